@@ -1,0 +1,1 @@
+"""What removes what is no longer wanted."""

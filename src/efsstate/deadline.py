@@ -1,0 +1,129 @@
+"""The deadline of what runs now, and what must be given back when it ends."""
+
+from __future__ import annotations
+
+import contextvars
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Any, TypeVar, overload
+
+    F = TypeVar("F", bound=Callable[..., Any])
+
+_COROUTINE = 0x80  # inspect.CO_COROUTINE, without the import
+WAIT = 60.0  # seconds that a wait lasts at the most where no deadline is known
+
+_here: contextvars.ContextVar[Invocation | None] = contextvars.ContextVar("efsstate_deadline", default=None)
+_running: list[Invocation] = []  # for threads, which start with an empty context
+
+
+class Invocation:
+    """One run of a handler: `deadline` (monotonic seconds, None where the context has none), and what it still holds."""
+
+    def __init__(self, context: object) -> None:
+        self.context = context
+        self.deadline: float | None = None
+        self._held: dict[int, Callable[[], None]] = {}
+        self._token: contextvars.Token[Invocation | None] | None = None
+
+    def __enter__(self) -> Invocation:  # noqa: PYI034 - not made to be subclassed
+        remaining = getattr(self.context, "get_remaining_time_in_millis", None)
+        self.deadline = None if remaining is None else time.monotonic() + remaining() / 1000
+        self._token = _here.set(self)
+        _running.append(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self in _running:
+            _running.remove(self)
+        if self._token is not None:
+            _here.reset(self._token)
+            self._token = None
+        # A frozen environment renews no lease: nothing may stay claimed past the end of an invocation.
+        for release in list(self._held.values()):
+            try:
+                release()
+            except Exception as problem:
+                from efsstate import events
+
+                events.log("warning", "could not give back what the invocation still held: %r", problem)
+        self._held.clear()
+
+    def hold(self, owner: object, release: Callable[[], None]) -> None:
+        """Have `release` called when the invocation ends, unless `owner` is dropped before."""
+        self._held[id(owner)] = release
+
+    def drop(self, owner: object) -> None:
+        """`owner` gave back what it held."""
+        self._held.pop(id(owner), None)
+
+
+def current() -> Invocation | None:
+    """The invocation that runs now, here or, from a thread of one's own, in this process."""
+    found = _here.get()
+    if found is None and _running:
+        # Several at once are several handlers in threads: the earliest deadline is the one that harms nobody.
+        found = min(_running, key=lambda one: one.deadline if one.deadline is not None else float("inf"))
+    return found
+
+
+def remaining() -> float | None:
+    """Seconds until the deadline (never below 0), or None where none is known."""
+    found = current()
+    if found is None or found.deadline is None:
+        return None
+    return max(0.0, found.deadline - time.monotonic())
+
+
+def until(wait: float | None, *, margin: float = 0.0) -> float:
+    """The monotonic time at which a wait must end: after `wait` seconds, or `margin` before the deadline, or 60 s."""
+    left = remaining()
+    limit = WAIT if left is None else max(0.0, left - margin)
+    return time.monotonic() + (limit if wait is None else wait if left is None else min(wait, limit))
+
+
+if TYPE_CHECKING:
+
+    @overload
+    def invocation(target: F) -> F: ...  # type: ignore[overload-overlap]
+    @overload
+    def invocation(target: object) -> Invocation: ...
+
+
+def invocation(target: Any) -> Any:
+    """Give everything below it the deadline, as a decorator on a handler or as `with invocation(context):`.
+
+    `target` is the handler, `def` or `async def`, called as `handler(event, context)`; or the Lambda context object
+    (anything with `get_remaining_time_in_millis()`). When it ends, what is still claimed is given back.
+    """
+    if hasattr(target, "get_remaining_time_in_millis") or not callable(target):
+        return Invocation(target)
+    code = getattr(target, "__code__", None)
+    if code is not None and code.co_flags & _COROUTINE:
+
+        async def run_async(event: Any, context: Any = None, *more: Any, **named: Any) -> Any:
+            with Invocation(context):
+                return await target(event, context, *more, **named)
+
+        return _named_like(run_async, target)
+
+    def run(event: Any, context: Any = None, *more: Any, **named: Any) -> Any:
+        with Invocation(context):
+            return target(event, context, *more, **named)
+
+    return _named_like(run, target)
+
+
+def _named_like(wrapper: Any, wrapped: Any) -> Any:
+    for attribute in ("__module__", "__name__", "__qualname__", "__doc__"):
+        try:
+            setattr(wrapper, attribute, getattr(wrapped, attribute))
+        except AttributeError:
+            pass
+    wrapper.__wrapped__ = wrapped
+    return wrapper

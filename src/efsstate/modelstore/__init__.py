@@ -1,0 +1,1 @@
+"""Model versions on the mount, and their lazy loading."""

@@ -1,0 +1,119 @@
+r"""Bytes to entry and back, without any I/O: the one format of everything that efsstate stores as a file.
+
+    entry   = magic format codec-length meta-length created ttl payload-length checksum codec meta payload
+    magic   = "\xe5FS\n"        4 bytes; the line feed shows a transfer that translated line ends
+    format  = u8                 1
+    codec-length = u8            0 to 32
+    meta-length  = u16           little endian, like every number here
+    created = u64                nanoseconds since the epoch, by the server's clock
+    ttl     = u64                milliseconds; 2^64-1 is for ever
+    payload-length = u64
+    checksum = 16 bytes          BLAKE2b, keyed with the signing key if there is one, over the place (the path below the
+                                 root, with its length), all bytes before the checksum, and all after it
+    codec   = codec-length bytes, ASCII
+    meta    = meta-length bytes  the feature's own (a cache: generation and key)
+    payload = payload-length bytes; the file ends with it
+
+docs/format.md is the same as a grammar, with what a reader does in each bad case.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from efsstate.errors import CorruptEntryError, SignatureError, UnknownFormatError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAGIC = b"\xe5FS\n"
+FORMAT = 1
+FOREVER = 2**64 - 1
+LONGEST_META = 2**16 - 1
+_HEAD = struct.Struct("<4sBBHQQQ")
+_CHECKSUM = 16
+HEADER = _HEAD.size + _CHECKSUM
+
+_new_hash: Callable[..., object] | None = None
+
+
+def digest(key: bytes | None, place: str, *parts: bytes | bytearray | memoryview) -> bytes:
+    """The 16-byte checksum of `parts` at `place`; keyed if `key` is given (at most 64 bytes)."""
+    global _new_hash
+    if _new_hash is None:
+        from hashlib import blake2b
+
+        _new_hash = blake2b
+    at = place.encode()
+    h = _new_hash(len(at).to_bytes(2, "little") + at, digest_size=_CHECKSUM, key=key or b"")
+    for part in parts:
+        h.update(part)  # type: ignore[attr-defined]
+    return h.digest()  # type: ignore[attr-defined, no-any-return]
+
+
+class Entry:
+    """What a file held: `payload` (a view), `codec`, `meta`, `created` (seconds, server's clock), `ttl` (seconds or None)."""
+
+    __slots__ = ("codec", "created", "meta", "payload", "ttl")
+
+    def __init__(self, payload: bytes | memoryview, codec: str, meta: bytes, created: float, ttl: float | None) -> None:
+        self.payload = payload
+        self.codec = codec
+        self.meta = meta
+        self.created = created
+        self.ttl = ttl
+
+
+def encode(
+    payload: bytes | bytearray | memoryview,
+    *,
+    place: str,
+    codec: str,
+    meta: bytes = b"",
+    created: float,
+    ttl: float | None,
+    key: bytes | None = None,
+) -> tuple[bytes, bytes | bytearray | memoryview]:
+    """The entry as two buffers, head and payload, to be written one after the other: the payload is not copied."""
+    name = codec.encode("ascii")
+    ttl_ms = FOREVER if ttl is None else min(int(ttl * 1000), FOREVER - 1)
+    head = _HEAD.pack(
+        MAGIC, FORMAT, len(name), len(meta), max(0, int(created * 1e9)), ttl_ms, memoryview(payload).nbytes
+    )
+    tail = name + meta
+    return head + digest(key, place, head, tail, payload) + tail, payload
+
+
+def decode(data: bytes | bytearray | memoryview, *, place: str, path: str, key: bytes | None = None) -> Entry:
+    """The entry in `data`, every byte of it checked.
+
+    Raises `CorruptEntryError` (cut, emptied, flipped, or another place's), `SignatureError` (the same, where there is a
+    key: damage and forgery can't be told apart) or `UnknownFormatError` (newer than this release).
+    """
+    view = memoryview(data)
+    if len(view) < HEADER:
+        raise CorruptEntryError(path, f"{len(view)} bytes, shorter than a header")
+    magic, fmt, codec_length, meta_length, created, ttl, length = _HEAD.unpack_from(view)
+    if magic != MAGIC:
+        raise CorruptEntryError(path, "not an entry: the first four bytes are wrong")
+    if fmt > FORMAT:
+        # A newer release's file must not be taken for damage and deleted; a flipped bit here is only a file that stays.
+        raise UnknownFormatError(path, fmt)
+    if fmt < FORMAT:
+        raise CorruptEntryError(path, f"format {fmt} has never been written")
+    start = HEADER + codec_length + meta_length
+    if len(view) != start + length:
+        raise CorruptEntryError(path, f"{len(view)} bytes where its header says {start + length}")
+    if digest(key, place, view[: _HEAD.size], view[HEADER:]) != view[_HEAD.size : HEADER]:
+        if key:
+            raise SignatureError(path, "it is damaged, unsigned, signed with another key, or signed for another place")
+        raise CorruptEntryError(path, "its checksum does not match")
+    tail = bytes(view[HEADER:start])
+    return Entry(
+        view[start:],
+        tail[:codec_length].decode("ascii"),
+        tail[codec_length:],
+        created / 1e9,
+        None if ttl == FOREVER else ttl / 1000,
+    )

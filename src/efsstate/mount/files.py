@@ -1,0 +1,425 @@
+"""The only module that changes the disk: files and folders below one root, made, replaced, read and removed.
+
+What it holds to, and why:
+
+- Names are resolved from open folders, one component at a time, and no symbolic link is followed anywhere: whoever
+  may write to the mount can't lead us out of the root.
+- A name gets its content in one step (`replace`: a temporary, then rename), or is created once and never changed
+  (`create`, `symlink`). Nobody meets half a file under a name that `replace` makes; who reads what `create` makes must
+  check it.
+- An NFS client remembers names, missing names and replaced files for up to a minute. Opening the folder is what makes
+  it ask the server (measured; `stat` and locks are not): `refresh`, which costs one request, or `names`, which lists.
+- Folders stay open, because a path's every component costs a fresh client two requests. One that was removed or
+  replaced under us answers ENOENT or ESTALE: it is opened anew, once.
+- Modes follow the root folder's own, whatever the umask, so that users who share a root by its group go on sharing.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+
+from efsstate.errors import CorruptEntryError
+from efsstate.mount import clock, layout
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    Buffer = bytes | bytearray | memoryview
+    Parts = Sequence[Buffer]
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # NONBLOCK: a planted FIFO must not hang us
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_FOLDERS = 256  # of the 1,024 descriptors that Lambda allows
+_GONE = (errno.ENOENT, errno.ESTALE)
+
+
+class _Folder:
+    """An open directory; its descriptor closes with the last reference, so an eviction never pulls it from under a user."""
+
+    __slots__ = ("fd", "refreshed")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.refreshed = time.time()
+
+    def __del__(self, _close: Callable[[int], None] = os.close) -> None:
+        try:
+            _close(self.fd)
+        except OSError:
+            pass
+
+
+class Mount:
+    """A root directory, its modes, its signing key, and the folders below it that are open.
+
+    `key` keys the checksum of everything that is written and read here. Paths are given as a folder below the root
+    (`"cache/thumbnails/a"`, made by `layout`) and a name in it.
+    """
+
+    def __init__(self, path: str, *, key: bytes | None = None, named: bool = True) -> None:
+        self.path = path
+        self.key = key
+        self.named = named  # False for the folder that is only taken because nobody named one
+        self._folders: dict[str, _Folder] = {}
+        top = _Folder(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))  # the root itself may be a link
+        self._top = top
+        mode = os.fstat(top.fd).st_mode
+        self.file_mode = mode & 0o666
+        self.folder_mode = mode & 0o2777
+
+    def where(self, folder: str, name: str = "") -> str:
+        """The full path, for messages."""
+        return "/".join([part for part in (self.path, folder, name) if part])
+
+    # Folders
+
+    def _folder(self, folder: str, *, make: bool = False) -> _Folder:
+        found = self._folders.get(folder)
+        if found is not None:
+            return found
+        if not folder:
+            return self._top
+        parent_name, _, name = folder.rpartition("/")
+        parent = self._folder(parent_name, make=make)
+        try:
+            fd = self._open_folder(folder, parent, name)
+        except FileNotFoundError:
+            if not make:
+                raise
+            fd = self._make_folder(folder, parent_name, name)
+        opened = _Folder(fd)
+        if len(self._folders) >= _OPEN_FOLDERS:
+            for oldest in list(self._folders)[: _OPEN_FOLDERS // 4]:
+                self._folders.pop(oldest, None)
+        self._folders[folder] = opened
+        return opened
+
+    def _open_folder(self, folder: str, parent: _Folder, name: str) -> int:
+        try:
+            return os.open(name, _DIRECTORY, dir_fd=parent.fd)
+        except OSError as error:
+            if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                raise CorruptEntryError(
+                    self.where(folder), "a symbolic link or a file stands where a folder belongs; remove it"
+                ) from None
+            if error.errno == errno.ESTALE:
+                self.forget(folder.rpartition("/")[0])
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.where(folder)) from None
+            error.filename = self.where(folder)
+            raise
+
+    def _make_folder(self, folder: str, parent_name: str, name: str) -> int:
+        for attempt in (0, 1):
+            parent = self._folder(parent_name, make=True)
+            try:
+                os.mkdir(name, self.folder_mode, dir_fd=parent.fd)
+            except FileExistsError:
+                pass  # somebody else was first; their name is fresh to us, for mkdir asked the server
+            except OSError as error:
+                if error.errno in _GONE and not attempt:  # the parent was removed while we held it open
+                    self.forget(parent_name)
+                    continue
+                error.filename = self.where(folder)
+                raise
+            fd = self._open_folder(folder, parent, name)
+            if stat.S_IMODE(os.fstat(fd).st_mode) & 0o777 != self.folder_mode & 0o777:
+                try:
+                    os.fchmod(fd, self.folder_mode)
+                except OSError:
+                    pass  # another user made it: its mode is theirs to choose
+            return fd
+        raise AssertionError
+
+    def forget(self, folder: str) -> None:
+        """Close what is open of `folder` and below it: it was removed or replaced."""
+        for known in list(self._folders):
+            if known == folder or known.startswith(folder + "/") or not folder:
+                self._folders.pop(known, None)
+
+    def make(self, folder: str) -> None:
+        """Make `folder` and what is missing above it."""
+        self._folder(folder, make=True)
+
+    def refresh(self, folder: str, *, older_than: float = 0.0) -> None:
+        """Have this host's client ask the server about the names in `folder`: one request.
+
+        `older_than`: not if that was done within so many seconds. A folder that does not exist is no error.
+        """
+        held = self._folders.get(folder)
+        if held is not None and 0 <= time.time() - held.refreshed < older_than:
+            return
+        now = time.time()
+        try:
+            held = held or self._folder(folder)
+            os.close(os.open(".", _DIRECTORY, dir_fd=held.fd))
+            if os.fstat(held.fd).st_nlink == 0:
+                self.forget(folder)
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+            self.forget(folder)
+        else:
+            held.refreshed = now
+
+    def names(self, folder: str) -> list[str]:
+        """The names in `folder` as the server has them now; none if there is no such folder."""
+        for attempt in (0, 1):
+            try:
+                held = self._folder(folder)
+                fd = os.open(".", _DIRECTORY, dir_fd=held.fd)
+                try:
+                    found = os.listdir(fd)
+                    if not found and os.fstat(fd).st_nlink == 0:  # removed under us, perhaps made anew since
+                        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+                finally:
+                    os.close(fd)
+            except OSError as error:
+                if error.errno not in _GONE:
+                    raise
+                self.forget(folder)
+                if attempt:
+                    return []
+            else:
+                return found
+        raise AssertionError
+
+    def scan(self, folder: str) -> Iterator[os.DirEntry[str]]:
+        """The entries of `folder`, fresh and one by one, without a list of them; none if there is no such folder."""
+        try:
+            fd = os.open(".", _DIRECTORY, dir_fd=self._folder(folder).fd)
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+            self.forget(folder)
+            return
+        try:
+            with os.scandir(fd) as entries:
+                yield from entries
+        finally:
+            os.close(fd)
+
+    # Reading
+
+    def open(self, folder: str, name: str, flags: int = os.O_RDONLY) -> int:
+        """A descriptor of the regular file `name`; the caller closes it. With `O_CREAT` the folder is made if need be."""
+        create = flags & os.O_CREAT
+        for attempt in (0, 1):
+            try:
+                held = self._folder(folder, make=bool(create))
+                fd = os.open(name, flags | _READ, self.file_mode, dir_fd=held.fd)
+            except OSError as error:
+                if error.errno in (errno.ELOOP, errno.ENXIO):
+                    raise CorruptEntryError(
+                        self.where(folder, name), "a symbolic link or a socket stands where a file belongs; remove it"
+                    ) from None
+                # ESTALE: replaced by another host between our lookup and our open; or the folder itself was.
+                if not attempt and (error.errno == errno.ESTALE or (create and error.errno == errno.ENOENT)):
+                    self.forget(folder)
+                    continue
+                error.filename = self.where(folder, name)
+                raise
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode):
+                os.close(fd)
+                raise CorruptEntryError(self.where(folder, name), "not a regular file; remove it")
+            if create:
+                self._own_mode(fd, found)
+            return fd
+        raise AssertionError
+
+    def read(self, folder: str, name: str) -> tuple[bytes, os.stat_result]:
+        """All bytes of the file `name`, and its stat from before they were read."""
+        for attempt in (0, 1, 2):
+            fd = self.open(folder, name)
+            try:
+                found = os.fstat(fd)
+                data = os.read(fd, found.st_size)
+                while len(data) < found.st_size:  # more than one read gives at once (2 GiB), or the file shrank
+                    more = os.read(fd, found.st_size - len(data))
+                    if not more:
+                        break
+                    data += more
+            except OSError as error:
+                # Removed or replaced by another host while we read it: what the name holds now is in another file.
+                if error.errno == errno.ESTALE and attempt < 2:
+                    self.refresh(folder)
+                    continue
+                error.filename = self.where(folder, name)
+                raise
+            else:
+                return data, found
+            finally:
+                os.close(fd)
+        raise AssertionError
+
+    def stat(self, folder: str, name: str) -> os.stat_result:
+        """The stat of `name` itself, links not followed."""
+        try:
+            return os.stat(name, dir_fd=self._folder(folder).fd, follow_symlinks=False)
+        except OSError as error:
+            error.filename = self.where(folder, name)
+            raise
+
+    def readlink(self, folder: str, name: str) -> str:
+        """What the symbolic link `name` holds: a note of ours, never a path to follow."""
+        try:
+            return os.readlink(name, dir_fd=self._folder(folder).fd)
+        except OSError as error:
+            error.filename = self.where(folder, name)
+            raise
+
+    # Writing
+
+    def _own_mode(self, fd: int, found: os.stat_result) -> None:
+        if stat.S_IMODE(found.st_mode) & 0o777 != self.file_mode and found.st_uid == os.geteuid():
+            try:
+                os.fchmod(fd, self.file_mode)  # the umask took bits away that the owner of the root grants
+            except OSError:
+                pass
+
+    def _fill(self, fd: int, build: Callable[[float], Parts], *, durable: bool) -> os.stat_result:
+        found = os.fstat(fd)
+        clock.observe(found.st_mtime)  # just made, so this is the server's time now
+        self._own_mode(fd, found)
+        parts = [memoryview(part).cast("B") for part in build(found.st_mtime)]
+        while parts:
+            done = os.writev(fd, parts)
+            while parts and done >= len(parts[0]):
+                done -= len(parts.pop(0))
+            if parts:
+                parts[0] = parts[0][done:]
+        if durable:
+            os.fsync(fd)
+        return found
+
+    def _write(
+        self, folder: str, name: str, build: Callable[[float], Parts], *, flags: int, durable: bool
+    ) -> os.stat_result:
+        """Create `name` and fill it; removes it again on an error, unless it was to be visible from its creation on."""
+        for attempt in (0, 1):
+            held = self._folder(folder, make=True)
+            try:
+                fd = os.open(name, flags, self.file_mode, dir_fd=held.fd)
+            except OSError as error:
+                if error.errno in _GONE and not attempt:  # the folder was removed while we held it open
+                    self.forget(folder)
+                    continue
+                error.filename = self.where(folder, name)
+                raise
+            try:
+                try:
+                    found = self._fill(fd, build, durable=durable)
+                finally:
+                    os.close(fd)  # an NFS client may report a full disk only here
+            except BaseException as error:
+                if isinstance(error, OSError) and error.filename is None:
+                    error.filename = self.where(folder, name)
+                if layout.is_temporary(name):
+                    self.remove(folder, name, quiet=True)
+                raise
+            return found
+        raise AssertionError
+
+    def replace(self, folder: str, name: str, build: Callable[[float], Parts], *, durable: bool = False) -> None:
+        """Give `name` a new content in one step: every reader gets the old or the new, whole.
+
+        `build` gets the server's time (seconds since the epoch) and returns the buffers to write, in order. `durable`:
+        it survives a power loss once this returns (on NFS it does anyway, at no cost; a local disk needs two fsyncs).
+        """
+        temporary = layout.TEMPORARY + os.urandom(12).hex()
+        made = self._write(folder, temporary, build, flags=_WRITE, durable=durable)
+        self.rename(folder, temporary, folder, name, inode=made.st_ino, durable=durable)
+
+    def rename(
+        self, folder: str, name: str, to_folder: str, to_name: str, *, inode: int | None = None, durable: bool = False
+    ) -> None:
+        """Rename a file or folder. With its `inode`, a failure that a lost reply only makes look like one is told apart."""
+        try:
+            source, target = self._folder(folder), self._folder(to_folder, make=True)
+            os.rename(name, to_name, src_dir_fd=source.fd, dst_dir_fd=target.fd)
+        except OSError as error:
+            if not (inode and error.errno in (errno.ENOENT, errno.EEXIST) and self._is(to_folder, to_name, inode)):
+                self.remove(folder, name, quiet=True) if layout.is_temporary(name) else None
+                error.filename, error.filename2 = self.where(folder, name), self.where(to_folder, to_name)
+                raise
+        if durable:
+            self.sync(to_folder)
+
+    def _is(self, folder: str, name: str, inode: int) -> bool:
+        """Whether `name`, asked of the server, is the file `inode`: after a failover a replayed rename fails, though done."""
+        self.refresh(folder)
+        try:
+            return self.stat(folder, name).st_ino == inode
+        except OSError:
+            return False
+
+    def create(
+        self, folder: str, name: str, build: Callable[[float], Parts], *, exclusive: bool = False, durable: bool = True
+    ) -> None:
+        """Make `name` with its content, under its final name: readers may meet it half written, and must check it.
+
+        For files that are made once and never changed. `exclusive`: `FileExistsError` if the name is taken (a request
+        more); without it an existing file of that name is overwritten.
+        """
+        self._write(folder, name, build, flags=_WRITE | (os.O_EXCL if exclusive else 0), durable=durable)
+        if durable:
+            self.sync(folder)
+
+    def symlink(self, folder: str, name: str, note: str, *, durable: bool = True) -> None:
+        """Make `name` a symbolic link that holds `note` (up to 4,080 bytes): exclusive and whole, in one request.
+
+        `FileExistsError` if the name is taken, which after a lost reply it may be by ourselves: read it back.
+        """
+        for attempt in (0, 1):
+            try:
+                os.symlink(note, name, dir_fd=self._folder(folder, make=True).fd)
+            except OSError as error:
+                if error.errno in _GONE and not attempt:
+                    self.forget(folder)
+                    continue
+                error.filename, error.filename2 = self.where(folder, name), None
+                raise
+            break
+        if durable:
+            self.sync(folder)
+
+    def sync(self, folder: str) -> None:
+        """Have the folder's names on disk: on NFS they are already, and this costs nothing."""
+        os.fsync(self._folder(folder).fd)
+
+    def touch(self, folder: str, name: str, found: os.stat_result) -> None:
+        """Note that `name` was used now: its atime; the mtime, by which its age is judged, stays. A refusal is ignored."""
+        try:
+            times = (int(clock.now() * 1e9), found.st_mtime_ns)
+            os.utime(name, ns=times, dir_fd=self._folder(folder).fd, follow_symlinks=False)
+        except OSError:
+            pass  # another user's file, or gone meanwhile: use is a hint
+
+    def remove(self, folder: str, name: str, *, quiet: bool = False) -> bool:
+        """Remove the file or link `name`; whether it was there. `quiet`: no error is raised."""
+        try:
+            os.unlink(name, dir_fd=self._folder(folder).fd)
+        except OSError as error:
+            if not quiet and error.errno not in _GONE:
+                error.filename = self.where(folder, name)
+                raise
+            return False
+        return True
+
+    def remove_folder(self, folder: str) -> bool:
+        """Remove `folder` if it is empty; whether it went. Somebody who writes into it meanwhile keeps it."""
+        parent, _, name = folder.rpartition("/")
+        try:
+            os.rmdir(name, dir_fd=self._folder(parent).fd)
+        except OSError as error:
+            if error.errno not in (*_GONE, errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
+                error.filename = self.where(folder)
+                raise
+            return False
+        self.forget(folder)
+        return True

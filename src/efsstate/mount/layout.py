@@ -1,0 +1,116 @@
+"""Every name on the disk, built and parsed: nothing else knows how a path is made.
+
+    <root>/cache/<namespace>/<1 hex>/<digest>             an entry
+    <root>/cache/<namespace>/<1 hex>/<digest>.lock        who computes it now; gone with the computation
+    <root>/cache/<namespace>/POLICY                       what the sweep may judge by
+    <root>/cache/<namespace>/CLEARED                      the generation: raised by every clear
+    <root>/checkpoints/<name>/...                         see docs/format.md
+    <root>/models/<name>/CURRENT, versions/<id>/...
+    <root>/shared-data/...                                the users' own
+    .../.tmp-<random>                                     being written; an abandoned one goes with the sweep
+
+A user's name becomes one path component, by `component`: letters, digits, `.`, `_` and `-` stay, every other byte is
+%XX, and a name that is long, or has capitals (two names may differ in nothing else, and some file systems fold them),
+ends in `~` and a digest of the whole. Different names never share a component, and none leaves its folder.
+"""
+
+from __future__ import annotations
+
+CACHE, CHECKPOINTS, MODELS, SHARED = "cache", "checkpoints", "models", "shared-data"
+POLICY, CLEARED, CURRENT, VERSIONS, LOCK = "POLICY", "CLEARED", "CURRENT", "versions", "LOCK"
+TEMPORARY = ".tmp-"
+LOCK_SUFFIX = ".lock"
+DIGEST_BYTES = 24
+
+_PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+_MODEL = _PLAIN | {ord("/")}
+_LONGEST = 160  # leaves room below NAME_MAX (255) for the digest and for a suffix
+_HEX = frozenset("0123456789abcdef")
+
+
+def component(name: str, what: str = "name") -> str:
+    """One path component for the user's `name`; `ValueError` for an empty name or one with a NUL or half a surrogate."""
+    if not isinstance(name, str):
+        raise TypeError(f"{what}: a string is needed, not {name!r}")
+    if not name or "\0" in name:
+        raise ValueError(f"{what}: {name!r} can't be used: it is empty or has a NUL character")
+    try:
+        raw = name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{what}: {name!r} can't be used: it is not valid Unicode") from None
+    safe = "".join([chr(c) if c in _PLAIN else f"%{c:02x}" for c in raw])
+    if safe[0] == ".":  # "..", ".nfs…" and our own temporaries stay out of reach
+        safe = "%2e" + safe[1:]
+    if len(safe) > _LONGEST or name != name.lower():
+        from hashlib import blake2b
+
+        safe = f"{safe[:_LONGEST]}~{blake2b(raw, digest_size=16).hexdigest()}"
+    return safe
+
+
+def readable(safe: str) -> str:
+    """What `component` was given, as nearly as the component alone can tell (a long name comes back cut)."""
+    text = safe.partition("~")[0].encode()
+    out, i = bytearray(), 0
+    while i < len(text):
+        if text[i] == 0x25 and len(text) >= i + 3:
+            try:
+                out.append(int(text[i + 1 : i + 3], 16))
+            except ValueError:
+                out.append(text[i])
+            else:
+                i += 3
+                continue
+        else:
+            out.append(text[i])
+        i += 1
+    return out.decode(errors="replace")
+
+
+def model_component(name: str) -> str:
+    """The folder of the model `name`: letters, digits and `._-` as they are, `/` as `--`; else `ValueError`."""
+    raw = name.encode(errors="replace") if isinstance(name, str) else b""
+    parts = name.split("/") if raw else [""]
+    bad = not all(c in _MODEL for c in raw) or "--" in name or len(raw) > _LONGEST
+    if bad or any(not part or part[0] in ".-" or part[-1] == "-" for part in parts):
+        raise ValueError(
+            f"model name {name!r} can't be used: letters, digits and '. _ -', with '/' between parts; no part may be"
+            f" empty, begin with '.' or '-', or end with '-', '--' is how '/' is stored, and {_LONGEST} characters are"
+            " the most"
+        )
+    return name.replace("/", "--")
+
+
+def model_name(safe: str) -> str:
+    """The model's name from its folder's."""
+    return safe.replace("--", "/")
+
+
+def entry_folder(namespace: str, digest: str) -> str:
+    """The folder of an entry, below the root; `namespace` is a component already."""
+    return f"{CACHE}/{namespace}/{digest[0]}"
+
+
+def entry_folders(namespace: str) -> list[str]:
+    """All folders that hold entries of the namespace, below the root."""
+    return [f"{CACHE}/{namespace}/{digit}" for digit in "0123456789abcdef"]
+
+
+def is_digest(name: str) -> bool:
+    """Whether `name` is an entry's."""
+    return len(name) == 2 * DIGEST_BYTES and _HEX.issuperset(name)
+
+
+def is_lock(name: str) -> bool:
+    """Whether `name` is the lock of an entry."""
+    return name.endswith(LOCK_SUFFIX) and is_digest(name[: -len(LOCK_SUFFIX)])
+
+
+def is_temporary(name: str) -> bool:
+    """Whether `name` is a file or folder that was being written."""
+    return name.startswith(TEMPORARY)
+
+
+def is_foreign_nfs(name: str) -> bool:
+    """Whether `name` is the NFS client's own (a removed file that somebody still has open)."""
+    return name.startswith(".nfs")

@@ -1,0 +1,72 @@
+"""Entries at paths: what is written at a place can be read back from that place alone, whole, or not at all."""
+
+from __future__ import annotations
+
+from efsstate.mount import entry
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+
+    from efsstate.mount.entry import Entry
+    from efsstate.mount.files import Buffer, Mount, Parts
+
+
+def read(mount: Mount, folder: str, name: str, *, stale: float | None = None) -> tuple[Entry, os.stat_result]:
+    """The entry at `name`, every byte checked, and its stat.
+
+    `stale`: the longest, in seconds, that this host's NFS client may have remembered the folder (0: ask now, a request
+    more); None leaves it to the client, which remembers for up to 60 s.
+
+    Raises `FileNotFoundError`, `CorruptEntryError` (`SignatureError` where there is a key), `UnknownFormatError`,
+    `OSError`.
+    """
+    if stale is not None:
+        mount.refresh(folder, older_than=stale)
+    data, found = mount.read(folder, name)
+    return entry.decode(data, place=f"{folder}/{name}", path=mount.where(folder, name), key=mount.key), found
+
+
+def write(
+    mount: Mount,
+    folder: str,
+    name: str,
+    payload: Buffer,
+    *,
+    codec: str,
+    meta: bytes = b"",
+    ttl: float | None = None,
+    durable: bool = False,
+) -> None:
+    """Put an entry at `name` in one step, in place of any before it. Raises `OSError`; then the old one stands."""
+    mount.replace(folder, name, _builder(mount, folder, name, payload, codec, meta, ttl), durable=durable)
+
+
+def create(
+    mount: Mount,
+    folder: str,
+    name: str,
+    payload: Buffer,
+    *,
+    codec: str,
+    meta: bytes = b"",
+    ttl: float | None = None,
+    exclusive: bool = False,
+) -> None:
+    """Make an entry that never changes, durably, under its final name; half written it reads as damaged.
+
+    Raises `OSError`; then the name may hold a torn entry, and must not be used again.
+    """
+    mount.create(folder, name, _builder(mount, folder, name, payload, codec, meta, ttl), exclusive=exclusive)
+
+
+def _builder(
+    mount: Mount, folder: str, name: str, payload: Buffer, codec: str, meta: bytes, ttl: float | None
+) -> Callable[[float], Parts]:
+    place = f"{folder}/{name}"
+
+    def build(created: float) -> Parts:
+        return entry.encode(payload, place=place, codec=codec, meta=meta, created=created, ttl=ttl, key=mount.key)
+
+    return build
