@@ -36,7 +36,8 @@ class Child:
 
 
 class Agent:
-    def __init__(self, line):
+    def __init__(self, line, job):
+        self.job = job
         self.line = os.open(line, os.O_RDWR | os.O_NOCTTY)
         tty.setraw(self.line)
         self.poll = select.poll()
@@ -118,7 +119,8 @@ class Agent:
                     self.buffer += os.read(self.line, 65536)
                     *lines, self.buffer = self.buffer.split(b"\n")
                     for line in lines:
-                        request = json.loads(line)
+                        with open(f"{self.job}/{line.decode()}") as file:
+                            request = json.load(file)
                         if "halt" in request:
                             return
                         self.obey(request)
@@ -130,4 +132,4 @@ class Agent:
 
 
 signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-Agent(sys.argv[1]).run()
+Agent(sys.argv[1], sys.argv[2]).run()
