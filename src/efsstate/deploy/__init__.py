@@ -1,0 +1,1 @@
+"""Templates, their linter, and the doctor."""

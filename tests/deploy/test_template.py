@@ -1,0 +1,162 @@
+"""The templates, through the tools that their users have: cfn-lint, the SAM translator, terraform and an HCL parser."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import hcl2
+import pytest
+from click.testing import CliRunner
+from efsstate.cli.template import command
+from efsstate.deploy.template import FORMATS, render
+
+VARIANTS = [
+    (form, image, layer)
+    for form, (image, layer) in itertools.product(FORMATS, [(False, None), (True, None), (False, "dist/layer.zip")])
+]
+
+
+def write(folder, form, image, layer):
+    name = f"{form}{'-image' if image else ''}{'-layer' if layer else ''}"
+    path = folder / (f"{name}.tf" if form == "terraform" else f"{name}.yaml")
+    path.write_text(render(form, image=image, layer=layer))
+    return path
+
+
+def test_no_mark_of_the_preprocessor_is_left():
+    for form, image, layer in VARIANTS:
+        text = render(form, image=image, layer=layer)
+        assert not re.search(r"#[{}:]|@[A-Za-z]+@", text.replace("# ----", "")), form
+
+
+def test_cfn_lint_finds_nothing(tmp_path):
+    files = [str(write(tmp_path, *variant)) for variant in VARIANTS if variant[0] != "terraform"]
+    done = subprocess.run(
+        [sys.executable, "-c", "from cfnlint.runner.cli import main; main()", *files],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize(("image", "layer"), [(False, None), (True, None), (False, "layer.zip")])
+def test_the_sam_translator_takes_it(image, layer, monkeypatch):
+    """And gives what the CloudFormation variant has: the same resources, with the same names but for the janitor's events."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    from samtranslator.translator.transform import transform
+    from samtranslator.yaml_helper import yaml_parse
+
+    template = yaml_parse(render("sam", image=image, layer=layer))
+    if image:  # what `sam package` does with local paths
+        for resource in template["Resources"].values():
+            if resource["Type"] == "AWS::Serverless::Function":
+                resource["Properties"]["ImageUri"] = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/app:1"
+    else:
+        template["Globals"]["Function"]["CodeUri"] = "s3://bucket/code.zip"
+    if layer:
+        template["Resources"]["StateLayer"]["Properties"]["ContentUri"] = "s3://bucket/layer.zip"
+
+    class Policies:
+        def load(self):
+            return {}
+
+    made = transform(template, {}, Policies())["Resources"]
+    same = yaml_parse(render("cloudformation", image=image, layer=layer))["Resources"]
+    own = lambda resources: {  # noqa: E731
+        name: resource["Type"] for name, resource in resources.items() if not name.startswith(("Janitor", "StateLayer"))
+    }
+    assert own(made) == own(same)
+    for name in ("Service", "Batch", "Janitor", "Ops", "Publisher"):
+        assert made[name]["Properties"]["FileSystemConfigs"] == same[name]["Properties"]["FileSystemConfigs"]
+        assert made[name]["Properties"]["VpcConfig"] == same[name]["Properties"]["VpcConfig"]
+        assert set(made[name]["DependsOn"]) == set(same[name]["DependsOn"])
+
+
+@pytest.mark.parametrize(("image", "layer"), [(False, None), (True, None), (False, "layer.zip")])
+def test_terraform_reads_it_and_would_not_reformat_it(tmp_path, image, layer):
+    path = write(tmp_path, "terraform", image, layer)
+    with open(path, encoding="utf-8") as file:
+        assert hcl2.load(file)["resource"]
+    if shutil.which("terraform") is None:
+        pytest.skip("no terraform here: only the HCL parser was asked")
+    done = subprocess.run(
+        ["terraform", "fmt", "-check", "-diff", path.name], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_each_format_has_the_same_parts():
+    """What the page promises is in all three."""
+    for form in FORMATS:
+        text = render(form).lower().replace("_", "")
+        for part in (
+            "2049", "accesspointarn", "clientmount", "clientwrite", "0750", "after30days", "enabled",
+            "burstcreditbalance", "percentiolimit", "permittedthroughput", "clientconnections", "securetransport", "elastic",
+            "dashboard", "efsstate.janitor.handler", "efsstate.publisher.handler", "efsstate.ops.handler", "generalpurpose",
+        ):  # fmt: skip
+            assert part in text, (form, part)
+        allowed = [line for line in render(form).splitlines() if "ClientRootAccess" in line]
+        assert len(allowed) == 2, "ClientRootAccess stands in the two denials alone"
+
+
+def test_defaults_are_multi_zone_and_without_internet():
+    from samtranslator.yaml_helper import yaml_parse
+
+    template = yaml_parse(render("cloudformation"))
+    assert template["Parameters"]["InternetAccess"]["Default"] == "no"
+    assert template["Resources"]["NatGateway"]["Condition"] == "WithNat"
+    zones = {str(template["Resources"][f"NewSubnet{letter}"]["Properties"]["AvailabilityZone"]) for letter in "ABC"}
+    assert len(zones) == 3
+
+
+def test_command_prints_writes_and_refuses(tmp_path):
+    run = CliRunner().invoke
+    printed = run(command, ["sam", "--code", "src"])
+    assert printed.exit_code == 0
+    assert 'CodeUri: "src"' in printed.output
+    path = str(tmp_path / "main.tf")
+    assert run(command, ["terraform", "-o", path]).exit_code == 0
+    assert os.path.getsize(path) > 10_000
+    refused = run(command, ["sam", "--image", "--layer", "x.zip"])
+    assert (refused.exit_code, "takes no layer" in refused.output) == (2, True)
+    assert run(command, ["pulumi"]).exit_code == 2
+    assert run(command, ["sam", "-o", str(tmp_path / "none" / "x")]).exit_code == 2
+
+
+# Each is a choice that the page explains; none is about the file system's safety.
+CHECKOV_SKIPPED = {
+    "CKV_AWS_50": "X-Ray: costs per trace; turn it on where you trace",
+    "CKV_AWS_115": "reserved concurrency: takes from the account's pool; a choice of the whole account",
+    "CKV_AWS_116": "dead-letter queue: the service answers synchronously; the batch and the janitor start again from their checkpoint",
+    "CKV_AWS_158": "logs under a key of one's own",
+    "CKV_AWS_173": "environment under a key of one's own: it holds no secret",
+    "CKV_AWS_184": "file system under a key of one's own: it is encrypted with the account's EFS key",
+    "CKV_AWS_272": "code signing",
+    "CKV_AWS_338": "a year of logs: 90 days are kept",
+    "CKV_AWS_394": "zones pinned: the first three of those open to everyone are taken",
+    "CKV2_AWS_11": "VPC flow logs: cost per GB; turn them on where you look for a blocked port",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMATS)
+def test_checkov_finds_nothing_else(tmp_path, form):
+    checkov = os.environ.get("CHECKOV") or shutil.which("checkov")
+    if checkov is None:
+        pytest.skip("checkov is not installed (pip install --group heavy)")
+    write(tmp_path, form, False, None)
+    kind = "terraform" if form == "terraform" else "cloudformation"
+    done = subprocess.run(
+        [checkov, "-d", str(tmp_path), "--framework", kind, "-o", "json", "--skip-check", ",".join(CHECKOV_SKIPPED)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    found = json.loads(done.stdout)
+    assert [check["check_id"] for check in found["results"]["failed_checks"]] == []
+    assert found["summary"]["passed"] > 50
