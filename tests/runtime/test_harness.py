@@ -247,7 +247,9 @@ def test_managed_instances_survive_the_death_of_one_process(function):
 def test_a_response_over_six_megabytes_is_refused_and_so_is_an_event(function):
     f = function("big", timeout=10)
     assert f.invoke(5_000_000).value == "x" * 5_000_000
-    assert f.invoke(6_300_000).error["errorType"] == "Function.ResponseSizeTooLarge"
+    refused = f.invoke(6_300_000)
+    assert refused.error["errorType"] == "Function.ResponseSizeTooLarge"
+    assert "413" in refused.logs  # the client was told, too
     with pytest.raises(ValueError, match="bytes; Lambda takes"):
         f.invoke("x" * 6_300_000)
     assert f.invoke(1).value == "x"  # the refused event left no environment busy

@@ -237,18 +237,18 @@ class Environment:
         self.invocations += 1
         api.offer(invocation)
         if not invocation.answered.wait(max(0.0, deadline - time.monotonic())):
-            late = invocation.answer(error=self._timeout_error(invocation.request_id))
-            if settings.processes is not None:
-                api.withdraw(invocation)  # Managed Instances: the caller gets the error, the code and the others run on
-                return init_duration
-            if late:
-                self._kill("timeout")
+            invocation.answer(error=self._timeout_error(invocation.request_id))
         if settings.processes is None:
             self._settle(deadline)
+        else:  # Managed Instances: at a timeout the caller gets the error, the code and the others run on
+            api.withdraw(invocation)
         return init_duration
 
     def _settle(self, deadline: float) -> None:
-        """Wait until the process asks for more: before, it isn't idle, and what it logs belongs to this invocation."""
+        """Wait until the process asks for more, and end it if the deadline comes first.
+
+        Before it asks, it isn't idle, and what it logs belongs to this invocation.
+        """
         api = self._api
         with api.changed:
             idle = api.changed.wait_for(
