@@ -136,9 +136,9 @@ class Mount:
         raise AssertionError
 
     def forget(self, folder: str) -> None:
-        """Close what is open of `folder` and below it: it was removed or replaced."""
+        """Close what is open of `folder`, below it and above it: it was removed or replaced, and so may these be."""
         for known in list(self._folders):
-            if known == folder or known.startswith(folder + "/") or not folder:
+            if known == folder or known.startswith(folder + "/") or folder.startswith(known + "/"):
                 self._folders.pop(known, None)
 
     def make(self, folder: str) -> None:
@@ -390,7 +390,11 @@ class Mount:
 
     def sync(self, folder: str) -> None:
         """Have the folder's names on disk: on NFS they are already, and this costs nothing."""
-        os.fsync(self._folder(folder).fd)
+        try:
+            os.fsync(self._folder(folder).fd)
+        except OSError as error:
+            error.filename = self.where(folder)
+            raise
 
     def touch(self, folder: str, name: str, found: os.stat_result) -> None:
         """Note that `name` was used now: its atime; the mtime, by which its age is judged, stays. A refusal is ignored."""

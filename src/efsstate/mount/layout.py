@@ -69,8 +69,10 @@ def readable(safe: str) -> str:
 
 def model_component(name: str) -> str:
     """The folder of the model `name`: letters, digits and `._-` as they are, `/` as `--`; else `ValueError`."""
-    raw = name.encode(errors="replace") if isinstance(name, str) else b""
-    parts = name.split("/") if raw else [""]
+    if not isinstance(name, str):
+        raise TypeError(f"model name {name!r} can't be used: a string is needed")
+    raw = name.encode(errors="replace")
+    parts = name.split("/")
     bad = not all(c in _MODEL for c in raw) or "--" in name or len(raw) > _LONGEST
     if bad or any(not part or part[0] in ".-" or part[-1] == "-" for part in parts):
         raise ValueError(

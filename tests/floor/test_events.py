@@ -1,0 +1,34 @@
+"""Events reach whoever listens, as plain values, and a listener that fails harms nobody."""
+
+import pickle
+
+import pytest
+
+from efsstate import errors, events, on_event
+
+
+def test_listeners_get_plain_records_until_they_end(caplog):
+    got = []
+    end = on_event(got.append)
+    broken = on_event(lambda record: 1 / 0)
+    try:
+        events.emit("hit", "ns", seconds=0.5, bytes=10)
+        events.emit("hit", "ns", seconds=0.5, bytes=10)
+    finally:
+        end()
+        broken()
+    events.emit("hit", "ns")
+    assert got == [{"event": "hit", "name": "ns", "seconds": 0.5, "bytes": 10}] * 2
+    assert caplog.text.count("ZeroDivisionError") == 1 and not events.wanted()
+
+
+def test_log_records_carry_their_values(caplog):
+    events.log("warning", "%s is full", "x", once="test", path="x")
+    events.log("warning", "%s is full", "x", once="test", path="x")
+    assert [(r.name, r.getMessage(), r.efsstate) for r in caplog.records] == [("efsstate", "x is full", {"path": "x"})]
+
+
+@pytest.mark.parametrize("error", [errors.CorruptEntryError("/p", "why"), errors.SignatureError("/p", "why"), errors.UnknownFormatError("/p", 9), errors.ClaimedError("held", {"host": "h"})])
+def test_errors_survive_pickling_and_name_their_path(error):
+    back = pickle.loads(pickle.dumps(error))
+    assert type(back) is type(error) and str(back) == str(error) and isinstance(back, errors.EfsStateError)

@@ -1,0 +1,47 @@
+"""What a cold start pays: the exact modules that importing the public names loads, and what stays out until its first use."""
+
+import json
+import subprocess
+import sys
+
+OURS = {
+    "efsstate", "efsstate.errors", "efsstate.units", "efsstate.deadline",
+    "efsstate.mount", "efsstate.mount.files", "efsstate.mount.clock", "efsstate.mount.layout",
+}
+HEAVY = ["filelock", "cachetools", "msgpack", "asyncio", "numpy", "boto3", "inspect", "typing", "pathlib", "dataclasses", "logging", "json", "tempfile", "hashlib", "concurrent", "multiprocessing", "enum", "re", "socket", "subprocess", "shutil", "pickle", "datetime", "decimal", "uuid", "random"]
+SMALL = {"threading", "contextvars", "_contextvars", "struct", "_struct", "time", "errno", "functools", "collections", "_collections", "_functools", "types", "operator", "_operator", "keyword", "itertools", "reprlib", "_weakrefset", "weakref", "_thread", "collections.abc", "_struct"}
+
+
+def loaded(statement):
+    script = f"import sys; before = set(sys.modules); {statement}; import json; print(json.dumps(sorted(set(sys.modules) - before)))"
+    # -S: a site directory's .pth files may load anything; -I with the path given is what a function's process sees.
+    path = json.dumps([p for p in sys.path if p])
+    script = f"import sys; sys.path[:] = {path}; " + script
+    out = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True, check=True).stdout
+    return set(json.loads(out)) - {"json", "json.decoder", "json.encoder", "json.scanner", "_json"}
+
+
+def test_importing_the_public_names_loads_nothing_but_ours_and_small_ones():
+    new = loaded("from efsstate import cached, checkpoint, model")
+    foreign = {m for m in new if not m.startswith("efsstate")}
+    assert foreign <= SMALL, sorted(foreign - SMALL)
+    assert not [m for m in new if m.split(".")[0] in HEAVY]
+
+
+def test_every_public_name_is_there():
+    import efsstate
+
+    for name in efsstate.__all__:
+        assert getattr(efsstate, name) is not None
+    assert set(efsstate.__all__) <= set(dir(efsstate))
+
+
+def test_names_survive_any_order_of_imports():
+    """No module has the name of a public function: importing one must not put it in the function's place."""
+    import efsstate
+
+    for name in efsstate.__all__:
+        if name.startswith("_"):
+            continue
+        code = f"import importlib\ntry: importlib.import_module('efsstate.{name}')\nexcept ImportError: pass\nelse: raise SystemExit('efsstate.{name} is a module')"
+        assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).returncode == 0, name

@@ -1,0 +1,229 @@
+"""Files below the root: in one step, with the root's modes, never through a link, whatever is removed under us."""
+
+import errno
+import os
+import resource
+import stat
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from efsstate.errors import CorruptEntryError
+from efsstate.mount import clock, files, store
+
+
+@pytest.fixture
+def mount(tmp_path):
+    return files.Mount(str(tmp_path))
+
+
+def put(mount, folder, name, data):
+    mount.replace(folder, name, lambda created: [data])
+
+
+def test_replace_gives_the_old_or_the_new(mount):
+    put(mount, "a/b", "f", b"old")
+    put(mount, "a/b", "f", b"new and longer")
+    assert mount.read("a/b", "f")[0] == b"new and longer"
+    assert mount.names("a/b") == ["f"]
+
+
+def test_readers_during_replacements_see_whole_contents(mount):
+    values = [bytes([i]) * (1000 + i * 7000) for i in range(8)]
+    put(mount, "x", "f", values[0])
+    stop, seen = threading.Event(), []
+
+    def read():
+        while not stop.is_set():
+            seen.append(mount.read("x", "f")[0])
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    [thread.start() for thread in readers]
+    for i in range(400):
+        put(mount, "x", "f", values[i % 8])
+    stop.set()
+    [thread.join() for thread in readers]
+    assert len(seen) > 50 and set(seen) <= set(values)
+
+
+def test_the_builder_gets_the_time_on_the_file(mount):
+    times = []
+    mount.replace("x", "f", lambda created: times.append(created) or [b""])
+    assert times == [mount.stat("x", "f").st_mtime]
+
+
+@pytest.mark.parametrize(("root_mode", "umask", "file_mode", "folder_mode"), [
+    (0o700, 0o022, 0o600, 0o700), (0o755, 0o022, 0o644, 0o755), (0o2775, 0o022, 0o664, 0o2775), (0o770, 0o077, 0o660, 0o770), (0o1777, 0o027, 0o666, 0o777)])
+def test_modes_follow_the_roots_own_whatever_the_umask(tmp_path, root_mode, umask, file_mode, folder_mode):
+    os.chmod(tmp_path, root_mode)
+    before = os.umask(umask)
+    try:
+        mount = files.Mount(str(tmp_path))
+        put(mount, "a/b", "f", b"1")
+        mount.create("a/b", "g", lambda created: [b"1"])
+        os.close(mount.open("a/b", "lock", os.O_RDWR | os.O_CREAT))
+    finally:
+        os.umask(before)
+    for name in "f", "g", "lock":
+        assert stat.S_IMODE((tmp_path / "a/b" / name).stat().st_mode) == file_mode
+    for folder in "a", "a/b":
+        assert stat.S_IMODE((tmp_path / folder).stat().st_mode) == folder_mode
+
+
+def test_links_are_refused_wherever_they_stand(mount, tmp_path):
+    outside = tmp_path.parent / f"{tmp_path.name}-outside"
+    outside.mkdir()
+    (outside / "f").write_bytes(b"secret")
+    os.symlink(outside, tmp_path / "folder")
+    (tmp_path / "real").mkdir()
+    os.symlink(outside / "f", tmp_path / "real" / "f")
+    for act in (
+        lambda: mount.read("folder", "f"), lambda: mount.read("real", "f"), lambda: put(mount, "folder", "g", b""),
+        lambda: mount.names("folder"), lambda: mount.make("folder/x"), lambda: mount.open("real", "f", os.O_RDWR | os.O_CREAT),
+    ):
+        with pytest.raises(CorruptEntryError, match="link"):
+            act()
+    put(mount, "real", "f", b"ours")  # a rename replaces the link itself
+    assert mount.read("real", "f")[0] == b"ours" and (outside / "f").read_bytes() == b"secret"
+    mount.create("real", "g", lambda created: [b""])
+    os.symlink(outside / "new", tmp_path / "real" / "h")
+    with pytest.raises(OSError):
+        mount.create("real", "h", lambda created: [b"x"])
+    assert sorted(os.listdir(outside)) == ["f"]
+
+
+def test_what_is_no_file_is_refused_and_does_not_hang(mount, tmp_path):
+    mount.make("x/folder")
+    os.mkfifo(tmp_path / "x" / "fifo")
+    for name in "folder", "fifo":
+        with pytest.raises(CorruptEntryError, match="regular"):
+            mount.read("x", name)
+
+
+def test_a_folder_removed_under_us_is_made_anew(mount, tmp_path):
+    import shutil
+
+    put(mount, "cache/ns/a", "f", b"1")
+    for act in (lambda: put(mount, "cache/ns/a", "f", b"2"), lambda: mount.symlink("cache/ns/a", "l", "note"),
+                lambda: mount.create("cache/ns/a", "c", lambda created: [b""]), lambda: os.close(mount.open("cache/ns/a", "k", os.O_RDWR | os.O_CREAT))):
+        shutil.rmtree(tmp_path / "cache")
+        act()
+        assert len(mount.names("cache/ns/a")) == 1
+
+
+def test_a_folder_replaced_under_us_is_noticed_by_a_refresh_and_by_a_listing(mount, tmp_path):
+    import shutil
+
+    for look in (lambda: mount.refresh("a/b"), lambda: mount.names("a/b")):
+        put(mount, "a/b", "f", b"old")
+        shutil.rmtree(tmp_path / "a")
+        (tmp_path / "a/b").mkdir(parents=True)
+        (tmp_path / "a/b/g").write_bytes(b"new")
+        look()
+        assert mount.names("a/b") == ["g"] and mount.read("a/b", "g")[0] == b"new"
+
+
+def test_missing_things_are_plain_answers(mount):
+    assert mount.names("no/such") == [] and list(mount.scan("no/such")) == []
+    assert mount.remove("no/such", "f") is False and mount.remove_folder("no/such") is False
+    mount.refresh("no/such")
+    with pytest.raises(FileNotFoundError, match="no/such/f|no/such"):
+        mount.read("no/such", "f")
+
+
+def test_exclusive_creates_have_one_winner(mount):
+    won, barrier = [], threading.Barrier(8)
+
+    def race(i):
+        barrier.wait()
+        for n in range(50):
+            try:
+                mount.symlink("e", f"s{n}", f"{i}")
+                won.append(("s", n, i))
+            except FileExistsError:
+                pass
+            try:
+                mount.create("e", f"c{n}", lambda created: [b"%d" % i], exclusive=True)
+                won.append(("c", n, i))
+            except FileExistsError:
+                pass
+
+    threads = [threading.Thread(target=race, args=(i,)) for i in range(8)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert len(won) == 100 == len({(kind, n) for kind, n, _ in won})
+    for kind, n, i in won:
+        found = mount.readlink("e", f"s{n}") if kind == "s" else mount.read("e", f"c{n}")[0].decode()
+        assert found == str(i)
+
+
+def test_a_note_of_4080_bytes_fits_a_link(mount):
+    mount.symlink("e", "s", "x" * 4080)
+    assert mount.readlink("e", "s") == "x" * 4080
+
+
+def test_a_failed_write_leaves_the_old_content_and_no_temporary(mount, tmp_path):
+    put(mount, "x", "f", b"old")
+    script = f"""
+import resource, signal
+from efsstate.mount.files import Mount
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+try: Mount({str(tmp_path)!r}).replace("x", "f", lambda created: [b"y" * 3000, b"z" * 3000])
+except OSError as error: print(error.errno, error.filename)
+"""
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert int(out[0]) == errno.EFBIG and out[1].startswith(str(tmp_path))
+    assert mount.read("x", "f")[0] == b"old" and mount.names("x") == ["f"]
+
+
+def test_a_builder_that_raises_leaves_nothing_behind(mount):
+    def build(created):
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError):
+        mount.replace("x", "f", build)
+    assert mount.names("x") == []
+
+
+def test_many_parts_and_empty_ones_are_written_in_order(mount):
+    mount.replace("x", "f", lambda created: [b"a", b"", bytearray(b"b"), memoryview(b"cd")[1:], b""])
+    assert mount.read("x", "f")[0] == b"abd"
+
+
+def test_touch_notes_the_use_and_keeps_the_age(mount, tmp_path):
+    put(mount, "x", "f", b"1")
+    os.utime(tmp_path / "x/f", (1000, 2000))
+    mount.touch("x", "f", mount.stat("x", "f"))
+    found = mount.stat("x", "f")
+    assert found.st_mtime == 2000 and abs(found.st_atime - clock.now()) < 5
+    mount.touch("x", "gone", found)
+
+
+def test_open_folders_are_bounded(mount):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (400, hard))
+    try:
+        for i in range(500):
+            put(mount, f"many/{i}", "f", b"%d" % i)
+        assert all(mount.read(f"many/{i}", "f")[0] == b"%d" % i for i in range(500))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_folder_that_is_not_empty_stays(mount):
+    put(mount, "x/y", "f", b"1")
+    assert mount.remove_folder("x/y") is False
+    assert mount.remove("x/y", "f") and mount.remove_folder("x/y") and not mount.remove_folder("x/y")
+
+
+def test_an_entry_is_read_back_from_its_place_alone(mount, tmp_path):
+    store.write(mount, "x", "f", b"value", codec="msgpack", ttl=5, meta=b"m")
+    entry, found = store.read(mount, "x", "f", stale=0)
+    assert (bytes(entry.payload), entry.codec, entry.ttl, entry.meta) == (b"value", "msgpack", 5, b"m")
+    assert entry.created == pytest.approx(found.st_mtime, abs=1)
+    os.link(tmp_path / "x/f", tmp_path / "x/g")
+    with pytest.raises(CorruptEntryError):
+        store.read(mount, "x", "g")
