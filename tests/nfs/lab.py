@@ -1,6 +1,6 @@
 """Boots the lab: an NFSv4.1 server and two clients, a and b, in a User Mode Linux guest, driven from the host.
 
-    python -m tests.nfs.lab [--delay 3ms] [--mem 3G] [--writable DIR] [--disk IMAGE] -- COMMAND...
+python -m tests.nfs.lab [--delay 3ms] [--mem 3G] [--writable DIR] [--disk IMAGE] -- COMMAND...
 """
 
 import argparse
@@ -33,8 +33,12 @@ NEEDS = {  # what the lab runs -> the Debian package that has it
 def missing():
     """Why the lab cannot run here, with what to do; empty when it can."""
     if not sys.platform.startswith("linux"):
-        return f"the NFS lab needs Linux, this is {sys.platform}: pass --mount-a and --mount-b, or run it in a container"
-    packages = {NEEDS[path] for path in NEEDS if not os.path.exists(path) and not os.path.exists(path.replace("/usr/", "/"))}
+        return (
+            f"the NFS lab needs Linux, this is {sys.platform}: pass --mount-a and --mount-b, or run it in a container"
+        )
+    packages = {
+        NEEDS[path] for path in NEEDS if not os.path.exists(path) and not os.path.exists(path.replace("/usr/", "/"))
+    }
     if packages:
         return f"the NFS lab lacks packages: apt-get install -y --no-install-recommends {' '.join(sorted(packages))}"
     return ""
@@ -123,10 +127,29 @@ class Guest:
         settings = {"AGENT": os.path.join(self.job, "agent.py"), "PYTHON": os.path.realpath(sys.executable)} | settings
         with open(os.path.join(self.job, "env"), "w") as file:
             for name, value in settings.items():
-                file.write(f"{name}={'(' + shlex.join(value) + ')' if isinstance(value, list) else shlex.quote(value)}\n")
+                file.write(
+                    f"{name}={'(' + shlex.join(value) + ')' if isinstance(value, list) else shlex.quote(value)}\n"
+                )
         self._line, theirs = socket.socketpair()
-        arguments = [KERNEL, f"mem={mem}", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "init=/bin/bash", f"job={self.job}"]
-        arguments += [f"uml_dir={self.job}/", "con=null", "con0=null,fd:1", "con1=null", f"ssl0=fd:{theirs.fileno()}", "quiet", "loglevel=3"]
+        arguments = [
+            KERNEL,
+            f"mem={mem}",
+            "root=/dev/root",
+            "rootfstype=hostfs",
+            "rootflags=/",
+            "ro",
+            "init=/bin/bash",
+            f"job={self.job}",
+        ]
+        arguments += [
+            f"uml_dir={self.job}/",
+            "con=null",
+            "con0=null,fd:1",
+            "con1=null",
+            f"ssl0=fd:{theirs.fileno()}",
+            "quiet",
+            "loglevel=3",
+        ]
         with open(self.console, "wb") as console:
             self._kernel = subprocess.Popen(
                 [*arguments, *devices, "--", f"{self.job}/init"],
@@ -277,10 +300,14 @@ class Lab:
     def __enter__(self):
         return self.boot()
 
-    def __exit__(self, kind, value, trace):
-        if self.server and self.disk and kind is None:
+    def __exit__(self, *_):
+        if self.server and self.disk:
             self.server.halt()
             self.server = None
+        self.close()
+
+    def close(self):
+        """End every guest at once."""
         self.kill()
         for guest in self._clients.values():
             guest.kill()
@@ -291,12 +318,19 @@ class Lab:
 
 def main():
     """The command: run a process in the lab with its output here; its exit code is ours."""
-    parser = argparse.ArgumentParser(prog="python -m tests.nfs.lab", description="Run a command beside two NFS clients, mounted at /mnt/a and /mnt/b.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.nfs.lab",
+        description="Run a command beside two NFS clients, mounted at /mnt/a and /mnt/b.",
+    )
     parser.add_argument("-d", "--delay", default="300us", help="added one way, server to client (default 300us)")
     parser.add_argument("-m", "--mem", default="3G", help="the guest's memory, which holds the disk too (default 3G)")
-    parser.add_argument("-w", "--writable", action="append", default=[], help="a host folder that the command may write to; repeatable")
+    parser.add_argument(
+        "-w", "--writable", action="append", default=[], help="a host folder that the command may write to; repeatable"
+    )
     parser.add_argument("-t", "--timeout", type=float, default=3600, help="seconds (default 3600)")
-    parser.add_argument("--disk", help="an ext4 image on the host for the export, made when missing (default: in the guest's memory)")
+    parser.add_argument(
+        "--disk", help="an ext4 image on the host for the export, made when missing (default: in the guest's memory)"
+    )
     parser.add_argument("command", nargs="+", metavar="COMMAND", help="after --")
     options = parser.parse_args()
     try:

@@ -1,0 +1,202 @@
+"""Pytest's way into the lab: tests marked `nfs` run in the guest, one boot for all, and their reports are the host's own."""
+
+import json
+import os
+import sys
+
+import pytest
+
+from tests.nfs.clients import Clients, NoFaults
+from tests.nfs.lab import Lab, LabError, missing
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("nfs", "two NFS clients")
+    group.addoption(
+        "--mount-a", metavar="PATH", help="run the nfs tests here, on this mount and --mount-b's, not in the lab"
+    )
+    group.addoption("--mount-b", metavar="PATH", help="a second client's mount of the same export")
+    group.addoption(
+        "--lab-delay",
+        default="300us",
+        metavar="TIME",
+        help="the lab's delay, one way, server to client (default 300us)",
+    )
+    group.addoption(
+        "--lab-timeout",
+        default=300,
+        type=float,
+        metavar="SECONDS",
+        help="a test in the lab fails when silent for so long (default 300)",
+    )
+
+
+def pytest_configure(config):
+    if bool(config.option.mount_a) != bool(config.option.mount_b):
+        raise pytest.UsageError("--mount-a and --mount-b go together: two clients' mounts of one export")
+
+
+def _inside(config):
+    return next((p for p in config.pluginmanager.get_plugins() if type(p).__name__ == "Inside"), None)
+
+
+def _on_host(item):
+    """Whether a test marked `nfs` runs on the host: given mounts, or booting guests of its own."""
+    return bool(item.config.option.mount_a) or "boot" in item.fixturenames
+
+
+def _remote(item):
+    return item.get_closest_marker("nfs") and not _inside(item.config) and not _on_host(item) and not missing()
+
+
+def pytest_runtest_setup(item):
+    marked = item.get_closest_marker("nfs")
+    if (
+        marked
+        and not _inside(item.config)
+        and not (item.config.option.mount_a and "boot" not in item.fixturenames)
+        and (reason := missing())
+    ):
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(f"{reason} (CI is true: a skip is a failure)", pytrace=False)
+        pytest.skip(reason)
+
+
+class Session:
+    """The pytest session in the guest, seen from the host's."""
+
+    def __init__(self, config, items):
+        self.lab = Lab(delay=config.option.lab_delay).boot()
+        option = config.option
+        arguments = [
+            "-p",
+            "no:cacheprovider",
+            f"--lab-delay={option.lab_delay}",
+            f"--rootdir={config.rootpath}",
+            f"--tb={option.tbstyle}",
+        ]
+        arguments += (
+            ["-l"] * bool(option.showlocals) + ["-s"] * (option.capture == "no") + ["-v"] * max(0, option.verbose)
+        )
+        arguments += [a for a in config.invocation_params.args if str(a).startswith("--hypothesis")]
+        if config.inipath:
+            arguments += ["-c", str(config.inipath)]
+        files = dict.fromkeys(str(item.path) for item in items)
+        path = os.pathsep.join([str(config.rootpath), *(p for p in sys.path if p)])
+        self.process = self.lab.spawn(
+            [sys.executable, "-m", "tests.nfs.inside", *arguments, *files],
+            cwd=config.rootpath,
+            env={"PYTHONPATH": path},
+        )
+        try:
+            self._event(120)
+        except LabError:
+            self.lab.kill()
+            raise
+
+    def _event(self, timeout):
+        line = self.process.readline(timeout)
+        if not line:
+            raise LabError(f"pytest in the guest ended with {self.process.exit_code}:\n{self.process.stderr[-8000:]}")
+        event = json.loads(line)
+        if "broken" in event:
+            raise LabError(f"pytest in the guest:\n{event['broken']}")
+        return event
+
+    def run(self, item, following):
+        """The item's reports, one by one, as they come."""
+        self.process.write(json.dumps({"run": item.nodeid, "next": following}) + "\n")
+        while "done" not in (event := self._event(item.config.option.lab_timeout)):
+            if "lost" in event:
+                raise LabError(
+                    f"the guest collects no {item.nodeid}: its parameters must not change from one collection to the next"
+                )
+            yield item.config.hook.pytest_report_from_serializable(config=item.config, data=event["report"])
+
+
+_session = pytest.StashKey[Session]()
+_dead = pytest.StashKey[bool]()
+_queue = pytest.StashKey[dict]()  # each item for the guest -> the one after it
+
+
+def _close(config):
+    if session := config.stash.get(_session, None):
+        del config.stash[_session]
+        session.lab.kill()
+
+
+def pytest_collection_finish(session):
+    items = [item for item in session.items if _remote(item)]
+    session.config.stash[_queue] = dict(zip(items, [*items[1:], None], strict=False))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item, nextitem):
+    queue = item.config.stash[_queue]
+    if item not in queue:
+        return None
+    following = queue[item]
+    hook, failed, phases = item.ihook, None, set()
+    hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    try:
+        if _session not in item.config.stash:
+            if item.config.stash.get(_dead, False):
+                raise LabError("the guest did not come up; see the first failure")
+            item.config.stash[_dead] = True  # until it has come up: not a minute's wait for each test
+            item.config.stash[_session] = Session(item.config, queue)
+            item.config.stash[_dead] = False
+        for report in item.config.stash[_session].run(item, following and following.nodeid):
+            phases.add(report.when)
+            hook.pytest_runtest_logreport(report=report)
+    except LabError as error:
+        failed = str(error)
+    except KeyboardInterrupt:
+        _close(item.config)
+        raise
+    if failed:
+        # The next test gets a new guest.
+        _close(item.config)
+        when = "setup" if "setup" not in phases else "call" if "call" not in phases else "teardown"
+        for phase, outcome, text in ((when, "failed", failed), ("teardown", "passed", None)):
+            if phase != when or text:
+                keywords = dict.fromkeys(item.keywords, 1)
+                hook.pytest_runtest_logreport(
+                    report=pytest.TestReport(item.nodeid, item.location, keywords, outcome, text, phase)
+                )
+    elif not following:
+        _close(item.config)
+    hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+def pytest_unconfigure(config):
+    _close(config)
+
+
+@pytest.fixture
+def lab(request):
+    """The two clients, in folders of this test's own: `lab.a`, `lab.b`, what they cost and what can go wrong (clients.py)."""
+    inside = _inside(request.config)
+    if inside is None:
+        a, b = request.config.option.mount_a, request.config.option.mount_b
+        if not a:
+            pytest.fail("the fixture `lab` is for tests marked `nfs`", pytrace=False)
+        clients = Clients(a, b, request.node.name, faults=NoFaults())
+    else:
+        clients = Clients(*inside.folders, request.node.name, delay=request.config.option.lab_delay)
+    yield clients
+    clients.close()
+
+
+@pytest.fixture
+def boot(tmp_path):
+    """For power cuts: boots labs from the host, `boot(disk=True, alone=("c",))` gives a Lab; the test itself runs on the host."""
+    labs = []
+
+    def start(*, disk=True, **options):
+        labs.append(Lab(tmp_path / f"disk{len(labs)}" if disk else None, **options))
+        return labs[-1].boot()
+
+    yield start
+    for one in labs:
+        one.close()

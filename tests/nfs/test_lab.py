@@ -1,0 +1,66 @@
+"""The lab itself: it reports as pytest does, and its faults happen."""
+
+import os
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytestmark = pytest.mark.nfs
+
+
+def test_two_clients_see_one_export(lab):
+    with open(f"{lab.a}/x", "w") as file:
+        file.write("hello")
+    with open(f"{lab.b}/x") as file:
+        assert file.read() == "hello"
+
+
+def test_requests_are_counted_per_client(lab):
+    with open(f"{lab.a}/x", "w") as file:
+        file.write("hello")
+    with lab.count("a") as by_a, lab.count("b") as by_b:
+        with open(f"{lab.b}/x") as file:
+            file.read()
+    assert (by_a.total, by_b.ops) == (0, {"OPEN": 1, "READ": 1, "CLOSE": 1})
+
+
+@pytest.mark.parametrize("size", [0, 5000], ids=["empty", "5kB"])
+def test_parameters_reach_the_guest(lab, size):
+    with open(f"{lab.a}/x", "wb") as file:
+        file.write(bytes(size))
+    assert os.stat(f"{lab.b}/x").st_size == size
+
+
+@given(st.binary())
+@settings(max_examples=5, deadline=None)
+def test_hypothesis_runs_in_the_guest(data):
+    assert os.path.ismount("/mnt/a")
+
+
+def test_a_worker_runs_on_its_clients_host(lab):
+    import socket
+
+    assert [lab.run(client, socket.gethostname) for client in "ab"] == ["a", "b"]
+    assert lab.run("a", "import sys; print(sys.argv[1])", "x") == "x\n"
+    with pytest.raises(AssertionError, match="ZeroDivisionError"):
+        lab.run("b", lambda: 1 / 0)
+
+
+def test_a_worker_is_frozen_thawed_and_killed(lab):
+    def count():
+        for i in range(10**6):
+            print(i)
+            time.sleep(0.01)
+
+    worker = lab.start("a", count)
+    assert worker.readline() == "0\n"
+    worker.freeze()
+    with pytest.raises(TimeoutError):
+        while True:
+            worker.readline(0.3)
+    worker.thaw()
+    assert worker.readline()
+    worker.kill()
+    assert worker.wait() == -9
