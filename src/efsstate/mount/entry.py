@@ -66,7 +66,7 @@ class Entry:
 
 
 def encode(
-    payload: bytes | bytearray | memoryview,
+    payload: bytes | bytearray | memoryview | list[bytes | bytearray | memoryview],
     *,
     place: str,
     codec: str,
@@ -74,15 +74,22 @@ def encode(
     created: float,
     ttl: float | None,
     key: bytes | None = None,
-) -> tuple[bytes, bytes | bytearray | memoryview]:
-    """The entry as two buffers, head and payload, to be written one after the other: the payload is not copied."""
+) -> list[bytes | bytearray | memoryview]:
+    """The entry as buffers, the head and those of the payload, to be written one after the other: none is copied."""
+    parts = payload if isinstance(payload, list) else [payload]
     name = codec.encode("ascii")
     ttl_ms = FOREVER if ttl is None else min(int(ttl * 1000), FOREVER - 1)
     head = _HEAD.pack(
-        MAGIC, FORMAT, len(name), len(meta), max(0, int(created * 1e9)), ttl_ms, memoryview(payload).nbytes
+        MAGIC,
+        FORMAT,
+        len(name),
+        len(meta),
+        max(0, int(created * 1e9)),
+        ttl_ms,
+        sum([memoryview(part).nbytes for part in parts]),
     )
     tail = name + meta
-    return head + digest(key, place, head, tail, payload) + tail, payload
+    return [head + digest(key, place, head, tail, *parts) + tail, *parts]
 
 
 def decode(data: bytes | bytearray | memoryview, *, place: str, path: str, key: bytes | None = None) -> Entry:

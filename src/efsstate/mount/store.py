@@ -32,7 +32,7 @@ def write(
     mount: Mount,
     folder: str,
     name: str,
-    payload: Buffer,
+    payload: Buffer | list[Buffer],
     *,
     codec: str,
     meta: bytes = b"",
@@ -47,7 +47,7 @@ def create(
     mount: Mount,
     folder: str,
     name: str,
-    payload: Buffer,
+    payload: Buffer | list[Buffer],
     *,
     codec: str,
     meta: bytes = b"",
@@ -62,7 +62,7 @@ def create(
 
 
 def _builder(
-    mount: Mount, folder: str, name: str, payload: Buffer, codec: str, meta: bytes, ttl: float | None
+    mount: Mount, folder: str, name: str, payload: Buffer | list[Buffer], codec: str, meta: bytes, ttl: float | None
 ) -> Callable[[float], Parts]:
     place = f"{folder}/{name}"
 
