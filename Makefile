@@ -1,0 +1,77 @@
+# make demo   the image service, on a local folder            make bench    the benchmarks, on tmpfs and in the NFS lab
+# make test   lint, types, the wheel, and its tests           make torture  the long tests (30 minutes and more)
+# make layer  the Lambda layer's zips                         make dev      an environment to work in (editable)
+# Each sets up what it needs, from a bare clone, on a machine with Python 3.11 or newer.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+# The wheel takes the place of whatever is installed (an editable tree of `make dev` too): tests see what users get.
+install = $(BIN)/python -m pip uninstall --quiet --yes efsstate 2>/dev/null; $(BIN)/python -m pip install --quiet "$$(ls dist/*.whl)$(1)"
+WHEEL = $(call install,[cli,aws,numpy])
+
+.PHONY: demo test test-heavy torture bench layer dev lint wheel clean packages
+
+demo: $(VENV)/.demo wheel
+	$(call install)
+	$(BIN)/python -m examples.image_service
+
+test: packages $(VENV)/.test lint wheel
+	$(WHEEL)
+	$(BIN)/python -m pytest
+
+test-heavy: packages $(VENV)/.test $(VENV)/.heavy wheel
+	$(WHEEL)
+	$(BIN)/python -m pytest -m "heavy or recipes"
+
+torture: packages $(VENV)/.test wheel
+	$(WHEEL)
+	$(BIN)/python -m tests.torture
+
+bench: packages $(VENV)/.test $(VENV)/.bench wheel
+	$(WHEEL)
+	$(BIN)/python -m benchmarks --all
+
+layer: $(VENV)/.test wheel
+	$(BIN)/python scripts/layer.py
+
+dev: packages $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --editable .
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check src
+	$(BIN)/mypy
+
+wheel: $(VENV)/.venv
+	rm -rf dist
+	$(BIN)/python -m build --wheel --outdir dist . >/dev/null
+
+packages:
+	@scripts/packages
+
+$(VENV)/.venv:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "efsstate needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" build
+	touch $@
+
+# The groups of pyproject.toml, and the extras: everything that tests need is installed beside the wheel, which itself is not yet there.
+$(VENV)/.test: pyproject.toml $(VENV)/.venv
+	$(BIN)/python -m pip install --quiet --group test --group lint
+	touch $@
+
+$(VENV)/.heavy: pyproject.toml $(VENV)/.venv
+	$(BIN)/python -m pip install --quiet --group heavy --group recipes
+	touch $@
+
+$(VENV)/.bench: pyproject.toml $(VENV)/.venv
+	$(BIN)/python -m pip install --quiet --group bench
+	touch $@
+
+$(VENV)/.demo: examples/image_service/requirements.txt pyproject.toml $(VENV)/.venv
+	$(BIN)/python -m pip install --quiet --group demo -r examples/image_service/requirements.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
