@@ -16,7 +16,7 @@ demo: $(VENV)/.demo wheel
 	$(call install)
 	$(BIN)/python -m examples.image_service
 
-test: packages $(VENV)/.test lint wheel
+test: packages $(VENV)/.test $(VENV)/.demo lint wheel
 	$(WHEEL)
 	$(BIN)/python -m pytest
 
