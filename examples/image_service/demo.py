@@ -71,7 +71,6 @@ def main():
 def run(root):
     began = time.monotonic()
     pictures = packaged_pictures()
-    environment = {"EFSSTATE_ROOT": root}
 
     title("Before: the library alone, without efsstate")
     started = time.monotonic()
@@ -88,14 +87,15 @@ def run(root):
     size = sum(os.path.getsize(path) for path in glob.glob(os.path.join(packaged_models(), "*.onnx")))
     print(f"  Model ocr, version {version}: {size / 1e6:.1f} MB in {time.monotonic() - started:.1f} s")
 
-    with Function("app.handler", path=HERE, name="images", environment=environment, timeout=30, memory=1024) as service:
+    functions = {"path": HERE, "environment": {"EFSSTATE_ROOT": root}, "memory": 1024}
+    with Function("app.handler", name="images", timeout=30, **functions) as service:
         serve(service, pictures, checks)
-    with Function(
-        "batch.handler", path=HERE, name="images-batch", environment=environment, timeout=BATCH_TIMEOUT, memory=1024
-    ) as batch:
-        read_all(batch, root, pictures, checks)
-    with Function("app.handler", path=HERE, name="images", environment=environment, timeout=30, memory=1024) as service:
-        again(service, pictures, checks, alone)
+    if not checks.failed:
+        with Function("batch.handler", name="images-batch", timeout=BATCH_TIMEOUT, **functions) as batch:
+            read_all(batch, root, pictures, checks)
+    if not checks.failed:
+        with Function("app.handler", name="images", timeout=30, **functions) as service:
+            again(service, pictures, checks, alone)
 
     print()
     print(f"{checks.answers} answers compared, {checks.held} checks held, {checks.failed} failed; {time.monotonic() - began:.0f} s")

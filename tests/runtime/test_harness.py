@@ -30,6 +30,16 @@ def gone(pid):
     return not alive(pid)
 
 
+def process(pid):
+    """What the kernel says of it: its state, and how often its threads were switched to."""
+    switches = 0
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{thread}/status") as file:
+            switches += sum(int(line.split()[1]) for line in file if "ctxt_switches" in line)
+    with open(f"/proc/{pid}/stat") as file:
+        return {"state": file.read().rpartition(")")[2].split()[0], "switches": switches}
+
+
 @pytest.fixture
 def function():
     made = []
@@ -142,15 +152,14 @@ def test_a_timeout_kills_the_whole_group_without_a_signal_that_python_sees(funct
 
 
 def test_nothing_runs_between_invocations_when_frozen(function):
-    f = function("ticking", freeze=True)
-    before = f.invoke("start").value
-    time.sleep(0.5)
-    after = f.invoke("count").value
-    assert before < after + 1 and after - before < 25, (before, after)  # unfrozen it would be about 50 more
-    warm = function("ticking")
-    before = warm.invoke("start").value
-    time.sleep(0.5)
-    assert warm.invoke("count").value - before > 25
+    """A background thread makes no step and the process uses no CPU until the next event."""
+    frozen, warm = (function("ticking", freeze=freeze).invoke("start").environment for freeze in (True, False))
+    before, before_warm = process(frozen.pid), process(warm.pid)
+    time.sleep(0.3)
+    assert process(frozen.pid) == before and before["state"] == "T"
+    assert process(warm.pid)["switches"] > before_warm["switches"]
+    assert frozen.invoke("count").value > 0
+    assert process(frozen.pid)["state"] == "T"
 
 
 def test_an_environment_can_be_frozen_in_the_middle_of_an_invocation(function, tmp_path):
@@ -232,7 +241,9 @@ def test_managed_instances_answer_a_timeout_but_let_the_code_run_on(function):
     f.invoke("warm")
     slow, quick = f.map(["slow", "quick"])
     assert slow.timed_out and quick.error is None
-    time.sleep(1.5)
+    until = time.monotonic() + 10
+    while not os.path.exists(os.path.join(slow.environment.tmp, "went on")) and time.monotonic() < until:
+        time.sleep(0.05)
     assert f.environments[0].invoke("look").value["files"] == ["went on"]
 
 
@@ -272,6 +283,20 @@ def test_requests_that_the_runtime_api_does_not_know_are_refused(function):
         answer = connection.getresponse()
         assert answer.status == status and "errorType" in json.loads(answer.read())
     connection.close()
+
+
+def test_closing_ends_an_invocation_that_runs(function):
+    from concurrent.futures import ThreadPoolExecutor
+
+    f = function("stalls", timeout=30)
+    environment = f.environment()
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(environment.invoke, "stall")
+        while not os.path.exists(os.path.join(environment.tmp, "mark")):
+            time.sleep(0.01)
+        environment.close()
+        assert running.result().error["errorType"] == "Runtime.ExitError"
+    assert "closed" in environment.invoke("ok").error["errorMessage"]
 
 
 def test_nothing_is_left_behind(function):
