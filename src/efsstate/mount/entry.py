@@ -92,6 +92,39 @@ def encode(
     return [head + digest(key, place, head, tail, *parts) + tail, *parts]
 
 
+def peek(head: bytes, size: int, path: str) -> tuple[float, float | None]:
+    """When an entry was created and its ttl (seconds; None for ever), from its first `HEADER` bytes and the file's size.
+
+    The checksum is not looked at: this is for judging an entry's age, not for using what is in it. Raises
+    `CorruptEntryError` or `UnknownFormatError`.
+    """
+    if len(head) < HEADER:
+        raise CorruptEntryError(path, f"{len(head)} bytes, shorter than a header")
+    magic, fmt, codec_length, meta_length, created, ttl, length = _HEAD.unpack_from(head)
+    if magic != MAGIC:
+        raise CorruptEntryError(path, "not an entry: the first four bytes are wrong")
+    if fmt > FORMAT:
+        raise UnknownFormatError(path, fmt)
+    whole = HEADER + codec_length + meta_length + length
+    if size != whole:
+        raise CorruptEntryError(path, f"{size} bytes where its header says {whole}")
+    return created / 1e9, None if ttl == FOREVER else ttl / 1000
+
+
+def labels(head: bytes, path: str) -> tuple[str, bytes, int]:
+    """The codec and the meta in an entry's first bytes, and how long the whole should be; nothing of it is checked.
+
+    Raises `CorruptEntryError` where `head` is too short to have them.
+    """
+    if len(head) < HEADER:
+        raise CorruptEntryError(path, f"{len(head)} bytes, shorter than a header")
+    _, _, codec_length, meta_length, _, _, length = _HEAD.unpack_from(head)
+    start = HEADER + codec_length + meta_length
+    if len(head) < start:
+        raise CorruptEntryError(path, f"{len(head)} bytes, shorter than its labels")
+    return head[HEADER : HEADER + codec_length].decode("ascii", "replace"), head[start - meta_length : start], start + length
+
+
 def decode(data: bytes | bytearray | memoryview, *, place: str, path: str, key: bytes | None = None) -> Entry:
     """The entry in `data`, every byte of it checked.
 

@@ -35,6 +35,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # NONBLOCK: a planted FIFO must not hang us
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FOLDERS = 256  # of the 1,024 descriptors that Lambda allows
+_TRIES = 5  # of a look that another host's replacement made stale
 _GONE = (errno.ENOENT, errno.ESTALE)
 
 
@@ -205,57 +206,78 @@ class Mount:
 
     # Reading
 
-    def open(self, folder: str, name: str, flags: int = os.O_RDONLY) -> int:
-        """A descriptor of the regular file `name`; the caller closes it. With `O_CREAT` the folder is made if need be."""
-        create = flags & os.O_CREAT
-        for attempt in (0, 1):
-            try:
-                held = self._folder(folder, make=bool(create))
-                fd = os.open(name, flags | _READ, self.file_mode, dir_fd=held.fd)
-            except OSError as error:
-                if error.errno in (errno.ELOOP, errno.ENXIO):
-                    raise CorruptEntryError(
-                        self.where(folder, name), "a symbolic link or a socket stands where a file belongs; remove it"
-                    ) from None
-                # ESTALE: replaced by another host between our lookup and our open; or the folder itself was.
-                if not attempt and (error.errno == errno.ESTALE or (create and error.errno == errno.ENOENT)):
-                    self.forget(folder)
-                    continue
-                error.filename = self.where(folder, name)
-                raise
+    def _open(self, folder: str, name: str, flags: int) -> tuple[int, os.stat_result]:
+        try:
+            fd = os.open(name, flags, self.file_mode, dir_fd=self._folder(folder, make=bool(flags & os.O_CREAT)).fd)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO):
+                raise CorruptEntryError(
+                    self.where(folder, name), "a symbolic link or a socket stands where a file belongs; remove it"
+                ) from None
+            raise
+        try:
             found = os.fstat(fd)
             if not stat.S_ISREG(found.st_mode):
-                os.close(fd)
                 raise CorruptEntryError(self.where(folder, name), "not a regular file; remove it")
-            if create:
-                self._own_mode(fd, found)
-            return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd, found
+
+    def _again(self, error: OSError, folder: str, name: str, attempt: int) -> None:
+        """Look afresh, for another try, where another host replaced or removed the file under us; else raise `error`."""
+        if error.errno != errno.ESTALE or attempt + 1 >= _TRIES:
+            error.filename = self.where(folder, name)
+            raise error
+        self.refresh(folder)
+
+    def open(self, folder: str, name: str, flags: int = os.O_RDONLY) -> int:
+        """A descriptor of the regular file `name`; the caller closes it. With `O_CREAT` the folder is made if need be."""
+        for attempt in range(_TRIES):
+            try:
+                fd, found = self._open(folder, name, flags | _READ)
+            except OSError as error:
+                if flags & os.O_CREAT and error.errno == errno.ENOENT and not attempt:
+                    self.forget(folder)  # removed while we held it open
+                else:
+                    self._again(error, folder, name, attempt)
+            else:
+                if flags & os.O_CREAT:
+                    self._own_mode(fd, found)
+                return fd
         raise AssertionError
 
-    def read(self, folder: str, name: str) -> tuple[bytes, os.stat_result]:
-        """All bytes of the file `name`, and its stat from before they were read."""
-        for attempt in (0, 1, 2):
-            fd = self.open(folder, name)
+    def read(self, folder: str, name: str, limit: int | None = None) -> tuple[bytes, os.stat_result]:
+        """All bytes of the file `name`, or the first `limit`, and its stat from before they were read."""
+        for attempt in range(_TRIES):
             try:
-                found = os.fstat(fd)
-                data = os.read(fd, found.st_size)
-                while len(data) < found.st_size:  # more than one read gives at once (2 GiB), or the file shrank
-                    more = os.read(fd, found.st_size - len(data))
-                    if not more:
-                        break
-                    data += more
+                fd, found = self._open(folder, name, _READ)
+                try:
+                    wanted = found.st_size if limit is None else min(limit, found.st_size)
+                    data = os.read(fd, wanted)
+                    while len(data) < wanted:  # more than one read gives at once (2 GiB), or the file shrank
+                        more = os.read(fd, wanted - len(data))
+                        if not more:
+                            break
+                        data += more
+                finally:
+                    os.close(fd)
             except OSError as error:
-                # Removed or replaced by another host while we read it: what the name holds now is in another file.
-                if error.errno == errno.ESTALE and attempt < 2:
-                    self.refresh(folder)
-                    continue
-                error.filename = self.where(folder, name)
-                raise
+                self._again(error, folder, name, attempt)
             else:
                 return data, found
-            finally:
-                os.close(fd)
         raise AssertionError
+
+    def head(self, folder: str, name: str, length: int) -> tuple[bytes, os.stat_result]:
+        """The first `length` bytes of the file `name` (fewer if it is shorter), and its stat."""
+        fd = self.open(folder, name)
+        try:
+            return os.read(fd, length), os.fstat(fd)
+        except OSError as error:
+            error.filename = self.where(folder, name)
+            raise
+        finally:
+            os.close(fd)
 
     def stat(self, folder: str, name: str) -> os.stat_result:
         """The stat of `name` itself, links not followed."""

@@ -4,9 +4,14 @@
     <root>/cache/<namespace>/<1 hex>/<digest>.lock        who computes it now; gone with the computation
     <root>/cache/<namespace>/POLICY                       what the sweep may judge by
     <root>/cache/<namespace>/CLEARED                      the generation: raised by every clear
-    <root>/checkpoints/<name>/...                         see docs/format.md
+    <root>/checkpoints/<name>/e<epoch>                    a claim: a symbolic link that holds who made it
+    <root>/checkpoints/<name>/b<epoch>                    its base: a symbolic link that holds what it starts from
+    <root>/checkpoints/<name>/<epoch>-<number>            a generation: one save
+    <root>/checkpoints/<name>/LOCK                        who may try to claim
+    <root>/checkpoints/<name>/s<index>/...                a shard, the same again
     <root>/models/<name>/CURRENT, versions/<id>/...
     <root>/shared-data/...                                the users' own
+    <root>/.efsstate/sweep/<kind>/<folder>                which folder was swept when; also its sweeper's lock
     .../.tmp-<random>                                     being written; an abandoned one goes with the sweep
 
 A user's name becomes one path component, by `component`: letters, digits, `.`, `_` and `-` stay, every other byte is
@@ -19,6 +24,7 @@ from __future__ import annotations
 CACHE, CHECKPOINTS, MODELS, SHARED = "cache", "checkpoints", "models", "shared-data"
 POLICY, CLEARED, CURRENT, VERSIONS, LOCK = "POLICY", "CLEARED", "CURRENT", "versions", "LOCK"
 TEMPORARY = ".tmp-"
+SWEEPS, ROUND = ".efsstate/sweep", "ROUND"
 LOCK_SUFFIX = ".lock"
 DIGEST_BYTES = 24
 
@@ -96,6 +102,60 @@ def entry_folder(namespace: str, digest: str) -> str:
 def entry_folders(namespace: str) -> list[str]:
     """All folders that hold entries of the namespace, below the root."""
     return [f"{CACHE}/{namespace}/{digit}" for digit in "0123456789abcdef"]
+
+
+def checkpoint_folder(name: str) -> str:
+    """The folder of the checkpoint `name`, below the root."""
+    return f"{CHECKPOINTS}/{component(name, 'checkpoint name')}"
+
+
+def shard_folder(name: str, index: int) -> str:
+    """The folder of shard `index` of the checkpoint `name`, below the root."""
+    return f"{checkpoint_folder(name)}/s{index}"
+
+
+def epoch_name(epoch: int) -> str:
+    """The symbolic link that makes `epoch`; it holds who claimed it."""
+    return f"e{epoch}"
+
+
+def base_name(epoch: int) -> str:
+    """The symbolic link that decides which generation `epoch` starts from."""
+    return f"b{epoch}"
+
+
+def generation_name(epoch: int, number: int) -> str:
+    """The save `number` (from 1) under `epoch`."""
+    return f"{epoch}-{number}"
+
+
+def parse_claim(name: str) -> tuple[str, int, int] | None:
+    """`("e", epoch, 0)`, `("b", epoch, 0)` or `("g", epoch, number)` for a name in a checkpoint's folder; else None."""
+    kind, first, second = (name[0], name[1:], "0") if name[:1] in ("e", "b") else ("g", *name.partition("-")[::2])
+    try:
+        found = kind, int(first), int(second)
+    except ValueError:
+        return None
+    made = generation_name(*found[1:]) if kind == "g" else f"{kind}{found[1]}"
+    return found if made == name and found[1] > 0 and (kind != "g" or found[2] > 0) else None
+
+
+def sweep_marks(kind: str) -> str:
+    """The folder of the marks of sweeps that were asked for the same (`kind` tells what), below the root."""
+    from hashlib import blake2b
+
+    return f"{SWEEPS}/{blake2b(kind.encode(), digest_size=8).hexdigest()}"
+
+
+def sweep_mark(folder: str) -> str:
+    """The mark of the folder `folder`, in `sweep_marks`: a name for each, whatever names strangers gave their folders."""
+    plain = folder.replace("%", "%25").replace("/", ",")
+    raw = plain.encode(errors="surrogateescape")
+    if len(raw) <= _LONGEST:
+        return plain
+    from hashlib import blake2b
+
+    return f"~{blake2b(raw, digest_size=16).hexdigest()}"
 
 
 def is_digest(name: str) -> bool:

@@ -1,0 +1,157 @@
+"""Sweeps one folder of cache entries: judges each file, and removes those that go."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+
+from efsstate.cleanup.policy import LIVE, LOOK, used
+from efsstate.errors import CorruptEntryError, UnknownFormatError
+from efsstate.mount import entry, layout, lock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from efsstate.cleanup.policy import Policy
+    from efsstate.cleanup.report import SweepReport
+    from efsstate.mount.files import Mount
+
+ABANDONED = (
+    86400.0  # seconds without a write, by the server's clock: no invocation lasts so long, nor a frozen one's file
+)
+_BATCH = 8192  # doomed names that are held: each removal makes an NFS client list the folder anew, so not one by one
+_EVERY = 256  # files between looks at the time
+_NORMAL = (errno.ENOENT, errno.ESTALE, errno.EBUSY)  # gone, replaced, or in use by a client that needs it so
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class Wish:
+    """What one sweep was asked, the same for all its folders: `now` is the server's clock, `until` monotonic seconds."""
+
+    __slots__ = ("dry_run", "now", "older_than", "until", "unused_for")
+
+    def __init__(
+        self,
+        now: float,
+        until: float,
+        *,
+        older_than: float | None = None,
+        unused_for: float | None = None,
+        dry_run: bool = False,
+    ) -> None:
+        self.now, self.until = now, until
+        self.older_than, self.unused_for = older_than, unused_for
+        self.dry_run = dry_run
+
+    def is_over(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() >= self.until
+
+
+def sweep_folder(mount: Mount, folder: str, policy: Policy, wish: Wish, report: SweepReport) -> bool:
+    """Sweep the entries of `folder`; whether it was done before the time was up. Raises `OSError` if it can't be listed."""
+    doomed: list[tuple[str, int, str]] = []
+    seen, whole = 0, True
+    for item in mount.scan(folder):
+        seen += 1
+        if seen % _EVERY == 0 and wish.is_over():
+            whole = False
+            break
+        name = item.name
+        if not layout.is_digest(name):
+            tidy(mount, folder, item, wish, report)
+            continue
+        try:
+            found = item.stat(follow_symlinks=False)
+        except OSError:
+            continue  # removed since it was listed
+        if not stat.S_ISREG(found.st_mode):
+            report.stranger("foreign", mount.where(folder, name))
+            continue
+        report.looked += 1
+        reason = policy.judge(found, wish.now, wish.older_than, wish.unused_for)
+        if reason == LOOK:
+            reason = _open(mount, folder, name, policy, wish, report)
+        if reason == LIVE:
+            report.kept += 1
+            report.kept_bytes += found.st_size
+        else:
+            doomed.append((name, found.st_size, reason))
+            if len(doomed) >= _BATCH and not remove(mount, folder, doomed, wish, report):
+                return False
+    return remove(mount, folder, doomed, wish, report) and whole
+
+
+def _open(mount: Mount, folder: str, name: str, policy: Policy, wish: Wish, report: SweepReport) -> str:
+    """Why the entry goes, by its header."""
+    report.opened += 1
+    try:
+        head, found = mount.head(folder, name, entry.HEADER)
+        created, ttl = entry.peek(head, found.st_size, mount.where(folder, name))
+    except UnknownFormatError as error:
+        report.stranger("newer", error.path)
+    except CorruptEntryError as error:
+        report.stranger("damaged", error.path)  # a miss for its readers; `verify --repair` removes it
+    except OSError as error:
+        if error.errno not in _NORMAL:
+            report.problem(error)
+    else:
+        return "expired" if policy.is_expired(created, ttl, wish.now) else LIVE
+    return LIVE
+
+
+def remove(mount: Mount, folder: str, doomed: list[tuple[str, int, str]], wish: Wish, report: SweepReport) -> bool:
+    """Remove what is in `doomed`, which is empty then; whether the time sufficed.
+
+    One that was replaced since it was judged goes too: that costs its readers a computation and no more.
+    """
+    for count, (name, size, reason) in enumerate(doomed):
+        if count % _EVERY == 0 and wish.is_over():
+            doomed.clear()
+            return False
+        try:
+            if not wish.dry_run and not mount.remove(folder, name):
+                continue  # another sweeper's, or its owner's
+        except OSError as error:
+            if error.errno in _NORMAL:
+                continue
+            report.problem(error)
+            if error.errno in _REFUSED:
+                break  # the next will be refused alike
+        else:
+            report.gone(reason, size)
+    doomed.clear()
+    return True
+
+
+def tidy(mount: Mount, folder: str, item: os.DirEntry[str], wish: Wish, report: SweepReport) -> None:
+    """Remove `item`, which is no entry, if it is a lock or a temporary that was abandoned; report it if it is not ours."""
+    name = item.name
+    if layout.is_foreign_nfs(name):
+        return
+    try:
+        found = item.stat(follow_symlinks=False)
+        mine = stat.S_ISREG(found.st_mode) and (layout.is_temporary(name) or layout.is_lock(name))
+        if not mine:
+            report.stranger("foreign", mount.where(folder, name))
+        elif wish.now - used(found) / 1e9 >= ABANDONED:
+            if layout.is_temporary(name):
+                if wish.dry_run or mount.remove(folder, name):
+                    report.gone("temporary", found.st_size)
+            elif wish.dry_run or _remove_lock(mount, folder, name):
+                report.gone("lock")
+    except OSError as error:
+        if error.errno not in _NORMAL:
+            report.problem(error, mount.where(folder, name))
+
+
+def _remove_lock(mount: Mount, folder: str, name: str) -> bool:
+    """Remove a lock's file that nobody holds; whether it went."""
+    held = lock.attempt(mount, folder, name)
+    if not isinstance(held, lock.Lock):
+        os.close(held)
+        return False
+    gone = held.is_current()  # else somebody removed it, and the name is another's lock
+    held.release(remove=gone)
+    return gone

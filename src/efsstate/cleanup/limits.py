@@ -1,0 +1,125 @@
+"""Holds a cache to its limits: finds how much is too much, and removes what was used least recently.
+
+It needs two looks at the folders and no list of entries: the first adds up bytes and entries by the time of last use, in
+a histogram of bounded size; that gives the time before which all must go; the second removes it.
+"""
+
+from __future__ import annotations
+
+import stat
+
+from efsstate.cleanup.folder import remove
+from efsstate.cleanup.policy import used
+from efsstate.mount import layout
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from efsstate.cleanup.folder import Wish
+    from efsstate.cleanup.report import SweepReport
+    from efsstate.mount.files import Mount
+
+_MOST = 8192  # steps of the histogram: under 2 MiB, and the cut is right to 1/4096 of the range of times
+_EVERY = 256
+
+
+class Uses:
+    """Entries and bytes by time of last use; times grow coarser (the step doubles) when they become too many."""
+
+    __slots__ = ("entries", "size", "step", "steps")
+
+    def __init__(self) -> None:
+        self.step = 1  # nanoseconds
+        self.steps: dict[int, list[int]] = {}
+        self.entries = self.size = 0
+
+    def add(self, when: int, size: int, entries: int = 1) -> None:
+        """Count entries that were last used at `when` (nanoseconds)."""
+        self.entries += entries
+        self.size += size
+        slot = self.steps.get(when // self.step)
+        if slot is not None:
+            slot[0] += entries
+            slot[1] += size
+            return
+        self.steps[when // self.step] = [entries, size]
+        while len(self.steps) > _MOST:
+            self._coarsen()
+
+    def _coarsen(self) -> None:
+        self.step *= 2
+        fine, self.steps = self.steps, {}
+        for index, (entries, size) in fine.items():
+            slot = self.steps.setdefault(index // 2, [0, 0])
+            slot[0] += entries
+            slot[1] += size
+
+    def cut(self, max_entries: int | None, max_bytes: int | None) -> tuple[int, int, int] | None:
+        """What must go, or None: (before, entries, size).
+
+        All used before `before` (ns), and, of those used from there to one step on, so many entries or bytes, whichever
+        takes more of them.
+        """
+        entries = 0 if max_entries is None else self.entries - max_entries
+        size = 0 if max_bytes is None else self.size - max_bytes
+        if entries <= 0 and size <= 0:
+            return None
+        for index in sorted(self.steps):
+            slot = self.steps[index]
+            if slot[0] >= entries and slot[1] >= size:
+                return index * self.step, entries, size
+            entries -= slot[0]
+            size -= slot[1]
+        raise AssertionError
+
+
+def entries(mount: Mount, folder: str, wish: Wish) -> Iterator[tuple[str, int, int]]:
+    """Name, last use (ns) and size of each entry in `folder`; raises `TimeoutError` when the time is up."""
+    for seen, item in enumerate(mount.scan(folder)):
+        if seen % _EVERY == 0 and wish.is_over():
+            raise TimeoutError
+        if not layout.is_digest(item.name):
+            continue
+        try:
+            found = item.stat(follow_symlinks=False)
+        except OSError:
+            continue
+        if stat.S_ISREG(found.st_mode):
+            yield item.name, used(found), found.st_size
+
+
+def enforce(
+    mount: Mount,
+    folders: Sequence[str],
+    wish: Wish,
+    report: SweepReport,
+    *,
+    max_bytes: int | None = None,
+    max_entries: int | None = None,
+) -> bool:
+    """Remove, least recently used first, what is in `folders` beyond the limits; whether the time sufficed."""
+    uses = Uses()
+    try:
+        for folder in folders:
+            for _, when, size in entries(mount, folder, wish):
+                uses.add(when, size)
+        cut = uses.cut(max_entries, max_bytes)
+        if cut is None:
+            return True
+        before, count, excess = cut
+        for folder in folders:
+            doomed: list[tuple[str, int, str]] = []
+            for name, when, size in entries(mount, folder, wish):
+                if when < before:
+                    doomed.append((name, size, "limit"))
+                elif when < before + uses.step and (count > 0 or excess > 0):
+                    count, excess = count - 1, excess - size
+                    doomed.append((name, size, "limit"))
+                if len(doomed) >= 8192 and not remove(mount, folder, doomed, wish, report):
+                    return False
+            if not remove(mount, folder, doomed, wish, report):
+                return False
+    except TimeoutError:
+        return False
+    return True

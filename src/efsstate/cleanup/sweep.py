@@ -1,0 +1,288 @@
+"""`sweep`: goes through everything below a root, within its time, and removes what is no longer wanted."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import time
+
+from efsstate import deadline, events, units
+from efsstate.cleanup import folder as folder_module
+from efsstate.cleanup import policy as policy_module
+from efsstate.cleanup.folder import Wish
+from efsstate.cleanup.report import SweepReport
+from efsstate.cleanup.turns import Turns, server_now
+from efsstate.errors import CorruptEntryError, EfsStateError, UnknownFormatError
+from efsstate.mount import clock, layout
+from efsstate.mount.root import resolve
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from efsstate.cleanup.policy import Policy
+    from efsstate.mount.files import Mount
+    from efsstate.units import Duration, Size
+
+__all__ = ["SweepReport", "sweep"]
+
+WORKERS = 8  # folders at once: a request to the server takes a millisecond or more, whoever waits for it
+_MARGIN = 2.0  # seconds before the invocation's deadline at which it ends
+_BUCKETS = 16  # of checkpoints, which share the work as the folders of entries do
+_HEX = "0123456789abcdef"
+
+
+def sweep(
+    *,
+    root: str | os.PathLike[str] | None = None,
+    older_than: Duration | None = None,
+    unused_for: Duration | None = None,
+    max_bytes: Size | None = None,
+    max_entries: int | None = None,
+    budget: Duration | None = None,
+    dry_run: bool = False,
+) -> SweepReport:
+    """Remove what is expired, over its limit, abandoned, or beyond its keep; returns what it did.
+
+    Of cache entries: the expired; all older than `older_than`; all not used for `unused_for`; and, least recently used
+    first, what is beyond its namespace's limits, and beyond `max_bytes` and `max_entries` of the whole cache. Of the
+    rest: finished checkpoints past their ttl and generations beyond their keep; model versions beyond theirs, after their
+    grace; temporaries, locks and staging that nobody has written for a day by the server's clock. What it doesn't know, it
+    leaves alone and reports.
+
+    It ends after `budget`, or 2 s before the invocation's deadline, and the next call goes on from there; without either
+    it looks at everything. Several at once, anywhere, share the work. `dry_run` removes nothing. An error in one folder is
+    in the report, and the others are swept. Raises `RootError`, and `OSError` where the root itself fails.
+    """
+    return run(
+        root=root,
+        older_than=older_than,
+        unused_for=unused_for,
+        max_bytes=max_bytes,
+        max_entries=max_entries,
+        budget=budget,
+        dry_run=dry_run,
+    )
+
+
+def run(
+    *,
+    root: str | os.PathLike[str] | None = None,
+    older_than: Duration | None = None,
+    unused_for: Duration | None = None,
+    max_bytes: Size | None = None,
+    max_entries: int | None = None,
+    budget: Duration | None = None,
+    dry_run: bool = False,
+    shard: int = 0,
+    of: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> SweepReport:
+    """`sweep`, of the folders whose number modulo `of` is `shard`; `progress` gets folders done and folders in all."""
+    began = time.monotonic()
+    old = None if older_than is None else units.seconds(older_than, "older_than")
+    idle = None if unused_for is None else units.seconds(unused_for, "unused_for")
+    limit = None if max_bytes is None else units.size(max_bytes, "max_bytes")
+    if max_entries is not None and (
+        isinstance(max_entries, bool) or not isinstance(max_entries, int) or max_entries < 0
+    ):
+        raise ValueError(f"max_entries: {max_entries!r} is not a number of entries")
+    if not (isinstance(shard, int) and isinstance(of, int) and 0 <= shard < of):
+        raise ValueError(f"shard {shard!r} of {of!r}: shards are numbered from 0, below their number")
+    ends = _ends(budget)
+    mount = resolve(root, durable=True)
+    report = SweepReport(dry_run=dry_run)
+    kind = f"{old} {idle} {limit} {max_entries} {shard}/{of}"
+    turns = None if dry_run else Turns(mount, kind, fresh=ends is None)
+    now = turns.start if turns else _now(mount)
+    wish = Wish(now, float("inf") if ends is None else ends, older_than=old, unused_for=idle, dry_run=dry_run)
+    _Sweep(mount, wish, turns, report, shard, of, progress).run(limit, max_entries)
+    report.seconds = time.monotonic() - began
+    events.emit("sweep", mount.path, **report.as_dict())
+    return report
+
+
+def _ends(budget: Duration | None) -> float | None:
+    """The monotonic time at which to end, or None."""
+    limits = [] if budget is None else [time.monotonic() + units.seconds(budget, "budget")]
+    left = deadline.remaining()
+    if left is not None:
+        limits.append(time.monotonic() + left - min(_MARGIN, left / 2))
+    return min(limits, default=None)
+
+
+def _now(mount: Mount) -> float:
+    """The server's time, or this host's where nothing may be written."""
+    try:
+        return server_now(mount, "")
+    except OSError:
+        return clock.now()
+
+
+class _Sweep:
+    """One call: what there is to sweep, and the workers that share it."""
+
+    def __init__(
+        self,
+        mount: Mount,
+        wish: Wish,
+        turns: Turns | None,
+        report: SweepReport,
+        shard: int,
+        of: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self._mount, self._wish, self._turns, self._report = mount, wish, turns, report
+        self._shard, self._of = shard, of
+        self._progress = progress or (lambda _done, _all: None)
+        self._device = mount.stat("", ".").st_dev
+        self._policies: dict[str, Policy] = {}
+        self._jobs: dict[str, Callable[[SweepReport], bool]] = {}  # by folder
+        self._lock = threading.Lock()
+
+    def run(self, max_bytes: int | None, max_entries: int | None) -> None:
+        report = self._report
+        self._list()
+        self._work(list(self._jobs))
+        for namespace, policy in self._policies.items():
+            if policy.max_bytes is not None or policy.max_entries is not None:
+                self._limit(f"{layout.CACHE}/{namespace}", [namespace], policy.max_bytes, policy.max_entries)
+        if max_bytes is not None or max_entries is not None:
+            self._limit(layout.CACHE, list(self._policies), max_bytes, max_entries)
+        report.finished = not (report.left or report.elsewhere)
+        if self._turns:
+            self._turns.end(finished=report.finished, folders=self._jobs)
+
+    # What there is
+
+    def _mine(self, folder: str) -> bool:
+        """Whether the folder is in this call's shard."""
+        from zlib import crc32
+
+        return crc32(folder.encode(errors="surrogateescape")) % self._of == self._shard
+
+    def _add(self, folder: str, job: Callable[[SweepReport], bool]) -> None:
+        if self._mine(folder):
+            self._jobs[folder] = job
+
+    def _folders(self, folder: str, *, tidy: bool = False) -> Iterator[str]:
+        """The names of the folders in `folder`; what else is in it is reported, or with `tidy` removed if abandoned."""
+        mount, report = self._mount, self._report
+        try:
+            for item in mount.scan(folder):
+                try:
+                    found = item.stat(follow_symlinks=False)
+                except OSError as error:
+                    report.problem(error, mount.where(folder, item.name))
+                    continue
+                if not stat.S_ISDIR(found.st_mode):
+                    if tidy:
+                        folder_module.tidy(mount, folder, item, self._wish, report)
+                elif found.st_dev != self._device:  # another file system is mounted there: not ours to clean
+                    report.stranger("foreign", mount.where(folder, item.name))
+                else:
+                    yield item.name
+        except (OSError, CorruptEntryError) as error:
+            report.problem(error, mount.where(folder))
+
+    def _list(self) -> None:
+        for namespace in sorted(self._folders(layout.CACHE, tidy=True)):
+            self._list_namespace(namespace)
+
+    def _list_namespace(self, namespace: str) -> None:
+        mount, report = self._mount, self._report
+        folder = f"{layout.CACHE}/{namespace}"
+        try:
+            policy, problem = policy_module.read(mount, namespace)
+        except UnknownFormatError as error:
+            report.stranger("newer", error.path)
+            return
+        except (OSError, EfsStateError) as error:
+            report.problem(error, mount.where(folder))
+            return
+        if problem is not None:
+            report.problem(problem)
+        self._policies[namespace] = policy
+        for name in self._folders(folder, tidy=True):
+            if len(name) == 1 and name in _HEX:
+                self._add(f"{folder}/{name}", self._entries_job(f"{folder}/{name}", policy))
+            else:
+                report.stranger("foreign", mount.where(folder, name))
+
+    def _entries_job(self, folder: str, policy: Policy) -> Callable[[SweepReport], bool]:
+        return lambda report: folder_module.sweep_folder(self._mount, folder, policy, self._wish, report)
+
+    # The work
+
+    def _work(self, folders: list[str]) -> None:
+        """Sweep the folders, several at once."""
+        queue = self._turns.queue(folders) if self._turns else folders
+        waiting, total = iter(queue), len(queue)
+        failures: list[BaseException] = []
+
+        def worker() -> None:
+            while not failures:
+                with self._lock:
+                    folder = next(waiting, None)
+                if folder is None:
+                    return
+                mine = SweepReport()
+                try:
+                    self._one(folder, mine)
+                except BaseException as error:
+                    failures.append(error)
+                with self._lock:
+                    self._report.add(mine)
+                    done = self._report.folders + self._report.elsewhere + self._report.left
+                    self._progress(done, total)
+
+        threads = [threading.Thread(target=worker, daemon=True) for _ in range(min(WORKERS, total) - 1)]
+        for thread in threads:
+            thread.start()
+        worker()
+        for thread in threads:
+            thread.join()
+        if failures:
+            raise failures[0]
+
+    def _one(self, folder: str, report: SweepReport) -> None:
+        if self._wish.is_over():
+            report.left += 1
+            return
+        job = self._jobs[folder]
+
+        def attempt() -> bool:
+            try:
+                return job(report)
+            except (OSError, EfsStateError) as error:  # one folder that fails must not keep the others from being swept
+                report.problem(error, self._mount.where(folder))
+                return True
+
+        done = self._turns.take(folder, attempt) if self._turns else attempt()
+        if done is None:
+            report.elsewhere += 1
+        elif done:
+            report.folders += 1
+        else:
+            report.left += 1
+            if self._turns and not report.removed:
+                self._turns.note(
+                    folder
+                )  # to the end of the queue: too large for the time, it must not starve the others
+
+    def _limit(self, folder: str, namespaces: list[str], max_bytes: int | None, max_entries: int | None) -> None:
+        """Hold the namespaces together to a limit, one sweeper at a time."""
+        from efsstate.cleanup import limits
+
+        if not self._mine(folder):
+            return
+        folders = [one for namespace in namespaces for one in layout.entry_folders(namespace)]
+
+        def job(report: SweepReport) -> bool:
+            return limits.enforce(
+                self._mount, folders, self._wish, report, max_bytes=max_bytes, max_entries=max_entries
+            )
+
+        self._jobs[folder] = job
+        self._work([folder])
