@@ -87,7 +87,7 @@ def _open(mount: Mount, folder: str, name: str, policy: Policy, wish: Wish, repo
     """Why the entry goes, by its header."""
     report.opened += 1
     try:
-        head, found = mount.head(folder, name, entry.HEADER)
+        head, found = mount.read(folder, name, entry.HEADER)
         created, ttl = entry.peek(head, found.st_size, mount.where(folder, name))
     except UnknownFormatError as error:
         report.stranger("newer", error.path)

@@ -7,7 +7,7 @@ A namespace's POLICY is an entry whose payload is a msgpack map:
                         `longest` is nil where one may be served for ever
     max_bytes, max_entries   the namespace's limits, or nil
 
-All other keys are left to later releases. A release that changes the format of entries raises POLICY's too: a namespace
+Every other key is for later releases. A release that changes the format of entries raises POLICY's too: a namespace
 whose POLICY is newer than this release is left alone as a whole.
 """
 
@@ -95,7 +95,7 @@ def _parse(payload: bytes, name: str, path: str) -> Policy:
     import msgpack  # type: ignore[import-untyped]
 
     try:
-        told = msgpack.unpackb(payload, max_buffer_size=2**16)
+        told = msgpack.unpackb(payload)
         shortest, longest = told.get("shortest") or 0.0, told.get("longest")
         limits = told.get("max_bytes"), told.get("max_entries")
     except Exception:  # msgpack raises a dozen kinds; whichever, it is not what a cache wrote

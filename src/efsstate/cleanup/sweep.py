@@ -166,8 +166,8 @@ class _Sweep:
         if self._mine(folder):
             self._jobs[folder] = job
 
-    def _folders(self, folder: str, *, tidy: bool = False) -> Iterator[str]:
-        """The names of the folders in `folder`; what else is in it is reported, or with `tidy` removed if abandoned."""
+    def _folders(self, folder: str) -> Iterator[str]:
+        """The names of the folders in `folder`; what else is in it is removed if it was abandoned, and else reported."""
         mount, report = self._mount, self._report
         try:
             for item in mount.scan(folder):
@@ -177,7 +177,7 @@ class _Sweep:
                     report.problem(error, mount.where(folder, item.name))
                     continue
                 if not stat.S_ISDIR(found.st_mode):
-                    if tidy:
+                    if item.name not in (layout.POLICY, layout.CLEARED):
                         folder_module.tidy(mount, folder, item, self._wish, report)
                 elif found.st_dev != self._device:  # another file system is mounted there: not ours to clean
                     report.stranger("foreign", mount.where(folder, item.name))
@@ -187,7 +187,7 @@ class _Sweep:
             report.problem(error, mount.where(folder))
 
     def _list(self) -> None:
-        for namespace in sorted(self._folders(layout.CACHE, tidy=True)):
+        for namespace in sorted(self._folders(layout.CACHE)):
             self._list_namespace(namespace)
 
     def _list_namespace(self, namespace: str) -> None:
@@ -204,7 +204,7 @@ class _Sweep:
         if problem is not None:
             report.problem(problem)
         self._policies[namespace] = policy
-        for name in self._folders(folder, tidy=True):
+        for name in self._folders(folder):
             if len(name) == 1 and name in _HEX:
                 self._add(f"{folder}/{name}", self._entries_job(f"{folder}/{name}", policy))
             else:
@@ -280,9 +280,12 @@ class _Sweep:
         folders = [one for namespace in namespaces for one in layout.entry_folders(namespace)]
 
         def job(report: SweepReport) -> bool:
-            return limits.enforce(
+            done = limits.enforce(
                 self._mount, folders, self._wish, report, max_bytes=max_bytes, max_entries=max_entries
             )
+            report.kept -= report.removed  # they were counted when their folders were swept
+            report.kept_bytes -= report.removed_bytes
+            return done
 
         self._jobs[folder] = job
         self._work([folder])

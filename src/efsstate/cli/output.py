@@ -101,7 +101,7 @@ class Output:
         """Under `--json`, the one document: `{"schema": "efsstate.<name>", "version": 1, **fields}`."""
         if self.json:
             document = {"schema": f"efsstate.{name}", "version": VERSION, **fields}
-            click.echo(json_module.dumps(document, default=_plain_json, ensure_ascii=False))
+            click.echo(json_module.dumps(document, default=_plain_json))
 
     def error(self, kind: str, message: str, code: int) -> None:
         """An error: a document under `--json`, else one line on standard error."""
