@@ -64,3 +64,41 @@ def test_a_worker_is_frozen_thawed_and_killed(lab):
     assert worker.readline()
     worker.kill()
     assert worker.wait() == -9
+
+
+def test_a_cut_link_hangs_its_client_alone_and_heals(lab):
+    lab.cut("a")
+    hung = lab.start("a", lambda: os.close(os.open(f"{lab.a}/x", os.O_CREAT | os.O_RDWR)))
+    with pytest.raises(TimeoutError):
+        hung.wait(1)
+    lab.run("b", lambda: os.mkdir(f"{lab.b}/y"))
+    lab.heal("a")
+    hung.result(60)
+
+
+def test_a_lock_outlives_a_restart_of_the_server(lab):
+    import fcntl
+
+    held, tried = (os.open(f"{folder}/lock", os.O_CREAT | os.O_RDWR) for folder in (lab.a, lab.b))
+    fcntl.flock(held, fcntl.LOCK_EX)
+    lab.restart_server()
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(tried, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(held)
+    fcntl.flock(tried, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(tried)
+
+
+def test_the_delay_reaches_the_mount(lab):
+    def fastest():
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            os.utime(lab.a)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    lab.delay("50ms")
+    assert fastest() > 0.05
+    lab.delay("0ms")
+    assert fastest() < 0.05

@@ -1,0 +1,41 @@
+"""Power cuts in the lab: what was acknowledged is there in the next boot, and a client can go alone."""
+
+import pytest
+
+pytestmark = pytest.mark.nfs
+
+WRITER = """
+import os, sys
+for i in range(10**6):
+    fd = os.open("{folder}/new", os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+    os.write(fd, b"%d" % i)
+    os.close(fd)
+    os.rename("{folder}/new", "{folder}/last")
+    print(i)
+"""
+READ = "print(open('{folder}/last').read())"
+
+
+def lines(process, n):
+    return [process.readline() for _ in range(n)]
+
+
+def test_acknowledged_renames_survive_a_power_cut_of_the_server(boot):
+    lab = boot()
+    writer = lab.python(WRITER.format(folder="/mnt/a"))
+    acknowledged = int([*lines(writer, 30), *writer.lines()][-1])
+    lab.kill()
+    lab.boot()
+    assert int(lab.python(READ.format(folder="/mnt/b")).output()) >= acknowledged
+
+
+def test_a_client_outlives_the_server_and_can_lose_power_alone(boot):
+    lab = boot(alone=["c"])
+    client = lab.client("c")
+    writer = client.python(WRITER.format(folder="/mnt/c"))
+    lines(writer, 5)
+    lab.kill()
+    lab.boot()
+    acknowledged = int(lines(writer, 50)[-1])  # it goes on, after the grace
+    client.kill()
+    assert int(lab.python(READ.format(folder="/mnt/b")).output()) >= acknowledged
