@@ -1,0 +1,178 @@
+"""One namespace on the mount: its entries, its generation and its policy; every failure is raised."""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+
+from efsstate.errors import CorruptEntryError, UnknownFormatError
+from efsstate.mount import clock, codec, layout, store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from efsstate.mount.entry import Entry
+    from efsstate.mount.files import Buffer, Mount
+
+# What another host changes shows here within: this, for what its NFS client remembers of names, and this again for what
+# our memory holds. Together they stay below the promised 60 s.
+REACH = 20.0
+_DAY = 86400.0
+_META = struct.Struct("<QB")  # generation, bytes of padding after the key; see `meta`
+_ALIGN = 16  # where a payload begins in its file, so that arrays can be used where they were read
+
+
+class Found:
+    """An entry that counts: its entry, when it was made (server's clock), what it lives, and its file's identity."""
+
+    __slots__ = ("created", "entry", "generation", "identity", "size", "ttl")
+
+    def __init__(self, entry: Entry, generation: int, stat: os.stat_result) -> None:
+        self.entry = entry
+        self.created = entry.created
+        self.ttl = entry.ttl
+        self.generation = generation
+        self.identity = identity(stat)
+        self.size = stat.st_size
+
+
+def identity(stat: os.stat_result) -> tuple[int, int, int]:
+    """What tells a file from the one that takes its place."""
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+def pack_meta(generation: int, key: bytes, codec_name: str) -> bytes:
+    """generation u64, padding u8, the key, and the padding that puts the payload at a multiple of 16 bytes."""
+    from efsstate.mount import entry
+
+    length = entry.HEADER + len(codec_name) + _META.size + len(key)
+    padding = -length % _ALIGN
+    return _META.pack(generation, padding) + key + bytes(padding)
+
+
+def unpack_meta(meta: bytes) -> tuple[int, bytes]:
+    """The generation and the key of an entry; `ValueError` if it is not a cache's."""
+    if len(meta) < _META.size:
+        raise ValueError("its meta is not a cache's")
+    generation, padding = _META.unpack_from(meta)
+    return generation, meta[_META.size : len(meta) - padding]
+
+
+class Shelf:
+    """The entries of the namespace `component` below `mount`."""
+
+    def __init__(self, mount: Mount, component: str) -> None:
+        self.mount = mount
+        self.component = component
+        self.folder = f"{layout.CACHE}/{component}"
+        self._generation = 0
+        self._looked = 0.0  # when the generation was read, by the wall clock; 0: never
+
+    def generation(self, *, older_than: float = REACH) -> int:
+        """The number that `clear` raises, read anew if that is more than `older_than` seconds ago."""
+        if not 0 <= time.time() - self._looked < older_than:
+            self._read_generation()
+        return self._generation
+
+    def _read_generation(self) -> None:
+        now = time.time()
+        try:
+            entry, _ = store.read(self.mount, self.folder, layout.CLEARED, stale=0)
+            found = codec.loads(entry.payload)
+            if type(found) is not int:
+                raise CorruptEntryError(self.mount.where(self.folder, layout.CLEARED), "not a number")
+        except FileNotFoundError:
+            found = 0
+        except (CorruptEntryError, ValueError):
+            # What it said is lost: clearing once more is safe, trusting what is there is not.
+            found = self._write_generation(self._generation)
+        self._generation = max(found, self._generation)
+        self._looked = now
+
+    def _write_generation(self, known: int) -> int:
+        made = max(known + 1, int(clock.now() * 1000))
+        store.write(self.mount, self.folder, layout.CLEARED, codec.dumps(made), codec="msgpack")
+        return made
+
+    def clear(self) -> None:
+        """Put every entry out of reach: from now on here, within 60 s elsewhere."""
+        self._read_generation()
+        self._generation = self._write_generation(self._generation)
+        self._looked = time.time()
+
+    def read(self, digest: str, codec_name: str, *, fresh: bool = False) -> Found | None:
+        """The entry, or None if there is none that counts (missing, damaged, another codec's, or cleared).
+
+        `fresh`: ask the server, whatever this host's client remembers.
+        Raises `OSError`, `CorruptEntryError`, `UnknownFormatError`.
+        """
+        generation = self.generation(older_than=0.0 if fresh else REACH)
+        try:
+            entry, stat = store.read(
+                self.mount, layout.entry_folder(self.component, digest), digest, stale=0.0 if fresh else REACH
+            )
+        except FileNotFoundError:
+            return None
+        try:
+            own, _ = unpack_meta(entry.meta)
+        except ValueError:
+            return None
+        if own > generation:  # written by somebody who knows of a clear that we have not seen yet
+            self._looked = 0.0
+            generation = self.generation()
+        if own < generation or entry.codec != codec_name:
+            return None
+        self._note_use(digest, stat)
+        return Found(entry, own, stat)
+
+    def _note_use(self, digest: str, stat: os.stat_result) -> None:
+        if clock.now() - max(stat.st_atime, stat.st_mtime) > _DAY:
+            self.mount.touch(layout.entry_folder(self.component, digest), digest, stat)
+
+    def unchanged(self, digest: str, known: tuple[int, int, int], generation: int) -> bool:
+        """Whether the entry still is the file that was read before, asked of the server."""
+        if self.generation() != generation:
+            return False
+        folder = layout.entry_folder(self.component, digest)
+        self.mount.refresh(folder, older_than=REACH)
+        try:
+            stat = self.mount.stat(folder, digest)
+        except FileNotFoundError:
+            return False
+        if identity(stat) != known:
+            return False
+        self._note_use(digest, stat)
+        return True
+
+    def write(
+        self,
+        digest: str,
+        payload: Buffer | list[Buffer],
+        *,
+        codec_name: str,
+        ttl: float | None,
+        generation: int,
+        key: bytes = b"",
+    ) -> None:
+        """Put an entry, as made under `generation`. One of a newer format is left alone."""
+        meta = pack_meta(generation, key, codec_name)
+        folder = layout.entry_folder(self.component, digest)
+        store.write(self.mount, folder, digest, payload, codec=codec_name, meta=meta, ttl=ttl)
+
+    def remove(self, digest: str) -> bool:
+        """Remove an entry; whether there was one that counted."""
+        folder = layout.entry_folder(self.component, digest)
+        self.mount.refresh(folder)
+        try:
+            return self.mount.remove(folder, digest)
+        except UnknownFormatError:
+            return False
+
+    def digests(self) -> Iterator[str]:
+        """The digests of all entries, whether they count or not."""
+        for folder in layout.entry_folders(self.component):
+            for name in self.mount.names(folder):
+                if layout.is_digest(name):
+                    yield name
