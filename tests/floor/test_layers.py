@@ -113,3 +113,10 @@ def test_only_lock_locks(module):
 @pytest.mark.parametrize("module", [m for m in CORE if m != "mount.root"])
 def test_only_root_reads_the_environment(module):
     assert not [f"{module}:{line}" for name, line in calls(MODULES[module], "os") if name in ("environ", "getenv", "environb", "putenv")]
+
+
+def test_no_descriptor_of_a_folder_outlives_it():
+    """`self._folder(x).fd` as an argument: the folder may go, and its number become another file's, before the call."""
+    for node in ast.walk(MODULES["mount.files"]):
+        if isinstance(node, ast.Attribute) and node.attr == "fd":
+            assert not isinstance(node.value, ast.Call), f"mount.files:{node.lineno}"

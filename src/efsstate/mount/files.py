@@ -35,12 +35,16 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # NONBLOCK: a planted FIFO must not hang us
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FOLDERS = 256  # of the 1,024 descriptors that Lambda allows
-_TRIES = 5  # of a look that another host's replacement made stale
+_TRIES = 30  # of a look that another host's replacement made stale
 _GONE = (errno.ENOENT, errno.ESTALE)
 
 
 class _Folder:
-    """An open directory; its descriptor closes with the last reference, so an eviction never pulls it from under a user."""
+    """An open directory; its descriptor closes with the last reference, so an eviction never pulls it from under a user.
+
+    So whoever uses `fd` keeps the folder in a variable meanwhile: `self._folder(x).fd` alone may be closed, and its number
+    another file's, before the call that gets it.
+    """
 
     __slots__ = ("fd", "refreshed")
 
@@ -97,8 +101,7 @@ class Mount:
         if len(self._folders) >= _OPEN_FOLDERS:
             for oldest in list(self._folders)[: _OPEN_FOLDERS // 4]:
                 self._folders.pop(oldest, None)
-        self._folders[folder] = opened
-        return opened
+        return self._folders.setdefault(folder, opened)  # of two threads that opened it, the first's stays
 
     def _open_folder(self, folder: str, parent: _Folder, name: str) -> int:
         try:
@@ -192,7 +195,8 @@ class Mount:
     def scan(self, folder: str) -> Iterator[os.DirEntry[str]]:
         """The entries of `folder`, fresh and one by one, without a list of them; none if there is no such folder."""
         try:
-            fd = os.open(".", _DIRECTORY, dir_fd=self._folder(folder).fd)
+            held = self._folder(folder)
+            fd = os.open(".", _DIRECTORY, dir_fd=held.fd)
         except OSError as error:
             if error.errno not in _GONE:
                 raise
@@ -208,7 +212,8 @@ class Mount:
 
     def _open(self, folder: str, name: str, flags: int) -> tuple[int, os.stat_result]:
         try:
-            fd = os.open(name, flags, self.file_mode, dir_fd=self._folder(folder, make=bool(flags & os.O_CREAT)).fd)
+            held = self._folder(folder, make=bool(flags & os.O_CREAT))
+            fd = os.open(name, flags, self.file_mode, dir_fd=held.fd)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENXIO):
                 raise CorruptEntryError(
@@ -218,7 +223,7 @@ class Mount:
         try:
             found = os.fstat(fd)
             if not stat.S_ISREG(found.st_mode):
-                raise CorruptEntryError(self.where(folder, name), "not a regular file; remove it")
+                raise CorruptEntryError(self.where(folder, name), "not a regular file; remove it")  # noqa: TRY301
         except BaseException:
             os.close(fd)
             raise
@@ -282,7 +287,8 @@ class Mount:
     def stat(self, folder: str, name: str) -> os.stat_result:
         """The stat of `name` itself, links not followed."""
         try:
-            return os.stat(name, dir_fd=self._folder(folder).fd, follow_symlinks=False)
+            held = self._folder(folder)
+            return os.stat(name, dir_fd=held.fd, follow_symlinks=False)
         except OSError as error:
             error.filename = self.where(folder, name)
             raise
@@ -290,7 +296,8 @@ class Mount:
     def readlink(self, folder: str, name: str) -> str:
         """What the symbolic link `name` holds: a note of ours, never a path to follow."""
         try:
-            return os.readlink(name, dir_fd=self._folder(folder).fd)
+            held = self._folder(folder)
+            return os.readlink(name, dir_fd=held.fd)
         except OSError as error:
             error.filename = self.where(folder, name)
             raise
@@ -399,7 +406,8 @@ class Mount:
         """
         for attempt in (0, 1):
             try:
-                os.symlink(note, name, dir_fd=self._folder(folder, make=True).fd)
+                held = self._folder(folder, make=True)
+                os.symlink(note, name, dir_fd=held.fd)
             except OSError as error:
                 if error.errno in _GONE and not attempt:
                     self.forget(folder)
@@ -413,7 +421,8 @@ class Mount:
     def sync(self, folder: str) -> None:
         """Have the folder's names on disk: on NFS they are already, and this costs nothing."""
         try:
-            os.fsync(self._folder(folder).fd)
+            held = self._folder(folder)
+            os.fsync(held.fd)
         except OSError as error:
             error.filename = self.where(folder)
             raise
@@ -422,14 +431,16 @@ class Mount:
         """Note that `name` was used now: its atime; the mtime, by which its age is judged, stays. A refusal is ignored."""
         try:
             times = (int(clock.now() * 1e9), found.st_mtime_ns)
-            os.utime(name, ns=times, dir_fd=self._folder(folder).fd, follow_symlinks=False)
+            held = self._folder(folder)
+            os.utime(name, ns=times, dir_fd=held.fd, follow_symlinks=False)
         except OSError:
             pass  # another user's file, or gone meanwhile: use is a hint
 
     def remove(self, folder: str, name: str, *, quiet: bool = False) -> bool:
         """Remove the file or link `name`; whether it was there. `quiet`: no error is raised."""
         try:
-            os.unlink(name, dir_fd=self._folder(folder).fd)
+            held = self._folder(folder)
+            os.unlink(name, dir_fd=held.fd)
         except OSError as error:
             if not quiet and error.errno not in _GONE:
                 error.filename = self.where(folder, name)
@@ -441,7 +452,8 @@ class Mount:
         """Remove `folder` if it is empty; whether it went. Somebody who writes into it meanwhile keeps it."""
         parent, _, name = folder.rpartition("/")
         try:
-            os.rmdir(name, dir_fd=self._folder(parent).fd)
+            held = self._folder(parent)
+            os.rmdir(name, dir_fd=held.fd)
         except OSError as error:
             if error.errno not in (*_GONE, errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
                 error.filename = self.where(folder)
@@ -449,3 +461,70 @@ class Mount:
             return False
         self.forget(folder)
         return True
+
+    # Big files and folders
+
+    def begin(self, folder: str, name: str) -> Filling:
+        """The file `name`, to be filled in ranges by several threads; what a killed one left of it is kept."""
+        return Filling(self.where(folder, name), self.open(folder, name, os.O_RDWR | os.O_CREAT))
+
+    def stamp(self, folder: str, name: str) -> None:
+        """Have the server put its time on `name`, as if it had just been written."""
+        held = self._folder(folder)
+        try:
+            os.utime(name, dir_fd=held.fd, follow_symlinks=False)
+        except OSError as error:
+            error.filename = self.where(folder, name)
+            raise
+
+    def remove_tree(self, folder: str) -> bool:
+        """Remove `folder` with all that is in it; whether it is gone. Links are removed, never followed."""
+        for name in self.names(folder):
+            try:
+                is_folder = stat.S_ISDIR(self.stat(folder, name).st_mode)
+            except FileNotFoundError:
+                continue
+            if is_folder:
+                self.remove_tree(f"{folder}/{name}")
+            else:
+                self.remove(folder, name)
+        return self.remove_folder(folder)
+
+
+class Filling:
+    """A big file that is being filled: `had` is how many bytes of it were there before."""
+
+    def __init__(self, path: str, fd: int) -> None:
+        self.path, self._fd = path, fd
+        self.had = os.fstat(fd).st_size
+
+    def holds(self, data: memoryview, offset: int) -> bool:
+        """Whether `data` is at `offset` already."""
+        return offset + len(data) <= self.had and os.pread(self._fd, len(data), offset) == data
+
+    def put(self, data: memoryview, offset: int) -> None:
+        """Write `data` at `offset`."""
+        try:
+            while data:
+                done = os.pwrite(self._fd, data, offset)
+                data, offset = data[done:], offset + done
+        except OSError as error:
+            error.filename = self.path
+            raise
+
+    def end(self, size: int) -> None:
+        """Cut it to `size`, and have it on disk."""
+        try:
+            os.ftruncate(self._fd, size)
+            os.fsync(self._fd)
+        except OSError as error:
+            error.filename = self.path
+            raise
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Leave it as it is."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
