@@ -9,7 +9,11 @@
     <root>/checkpoints/<name>/<epoch>-<number>            a generation: one save
     <root>/checkpoints/<name>/LOCK                        who may try to claim
     <root>/checkpoints/<name>/s<index>/...                a shard, the same again
-    <root>/models/<name>/CURRENT, versions/<id>/...
+    <root>/checkpoints/<name>/d<index>.<signature>        that the shard is finished
+    <root>/checkpoints/<name>/SHARDS                      how many there are
+    <root>/models/<name>/CURRENT                          the active version's manifest
+    <root>/models/<name>/versions/<id>/...                its files as published, and .efsstate-manifest
+    <root>/models/<name>/versions/.tmp-<content>/...      being published: parts/ (files half copied), files/ (whole), LOCK
     <root>/shared-data/...                                the users' own
     <root>/.efsstate/sweep/<kind>/<folder>                which folder was swept when; also its sweeper's lock
     .../.tmp-<random>                                     being written; an abandoned one goes with the sweep
@@ -23,6 +27,8 @@ from __future__ import annotations
 
 CACHE, CHECKPOINTS, MODELS, SHARED = "cache", "checkpoints", "models", "shared-data"
 POLICY, CLEARED, CURRENT, VERSIONS, LOCK = "POLICY", "CLEARED", "CURRENT", "versions", "LOCK"
+MANIFEST = ".efsstate-manifest"  # beside the users' files, so a name of theirs must not be likely to meet it
+SHARDS = "SHARDS"
 TEMPORARY = ".tmp-"
 SWEEPS, ROUND = ".efsstate/sweep", "ROUND"
 LOCK_SUFFIX = ".lock"
@@ -94,6 +100,21 @@ def model_name(safe: str) -> str:
     return safe.replace("--", "/")
 
 
+def model_folder(name: str) -> str:
+    """The folder of the model `name`, below the root; `ValueError` for a name that can't be one."""
+    return f"{MODELS}/{model_component(name)}"
+
+
+def version_folder(model: str, version: str) -> str:
+    """The folder of a version of the model in the folder `model`; `version` is a checked id, or "" for their parent."""
+    return f"{model}/{VERSIONS}/{version}".rstrip("/")
+
+
+def staging_folder(model: str, content: str) -> str:
+    """Where a version with this content is put together."""
+    return f"{model}/{VERSIONS}/{TEMPORARY}{content[:32]}"
+
+
 def entry_folder(namespace: str, digest: str) -> str:
     """The folder of an entry, below the root; `namespace` is a component already."""
     return f"{CACHE}/{namespace}/{digest[0]}"
@@ -112,6 +133,19 @@ def checkpoint_folder(name: str) -> str:
 def shard_folder(name: str, index: int) -> str:
     """The folder of shard `index` of the checkpoint `name`, below the root."""
     return f"{checkpoint_folder(name)}/s{index}"
+
+
+def shard_mark(index: int, signature: str) -> str:
+    """The link, beside the shards' folders, that says that shard `index` is finished."""
+    return f"d{index}.{signature}"
+
+
+def parse_shard(name: str) -> tuple[str, int, str] | None:
+    """`("s", index, "")` for a shard's folder, `("d", index, signature)` for its mark; else None."""
+    index, _, signature = name[1:].partition(".")
+    if name[:1] not in ("s", "d") or not index.isascii() or not index.isdigit():
+        return None
+    return name[0], int(index), signature
 
 
 def epoch_name(epoch: int) -> str:

@@ -90,3 +90,20 @@ def acquire(mount: Mount, folder: str, name: str, *, until: float) -> Lock | Non
         got = attempt(mount, folder, name, got)
     got.waited = waited
     return got
+
+
+def held(mount: Mount, folder: str, name: str) -> bool:
+    """Whether somebody holds the lock now: for showing, never for deciding. Nothing is written (two to four requests)."""
+    import fcntl
+
+    try:
+        fd = mount.open(folder, name)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # a holder's is exclusive
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False

@@ -1,0 +1,344 @@
+"""The protocol of one checkpoint's folder: epochs fence, bases decide, generations carry.
+
+    e<epoch>           exclusive create: a claim. The highest is the only one whose saves are acknowledged
+    b<epoch>           exclusive create: what the epoch starts from, decided once by whoever comes first
+    <epoch>-<number>   a save, made once and never changed; half written it does not count
+
+    claim   list · make e<max+1> · list · read the newest valid state · make b<epoch> · (finished: list)
+    save    create <epoch>-<number> · list: a higher epoch is ClaimLost, none is the acknowledgement
+    load    list · read the newest valid state of the highest epoch (no base yet: make it) · list: a higher epoch, again
+
+Why each step is there, and what goes wrong without it, is in docs/guarantees.md; tests/checkpoints/model explores it.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+
+from efsstate.checkpoints import generation as generations
+from efsstate.errors import ClaimLost, CorruptEntryError
+from efsstate.mount import entry, layout, store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from efsstate.checkpoints.generation import Generation
+    from efsstate.mount.files import Buffer, Mount
+
+    Key = tuple[int, int]
+
+NOTHING: Key = (0, 0)  # what an epoch starts from where nothing was saved
+_REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
+_PATIENCE = 2.0  # seconds that a reader who can't write waits for a claimant to make its base
+_STALE_LINKS = 16  # epochs and bases of former claims that may gather before the owner removes them
+_REMEMBERED = 256
+
+_valid: dict[tuple[str, str, Key], None] = {}  # generations that this process has read whole: they never change
+
+
+class Again(Exception):  # noqa: N818 - not an error
+    """What a listing named is gone: the listing is old."""
+
+
+class Superseded(Exception):  # noqa: N818 - not an error
+    """A higher epoch came while this one was claimed."""
+
+
+class Listing:
+    """The names in the folder at one moment: `top` is the highest epoch (0: none), `below` the items, newest first."""
+
+    __slots__ = ("bases", "epochs", "generations", "names", "top")
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+        found = [one for one in map(layout.parse_claim, names) if one]
+        self.epochs = {epoch for kind, epoch, _ in found if kind == "e"}
+        self.bases = {epoch for kind, epoch, _ in found if kind == "b"}
+        self.generations = sorted([(epoch, number) for kind, epoch, number in found if kind == "g"], reverse=True)
+        # A listing comes in parts: whatever names an epoch shows that there is one.
+        self.top = max([epoch for _, epoch, _ in found], default=0)
+
+    def below(self, epoch: int) -> list[Key]:
+        """The generations of `epoch` and lower ones, newest first; (e, 0) is the base of e."""
+        items = [key for key in self.generations if key[0] <= epoch]
+        return sorted(items + [(base, 0) for base in self.bases if base <= epoch], reverse=True)
+
+
+class Found:
+    """What `Folder.find` found: the state (None: nothing was saved), whether the epoch's base is `decided`, and `lost`.
+
+    `lost` is the error of an acknowledged generation that is newer than the state, but damaged.
+    """
+
+    __slots__ = ("decided", "generation", "lost")
+
+    def __init__(self, generation: Generation | None, *, decided: bool, lost: CorruptEntryError | None) -> None:
+        self.generation = generation
+        self.decided = decided
+        self.lost = lost
+
+
+class Folder:
+    """A checkpoint's folder, and the steps of the protocol in it."""
+
+    def __init__(self, mount: Mount, folder: str) -> None:
+        self.mount = mount
+        self.folder = folder
+
+    def look(self) -> Listing:
+        """The names, as the server has them now."""
+        return Listing(self.mount.names(self.folder))
+
+    def path(self, key: Key) -> str:
+        """The path of a generation, for messages."""
+        return self.mount.where(self.folder, layout.generation_name(*key) if key[0] else "")
+
+    # Notes: what a symbolic link holds, with its checksum
+
+    def write_note(self, name: str, text: str) -> None:
+        """Make the link `name` with `text`. Raises `FileExistsError`."""
+        self.mount.symlink(self.folder, name, f"{text} {self._digest(name, text)}")
+
+    def read_note(self, name: str) -> str:
+        """The text of the link `name`. Raises `FileNotFoundError`, `CorruptEntryError`."""
+        path = self.mount.where(self.folder, name)
+        try:
+            text, _, digest = self.mount.readlink(self.folder, name).rpartition(" ")
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                raise CorruptEntryError(path, "a file or a folder stands where a link of ours belongs") from None
+            raise
+        if digest != self._digest(name, text):
+            from efsstate.errors import SignatureError
+
+            if self.mount.key:
+                raise SignatureError(path, "it is unsigned, signed with another key, or signed for another place")
+            raise CorruptEntryError(path, "its checksum does not match")
+        return text
+
+    def _digest(self, name: str, text: str) -> str:
+        raw = text.encode(errors="surrogateescape")
+        return entry.digest(self.mount.key, f"{self.folder}/{name}", raw).hex()
+
+    def base(self, epoch: int) -> Key:
+        """What `epoch` starts from."""
+        name = layout.base_name(epoch)
+        text = self.read_note(name)
+        if text == "-":
+            return NOTHING
+        found = layout.parse_claim(text)
+        if found is None or found[0] != "g":
+            raise CorruptEntryError(self.mount.where(self.folder, name), f"{text!r:.80} is not a generation")
+        return found[1:]
+
+    def settle(self, epoch: int, target: Key) -> None:
+        """Decide that `epoch` starts from `target`. Raises `FileExistsError` if that was decided already."""
+        self.write_note(layout.base_name(epoch), layout.generation_name(*target) if target[0] else "-")
+
+    # Reading
+
+    def read(self, key: Key) -> Generation:
+        """A generation, every byte checked. Raises `FileNotFoundError`, `CorruptEntryError`, `UnknownFormatError`."""
+        found, _ = store.read(self.mount, self.folder, layout.generation_name(*key))
+        made = generations.unpack(self.mount, self.folder, key, found)
+        self.remember(key)
+        return made
+
+    def remember(self, key: Key) -> None:
+        """Note that this process has seen the generation whole."""
+        if len(_valid) >= _REMEMBERED:
+            _valid.pop(next(iter(_valid)), None)
+        _valid[self.mount.path, self.folder, key] = None
+
+    def find(self, at: Listing, epoch: int, before: Listing | None) -> Found:
+        """The state under `epoch`: its newest valid generation, else what its base names, else the newest below it.
+
+        `before` is the listing of the last try. Raises `Again` where the listing is too old.
+        """
+        lost: CorruptEntryError | None = None
+        limit: Key | None = None
+        decided = False
+        last: dict[int, int] = {}  # the highest number of each epoch: the owner went on after any lower one
+        for e, number in at.generations:
+            last.setdefault(e, number)
+        for key in at.below(epoch):
+            if limit is not None and key >= limit:
+                continue  # a base decided that these do not count
+            target = key
+            if key[1] == 0:
+                try:
+                    target = self.base(key[0])
+                except FileNotFoundError:
+                    raise Again from None
+                decided = decided or key[0] == epoch
+                if target == NOTHING:
+                    return Found(None, decided=decided, lost=lost)
+                limit = target
+            else:
+                decided = decided or key[0] == epoch  # nobody saves before the base is there
+            try:
+                return Found(self.read(target), decided=decided, lost=lost)
+            except FileNotFoundError:
+                if lost is None and (before is None or before.names != at.names):
+                    raise Again from None
+                lost = lost or CorruptEntryError(self.path(target), "it was removed, though a claim started from it")
+            except CorruptEntryError as error:
+                acknowledged = key[1] == 0 or last[target[0]] > target[1] or not self._torn(target)
+                self._warn(error)
+                if acknowledged and lost is None:
+                    lost = error
+        return Found(None, decided=decided, lost=lost)
+
+    def _torn(self, key: Key) -> bool:
+        try:
+            return generations.torn(self.mount.read(self.folder, layout.generation_name(*key))[0])
+        except (OSError, CorruptEntryError):
+            return False
+
+    def _warn(self, error: CorruptEntryError) -> None:
+        from efsstate import events
+
+        events.log(
+            "warning",
+            "%s; passed over for the one before it (a save may be under way, or its writer died in it)",
+            error,
+            once=error.path,
+        )
+
+    def newest(self) -> tuple[Found, bool]:
+        """The newest saved state, and whether it is settled: nobody will be told of an older one later.
+
+        Raises `CorruptEntryError` where something was saved and all of it is damaged.
+        """
+        before: Listing | None = None
+        until = 0.0
+        while True:
+            at = self.look()
+            if not at.top:
+                return Found(None, decided=True, lost=None), True
+            known = at.generations and (self.mount.path, self.folder, at.generations[0]) in _valid
+            try:
+                found = self.find(at, at.top, before)
+            except Again:
+                before = at
+                continue
+            if found.generation is None and found.lost is not None:
+                raise found.lost
+            if not found.decided:
+                if found.lost is not None:
+                    return found, False  # whether to go on from less than was acknowledged is the claimant's to say
+                try:
+                    self.settle(at.top, found.generation.key if found.generation else NOTHING)
+                except FileExistsError:
+                    continue
+                except OSError as error:
+                    if error.errno not in _REFUSED:
+                        raise
+                    until = until or time.monotonic() + _PATIENCE
+                    if time.monotonic() >= until:
+                        return found, False
+                    time.sleep(0.05)
+                    continue
+            elif known and found.generation is not None and found.generation.key == at.generations[0]:
+                return (
+                    found,
+                    True,
+                )  # seen whole before this listing, which has nothing above it: no later look is needed
+            if self.look().top <= at.top:
+                return found, True
+
+    def glance(self, at: Listing) -> Generation | None:
+        """The newest generation whose first bytes are whole, for showing."""
+        for key in at.generations:
+            try:
+                return generations.glance(self.mount, self.folder, key)
+            except (FileNotFoundError, CorruptEntryError):
+                continue
+        return None
+
+    # Claiming and saving
+
+    def claim(self, note: str, *, accept_older: bool = False) -> tuple[int, Found]:
+        """A new epoch with `note`, higher than all before it, and the state that it starts from.
+
+        Raises `Superseded`, and `CorruptEntryError` for an acknowledged generation that is damaged.
+        """
+        at = self.look()
+        epoch = at.top + 1 if at.top else self._first()
+        while True:
+            try:
+                self.write_note(layout.epoch_name(epoch), note)
+            except FileExistsError:
+                epoch = max(self.look().top, epoch) + 1
+            else:
+                break
+        before: Listing | None = None
+        while True:
+            at = self.look()
+            if at.top > epoch:
+                raise Superseded
+            try:
+                found = self.find(at, epoch, before)
+            except Again:
+                before = at
+                continue
+            if found.lost is not None and not accept_older:
+                raise found.lost
+            if not found.decided:
+                try:
+                    self.settle(epoch, found.generation.key if found.generation else NOTHING)
+                except FileExistsError:
+                    continue
+            if found.generation is not None and found.generation.finished and self.look().top > epoch:
+                raise Superseded
+            return epoch, found
+
+    def _first(self) -> int:
+        """The first epoch: when the lock file was made, in ms of the server's clock.
+
+        So that numbers go on growing for those who compare them after this checkpoint was swept and begun anew, and a
+        holder that slept through that is fenced as any other.
+        """
+        try:
+            return max(1, int(self.mount.stat(self.folder, layout.LOCK).st_mtime * 1000))
+        except FileNotFoundError:
+            return int(time.time() * 1000)
+
+    def save(self, key: Key, meta: bytes, payload: list[Buffer], *, codec: str, ttl: float | None) -> Listing:
+        """Write a generation, and look: a higher epoch is `ClaimLost`, none is the acknowledgement. Raises `OSError`."""
+        name = layout.generation_name(*key)
+        try:
+            store.create(self.mount, self.folder, name, payload, codec=codec, meta=meta, ttl=ttl)
+        except OSError:
+            self._remove_half(name, sum([memoryview(part).nbytes for part in payload]))
+            raise
+        at = self.look()
+        if at.top != key[0] or key[0] not in at.epochs:
+            why = "another claim superseded it" if at.top > key[0] else "its folder was removed or replaced"
+            raise ClaimLost(
+                f"{self.path(key)}: the claim is lost: {why}: this save counts only if the new owner started from it;"
+                " leave the block and claim again"
+            )
+        self.remember(key)
+        return at
+
+    def _remove_half(self, name: str, whole: int) -> None:
+        """Remove a save that failed, if it can't be whole (one that may be could have been seen): a full disk stays less full."""
+        try:
+            self.mount.refresh(self.folder)
+            if self.mount.stat(self.folder, name).st_size < whole:
+                self.mount.remove(self.folder, name, quiet=True)
+        except OSError:
+            pass
+
+    def prune(self, at: Listing, epoch: int, kept: list[Key]) -> None:
+        """After an acknowledged save under `epoch`: remove what is older than the last of `kept`, and former claims' links."""
+        for key in at.generations:
+            if key < kept[-1]:
+                self.mount.remove(self.folder, layout.generation_name(*key), quiet=True)
+        links = [layout.epoch_name(e) for e in at.epochs if e < epoch] + [
+            layout.base_name(e) for e in at.bases if e < epoch
+        ]
+        if len(links) > _STALE_LINKS:
+            for name in links:
+                self.mount.remove(self.folder, name, quiet=True)
