@@ -79,6 +79,7 @@ class Session:
             ["-l"] * bool(option.showlocals) + ["-s"] * (option.capture == "no") + ["-v"] * max(0, option.verbose)
         )
         arguments += [a for a in config.invocation_params.args if str(a).startswith("--hypothesis")]
+        arguments += [word for plugin in option.plugins for word in ("-p", plugin)]
         if config.inipath:
             arguments += ["-c", str(config.inipath)]
         files = dict.fromkeys(str(item.path) for item in items)
@@ -111,7 +112,10 @@ class Session:
                 raise LabError(
                     f"the guest collects no {item.nodeid}: its parameters must not change from one collection to the next"
                 )
-            yield item.config.hook.pytest_report_from_serializable(config=item.config, data=event["report"])
+            data = event["report"]
+            if isinstance(data["longrepr"], list):  # a skip's place and reason: JSON has no tuples, the terminal wants one
+                data["longrepr"] = tuple(data["longrepr"])
+            yield item.config.hook.pytest_report_from_serializable(config=item.config, data=data)
 
 
 _session = pytest.StashKey[Session]()

@@ -132,7 +132,7 @@ def test_readers_on_both_clients_during_replacements_see_whole_values(lab):
         mount, seen = Mount(path), set()
         end = time.monotonic() + 3
         while time.monotonic() < end:
-            value = get(mount, "f", stale=0)
+            value = get(mount, "f", stale=0, certain=True)
             assert len(value) == 5000 * value[0] and len(set(value)) == 1
             seen.add(value[0])
         return len(seen)
