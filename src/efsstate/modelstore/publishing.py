@@ -1,0 +1,278 @@
+"""How a file or folder becomes a version: put together in a staging folder named by its content, then renamed, whole."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import time
+
+from efsstate import deadline, events
+from efsstate.errors import ClaimedError, EfsStateError
+from efsstate.modelstore import manifest as manifests
+from efsstate.modelstore import reading
+from efsstate.modelstore.manifest import Manifest
+from efsstate.mount import entry, layout, lock
+from efsstate.mount.files import Mount
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from efsstate.mount.files import Filling
+
+    Progress = Callable[[int, int], object]
+
+_PARTS, _FILES = "parts", "files"
+_WAIT = (
+    3600.0  # seconds for which a second publisher of the same content waits for the first, where no deadline is known
+)
+
+
+class Source:
+    """A file or folder to be published, outside of the store: `files` maps its paths to their stats."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        given = os.path.abspath(os.fspath(path))
+        found = os.stat(given)
+        self.path, self.single = given, stat.S_ISREG(found.st_mode)
+        self.files: dict[str, os.stat_result] = {}
+        self.folders: list[str] = []
+        if self.single:
+            above, name = os.path.split(os.path.realpath(given))
+            self.mount, self._named = Mount(above), {os.path.basename(given): name}
+            self._take(os.path.basename(given), found)
+        elif stat.S_ISDIR(found.st_mode):
+            self.mount, self._named = Mount(given), {}
+            self._walk("")
+            if not self.files:
+                raise EfsStateError(f"{given}: can't be published: no file is in it")
+        else:
+            raise EfsStateError(f"{given}: can't be published: neither a file nor a folder")
+
+    def _walk(self, folder: str) -> None:
+        empty = True
+        for found in self.mount.scan(folder):
+            name = f"{folder}/{found.name}" if folder else found.name
+            if name == layout.MANIFEST:
+                continue  # of the version that this folder was copied from
+            empty = False
+            if found.is_symlink():
+                raise EfsStateError(
+                    f"{self.path}/{name}: can't be published: a symbolic link: copy what it leads to (cp -rL), so that the"
+                    " version has it"
+                )
+            if found.is_dir():
+                if why := manifests.bad_name(name):
+                    raise EfsStateError(f"{self.path}/{name!r}: can't be published: {why}")
+                self._walk(name)
+            else:
+                self._take(name, found.stat())
+        if empty and folder:
+            self.folders.append(folder)
+
+    def _take(self, name: str, found: os.stat_result) -> None:
+        if why := manifests.bad_name(name):
+            raise EfsStateError(f"{self.path}: can't be published: its file name {name!r}: {why}")
+        if not stat.S_ISREG(found.st_mode):
+            raise EfsStateError(f"{self.path}/{name}: can't be published: a device, socket or pipe, not a regular file")
+        self.files[name] = found
+
+    def open(self, name: str) -> reading.Opened:
+        """The file, if it still is what was found."""
+        folder, _, last = self._named.get(name, name).rpartition("/")
+        opened = reading.Opened(self.mount, folder, last)
+        if _moment(opened.stat) != _moment(self.files[name]):
+            raise EfsStateError(
+                f"{opened.path}: can't be published: it changes meanwhile: publish again when it is still"
+            )
+        return opened
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum([found.st_size for found in self.files.values()])
+
+
+def _moment(found: os.stat_result) -> tuple[int, int, int]:
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+class _Told:
+    """How far a publication is, for whoever wants to know: each byte is digested, then copied."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self.done, self.total, self.started, self._progress = 0, 2 * total, time.monotonic(), progress
+
+    def add(self, amount: int) -> None:
+        self.done += amount
+        if self._progress is not None:
+            self._progress(self.done, self.total)
+
+    def late(self, path: str) -> str:
+        return (
+            f"{path}: {100 * self.done // max(1, self.total)} % published when the deadline came, after"
+            f" {time.monotonic() - self.started:.1f} s: publish it again, and it goes on from there"
+        )
+
+
+def run(mount: Mount, model: str, source: Source, version: str | None, progress: Progress | None) -> Manifest:
+    """Make a version of `source`, unless there is one with that content; its manifest. It is not activated."""
+    told = _Told(source.size, progress)
+    files = {name: (found.st_size, _digest(source, name, told)) for name, found in source.files.items()}
+    made = Manifest("", files, source.folders, single=source.single)
+    content = made.content
+    made.version = version or content[:16]
+    staging = layout.staging_folder(model, content)
+    if _exists(mount, model, made):
+        told.add(told.total - told.done)
+        return made
+    held = _claim(mount, staging)
+    try:
+        if not _exists(mount, model, made):  # another publisher may have finished while we waited
+            _fill(mount, staging, source, made, told)
+            _finish(mount, model, staging, made)
+    except OSError as error:
+        import errno
+
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _clear(mount, staging)  # what can't be finished must not keep a disk full
+        raise
+    else:
+        _clear(mount, staging)
+    finally:
+        held.release()
+    if told.done < told.total:
+        told.add(told.total - told.done)
+    return made
+
+
+def _digest(source: Source, name: str, told: _Told) -> str:
+    opened = source.open(name)
+    return copy(opened, None, late=lambda: told.late(opened.path), done=told.add)
+
+
+def _exists(mount: Mount, model: str, made: Manifest) -> bool:
+    """Whether the version is there already; an error if it is, with other content."""
+    mount.refresh(layout.version_folder(model, ""))
+    try:
+        found = manifests.read(mount, model, made.version)
+    except FileNotFoundError:
+        return False
+    if found.content != made.content:
+        raise EfsStateError(
+            f"{mount.where(layout.version_folder(model, made.version))}: this version exists, with other content, and"
+            " versions never change: publish under another id, or without one"
+        )
+    return True
+
+
+def _claim(mount: Mount, staging: str) -> lock.Lock:
+    """The staging folder for ourselves: two publishers of the same content do the work once, not twice."""
+    until = deadline.until(_WAIT)
+    while True:
+        held = lock.acquire(mount, staging, layout.LOCK, until=until)
+        if held is None:
+            raise ClaimedError(
+                f"{mount.where(staging)}: somebody else still publishes the same content: try again later"
+            )
+        if held.is_current():
+            return held
+        held.release()  # the one before us finished, and removed the folder
+
+
+def _fill(mount: Mount, staging: str, source: Source, made: Manifest, told: _Told) -> None:
+    parts, files = f"{staging}/{_PARTS}", f"{staging}/{_FILES}"
+    for name, (size, digest) in made.files.items():
+        folder, _, last = f"{files}/{name}".rpartition("/")
+        # A file gets its name here only when all of it is on disk: what a killed publisher left needs no second look.
+        if _size(mount, folder, last) == size:
+            told.add(size)
+            continue
+        mount.make(folder)
+        opened, target = source.open(name), mount.begin(parts, digest)
+        try:
+            copied = copy(opened, target, late=lambda at=opened.path: told.late(at), done=told.add)  # type: ignore[misc]
+            target.end(size)
+        finally:
+            target.close()
+        if copied != digest or _moment(os.fstat(opened.fileno())) != _moment(opened.stat):
+            mount.remove(parts, digest, quiet=True)
+            raise EfsStateError(
+                f"{opened.path}: can't be published: it changes meanwhile: publish again when it is still"
+            )
+        mount.rename(parts, digest, folder, last, durable=True)
+    for name in made.folders:
+        mount.make(f"{files}/{name}")
+
+
+def _size(mount: Mount, folder: str, name: str) -> int | None:
+    try:
+        return mount.stat(folder, name).st_size
+    except FileNotFoundError:
+        return None
+
+
+def _finish(mount: Mount, model: str, staging: str, made: Manifest) -> None:
+    """Manifest, then rename: there is no version before, and a whole one after."""
+    final = layout.version_folder(model, made.version)
+
+    def build(created: float) -> list[bytes | bytearray | memoryview]:
+        place = f"{final}/{layout.MANIFEST}"
+        payload = made.encode()
+        return entry.encode(payload, place=place, codec=manifests.CODEC, created=created, ttl=None, key=mount.key)
+
+    files = f"{staging}/{_FILES}"
+    mount.replace(files, layout.MANIFEST, build, durable=True)
+    inode = mount.stat(staging, _FILES).st_ino
+    mount.forget(files)
+    try:
+        mount.rename(staging, _FILES, layout.version_folder(model, ""), made.version, inode=inode, durable=True)
+    except OSError:
+        if not _exists(mount, model, made):  # else another publisher was faster
+            raise
+
+
+def _clear(mount: Mount, staging: str) -> None:
+    try:
+        mount.remove_tree(staging)
+    except OSError as error:
+        events.log("warning", "%s: what is left of a publication could not be removed: %s", mount.where(staging), error)
+
+
+def copy(
+    opened: reading.Opened,
+    target: Filling | None,
+    *,
+    late: Callable[[], str],
+    done: Callable[[int], None] | None = None,
+) -> str:
+    """Copy the file in ranges, by several threads, and give its SHA-256; without a `target` it is only digested.
+
+    A range that the target holds already is not written again.
+    """
+    from hashlib import sha256
+
+    digest = sha256()
+    spare: list[memoryview] = []
+    guard = threading.Lock()
+
+    def move(job: tuple[int, int]) -> memoryview:
+        offset, length = job
+        with guard:
+            memory = spare.pop() if spare else None
+        if memory is None:
+            memory = reading.buffer(min(reading.RANGE, opened.size))
+        view = memory[:length]
+        opened.into(view, offset)
+        if target is not None and not target.holds(view, offset):
+            target.put(view, offset)
+        return memory
+
+    for (_, length), memory in reading.each(move, reading.ranges(opened.size), threads=reading.THREADS, late=late):
+        digest.update(memory[:length])
+        with guard:
+            spare.append(memory)
+        if done is not None:
+            done(length)
+    return digest.hexdigest()
