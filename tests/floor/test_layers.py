@@ -15,7 +15,7 @@ FLOORS = [
     ["mount.files"],
     ["mount.root", "mount.lock"],
     ["mount.store"],
-    ["cleanup.policy", "cleanup.opportunistic"],
+    ["cleanup.policy", "cleanup.report", "cleanup.folder", "cleanup.limits", "cleanup.opportunistic"],
     ["cache", "checkpoints", "modelstore"],
     ["cleanup"],
     ["deploy"],

@@ -13,6 +13,8 @@ from efsstate.mount import entry, layout, lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from efsstate.cleanup.policy import Policy
     from efsstate.cleanup.report import SweepReport
     from efsstate.mount.files import Mount
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 ABANDONED = (
     86400.0  # seconds without a write, by the server's clock: no invocation lasts so long, nor a frozen one's file
 )
-_BATCH = 8192  # doomed names that are held: each removal makes an NFS client list the folder anew, so not one by one
+BATCH = 8192  # doomed names that are held: each removal makes an NFS client list the folder anew, so not one by one
 _EVERY = 256  # files between looks at the time
 _NORMAL = (errno.ENOENT, errno.ESTALE, errno.EBUSY)  # gone, replaced, or in use by a client that needs it so
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -49,15 +51,16 @@ class Wish:
         return time.monotonic() >= self.until
 
 
-def sweep_folder(mount: Mount, folder: str, policy: Policy, wish: Wish, report: SweepReport) -> bool:
-    """Sweep the entries of `folder`; whether it was done before the time was up. Raises `OSError` if it can't be listed."""
-    doomed: list[tuple[str, int, str]] = []
-    seen, whole = 0, True
-    for item in mount.scan(folder):
-        seen += 1
+def look(
+    mount: Mount, folder: str, policy: Policy, wish: Wish, report: SweepReport
+) -> Iterator[tuple[str, os.stat_result, str]]:
+    """Name, stat, and why it goes (LIVE if it stays) of each entry in `folder`; other files are tidied.
+
+    Raises `TimeoutError` when the time is up, and `OSError` if the folder can't be listed.
+    """
+    for seen, item in enumerate(mount.scan(folder), 1):
         if seen % _EVERY == 0 and wish.is_over():
-            whole = False
-            break
+            raise TimeoutError
         name = item.name
         if not layout.is_digest(name):
             tidy(mount, folder, item, wish, report)
@@ -69,17 +72,26 @@ def sweep_folder(mount: Mount, folder: str, policy: Policy, wish: Wish, report: 
         if not stat.S_ISREG(found.st_mode):
             report.stranger("foreign", mount.where(folder, name))
             continue
-        report.looked += 1
         reason = policy.judge(found, wish.now, wish.older_than, wish.unused_for)
-        if reason == LOOK:
-            reason = _open(mount, folder, name, policy, wish, report)
-        if reason == LIVE:
-            report.kept += 1
-            report.kept_bytes += found.st_size
-        else:
-            doomed.append((name, found.st_size, reason))
-            if len(doomed) >= _BATCH and not remove(mount, folder, doomed, wish, report):
-                return False
+        yield name, found, _open(mount, folder, name, policy, wish, report) if reason == LOOK else reason
+
+
+def sweep_folder(mount: Mount, folder: str, policy: Policy, wish: Wish, report: SweepReport) -> bool:
+    """Sweep the entries of `folder`; whether it was done before the time was up. Raises `OSError` if it can't be listed."""
+    doomed: list[tuple[str, int, str]] = []
+    whole = True
+    try:
+        for name, found, reason in look(mount, folder, policy, wish, report):
+            report.looked += 1
+            if reason == LIVE:
+                report.kept += 1
+                report.kept_bytes += found.st_size
+            else:
+                doomed.append((name, found.st_size, reason))
+                if len(doomed) >= BATCH and not remove(mount, folder, doomed, wish, report):
+                    return False
+    except TimeoutError:
+        whole = False
     return remove(mount, folder, doomed, wish, report) and whole
 
 

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import stat
 
-from efsstate.cleanup.folder import remove
+from efsstate.cleanup.folder import BATCH, remove
 from efsstate.cleanup.policy import used
 from efsstate.mount import layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from efsstate.cleanup.folder import Wish
     from efsstate.cleanup.report import SweepReport
     from efsstate.mount.files import Mount
+
+    Cut = tuple[int, int, int]
 
 _MOST = 8192  # steps of the histogram: under 2 MiB, and the cut is right to 1/4096 of the range of times
 _EVERY = 256
@@ -55,7 +57,7 @@ class Uses:
             slot[0] += entries
             slot[1] += size
 
-    def cut(self, max_entries: int | None, max_bytes: int | None) -> tuple[int, int, int] | None:
+    def cut(self, max_entries: int | None, max_bytes: int | None) -> Cut | None:
         """What must go, or None: (before, entries, size).
 
         All used before `before` (ns), and, of those used from there to one step on, so many entries or bytes, whichever
@@ -89,6 +91,35 @@ def entries(mount: Mount, folder: str, wish: Wish) -> Iterator[tuple[str, int, i
             yield item.name, used(found), found.st_size
 
 
+def survey(mount: Mount, folders: Iterable[str], wish: Wish, uses: Uses) -> None:
+    """Add the entries of `folders` to `uses`; raises `TimeoutError` when the time is up."""
+    for folder in folders:
+        for _, when, size in entries(mount, folder, wish):
+            uses.add(when, size)
+
+
+def trim(mount: Mount, folders: Iterable[str], wish: Wish, report: SweepReport, uses: Uses, cut: Cut) -> bool:
+    """Remove what `uses.cut` said from `folders`; whether the time sufficed."""
+    before, count, excess = cut
+    for folder in folders:
+        doomed: list[tuple[str, int, str]] = []
+        try:
+            for name, when, size in entries(mount, folder, wish):
+                if when < before:
+                    doomed.append((name, size, "limit"))
+                elif when < before + uses.step and (count > 0 or excess > 0):
+                    count, excess = count - 1, excess - size
+                    doomed.append((name, size, "limit"))
+                if len(doomed) >= BATCH and not remove(mount, folder, doomed, wish, report):
+                    return False
+        except TimeoutError:
+            remove(mount, folder, doomed, wish, report)
+            return False
+        if not remove(mount, folder, doomed, wish, report):
+            return False
+    return True
+
+
 def enforce(
     mount: Mount,
     folders: Sequence[str],
@@ -101,25 +132,8 @@ def enforce(
     """Remove, least recently used first, what is in `folders` beyond the limits; whether the time sufficed."""
     uses = Uses()
     try:
-        for folder in folders:
-            for _, when, size in entries(mount, folder, wish):
-                uses.add(when, size)
-        cut = uses.cut(max_entries, max_bytes)
-        if cut is None:
-            return True
-        before, count, excess = cut
-        for folder in folders:
-            doomed: list[tuple[str, int, str]] = []
-            for name, when, size in entries(mount, folder, wish):
-                if when < before:
-                    doomed.append((name, size, "limit"))
-                elif when < before + uses.step and (count > 0 or excess > 0):
-                    count, excess = count - 1, excess - size
-                    doomed.append((name, size, "limit"))
-                if len(doomed) >= 8192 and not remove(mount, folder, doomed, wish, report):
-                    return False
-            if not remove(mount, folder, doomed, wish, report):
-                return False
+        survey(mount, folders, wish, uses)
     except TimeoutError:
-        return False
-    return True
+        return False  # without the whole sum nobody knows what is too much
+    cut = uses.cut(max_entries, max_bytes)
+    return cut is None or trim(mount, folders, wish, report, uses, cut)
