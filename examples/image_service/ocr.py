@@ -7,7 +7,7 @@ import os
 class Reader:
     """Three ONNX models from one folder: where text is, which way up it is, and what it says."""
 
-    loads = 0  # in this process
+    loads = reads = 0  # in this process: how often the models were loaded, and how many images were read
 
     def __init__(self, folder):
         import numpy as np
@@ -32,6 +32,7 @@ class Reader:
 
     def __call__(self, image):
         """The lines of text in an image file's bytes, top to bottom: (text, score from 0 to 1)."""
+        Reader.reads += 1
         found = self._engine(image)
         return [(text, round(float(score), 4)) for text, score in zip(found.txts or (), found.scores or ())]
 
