@@ -629,3 +629,18 @@ def test_a_stat_from_the_cache_does_not_hang(lab):
     os.stat(f"{lab.a}/.")
     lab.cut("a")
     lab.run("a", os.stat, f"{lab.a}/.", timeout=5)
+
+
+def test_a_replacement_of_a_file_that_ones_own_client_has_open_leaves_the_others_without_the_name_for_a_moment(lab):
+    """The client renames the old file away first (.nfs…): a rename is not atomic for the other hosts then."""
+    write(f"{lab.a}/f", b"old")
+    held = os.open(f"{lab.a}/f", os.O_RDONLY)
+    write(f"{lab.a}/t", b"new")
+    with lab.count("a") as sent:
+        os.rename(f"{lab.a}/t", f"{lab.a}/f")
+    os.close(held)
+    assert sent.ops.get("RENAME") == 2
+    write(f"{lab.a}/t", b"newer")
+    with lab.count("a") as sent:
+        os.rename(f"{lab.a}/t", f"{lab.a}/f")
+    assert sent.ops.get("RENAME") == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from efsstate.mount import entry
 
 TYPE_CHECKING = False
@@ -12,19 +14,33 @@ if TYPE_CHECKING:
     from efsstate.mount.entry import Entry
     from efsstate.mount.files import Buffer, Mount, Parts
 
+_PAUSES = (0.002, 0.01, None)  # seconds between the looks of who must be certain
 
-def read(mount: Mount, folder: str, name: str, *, stale: float | None = None) -> tuple[Entry, os.stat_result]:
+
+def read(
+    mount: Mount, folder: str, name: str, *, stale: float | None = None, certain: bool = False
+) -> tuple[Entry, os.stat_result]:
     """The entry at `name`, every byte checked, and its stat.
 
     `stale`: the longest, in seconds, that this host's NFS client may have remembered the folder (0: ask now, a request
-    more); None leaves it to the client, which remembers for up to 60 s.
+    more); None leaves it to the client, which remembers for up to 60 s. `certain`: look again before saying that it is
+    missing. A client that replaces a file which one of its own processes has open first renames the old one away
+    (`.nfs…`), so that for a request's time every other host finds no such name (measured).
 
     Raises `FileNotFoundError`, `CorruptEntryError` (`SignatureError` where there is a key), `UnknownFormatError`,
     `OSError`.
     """
     if stale is not None:
         mount.refresh(folder, older_than=stale)
-    data, found = mount.read(folder, name)
+    for pause in _PAUSES:
+        try:
+            data, found = mount.read(folder, name)
+            break
+        except FileNotFoundError:
+            if not certain or pause is None:
+                raise
+        time.sleep(pause)
+        mount.refresh(folder)
     return entry.decode(data, place=f"{folder}/{name}", path=mount.where(folder, name), key=mount.key), found
 
 
