@@ -1,0 +1,10 @@
+"""The table of all codes. A new rule is a function and a line in the module of its subject; its page is made from the line."""
+
+from __future__ import annotations
+
+from efsstate.deploy import rules_access, rules_function, rules_network, rules_storage
+from efsstate.deploy.findings import Rule
+
+RULES: dict[str, Rule] = {
+    rule.code: rule for module in (rules_network, rules_access, rules_function, rules_storage) for rule in module.RULES
+}

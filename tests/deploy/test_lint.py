@@ -1,0 +1,290 @@
+"""The linter: each code on its broken templates, nothing on the good ones, and one clear line for what cannot be read."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+
+import pytest
+from click.testing import CliRunner
+from efsstate.cli.lint import command
+from efsstate.deploy.findings import SEVERITIES
+from efsstate.deploy.lint import TemplateError, lint, read
+from efsstate.deploy.rules import RULES
+from efsstate.deploy.template import FORMATS, render
+
+CORPUS = os.path.join(os.path.dirname(__file__), "corpus")
+BROKEN = sorted(glob.glob(f"{CORPUS}/broken/*"))
+GOOD = sorted(glob.glob(f"{CORPUS}/good/*"))
+TEMPLATE_CODES = {code for code, rule in RULES.items() if rule.check is not None}
+
+
+def expected(path):
+    with open(path, encoding="utf-8") as file:
+        return set(file.readline().removeprefix("# expect: ").split())
+
+
+@pytest.mark.parametrize("path", BROKEN, ids=os.path.basename)
+def test_a_broken_template_gives_its_codes_and_no_other(path):
+    found = lint(path)
+    assert {one.code for one in found} == expected(path)
+    for one in found:
+        assert one.severity in SEVERITIES
+        assert one.file == path
+        assert one.line > 0
+        assert one.evidence
+        assert one.fix
+        assert one.page == f"lint/{one.code}.md"
+
+
+@pytest.mark.parametrize("path", GOOD, ids=os.path.basename)
+def test_a_good_template_gives_no_error_or_warning(path):
+    assert [one for one in lint(path) if one.severity != "note"] == []
+
+
+@pytest.mark.parametrize("path", [one for one in GOOD if "base" in one], ids=os.path.basename)
+def test_the_base_of_the_broken_ones_gives_nothing_at_all(path):
+    """So that a broken one differs by its fault alone; and the rules did see the whole way."""
+    assert lint(path) == []
+    (function,) = read(path).functions()
+    ((_, _, targets),) = read(path).served()
+    assert len(targets) == 2
+    assert read(path).statements(function)[1]
+
+
+def test_every_rule_has_a_broken_template():
+    assert {code for path in BROKEN for code in expected(path)} >= TEMPLATE_CODES
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("variant", [{}, {"image": True}, {"layer": "layer.zip"}], ids=["zip", "image", "layer"])
+def test_our_own_templates_give_nothing(form, variant, tmp_path):
+    path = tmp_path / ("main.tf" if form == "terraform" else "template.yaml")
+    path.write_text(render(form, **variant))
+    assert lint(str(path)) == []
+    served = list(read(str(path)).served())
+    assert len(served) == (1 if form == "terraform" else 4)  # with the default parameters there is no publisher
+    for _, _, targets in served:
+        assert len(targets) == (1 if form == "terraform" else 3)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (
+            (
+                "      FromPort: 2049\n      ToPort: 2049\n      SourceSecurityGroupId",
+                "      FromPort: 20\n      ToPort: 20\n      SourceSecurityGroupId",
+            ),
+            "EFS001",
+        ),
+        (("DependsOn: [MountTargetA, MountTargetB, MountPolicy", "DependsOn: [MountTargetA, MountPolicy"), "EFS007"),
+        (("Resource: !GetAtt FileSystem.Arn", "Resource: !GetAtt AccessPoint.Arn"), "EFS020"),
+        (('Permissions: "0750"', 'Permissions: "0777"'), "EFS026"),
+    ],
+)
+def test_a_fault_put_into_our_own_template_is_found(fault, code, tmp_path):
+    text = render("sam")
+    assert fault[0] in text
+    path = tmp_path / "template.yaml"
+    path.write_text(text.replace(*fault))
+    assert code in {one.code for one in lint(str(path))}
+
+
+def test_json_and_yaml_of_one_template_give_the_same(tmp_path):
+    """The JSON a tool makes of a YAML template has the same findings."""
+    from cfnlint.decode.cfn_yaml import load
+
+    for path in (f"{CORPUS}/broken/EFS001-port.yaml", f"{CORPUS}/broken/EFS020-arn.yaml"):
+        other = tmp_path / "template.json"
+        other.write_text(json.dumps(load(path), default=str, indent="\t"))
+        assert {(one.code, one.resource) for one in lint(str(other))} == {
+            (one.code, one.resource) for one in lint(path)
+        }
+
+
+def test_terraform_json_and_folders(tmp_path):
+    (tmp_path / "a.tf").write_text('resource "aws_efs_file_system" "fs" {\n  encrypted = false\n}\n')
+    (tmp_path / "b.tf.json").write_text(
+        json.dumps(
+            {
+                "resource": {
+                    "aws_efs_access_point": {
+                        "ap": {"file_system_id": "${aws_efs_file_system.fs.id}", "root_directory": {"path": "/"}}
+                    }
+                }
+            }
+        )
+    )
+    found = {(one.code, one.resource, os.path.basename(one.file)) for one in lint(str(tmp_path))}
+    assert ("EFS030", "aws_efs_file_system.fs", "a.tf") in found
+    assert ("EFS025", "aws_efs_access_point.ap", "b.tf.json") in found
+
+
+# ---- bad input: one line, no traceback, exit code 3 ----
+
+UNREADABLE = {
+    "empty.yaml": "",
+    "text.yaml": "hello\n",
+    "list.yaml": "- a\n- b\n",
+    "nothing.yaml": "Resources: {}\n",
+    "no-type.yaml": "Resources:\n  A:\n    Properties: {}\n",
+    "broken.yaml": "Resources:\n  A: [\n",
+    "indent.yaml": "Resources:\n   A:\n  B:\n\tC: 1\n",
+    "broken.json": '{"Resources": {"A": }',
+    "two.yaml": "Resources: {A: {Type: X}}\n---\nResources: {}\n",
+    "binary.yaml": "\x00\x01\x02",
+    "compose.yaml": "services:\n  web:\n    image: nginx\n",
+    "deep.yaml": "Resources: " + "[" * 5000 + "]" * 5000,
+    "deep.json": '{"a":' * 50_000 + "1" + "}" * 50_000,
+    "dashes.yaml": "Resources:\n  " + "- " * 20_000 + "x\n",
+    "wide.yaml": "Resources:\n" + "".join(f"  R{i}: {{Type: 'AWS::SNS::Topic'}}\n" for i in range(30_000)),
+    "many.yaml": "Resources:\n" + "".join(f"  R{i}: {{Type: 'AWS::SNS::Topic'}}\n" for i in range(3_000)),
+    "laughs.yaml": "a: &a [x,x,x,x,x,x,x,x,x,x]\n"
+    + "".join(f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 10)}]\n" for i in range(9)),
+    "self.yaml": "Resources: &a\n  A: *a\n",
+    "empty.tf": "",
+    "broken.tf": 'resource "aws_vpc" "a" {\n',
+    "deep.tf": "locals {\n  a = " + "[" * 3000 + "]" * 3000 + "\n}\n",
+    "broken.tf.json": "{",
+    "list.tf.json": "[]",
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_cannot_be_checked_is_said_in_one_line(name, tmp_path):
+    path = tmp_path / name
+    path.write_text(UNREADABLE[name])
+    with pytest.raises(TemplateError) as error:
+        lint(str(path))
+    assert str(error.value).startswith(str(path))
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 400
+    done = CliRunner().invoke(command, [str(path)])
+    assert done.exit_code == 3
+    assert "Traceback" not in done.output
+
+
+def test_huge_missing_and_unreadable_files(tmp_path):
+    huge = tmp_path / "huge.yaml"
+    huge.write_bytes(b"a: b\n" * 1_200_000)
+    with pytest.raises(TemplateError, match="over 4 MiB"):
+        lint(str(huge))
+    with pytest.raises(TemplateError, match="No such file"):
+        lint(str(tmp_path / "none.yaml"))
+    with pytest.raises(TemplateError, match="no Terraform files"):
+        lint(str(tmp_path))
+    latin = tmp_path / "latin.yaml"
+    latin.write_bytes(b"Resources: \xff\xfe")
+    with pytest.raises(TemplateError, match="not text"):
+        lint(str(latin))
+
+
+def test_unknown_intrinsics_and_odd_arguments_are_passed_over(tmp_path):
+    """A function that is not known, or with arguments that make no sense, is a value that is not known: no crash, no guess."""
+    path = tmp_path / "template.yaml"
+    path.write_text(
+        """
+Transform: [AWS::LanguageExtensions, AWS::Serverless-2016-10-31]
+Conditions:
+  A: !Not [!Condition B]
+  B: !Not [!Condition A]
+  C: !Equals [1]
+  D: !Frobnicate x
+Resources:
+  Fn::ForEach::Many: [x, [a, b], {}]
+  FileSystem:
+    Type: AWS::EFS::FileSystem
+    Condition: A
+    Properties:
+      Encrypted: !Frobnicate [1, 2]
+      ThroughputMode: !If [C, a, b]
+      ProvisionedThroughputInMibps: !Select [x, y, z]
+      LifecyclePolicies: !FindInMap [a, b]
+      FileSystemPolicy: !Transform {Name: x}
+  AccessPoint:
+    Type: AWS::EFS::AccessPoint
+    Properties:
+      FileSystemId: !Sub ["${x}", {x: !Ref FileSystem}]
+      PosixUser: !GetAtt Custom.User
+      RootDirectory: !GetAtt [Custom]
+  Function:
+    Type: AWS::Serverless::Function
+    Properties:
+      Timeout: !Sub [1]
+      Role: !Join x
+      Policies: !If [D, [], !Ref AWS::NoValue]
+      VpcConfig: !Ref VpcConfig
+      FileSystemConfigs: !Split [",", !Base64 x]
+"""
+    )
+    assert [one for one in lint(str(path)) if one.severity == "error"] == []
+
+
+def test_defaults_of_parameters_decide(tmp_path):
+    """!Ref of a parameter is its default; a branch that the defaults do not take is not judged."""
+    with open(f"{CORPUS}/good/base.yaml", encoding="utf-8") as file:
+        base = file.read()
+    path = tmp_path / "template.yaml"
+    parameters = "Parameters:\n  Seconds: {Type: Number, Default: 3}\nResources:"
+    path.write_text(base.replace("Resources:", parameters, 1).replace("Timeout: 60", "Timeout: !Ref Seconds"))
+    assert [one.code for one in lint(str(path))] == ["EFS041"]
+    either = (
+        "Parameters:\n  Stage: {Type: String, Default: prod}\nConditions:\n  Dev: !Equals [!Ref Stage, dev]\nResources:"
+    )
+    path.write_text(base.replace("Resources:", either, 1).replace("Timeout: 60", "Timeout: !If [Dev, 3, 60]"))
+    assert lint(str(path)) == []
+    path.write_text(base.replace("Resources:", either, 1).replace("Timeout: 60", "Timeout: !If [Dev, 60, 3]"))
+    assert [one.code for one in lint(str(path))] == ["EFS041"]
+
+
+# ---- the command ----
+
+
+def test_exit_codes_and_output():
+    run = CliRunner().invoke
+    fine = run(command, [f"{CORPUS}/good/base.yaml"])
+    assert (fine.exit_code, fine.output) == (0, "nothing found\n")
+    bad = run(command, [f"{CORPUS}/broken/EFS001-port.yaml"])
+    assert bad.exit_code == 1
+    assert re.search(r"EFS001-port\.yaml:\d+: error EFS001 ", bad.output)
+    assert "fix: " in bad.output
+    advice = f"{CORPUS}/broken/EFS052-none.yaml"
+    assert run(command, [advice]).exit_code == 0
+    assert "EFS052" not in run(command, [advice]).output
+    assert "EFS052" in run(command, ["--notes", advice]).output
+    assert run(command, ["--strict", advice]).exit_code == 1
+    assert run(command, []).exit_code == 2
+    assert run(command, ["--explain", "EFS999"]).exit_code == 2
+    both = run(command, [f"{CORPUS}/good/base.yaml", f"{CORPUS}/none.yaml"])
+    assert both.exit_code == 3
+
+
+def test_json_is_one_document_with_schema_and_version(tmp_path):
+    done = CliRunner().invoke(command, ["--json", f"{CORPUS}/broken/EFS040-path.yaml", str(tmp_path / "none.yaml")])
+    told = json.loads(done.stdout)
+    assert (told["schema"], told["version"], told["command"]) == ("efsstate.findings", 1, "lint")
+    assert [one["code"] for one in told["findings"]] == ["EFS040", "EFS045"]
+    assert set(told["findings"][0]) == {
+        "code",
+        "severity",
+        "what",
+        "resource",
+        "evidence",
+        "fix",
+        "page",
+        "file",
+        "line",
+    }
+    assert len(told["failed"]) == 1
+    assert done.exit_code == 3
+
+
+@pytest.mark.parametrize("code", RULES)
+def test_explain_prints_the_page(code):
+    done = CliRunner().invoke(command, ["--explain", code.lower()])
+    assert done.exit_code == 0
+    assert done.output.startswith(f"# {code}: {RULES[code].title}")
+    assert "## What to do" in done.output
