@@ -13,7 +13,7 @@ from efsstate.mount import entry, layout, lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from efsstate.cleanup.policy import Policy
     from efsstate.cleanup.report import SweepReport
@@ -22,16 +22,19 @@ if TYPE_CHECKING:
 ABANDONED = (
     86400.0  # seconds without a write, by the server's clock: no invocation lasts so long, nor a frozen one's file
 )
-BATCH = 8192  # doomed names that are held: each removal makes an NFS client list the folder anew, so not one by one
+BATCH = 2048  # doomed names that are held: each removal makes an NFS client list the folder anew, so not one by one
 _EVERY = 256  # files between looks at the time
 _NORMAL = (errno.ENOENT, errno.ESTALE, errno.EBUSY)  # gone, replaced, or in use by a client that needs it so
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Wish:
-    """What one sweep was asked, the same for all its folders: `now` is the server's clock, `until` monotonic seconds."""
+    """What one sweep was asked, the same for all its folders: `now` is the server's clock, `until` monotonic seconds.
 
-    __slots__ = ("dry_run", "now", "older_than", "until", "unused_for")
+    `gone` (folder, stat) is for a dry run: whether the entry would be gone when the limits are looked at.
+    """
+
+    __slots__ = ("dry_run", "gone", "now", "older_than", "until", "unused_for")
 
     def __init__(
         self,
@@ -45,6 +48,7 @@ class Wish:
         self.now, self.until = now, until
         self.older_than, self.unused_for = older_than, unused_for
         self.dry_run = dry_run
+        self.gone: Callable[[str, os.stat_result], bool] | None = None
 
     def is_over(self) -> bool:
         """Whether the time is up."""

@@ -87,7 +87,7 @@ def entries(mount: Mount, folder: str, wish: Wish) -> Iterator[tuple[str, int, i
             found = item.stat(follow_symlinks=False)
         except OSError:
             continue
-        if stat.S_ISREG(found.st_mode):
+        if stat.S_ISREG(found.st_mode) and not (wish.gone and wish.gone(folder, found)):
             yield item.name, used(found), found.st_size
 
 

@@ -11,6 +11,7 @@ from efsstate import deadline, events, units
 from efsstate.cleanup import folder as folder_module
 from efsstate.cleanup import policy as policy_module
 from efsstate.cleanup.folder import Wish
+from efsstate.cleanup.policy import LIVE, LOOK
 from efsstate.cleanup.report import SweepReport
 from efsstate.cleanup.turns import Turns, server_now
 from efsstate.errors import CorruptEntryError, EfsStateError, UnknownFormatError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["SweepReport", "sweep"]
 
 WORKERS = 8  # folders at once: a request to the server takes a millisecond or more, whoever waits for it
+_SHORT = 10.0  # seconds: with less, one folder at a time, for several begun are none done
 _MARGIN = 2.0  # seconds before the invocation's deadline at which it ends
 _BUCKETS = 16  # of checkpoints, which share the work as the folders of entries do
 _HEX = "0123456789abcdef"
@@ -140,6 +142,8 @@ class _Sweep:
         self._policies: dict[str, Policy] = {}
         self._jobs: dict[str, Callable[[SweepReport], bool]] = {}  # by folder
         self._lock = threading.Lock()
+        if wish.dry_run:
+            wish.gone = self._would_be_gone
 
     def run(self, max_bytes: int | None, max_entries: int | None) -> None:
         report = self._report
@@ -188,7 +192,10 @@ class _Sweep:
 
     def _list(self) -> None:
         for namespace in sorted(self._folders(layout.CACHE)):
-            self._list_namespace(namespace)
+            if layout.is_component(namespace):
+                self._list_namespace(namespace)
+            else:
+                self._report.stranger("foreign", self._mount.where(layout.CACHE, namespace))
 
     def _list_namespace(self, namespace: str) -> None:
         mount, report = self._mount, self._report
@@ -237,7 +244,8 @@ class _Sweep:
                     done = self._report.folders + self._report.elsewhere + self._report.left
                     self._progress(done, total)
 
-        threads = [threading.Thread(target=worker, daemon=True) for _ in range(min(WORKERS, total) - 1)]
+        workers = WORKERS if self._wish.until - time.monotonic() >= _SHORT else 1
+        threads = [threading.Thread(target=worker, daemon=True) for _ in range(min(workers, total) - 1)]
         for thread in threads:
             thread.start()
         worker()
@@ -266,10 +274,10 @@ class _Sweep:
             report.folders += 1
         else:
             report.left += 1
-            if self._turns and not report.removed:
-                self._turns.note(
-                    folder
-                )  # to the end of the queue: too large for the time, it must not starve the others
+
+    def _would_be_gone(self, folder: str, found: os.stat_result) -> bool:
+        policy = self._policies[folder.split("/")[1]]
+        return policy.judge(found, self._wish.now, self._wish.older_than, self._wish.unused_for) not in (LIVE, LOOK)
 
     def _limit(self, folder: str, namespaces: list[str], max_bytes: int | None, max_entries: int | None) -> None:
         """Hold the namespaces together to a limit, one sweeper at a time."""

@@ -1,9 +1,10 @@
 """Whose turn it is: which folders a sweep takes, in which order, one sweeper at a time, and where it goes on next time.
 
 Each folder has a mark, an empty file: its atime is when the folder was swept last, and a lock on it is held by whoever
-sweeps the folder now. The folder that waited longest comes first, so a sweep that was stopped or killed is gone on with by
-the next one, wherever it runs, and no folder starves. ROUND is there from a sweep's start until every folder has had its
-turn since, which may take several calls. Sweeps that were asked different things have marks of their own.
+sweeps the folder now. ROUND is there from a sweep's start until every folder has been swept since, which may take several
+calls: one that was stopped or killed is gone on with by the next, wherever it runs. The order is another each time, so that
+sweepers that start together do not meet, and a folder that is too large for the time does not keep the others waiting.
+Sweeps that were asked different things have marks of their own.
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ def server_now(mount: Mount, folder: str) -> float:
     return clock.now()
 
 
+def _swept(mark: os.stat_result) -> float:
+    """When the folder of this mark was swept last; 0 if it never came to an end."""
+    return 0.0 if mark.st_atime_ns == mark.st_mtime_ns else mark.st_atime
+
+
 class Turns:
     """The marks of one kind of sweep. `start` is the server's time at which this call began."""
 
@@ -40,21 +46,19 @@ class Turns:
         self._marks: dict[str, float] = {}
         for item in mount.scan(self._folder):
             try:
-                self._marks[item.name] = item.stat(follow_symlinks=False).st_atime
+                self._marks[item.name] = _swept(item.stat(follow_symlinks=False))
             except OSError:
                 continue
-        self.round = self._marks.pop(layout.ROUND, None)
-        if self.round is None:
+        if self._marks.pop(layout.ROUND, None) is None:
             mount.create(self._folder, layout.ROUND, lambda _created: (), durable=False)
-            self.round = self.start
+        self.round = mount.stat(self._folder, layout.ROUND).st_mtime
         if fresh:  # everything is looked at once more, whatever an earlier call did of this round
             self.round = float("inf")
 
     def queue(self, folders: Iterable[str]) -> list[str]:
-        """The folders that have not had their turn in this round, the one that waited longest first."""
-        assert self.round is not None
-        waiting = [(self._marks.get(layout.sweep_mark(folder), 0.0), folder) for folder in folders]
-        return [folder for swept, folder in sorted(waiting) if swept < self.round]
+        """The folders that have not had their turn in this round, in an order of this call's own."""
+        left = [folder for folder in folders if self._marks.get(layout.sweep_mark(folder), 0.0) < self.round]
+        return sorted(left, key=lambda _: os.urandom(8))
 
     def take(self, folder: str, sweep: Callable[[], bool]) -> bool | None:
         """Call `sweep` (whether it came to its end) if nobody else sweeps `folder` now or has since we began.
@@ -68,21 +72,14 @@ class Turns:
             return None
         try:
             found = self._mount.stat(self._folder, name)
-            known = self._marks.get(name)
-            # One that is new to us and was never noted is ours: its times are those of its creation.
-            if found.st_atime != (found.st_mtime if known is None else known):
+            if _swept(found) != self._marks.get(name, 0.0):
                 return True
             done = sweep()
             if done:
-                self.note(folder)
+                self._mount.touch(self._folder, name, found)
             return done
         finally:
             held.release()
-
-    def note(self, folder: str) -> None:
-        """The folder had its turn."""
-        name = layout.sweep_mark(folder)
-        self._mount.touch(self._folder, name, self._mount.stat(self._folder, name))
 
     def end(self, *, finished: bool, folders: Iterable[str]) -> None:
         """The call ends; with `finished` so does the round, and marks of folders that are gone go too."""
@@ -92,7 +89,7 @@ class Turns:
         known = {layout.sweep_mark(folder) for folder in folders}
         for name, swept in self._marks.items():
             if name not in known and self.start - swept > _FORGOTTEN:
-                self._mount.remove(self._folder, name, quiet=True)
+                self._mount.remove(self._folder, name, quiet=True)  # of a folder that is gone
         own = self._folder.rpartition("/")[2]
         for kind in self._mount.names(layout.SWEEPS):
             if kind != own:

@@ -273,17 +273,6 @@ class Mount:
                 return data, found
         raise AssertionError
 
-    def head(self, folder: str, name: str, length: int) -> tuple[bytes, os.stat_result]:
-        """The first `length` bytes of the file `name` (fewer if it is shorter), and its stat."""
-        fd = self.open(folder, name)
-        try:
-            return os.read(fd, length), os.fstat(fd)
-        except OSError as error:
-            error.filename = self.where(folder, name)
-            raise
-        finally:
-            os.close(fd)
-
     def stat(self, folder: str, name: str) -> os.stat_result:
         """The stat of `name` itself, links not followed."""
         try:

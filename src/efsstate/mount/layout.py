@@ -35,6 +35,7 @@ LOCK_SUFFIX = ".lock"
 DIGEST_BYTES = 24
 
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+_COMPONENT = frozenset([*map(chr, _PLAIN), "%", "~"])
 _MODEL = _PLAIN | {ord("/")}
 _LONGEST = 160  # leaves room below NAME_MAX (255) for the digest and for a suffix
 _HEX = frozenset("0123456789abcdef")
@@ -58,6 +59,11 @@ def component(name: str, what: str = "name") -> str:
 
         safe = f"{safe[:_LONGEST]}~{blake2b(raw, digest_size=16).hexdigest()}"
     return safe
+
+
+def is_component(name: str) -> bool:
+    """Whether `component` can have made `name`."""
+    return name[0] != "." and len(name) <= _LONGEST + 33 and all(c in _COMPONENT for c in name)
 
 
 def readable(safe: str) -> str:

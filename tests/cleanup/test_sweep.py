@@ -1,0 +1,314 @@
+"""What a sweep removes, what it leaves, and what it says."""
+
+import os
+import time
+
+import pytest
+
+from efsstate import RootError, SweepReport
+from efsstate.cleanup.folder import ABANDONED
+from efsstate.mount import entry, lock
+
+from .conftest import DAY, HOUR
+
+
+def test_expired_entries_go_and_live_ones_stay_unopened(tree):
+    tree.policy("f", shortest=HOUR, longest=HOUR)
+    live = [tree.entry("f", i, age=10, ttl=HOUR) for i in range(50)]
+    dead = [tree.entry("f", -i, age=2 * HOUR, ttl=HOUR) for i in range(1, 31)]
+    report = tree.sweep()
+    assert tree.there(*live) == live and not tree.there(*dead)
+    assert report.reasons == {"expired": 30} and (report.removed, report.kept, report.looked) == (30, 50, 80)
+    assert report.opened == 0 and report.finished and report.errors == report.foreign == 0
+    assert report.kept_bytes == sum(os.path.getsize(tree.full(name)) for name in live)
+
+
+def test_only_those_between_shortest_and_longest_are_opened(tree):
+    tree.policy("f", shortest=HOUR, longest=10 * HOUR)
+    young = [tree.entry("f", ("y", i), age=HOUR / 2, ttl=HOUR) for i in range(5)]
+    between_live = [tree.entry("f", ("l", i), age=5 * HOUR, ttl=9 * HOUR) for i in range(4)]
+    between_dead = [tree.entry("f", ("d", i), age=5 * HOUR, ttl=2 * HOUR) for i in range(3)]
+    old = [tree.entry("f", ("o", i), age=11 * HOUR, ttl=None) for i in range(2)]
+    report = tree.sweep()
+    assert tree.there(*young, *between_live) == young + between_live and not tree.there(*between_dead, *old)
+    assert report.opened == 7 and report.reasons == {"expired": 5}
+
+
+def test_entries_without_a_ttl_stay(tree):
+    tree.policy("f")
+    kept = tree.entry("f", 1, age=900 * DAY, unused=0)
+    assert tree.sweep().removed == 0 and tree.there(kept)
+
+
+def test_an_entry_that_is_unexpired_by_its_header_stays_without_a_policy(tree):
+    live, dead = tree.entry("f", 1, age=HOUR, ttl=2 * HOUR), tree.entry("f", 2, age=HOUR, ttl=HOUR / 2)
+    report = tree.sweep()
+    assert tree.there(live, dead) == [live] and report.opened == 2
+
+
+def test_what_was_cleared_goes_unopened(tree):
+    tree.policy("f", shortest=DAY, longest=DAY)
+    tree.file("cache/f/CLEARED", age=60)
+    before, after = tree.entry("f", 1, age=61), tree.entry("f", 2, age=59)
+    report = tree.sweep()
+    assert tree.there(before, after) == [after] and report.reasons == {"cleared": 1} and not report.opened
+    assert tree.there("cache/f/CLEARED", "cache/f/POLICY") and not report.foreign
+
+
+def test_older_than_and_unused_for(tree):
+    tree.policy("f", shortest=90 * DAY, longest=90 * DAY)
+    old = tree.entry("f", 1, age=10 * DAY, unused=0)
+    idle = tree.entry("f", 2, age=5 * DAY, unused=5 * DAY)
+    hot = tree.entry("f", 3, age=5 * DAY, unused=DAY)
+    assert tree.sweep(unused_for="4d").reasons == {"unused": 1} and tree.there(old, idle, hot) == [old, hot]
+    assert tree.sweep(older_than="7d").reasons == {"old": 1} and tree.there(old, idle, hot) == [hot]
+
+
+def test_a_dry_run_removes_and_writes_nothing(tree):
+    tree.policy("f", shortest=HOUR, longest=HOUR, max_entries=2)
+    names = [tree.entry("f", i, age=2 * HOUR if i < 3 else 0, unused=10 - i) for i in range(8)]
+    before = sorted(os.walk(tree.path))
+    report = tree.sweep(dry_run=True)
+    assert sorted(os.walk(tree.path)) == before and tree.there(*names) == names
+    assert report.reasons == {"expired": 3, "limit": 3} and report.dry_run and report.kept == 2
+    assert tree.sweep().reasons == report.reasons
+
+
+# Limits
+
+
+def test_beyond_the_namespaces_limits_the_least_recently_used_go(tree):
+    tree.policy("f", shortest=90 * DAY, max_entries=10)
+    names = [tree.entry("f", i, age=50 * HOUR, unused=i * HOUR) for i in range(40)]
+    report = tree.sweep()
+    assert tree.there(*names) == names[:10] and report.reasons == {"limit": 30} and report.kept == 10
+
+
+def test_max_bytes_of_the_namespace(tree):
+    tree.policy("f", shortest=90 * DAY, max_bytes=5000)
+    names = [tree.entry("f", i, age=50 * HOUR, unused=i * HOUR, size=900) for i in range(12)]
+    tree.sweep()
+    assert tree.there(*names) == names[:5]
+
+
+def test_the_callers_limits_are_of_the_whole_cache(tree):
+    names = []
+    for i in range(30):
+        namespace = "abc"[i % 3]
+        tree.policy(namespace, shortest=90 * DAY)
+        names.append(tree.entry(namespace, i, age=50 * HOUR, unused=i * HOUR))
+    assert tree.sweep(max_entries=7).kept == 7 and tree.there(*names) == names[:7]
+    assert tree.sweep(max_bytes=3 * os.path.getsize(tree.full(names[0]))).kept == 3 and tree.there(*names) == names[:3]
+
+
+def test_within_its_limit_nothing_goes(tree):
+    tree.policy("f", shortest=90 * DAY, max_entries=10, max_bytes=10**6)
+    names = [tree.entry("f", i) for i in range(10)]
+    assert tree.sweep().removed == 0 and tree.there(*names) == names
+
+
+def test_where_all_were_used_at_the_same_moment_no_more_goes_than_must(tree):
+    tree.policy("f", shortest=90 * DAY, max_entries=10)
+    now = time.time()
+    for i in range(64):
+        os.utime(tree.full(tree.entry("f", i)), (now, now))
+    tree.sweep()
+    assert tree.entries("f") == 10
+
+
+# What was abandoned
+
+
+def test_abandoned_temporaries_and_locks_go_and_young_ones_stay(tree):
+    lock_of = tree.entry("f", 1).replace("cache", "cache") + ".lock"
+    old = [tree.file("cache/f/3/.tmp-aa", age=ABANDONED + 60), tree.file("cache/f/.tmp-bb", age=ABANDONED + 60), tree.file(lock_of, age=ABANDONED + 60)]
+    young = [tree.file("cache/f/3/.tmp-cc", age=HOUR), tree.file("cache/f/4/" + "4" * 48 + ".lock", age=HOUR)]
+    report = tree.sweep()
+    assert not tree.there(*old) and tree.there(*young) == young
+    assert report.reasons == {"temporary": 2, "lock": 1} and not report.foreign
+
+
+def test_a_lock_that_is_held_stays_however_old(tree):
+    held = lock.acquire(tree.mount, "cache/f/5", "5" * 48 + ".lock", until=0)
+    name = tree.age("cache/f/5/" + "5" * 48 + ".lock", 10 * DAY)
+    assert tree.sweep().removed == 0 and tree.there(name)
+    held.release()
+    assert tree.sweep().reasons == {"lock": 1} and not tree.there(name)
+
+
+# What is not ours
+
+
+def test_foreign_files_are_left_and_reported(tree):
+    tree.policy("f", shortest=HOUR, longest=HOUR)
+    strange = [
+        tree.file("cache/f/notes.txt", age=900 * DAY),
+        tree.file("cache/f/a/README", age=900 * DAY),
+        tree.file("cache/f/a/" + "a" * 47, age=900 * DAY),
+        tree.file("cache/f/a/" + "A" * 48, age=900 * DAY),
+        tree.file("cache/stray", age=900 * DAY),
+        tree.file("cache/f/subfolder/x", age=900 * DAY),
+    ]
+    os.makedirs(tree.full("cache/f/b/" + "b" * 48))
+    os.mkfifo(tree.full("cache/f/b/.tmp-fifo"))
+    report = tree.sweep(older_than=0)
+    assert tree.there(*strange) == strange and report.removed == 0 and report.foreign == 8
+    assert tree.full("cache/stray") in report.foreign_paths and report.errors == 0
+
+
+def test_the_nfs_clients_own_files_are_not_touched(tree):
+    name = tree.file("cache/f/a/.nfs0001", age=900 * DAY)
+    report = tree.sweep(older_than=0)
+    assert tree.there(name) and report.foreign == 0
+
+
+def test_users_own_data_is_never_looked_at(tree):
+    name = tree.file("shared-data/f/a/" + "a" * 48, age=900 * DAY)
+    other = tree.file("elsewhere/.tmp-x", age=900 * DAY)
+    assert tree.sweep(older_than=0, max_entries=0).foreign == 0 and len(tree.there(name, other)) == 2
+
+
+def test_symbolic_links_are_never_followed(tree, tmp_path_factory):
+    out = tmp_path_factory.mktemp("outside")
+    tree.entry("f", 1, age=HOUR, ttl=1)
+    victim = out / "a" / ("a" * 48)
+    victim.parent.mkdir()
+    victim.write_bytes(b"x")
+    os.utime(victim, (1, 1))
+    os.symlink(out, tree.full("cache/linked"))
+    os.symlink(out / "a", tree.full("cache/f/7"))
+    os.symlink(victim, tree.full("cache/f/8")) if not os.path.exists(tree.full("cache/f/8")) else None
+    report = tree.sweep(older_than=0, max_entries=0)
+    assert victim.exists() and report.removed == 1 and report.foreign >= 2
+
+
+def test_damaged_entries_are_left_and_counted(tree):
+    tree.policy("f", shortest=0, longest=None)
+    name = tree.entry("f", 1, age=HOUR, ttl=HOUR / 2)
+    with open(tree.full(name), "r+b") as file:
+        file.write(b"JUNK")
+    tree.age(name, HOUR)
+    report = tree.sweep()
+    assert tree.there(name) and report.damaged == 1 and tree.full(name) in report.foreign_paths
+
+
+def test_entries_of_a_newer_format_are_left_alone(tree):
+    name = tree.entry("f", 1, age=HOUR, ttl=HOUR / 2)
+    with open(tree.full(name), "r+b") as file:
+        file.seek(4)
+        file.write(bytes([entry.FORMAT + 1]))
+    tree.age(name, HOUR)
+    report = tree.sweep()
+    assert tree.there(name) and report.newer == 1
+
+
+def test_a_namespace_whose_policy_is_newer_is_left_alone(tree):
+    tree.policy("f", shortest=1, longest=1)
+    name = tree.entry("f", 1, age=900 * DAY, ttl=1)
+    with open(tree.full("cache/f/POLICY"), "r+b") as file:
+        file.seek(4)
+        file.write(bytes([entry.FORMAT + 1]))
+    report = tree.sweep(older_than=0, max_entries=0)
+    assert tree.there(name) and report.newer == 1
+
+
+# Faults
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may do anything")
+def test_permission_denied_in_one_folder_is_reported_and_the_rest_is_swept(tree):
+    _permission(tree)
+
+
+def _permission(tree):
+    tree.policy("f", shortest=1, longest=1)
+    names = [tree.entry("f", i, age=HOUR, ttl=1) for i in range(200)]
+    shut = os.path.dirname(tree.full(names[0]))
+    os.chmod(shut, 0o500)
+    try:
+        report = tree.sweep()
+    finally:
+        os.chmod(shut, 0o700)
+    left = tree.there(*names)
+    assert left and {os.path.dirname(tree.full(name)) for name in left} == {shut}
+    assert report.errors == 1 and shut in report.error_texts[0] and report.finished
+    assert tree.sweep().removed == len(left)
+
+
+def test_permission_denied_as_another_user(tmp_path):
+    """The same as root in a container: in a child that gives its rights up."""
+    if os.geteuid() != 0:
+        pytest.skip("covered by the test above")
+    os.chmod(tmp_path, 0o777)
+    for parent in tmp_path.parents:
+        if parent != parent.parent and str(parent) not in ("/", "/tmp"):
+            os.chmod(parent, os.stat(parent).st_mode | 0o055)
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.setgid(65534)
+            os.setuid(65534)
+            from .conftest import Tree
+
+            root = tmp_path / "mine"
+            root.mkdir(mode=0o700)
+            _permission(Tree(root))
+            code = 0
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_a_clock_that_is_wrong_by_a_day_removes_nothing_live(tree, monkeypatch):
+    """Ages are by the server's clock: that of a file made for it."""
+    from efsstate.mount import clock
+
+    tree.policy("f", shortest=HOUR, longest=HOUR)
+    live, dead = tree.entry("f", 1, age=60, ttl=HOUR), tree.entry("f", 2, age=2 * HOUR, ttl=HOUR)
+    temporary = tree.file("cache/f/1/.tmp-young", age=HOUR)
+    real = time.time
+    for wrong in (DAY, -DAY):
+        monkeypatch.setattr(time, "time", lambda wrong=wrong: real() + wrong)
+        tree.sweep()
+        assert tree.there(live, dead, temporary) == [live, temporary]
+        dead = tree.entry("f", 2, age=2 * HOUR + DAY * (wrong > 0), ttl=HOUR)
+    monkeypatch.setattr(time, "time", real)
+    clock.observe(real())
+
+
+def test_a_namespace_in_which_every_entry_is_hot_keeps_them_all(tree):
+    tree.policy("f", shortest=90 * DAY)
+    names = [tree.entry("f", i, age=80 * DAY, unused=0) for i in range(100)]
+    assert tree.sweep(unused_for="30d").removed == 0 and tree.there(*names) == names
+
+
+def test_a_root_that_is_not_named_is_refused(tmp_path, monkeypatch):
+    from efsstate import sweep
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EFSSTATE_ROOT", raising=False)
+    with pytest.raises(RootError):
+        sweep()
+    with pytest.raises(RootError):
+        sweep(dry_run=True)
+    with pytest.raises(RootError):
+        sweep(root=tmp_path / "missing")
+
+
+@pytest.mark.parametrize("options", [{"older_than": -1}, {"unused_for": "soon"}, {"max_bytes": "much"}, {"max_bytes": 1.5}, {"max_entries": -1}, {"max_entries": True}, {"budget": "x"}])
+def test_bad_options_are_refused_before_anything_is_touched(tree, options):
+    name = tree.entry("f", 1, age=HOUR, ttl=1)
+    with pytest.raises((ValueError, TypeError)):
+        tree.sweep(**options)
+    assert tree.there(name) and not tree.there(".efsstate")
+
+
+def test_an_empty_root_is_fine(tree):
+    report = tree.sweep()
+    assert isinstance(report, SweepReport) and report.finished and report.removed == 0 and report.errors == 0
+    assert "nothing" in repr(report) and report.as_dict()["finished"] is True

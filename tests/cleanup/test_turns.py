@@ -1,0 +1,225 @@
+"""A sweep that stops and is gone on with; several at once; shards; one that is killed anywhere."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from efsstate import invocation
+from efsstate.cleanup import sweep as sweep_module
+from efsstate.cleanup import turns
+from efsstate.mount import layout
+
+from .conftest import DAY, HOUR
+
+
+def marks(tree):
+    return {name: os.stat(f"{where}/{name}").st_atime for where, _, names in os.walk(tree.full(layout.SWEEPS)) for name in names}
+
+
+def plant(tree, namespace="f", dead=300, live=100):
+    tree.policy(namespace, shortest=HOUR, longest=HOUR)
+    names = [tree.entry(namespace, i, age=2 * HOUR, ttl=HOUR) for i in range(dead)]
+    return names, [tree.entry(namespace, -i, age=1, ttl=HOUR) for i in range(1, live + 1)]
+
+
+def test_without_time_nothing_is_done_and_the_next_call_goes_on(tree):
+    dead, live = plant(tree)
+    report = tree.sweep(budget=0)
+    assert not report.finished and report.left == 16 and report.removed == 0
+    assert tree.sweep(budget=60).finished
+    assert not tree.there(*dead) and tree.there(*live) == live
+
+
+def test_calls_that_are_cut_short_do_each_folder_once_until_the_round_is_done(tree, monkeypatch):
+    """Each call gets time for three folders: the round needs six, none is swept twice in it, and the next begins anew."""
+    plant(tree)
+    monkeypatch.setattr(sweep_module, "WORKERS", 1)
+    done, calls = [], []
+    real = sweep_module.folder_module.sweep_folder
+
+    def counted(mount, folder, policy, wish, report):
+        done.append(folder)
+        calls[-1] += 1
+        if calls[-1] >= 3:
+            wish.until = 0.0
+        return real(mount, folder, policy, wish, report)
+
+    monkeypatch.setattr(sweep_module.folder_module, "sweep_folder", counted)
+    finished = False
+    while not finished:
+        calls.append(0)
+        finished = tree.sweep(budget=60).finished
+        assert len(calls) < 20
+    # The third of each call has no time left for its removals and keeps its turn.
+    assert set(done) == {f"cache/f/{digit}" for digit in "0123456789abcdef"} and len(done) <= 16 + len(calls)
+    assert tree.entries("f") == 100
+    first = len(done)
+    calls.append(0)
+    tree.sweep(budget=60)
+    assert len(done) > first
+
+
+def test_each_call_has_an_order_of_its_own(tree, monkeypatch):
+    plant(tree)
+    monkeypatch.setattr(sweep_module, "WORKERS", 1)
+    orders, real = [], sweep_module.folder_module.sweep_folder
+    monkeypatch.setattr(sweep_module.folder_module, "sweep_folder", lambda *a: orders[-1].append(a[1]) or real(*a))
+    for _ in range(3):
+        orders.append([])
+        tree.sweep()
+    assert len({tuple(order) for order in orders}) == 3 and len({frozenset(order) for order in orders}) == 1
+
+
+def test_a_folder_that_takes_all_the_time_does_not_keep_the_others_waiting(tree, monkeypatch):
+    dead, _ = plant(tree)
+    real = sweep_module.folder_module.sweep_folder
+
+    def slow(mount, folder, policy, wish, report):
+        if folder == "cache/f/3":
+            wish.until = 0.0
+        return real(mount, folder, policy, wish, report)
+
+    monkeypatch.setattr(sweep_module.folder_module, "sweep_folder", slow)
+    for _ in range(60):
+        assert not tree.sweep(budget=60).finished
+        if {os.path.dirname(name) for name in tree.there(*dead)} == {"cache/f/3"}:
+            break
+    else:
+        pytest.fail("the others starve")
+
+
+def test_it_ends_before_the_invocations_deadline(tree):
+    plant(tree)
+
+    class Context:
+        def get_remaining_time_in_millis(self):
+            return 0
+
+    with invocation(Context()):
+        assert not tree.sweep().finished
+    assert tree.sweep().finished
+
+
+def test_what_was_asked_differently_is_another_sweep(tree):
+    """An operator's own limits are not taken as done because the janitor has just been everywhere."""
+    _, live = plant(tree)
+    tree.sweep(budget=60)
+    assert tree.sweep(older_than=0, budget=60).removed == len(live)
+
+
+def test_a_second_sweep_looks_again(tree):
+    tree.policy("f", shortest=HOUR, longest=HOUR)
+    first = tree.entry("f", 1, age=2 * HOUR)
+    assert tree.sweep().removed == 1
+    second = tree.entry("f", 1, age=2 * HOUR)
+    assert first == second and tree.sweep().removed == 1
+
+
+def test_a_folder_that_another_sweeper_has_is_left_to_it(tree):
+    dead, _ = plant(tree)
+    kind = "None None None None 0/1"
+    mine = turns.Turns(tree.mount, kind, fresh=True)
+    busy = "cache/f/3"
+    seen = []
+    assert mine.take(busy, lambda: seen.append(tree.sweep()) or True) is True
+    report = seen[0]
+    assert report.elsewhere == 1 and not report.finished
+    assert {os.path.dirname(name) for name in tree.there(*dead)} == {busy}
+    assert tree.sweep().finished and not tree.there(*dead)
+
+
+def test_a_folder_that_another_has_swept_meanwhile_is_not_swept_again(tree):
+    plant(tree)
+    kind = "None None None None 0/1"
+    mine = turns.Turns(tree.mount, kind, fresh=True)
+    tree.sweep()
+    time.sleep(0.01)
+    assert mine.take("cache/f/3", lambda: pytest.fail("swept twice")) is True
+
+
+def test_several_at_once_share_the_work_and_do_not_collide(tree):
+    dead, live = plant(tree, dead=4000, live=400)
+    code = "import sys\nfrom efsstate import sweep\nr = sweep(root=sys.argv[1])\nprint(r.removed, r.errors, r.looked)"
+    runs = [subprocess.Popen([sys.executable, "-c", code, tree.path], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    results = [[int(word) for word in run.communicate(timeout=60)[0].split()] for run in runs]
+    assert sum(removed for removed, _, _ in results) == len(dead) and not any(errors for _, errors, _ in results)
+    assert not tree.there(*dead) and tree.there(*live) == live
+    tree.sweep()
+    assert tree.there(*live) == live
+
+
+def test_shards_split_the_folders_and_together_do_all(tree):
+    dead, live = plant(tree, dead=400)
+    reports = [sweep_module.run(root=tree.path, shard=shard, of=5) for shard in range(5)]
+    assert sum(report.folders for report in reports) == 16 and sum(report.removed for report in reports) == len(dead)
+    assert not tree.there(*dead) and tree.there(*live) == live
+    for shard, of in ((5, 5), (-1, 5), (0, 0), ("0", 5)):
+        with pytest.raises((ValueError, TypeError)):
+            sweep_module.run(root=tree.path, shard=shard, of=of)
+
+
+def test_marks_of_folders_that_are_gone_are_forgotten(tree):
+    import shutil
+
+    plant(tree)
+    plant(tree, "g")
+    tree.sweep()
+    count = len(marks(tree))
+    shutil.rmtree(tree.full("cache/g"))
+    for where, _, names in os.walk(tree.full(layout.SWEEPS)):
+        for name in names:
+            os.utime(f"{where}/{name}", (time.time() - 8 * DAY,) * 2)
+    tree.sweep(older_than="90d")
+    tree.sweep()
+    left = marks(tree)
+    assert len(left) < count and not any(",g," in name for name in left)
+
+
+def test_folders_that_we_can_not_have_named_are_foreign(tree):
+    """Folders with the longest name, with commas, and with bytes that are no text can't be namespaces."""
+    for raw in (b"n" * 255, b"a,b", b"\xff\xfe"):
+        os.makedirs(os.path.join(os.fsencode(tree.path), b"cache", raw, b"0"))
+    report = tree.sweep()
+    assert report.finished and report.errors == 0 and report.folders == 0 and report.foreign == 3
+
+
+@pytest.mark.parametrize("after", [1, 5, 17, 60, 150, 330])
+def test_killed_anywhere_the_next_one_goes_on(tree, after):
+    """SIGKILL before the n-th request that changes something: nothing live is gone, and the next sweep does the rest."""
+    dead, live = plant(tree, dead=300, live=60)
+    code = (
+        "import os, signal, sys\nfrom efsstate import sweep\nleft = int(sys.argv[2])\n"
+        "def hook(event, args):\n"
+        "    global left\n"
+        "    if event in ('os.remove', 'os.utime', 'os.mkdir', 'open') and sys.argv[1] not in ('',):\n"
+        "        left -= 1\n"
+        "        if left < 0: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "import efsstate.cleanup.sweep, efsstate.cleanup.turns, msgpack, filelock, hashlib, zlib, efsstate.cleanup.limits\n"
+        "sys.addaudithook(hook)\nsweep(root=sys.argv[1])"
+    )
+    run = subprocess.run([sys.executable, "-c", code, tree.path, str(after)], capture_output=True, text=True, timeout=60)
+    assert run.returncode == -signal.SIGKILL, run.stderr
+    assert tree.there(*live) == live
+    assert tree.sweep().finished and not tree.there(*dead) and tree.there(*live) == live
+
+
+def test_an_error_in_a_worker_that_is_no_files_fault_is_raised(tree, monkeypatch):
+    plant(tree)
+    monkeypatch.setattr(sweep_module.folder_module, "sweep_folder", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        tree.sweep()
+
+
+def test_no_thread_and_no_descriptor_is_left(tree):
+    plant(tree)
+    tree.sweep()
+    threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    for _ in range(3):
+        tree.sweep()
+    assert threading.active_count() == threads
+    assert not descriptors or len(os.listdir("/proc/self/fd")) <= descriptors
