@@ -44,6 +44,16 @@ def missing():
     return ""
 
 
+def _memory_folder(mem):
+    """Where the guest's memory lies as a sparse file: /dev/shm, unless a container made it too small or not executable."""
+    size = int(mem[:-1]) << {"k": 10, "m": 20, "g": 30}[mem[-1].lower()]
+    with contextlib.suppress(OSError):
+        shm = os.statvfs("/dev/shm")
+        if not shm.f_flag & os.ST_NOEXEC and shm.f_bavail * shm.f_frsize > size:
+            return "/dev/shm"
+    return tempfile.gettempdir()
+
+
 class LabError(Exception):
     """The guest did not boot, died, or did not answer in time; the text has the end of its console."""
 
@@ -154,7 +164,7 @@ class Guest:
             self._kernel = subprocess.Popen(
                 [*arguments, *devices, "--", f"{self.job}/init"],
                 stdin=subprocess.DEVNULL, stdout=console, stderr=console,
-                pass_fds=[theirs.fileno(), *fds], start_new_session=True,
+                pass_fds=[theirs.fileno(), *fds], start_new_session=True, env=os.environ | {"TMPDIR": _memory_folder(mem)},
             )  # fmt: skip
         theirs.close()
 
@@ -197,7 +207,7 @@ class Guest:
             json.dump(message, file)
         self._line.sendall(b"%d\n" % self._sent)
 
-    def wait_up(self, timeout=60):
+    def wait_up(self, timeout=120):
         try:
             self._until(lambda: self._ready, timeout, "it was not up")
         except LabError:
@@ -224,6 +234,13 @@ class Guest:
         self._kernel.wait()
         self._line.close()
         shutil.rmtree(self.job, ignore_errors=True)
+
+    def freeze(self):
+        """Stop the whole guest, kernel and all, as Lambda does between invocations: it renews no lease."""
+        os.kill(self._kernel.pid, signal.SIGSTOP)
+
+    def thaw(self):
+        os.kill(self._kernel.pid, signal.SIGCONT)
 
     def halt(self, timeout=30):
         """Orderly shutdown: the disk image is unmounted."""
@@ -290,6 +307,18 @@ class Lab:
     def python(self, code, *arguments):
         """Start Python code beside the server, where both mounts are: a Process."""
         return self.server.python(code, *arguments)
+
+    def cut(self, client):
+        """Take the client's link away."""
+        self.spawn(["ip", "link", "set", self._device(client), "nomaster"]).output()
+
+    def heal(self, client):
+        """Give the client its link back."""
+        self.spawn(["ip", "link", "set", self._device(client), "master", "br0"]).output()
+
+    def _device(self, client):
+        # Off the bridge, not down: a guest's wire that went down would not come up again.
+        return f"v{client}" if client in ("a", "b") else f"vec{list(self._wires).index(client)}"
 
     def kill(self):
         """Power cut of the server and of the clients a and b."""

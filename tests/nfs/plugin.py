@@ -113,7 +113,9 @@ class Session:
                     f"the guest collects no {item.nodeid}: its parameters must not change from one collection to the next"
                 )
             data = event["report"]
-            if isinstance(data["longrepr"], list):  # a skip's place and reason: JSON has no tuples, the terminal wants one
+            if isinstance(
+                data["longrepr"], list
+            ):  # a skip's place and reason: JSON has no tuples, the terminal wants one
                 data["longrepr"] = tuple(data["longrepr"])
             yield item.config.hook.pytest_report_from_serializable(config=item.config, data=data)
 

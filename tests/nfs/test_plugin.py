@@ -48,7 +48,9 @@ lab.NEEDS["/nowhere/linux.uml"] = "user-mode-linux"
 
 def pytest_in(folder, *arguments, **env):
     """Run pytest on the folder with the project's settings: its exit code and output."""
-    environment = {k: v for k, v in os.environ.items() if k != "CI"} | {"PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"} | env
+    environment = (
+        {k: v for k, v in os.environ.items() if k != "CI"} | {"PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"} | env
+    )
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-c", f"{ROOT}/pyproject.toml", "--rootdir", folder, "-p", "tests.nfs.plugin",
          "-p", "no:cacheprovider", *arguments, folder],

@@ -1,4 +1,4 @@
-"""Power cuts in the lab: what was acknowledged is there in the next boot, and a client can go alone."""
+"""Power cuts and frozen machines: what was acknowledged is there in the next boot, and a client can go alone."""
 
 import pytest
 
@@ -39,3 +39,55 @@ def test_a_client_outlives_the_server_and_can_lose_power_alone(boot):
     acknowledged = int(lines(writer, 50)[-1])  # it goes on, after the grace
     client.kill()
     assert int(lab.python(READ.format(folder="/mnt/b")).output()) >= acknowledged
+
+
+HOLD = """
+import errno, fcntl, os, sys
+fd = os.open("/mnt/c/lock", os.O_CREAT | os.O_RDWR)
+fcntl.flock(fd, fcntl.LOCK_EX)
+print("held")
+sys.stdin.readline()
+try:
+    os.write(fd, b"late")
+    os.fsync(fd)
+except OSError as error:
+    print(errno.errorcode[error.errno])
+else:
+    print("written")
+"""
+TAKE = """
+import fcntl, os, time
+fd = os.open("/mnt/a/lock", os.O_CREAT | os.O_RDWR)
+start = time.monotonic()
+while True:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        break
+    except BlockingIOError:
+        time.sleep(0.2)
+print(time.monotonic() - start)
+time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["freeze", "cut", "kill"])
+def test_a_machine_that_is_gone_for_longer_than_the_lease_loses_its_lock(boot, fault):
+    lab = boot(disk=False, alone=["c"])
+    client = lab.client("c")
+    holder = client.python(HOLD)
+    assert holder.readline() == "held\n"
+    if fault == "cut":
+        lab.cut("c")
+    else:
+        getattr(client, fault)()
+    taker = lab.python(TAKE)
+    assert float(taker.readline()) > 5
+    if fault == "kill":
+        return
+    if fault == "cut":
+        lab.heal("c")
+    else:
+        client.thaw()
+    holder.write("go on\n")
+    assert holder.readline(120) == "EIO\n"
