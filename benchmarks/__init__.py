@@ -1,0 +1,1 @@
+"""What each operation costs, beside bare system calls and beside the peers: `python -m benchmarks --help`."""

@@ -1,0 +1,109 @@
+"""The command: `python -m benchmarks --all`, or `--root PATH` for any mount."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+from benchmarks import machine, report, suite
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+LAB_PARTS = {"300us": [part for part in suite.PARTS if part not in ("models", "imports")], "3ms": ["models"]}
+
+
+def measured(root, other, parts):
+    """One run on one root: what it was made on, and its figures."""
+    places = suite.Places(root, other)
+    try:
+        figures = list(suite.run(places, parts))
+        return {
+            "machine": machine.describe(),
+            "round_trip": suite.round_trip(places.b),
+            "place": places.name,
+            "figures": figures,
+        }
+    finally:
+        places.close()
+
+
+def in_lab(delay, parts):
+    """The same in the NFS lab, with a delay."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = f"{folder}/figures.json"
+        ours = [
+            *machine.command(),
+            "--root",
+            "/mnt/a",
+            "--other",
+            "/mnt/b",
+            "--only",
+            ",".join(parts),
+            "--json",
+            out,
+            "--quiet",
+        ]
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.nfs.lab", "--delay", delay, "--writable", folder, "--", *ours],
+            cwd=os.path.dirname(HERE),
+        )
+        if done.returncode:
+            sys.exit(f"benchmarks: the lab's run ended with {done.returncode}")
+        with open(out) as file:
+            return json.load(file)["runs"][0] | {"delay": delay}
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="What each operation costs, beside bare system calls and the peers."
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="on a file system in memory and in the NFS lab; about 10 minutes"
+    )
+    parser.add_argument("--root", metavar="PATH", help="a folder on any file system: tmpfs, the lab, real EFS")
+    parser.add_argument("--other", metavar="PATH", help="the same folder through a second client's mount")
+    parser.add_argument(
+        "--only", metavar="PARTS", default=",".join(suite.PARTS), help=f"some of {','.join(suite.PARTS)}"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the figures there too")
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="write benchmarks/README.md, benchmarks/figures.json and docs/img/bench.svg",
+    )
+    parser.add_argument("--from", dest="source", metavar="FILE", help="measure nothing: report on the figures in FILE")
+    parser.add_argument("--quiet", action="store_true", help="print no table")
+    options = parser.parse_args()
+    parts = options.only.split(",")
+    if unknown := set(parts) - set(suite.PARTS):
+        parser.error(f"--only: {', '.join(sorted(unknown))}: the parts are {', '.join(suite.PARTS)}")
+    if options.source:
+        with open(options.source) as file:
+            result = json.load(file)
+    elif options.all or options.root:
+        result = {"versions": machine.versions(), "runs": []}
+        if options.root:
+            result["runs"].append(
+                measured(os.path.abspath(options.root), options.other and os.path.abspath(options.other), parts)
+            )
+        else:
+            memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
+            with tempfile.TemporaryDirectory(dir=memory) as folder:
+                result["runs"].append(measured(folder, None, parts))
+            for delay, lab_parts in LAB_PARTS.items():
+                if some := [part for part in lab_parts if part in parts]:
+                    result["runs"].append(in_lab(delay, some))
+    else:
+        parser.error("--all, or --root PATH, or --from FILE")
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump(result, file, indent=1)
+    if not options.quiet:
+        print(report.markdown(result))
+    if options.write:
+        report.write(result, os.path.dirname(HERE))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""The budgets that the project set itself, and which figure answers each."""
+
+from typing import NamedTuple
+
+
+class Budget(NamedTuple):
+    what: str
+    budget: str
+    reached: object  # figures -> (text, whether it is kept), or None where that was not measured
+
+
+class Figures:
+    """Figures by row, place and subject."""
+
+    def __init__(self, result):
+        self.all = [figure for run in result["runs"] for figure in run["figures"]]
+
+    def get(self, row, place, subject):
+        """The figure, {} where there is none."""
+        return next((f for f in self.all if (f["row"], f["place"], f["subject"]) == (row, place, subject)), {})
+
+    def rows(self, row, place):
+        return [f for f in self.all if (f["row"], f["place"]) == (row, place)]
+
+
+CACHED, CACHE, CHECKPOINT, MODEL = (
+    "efsstate `cached`",
+    "efsstate `Cache`",
+    "efsstate `checkpoint`",
+    "efsstate `model`, `files.read()`",
+)
+# Requests to the server; the tests in tests/nfs/test_budgets.py hold the code to the same numbers.
+REQUESTS = {
+    "hit": (CACHED, 3),
+    "first": (CACHED, 3.5),
+    "put": (CACHE, 4),
+    "miss": (CACHED, 12),
+    "save": (CHECKPOINT, 6),
+    "save, nothing to remove": (CHECKPOINT, 5),
+    "load": (CHECKPOINT, 3),
+    "load after a save": (CHECKPOINT, 6),
+}
+
+
+def _requests(row):
+    subject, most = REQUESTS[row]
+
+    def reached(figures):
+        got = figures.get(row, "nfs", subject).get("requests")
+        return None if got is None else (f"{got:.3g}", round(got, 2) <= most)
+
+    return reached
+
+
+def _local_hit(figures):
+    ours, beside = figures.get("hit", "local", CACHED), figures.rows("hit", "local")
+    if "ratio" not in ours:
+        return None
+    faster = [
+        f for f in beside if f.get("ratio", 99) < ours["ratio"] and not f["subject"].startswith(("efsstate", "bare"))
+    ]
+    names = (
+        "faster than every peer"
+        if not faster
+        else "faster: " + ", ".join(f"{f['subject']} {f['ratio']:.1f} ×" for f in faster)
+    )
+    return f"{ours['ratio']:.1f} × bare; {names}", ours["ratio"] <= 3 and not faster
+
+
+def _memory(figures):
+    ours = figures.get("memory", "local", CACHED).get("ratio")
+    return None if ours is None else (f"{ours:.2f} ×", ours <= 1.5)
+
+
+HEAVY = {"filelock", "cachetools", "msgpack", "asyncio", "numpy", "boto3"}
+
+
+def _imports(figures):
+    ours = figures.get("import", "process", "`from efsstate import cached, checkpoint, model`")
+    if not ours:
+        return None
+    heavy = sorted(HEAVY & {name.split(".")[0] for name in ours["names"]})
+    foreign = [name for name in ours["names"] if not name.startswith("efsstate")]
+    text = f"{ours['modules']} modules, {len(foreign)} of the standard library; {ours['ratio']:.2f} × the time of `import filelock`"
+    return text + (f"; loads {', '.join(heavy)}" if heavy else "; none of these"), not heavy
+
+
+def _model(figures):
+    ours = figures.get("model", "nfs", MODEL)
+    if "rate" not in ours:
+        return None
+    rates = {f["subject"]: f.get("rate") for f in figures.rows("model", "nfs")}
+    tuned = ours["rate"] / next(rate for name, rate in rates.items() if "by hand" in name)
+    streamer = rates.get("Run:ai Model Streamer, tensors kept (cloned)")
+    passing = rates.get("Run:ai Model Streamer, nothing kept")
+    text = f"{ours['ratio']:.1f} × `read()`; {tuned:.2f} of hand-tuned"
+    if streamer:
+        text += (
+            f"; {ours['rate'] / streamer:.1f} × the streamer ({ours['rate'] / passing:.2f} × where it keeps nothing)"
+        )
+    return f"{text}; {ours['copies']:.2f} copies", ours["ratio"] >= 6 and tuned >= 0.95 and (
+        not streamer or ours["rate"] >= max(streamer, passing)
+    ) and ours["copies"] < 1.5
+
+
+def _resume(figures):
+    ours = figures.get("resume", "local", CHECKPOINT).get("time")
+    return None if ours is None else (f"{ours['median'] * 1e6:.2f} µs", ours["median"] < 2e-6)
+
+
+def _sweep(key, text, most):
+    def reached(figures):
+        got = [f[key] for f in figures.all if f["row"] == "sweep" and f.get(key) is not None]
+        return (text.format(max(got)), max(got) <= most) if got else None
+
+    return reached
+
+
+BUDGETS = [
+    Budget("hit of another client's 1 KiB entry, warm directory", "3 requests", _requests("hit")),
+    Budget(
+        "the first 256 different hits of a fresh environment, every path lookup included",
+        "3.5 requests each",
+        _requests("first"),
+    ),
+    Budget("put of 1 KiB", "4 requests", _requests("put")),
+    Budget("miss, alone: look, claim, compute, put, release", "12 requests", _requests("miss")),
+    Budget("checkpoint save of 1 KiB, with its fencing check", "5 requests", _requests("save, nothing to remove")),
+    Budget("the same, with the removal of what is beyond `keep`", "6 requests", _requests("save")),
+    Budget("load of a checkpoint, warm directory", "3 requests", _requests("load")),
+    Budget("load after another host's save", "6 requests", _requests("load after a save")),
+    Budget("sweep of live entries, 100,000 or more", "0.05 requests each", _sweep("requests_each", "{:.3f}", 0.05)),
+    Budget(
+        "hit on tmpfs, 1 KiB, through the decorator",
+        "at most 3 × bare open-read-close, faster than every peer",
+        _local_hit,
+    ),
+    Budget(
+        "hit in memory, short string argument, immutable result",
+        "at most 1.5 × `cachetools.cached` with a lock",
+        _memory,
+    ),
+    Budget("`from efsstate import cached, checkpoint, model`", f"none of {', '.join(sorted(HEAVY))}", _imports),
+    Budget(
+        "model read over NFS at 128 KiB readahead",
+        "at least 6 × `read()`, 0.95 of hand-tuned `preadv`, as fast as Run:ai Model Streamer, one copy in memory",
+        _model,
+    ),
+    Budget("`resume`", "under 2 µs an item between saves", _resume),
+    Budget("sweep of a million entries", "under 64 MiB of memory", _sweep("memory_mib", "{:.0f} MiB", 64)),
+]

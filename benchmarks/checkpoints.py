@@ -1,0 +1,177 @@
+"""The checkpoint rows: saves, loads, claims and `resume`, beside bare system calls and the usual recipe."""
+
+import fcntl
+import itertools
+import os
+import pickle
+
+from benchmarks import measure, subjects
+
+STATE = b"s" * subjects.SIZE
+
+
+class Floor:
+    """The bare system calls for the same bytes, flushed: create, write, fsync, close, rename; open, read, close. No fencing, no history."""
+
+    name, package = "bare system calls", ""
+
+    def __init__(self, folder):
+        os.makedirs(folder, exist_ok=True)
+        self.folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+    def save(self, state):
+        fd = os.open("state.tmp", os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600, dir_fd=self.folder)
+        os.write(fd, state)
+        os.fsync(fd)
+        os.close(fd)
+        os.rename("state.tmp", "state", src_dir_fd=self.folder, dst_dir_fd=self.folder)
+
+    def load(self):
+        fd = os.open("state", os.O_RDONLY, dir_fd=self.folder)
+        data = os.read(fd, 1 << 20)
+        os.close(fd)
+        return data
+
+    def claim(self):
+        fd = os.open("state.lock", os.O_CREAT | os.O_RDWR, 0o600, dir_fd=self.folder)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(fd)
+
+    enter = exit = lambda self: None
+
+    def resume(self, items):
+        for _ in items:
+            pass
+
+
+class Recipe(Floor):
+    """The usual recipe: a FileLock around pickle, fsync and os.replace."""
+
+    name, package = "`filelock` + pickle + `os.replace`", "filelock"
+
+    def __init__(self, folder):
+        from filelock import FileLock
+
+        os.makedirs(folder, exist_ok=True)
+        self.path, self.lock = f"{folder}/state", FileLock(f"{folder}/state.lock")
+
+    def save(self, state):
+        with open(f"{self.path}.tmp", "wb") as file:
+            pickle.dump(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(f"{self.path}.tmp", self.path)
+
+    def load(self):
+        with open(self.path, "rb") as file:
+            return pickle.load(file)
+
+    def claim(self):
+        with self.lock:
+            pass
+
+    def resume(self, items):
+        state = 0
+        for state, _ in enumerate(items):
+            pass
+        return state
+
+
+class Ours:
+    name, package = "efsstate `checkpoint`", "efsstate"
+
+    def __init__(self, folder):
+        from efsstate import checkpoint
+
+        os.makedirs(folder, exist_ok=True)
+        self.make = lambda name="bench": checkpoint(name, root=folder)
+        self.outside = self.make()
+
+    def enter(self):
+        self.job = self.make()
+        self.job.__enter__()
+
+    def exit(self):
+        self.job.__exit__(None, None, None)
+
+    def save(self, state):
+        self.job.save(state)
+
+    def load(self):
+        return self.outside.load()
+
+    def claim(self):
+        with self.make("claimed"):
+            pass
+
+    def resume(self, items):
+        with self.make(f"resumed-{os.urandom(4).hex()}") as job:
+            for _ in job.resume(items, every="1h"):
+                pass
+
+
+ALL = [Floor, Ours, Recipe]
+BY_NAME = {subject.__name__: subject for subject in ALL}
+
+
+def rows(subject, a, b, requests, *, count=48):
+    """Saves by a; loads by b, with nothing new and after another save by a; a claim that is given back; the time an item costs."""
+    writer, reader = subject(a), subject(b)
+    writer.enter()
+    for _ in range(8):
+        writer.save(STATE)  # beyond `keep`: each further one removes one
+    yield {
+        "row": "save",
+        **measure.run(writer.save, [STATE + bytes([i]) for i in range(count)], requests=requests["a"]),
+    }
+    reader.load(), reader.load()
+    stored = STATE + bytes([count - 1])
+    checked = lambda _, state: None if state == stored else "wrong"  # noqa: E731
+    found = measure.run(lambda _: reader.load(), range(count), requests=requests["b"], check=checked)
+    yield {"row": "load", **found}
+    total = None
+    for i in range(count):
+        stored = STATE + bytes([100 + i])
+        writer.save(stored)
+        one = measure.run(lambda _: reader.load(), [i], requests=requests["b"], check=checked)
+        total = one if total is None else merged(total, one)
+    yield {"row": "load after a save", **total}
+    writer.exit()
+    writer.claim()
+    yield {"row": "claim", **measure.run(lambda _: writer.claim(), range(count // 2), requests=requests["a"])}
+
+
+def merged(total, one):
+    """Two figures of `run`, each of whole operations, as one."""
+    n, m = total["operations"], one["operations"]
+    samples = [*total.get("all", [total["time"]["median"]]), one["time"]["median"]]
+    merged = {"operations": n + m, "all": samples, "time": measure.spread(samples)}
+    for key in ("requests",):
+        if key in one:
+            merged[key] = (total[key] * n + one[key] * m) / (n + m)
+    for key in ("wrong",):
+        if key in total or key in one:
+            merged[key] = total.get(key, 0) + one.get(key, 0)
+    return merged
+
+
+def items(subject, folder, *, count=200_000):
+    """What `resume` adds to an item, between saves."""
+    run = subject(folder)
+    run.resume(range(1000))
+    found = measure.run(lambda _: run.resume(range(count)), range(5))
+    found["time"] = {key: value / count if key != "samples" else value for key, value in found["time"].items()}
+    yield {"row": "resume", **found}
+
+
+def trace(subject, traced):
+    """Under strace: what `traced.py` runs."""
+    subject.enter()
+    for _ in range(8):
+        subject.save(STATE)
+    traced("save", subject.save, [STATE] * 32)
+    subject.load()
+    traced("load", lambda _: subject.load(), range(32))
+    subject.exit()
+    subject.claim()
+    traced("claim", lambda _: subject.claim(), itertools.repeat(None, 32))

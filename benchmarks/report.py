@@ -1,0 +1,280 @@
+"""The tables, in Markdown that a terminal shows as well; benchmarks/README.md; the JSON beside it."""
+
+import json
+import os
+
+from benchmarks import chart
+from benchmarks.budgets import BUDGETS, Figures
+
+NONE = ""
+
+
+def seconds(value):
+    for unit, size in (("s", 1), ("ms", 1e-3), ("µs", 1e-6)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value * 1e9:.3g} ns"
+
+
+def spread(time):
+    """`1.2 ms (1.1 to 1.4)`: the median and the quartiles, in the median's unit."""
+    text = seconds(time["median"])
+    size = {"s": 1, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}[text.split()[1]]
+    return f"{text} ({time['low'] / size:.3g} to {time['high'] / size:.3g})"
+
+
+def count(value):
+    return NONE if value is None else f"{value:.3g}"
+
+
+def faults(figure):
+    """What was wrong with the answers; empty when nothing."""
+    if "failed" in figure:
+        return f"**fails**: {figure['failed']}"
+    found = [
+        f"{figure[name]} {text}"
+        for name, text in (("wrong", "wrong"), ("missed", "not found"), ("recomputed", "not found, computed again"))
+        if figure.get(name)
+    ]
+    return f"**{', '.join(found)}** of {figure['operations']}" if found else ""
+
+
+def table(headers, rows):
+    """An aligned Markdown table; empty without rows."""
+    rows = [headers, *[[str(cell) for cell in row] for row in rows]]
+    if len(rows) == 1:
+        return ""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(headers))]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+
+
+def operation(figures, row, failed="hits"):
+    """One operation, on NFS and in memory: requests, times, system calls, and how often the floor's time."""
+    names = list(
+        dict.fromkeys(f["subject"] for f in figures.all if f["row"] in (row, failed) and f["place"] in ("nfs", "local"))
+    )
+    floor = figures.get(row, "nfs", "bare system calls").get("time")
+    lines = []
+    for name in names:
+        nfs, local = figures.get(row, "nfs", name), figures.get(row, "local", name)
+        if not nfs and not local:
+            nfs = figures.get(failed, "nfs", name)
+        elif not nfs:
+            nfs = {key: value for key, value in figures.get(failed, "nfs", name).items() if key == "failed"}
+        calls = figures.get(f"{row} calls", "local", name).get("calls")
+        if not (nfs or local):
+            continue
+        lines.append([
+            name,
+            count(nfs.get("requests")),
+            faults(nfs) or (spread(nfs["time"]) if "time" in nfs else NONE),
+            f"{nfs['time']['median'] / floor['median']:.2g}" if floor and "time" in nfs and not faults(nfs) else NONE,
+            count(calls),
+            faults(local) or (spread(local["time"]) if "time" in local else NONE),
+            count(local.get("ratio")) if not faults(local) else NONE,
+        ])  # fmt: skip
+    return table(["", "NFS: requests", "NFS: time", "× bare", "memory: system calls", "memory: time", "× bare"], lines)
+
+
+def stampede(figures):
+    lines = []
+    for place in ("nfs", "local"):
+        for f in figures.rows("stampede", place):
+            text = f.get("failed") or f"{f['computations']}"
+            broken = [
+                f"{f[name]} {what}"
+                for name, what in (
+                    ("errors", "of the callers get an error"),
+                    ("wrong", "wrong answers"),
+                    ("hung", "hang"),
+                )
+                if f.get(name)
+            ]
+            if broken:
+                text += f", {', '.join(broken)}" + (f" ({f['error']})" if "error" in f else "")
+            lines.append((f["subject"], place, text))
+    names = dict.fromkeys(name for name, _, _ in lines)
+    cell = {(name, place): text for name, place, text in lines}
+    return table(
+        ["", "NFS, two clients", "one host"],
+        [[name, cell.get((name, "nfs"), NONE), cell.get((name, "local"), NONE)] for name in names],
+    )
+
+
+def flipped(figures):
+    def cells(f):
+        if "failed" in f:
+            return [f"**fails**: {f['failed']}"]
+        found = [
+            f"{f[name]} {text}"
+            for name, text in (
+                ("wrong", "**wrong value returned**"),
+                ("recomputed", "noticed: a miss, computed again"),
+                ("raised", f"an error: {f.get('error', '')}"),
+                ("right", "right value"),
+                ("not found on disk", "value not found on disk"),
+            )
+            if f.get(name)
+        ]
+        return [f"{', '.join(found)}"]
+
+    return table(["", "of 32 flipped bits"], [[f["subject"], *cells(f)] for f in figures.rows("flipped", "local")])
+
+
+def confusion(figures):
+    rows = figures.rows("confusion", "local")
+    groups = list(dict.fromkeys(name for f in rows for name in [*f.get("wrong", {}), *f.get("failed", {})]))
+
+    def cell(f, group):
+        if group in (f.get("failed") or {}):
+            return f"an error: {f['failed'][group]}"
+        return f"**{f['wrong'][group]} wrong**" if f["wrong"][group] else "right"
+
+    return table(["", *groups], [[f["subject"], *[cell(f, group) for group in groups]] for f in rows])
+
+
+def simple(figures, row, place, *columns):
+    """Rows of one place with the columns given as (header, figure -> text)."""
+    lines = [
+        [f["subject"], *([faults(f)] + [NONE] * (len(columns) - 1) if faults(f) else [show(f) for _, show in columns])]
+        for f in figures.rows(row, place)
+    ]
+    return table(["", *[header for header, _ in columns]], lines)
+
+
+def budgets(figures):
+    lines = []
+    for one in BUDGETS:
+        got = one.reached(figures)
+        lines.append(
+            [one.what, one.budget, *((got[0], "yes" if got[1] else "**no**") if got else ("not measured", NONE))]
+        )
+    return table(["what", "budget", "reached", "kept"], lines)
+
+
+def sections(result):
+    """(title, note, table) of everything that was measured."""
+    figures = Figures(result)
+    time = ("time", lambda f: spread(f["time"]))
+    yield "Budgets", "", budgets(figures)
+    yield (
+        "Hit",
+        "An entry of 1 KiB, put by client a, read by client b for the first time, in folders that b knows. Without the memory tier.",
+        operation(figures, "hit"),
+    )
+    yield (
+        "The first 256 different hits of a fresh environment",
+        "Opening the cache and every path lookup included; requests are an average.",
+        operation(figures, "first"),
+    )
+    yield "Put", "1 KiB under a new key.", operation(figures, "put", "writes")
+    yield (
+        "Miss, alone",
+        "Look, claim, compute, put, release. The peers that have no claim just look, compute and put.",
+        operation(figures, "miss", "writes"),
+    )
+    yield (
+        "Hit in memory",
+        "",
+        simple(figures, "memory", "local", time, ("× `cachetools.cached` with a lock", lambda f: count(f["ratio"]))),
+    )
+    yield (
+        "Eight cold callers on one key",
+        "How often the value is computed; each computation takes half a second. One is what a cache is for.",
+        stampede(figures),
+    )
+    yield "One flipped bit in the stored value", "A new environment then asks for it.", flipped(figures)
+    yield "Arguments that look alike", "Whether each call gets the answer to its own arguments.", confusion(figures)
+    yield (
+        "Checkpoint: save of 1 KiB",
+        "Ours is fenced and keeps history; removal of what is beyond `keep` included. The others only write.",
+        operation(figures, "save", "checkpoint"),
+    )
+    yield "Checkpoint: load, nothing new", "", operation(figures, "load", "checkpoint")
+    yield "Checkpoint: load after another host's save", "", operation(figures, "load after a save", "checkpoint")
+    yield (
+        "Checkpoint: claim and release",
+        "For the others: a lock taken and given back.",
+        operation(figures, "claim", "checkpoint"),
+    )
+    yield (
+        "Checkpoint: `resume`, one item between saves",
+        "The others just loop.",
+        simple(figures, "resume", "local", time),
+    )
+    yield (
+        "Imports",
+        "In a fresh interpreter without `site`; time is the ratio to `import filelock` of the same round.",
+        simple(
+            figures,
+            "import",
+            "process",
+            ("modules", lambda f: f["modules"]),
+            time,
+            ("× `import filelock`", lambda f: count(f["ratio"])),
+        ),
+    )
+    rate = ("MiB/s", lambda f: f"{f['rate'] / 2**20:.0f}")
+    yield "Model read over NFS", "64 MiB, written by a, read by b with a cold cache, readahead 128 KiB, each in a process of its own. Copies: the growth of the process's memory over the file's size.", simple(
+        figures, "model", "nfs", time, rate, ("× `read()`", lambda f: count(f["ratio"])), ("copies", lambda f: f"{f['copies']:.2f}"), ("requests", lambda f: count(f["requests"])))  # fmt: skip
+    yield (
+        "Sweep",
+        "",
+        simple(figures, "sweep", "nfs", ("what", lambda f: f.get("what", "")))
+        or simple(figures, "sweep", "local", ("what", lambda f: f.get("what", ""))),
+    )
+
+
+def setting(result):
+    """What it was measured on and with."""
+    lines = []
+    for run in result["runs"]:
+        m = run["machine"]
+        where = {"nfs": "NFS", "local": "a file system in memory"}[run["place"]] + (
+            f", delay {run['delay']} one way" if "delay" in run else ""
+        )
+        lines.append(
+            f"- {where}: {m['cpu']}, {m['cores']} {'core' if m['cores'] == 1 else 'cores'}, {m['memory_gib']} GiB, {m['kernel']}, Python {m['python']}, {m['date']}; opening a folder takes {spread(run['round_trip'])}"
+        )
+    packages = [f"{name} {version}" for name, version in result["versions"].items() if version]
+    lines.append(f"- {', '.join(packages)}")
+    missing = [name for name, version in result["versions"].items() if not version]
+    if missing:
+        lines.append(f"- not installed: {', '.join(missing)}")
+    return "\n".join(lines)
+
+
+def markdown(result):
+    parts = [setting(result)]
+    parts += [
+        f"## {title}\n\n{note + chr(10) * 2 if note else ''}{body}" for title, note, body in sections(result) if body
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+HEAD = """# Benchmarks: what each operation costs
+
+Written by `python -m benchmarks --all --write` (`make bench` prints the same, measured anew); no figure here was copied by hand. `figures.json` has them all, with the spread and every
+request by its operation. `python -m benchmarks --root PATH [--other PATH]` measures on any mount, real EFS too (two paths: two clients' mounts of it).
+
+![requests and times, beside the peers](../docs/img/bench.svg)
+
+How to read them: **requests** to the server (from `/proc/self/mountstats`) and **system calls** (from strace, without the allocator's) are exact, and do not depend on the
+machine. Times are medians with quartiles. They come from a small machine that other work shared, and NFS runs in a guest with one processor: compare them within a
+table, by the ratio to the bare system calls for the same bytes, which were measured in the same run; in memory, in turn with them. On NFS everything is put by one client and read by another, and the
+writer is still running when the reader comes, as functions' environments are. Each subject runs in a process of its own; one that fails is shown failing.
+
+"""
+
+
+def write(result, root):
+    """benchmarks/README.md, benchmarks/figures.json and docs/img/bench.svg."""
+    with open(f"{root}/benchmarks/README.md", "w") as file:
+        file.write(HEAD + markdown(result))
+    with open(f"{root}/benchmarks/figures.json", "w") as file:
+        json.dump(result, file, indent=1, sort_keys=True)
+        file.write("\n")
+    os.makedirs(f"{root}/docs/img", exist_ok=True)
+    with open(f"{root}/docs/img/bench.svg", "w") as file:
+        file.write(chart.svg(Figures(result)))

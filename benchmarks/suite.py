@@ -1,0 +1,139 @@
+"""Which rows run where: on a file system in memory the code itself is measured, on NFS what it asks of the server."""
+
+import functools
+import os
+import shutil
+import sys
+import tempfile
+import time
+
+from benchmarks import answers, caches, checkpoints, imports, measure, models, subjects
+
+PARTS = ("caches", "answers", "checkpoints", "imports", "models", "sweep")
+
+
+class Places:
+    """The root to measure on, as client a and client b see it, and the folder of this run below it."""
+
+    def __init__(self, root, other=None):
+        self.folder = "benchmark-" + os.urandom(4).hex()
+        self.root, self.a, self.b = root, f"{root}/{self.folder}", f"{other or root}/{self.folder}"
+        os.mkdir(self.a)
+        os.stat(self.b)
+        self.requests = {"a": measure.Requests(self.a), "b": measure.Requests(self.b)}
+        self.name = "nfs" if self.requests["b"].counted else "local"
+        self._next = 0
+
+    def new(self):
+        """A fresh folder, as a and as b see it; b has never looked there."""
+        self._next += 1
+        return f"{self.a}/{self._next}", f"{self.b}/{self._next}"
+
+    def close(self):
+        shutil.rmtree(self.a, ignore_errors=True)
+
+
+def round_trip(path):
+    """Seconds of one request: opening a folder asks the server once."""
+
+    def ask(_):
+        os.close(os.open(path, os.O_RDONLY | os.O_DIRECTORY))
+
+    return measure.run(ask, range(32))["time"]
+
+
+def say(text):
+    print(f"  {text}", file=sys.stderr, flush=True)
+
+
+def run(places, parts):
+    """Every figure of `parts` on `places`: dicts with row, place, subject, and what was measured."""
+    for part in parts:
+        if part in _PARTS:
+            started = time.monotonic()
+            for figure in _PARTS[part](places):
+                yield {"place": places.name, **figure}
+            say(f"{part}: {time.monotonic() - started:.0f} s")
+
+
+def _caches(places):
+    nfs = places.name == "nfs"
+    for subject in subjects.ALL:
+        a, b = places.new()
+        if nfs:
+            jobs = [
+                (caches.hits, subject, a, b, places.requests["b"]),
+                (caches.writes, subject, places.new()[0], places.requests["a"]),
+            ]
+        else:
+            jobs = [(caches.local, subject, a), (_system_calls, "cache", subject, places)]
+        for function, *arguments in jobs:
+            for figure in measure.isolated(function, *arguments):
+                yield {"subject": subject.name, "row": function.__name__, **figure}
+    if not nfs:
+        for name in caches.MEMORY:
+            for figure in measure.isolated(caches.memory, name):
+                yield {"subject": name, "row": "memory", **figure}
+
+
+def _system_calls(kind, subject, places):
+    if not shutil.which("strace"):
+        return
+    for name, calls in measure.system_calls(kind, subject.__name__, places.new()[0]).items():
+        count = {"cache": 64, "checkpoint": 32}[kind]
+        yield {"row": f"{name} calls", "calls": sum(calls.values()) / count, "by_call": calls}
+
+
+def _answers(places):
+    for subject in [*subjects.OURS, *subjects.PEERS]:
+        with tempfile.TemporaryDirectory() as counted:
+            jobs = [functools.partial(answers.stampede, subject, *places.new(), counted)]
+            if places.name == "local":
+                jobs.append(functools.partial(answers.flipped, subject, places.new()[0]))
+                if issubclass(subject, subjects.Function):
+                    jobs.append(functools.partial(answers.confusion, subject, places.new()[0]))
+            for job in jobs:
+                for figure in measure.isolated(job):
+                    yield {"subject": subject.name, "row": job.func.__name__, **figure}
+
+
+def _checkpoints(places):
+    for subject in checkpoints.ALL:
+        jobs = [functools.partial(checkpoints.rows, subject, *places.new(), places.requests)]
+        if places.name == "local":
+            jobs.append(functools.partial(checkpoints.items, subject, places.new()[0]))
+            jobs.append(functools.partial(_system_calls, "checkpoint", subject, places))
+        for job in jobs:
+            for figure in measure.isolated(job):
+                yield {"subject": subject.name, "row": "checkpoint", **figure}
+
+
+def _imports(places):
+    if places.name == "local":
+        yield from imports.rows()
+
+
+def _models(places):
+    if places.name == "nfs":
+        a, b = places.new()
+        os.makedirs(a)
+        yield from models.rows(a, b, places.requests["b"])
+
+
+def _sweep(places):
+    try:
+        from benchmarks import sweep
+    except ImportError:
+        return
+    if hasattr(sweep, "figures"):
+        yield from sweep.figures(places.new()[0], places.requests["a"])
+
+
+_PARTS = {
+    "caches": _caches,
+    "answers": _answers,
+    "checkpoints": _checkpoints,
+    "imports": _imports,
+    "models": _models,
+    "sweep": _sweep,
+}
