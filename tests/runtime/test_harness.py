@@ -255,6 +255,15 @@ def test_managed_instances_survive_the_death_of_one_process(function):
     assert alive.error is None and len(f.environments) == 1
 
 
+def test_managed_instances_start_once_however_many_events_find_them_dead(function, tmp_path):
+    f = function("meets", timeout=20, max_concurrency=3)
+    environment = f.environment()
+    environment.kill()
+    results = f.map([{"folder": str(tmp_path), "of": 3, "number": n} for n in range(3)])
+    assert len({r.value["pid"] for r in results}) == 3
+    assert f.environments == [environment] and len(environment.inits) == 2
+
+
 def test_a_response_over_six_megabytes_is_refused_and_so_is_an_event(function):
     f = function("big", timeout=10)
     assert f.invoke(5_000_000).value == "x" * 5_000_000
@@ -273,7 +282,7 @@ def test_what_is_not_json_comes_back_as_bytes(function):
 def test_requests_that_the_runtime_api_does_not_know_are_refused(function):
     env = function("hello").environment()
     env.invoke()
-    connection = HTTPConnection(env._api.address)
+    connection = HTTPConnection(env._runtime.api.address)
     for method, path, status in [
         ("GET", "/2018-06-01/runtime/elsewhere", 404),
         ("POST", "/2018-06-01/runtime/invocation/unknown/response", 400),

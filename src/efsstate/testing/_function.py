@@ -8,13 +8,15 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from efsstate.testing._environment import Environment, Result
+from efsstate.testing._environment import Environment
 from efsstate.testing._settings import Settings, variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from types import TracebackType
     from typing import Self
+
+    from efsstate.testing._result import Result
 
 INIT_TIMEOUT = 10.0  # seconds; then the init is run again in the first invocation
 MANAGED_INIT_TIMEOUT = 130.0  # seconds, or the function's timeout if that is longer
