@@ -83,6 +83,10 @@ def run(argv: list[str], *, json: bool = False) -> int:
     except (click.Abort, KeyboardInterrupt):
         out.error("interrupted", "interrupted", output.INTERRUPTED)
         return output.INTERRUPTED
+    except SystemExit as error:
+        return (
+            error.code if isinstance(error.code, int) else output.FINE if error.code is None else output.COULD_NOT_CHECK
+        )
     except BrokenPipeError:
         # The reader (head, less) has what it wanted; without this the interpreter complains while it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -97,7 +97,13 @@ class Output:
             self.table(["", *shown], rows)
         return FINDINGS if any(one["level"] != "ok" for one in found) else FINE
 
-    def document(self, name: str, **fields: Any) -> None:
+    def problems(self, texts: Sequence[str]) -> None:
+        """What could not be looked at, a line each on standard error; under `--json` put them into the document."""
+        if not self.json:
+            for text in texts:
+                click.echo(f"efsstate: {plain(text)}", err=True)
+
+    def document(self, name: str, /, **fields: Any) -> None:
         """Under `--json`, the one document: `{"schema": "efsstate.<name>", "version": 1, **fields}`."""
         if self.json:
             document = {"schema": f"efsstate.{name}", "version": VERSION, **fields}
@@ -207,17 +213,31 @@ _VALUES: dict[str, Callable[[str], Any]] = {
 
 
 class Listing:
-    """What `--filter`, `--sort` and `--limit` ask for: `rows.of(dicts, kinds)` gives the rows to show.
+    """What `--filter`, `--sort` and `--limit` ask for: `rows.of(dicts, kinds, sort="size")` gives the rows to show.
 
     `kinds` has the type of each column that may be named: "age" (seconds), "size" (bytes), "count", "text" or "flag".
     """
 
     def __init__(self, filters: Sequence[str], sort: str | None, limit: int | None) -> None:
-        self._filters, self._sort, self._limit = filters, sort, limit
+        self._filters, self._sort, self.limit = filters, sort, limit
 
-    def of(self, rows: Iterable[dict[str, Any]], kinds: Mapping[str, str], *, sort: str) -> list[dict[str, Any]]:
-        """The rows that pass, in order; `sort` is the default. No more than `--limit` are held."""
-        kept = self._kept(rows, kinds)
+    def of(
+        self, rows: Iterable[dict[str, Any]], kinds: Mapping[str, str], *, sort: str, most: int | None = None
+    ) -> tuple[list[dict[str, Any]], int]:
+        """The rows to show, in order, and how many passed; `sort` and `most` are for where nobody asked.
+
+        No more rows are held than are shown.
+        """
+        passed = 0
+        tests = [self._test(text, kinds) for text in self._filters]
+
+        def kept() -> Iterator[dict[str, Any]]:
+            nonlocal passed
+            for row in rows:
+                if all(test(row) for test in tests):
+                    passed += 1
+                    yield row
+
         column, _, order = (self._sort or sort).partition(":")
         if column not in kinds or order not in ("", "asc", "desc"):
             raise click.UsageError(f"--sort {self._sort}: use one of {', '.join(kinds)}, with :asc or :desc")
@@ -227,13 +247,10 @@ class Listing:
             value = row.get(column)
             return (value is None) != down, value if value is not None else 0 if kinds[column] != "text" else ""
 
-        if self._limit is None:
-            return sorted(kept, key=key, reverse=down)
-        return (heapq.nlargest if down else heapq.nsmallest)(self._limit, kept, key=key)
-
-    def _kept(self, rows: Iterable[dict[str, Any]], kinds: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-        tests = [self._test(text, kinds) for text in self._filters]
-        return (row for row in rows if all(test(row) for test in tests))
+        limit = self.limit or most
+        if limit is None:
+            return sorted(kept(), key=key, reverse=down), passed
+        return (heapq.nlargest if down else heapq.nsmallest)(limit, kept(), key=key), passed
 
     @staticmethod
     def _test(text: str, kinds: Mapping[str, str]) -> Callable[[dict[str, Any]], bool]:

@@ -1,0 +1,163 @@
+"""What is below the root, as rows for lists and sums: cache entries, checkpoints and model versions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from efsstate.cleanup import folder as folders
+from efsstate.cleanup import policy as policies
+from efsstate.cleanup.folder import Wish
+from efsstate.cleanup.report import SweepReport
+from efsstate.cli.places import Place
+from efsstate.cli.places import folders as names
+from efsstate.errors import EfsStateError
+from efsstate.mount import clock, layout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from efsstate.mount.files import Mount
+
+# The columns of a row, and of what kind they are for --filter and --sort.
+KINDS = {"path": "text", "area": "text", "name": "text", "size": "size", "age": "age", "idle": "age", "state": "text"}
+
+
+def server_now(mount: Mount) -> float:
+    """The server's time, or this host's where nothing may be written."""
+    from efsstate.cleanup.turns import server_now as ask
+
+    try:
+        return ask(mount, "")
+    except OSError:
+        return clock.now()
+
+
+class Inventory:
+    """All rows of a root. `problems` gathers what could not be read; `advance` is told of each folder that was looked at."""
+
+    def __init__(
+        self, mount: Mount, place: Place | None = None, advance: Callable[[float], None] | None = None
+    ) -> None:
+        self._mount, self._place = mount, place
+        self._advance = advance or (lambda _amount: None)
+        self.now = server_now(mount)
+        self.problems: list[str] = []
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """A row for each cache entry, checkpoint, and model version."""
+        yield from self.entries()
+        yield from self.checkpoints()
+        yield from self.versions()
+
+    def entries(self) -> Iterator[dict[str, Any]]:
+        """A row for each cache entry; `state` is "live" or why the sweep takes it."""
+        for namespace in names(self._mount, layout.CACHE, self._place):
+            try:
+                policy, problem = policies.read(self._mount, namespace)
+            except (OSError, EfsStateError) as error:
+                self._problem(error)
+                continue
+            if problem is not None:
+                self._problem(problem)
+            for folder in layout.entry_folders(namespace):
+                yield from self._entries(namespace, folder, policy)
+                self._advance(1)
+
+    def _entries(self, namespace: str, folder: str, policy: policies.Policy) -> Iterator[dict[str, Any]]:
+        report, wish = SweepReport(dry_run=True), Wish(self.now, float("inf"), dry_run=True)
+        try:
+            for name, found, reason in folders.look(self._mount, folder, policy, wish, report):
+                yield {
+                    "path": f"{folder}/{name}",
+                    "area": layout.CACHE,
+                    "name": policy.name,
+                    "namespace": namespace,
+                    "size": found.st_size,
+                    "age": self.now - found.st_mtime,
+                    "idle": self.now - policies.used(found) / 1e9,
+                    "state": reason or "live",
+                }
+        except (OSError, EfsStateError) as error:
+            self._problem(error)
+        self.problems += report.error_texts
+
+    def checkpoints(self) -> Iterator[dict[str, Any]]:
+        """A row for each checkpoint; `state` is "finished", "claimed" or "waiting"."""
+        from efsstate.checkpoints.checkpoint import checkpoint
+
+        for name in names(self._mount, layout.CHECKPOINTS, self._place):
+            size, newest, _ = self._weigh(f"{layout.CHECKPOINTS}/{name}")
+            try:
+                told = checkpoint(layout.readable(name), root=self._mount.path).status()
+            except (OSError, EfsStateError) as error:
+                self._problem(error)
+                continue
+            state = "finished" if told["finished"] else "claimed" if told["claimed"] else "waiting"
+            age = self.now - (told["saved"] or newest)
+            shown = {"name": layout.readable(name), "size": size, "age": age, "idle": age, "state": state}
+            yield {
+                "path": f"{layout.CHECKPOINTS}/{name}",
+                "area": layout.CHECKPOINTS,
+                "namespace": name,
+                **shown,
+                "status": told,
+            }
+            self._advance(1)
+
+    def versions(self) -> Iterator[dict[str, Any]]:
+        """A row for each version of each model; `state` is "active", "inactive", "damaged", or "plain": put there by hand."""
+        from efsstate.modelstore.versions import versions
+
+        for name in names(self._mount, layout.MODELS, self._place):
+            row = {"area": layout.MODELS, "name": layout.model_name(name), "namespace": name}
+            path = f"{layout.MODELS}/{name}"
+            try:
+                for one in versions(layout.model_name(name), root=self._mount.path):
+                    age = self.now - one.changed
+                    state = "damaged" if one.problem else "active" if one.active else "inactive"
+                    yield {
+                        "path": f"{path}/versions/{one.id}",
+                        **row,
+                        "size": one.bytes,
+                        "age": age,
+                        "idle": age,
+                        "state": state,
+                    }
+            except (LookupError, ValueError):
+                size, newest, _ = self._weigh(path)
+                age = self.now - newest
+                yield {"path": path, **row, "size": size, "age": age, "idle": age, "state": "plain"}
+            except (OSError, EfsStateError) as error:
+                self._problem(error)
+            self._advance(1)
+
+    def _weigh(self, folder: str, depth: int = 0) -> tuple[int, float, int]:
+        """Bytes, newest time and number of the files in `folder` and below it."""
+        size, newest, count = 0, 0.0, 0
+        try:
+            for item in self._mount.scan(folder):
+                found = item.stat(follow_symlinks=False)
+                if item.is_dir(follow_symlinks=False):
+                    if depth < 8:
+                        more, later, below = self._weigh(f"{folder}/{item.name}", depth + 1)
+                        size, newest, count = size + more, max(newest, later), count + below
+                else:
+                    size, newest, count = size + found.st_size, max(newest, found.st_mtime), count + 1
+        except FileNotFoundError:
+            pass  # removed meanwhile
+        except (OSError, EfsStateError) as error:
+            self._problem(error)
+        return size, newest, count
+
+    def _problem(self, error: BaseException) -> None:
+        from efsstate.cli.output import words
+
+        self.problems.append(words(error))
+
+
+def total_folders(mount: Mount) -> int:
+    """How many folders an inventory looks at, for a progress bar."""
+    count = 0
+    for area, each in ((layout.CACHE, 16), (layout.CHECKPOINTS, 1), (layout.MODELS, 1)):
+        count += each * sum(1 for _ in names(mount, area, None))
+    return count

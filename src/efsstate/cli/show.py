@@ -1,0 +1,78 @@
+"""`efsstate show`: one entry, header and value."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from efsstate.cli import output
+from efsstate.cli.output import Output
+from efsstate.cli.places import locate, open_root
+from efsstate.mount import clock, codec, layout, store
+
+if TYPE_CHECKING:
+    from efsstate.mount.entry import Entry
+
+_MOST = 2000  # characters of a value that a person sees
+
+
+@click.command("show")
+@click.argument("path")
+@output.common
+def command(path: str, out: Output, root: str | None) -> int:
+    """Show the entry at PATH (as `ls` gives it): its header, and its value where decoding runs no code.
+
+    Exit code 1 where it is damaged.
+    """
+    mount = open_root(root)
+    place = locate(mount, path)
+    if place.folder is None or (place.rest is None and place.area == layout.MODELS):
+        raise click.UsageError(f"{path}: name one entry, such as `efsstate ls` lists them")
+    if place.area == layout.CHECKPOINTS and place.rest is None:
+        from efsstate.cli.checkpoint import show_status
+
+        return show_status(mount, layout.readable(place.folder), out)
+    folder, _, name = place.path.rpartition("/")
+    if place.area == layout.MODELS and place.rest and place.rest.startswith(f"{layout.VERSIONS}/"):
+        folder, name = place.path, layout.MANIFEST
+    held, found = store.read(mount, folder, name, stale=0)
+    header: dict[str, Any] = {
+        "path": mount.where(folder, name),
+        "size": found.st_size,
+        "codec": held.codec,
+        "created": held.created,
+        "age": clock.now() - held.created,
+        "ttl": held.ttl,
+        "expires": None if held.ttl is None else held.created + held.ttl,
+        "used": max(found.st_atime, found.st_mtime),
+        "meta": held.meta.hex(),
+    }
+    value, text = decode(held)
+    out.say(f"path     {header['path']}")
+    out.say(f"size     {output.bytes_text(found.st_size)}, codec {held.codec}")
+    out.say(f"created  {output.time_text(held.created)} ({output.age_text(header['age'])} ago)")
+    out.say(f"expires  {output.time_text(header['expires']) if held.ttl is not None else 'by its policy, or never'}")
+    out.say(f"used     {output.time_text(header['used'])}")
+    out.say(f"value    {output.plain(text if len(text) <= _MOST else text[:_MOST] + ' ...')}")
+    out.document("show", **header, value=value)
+    return output.FINE
+
+
+def decode(held: Entry) -> tuple[Any, str]:
+    """The value for a program and for a person; never by a codec that runs code."""
+    if held.codec == "json":
+        value = json.loads(bytes(held.payload))
+        return value, json.dumps(value, indent=2, ensure_ascii=False)
+    if held.codec == "msgpack":
+        try:
+            value = codec.loads(held.payload)
+        except ValueError as error:
+            return None, f"not readable as msgpack: {error}"
+        try:
+            json.dumps(value, default=repr)
+        except (TypeError, ValueError):
+            return repr(value), repr(value)
+        return value, repr(value)
+    return None, f"{len(held.payload)} bytes; its codec, {held.codec}, is not decoded here: it may run code"
