@@ -85,8 +85,8 @@ class Checkpoint:
         self._wait = seconds(options["wait"], "wait")
         self._ttl = None if options["ttl"] is None else seconds(options["ttl"], "ttl")
         self._margin = None if options["margin"] is None else seconds(options["margin"], "margin")
-        self._keep = _positive(options["keep"], "keep")
-        self._schema = _positive(options["schema"], "schema")
+        self._keep = _whole_number(options["keep"], "keep", 100)
+        self._schema = _whole_number(options["schema"], "schema", 2**31)
         self._root = options["root"]
         if options["codec"] not in ("msgpack", "pickle"):
             resolve_codec(options["codec"])  # a bad codec is told here, not at the first save
@@ -397,7 +397,7 @@ class Checkpoint:
         if self._loop is not None:
             self._loop.saved(items)
         if len(self._kept) == self._keep:
-            folder.prune(at, key[0], self._kept)
+            folder.prune(at, key[0], self._kept[-1])
         events.emit(
             "save", self.name, seconds=time.perf_counter() - started, bytes=sum(map(len, encoded)), finished=finished
         )
@@ -498,7 +498,7 @@ class Checkpoint:
         return Shards(self, n)
 
 
-def _positive(value: Any, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{what}: a whole number from 1 is needed, not {value!r}")
+def _whole_number(value: Any, what: str, most: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise ValueError(f"{what}: a whole number from 1 to {most} is needed, not {value!r}")
     return value

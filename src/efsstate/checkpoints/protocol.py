@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 NOTHING: Key = (0, 0)  # what an epoch starts from where nothing was saved
 _REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
 _PATIENCE = 2.0  # seconds that a reader who can't write waits for a claimant to make its base
-_STALE_LINKS = 16  # epochs and bases of former claims that may gather before the owner removes them
-_REMEMBERED = 256
+_CLAIMS_KEPT = 16  # former claims whose links stay: a listing comes in parts, and must show at least one of them
+_REMEMBERED = 256  # folders
+_REPEATS = 5  # equal listings after which what they name is taken as gone, not as about to be replaced
 
-_valid: dict[tuple[str, str, Key], None] = {}  # generations that this process has read whole: they never change
+_whole: dict[tuple[str, str], Key] = {}  # by root and folder: the newest generation that this process saw whole
 
 
 class Again(Exception):  # noqa: N818 - not an error
@@ -50,7 +51,7 @@ class Listing:
     __slots__ = ("bases", "epochs", "generations", "names", "top")
 
     def __init__(self, names: list[str]) -> None:
-        self.names = names
+        self.names = frozenset(names)
         found = [one for one in map(layout.parse_claim, names) if one]
         self.epochs = {epoch for kind, epoch, _ in found if kind == "e"}
         self.bases = {epoch for kind, epoch, _ in found if kind == "b"}
@@ -88,6 +89,13 @@ class Folder:
     def look(self) -> Listing:
         """The names, as the server has them now."""
         return Listing(self.mount.names(self.folder))
+
+    def _look_again(self, before: Listing | None, repeats: int) -> tuple[Listing, int]:
+        """The names now, and how many listings before were the same: after one that was, there is a little pause."""
+        if repeats:
+            time.sleep(0.01)
+        at = self.look()
+        return at, repeats + 1 if before is not None and before.names == at.names else 0
 
     def path(self, key: Key) -> str:
         """The path of a generation, for messages."""
@@ -145,15 +153,16 @@ class Folder:
         return made
 
     def remember(self, key: Key) -> None:
-        """Note that this process has seen the generation whole."""
-        if len(_valid) >= _REMEMBERED:
-            _valid.pop(next(iter(_valid)), None)
-        _valid[self.mount.path, self.folder, key] = None
+        """Note that this process has seen the generation whole: it never changes."""
+        here = self.mount.path, self.folder
+        if len(_whole) >= _REMEMBERED and here not in _whole:
+            _whole.pop(next(iter(_whole)), None)
+        _whole[here] = max(key, _whole.get(here, NOTHING))
 
-    def find(self, at: Listing, epoch: int, before: Listing | None) -> Found:
+    def find(self, at: Listing, epoch: int, repeats: int) -> Found:
         """The state under `epoch`: its newest valid generation, else what its base names, else the newest below it.
 
-        `before` is the listing of the last try. Raises `Again` where the listing is too old.
+        `repeats`: how many listings before this one were the same. Raises `Again` where the listing is too old.
         """
         lost: CorruptEntryError | None = None
         limit: Key | None = None
@@ -179,7 +188,7 @@ class Folder:
             try:
                 return Found(self.read(target), decided=decided, lost=lost)
             except FileNotFoundError:
-                if lost is None and (before is None or before.names != at.names):
+                if lost is None and repeats < _REPEATS:
                     raise Again from None
                 lost = lost or CorruptEntryError(self.path(target), "it was removed, though a claim started from it")
             except CorruptEntryError as error:
@@ -210,17 +219,16 @@ class Folder:
 
         Raises `CorruptEntryError` where something was saved and all of it is damaged.
         """
-        before: Listing | None = None
-        until = 0.0
+        at: Listing | None = None
+        repeats, until = 0, 0.0
         while True:
-            at = self.look()
+            whole = _whole.get((self.mount.path, self.folder))  # before the listing: see the last return but one
+            at, repeats = self._look_again(at, repeats)
             if not at.top:
                 return Found(None, decided=True, lost=None), True
-            known = at.generations and (self.mount.path, self.folder, at.generations[0]) in _valid
             try:
-                found = self.find(at, at.top, before)
+                found = self.find(at, at.top, repeats)
             except Again:
-                before = at
                 continue
             if found.generation is None and found.lost is not None:
                 raise found.lost
@@ -239,11 +247,11 @@ class Folder:
                         return found, False
                     time.sleep(0.05)
                     continue
-            elif known and found.generation is not None and found.generation.key == at.generations[0]:
+            elif found.generation is not None and found.generation.key == whole == at.generations[0]:
                 return (
                     found,
                     True,
-                )  # seen whole before this listing, which has nothing above it: no later look is needed
+                )  # whole before the listing, which has nothing above it: whoever claims later finds it
             if self.look().top <= at.top:
                 return found, True
 
@@ -272,15 +280,15 @@ class Folder:
                 epoch = max(self.look().top, epoch) + 1
             else:
                 break
-        before: Listing | None = None
+        now: Listing | None = None
+        repeats = 0
         while True:
-            at = self.look()
-            if at.top > epoch:
+            now, repeats = self._look_again(now, repeats)
+            if now.top > epoch:
                 raise Superseded
             try:
-                found = self.find(at, epoch, before)
+                found = self.find(now, epoch, repeats)
             except Again:
-                before = at
                 continue
             if found.lost is not None and not accept_older:
                 raise found.lost
@@ -331,14 +339,21 @@ class Folder:
         except OSError:
             pass
 
-    def prune(self, at: Listing, epoch: int, kept: list[Key]) -> None:
-        """After an acknowledged save under `epoch`: remove what is older than the last of `kept`, and former claims' links."""
-        for key in at.generations:
-            if key < kept[-1]:
-                self.mount.remove(self.folder, layout.generation_name(*key), quiet=True)
-        links = [layout.epoch_name(e) for e in at.epochs if e < epoch] + [
-            layout.base_name(e) for e in at.bases if e < epoch
-        ]
-        if len(links) > _STALE_LINKS:
-            for name in links:
-                self.mount.remove(self.folder, name, quiet=True)
+    def prune(self, at: Listing, epoch: int, oldest: Key) -> None:
+        """After an acknowledged save under `epoch`: remove the generations before `oldest`, and links of former claims.
+
+        The oldest first, and no further after an error: a listing comes in parts, and whoever finds in it an older
+        generation than was acknowledged must find that one removed.
+        """
+        links = [e for e in sorted(at.epochs | at.bases) if e < epoch]
+        links = links[:-_CLAIMS_KEPT] if len(links) >= 2 * _CLAIMS_KEPT else []
+        names = [layout.generation_name(*key) for key in reversed(at.generations) if key < oldest]
+        names += [layout.base_name(e) for e in links if e in at.bases]
+        names += [layout.epoch_name(e) for e in links if e in at.epochs]
+        try:
+            for name in names:
+                self.mount.remove(self.folder, name)
+        except OSError as error:
+            from efsstate import events
+
+            events.log("warning", "an old save could not be removed: %s", error, once=self.folder)

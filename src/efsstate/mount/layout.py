@@ -172,6 +172,8 @@ def generation_name(epoch: int, number: int) -> str:
 def parse_claim(name: str) -> tuple[str, int, int] | None:
     """`("e", epoch, 0)`, `("b", epoch, 0)` or `("g", epoch, number)` for a name in a checkpoint's folder; else None."""
     kind, first, second = (name[0], name[1:], "0") if name[:1] in ("e", "b") else ("g", *name.partition("-")[::2])
+    if len(name) > 40:  # two numbers of 18 digits: ours never come near
+        return None
     try:
         found = kind, int(first), int(second)
     except ValueError:
