@@ -159,14 +159,15 @@ class Counts:
 class Faults:
     """What goes wrong on demand: the lab's network, server and delay."""
 
-    hostnames = True
-
     def __init__(self, delay):
         self.normal = delay
         self._cut, self._slow, self._restarted = set(), False, False
 
     def _run(self, *command):
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+    def hostname(self, client):
+        return client
 
     def cut(self, client):
         self._run("ip", "-n", client, "link", "set", "eth0", "down")
@@ -198,8 +199,6 @@ class Faults:
 
 class NoFaults:
     """Mounts that were given: nothing can be broken there, so a test that needs it is skipped."""
-
-    hostnames = False
 
     def undo(self, folders):
         pass
@@ -280,7 +279,7 @@ class Clients:
 
         `target` is a function, forked (closures are fine), or a string of Python code, run afresh with `sys.argv[1:]`.
         """
-        worker = Worker(target, arguments, client if self._faults.hostnames else None)
+        worker = Worker(target, arguments, None if isinstance(self._faults, NoFaults) else client)
         self._workers.append(worker)
         return worker
 
@@ -289,6 +288,10 @@ class Clients:
         return self.start(client, target, *arguments).result(timeout)
 
     # faults
+
+    def hostname(self, client):
+        """The host name of the client's workers."""
+        return self._faults.hostname(client)
 
     def cut(self, client):
         """Take the client's link down: its calls hang."""

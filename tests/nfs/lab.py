@@ -167,6 +167,11 @@ class Guest:
                 pass_fds=[theirs.fileno(), *fds], start_new_session=True, env=os.environ | {"TMPDIR": _memory_folder(mem)},
             )  # fmt: skip
         theirs.close()
+        # A host process that is killed takes its guests with it: its end of the pipe closes, and this ends them.
+        self._watch = subprocess.Popen(
+            ["/bin/sh", "-c", 'read _; kill -9 "-$1"; rm -rf "$2"', "lab-watch", str(self._kernel.pid), self.job],
+            stdin=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
 
     def _fail(self, what):
         with open(self.console, errors="replace") as file:
@@ -229,6 +234,9 @@ class Guest:
 
     def kill(self):
         """Power cut: every process of the guest ends at once; what its kernel had not written to the disk image is lost."""
+        self._watch.kill()
+        self._watch.wait()
+        self._watch.stdin.close()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._kernel.pid, signal.SIGKILL)
         self._kernel.wait()

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -107,3 +108,24 @@ def test_given_mounts_take_the_place_of_the_lab(tmp_path):
     code, output = pytest_in(tmp_path, "-p", "lacking", "-k", "new_guest", "--mount-a", mount, "--mount-b", mount)
     assert (code, os.listdir(mount)) == (0, [])
     assert "1 passed" in output
+
+
+@pytest.mark.nfs
+def test_a_killed_host_process_leaves_no_guest(boot):
+    def of_the_lab(job):
+        done = subprocess.run(["pgrep", "-f", f"job={job}"], check=False, capture_output=True, text=True)
+        return done.stdout.split()
+
+    code = "from tests.nfs.lab import Lab; lab = Lab().boot(); print(lab.server.job, flush=True); input()"
+    host = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with host:
+        job = host.stdout.readline().strip()
+        assert of_the_lab(job)
+        host.kill()
+        host.wait()
+    end = time.monotonic() + 10
+    while of_the_lab(job) or os.path.exists(job):
+        assert time.monotonic() < end
+        time.sleep(0.1)
