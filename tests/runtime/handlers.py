@@ -34,7 +34,8 @@ def raises(event, context):
 
 
 def leaves(event, context):
-    print("leaving", flush=True)
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    print("leaving", child.pid, flush=True)
     if event == "signal":
         os.kill(os.getpid(), signal.SIGKILL)
     os._exit(7)

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import threading
 import time
 from http.client import HTTPConnection
 
@@ -131,7 +132,8 @@ def test_a_process_that_goes_away_is_an_exit_error(function, event, said):
     f = function("leaves")
     result = f.invoke(event)
     assert result.error["errorType"] == "Runtime.ExitError" and said in result.error["errorMessage"]
-    assert result.logs.startswith("leaving\n") and not result.timed_out
+    assert result.logs.startswith("leaving ") and not result.timed_out
+    assert gone(int(result.logs.split()[1]))  # and takes what it started with it
 
 
 def test_a_timeout_kills_the_whole_group_without_a_signal_that_python_sees(function):
@@ -187,6 +189,19 @@ def test_a_killed_environment_starts_anew(function):
     assert gone(first.value["pid"])
     second = f.environments[0].invoke()
     assert second.value["count"] == 1 and second.init_duration > 0
+
+
+def test_a_dead_process_leaves_no_thread_of_the_api_waiting(function):
+    f = function("hello")
+    environment = f.invoke().environment
+    before = threading.active_count()
+    for _ in range(4):
+        environment.kill()
+        environment.invoke()
+    until = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < until:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
 
 
 def test_an_init_error_is_reported_with_its_log():

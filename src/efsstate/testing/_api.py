@@ -54,13 +54,10 @@ class RuntimeApi:
         threading.Thread(target=self._serve, name="runtime-api", daemon=True).start()
 
     def begin(self) -> None:
-        """A new runtime process starts: what the last one left is void."""
+        """A new runtime process starts."""
         with self.changed:
-            self.life += 1
-            self.polling = 0
             self.init_error = None
             self.exited = None
-            self.changed.notify_all()
 
     def end(self, reason: str) -> None:
         """The runtime is gone: whoever waits for it gets the reason."""
