@@ -198,6 +198,7 @@ def test_a_dead_process_leaves_no_thread_of_the_api_waiting(function):
     for _ in range(4):
         environment.kill()
         environment.invoke()
+        assert environment.pid is not None  # the dead one's request for an event counted for nothing
     until = time.monotonic() + 5
     while threading.active_count() > before and time.monotonic() < until:
         time.sleep(0.01)
