@@ -9,6 +9,7 @@ import pytest
 
 from efsstate import sweep
 from efsstate.mount import layout, store
+from efsstate.mount import root as roots
 from efsstate.mount.root import resolve
 
 HOUR, DAY = 3600.0, 86400.0
@@ -59,6 +60,13 @@ class Tree:
 
     def sweep(self, **options):
         return sweep(root=self.path, **options)
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    """The folders that the roots of a test hold open are closed after it: a suite has more of them than a function."""
+    yield
+    roots._known.clear()
 
 
 @pytest.fixture

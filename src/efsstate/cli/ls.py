@@ -23,7 +23,7 @@ def command(place: str | None, out: Output, root: str | None, rows: Listing) -> 
     use), state.
     """
     mount = open_root(root)
-    inventory = Inventory(mount, locate(mount, place) if place else None)
+    inventory = Inventory(mount, locate(mount, place) if place is not None else None)
     limit = rows.limit or _MOST
     shown, matched = rows.of(inventory.rows(), KINDS, sort="path", most=limit)
     out.table(

@@ -10,6 +10,7 @@ import click
 from efsstate.cli import output
 from efsstate.cli.output import Output
 from efsstate.cli.places import locate, open_root
+from efsstate.errors import CorruptEntryError
 from efsstate.mount import clock, codec, layout, store
 
 if TYPE_CHECKING:
@@ -37,7 +38,11 @@ def command(path: str, out: Output, root: str | None) -> int:
     folder, _, name = place.path.rpartition("/")
     if place.area == layout.MODELS and place.rest and place.rest.startswith(f"{layout.VERSIONS}/"):
         folder, name = place.path, layout.MANIFEST
-    held, found = store.read(mount, folder, name, stale=0)
+    try:
+        held, found = store.read(mount, folder, name, stale=0)
+    except CorruptEntryError as error:
+        out.error(type(error).__name__, str(error), output.FINDINGS)
+        return output.FINDINGS
     header: dict[str, Any] = {
         "path": mount.where(folder, name),
         "size": found.st_size,

@@ -29,7 +29,7 @@ def command(place: str | None, out: Output, root: str | None, rows: Listing) -> 
     """
     mount = open_root(root)
     with out.progress("Looking", total_folders(mount)) as advance:
-        inventory = Inventory(mount, locate(mount, place) if place else None, advance)
+        inventory = Inventory(mount, locate(mount, place) if place is not None else None, advance)
         sums: dict[tuple[str, str], dict[str, Any]] = {}
         for row in inventory.rows():
             add(sums, row)

@@ -32,7 +32,7 @@ def command(place: str | None, repair: bool, out: Output, root: str | None, cons
     checkpoint generation stays: its readers pass it over with a warning; a damaged model version stays: publish it again.
     """
     mount = open_root(root)
-    where = locate(mount, place) if place else None
+    where = locate(mount, place) if place is not None else None
     with out.progress("Verifying", total_folders(mount)) as advance:
         check = _Check(mount, where, advance)
         found = list(check.findings())
