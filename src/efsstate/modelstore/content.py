@@ -4,54 +4,138 @@ from __future__ import annotations
 
 from efsstate.errors import CorruptEntryError, EfsStateError
 from efsstate.modelstore import reading
-from efsstate.mount import layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from efsstate.modelstore.manifest import Manifest
+    from efsstate.modelstore.staging import Staged
     from efsstate.mount.files import Mount
 
 
 class Files:
-    """The files of the version `version`: `path`, `read(name)`, `mmap(name)`, `stage()`."""
+    """The files of one version of a model, as `load` gets them.
 
-    def __init__(self, mount: Mount, folder: str, manifest: Manifest, verify: str | None) -> None:
-        self._mount, self._folder, self._manifest, self._verify = mount, folder, manifest, verify
+    `version` is its id. With `verify="size"` every file that is used is checked against the size in the manifest, with
+    "digest" against its SHA-256 too, with None not at all. Damage raises `CorruptEntryError`.
+    """
+
+    def __init__(
+        self, mount: Mount, folder: str, manifest: Manifest, *, verify: str | None = "size", stage: bool = False
+    ) -> None:
         self.version = manifest.version
+        self._manifest = manifest
+        self._verify = verify
+        self._checked = False
+        self._staged: Staged | None = None
+        self._mount, self._folder = mount, folder
+        if stage:
+            self.stage()
+            assert self._staged is not None
+            self._mount, self._folder = self._staged.mount, self._staged.folder
+
+    def __repr__(self) -> str:
+        return f"<{len(self._manifest.files)} files at {self._path(self._mount, self._folder)}>"
 
     @property
     def names(self) -> list[str]:
-        """The paths of the files, below the version's folder."""
+        """The paths of the files below the version's folder."""
         return sorted(self._manifest.files)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return self._manifest.size
 
     @property
     def path(self) -> str:
         """A path for any library: of the file where a single one was published, else of the folder."""
-        if self._manifest.single:
-            return self._mount.where(self._folder, next(iter(self._manifest.files)))
-        return self._mount.where(self._folder)
+        if self._verify is not None and not self._checked and self._staged is None:
+            self._check()
+        self._checked = True
+        return self._path(self._mount, self._folder)
 
     def read(self, name: str | None = None) -> memoryview:
         """All bytes of the file `name` (needless where there is only one), in one writable buffer of their own.
 
-        Raises `KeyError` (no such file), `CorruptEntryError`, `OSError`.
+        Read in ranges, by several threads. Raises `KeyError` (no such file), `EfsStateError` (more than the memory that
+        is free; the deadline came), `CorruptEntryError`, `OSError`.
         """
-        opened, digest = self._open(name)
-        return reading.whole(opened, digest=digest if self._verify == "digest" else None)
+        opened, digest = self._open(self._name(name))
+        return reading.whole(opened, digest=digest)
 
-    def _open(self, name: str | None) -> tuple[reading.Opened, str]:
+    def mmap(self, name: str | None = None) -> memoryview:
+        """The pages of the file `name`, read only, all pulled in by several threads first; errors as `read`.
+
+        Nothing is copied, and the processes of a machine share them. But the kernel may drop pages and get them anew: if
+        the file is removed or cut meanwhile, on any host, the process is killed by SIGBUS. `stage` where that may happen.
+        """
+        opened, digest = self._open(self._name(name), direct=False)
+        return reading.mapped(opened, digest=digest)
+
+    def stage(self) -> str:
+        """`path` of a copy on the local disk, that the processes of this environment share.
+
+        It is complete, its digests are checked, and it stays as long as the model is loaded; then it goes when another
+        model needs the room. Raises `EfsStateError` (no room; the deadline came), `CorruptEntryError`, `OSError`.
+        """
+        if self._staged is None:
+            from hashlib import blake2b
+
+            from efsstate.modelstore import staging
+
+            place = f"{self._mount.where(self._folder)}\0{self.version}\0{self._manifest.content}"
+            files = {name: (size, digest or None) for name, (size, digest) in self._manifest.files.items()}
+            self._staged = staging.stage(
+                blake2b(place.encode(), digest_size=16).hexdigest(),
+                files,
+                self._manifest.folders,
+                lambda name: self._open(name)[0],
+            )
+        return self._path(self._staged.mount, self._staged.folder)
+
+    def _path(self, mount: Mount, folder: str) -> str:
+        return mount.where(folder, next(iter(self._manifest.files)) if self._manifest.single else "")
+
+    def _name(self, name: str | None) -> str:
         files = self._manifest.files
+        if name is None and len(files) == 1:
+            return next(iter(files))
+        there = ", ".join(self.names[:10]) + (", …" if len(files) > 10 else "")
         if name is None:
-            if len(files) != 1:
-                raise EfsStateError(
-                    f"{self.path}: {len(files)} files are in it: say which: {', '.join(self.names[:10])}"
-                )
-            name = next(iter(files))
+            raise EfsStateError(f"{self._mount.where(self._folder)}: it has {len(files)} files: name one: {there}")
         if name not in files:
-            raise KeyError(f"{self.path}: no file {name!r} is in it: {', '.join(self.names[:10])}")
-        size, digest = files[name]
-        folder, _, last = f"{self._folder}/{name}".rpartition("/")
-        opened = reading.Opened(self._mount, folder, last)
+            raise KeyError(f"{self._mount.where(self._folder)}: it has no file {name!r}, but: {there}")
+        return name
+
+    def _open(self, name: str, *, direct: bool = True) -> tuple[reading.Opened, str | None]:
+        """The file, and the digest to compare it with; its size is compared."""
+        size, digest = self._manifest.files[name]
+        folder, _, last = f"{self._folder}/{name}".strip("/").rpartition("/")
+        opened = reading.Opened(self._mount, folder, last, direct=direct)
         if self._verify is not None and opened.size != size:
-            raise CorruptEntryError(opened.path, f"{opened.size} bytes, and its manifest says {size}: publish it again")
-        return opened, digest
+            raise CorruptEntryError(
+                opened.path, f"{opened.size} bytes, and not the {size} that were published: activate another version"
+            )
+        return opened, digest if self._verify == "digest" and digest else None
+
+    def _check(self) -> None:
+        """What is going to be read by its path, by code that knows of no manifest."""
+        sizes = {name: size for name, (size, _) in self._manifest.files.items()}
+        total = sum(sizes.values())
+        count, words = reading.late(self._mount.where(self._folder), total)
+
+        def check(name: str, done: Callable[[int], None] | None) -> None:
+            opened, digest = self._open(name)
+            if digest is not None and reading.copy(opened, None, late=words, done=done) != digest:
+                raise CorruptEntryError(
+                    opened.path, "its SHA-256 is not the one in the manifest: activate another version"
+                )
+
+        if self._verify == "digest":
+            for _ in reading.every(sizes, check, late=words, done=count):
+                pass
+        else:
+            for _ in reading.each(lambda name: check(name, None), list(sizes), threads=reading.THREADS, late=words):
+                pass

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
-from efsstate import units
-from efsstate.errors import ModelNotFound
-from efsstate.mount import layout
-from efsstate.mount import root as roots
+from efsstate import deadline, events, units
+from efsstate.errors import EfsStateError
+from efsstate.modelstore.finding import Finder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable
-    from typing import Any, Generic, TypeVar
+    from typing import Any, Generic, TypeVar, overload
 
     from efsstate.modelstore.content import Files
+    from efsstate.modelstore.finding import Found
 
     T = TypeVar("T")
+    L = TypeVar("L")
 
     class _Generic(Generic[T]): ...
 
@@ -26,14 +27,49 @@ else:
     T = None
 
     class _Generic:
-        """`Model[Network]` in an annotation, without an import of typing."""
-
-        def __class_getitem__(cls, _parameter):
+        def __class_getitem__(cls, _parameter):  # noqa: ANN001, ANN204 - for `Model[Network]`, without typing
             return cls
 
 
+_MARGIN = 0.25  # seconds before the deadline at which a wait ends, so that its error still reaches somebody
+_RETRY, _LONGEST_RETRY = 30.0, 900.0  # seconds after which a failed load is tried again, doubled each time
+
+
+class _Loaded:
+    """A version that is loaded: `files` keeps its local copy in place for as long."""
+
+    __slots__ = ("files", "found", "seconds", "value")
+
+    def __init__(self, value: Any, files: Files, found: Found, seconds: float) -> None:
+        self.value, self.files, self.found, self.seconds = value, files, found, seconds
+
+
+class _Failure:
+    """A load that failed: of what, why, and until when it is not tried again."""
+
+    __slots__ = ("error", "identity", "times", "trace", "until")
+
+    def __init__(self, error: Exception, identity: str | None, before: _Failure | None) -> None:
+        self.error, self.identity, self.trace = error, identity, error.__traceback__
+        self.times: int = before.times + 1 if before is not None and before.identity == identity else 0
+        self.until = time.monotonic() + min(_LONGEST_RETRY, _RETRY * 2**self.times)
+
+    def again(self) -> Exception:
+        """The error for one more caller: a copy, so that each has a traceback of its own and none grows."""
+        import copy
+
+        try:
+            other = copy.copy(self.error)
+        except Exception:
+            return self.error.with_traceback(self.trace)
+        if type(other) is not type(self.error):
+            return self.error.with_traceback(self.trace)
+        other.__cause__, other.__suppress_context__ = self.error.__cause__, self.error.__suppress_context__
+        return other.with_traceback(self.trace)
+
+
 class Model(_Generic[T]):
-    """A model that is loaded on its first call; made by `efsstate.model`."""
+    """A model, loaded on its first call and kept; made by `efsstate.model`, which says how it behaves."""
 
     def __init__(
         self,
@@ -46,60 +82,288 @@ class Model(_Generic[T]):
         keep_old: bool = True,
         root: str | os.PathLike[str] | None = None,
     ) -> None:
+        if verify not in ("size", "digest", None):
+            raise ValueError(f"verify={verify!r}: it is 'size', 'digest' or None")
+        if load is not None and not callable(load):
+            raise TypeError(f"load={load!r}: a function of the files is needed")
         self.name = name
-        self._model = layout.model_folder(name)
-        self._load, self._check_every = load, units.seconds(check_every, "check_every")
-        self._verify, self._stage, self._keep_old, self._root = verify, stage, keep_old, root
-        self._lock = threading.Lock()
-        self._value: Any = None
-        self._version: str | None = None
-        self._look_at = 0.0
+        self._options = (check_every, verify, stage, keep_old, root)
+        self._load, self._verify, self._stage, self._keep_old = load, verify, stage, keep_old
+        self._check_every = units.seconds(check_every, "check_every")
+        self._finder = Finder(name, root)
+        self._loaded: _Loaded | None = None
+        self._look_at = 0.0  # when the server is asked again
+        self._failure: _Failure | None = None
+        self._changed: tuple[str, float] | None = None  # a plain model that changed: what it is now, and since when
+        self._new_turn()
+
+    def _new_turn(self) -> None:
+        self._turn, self._pid = threading.Condition(), os.getpid()
+        self._busy: int | None = None  # the thread that looks, or loads
+
+    def __repr__(self) -> str:
+        loaded = self._loaded
+        return f"<model {self.name!r}, {f'version {loaded.files.version}' if loaded else 'not loaded'}>"
+
+    @property
+    def version(self) -> str | None:
+        """The id of the version that is loaded, None before the first call."""
+        loaded = self._loaded
+        return loaded.files.version if loaded else None
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __call__(self) -> T: ...
+        @overload
+        def __call__(self, load: Callable[[Files], L]) -> Model[L]: ...
 
     def __call__(self, load: Callable[[Files], Any] | None = None) -> Any:
-        """The loaded object; or, given a function, the model that it loads (as a decorator does)."""
+        """The loaded object; or, given the function that loads it, the model (as a decorator does)."""
         if load is not None:
-            return Model(
-                self.name,
-                load,
-                check_every=self._check_every,
-                verify=self._verify,
-                stage=self._stage,
-                keep_old=self._keep_old,
-                root=self._root,
-            )
-        if self._version is not None and time.monotonic() < self._look_at:
-            return self._value
-        with self._lock:
+            return self._with(load)
+        loaded = self._loaded
+        if loaded is not None and time.monotonic() < self._look_at:
+            return loaded.value
+        del loaded  # here and below: a frame that holds the old one would keep it in memory beside the new one
+        return self._slow()
+
+    def _with(self, load: Callable[[Files], L]) -> Model[L]:
+        if self._load is not None:
+            raise TypeError(f"model {self.name!r} has its load function already: call it without arguments")
+        check_every, verify, stage, keep_old, root = self._options
+        made = Model(self.name, load, check_every=check_every, verify=verify, stage=stage, keep_old=keep_old, root=root)
+        for attribute in ("__module__", "__qualname__", "__doc__"):
+            if hasattr(load, attribute):
+                setattr(made, attribute, getattr(load, attribute))
+        made.__wrapped__ = load  # type: ignore[attr-defined]
+        return made
+
+    def _slow(self) -> Any:
+        if self._pid != os.getpid():
+            self._new_turn()  # a fork, perhaps in the middle of a load by a thread that is not here
+        until = deadline.until(None, margin=_MARGIN)
+        with self._turn:
+            while True:
+                if self._loaded is not None and (self._busy is not None or time.monotonic() < self._look_at):
+                    return self._loaded.value  # while one looks for a new version, and loads it, the old one serves
+                if self._busy is None:
+                    break
+                if self._busy == threading.get_ident():
+                    raise RuntimeError(f"model {self.name!r}: its load function calls the model itself")
+                left = until - time.monotonic()
+                if left <= 0:
+                    raise EfsStateError(
+                        f"model {self.name!r}: another thread of this process was still loading it when the wait ended:"
+                        " give the function a longer timeout, or load it before you start threads"
+                    )
+                self._turn.wait(left)
+            if self._loaded is None and self._failure is not None and time.monotonic() < self._look_at:
+                raise self._failure.again()
+            self._busy = threading.get_ident()
+        try:
             return self._fresh()
+        finally:
+            with self._turn:
+                self._busy = None
+                self._turn.notify_all()
 
     def _fresh(self) -> Any:
-        from efsstate.modelstore import content, manifest
-
-        mount = roots.resolve(self._root, durable=True)
-        mount.refresh(self._model)
+        """Look at what is to be served, and serve it."""
+        now, failure, there = time.monotonic(), self._failure, self._loaded is not None
+        self._look_at = now + (self._check_every if there else min(self._check_every, _RETRY))
         try:
-            made = manifest.current(mount, self._model)
-        except FileNotFoundError:
-            raise ModelNotFound(
-                f"{mount.where(self._model)}: no version of model {self.name!r} is active here"
-            ) from None
+            found = self._finder.look()
+        except Exception as error:
+            self._tell("error", error=repr(error))
+            if self._loaded is None:
+                self._failure = _Failure(error, None, failure)
+                raise
+            events.log("warning", "model %r: no look for a new version; the old one serves: %s", self.name, error)
+            return self._loaded.value
+        failed = failure is not None and failure.identity == found.identity and now < failure.until
+        if self._loaded is None:
+            if failed:
+                assert failure is not None
+                raise failure.again()
+            return self._first(found)
+        if found.identity == self._loaded.found.identity:
+            self._changed = None
+        elif not failed and self._still(found, now) and self._fits(self._loaded.seconds):
+            return self._reload(found) if self._keep_old else self._replace(found, self._loaded.found)
+        return self._loaded.value
+
+    def _still(self, found: Found, now: float) -> bool:
+        """Whether what was put there by hand has kept still for a whole `check_every` since it changed."""
+        if found.plain is None:
+            return True
+        if self._changed is None or self._changed[0] != found.identity:
+            self._changed = (found.identity, now)
+            return False
+        return now - self._changed[1] >= self._check_every
+
+    def _fits(self, seconds: float) -> bool:
+        left = deadline.remaining()
+        if left is None or 2 * seconds <= left:
+            return True
+        events.log(
+            "warning",
+            "model %r: a new version is there, and the old one goes on: loading took %.1f s the last time, and no"
+            " invocation has had twice that left",
+            self.name,
+            seconds,
+            once=f"no time to reload {self.name}",
+        )
+        return False
+
+    def _first(self, found: Found) -> Any:
+        try:
+            made = self._make(found)
+        except Exception as error:
+            self._failed(error, found)
+            raise
+        return self._serve(made)
+
+    def _reload(self, found: Found) -> Any:
+        try:
+            made = self._make(found)
+        except Exception as error:
+            self._failed(error, found)
+            events.log("error", "model %r: the new version does not load; the old one serves: %r", self.name, error)
+            assert self._loaded is not None
+            return self._loaded.value
+        return self._serve(made)
+
+    def _replace(self, found: Found, old: Found) -> Any:
+        """As `_reload`, for models of which only one fits: the old one goes first, and comes back if it must."""
+        import gc
+
+        self._loaded = None
+        gc.collect()  # many a model refers to itself
+        try:
+            made = self._make(found)
+        except Exception as error:
+            self._failed(error, found)
+            events.log("error", "model %r: the new version does not load; the old one comes back: %r", self.name, error)
+        else:
+            return self._serve(made)
+        gc.collect()
+        return self._serve(self._make(old))
+
+    def _serve(self, made: _Loaded) -> Any:
+        if self._failure is not None and self._failure.identity in (None, made.found.identity):
+            self._failure = None
+        self._changed = None
+        self._loaded = made
         self._look_at = time.monotonic() + self._check_every
-        if made.version != self._version:
-            files = content.Files(mount, layout.version_folder(self._model, made.version), made, self._verify)
-            value = files.path if self._load is None else self._load(files)
-            self._value, self._version = value, made.version
-        return self._value
+        return made.value
+
+    def _failed(self, error: Exception, found: Found) -> None:
+        self._tell("error", error=repr(error))
+        _let_go(error)
+        # What the deadline cut off is no failure of the version: the next invocation has a deadline of its own.
+        if self._loaded is not None or not _is_late(error):
+            self._failure = _Failure(error, found.identity, self._failure)
+
+    def _make(self, found: Found) -> _Loaded:
+        """Load it; what is put there by hand must be the same before and after."""
+        started = time.monotonic()
+        for attempt in (0, 1):
+            if found.plain is not None:
+                found.plain = found.plain.settled()
+                found.identity = found.plain.identity
+            try:
+                files = found.files(verify=self._verify, stage=self._stage)
+                value = files.path if self._load is None else self._load(files)
+            except FileNotFoundError as error:
+                # Removed between the look and the read, and another is active; or this host remembers that it was missing.
+                if attempt or not found.holds(error.filename):
+                    raise
+                found = self._finder.look()
+                continue
+            if value is None:
+                raise EfsStateError(f"{files!r}: its load function returned None: it must return the loaded model")
+            if found.plain is not None and (now_plain := found.plain.again()).identity != found.identity:
+                if attempt:
+                    raise EfsStateError(f"{found.plain.path}: it changed again while it was loaded: publish it instead")
+                del value
+                found.plain = now_plain
+                continue
+            seconds = time.monotonic() - started
+            self._tell("load", version=files.version, seconds=seconds, bytes=files.size)
+            return _Loaded(value, files, found, seconds)
+        raise AssertionError
+
+    def _tell(self, event: str, **values: object) -> None:
+        if events.wanted():
+            events.emit(event, self.name, **values)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Free what the frames of the error's traceback hold: a failed load's buffers are as big as the model."""
+    import traceback
+
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
+def _is_late(error: BaseException) -> bool:
+    from efsstate.modelstore.reading import OutOfTime
+
+    return isinstance(error, OutOfTime)
+
+
+if TYPE_CHECKING:
+
+    @overload
+    def model(
+        name: str,
+        load: Callable[[Files], L],
+        *,
+        check_every: units.Duration = ...,
+        verify: str | None = ...,
+        stage: bool = ...,
+        keep_old: bool = ...,
+        root: str | os.PathLike[str] | None = ...,
+    ) -> Model[L]: ...
+    @overload
+    def model(
+        name: str,
+        load: None = None,
+        *,
+        check_every: units.Duration = ...,
+        verify: str | None = ...,
+        stage: bool = ...,
+        keep_old: bool = ...,
+        root: str | os.PathLike[str] | None = ...,
+    ) -> Model[str]: ...
 
 
 def model(
     name: str,
-    load: Callable[[Files], T] | None = None,
+    load: Callable[[Files], Any] | None = None,
     *,
     check_every: units.Duration = 60,
     verify: str | None = "size",
     stage: bool = False,
     keep_old: bool = True,
     root: str | os.PathLike[str] | None = None,
-) -> Model[T]:
-    """The model `name`, loaded by `load(files)` on the first call of what this returns."""
+) -> Model[Any]:
+    """The model `name`: a function that gives the loaded object. Also a decorator, on the function that loads it.
+
+    `name` is a published model's, or that of a file or folder below `models/`, or an absolute path. Nothing happens
+    until the first call. That loads it, by `load(files)` in one thread while the others wait, and keeps it; without
+    `load` it is the path. `files` has `path`, `read(name)`, `mmap(name)` and `stage()`.
+
+    At most every `check_every` a call asks the server for another active version (one request), loads it and serves it
+    from then on; the old one serves until then, and if the new one fails. `keep_old=False` frees the old one first, and
+    loads it again if the new one fails. Nothing is reloaded where twice the last load's time does not fit before the
+    deadline. `verify` compares what is read with the manifest: "size", "digest" (SHA-256), or None. `stage=True` copies
+    the files to `/tmp` first, once for all processes of the environment.
+
+    A call raises what loading raised, and goes on raising it for 30 s (doubled each time, up to 15 minutes) or until
+    another version is active: `ModelNotFound`, `CorruptEntryError`, `EfsStateError` (memory, deadline), `RootError`,
+    `OSError`, or `load`'s own.
+    """
     return Model(name, load, check_every=check_every, verify=verify, stage=stage, keep_old=keep_old, root=root)

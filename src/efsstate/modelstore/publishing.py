@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
 import time
 
 from efsstate import deadline, events
@@ -19,10 +18,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from efsstate.mount.files import Filling
-
     Progress = Callable[[int, int], object]
 
+_MOVING = "{}: can't be published: it changes meanwhile: publish it again when it is still"
 _PARTS, _FILES = "parts", "files"
 _WAIT = (
     3600.0  # seconds for which a second publisher of the same content waits for the first, where no deadline is known
@@ -101,25 +99,31 @@ def _moment(found: os.stat_result) -> tuple[int, int, int]:
 class _Told:
     """How far a publication is, for whoever wants to know: each byte is digested, then copied."""
 
-    def __init__(self, total: int, progress: Progress | None) -> None:
-        self.done, self.total, self.started, self._progress = 0, 2 * total, time.monotonic(), progress
+    def __init__(self, path: str, total: int, progress: Progress | None) -> None:
+        self.path, self.done, self.total, self._progress = path, 0, 2 * total, progress
+        self.started = time.monotonic()
 
     def add(self, amount: int) -> None:
         self.done += amount
         if self._progress is not None:
             self._progress(self.done, self.total)
 
-    def late(self, path: str) -> str:
+    def late(self) -> str:
         return (
-            f"{path}: {100 * self.done // max(1, self.total)} % published when the deadline came, after"
+            f"{self.path}: {100 * self.done // max(1, self.total)} % published when the deadline came, after"
             f" {time.monotonic() - self.started:.1f} s: publish it again, and it goes on from there"
         )
 
 
 def run(mount: Mount, model: str, source: Source, version: str | None, progress: Progress | None) -> Manifest:
     """Make a version of `source`, unless there is one with that content; its manifest. It is not activated."""
-    told = _Told(source.size, progress)
-    files = {name: (found.st_size, _digest(source, name, told)) for name, found in source.files.items()}
+    told = _Told(source.path, source.size, progress)
+
+    def digest(name: str, done: Callable[[int], None] | None) -> str:
+        return reading.copy(source.open(name), None, late=told.late, done=done)
+
+    sizes = {name: found.st_size for name, found in source.files.items()}
+    files = {name: (sizes[name], found) for name, found in reading.every(sizes, digest, late=told.late, done=told.add)}
     made = Manifest("", files, source.folders, single=source.single)
     content = made.content
     made.version = version or content[:16]
@@ -145,11 +149,6 @@ def run(mount: Mount, model: str, source: Source, version: str | None, progress:
     if told.done < told.total:
         told.add(told.total - told.done)
     return made
-
-
-def _digest(source: Source, name: str, told: _Told) -> str:
-    opened = source.open(name)
-    return copy(opened, None, late=lambda: told.late(opened.path), done=told.add)
 
 
 def _exists(mount: Mount, model: str, made: Manifest) -> bool:
@@ -183,25 +182,34 @@ def _claim(mount: Mount, staging: str) -> lock.Lock:
 
 def _fill(mount: Mount, staging: str, source: Source, made: Manifest, told: _Told) -> None:
     parts, files = f"{staging}/{_PARTS}", f"{staging}/{_FILES}"
-    for name, (size, digest) in made.files.items():
+    mount.make(parts)
+
+    def fill(name: str, done: Callable[[int], None] | None) -> None:
+        size, digest = made.files[name]
         folder, _, last = f"{files}/{name}".rpartition("/")
         # A file gets its name here only when all of it is on disk: what a killed publisher left needs no second look.
         if _size(mount, folder, last) == size:
-            told.add(size)
-            continue
-        mount.make(folder)
-        opened, target = source.open(name), mount.begin(parts, digest)
+            if done is not None:
+                done(size)
+            return
+        opened, part = source.open(name), sha256(name.encode()).hexdigest()
+        target = mount.begin(parts, part)
         try:
-            copied = copy(opened, target, late=lambda at=opened.path: told.late(at), done=told.add)  # type: ignore[misc]
+            copied = reading.copy(opened, target, late=told.late, done=done)
             target.end(size)
         finally:
             target.close()
         if copied != digest or _moment(os.fstat(opened.fileno())) != _moment(opened.stat):
-            mount.remove(parts, digest, quiet=True)
-            raise EfsStateError(
-                f"{opened.path}: can't be published: it changes meanwhile: publish again when it is still"
-            )
-        mount.rename(parts, digest, folder, last, durable=True)
+            mount.remove(parts, part, quiet=True)
+            raise EfsStateError(_MOVING.format(opened.path))
+        mount.make(folder)
+        mount.rename(parts, part, folder, last, durable=True)
+
+    from hashlib import sha256
+
+    sizes = {name: size for name, (size, _) in made.files.items()}
+    for _ in reading.every(sizes, fill, late=told.late, done=told.add):
+        pass
     for name in made.folders:
         mount.make(f"{files}/{name}")
 
@@ -238,41 +246,3 @@ def _clear(mount: Mount, staging: str) -> None:
         mount.remove_tree(staging)
     except OSError as error:
         events.log("warning", "%s: what is left of a publication could not be removed: %s", mount.where(staging), error)
-
-
-def copy(
-    opened: reading.Opened,
-    target: Filling | None,
-    *,
-    late: Callable[[], str],
-    done: Callable[[int], None] | None = None,
-) -> str:
-    """Copy the file in ranges, by several threads, and give its SHA-256; without a `target` it is only digested.
-
-    A range that the target holds already is not written again.
-    """
-    from hashlib import sha256
-
-    digest = sha256()
-    spare: list[memoryview] = []
-    guard = threading.Lock()
-
-    def move(job: tuple[int, int]) -> memoryview:
-        offset, length = job
-        with guard:
-            memory = spare.pop() if spare else None
-        if memory is None:
-            memory = reading.buffer(min(reading.RANGE, opened.size))
-        view = memory[:length]
-        opened.into(view, offset)
-        if target is not None and not target.holds(view, offset):
-            target.put(view, offset)
-        return memory
-
-    for (_, length), memory in reading.each(move, reading.ranges(opened.size), threads=reading.THREADS, late=late):
-        digest.update(memory[:length])
-        with guard:
-            spare.append(memory)
-        if done is not None:
-            done(length)
-    return digest.hexdigest()

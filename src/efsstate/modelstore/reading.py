@@ -10,18 +10,22 @@ import time
 
 from efsstate import deadline
 from efsstate.errors import CorruptEntryError, EfsStateError
+from efsstate.modelstore import memory
 from efsstate.mount.files import Mount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any, TypeVar
+
+    from efsstate.mount.files import Filling
 
     J = TypeVar("J")
     R = TypeVar("R")
 
 RANGE = 8 << 20  # bytes of a range, and
 THREADS = 8  # how many are in flight: docs/models.md has the measurement
+_PULL = 1 << 20  # bytes of a read through the page cache: one request to the server
 _PAGE = mmap.PAGESIZE
 _MARGIN = 0.25  # seconds before the deadline at which a read gives up, so that its error still reaches somebody
 _DIRECT = getattr(os, "O_DIRECT", 0)
@@ -35,10 +39,11 @@ class OutOfTime(EfsStateError):  # noqa: N818 - reads as what it says
 class Opened:
     """A file that several threads read; its descriptor closes with the last reference, so none reads a stranger's."""
 
-    def __init__(self, mount: Mount, folder: str, name: str) -> None:
+    def __init__(self, mount: Mount, folder: str, name: str, *, direct: bool = True) -> None:
         self._mount, self._folder, self._name = mount, folder, name
         self.path = mount.where(folder, name)
-        self.direct = bool(_DIRECT) and on_network(mount)
+        self.network = on_network(mount)
+        self.direct = bool(_DIRECT) and direct and self.network
         self._fds = [mount.open(folder, name, os.O_RDONLY | (_DIRECT if self.direct else 0))]
         self.stat = os.fstat(self._fds[0])
         self.size = self.stat.st_size
@@ -46,6 +51,13 @@ class Opened:
     def __del__(self, _close: Callable[[int], None] = os.close) -> None:
         for fd in getattr(self, "_fds", ()):
             _close(fd)
+
+    def again(self) -> Opened:
+        """The same file with a descriptor of its own; `CorruptEntryError` if the name has another one now."""
+        other = Opened(self._mount, self._folder, self._name, direct=self.direct)
+        if not os.path.samestat(other.stat, self.stat):
+            raise CorruptEntryError(self.path, "it was replaced while it was read")
+        return other
 
     def fileno(self) -> int:
         """Its descriptor."""
@@ -78,26 +90,14 @@ def on_network(mount: Mount) -> bool:
     if known is None:
         try:
             device = os.stat(mount.path).st_dev
-            lines = kernel("/proc", str(os.getpid()), "mountinfo").splitlines()
             wanted = f"{os.major(device)}:{os.minor(device)}"
+            lines = memory.kernel("/proc", str(os.getpid()), "mountinfo").splitlines()
             kinds = [line.partition(" - ")[2] for line in lines if line.split(" ", 3)[2] == wanted]
-            known = any(kind.startswith("nfs") for kind in kinds)
+            known = any(kind.startswith(("nfs ", "nfs4 ")) for kind in kinds)
         except (OSError, EfsStateError, IndexError):
             known = False
         _network[mount.path] = known
     return known
-
-
-def kernel(top: str, folder: str, name: str) -> str:
-    """What a file of the kernel's own says: its size is told as 0, so it is read until it ends."""
-    fd = Mount(top).open(folder, name)
-    try:
-        text = b""
-        while more := os.read(fd, 1 << 20):
-            text += more
-    finally:
-        os.close(fd)
-    return text.decode(errors="replace")
 
 
 def ranges(size: int) -> list[tuple[int, int]]:
@@ -106,7 +106,7 @@ def ranges(size: int) -> list[tuple[int, int]]:
 
 
 def each(work: Callable[[J], R], jobs: Sequence[J], *, threads: int, late: Callable[[], str]) -> Iterator[tuple[J, R]]:
-    """Do `work` on every job, by several threads, and yield (job, result) in their order, at most two rounds ahead.
+    """Do `work` on every job, by several threads, and yield (job, result) in their order, at most a few ahead.
 
     The first error ends it. At the deadline it raises `OutOfTime` with what `late()` says, whether or not a thread
     hangs in the file system.
@@ -127,7 +127,7 @@ def each(work: Callable[[J], R], jobs: Sequence[J], *, threads: int, late: Calla
         nonlocal taken, failed
         while True:
             with turn:
-                while not (ended or failed or taken >= len(jobs)) and taken >= yielded + 2 * threads:
+                while not (ended or failed or taken >= len(jobs)) and taken >= yielded + threads + 2:
                     turn.wait()
                 if ended or failed or taken >= len(jobs):
                     return
@@ -172,6 +172,23 @@ def each(work: Callable[[J], R], jobs: Sequence[J], *, threads: int, late: Calla
                 worker.join()
 
 
+def every(
+    sizes: Mapping[str, int],
+    work: Callable[[str, Callable[[int], None] | None], R],
+    *,
+    late: Callable[[], str],
+    done: Callable[[int], None],
+) -> Iterator[tuple[str, R]]:
+    """Do `work(name, done)` on every file: small ones side by side, and big ones one by one, for those are read so."""
+    small = [name for name, size in sizes.items() if size <= RANGE]
+    for name, result in each(lambda name: work(name, None), small, threads=THREADS, late=late):
+        done(sizes[name])
+        yield name, result
+    for name, size in sizes.items():
+        if size > RANGE:
+            yield name, work(name, done)
+
+
 def buffer(size: int) -> memoryview:
     """`size` zeroed bytes of memory of their own, aligned to a page as O_DIRECT needs it; freed with the last view."""
     if not size:
@@ -180,35 +197,119 @@ def buffer(size: int) -> memoryview:
     return memoryview(mmap.mmap(-1, whole, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
+def late(path: str, size: int) -> tuple[Callable[[int], None], Callable[[], str]]:
+    """A count of what was read of `size` bytes, and the words for a deadline that comes first."""
+    read, started = 0, time.monotonic()
+
+    def add(amount: int) -> None:
+        nonlocal read
+        read += amount
+
+    def words() -> str:
+        return (
+            f"{path}: {mib(read)} of {mib(size)} read in {time.monotonic() - started:.1f} s when the deadline came: give"
+            " the function a longer timeout, or more memory (network and CPU grow with it)"
+        )
+
+    return add, words
+
+
 def whole(file: Opened, *, digest: str | None = None) -> memoryview:
     """All bytes of the file, in one buffer; with `digest`, its SHA-256 in hex, they are checked on the way."""
-    view, read = buffer(file.size), 0
-    started = time.monotonic()
-    checked = None
-    if digest is not None:
-        from hashlib import sha256
-
-        checked = sha256()
+    memory.demand(file.size, file.path)
+    view = buffer(file.size)
+    count, words = late(file.path, file.size)
+    checked = _Checked(digest)
 
     def fill(job: tuple[int, int]) -> None:
         offset, length = job
         file.into(view[offset : offset + length], offset)
 
-    def late() -> str:
-        return (
-            f"{file.path}: {mib(read)} of {mib(file.size)} read in {time.monotonic() - started:.1f} s when the deadline"
-            " came: give the function a longer timeout, or more memory (its network and CPU come with it)"
-        )
-
-    for (offset, length), _ in each(fill, ranges(file.size), threads=THREADS, late=late):
-        read = offset + length
-        if checked is not None:
-            checked.update(view[offset:read])
-    if checked is not None and checked.hexdigest() != digest:
-        raise CorruptEntryError(
-            file.path, "its SHA-256 is not the manifest's: publish it again, or activate another version"
-        )
+    for (offset, length), _ in each(fill, ranges(file.size), threads=THREADS, late=words):
+        count(length)
+        checked.take(view[offset : offset + length])
+    checked.end(file.path)
     return view[: file.size]
+
+
+def mapped(file: Opened, *, digest: str | None = None) -> memoryview:
+    """The file's pages, read only: pulled from the server in parallel first, and shared with whoever maps it too."""
+    if not file.size:
+        return memoryview(b"")
+    count, words = late(file.path, file.size)
+    if file.network:
+        spare = threading.local()
+
+        def pull(job: tuple[int, int]) -> None:
+            offset, length = job
+            if not hasattr(spare, "file"):  # a descriptor has one read-ahead: threads that share it spoil it
+                spare.file, spare.view = file.again(), buffer(_PULL)
+            for at in range(offset, offset + length, _PULL):
+                spare.file.into(spare.view[: min(_PULL, offset + length - at)], at)
+
+        for (_, length), _ in each(pull, ranges(file.size), threads=2 * THREADS, late=words):
+            count(length)
+    view = memoryview(mmap.mmap(file.fileno(), file.size, prot=mmap.PROT_READ))
+    checked = _Checked(digest)
+    for offset, length in ranges(file.size) if digest is not None else ():
+        checked.take(view[offset : offset + length])
+    checked.end(file.path)
+    return view
+
+
+class _Checked:
+    """The SHA-256 of what goes by, compared at the end; without `digest` nothing is done."""
+
+    def __init__(self, digest: str | None) -> None:
+        self._wanted, self._hash = digest, None
+        if digest is not None:
+            from hashlib import sha256
+
+            self._hash = sha256()
+
+    def take(self, view: memoryview) -> None:
+        if self._hash is not None:
+            self._hash.update(view)
+
+    def end(self, path: str) -> None:
+        if self._hash is not None and self._hash.hexdigest() != self._wanted:
+            raise CorruptEntryError(
+                path, "its SHA-256 is not the one in the manifest: activate another version, or publish it anew"
+            )
+
+
+def copy(
+    file: Opened, target: Filling | None, *, late: Callable[[], str], done: Callable[[int], None] | None = None
+) -> str:
+    """Copy the file in ranges, by several threads, and give its SHA-256; without a `target` it is only digested.
+
+    A range that the target holds already is not written again.
+    """
+    from hashlib import sha256
+
+    digest = sha256()
+    spare: list[memoryview] = []
+    guard = threading.Lock()
+
+    def move(job: tuple[int, int]) -> memoryview:
+        offset, length = job
+        with guard:
+            room = spare.pop() if spare else None
+        if room is None:
+            room = buffer(min(RANGE, file.size))
+        view = room[:length]
+        file.into(view, offset)
+        if target is not None and not target.holds(view, offset):
+            target.put(view, offset)
+        return room
+
+    for (_, length), room in each(move, ranges(file.size), threads=THREADS, late=late):
+        digest.update(room[:length])
+        with guard:
+            spare.append(room)
+        if done is not None:
+            done(length)
+    return digest.hexdigest()
 
 
 def mib(size: float) -> str:

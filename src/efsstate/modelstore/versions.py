@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 from efsstate import events, units
 from efsstate.errors import CorruptEntryError, EfsStateError, ModelNotFound
 from efsstate.modelstore import manifest as manifests
-from efsstate.mount import clock, layout, root as roots, store
+from efsstate.mount import clock, layout, lock, store
+from efsstate.mount import root as roots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable
 
     from efsstate.mount.files import Mount
@@ -22,13 +24,13 @@ class Version:
 
     def __init__(
         self,
-        id: str,
+        id: str,  # noqa: A002
         *,
         active: bool,
-        bytes: int,
+        bytes: int,  # noqa: A002
         files: int,
         changed: float,
-        problem: str | None,  # noqa: A002
+        problem: str | None,
     ) -> None:
         self.id = id
         self.active = active
@@ -172,17 +174,87 @@ def models(*, root: str | os.PathLike[str] | None = None) -> list[str]:
     return sorted([layout.model_name(name) for name in names if name[0] != "."])
 
 
-def verify(name: str, *, root: str | os.PathLike[str] | None = None) -> list[str]:
-    """What is wrong with the model `name`, a text each: every byte of every version is read; empty if all is well."""
-    raise NotImplementedError
+def verify(
+    name: str,
+    *,
+    root: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> list[str]:
+    """What is wrong with the model `name`, a text each, every byte of every version read; empty if all is well.
+
+    `progress` is called with (bytes done, bytes in all). Raises `ModelNotFound`, `OSError`.
+    """
+    from efsstate.modelstore import checking
+
+    model = layout.model_folder(name)
+    mount = roots.resolve(root, durable=True)
+    return checking.check(mount, model, versions(name, root=root), progress)
 
 
 def prune(
-    name: str, *, keep: int = 2, grace: units.Duration = "24h", root: str | os.PathLike[str] | None = None
+    name: str,
+    *,
+    keep: int = 2,
+    grace: units.Duration = "24h",
+    dry_run: bool = False,
+    root: str | os.PathLike[str] | None = None,
 ) -> list[str]:
-    """Remove versions of the model `name` that nobody can be using; their ids.
+    """Remove the versions of the model `name` that nobody can be using any more; their ids, newest first.
 
-    The active one stays, and the `keep` newest; of the rest those that have been inactive for `grace`, by the server's
-    clock, go.
+    The active one stays, and so do as many of the newest as make it `keep` in all; the others go once they have been
+    inactive for `grace`, by the server's clock. Without an active version none goes. What killed publications left goes
+    after `grace`, too. `dry_run` removes nothing. Raises `ModelNotFound`, `ValueError`, `OSError`.
     """
-    raise NotImplementedError(clock)
+    if keep < 1:
+        raise ValueError(f"keep={keep}: the active version always stays, so it is 1 at the least")
+    left = units.seconds(grace, "grace")
+    model = layout.model_folder(name)
+    mount = roots.resolve(root, durable=True)
+    found = versions(name, root=root)
+    mount.ask_time(model)
+    now = clock.now()
+    spare = [one for one in found if not one.active][keep - 1 :] if any(one.active for one in found) else []
+    old = [one.id for one in spare if now - one.changed > left]
+    gone = [version for version in old if dry_run or _take_away(mount, model, version)]
+    if not dry_run:
+        _clear(mount, model, now - left)
+    return gone
+
+
+def _take_away(mount: Mount, model: str, version: str) -> bool:
+    """Remove the version, unless it is activated at this moment; whether it went."""
+    above = layout.version_folder(model, "")
+    gone = f"{layout.TEMPORARY}gone-{version}"
+    mount.forget(f"{above}/{version}")
+    mount.rename(above, version, above, gone)
+    # Looked at after the rename, as `activate` looks for the version after it has written CURRENT: one of us sees it.
+    if _active(mount, model) in (version, None):
+        mount.rename(above, gone, above, version)
+        return False
+    mount.remove_tree(f"{above}/{gone}")
+    events.emit("prune", layout.model_name(model.rpartition("/")[2]), version=version)
+    return True
+
+
+def _clear(mount: Mount, model: str, before: float) -> None:
+    """Remove what killed publications and prunes left before the server's time `before`."""
+    above = layout.version_folder(model, "")
+    for name in mount.names(above):
+        folder = f"{above}/{name}"
+        if not layout.is_temporary(name) or _newest(mount, above, name) >= before:
+            continue
+        held = lock.attempt(mount, folder, layout.LOCK)
+        if not isinstance(held, lock.Lock):
+            os.close(held)  # it is being published
+            continue
+        try:
+            mount.remove_tree(folder)
+        finally:
+            held.release()
+
+
+def _newest(mount: Mount, above: str, name: str) -> float:
+    """When something was last done in a staging folder."""
+    folder = f"{above}/{name}"
+    inside = [*mount.scan(folder), *mount.scan(f"{folder}/parts")]
+    return max([mount.stat(above, name).st_mtime, *[one.stat(follow_symlinks=False).st_mtime for one in inside]])

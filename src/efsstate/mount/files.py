@@ -149,26 +149,30 @@ class Mount:
         """Make `folder` and what is missing above it."""
         self._folder(folder, make=True)
 
-    def refresh(self, folder: str, *, older_than: float = 0.0) -> None:
-        """Have this host's client ask the server about the names in `folder`: one request.
+    def refresh(self, folder: str, *, older_than: float = 0.0) -> os.stat_result | None:
+        """Have this host's client ask the server about the names in `folder`: one request; the folder's stat.
 
-        `older_than`: not if that was done within so many seconds. A folder that does not exist is no error.
+        `older_than`: not if that was done within so many seconds; None then. A folder that does not exist is no error:
+        None too.
         """
         held = self._folders.get(folder)
         if held is not None and 0 <= time.time() - held.refreshed < older_than:
-            return
+            return None
         now = time.time()
         try:
             held = held or self._folder(folder)
             os.close(os.open(".", _DIRECTORY, dir_fd=held.fd))
-            if os.fstat(held.fd).st_nlink == 0:
-                self.forget(folder)
+            found = os.fstat(held.fd)
         except OSError as error:
             if error.errno not in _GONE:
                 raise
             self.forget(folder)
-        else:
-            held.refreshed = now
+            return None
+        if found.st_nlink == 0:
+            self.forget(folder)
+            return None
+        held.refreshed = now
+        return found
 
     def names(self, folder: str) -> list[str]:
         """The names in `folder` as the server has them now; none if there is no such folder."""
@@ -456,6 +460,15 @@ class Mount:
     def begin(self, folder: str, name: str) -> Filling:
         """The file `name`, to be filled in ranges by several threads; what a killed one left of it is kept."""
         return Filling(self.where(folder, name), self.open(folder, name, os.O_RDWR | os.O_CREAT))
+
+    def ask_time(self, folder: str) -> None:
+        """Learn the server's time by a file that is made and removed; where that is refused, the clock stays as it is."""
+        name = layout.TEMPORARY + os.urandom(12).hex()
+        try:
+            self._write(folder, name, lambda _: (), flags=_WRITE, durable=False)
+        except (OSError, CorruptEntryError):
+            return
+        self.remove(folder, name, quiet=True)
 
     def stamp(self, folder: str, name: str) -> None:
         """Have the server put its time on `name`, as if it had just been written."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 
 from efsstate.errors import RootError
@@ -49,6 +50,23 @@ def signing_key() -> bytes | None:
     from hashlib import blake2b
 
     return blake2b(text.encode(), digest_size=32).digest()
+
+
+def scratch(name: str) -> Mount:
+    """This user's own folder `name` in TMPDIR, else /tmp: for copies that the processes of an environment share.
+
+    `RootError` where it is somebody else's, or others may write to it.
+    """
+    path = os.path.join(os.path.abspath(variable("TMPDIR") or "/tmp"), f"{name}-{os.geteuid()}")  # noqa: S108
+    try:
+        os.makedirs(path, _MODE, exist_ok=True)
+        found = os.lstat(path)
+    except OSError as error:
+        raise RootError(f"{path}: can't be made: {error.strerror}: set TMPDIR to a folder that is writable") from error
+    # The name can be guessed, and /tmp is open to all: what another user put there must not be taken for ours.
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise RootError(f"{path}: not a folder that uid {os.geteuid()} alone may write to: remove it, or set TMPDIR")
+    return Mount(path)
 
 
 def resolve(root: str | os.PathLike[str] | None = None, *, durable: bool = False) -> Mount:

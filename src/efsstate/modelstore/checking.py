@@ -1,0 +1,107 @@
+"""Every byte of every version of a model, compared with what was published."""
+
+from __future__ import annotations
+
+import time
+
+from efsstate.errors import EfsStateError
+from efsstate.modelstore import manifest as manifests
+from efsstate.modelstore import reading
+from efsstate.mount import layout
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from efsstate.modelstore.versions import Version
+    from efsstate.mount.files import Mount
+
+
+def check(
+    mount: Mount, model: str, versions: list[Version], progress: Callable[[int, int], object] | None
+) -> list[str]:
+    """What is wrong, a text each; empty if all is well."""
+    wrong = _current(mount, model, versions)
+    total, done, started = sum([one.bytes for one in versions]), 0, time.monotonic()
+
+    def add(amount: int) -> None:
+        nonlocal done
+        done += amount
+        if progress is not None:
+            progress(done, total)
+
+    def late() -> str:
+        return (
+            f"{mount.where(model)}: {reading.mib(done)} of {reading.mib(total)} checked in"
+            f" {time.monotonic() - started:.1f} s when the deadline came"
+        )
+
+    for one in versions:
+        if one.problem is not None:
+            wrong.append(one.problem)
+            continue
+        made = manifests.read(mount, model, one.id)
+        folder = layout.version_folder(model, one.id)
+
+        def look(
+            name: str, advance: Callable[[int], None] | None, folder: str = folder, made: manifests.Manifest = made
+        ) -> str:
+            return _file(mount, folder, name, *made.files[name], advance, late)
+
+        sizes = {name: size for name, (size, _) in made.files.items()}
+        wrong += [why for _, why in reading.every(sizes, look, late=late, done=add) if why]
+        known = {*made.files, layout.MANIFEST}
+        extra = [name for name in _walk(mount, folder, "") if name not in known]
+        wrong += [f"{mount.where(folder, name)}: it was not published with this version" for name in extra]
+    return wrong
+
+
+def _current(mount: Mount, model: str, versions: list[Version]) -> list[str]:
+    path = mount.where(model, layout.CURRENT)
+    try:
+        made = manifests.current(mount, model)
+    except FileNotFoundError:
+        return [f"{path}: missing: no version is active: activate one"]
+    except EfsStateError as error:
+        return [f"{error}: activate a version to write it anew"]
+    if made.version not in [one.id for one in versions]:
+        return [f"{path}: it names version {made.version}, which is missing: activate another"]
+    try:
+        same = manifests.read(mount, model, made.version).encode() == made.encode()
+    except EfsStateError:
+        return []  # told of the version itself
+    return [] if same else [f"{path}: it is not what the manifest of version {made.version} says: activate it again"]
+
+
+def _file(
+    mount: Mount,
+    folder: str,
+    name: str,
+    size: int,
+    digest: str,
+    advance: Callable[[int], None] | None,
+    late: Callable[[], str],
+) -> str:
+    above, _, last = f"{folder}/{name}".rpartition("/")
+    path = mount.where(folder, name)
+    try:
+        opened = reading.Opened(mount, above, last)
+        if opened.size != size:
+            return f"{path}: {opened.size} bytes, and {size} were published"
+        found = reading.copy(opened, None, late=late, done=advance)
+    except FileNotFoundError:
+        return f"{path}: missing"
+    except reading.OutOfTime:
+        raise
+    except (OSError, EfsStateError) as error:
+        return f"{path}: {error.strerror}" if isinstance(error, OSError) else str(error)
+    return "" if found == digest else f"{path}: its SHA-256 is not the one that was published"
+
+
+def _walk(mount: Mount, folder: str, below: str) -> Iterator[str]:
+    for found in mount.scan(f"{folder}/{below}".rstrip("/")):
+        name = f"{below}/{found.name}" if below else found.name
+        if found.is_dir(follow_symlinks=False):
+            yield from _walk(mount, folder, name)
+        else:
+            yield name

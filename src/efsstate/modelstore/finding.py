@@ -1,0 +1,110 @@
+"""Which version of a model is to be served now: the one that CURRENT names, or what was put there by hand."""
+
+from __future__ import annotations
+
+import os
+
+from efsstate.errors import CorruptEntryError, ModelNotFound
+from efsstate.modelstore import manifest as manifests
+from efsstate.modelstore.content import Files
+from efsstate.mount import clock, layout
+from efsstate.mount import root as roots
+from efsstate.mount.files import Mount
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from efsstate.modelstore.manifest import Manifest
+    from efsstate.modelstore.plain import Plain
+
+_TICK = 2.0  # seconds: two changes of a folder may bear the same time, if the clock of its file system is so coarse
+
+
+class Found:
+    """What is to be served: `identity` differs once it is something else; `plain` if it was put there by hand."""
+
+    __slots__ = ("_folder", "_manifest", "_mount", "identity", "plain")
+
+    def __init__(self, mount: Mount, folder: str, manifest: Manifest | None, plain: Plain | None) -> None:
+        self._mount, self._folder, self._manifest, self.plain = mount, folder, manifest, plain
+        self.identity = plain.identity if plain else manifest.version if manifest else ""
+
+    def holds(self, path: object) -> bool:
+        """Whether `path` is one of the model's, and may be there after all: the server is asked."""
+        if not isinstance(path, str) or not path.startswith(self._mount.where(self._folder)):
+            return False
+        self._mount.refresh(self._folder.rpartition("/")[0])
+        self._mount.refresh(self._folder)
+        return True
+
+    def files(self, *, verify: str | None, stage: bool) -> Files:
+        """The files, for `load`."""
+        manifest, folder = self._manifest, self._folder
+        if self.plain is not None:
+            manifest, folder = self.plain.manifest, self.plain.holder
+        assert manifest is not None
+        return Files(self._mount, folder, manifest, verify=verify, stage=stage)
+
+
+class Finder:
+    """Looks for the model `name`: one request where nothing has changed since the look before."""
+
+    def __init__(self, name: str, root: str | os.PathLike[str] | None) -> None:
+        self._name, self._root = name, root
+        self._absolute = isinstance(name, str) and name.startswith("/")
+        self._component = "" if self._absolute else layout.model_component(name)
+        self._last: tuple[Mount, tuple[int, int, int], Found] | None = None
+
+    def look(self) -> Found:
+        """What is to be served now, as the server has it.
+
+        Raises `ModelNotFound`, `CorruptEntryError` (CURRENT is damaged), `RootError`, `OSError`.
+        """
+        if self._absolute:
+            return self._by_hand(*_absolute(self._name))
+        mount = roots.resolve(self._root, durable=True)
+        model = f"{layout.MODELS}/{self._component}"
+        try:
+            seen = mount.refresh(model)
+        except CorruptEntryError:  # a file, where a published model has a folder
+            return self._by_hand(mount, layout.MODELS, self._component)
+        if seen is None:
+            mount.refresh(layout.MODELS)  # this host may remember that it was missing
+            seen = mount.refresh(model)
+        if seen is None:
+            raise ModelNotFound(
+                f"{mount.where(model)}: no model {self._name!r}: publish it, or check EFSSTATE_ROOT and the name"
+            )
+        moment = (seen.st_ino, seen.st_mtime_ns, seen.st_ctime_ns)
+        if self._last is not None and self._last[:2] == (mount, moment):
+            return self._last[2]
+        try:
+            made = manifests.current(mount, model)
+        except (FileNotFoundError, CorruptEntryError) as error:
+            if layout.VERSIONS not in mount.names(model):
+                return self._by_hand(mount, layout.MODELS, self._component)
+            if isinstance(error, CorruptEntryError):
+                raise
+            raise ModelNotFound(
+                f"{mount.where(model, layout.CURRENT)}: missing: no version of model {self._name!r} is active: activate one"
+            ) from None
+        found = Found(mount, layout.version_folder(model, made.version), made, None)
+        # A change right after this look may leave the folder's time as it is; then the next look must read again.
+        self._last = (mount, moment, found) if clock.now() - seen.st_mtime > _TICK else None
+        return found
+
+    @staticmethod
+    def _by_hand(mount: Mount, folder: str, name: str) -> Found:
+        from efsstate.modelstore.plain import Plain
+
+        plain = Plain(mount, folder, name)
+        return Found(mount, folder, None, plain)
+
+
+def _absolute(name: str) -> tuple[Mount, str, str]:
+    path = os.path.realpath(name)
+    above, last = os.path.split(path)
+    try:
+        os.stat(path)
+        return Mount(above, key=roots.signing_key()), "", last
+    except (FileNotFoundError, NotADirectoryError):
+        raise ModelNotFound(f"{name}: no model: there is no such file or folder") from None

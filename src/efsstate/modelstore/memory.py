@@ -1,0 +1,88 @@
+"""How much memory this process can still take: a model that does not fit is refused, not killed half way through."""
+
+from __future__ import annotations
+
+import os
+
+from efsstate.errors import EfsStateError
+from efsstate.mount import root as roots
+from efsstate.mount.files import Mount
+
+_SMALL = 16 << 20  # bytes below which nobody asks
+
+
+def kernel(top: str, folder: str, name: str) -> str:
+    """What a file of the kernel's own says: its size is told as 0, so it is read until it ends."""
+    fd = Mount(top).open(folder, name)
+    try:
+        text = b""
+        while more := os.read(fd, 1 << 20):
+            text += more
+    finally:
+        os.close(fd)
+    return text.decode(errors="replace")
+
+
+def demand(size: int, path: str) -> None:
+    """`EfsStateError` if `size` bytes for the file at `path` are more than what is free."""
+    if size < _SMALL:
+        return
+    left = free()
+    if left is not None and size > left:
+        raise EfsStateError(
+            f"{path}: not read: it has {size / 2**20:.0f} MiB, and {left / 2**20:.0f} MiB of memory are free: give the"
+            " function more memory, or use files.mmap() or files.stage(); keep_old=False frees the old version first"
+        )
+
+
+def free() -> int | None:
+    """The least of what the machine, the control group and the function's memory leave; None where nothing tells."""
+    found = [left for left in (_machine(), _group(), _function()) if left is not None]
+    return max(0, min(found)) if found else None
+
+
+def _machine() -> int | None:
+    try:
+        for line in kernel("/proc", "", "meminfo").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, EfsStateError, ValueError):
+        pass
+    return None
+
+
+def _group() -> int | None:
+    try:
+        # "0::/a/b" with version 2 of control groups; a container sees its own as "/".
+        line = next(one for one in kernel("/proc", str(os.getpid()), "cgroup").splitlines() if one.startswith("0::"))
+        parts = [part for part in line[3:].split("/") if part]
+    except (OSError, EfsStateError, StopIteration):
+        return None
+    found = []
+    for depth in range(len(parts) + 1):  # a limit above holds too
+        left = _limit("/".join(parts[:depth]))
+        if left is not None:
+            found.append(left)
+    return min(found) if found else None
+
+
+def _limit(folder: str) -> int | None:
+    top = "/sys/fs/cgroup"
+    try:
+        limit = int(kernel(top, folder, "memory.max"))  # "max" where there is none
+        used = int(kernel(top, folder, "memory.current"))
+        stat = dict(line.split(" ", 1) for line in kernel(top, folder, "memory.stat").splitlines())
+        return limit - used + int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0))
+    except (OSError, EfsStateError, ValueError):
+        return None
+
+
+def _function() -> int | None:
+    memory = roots.function_memory()
+    if memory is None:
+        return None
+    try:
+        pages = kernel("/proc", str(os.getpid()), "statm").split()
+        return memory - (int(pages[1]) - int(pages[2])) * os.sysconf("SC_PAGESIZE")  # without what is shared with files
+    except (OSError, EfsStateError, ValueError, IndexError):
+        return memory
