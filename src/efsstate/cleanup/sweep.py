@@ -13,7 +13,7 @@ from efsstate.cleanup import policy as policy_module
 from efsstate.cleanup.folder import Wish
 from efsstate.cleanup.policy import LIVE, LOOK
 from efsstate.cleanup.report import SweepReport
-from efsstate.cleanup.turns import Turns, server_now
+from efsstate.cleanup.turns import Turns
 from efsstate.errors import CorruptEntryError, EfsStateError, UnknownFormatError
 from efsstate.mount import clock, layout
 from efsstate.mount.root import resolve
@@ -97,8 +97,9 @@ def run(
     report = SweepReport(dry_run=dry_run)
     kind = f"{old} {idle} {limit} {max_entries} {shard}/{of}"
     turns = None if dry_run else Turns(mount, kind, fresh=ends is None)
-    now = turns.start if turns else _now(mount)
-    wish = Wish(now, float("inf") if ends is None else ends, older_than=old, unused_for=idle, dry_run=dry_run)
+    if turns is None:
+        mount.ask_time("")
+    wish = Wish(clock.now(), float("inf") if ends is None else ends, older_than=old, unused_for=idle, dry_run=dry_run)
     _Sweep(mount, wish, turns, report, shard, of, progress).run(limit, max_entries)
     report.seconds = time.monotonic() - began
     events.emit("sweep", mount.path, **report.as_dict())
@@ -112,14 +113,6 @@ def _ends(budget: Duration | None) -> float | None:
     if left is not None:
         limits.append(time.monotonic() + left - min(_MARGIN, left / 2))
     return min(limits, default=None)
-
-
-def _now(mount: Mount) -> float:
-    """The server's time, or this host's where nothing may be written."""
-    try:
-        return server_now(mount, "")
-    except OSError:
-        return clock.now()
 
 
 class _Sweep:
@@ -190,12 +183,30 @@ class _Sweep:
         except (OSError, CorruptEntryError) as error:
             report.problem(error, mount.where(folder))
 
+    def _is_here(self, area: str) -> bool:
+        """Whether the area is a folder of this file system; a link, or another one that is mounted there, is reported."""
+        try:
+            found = self._mount.stat("", area)
+        except FileNotFoundError:
+            return False
+        if stat.S_ISDIR(found.st_mode) and found.st_dev == self._device:
+            return True
+        self._report.stranger("foreign", self._mount.where(area))
+        return False
+
     def _list(self) -> None:
-        for namespace in sorted(self._folders(layout.CACHE)):
+        for namespace in sorted(self._folders(layout.CACHE)) if self._is_here(layout.CACHE) else ():
             if layout.is_component(namespace):
                 self._list_namespace(namespace)
             else:
                 self._report.stranger("foreign", self._mount.where(layout.CACHE, namespace))
+        from efsstate.checkpoints import protocol
+
+        if hasattr(protocol, "sweep") and self._is_here(layout.CHECKPOINTS):
+            for bucket in range(_BUCKETS):
+                self._add(f"{layout.CHECKPOINTS}#{bucket}", self._checkpoints_job(bucket))
+        for name in self._folders(layout.MODELS) if self._is_here(layout.MODELS) else ():
+            self._add(f"{layout.MODELS}/{name}", self._model_job(name))
 
     def _list_namespace(self, namespace: str) -> None:
         mount, report = self._mount, self._report
@@ -219,6 +230,58 @@ class _Sweep:
 
     def _entries_job(self, folder: str, policy: Policy) -> Callable[[SweepReport], bool]:
         return lambda report: folder_module.sweep_folder(self._mount, folder, policy, self._wish, report)
+
+    def _checkpoints_job(self, bucket: int) -> Callable[[SweepReport], bool]:
+        """One job for many checkpoints: there may be a million, and a mark for each would double their files."""
+        from efsstate.checkpoints import protocol
+
+        def job(report: SweepReport) -> bool:
+            for name in self._names(bucket, report):
+                if self._wish.is_over():
+                    return False
+                folder = f"{layout.CHECKPOINTS}/{name}"
+                try:
+                    for reason, size in protocol.sweep(  # type: ignore[attr-defined]
+                        self._mount, folder, self._wish.now, dry_run=self._wish.dry_run
+                    ):
+                        report.gone(reason, size)
+                except UnknownFormatError as error:
+                    report.stranger("newer", error.path)
+                except (OSError, EfsStateError) as error:
+                    report.problem(error, self._mount.where(folder))
+            return True
+
+        return job
+
+    def _names(self, bucket: int, report: SweepReport) -> Iterator[str]:
+        """The checkpoints of the bucket; the first bucket's sweeper reports what is none."""
+        from zlib import crc32
+
+        for item in self._mount.scan(layout.CHECKPOINTS):
+            try:
+                found = item.stat(follow_symlinks=False)
+            except OSError:
+                continue  # removed since it was listed
+            mine = stat.S_ISDIR(found.st_mode) and found.st_dev == self._device and layout.is_component(item.name)
+            if not mine and not bucket:
+                report.stranger("foreign", self._mount.where(layout.CHECKPOINTS, item.name))
+            elif mine and crc32(item.name.encode()) % _BUCKETS == bucket:
+                yield item.name
+
+    def _model_job(self, folder: str) -> Callable[[SweepReport], bool]:
+        from efsstate.modelstore.versions import prune, versions
+
+        def job(report: SweepReport) -> bool:
+            name, root = layout.model_name(folder), self._mount.path
+            try:
+                sizes = {one.id: one.bytes for one in versions(name, root=root)}
+                for version in prune(name, dry_run=self._wish.dry_run, root=root):
+                    report.gone("version", sizes.get(version, 0))
+            except (LookupError, ValueError):
+                pass  # put there by hand, or no model: not ours to clean
+            return True
+
+        return job
 
     # The work
 

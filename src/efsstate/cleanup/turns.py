@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 
-from efsstate.mount import layout, lock
+from efsstate.mount import clock, layout, lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,16 +20,6 @@ if TYPE_CHECKING:
     from efsstate.mount.files import Mount
 
 _FORGOTTEN = 7 * 86400.0  # marks that nobody used for so long belong to a sweep that was asked for once
-
-
-def server_now(mount: Mount, folder: str) -> float:
-    """The time by the server's clock: that of a file made for it (three requests). Raises `OSError`."""
-    from efsstate.mount import clock
-
-    name = layout.TEMPORARY + os.urandom(12).hex()
-    mount.create(folder, name, lambda _created: (), durable=False)  # observes the clock
-    mount.remove(folder, name, quiet=True)
-    return clock.now()
 
 
 def _swept(mark: os.stat_result) -> float:
@@ -42,7 +32,9 @@ class Turns:
 
     def __init__(self, mount: Mount, kind: str, *, fresh: bool) -> None:
         self._mount, self._folder = mount, layout.sweep_marks(kind)
-        self.start = server_now(mount, self._folder)
+        mount.make(self._folder)
+        mount.ask_time(self._folder)
+        self.start = clock.now()
         self._marks: dict[str, float] = {}
         for item in mount.scan(self._folder):
             try:

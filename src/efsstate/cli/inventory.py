@@ -22,16 +22,6 @@ if TYPE_CHECKING:
 KINDS = {"path": "text", "area": "text", "name": "text", "size": "size", "age": "age", "idle": "age", "state": "text"}
 
 
-def server_now(mount: Mount) -> float:
-    """The server's time, or this host's where nothing may be written."""
-    from efsstate.cleanup.turns import server_now as ask
-
-    try:
-        return ask(mount, "")
-    except OSError:
-        return clock.now()
-
-
 class Inventory:
     """All rows of a root. `problems` gathers what could not be read; `advance` is told of each folder that was looked at."""
 
@@ -40,7 +30,8 @@ class Inventory:
     ) -> None:
         self._mount, self._place = mount, place
         self._advance = advance or (lambda _amount: None)
-        self.now = server_now(mount)
+        mount.ask_time("")
+        self.now = clock.now()
         self.problems: list[str] = []
 
     def rows(self) -> Iterator[dict[str, Any]]:
