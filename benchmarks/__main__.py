@@ -13,9 +13,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 LAB_PARTS = {"300us": [part for part in suite.PARTS if part not in ("models", "imports")], "3ms": ["models"]}
 
 
-def measured(root, other, parts):
+def measured(root, other, parts, peers=True):
     """One run on one root: what it was made on, and its figures."""
-    places = suite.Places(root, other)
+    places = suite.Places(root, other, peers=peers)
     try:
         figures = list(suite.run(places, parts))
         return {
@@ -28,22 +28,12 @@ def measured(root, other, parts):
         places.close()
 
 
-def in_lab(delay, parts):
+def in_lab(delay, parts, peers):
     """The same in the NFS lab, with a delay."""
     with tempfile.TemporaryDirectory() as folder:
         out = f"{folder}/figures.json"
-        ours = [
-            *machine.command(),
-            "--root",
-            "/mnt/a",
-            "--other",
-            "/mnt/b",
-            "--only",
-            ",".join(parts),
-            "--json",
-            out,
-            "--quiet",
-        ]
+        options = ["--only", ",".join(parts), "--json", out, "--quiet"] + ["--ours"] * (not peers)
+        ours = [*machine.command(), "--root", "/mnt/a", "--other", "/mnt/b", *options]
         done = subprocess.run(
             [sys.executable, "-m", "tests.nfs.lab", "--delay", delay, "--writable", folder, "--", *ours],
             cwd=os.path.dirname(HERE),
@@ -66,6 +56,7 @@ def main():
     parser.add_argument(
         "--only", metavar="PARTS", default=",".join(suite.PARTS), help=f"some of {','.join(suite.PARTS)}"
     )
+    parser.add_argument("--ours", action="store_true", help="leave the peers out")
     parser.add_argument("--json", metavar="FILE", help="write the figures there too")
     parser.add_argument(
         "--write",
@@ -84,16 +75,15 @@ def main():
     elif options.all or options.root:
         result = {"versions": machine.versions(), "runs": []}
         if options.root:
-            result["runs"].append(
-                measured(os.path.abspath(options.root), options.other and os.path.abspath(options.other), parts)
-            )
+            paths = [path and os.path.abspath(path) for path in (options.root, options.other)]
+            result["runs"].append(measured(*paths, parts, not options.ours))
         else:
             memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
             with tempfile.TemporaryDirectory(dir=memory) as folder:
-                result["runs"].append(measured(folder, None, parts))
+                result["runs"].append(measured(folder, None, parts, not options.ours))
             for delay, lab_parts in LAB_PARTS.items():
                 if some := [part for part in lab_parts if part in parts]:
-                    result["runs"].append(in_lab(delay, some))
+                    result["runs"].append(in_lab(delay, some, not options.ours))
     else:
         parser.error("--all, or --root PATH, or --from FILE")
     if options.json:

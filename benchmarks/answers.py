@@ -116,7 +116,7 @@ def exactly(*arguments):
 
 def confusion(subject, folder):
     """A function is called with arguments that look alike: how many of the answers belong to other arguments."""
-    found = {"row": "confusion", "wrong": {}, "failed": {}}
+    found = {"row": "confusion", "wrong": {}, "errors": {}}
 
     def work(first, second=None):
         return exactly(first, second)
@@ -126,9 +126,9 @@ def confusion(subject, folder):
         try:
             got = [call(*arguments) for arguments in group]
         except Exception as error:
-            found["failed"][name] = reason(error)
+            found["errors"][name] = reason(error)
         else:
             found["wrong"][name] = sum(g != exactly(*(*arguments, None)[:2]) for g, arguments in zip(got, group))
-    if not found["failed"]:
-        del found["failed"]
+    if not found["errors"]:
+        del found["errors"]
     yield found

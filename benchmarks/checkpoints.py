@@ -1,5 +1,6 @@
 """The checkpoint rows: saves, loads, claims and `resume`, beside bare system calls and the usual recipe."""
 
+import contextlib
 import fcntl
 import itertools
 import os
@@ -28,7 +29,7 @@ class Floor:
 
     def load(self):
         fd = os.open("state", os.O_RDONLY, dir_fd=self.folder)
-        data = os.read(fd, 1 << 20)
+        data = os.read(fd, 65536)
         os.close(fd)
         return data
 
@@ -84,7 +85,7 @@ class Ours:
         from efsstate import checkpoint
 
         os.makedirs(folder, exist_ok=True)
-        self.make = lambda name="bench": checkpoint(name, root=folder)
+        self.make = lambda name="bench", keep=3: checkpoint(name, root=folder, keep=keep)
         self.outside = self.make()
 
     def enter(self):
@@ -129,30 +130,45 @@ def rows(subject, a, b, requests, *, count=48):
     checked = lambda _, state: None if state == stored else "wrong"  # noqa: E731
     found = measure.run(lambda _: reader.load(), range(count), requests=requests["b"], check=checked)
     yield {"row": "load", **found}
-    total = None
+    parts = []
     for i in range(count):
         stored = STATE + bytes([100 + i])
         writer.save(stored)
-        one = measure.run(lambda _: reader.load(), [i], requests=requests["b"], check=checked)
-        total = one if total is None else merged(total, one)
-    yield {"row": "load after a save", **total}
+        parts.append(measure.run(lambda _: reader.load(), [i], requests=requests["b"], check=checked))
+    yield {"row": "load after a save", **measure.merged(parts)}
+    yield {"row": "stale", "loads": count, **stale(writer, reader, b, count)}
     writer.exit()
+    if subject is Ours:
+        with writer.make("keeping", keep=100) as job:
+            job.save(STATE)
+            found = measure.run(job.save, [STATE] * count, requests=requests["a"])
+            yield {"row": "save, nothing to remove", **found}
     writer.claim()
     yield {"row": "claim", **measure.run(lambda _: writer.claim(), range(count // 2), requests=requests["a"])}
 
 
-def merged(total, one):
-    """Two figures of `run`, each of whole operations, as one."""
-    n, m = total["operations"], one["operations"]
-    samples = [*total.get("all", [total["time"]["median"]]), one["time"]["median"]]
-    merged = {"operations": n + m, "all": samples, "time": measure.spread(samples)}
-    for key in ("requests",):
-        if key in one:
-            merged[key] = (total[key] * n + one[key] * m) / (n + m)
-    for key in ("wrong",):
-        if key in total or key in one:
-            merged[key] = total.get(key, 0) + one.get(key, 0)
-    return merged
+def stale(writer, reader, folder, count):
+    """Of `count` loads by b right after a save by a was acknowledged, how many give an older state; then the same while b's host has the files open."""
+    found = {}
+    for name in ("closed", "open"):
+        found[name] = 0
+        for i in range(count):
+            reader.load()
+            held = _all_open(folder) if name == "open" else []
+            writer.save(state := os.urandom(16) + STATE)
+            found[name] += reader.load() != state
+            for file in held:
+                file.close()
+    return found
+
+
+def _all_open(folder):
+    files = []
+    for where, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # removed since it was listed, or a link
+                files.append(open(f"{where}/{name}", "rb"))
+    return files
 
 
 def items(subject, folder, *, count=200_000):

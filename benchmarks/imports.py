@@ -22,8 +22,9 @@ import sys, time
 before, start = set(sys.modules), time.perf_counter()
 {statement}
 seconds = time.perf_counter() - start
+loaded = sorted(set(sys.modules) - before)
 import json
-print(json.dumps([seconds, sorted(set(sys.modules) - before)]))
+print(json.dumps([seconds, loaded]))
 """
 
 

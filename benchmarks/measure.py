@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 
 LEASE = "SEQUENCE"  # the client renews its lease by the clock, whatever runs
 ALLOCATOR = {"mmap", "munmap", "brk", "madvise", "mremap", "mprotect"}  # the allocator's mood, not the subject's work
@@ -113,6 +114,20 @@ def run(operation, arguments, *, requests=None, batch=1, beside=None, check=None
     return figure
 
 
+def merged(figures):
+    """Figures of one operation each, as one figure."""
+    found = {"time": spread([figure["time"]["median"] for figure in figures]), "operations": len(figures)}
+    if "requests" in figures[0]:
+        found["requests"] = sum(figure["requests"] for figure in figures) / len(figures)
+        found["by_operation"] = {}
+        for name, n in ((name, n) for figure in figures for name, n in figure["by_operation"].items()):
+            found["by_operation"][name] = found["by_operation"].get(name, 0) + n
+    for fault in ("wrong", "missed"):
+        if wrong := sum(figure.get(fault, 0) for figure in figures):
+            found[fault] = wrong
+    return found
+
+
 def _time(operation, arguments):
     start = time.perf_counter()
     results = [operation(argument) for argument in arguments]
@@ -122,7 +137,11 @@ def _time(operation, arguments):
 def isolated(function, *arguments, timeout=180):
     """What the generator `function(*arguments)` yields in a process of its own; then, if it failed or hung, that as its last."""
     receiving, sending = os.pipe()
-    pid = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # a fork beside a library's idle threads: the child uses none
+        pid = os.fork()
     if not pid:
         os.close(receiving)
         with os.fdopen(sending, "wb") as out:

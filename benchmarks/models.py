@@ -1,5 +1,7 @@
 """The model rows: one large file, written by a, read by b into memory by each way there is, with a cold cache each time."""
 
+import contextlib
+import importlib
 import mmap
 import os
 import resource
@@ -11,16 +13,19 @@ from benchmarks import measure
 
 SIZE, TENSORS = 64 << 20, 8
 RANGE, THREADS = 8 << 20, 8
+NAME = "bench"
 
 
 def write(path):
-    """A safetensors file of SIZE bytes of tensors, so that every reader can read it."""
+    """A safetensors file of SIZE bytes of tensors, so that every reader can read it; and the same, published."""
     import numpy
+    from efsstate import publish
     from safetensors.numpy import save_file
 
     random = numpy.random.default_rng(1)
     tensors = {f"t{i}": random.integers(0, 255, SIZE // TENSORS, dtype=numpy.uint8) for i in range(TENSORS)}
     save_file(tensors, path)
+    publish(NAME, path, root=os.path.dirname(path))
 
 
 def plain(path):
@@ -67,17 +72,17 @@ def tuned(path):
 
 
 def ours(path):
-    """`model(path, load=lambda files: files.read())()`: what a handler writes."""
+    """`model(name, load=lambda files: files.read())()` of the same file, published: what a handler writes."""
     from efsstate import model
 
-    return model(path, load=lambda files: files.read(), root=os.path.dirname(path))()
+    return model(NAME, load=lambda files: files.read(), root=os.path.dirname(path))()
 
 
 def ours_mapped(path):
     """`files.mmap()`, every page touched afterwards."""
     from efsstate import model
 
-    pages = model(path, load=lambda files: files.mmap(), root=os.path.dirname(path))()
+    pages = model(NAME, load=lambda files: files.mmap(), root=os.path.dirname(path))()
     sum(memoryview(pages)[:: mmap.PAGESIZE])
     return pages
 
@@ -138,23 +143,20 @@ ALL = {
     "Run:ai Model Streamer, nothing kept": (streamer_passing, "runai-model-streamer"),
     "fastsafetensors": (fast, "fastsafetensors"),
 }
-HEAVY = {"torch": ("safetensors_torch", "streamer", "streamer_passing", "fast")}
 
 
-def prepare(read):
-    """What is imported before the clock starts: loading is measured, not importing."""
-    if read in (safetensors_torch, streamer, streamer_passing, fast):
-        import torch
-
-        torch.set_num_threads(2)
-    if read is safetensors_torch:
-        import safetensors.torch  # noqa: F401
-    if read is safetensors_numpy:
-        import safetensors.numpy  # noqa: F401
-    if read in (streamer, streamer_passing):
-        import runai_model_streamer  # noqa: F401
-    if read is fast:
-        import fastsafetensors  # noqa: F401
+def prepare():
+    """Import what takes part, once, before the clock starts: loading is measured, not importing. What is missing fails at its turn."""
+    for name in (
+        "torch",
+        "safetensors.torch",
+        "safetensors.numpy",
+        "runai_model_streamer",
+        "fastsafetensors",
+        "efsstate",
+    ):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
 
 
 def cold(path):
@@ -172,7 +174,6 @@ def cold(path):
 def one(name, path, requests):
     """One read of the file in a process of its own: rate, memory, requests."""
     read = ALL[name][0]
-    prepare(read)
     cold(path)
     before, memory = requests.settled(), _resident()
     start = time.perf_counter()
@@ -193,8 +194,9 @@ def _resident():
         return int(file.read().split()[1]) * mmap.PAGESIZE
 
 
-def rows(a, b, requests, *, rounds=3):
+def rows(a, b, requests, *, rounds=5):
     """Every way in turn, `rounds` times, each in a process of its own; `ratio` is to `read()` of the same round."""
+    prepare()
     write(f"{a}/model.safetensors")
     found = {name: [] for name in ALL}
     failed = {}

@@ -24,7 +24,7 @@ def spread(time):
 
 
 def count(value):
-    return NONE if value is None else f"{value:.3g}"
+    return NONE if value is None else f"{value:.3g}" if value >= 0.001 else "0"
 
 
 def faults(figure):
@@ -124,11 +124,13 @@ def flipped(figures):
 
 def confusion(figures):
     rows = figures.rows("confusion", "local")
-    groups = list(dict.fromkeys(name for f in rows for name in [*f.get("wrong", {}), *f.get("failed", {})]))
+    groups = list(dict.fromkeys(name for f in rows for name in [*f.get("wrong", {}), *f.get("errors", {})]))
 
     def cell(f, group):
-        if group in (f.get("failed") or {}):
-            return f"an error: {f['failed'][group]}"
+        if "failed" in f:
+            return f"**fails**: {f['failed']}"
+        if group in f.get("errors", {}):
+            return f"an error: {f['errors'][group]}"
         return f"**{f['wrong'][group]} wrong**" if f["wrong"][group] else "right"
 
     return table(["", *groups], [[f["subject"], *[cell(f, group) for group in groups]] for f in rows])
@@ -193,6 +195,17 @@ def sections(result):
     )
     yield "Checkpoint: load, nothing new", "", operation(figures, "load", "checkpoint")
     yield "Checkpoint: load after another host's save", "", operation(figures, "load after a save", "checkpoint")
+    yield (
+        "Checkpoint: loads right after an acknowledged save of the other client that give an older state",
+        "The second column: while something on the reader's host has the files open.",
+        simple(
+            figures,
+            "stale",
+            "nfs",
+            ("nobody has it open", lambda f: f"{f['closed']} of {f['loads']}"),
+            ("a reader has it open", lambda f: f"{f['open']} of {f['loads']}"),
+        ),
+    )
     yield (
         "Checkpoint: claim and release",
         "For the others: a lock taken and given back.",

@@ -15,7 +15,8 @@ PARTS = ("caches", "answers", "checkpoints", "imports", "models", "sweep")
 class Places:
     """The root to measure on, as client a and client b see it, and the folder of this run below it."""
 
-    def __init__(self, root, other=None):
+    def __init__(self, root, other=None, *, peers=True):
+        self.peers = peers
         self.folder = "benchmark-" + os.urandom(4).hex()
         self.root, self.a, self.b = root, f"{root}/{self.folder}", f"{other or root}/{self.folder}"
         os.mkdir(self.a)
@@ -28,6 +29,10 @@ class Places:
         """A fresh folder, as a and as b see it; b has never looked there."""
         self._next += 1
         return f"{self.a}/{self._next}", f"{self.b}/{self._next}"
+
+    def among(self, subjects):
+        """Those that are measured: ours and the floor alone, if peers are left out."""
+        return [s for s in subjects if self.peers or s.name.startswith(("efsstate", "bare"))]
 
     def close(self):
         shutil.rmtree(self.a, ignore_errors=True)
@@ -58,7 +63,7 @@ def run(places, parts):
 
 def _caches(places):
     nfs = places.name == "nfs"
-    for subject in subjects.ALL:
+    for subject in places.among(subjects.ALL):
         a, b = places.new()
         if nfs:
             jobs = [
@@ -85,7 +90,7 @@ def _system_calls(kind, subject, places):
 
 
 def _answers(places):
-    for subject in [*subjects.OURS, *subjects.PEERS]:
+    for subject in places.among([*subjects.OURS, *subjects.PEERS]):
         with tempfile.TemporaryDirectory() as counted:
             jobs = [functools.partial(answers.stampede, subject, *places.new(), counted)]
             if places.name == "local":
@@ -98,7 +103,7 @@ def _answers(places):
 
 
 def _checkpoints(places):
-    for subject in checkpoints.ALL:
+    for subject in places.among(checkpoints.ALL):
         jobs = [functools.partial(checkpoints.rows, subject, *places.new(), places.requests)]
         if places.name == "local":
             jobs.append(functools.partial(checkpoints.items, subject, places.new()[0]))
@@ -117,7 +122,8 @@ def _models(places):
     if places.name == "nfs":
         a, b = places.new()
         os.makedirs(a)
-        yield from models.rows(a, b, places.requests["b"])
+        for figure in measure.isolated(models.rows, a, b, places.requests["b"], timeout=900):
+            yield {"subject": "all", "row": "model", **figure}
 
 
 def _sweep(places):

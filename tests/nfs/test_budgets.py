@@ -1,0 +1,56 @@
+"""The budgets that are counts of requests, held on two real clients by the same measurements as in the benchmarks."""
+
+import pytest
+
+from benchmarks import caches, checkpoints, subjects
+from benchmarks.budgets import REQUESTS
+from benchmarks.measure import Requests
+
+pytestmark = pytest.mark.nfs
+
+
+def hold(figures):
+    """Each figure's requests are within its budget, and its answers were right."""
+    kept = 0
+    for figure in figures:
+        most = REQUESTS.get(figure["row"], (None, None))[1]
+        if most is not None:
+            kept += 1
+            assert round(figure["requests"], 2) <= most, (
+                f"{figure['row']}: {figure['requests']}: {figure['by_operation']}"
+            )
+        assert not figure.get("wrong") and not figure.get("missed") and not figure.get("recomputed"), figure
+    return kept
+
+
+@pytest.fixture(autouse=True)
+def counted(lab):
+    if not Requests(lab.b).counted:
+        pytest.skip("these are no NFS mounts: requests cannot be counted")
+
+
+@pytest.mark.parametrize("subject", subjects.OURS, ids=lambda subject: subject.__name__)
+def test_hits_of_another_clients_entries(lab, subject):
+    """3 requests in a warm folder; 3.5 each for the first 256 of a fresh environment."""
+    assert hold(caches.hits(subject, f"{lab.a}/c", f"{lab.b}/c", Requests(lab.b))) == 2
+
+
+@pytest.mark.parametrize("subject", subjects.OURS, ids=lambda subject: subject.__name__)
+def test_puts_and_misses(lab, subject):
+    """4 requests for a put, 12 for a miss with its claim."""
+    assert hold(caches.writes(subject, f"{lab.a}/c", Requests(lab.a))) == (2 if subject is subjects.OurCache else 1)
+
+
+def test_saves_and_loads(lab):
+    """A save 5, 6 with removal; a load 3, 6 after another host's save; and none gives an older state, open files or not."""
+    requests = {"a": Requests(lab.a), "b": Requests(lab.b)}
+    figures = list(checkpoints.rows(checkpoints.Ours, f"{lab.a}/c", f"{lab.b}/c", requests, count=16))
+    assert hold(figures) == 4
+    assert [(f["closed"], f["open"]) for f in figures if f["row"] == "stale"] == [(0, 0)]
+
+
+def test_the_recipe_loads_older_states(lab):
+    """The same measurement sees what it is there to see: with the old file open, the recipe's loads are all old."""
+    requests = {"a": Requests(lab.a), "b": Requests(lab.b)}
+    figures = list(checkpoints.rows(checkpoints.Recipe, f"{lab.a}/c", f"{lab.b}/c", requests, count=8))
+    assert [f["open"] for f in figures if f["row"] == "stale"] == [8]
