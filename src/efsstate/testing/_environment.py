@@ -104,7 +104,7 @@ class Environment:
         except OSError as problem:
             api.end(str(problem))
         with api.changed:
-            api.changed.wait_for(lambda: api.polling or api.init_error or api.exited, limit)
+            api.changed.wait_for(lambda: api.polling > 0 or api.init_error or api.exited, limit)
             if api.init_error:
                 status, error = "error", api.init_error
                 api.changed.wait_for(lambda: api.exited, 2)  # it says why, and then ends itself
@@ -175,7 +175,7 @@ class Environment:
         api = self._runtime.api
         with api.changed:
             left = max(0.0, deadline - time.monotonic())
-            idle = api.changed.wait_for(lambda: api.polling or api.exited is not None, left)
+            idle = api.changed.wait_for(lambda: api.polling > 0 or api.exited is not None, left)
         if not idle:
             self._runtime.kill("timeout")
         elif self._settings.freeze:
