@@ -20,7 +20,9 @@ def example(code):
         return ""
     name = "base.tf" if paths[0].endswith(".tf") else "base.yaml"
     with open(paths[0], encoding="utf-8") as broken, open(f"{HERE}/corpus/good/{name}", encoding="utf-8") as good:
-        lines = list(difflib.unified_diff(broken.read().splitlines()[1:], good.read().splitlines(), lineterm="", n=2))[2:]
+        lines = list(difflib.unified_diff(broken.read().splitlines()[1:], good.read().splitlines(), lineterm="", n=2))[
+            2:
+        ]
     body = "\n".join("" if line.startswith("@@") else line for line in lines).strip("\n")
     return f"From wrong to right:\n\n```diff\n{body}\n```"
 

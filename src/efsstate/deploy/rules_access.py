@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from efsstate.deploy.findings import Hit, Rule
-from efsstate.deploy.stack import Resource, Stack, Statement, statements_of
+from efsstate.deploy.stack import Resource, Stack, Statement, covers, statements_of
 from efsstate.deploy.values import Joined, Unknown, items, text
 
 CLIENT = ("elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite", "elasticfilesystem:ClientRootAccess")
@@ -66,6 +66,8 @@ def _may_not_mount(stack: Stack) -> Iterator[Hit]:
             continue
         if not any(one.grants("elasticfilesystem:ClientMount") for one in statements):
             file_system = stack.file_system(stack.access_point(mount))
+            if file_system is not None and _let_in(stack, file_system):
+                continue
             # Without a policy of its own a file system lets everybody mount: it works until one is added.
             severity = "warning" if file_system is None else "" if _policies(stack, file_system) else "note"
             evidence = "its role allows no elasticfilesystem:ClientMount"
@@ -182,6 +184,51 @@ def _policies(stack: Stack, file_system: Resource) -> list[Any]:
     return [one for one in [file_system.get("FileSystemPolicy"), *apart] if one]
 
 
+def _let_in(stack: Stack, file_system: Resource) -> bool:
+    """Whether the file system's own policy allows the mount, or cannot be read."""
+    policies = _policies(stack, file_system)
+    return any(
+        not isinstance(policy, dict)
+        or any(one.grants("elasticfilesystem:ClientMount") for one in statements_of(policy, file_system))
+        for policy in policies
+    )
+
+
+def _denied(stack: Stack) -> Iterator[Hit]:
+    for function, mount in stack.mounted():
+        mine = stack.access_point(mount)
+        file_system = stack.file_system(mine)
+        if mine is None or file_system is None:
+            continue
+        for policy in _policies(stack, file_system):
+            for one in statements_of(policy, file_system, file_system.at("FileSystemPolicy")):
+                if one.allow or not any(covers(action, "elasticfilesystem:ClientMount") for action in one.actions):
+                    continue
+                for test, pairs in one.conditions.items():
+                    values = items(
+                        next(
+                            (
+                                v
+                                for k, v in (pairs.items() if isinstance(pairs, dict) else ())
+                                if k.lower() == "elasticfilesystem:accesspointarn"
+                            ),
+                            None,
+                        )
+                    )
+                    others = values and not any(
+                        isinstance(v, Unknown) or (isinstance(v, Joined) and not v.refs) or "*" in str(v)
+                        for v in values
+                    )
+                    if (
+                        "NotEquals" in test
+                        and others
+                        and all(stack.find(v) is not mine for v in values)
+                        and len(one.conditions) == 1
+                    ):
+                        evidence = f"denies every access point but {', '.join(map(str, values))}; {function.name} mounts {mine.name}"
+                        yield Hit(file_system.name, evidence, one.line, file=file_system.file)
+
+
 def _no_tls(stack: Stack) -> Iterator[Hit]:
     if stack.partial:
         return
@@ -280,5 +327,11 @@ RULES = (
         "Without a policy of its own a file system lets whoever reaches TCP 2049 mount it as root, without TLS. Lambda itself always uses TLS and IAM.",
         "Add a file-system policy that denies mounts where aws:SecureTransport is false, and those without an access point.",
         _no_tls,
+    ),
+    Rule(
+        "EFS032", "error", "policy", "The file system's policy denies this access point",
+        "A Deny outweighs every Allow. The mount ends with EFSMountFailureException.",
+        "Add the access point's ARN to the condition of the Deny.",
+        _denied,
     ),
 )  # fmt: skip

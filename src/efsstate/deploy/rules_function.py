@@ -109,7 +109,7 @@ RULES = (
     ),
     Rule(
         "EFS044", "error", "function", "More than one file system on a function",
-        "FileSystemConfigs takes one entry.",
+        "FileSystemConfigs takes one entry, an EFS or an S3 Files access point; Lambda refuses more.",
         "Keep one access point; put what the function needs below its directory.",
         _several,
     ),

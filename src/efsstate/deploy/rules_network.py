@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
+from typing import Any
 
 from efsstate.deploy.findings import Hit, Rule
 from efsstate.deploy.stack import NFS, Opening, Resource, Stack
@@ -23,10 +25,21 @@ def _pairs(stack: Stack) -> Iterator[tuple[Resource, list[Resource], Resource, l
                 yield function, mine, mount_target, theirs
 
 
-def _meets(rule: Opening, groups: list[Resource]) -> bool:
-    """Whether a rule's other side is one of the groups, or cannot be told from them."""
-    peer = target(rule.peer)
-    return peer is None or peer in {one.name for one in groups} or isinstance(rule.peer, Unknown)
+def _meets(stack: Stack, rule: Opening, groups: list[Resource], subnets: list[Any]) -> bool:
+    """Whether a rule's other side is one of the groups or holds one of the subnets, or cannot be told from them."""
+    peer = stack.find(rule.peer, "AWS::EC2::SecurityGroup")
+    if peer is not None:
+        return peer in groups
+    places = [stack.range(one) for one in subnets]
+    if not known(rule.peer) or "/" not in rule.peer or None in places:
+        return True
+    try:
+        other = ipaddress.ip_network(rule.peer, strict=False)
+        return any(
+            other.version == 4 and other.overlaps(ipaddress.IPv4Network(str(one), strict=False)) for one in places
+        )
+    except ValueError:
+        return True
 
 
 def _span(rule: Opening) -> str:
@@ -69,9 +82,10 @@ def _blocked(stack: Stack) -> Iterator[Hit]:
             continue
         seen.add((mount_target.name, tuple(one.name for one in mine)))
         flat = [rule for some in rules for rule in some or ()]
-        if any(rule.covers_nfs() is not False and _meets(rule, mine) for rule in flat):
+        places = items(function.get("VpcConfig", "SubnetIds"))
+        if any(rule.covers_nfs() is not False and _meets(stack, rule, mine, places) for rule in flat):
             continue
-        near = [rule for rule in flat if _meets(rule, mine)]
+        near = [rule for rule in flat if _meets(stack, rule, mine, places)]
         groups = ", ".join(one.name for one in theirs)
         if near:
             yield Hit(
@@ -107,12 +121,15 @@ def _world(stack: Stack) -> Iterator[Hit]:
 
 def _no_way_out(stack: Stack) -> Iterator[Hit]:
     seen = set()
-    for function, mine, _, theirs in _pairs(stack):
+    for function, mine, mount_target, theirs in _pairs(stack):
         rules = [stack.openings(one, "Egress") for one in mine]
         if None in rules or function.name in seen:
             continue
         flat = [rule for some in rules for rule in some or ()]
-        if not any(rule.covers_nfs() is not False and _meets(rule, theirs) for rule in flat):
+        if not any(
+            rule.covers_nfs() is not False and _meets(stack, rule, theirs, items(mount_target.get("SubnetId")))
+            for rule in flat
+        ):
             seen.add(function.name)
             out = ", ".join(map(_span, flat)) or "nothing"
             yield Hit(

@@ -212,6 +212,11 @@ class Stack:
         one = self.find(subnet, "AWS::EC2::Subnet")
         return None if one is None else text(one.get("AvailabilityZone") or one.get("AvailabilityZoneId"))
 
+    def range(self, subnet: Any) -> str | None:
+        """The addresses of a subnet, where they are known."""
+        one = self.find(subnet, "AWS::EC2::Subnet")
+        return None if one is None else text(one.get("CidrBlock"))
+
     def vpc(self, subnet: Any) -> str | None:
         """The VPC of a subnet, where it is in view."""
         one = self.find(subnet, "AWS::EC2::Subnet")

@@ -109,7 +109,7 @@ def _typed(blocks: Any) -> list[tuple[str, str, dict[str, Any]]]:
 
 _PLAIN = {
     "aws_vpc": ("AWS::EC2::VPC", {}),
-    "aws_subnet": ("AWS::EC2::Subnet", {"vpc_id": "VpcId", "availability_zone": "AvailabilityZone", "availability_zone_id": "AvailabilityZoneId"}),
+    "aws_subnet": ("AWS::EC2::Subnet", {"vpc_id": "VpcId", "cidr_block": "CidrBlock", "availability_zone": "AvailabilityZone", "availability_zone_id": "AvailabilityZoneId"}),
     "aws_nat_gateway": ("AWS::EC2::NatGateway", {}),
     "aws_vpc_endpoint": ("AWS::EC2::VPCEndpoint", {"service_name": "ServiceName", "vpc_id": "VpcId"}),
     "aws_efs_mount_target": ("AWS::EFS::MountTarget", {"file_system_id": "FileSystemId", "subnet_id": "SubnetId", "security_groups": "SecurityGroups"}),

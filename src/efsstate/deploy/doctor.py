@@ -1,0 +1,99 @@
+"""The doctor: examines the mount that a process has, within a time limit even where the mount hangs."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from efsstate.deploy.findings import Finding, Hit
+from efsstate.deploy.mount_checks import MIB, RULES, Look, mounted, surroundings, table_entry
+from efsstate.errors import RootError
+from efsstate.mount import root as roots
+
+_RULES = {rule.code: rule for rule in RULES}
+_ORDER = {"error": 0, "warning": 1, "note": 2}
+
+
+def doctor(*, root: str | os.PathLike[str] | None = None, timeout: float = 30.0, size: int = 8 * MIB) -> list[Finding]:
+    """What is wrong with the mount of this process, worst first; the last is always EFS100, what was seen and measured.
+
+    `root`: the folder, else as everywhere (EFSSTATE_ROOT, /mnt/efs, the only mount). `timeout`: seconds after which a call
+    that hangs is given up. `size`: bytes of a file to measure throughput with, 0 for none. It makes a folder of its own
+    below the root, and removes it. Never raises: what goes wrong is a finding.
+    """
+    hits: list[tuple[str, Hit]] = list(surroundings(roots.variable))
+    seen: dict[str, str] = {}
+    path = _named(root)
+    if path is None:
+        hits.append(("EFS101", Hit("root", "no root is named, and /mnt/efs is not a mount")))
+    else:
+        entry = table_entry(path)
+        if entry is not None:
+            known = ",".join(
+                sorted(one for one in entry[3] if one.startswith(("vers", "rsize", "wsize", "hard", "soft")))
+            )
+            seen["mount"] = f"{entry[2]} {entry[0]} on {entry[1]} {known}".rstrip()
+        hits += mounted(path, on_lambda=roots.on_lambda(), entry=entry)
+        hits += _examine(path, timeout, size, seen, entry)
+    what = "; ".join(f"{name}: {value}" for name, value in seen.items()) or "nothing"
+    hits.append(("EFS100", Hit(path or "root", what)))
+    found = [_RULES[code].finding(hit) for code, hit in dict.fromkeys(hits)]
+    return sorted(found, key=lambda one: (_ORDER[one.severity], one.code == "EFS100", one.code))
+
+
+def _named(root: str | os.PathLike[str] | None) -> str | None:
+    """The root's path, without a call on the mount where it is named."""
+    given = root if root is not None else roots.variable("EFSSTATE_ROOT")
+    if given is not None:
+        return os.path.abspath(os.fspath(given))
+    entry = table_entry("/mnt/efs")
+    if entry is not None and entry[1] == "/mnt/efs":
+        return "/mnt/efs"
+    if not roots.on_lambda():
+        return None
+    try:
+        return roots.resolve(None).path
+    except RootError:
+        return None
+
+
+def _examine(
+    path: str, timeout: float, size: int, seen: dict[str, str], entry: tuple[str, str, str, set[str]] | None
+) -> list[tuple[str, Hit]]:
+    """The checks on a daemon thread: a call on a dead mount never returns, and can only be left."""
+    look = Look(path, size)
+    failed: list[Exception] = []
+
+    def run() -> None:
+        try:
+            if not os.path.isdir(path):
+                what = "is not a folder" if os.path.exists(path) else "does not exist, or may not be looked at"
+                look.hits.append(("EFS101", Hit(path, f"{path} {what}")))
+            else:
+                look.run()
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="efsstate-doctor", daemon=True)
+    thread.start()
+    thread.join(timeout)
+    seen.update(look.seen)
+    hits = list(look.hits)
+    if thread.is_alive():
+        hits.append(("EFS105", Hit(path, f"{look.step}: no answer within {timeout:g} s{_port(entry)}")))
+    hits += [("EFS109", Hit(path, f"{look.step}: {type(error).__name__}: {error}")) for error in failed]
+    return hits
+
+
+def _port(entry: tuple[str, str, str, set[str]] | None) -> str:
+    """Whether the server's port answers, for the evidence."""
+    import socket
+
+    address = next((one[5:] for one in (entry[3] if entry else ()) if one.startswith("addr=")), None)
+    if address is None:
+        return ""
+    try:
+        socket.create_connection((address, 2049), timeout=2).close()
+    except OSError as error:
+        return f"; {address}:2049 does not answer ({error.strerror or error})"
+    return f"; {address}:2049 accepts connections: the server is there, and slow or waiting for its clients"

@@ -1,0 +1,202 @@
+"""The doctor on folders of this machine: what it finds, what it leaves behind, and that it never raises."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+from efsstate.cli.doctor import command
+from efsstate.deploy.doctor import doctor
+from efsstate.deploy.exceptions import EXCEPTIONS, explain
+from efsstate.deploy.mount_checks import mounted, surroundings, table_entry
+from efsstate.deploy.rules import RULES
+
+NFS = "10.9.0.1:/ /mnt/efs nfs4 rw,relatime,vers=4.1,rsize=1048576,wsize=1048576,hard,proto=tcp,timeo=600,addr=10.9.0.1"
+
+
+def codes(findings):
+    return {one.code for one in findings}
+
+
+def entry(text, path="/mnt/efs/app"):
+    return table_entry(path, f"/dev/vda / ext4 rw 0 0\n{text} 0 0\n")
+
+
+def test_a_healthy_folder_gives_the_measurements_and_what_it_is(tmp_path):
+    os.chmod(tmp_path, 0o750)
+    found = doctor(root=str(tmp_path), size=1 << 20)
+    assert codes(found) - {"EFS116"} == {"EFS102", "EFS100"}  # a local disk; and root where the tests run as root
+    seen = found[-1].evidence
+    for part in ("mount:", "folder:", "files: are made as", "space:", "clock:", "latency:", "throughput:"):
+        assert part in seen
+    assert os.listdir(tmp_path) == []
+
+
+def test_everything_it_reports_is_in_the_table():
+    for rule in RULES.values():
+        assert rule.finding.__self__ is rule
+    assert {"EFS100", "EFS101", "EFS120"} <= set(RULES)
+
+
+def test_no_root_is_a_finding_and_makes_no_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv("EFSSTATE_ROOT", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert "EFS101" in codes(doctor())
+    assert os.listdir(tmp_path) == []
+    assert "EFS101" in codes(doctor(root=str(tmp_path / "none")))
+    (tmp_path / "file").write_text("")
+    assert "EFS101" in codes(doctor(root=str(tmp_path / "file")))
+
+
+def test_the_root_comes_from_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("EFSSTATE_ROOT", str(tmp_path))
+    assert doctor(size=0)[-1].resource == str(tmp_path)
+
+
+def test_another_users_folder_is_named_with_both_users(tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to be another user")
+    os.chmod(tmp_path, 0o755)
+    for parent in (tmp_path.parent, tmp_path.parent.parent):
+        os.chmod(parent, 0o755)
+    program = f"import os\nfrom efsstate.deploy.doctor import doctor\nos.setgid(1234); os.setuid(1234)\nprint([(f.code, f.evidence) for f in doctor(root={str(tmp_path)!r}, size=0)])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "('EFS106'" in done.stdout
+    assert "the folder is 0:0 drwxr-xr-x, this process 1234:1234" in done.stdout
+
+
+def test_a_folder_open_to_everyone_is_said(tmp_path):
+    os.chmod(tmp_path, 0o777)
+    assert "EFS115" in codes(doctor(root=str(tmp_path), size=0))
+
+
+def test_a_full_disk_is_said(tmp_path):
+    """A file system of 1 MiB, with nothing left on it."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to mount")
+    done = subprocess.run(["unshare", "-m", sys.executable, "-c", f"""
+import subprocess, sys
+if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", {str(tmp_path)!r}]).returncode:
+    sys.exit(9)
+try:
+    open({str(tmp_path / "fill")!r}, "wb", buffering=0).write(bytes(1 << 20))
+except OSError:
+    pass
+from efsstate.deploy.doctor import doctor
+print([f.code for f in doctor(root={str(tmp_path)!r}, size=0) if f.severity == "error"])
+"""], capture_output=True, text=True, check=False)  # fmt: skip
+    if done.returncode == 9 or "unshare" in done.stderr:
+        pytest.skip("no mount namespace here")
+    assert "EFS108" in done.stdout, done.stderr
+
+
+def test_a_call_that_hangs_is_given_up_and_named(tmp_path):
+    """A FIFO in the way of the large file: its open waits for a reader that never comes, as a dead mount does."""
+    program = f"""
+import os, threading
+from efsstate.deploy import doctor as d, mount_checks
+real = mount_checks.Look._writable
+def block(self):
+    done = real(self)
+    os.mkfifo(self._name("large"))
+    return done
+mount_checks.Look._writable = block
+for f in d.doctor(root={str(tmp_path)!r}, timeout=1.0, size=1 << 20):
+    print(f.code, f.evidence)
+"""
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert "EFS105 timing a larger file: no answer within 1 s" in done.stdout
+    assert time.monotonic() - start < 30
+
+
+def test_mount_options_are_judged():
+    def judged(text, **how):
+        return {code for code, _ in mounted("/mnt/efs/app", on_lambda=how.get("on_lambda", False), entry=entry(text))}
+
+    assert judged(NFS) == set()
+    assert judged(NFS.replace("vers=4.1", "vers=4.0")) == {"EFS103"}
+    assert judged(NFS.replace("hard", "soft,nocto")) == {"EFS104"}
+    assert judged(NFS.replace("rsize=1048576", "rsize=65536")) == {"EFS104"}
+    assert judged(NFS.replace("hard", "hard,local_lock=all")) == {"EFS104"}
+    assert judged(NFS.replace("hard", "hard,local_lock=none")) == set()
+    assert judged(NFS.replace("rw,", "ro,")) == {"EFS107"}
+    assert judged("tmpfs /mnt/efs tmpfs rw") == {"EFS102"}
+    ((_, hit),) = mounted("/mnt/efs/app", on_lambda=True, entry=entry("overlay /mnt overlay rw"))
+    assert hit.severity == "error"
+
+
+def test_the_innermost_mount_is_taken():
+    table = "a / ext4 rw 0 0\nb /mnt ext4 rw 0 0\nc /mnt/efs nfs4 rw 0 0\nd /mnt/efs2 nfs4 rw 0 0\ne /mnt/with\\040space nfs rw 0 0\n"
+    assert table_entry("/mnt/efs/x", table)[0] == "c"
+    assert table_entry("/mnt/efs2", table)[0] == "d"
+    assert table_entry("/mnt/efs3", table)[0] == "b"
+    assert table_entry("/mnt/with space/x", table)[0] == "e"
+
+
+def test_the_environment_is_judged(tmp_path):
+    def judged(**variables):
+        return {(code, hit.severity) for code, hit in surroundings(variables.get, str(tmp_path))}
+
+    assert judged() == set()
+    assert judged(AWS_LAMBDA_INITIALIZATION_TYPE="snap-start") == {("EFS117", "error")}
+    assert judged(AWS_LAMBDA_MAX_CONCURRENCY="16") == {("EFS117", "note")}
+    assert judged(AWS_LAMBDA_FUNCTION_MEMORY_SIZE="128") == {("EFS118", "")}
+    assert {code for code, _ in surroundings({}.get, str(tmp_path / "none"))} == {"EFS118"}
+
+
+def test_in_a_handler_it_needs_no_package_of_the_command_line():
+    """The layer has neither click nor yaml: `efsstate.doctor` loads none of them."""
+    program = "import sys, efsstate; efsstate.doctor; print(sorted(m for m in sys.modules if m.split('.')[0] in ('click','yaml','hcl2','boto3','rich','lark')))"
+    assert (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
+        == "[]"
+    )
+
+
+@pytest.mark.parametrize("one", EXCEPTIONS, ids=lambda one: one.name)
+def test_the_four_errors_are_explained(one):
+    """By name, in a log line, and as the reason code of a function's state; every cause has a page."""
+    assert explain(one.name) is one
+    assert explain(f"[ERROR] {one.name}: The function couldn't mount, sorry") is one
+    assert explain({"EFSIOException": "EFSIOError"}.get(one.name, one.name.replace("Exception", "Error"))) is one
+    done = CliRunner().invoke(command, ["--error", one.name])
+    assert done.exit_code == 0
+    assert "1. " in done.output
+    for cause in one.causes:
+        assert cause.code in RULES, cause.code
+    told = json.loads(CliRunner().invoke(command, ["--error", one.name, "--json"]).output)
+    assert told["error"]["name"] == one.name
+
+
+def test_command_output_and_exit_codes(tmp_path):
+    run = CliRunner().invoke
+    os.chmod(tmp_path, 0o777)
+    done = run(command, ["--root", str(tmp_path), "--size", "0"])
+    assert done.exit_code == 1
+    assert "EFS115" in done.output
+    assert "latency" in done.output
+    told = json.loads(run(command, ["--root", str(tmp_path), "--size", "0", "--json"]).output)
+    assert (told["schema"], told["command"]) == ("efsstate.findings", "doctor")
+    assert told["findings"][-1]["code"] == "EFS100"
+    assert run(command, ["--error", "TypeError"]).exit_code == 2
+    assert run(command, ["--aws"]).exit_code == 2
+    assert run(command, ["--function", "x"]).exit_code == 2
+
+
+def test_its_folder_goes_even_when_a_check_fails(tmp_path, monkeypatch):
+    from efsstate.deploy import mount_checks
+
+    monkeypatch.setattr(
+        mount_checks.Look, "_rename", lambda self: (_ for _ in ()).throw(OSError(5, "Input/output error"))
+    )
+    found = doctor(root=str(tmp_path), size=0)
+    assert "EFS109" in codes(found)
+    assert os.listdir(tmp_path) == []
+    shutil.rmtree(tmp_path)
