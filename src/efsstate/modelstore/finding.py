@@ -6,13 +6,13 @@ import os
 
 from efsstate.errors import CorruptEntryError, ModelNotFound
 from efsstate.modelstore import manifest as manifests
-from efsstate.modelstore.content import Files
 from efsstate.mount import clock, layout
 from efsstate.mount import root as roots
 from efsstate.mount.files import Mount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from efsstate.modelstore.content import Files
     from efsstate.modelstore.manifest import Manifest
     from efsstate.modelstore.plain import Plain
 
@@ -38,6 +38,8 @@ class Found:
 
     def files(self, *, verify: str | None, stage: bool) -> Files:
         """The files, for `load`."""
+        from efsstate.modelstore.content import Files
+
         manifest, folder = self._manifest, self._folder
         if self.plain is not None:
             manifest, folder = self.plain.manifest, self.plain.holder

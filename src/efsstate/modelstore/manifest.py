@@ -128,8 +128,11 @@ def current(mount: Mount, model: str) -> Manifest:
 
 
 def read(mount: Mount, model: str, version: str) -> Manifest:
-    """The manifest of `version`; errors as in `current`."""
+    """The manifest of `version`, as the server has it now; errors as in `current`."""
     folder = layout.version_folder(model, version)
+    # By name, not by the folder that is open: a prune renames it before it empties it.
+    mount.forget(folder)
+    mount.refresh(layout.version_folder(model, ""))
     entry, _ = store.read(mount, folder, layout.MANIFEST)
     path = mount.where(folder, layout.MANIFEST)
     found = decode(entry, path)

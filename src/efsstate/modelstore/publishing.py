@@ -153,7 +153,6 @@ def run(mount: Mount, model: str, source: Source, version: str | None, progress:
 
 def _exists(mount: Mount, model: str, made: Manifest) -> bool:
     """Whether the version is there already; an error if it is, with other content."""
-    mount.refresh(layout.version_folder(model, ""))
     try:
         found = manifests.read(mount, model, made.version)
     except FileNotFoundError:
@@ -230,8 +229,9 @@ def _finish(mount: Mount, model: str, staging: str, made: Manifest) -> None:
         payload = made.encode()
         return entry.encode(payload, place=place, codec=manifests.CODEC, created=created, ttl=None, key=mount.key)
 
-    files = f"{staging}/{_FILES}"
-    mount.replace(files, layout.MANIFEST, build, durable=True)
+    files, parts = f"{staging}/{_FILES}", f"{staging}/{_PARTS}"
+    mount.replace(parts, layout.MANIFEST, build, durable=True)  # here, so that a kill leaves nothing among the files
+    mount.rename(parts, layout.MANIFEST, files, layout.MANIFEST, durable=True)
     inode = mount.stat(staging, _FILES).st_ino
     mount.forget(files)
     try:

@@ -111,7 +111,6 @@ def _leave(mount: Mount, model: str, version: str) -> None:
 
 
 def _found(mount: Mount, name: str, model: str, version: str) -> manifests.Manifest:
-    mount.refresh(layout.version_folder(model, ""))
     try:
         return manifests.read(mount, model, version)
     except FileNotFoundError:

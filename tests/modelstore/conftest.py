@@ -1,0 +1,108 @@
+"""What the tests of models share: a root, a folder to publish, and a process that dies at the n-th change of the disk."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+import efsstate
+from efsstate.modelstore import reading
+
+CHANGES = ["open", "mkdir", "rename", "unlink", "rmdir", "ftruncate", "utime", "fchmod", "writev", "pwrite", "fsync"]
+
+
+@pytest.fixture
+def root(tmp_path):
+    made = tmp_path / "root"
+    made.mkdir(mode=0o700)
+    return str(made)
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A folder with files of several sizes, in subfolders, one of them empty; one name that is also ours."""
+    made = tmp_path / "source"
+    (made / "a" / "b").mkdir(parents=True)
+    (made / "empty").mkdir()
+    (made / "config.json").write_text("{}")
+    (made / "CURRENT").write_text("the user's own")
+    (made / "MANIFEST").write_bytes(b"")
+    (made / "a" / "b" / "weights").write_bytes(os.urandom(100_000))
+    (made / "a" / "ünïcode name").write_bytes(b"x" * 4096)
+    return made
+
+
+@pytest.fixture
+def small_ranges(monkeypatch):
+    """Ranges so small that little files have many."""
+    monkeypatch.setattr(reading, "RANGE", 16384)
+
+
+def tree(folder):
+    """Every file and folder below, with the files' bytes; our own file in it left out."""
+    found = {}
+    for above, folders, files in os.walk(folder):
+        below = os.path.relpath(above, folder)
+        for name in folders:
+            found[os.path.normpath(f"{below}/{name}/")] = None
+        for name in files:
+            if name != ".efsstate-manifest":
+                with open(os.path.join(above, name), "rb") as file:
+                    found[os.path.normpath(f"{below}/{name}")] = file.read()
+    return found
+
+
+def place(root, name, version):
+    return os.path.join(root, "models", name.replace("/", "--"), "versions", version)
+
+
+def active(root, name):
+    """The id of the active version, None where there is none."""
+    try:
+        return next((v.id for v in efsstate.versions(name, root=root) if v.active), None)
+    except efsstate.ModelNotFound:
+        return None
+
+
+def dying(function, at, error=None, names=CHANGES):
+    """Run `function` in a child; its `at`-th call that changes the disk is its last (kill -9 after it), or raises `error`.
+
+    Gives (how the child ended, how many such calls it made, "" or what it raised).
+    """
+    pipe, result = os.pipe()
+    pid = os.fork()
+    if not pid:
+        count, lock = 0, threading.Lock()
+
+        def wrap(real, name):
+            def call(*given, **named):
+                nonlocal count
+                changes = name != "open" or (len(given) > 1 and given[1] & (os.O_CREAT | os.O_TRUNC))
+                if changes:
+                    with lock:
+                        count += 1
+                        mine = count == at
+                    if mine and error is not None:
+                        raise OSError(error, os.strerror(error))
+                answer = real(*given, **named)
+                if changes and mine:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return answer
+
+            return call
+
+        for name in names:
+            setattr(os, name, wrap(getattr(os, name), name))
+        said = ""
+        try:
+            function()
+        except BaseException as problem:
+            said = f"{type(problem).__name__}: {problem}"
+        os.write(result, f"{count}\n{said}".encode())
+        os._exit(1 if said else 0)
+    os.close(result)
+    with os.fdopen(pipe, "rb") as file:
+        count, _, said = file.read().decode().partition("\n")
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status), int(count or 0), said

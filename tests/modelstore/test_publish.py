@@ -1,0 +1,237 @@
+"""Publishing: what a version is, what is refused, what is done once, and that nobody ever meets half a version."""
+
+import multiprocessing
+import os
+import pathlib
+import socket
+import threading
+
+import pytest
+
+import efsstate
+from efsstate import ClaimedError, EfsStateError, activate, model, publish, versions
+from efsstate.modelstore import reading
+from efsstate.mount import layout, lock
+from efsstate.mount.files import Mount
+from tests.modelstore.conftest import active, place, tree
+
+
+def test_a_folder_becomes_a_version_as_it_is(root, source, small_ranges):
+    made = publish("shop/ranking", source, root=root)
+    assert tree(place(root, "shop/ranking", made)) == tree(source)
+    assert active(root, "shop/ranking") == made
+    assert efsstate.models(root=root) == ["shop/ranking"]
+    assert model("shop/ranking", root=root)() == place(root, "shop/ranking", made)
+
+
+def test_a_single_file_keeps_its_name(root, source):
+    made = publish("m", source / "config.json", root=root)
+    assert model("m", root=root)() == place(root, "m", made) + "/config.json"
+    assert tree(place(root, "m", made)) == {"config.json": b"{}"}
+
+
+def test_a_link_to_a_single_file_is_followed_and_gives_its_own_name(root, source, tmp_path):
+    (tmp_path / "latest").symlink_to(source / "config.json")
+    publish("m", tmp_path / "latest", root=root)
+    path = model("m", root=root)()
+    assert path.endswith("/latest") and not os.path.islink(path) and pathlib.Path(path).read_text() == "{}"
+
+
+def test_the_same_content_is_one_version_and_is_copied_once(root, source):
+    first = publish("m", source, root=root)
+    written = os.stat(place(root, "m", first) + "/a/b/weights")
+    second = publish("m", source, root=root)
+    assert first == second and [v.id for v in versions("m", root=root)] == [first]
+    assert os.stat(place(root, "m", first) + "/a/b/weights").st_ino == written.st_ino
+    (source / "a" / "b" / "weights").rename(source / "a" / "b" / "renamed")
+    assert publish("m", source, root=root) != first
+
+
+def test_a_version_copied_out_of_a_root_is_the_same_version_elsewhere(root, source, tmp_path):
+    """Promotion from one root to another: our own file in it is left aside."""
+    made = publish("m", source, root=root)
+    other = tmp_path / "other"
+    other.mkdir()
+    assert publish("m", place(root, "m", made), root=other) == made
+
+
+def test_an_id_of_ones_own(root, source):
+    assert publish("m", source, version="v1.2", root=root) == "v1.2"
+    assert publish("m", source, version="v1.2", root=root) == "v1.2"
+    (source / "config.json").write_text("[]")
+    with pytest.raises(EfsStateError, match="exists, with other content"):
+        publish("m", source, version="v1.2", root=root)
+    assert tree(place(root, "m", "v1.2"))["config.json"] == b"{}"
+
+
+def test_publishing_need_not_activate(root, source):
+    first = publish("m", source / "config.json", root=root)
+    second = publish("m", source, activate=False, root=root)
+    assert active(root, "m") == first
+    activate("m", second, root=root)
+    assert active(root, "m") == second
+
+
+@pytest.mark.parametrize("version", ["", "..", ".hidden", "a/b", "a b", "x" * 129, "-r", "ü", "a\n"])
+def test_an_id_that_is_no_name_is_refused(root, source, version):
+    with pytest.raises(ValueError, match="can't be used"):
+        publish("m", source, version=version, root=root)
+    with pytest.raises(ValueError, match="can't be used"):
+        activate("m", version, root=root)
+    assert os.listdir(root) == []
+
+
+@pytest.mark.parametrize("name", ["", "/abs", "../up", "a/../b", "a b", ".x", "a//b", "a--b", "x" * 200])
+def test_a_name_with_a_path_in_it_is_refused(root, source, name):
+    with pytest.raises(ValueError, match="can't be used"):
+        publish(name, source, root=root)
+    assert os.listdir(root) == []
+
+
+def special(folder, kind):
+    if kind == "symlink":
+        (folder / "bad").symlink_to("/etc/passwd")
+    elif kind == "folder symlink":
+        (folder / "bad").symlink_to("/etc")
+    elif kind == "pipe":
+        os.mkfifo(folder / "bad")
+    elif kind == "socket":
+        here = os.getcwd()
+        os.chdir(folder)
+        try:
+            socket.socket(socket.AF_UNIX).bind("bad")
+        finally:
+            os.chdir(here)
+    elif kind == "line feed":
+        (folder / "b\nad").write_text("")
+    elif kind == "not unicode":
+        (folder / os.fsdecode(b"bad\xff")).write_text("")
+    elif kind == "nfs":
+        (folder / ".nfs0001").write_text("")
+    elif kind == "folder with a line feed":
+        (folder / "b\nad").mkdir()
+
+
+@pytest.mark.parametrize(
+    "kind", ["symlink", "folder symlink", "pipe", "socket", "line feed", "not unicode", "nfs", "folder with a line feed"]
+)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_what_is_no_plain_file_is_refused_before_anything_is_written(root, source, kind):
+    special(source / "a", kind)
+    with pytest.raises(EfsStateError, match="can't be published"):
+        publish("m", source, root=root)
+    assert os.listdir(root) == []
+
+
+def test_nothing_to_publish(root, tmp_path):
+    (tmp_path / "void" / "deep").mkdir(parents=True)
+    with pytest.raises(EfsStateError, match="no file is in it"):
+        publish("m", tmp_path / "void", root=root)
+    with pytest.raises(FileNotFoundError):
+        publish("m", tmp_path / "missing", root=root)
+    with pytest.raises(EfsStateError, match="neither a file nor a folder"):
+        publish("m", "/dev/null", root=root)
+
+
+def test_a_root_must_be_named(source, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EFSSTATE_ROOT", raising=False)
+    with pytest.raises(efsstate.RootError):
+        publish("m", source)
+
+
+def test_progress_counts_every_byte_twice(root, source, small_ranges):
+    seen = []
+    publish("m", source, root=root, progress=lambda done, total: seen.append((done, total)))
+    total = 2 * sum(len(data) for data in tree(source).values() if data)
+    assert seen[-1] == (total, total) and {t for _, t in seen} == {total}
+    assert [d for d, _ in seen] == sorted(d for d, _ in seen) and len(seen) > 10
+    seen.clear()
+    publish("m", source, root=root, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (total, total)
+
+
+def test_a_source_that_changes_is_not_published(root, source, small_ranges, monkeypatch):
+    real = reading.copy
+
+    def slow(file, target, **more):
+        answer = real(file, target, **more)
+        if target is not None and file.path.endswith("weights"):
+            (source / "a" / "b" / "weights").write_bytes(b"other" * 20_000)
+        return answer
+
+    monkeypatch.setattr(reading, "copy", slow)
+    with pytest.raises(EfsStateError, match="it changes meanwhile"):
+        publish("m", source, root=root)
+    assert active(root, "m") is None
+
+
+def test_modes_follow_the_roots(tmp_path, source):
+    root = tmp_path / "shared"
+    root.mkdir()
+    root.chmod(0o2775)
+    made = publish("m", source, root=root)
+    for above, folders, files in os.walk(place(root, "m", made)):
+        assert {oct(os.stat(f"{above}/{f}").st_mode & 0o7777) for f in folders} <= {"0o2775"}
+        assert {oct(os.stat(f"{above}/{f}").st_mode & 0o7777) for f in files} <= {"0o664"}
+
+
+def publisher(root, source, start, results):
+    start.wait()
+    results.put(publish("m", source, root=root))
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_publishers_of_one_name_at_once_all_end_well(root, source, tmp_path, same):
+    fork = multiprocessing.get_context("fork")
+    start, results = fork.Event(), fork.Queue()
+    sources = []
+    for i in range(4):
+        if not same:
+            (source / "config.json").write_text(str(i))
+        os.system(f"cp -r {source} {tmp_path}/s{i}")
+        sources.append(tmp_path / f"s{i}")
+    workers = [fork.Process(target=publisher, args=(root, s, start, results)) for s in sources]
+    for worker in workers:
+        worker.start()
+    start.set()
+    made = {results.get(timeout=60) for _ in workers}
+    for worker in workers:
+        worker.join()
+    assert len(made) == (1 if same else 4)
+    assert {v.id for v in versions("m", root=root)} == made and active(root, "m") in made
+    assert efsstate.verify("m", root=root) == []
+    assert [name for name in os.listdir(os.path.dirname(place(root, "m", "x"))) if name not in made] == []
+
+
+def test_a_second_publisher_of_the_same_content_waits_for_the_first(root, source):
+    made = publish("m", source, root=root)
+    staging = next(iter(staged(root, source)))
+    mount = Mount(root)
+    held = lock.attempt(mount, staging, layout.LOCK)
+    os.rename(place(root, "m", made), place(root, "m", "hidden"))
+
+    class Context:
+        def get_remaining_time_in_millis(self):
+            return 300
+
+    with pytest.raises(ClaimedError, match="still publishes the same content"), efsstate.invocation(Context()):
+        publish("m", source, root=root)
+    done = []
+    waiting = threading.Thread(target=lambda: done.append(publish("m", source, root=root)))
+    waiting.start()
+    held.release()
+    waiting.join(30)
+    assert done == [made]
+
+
+def staged(root, source):
+    """The folder that a publication of `source` is put together in."""
+    from efsstate.modelstore import publishing
+    from efsstate.modelstore.manifest import Manifest
+
+    found = publishing.Source(source)
+    files = {}
+    for name, seen in found.files.items():
+        files[name] = (seen.st_size, reading.copy(found.open(name), None, late=str))
+    yield layout.staging_folder("models/m", Manifest("", files, found.folders, single=found.single).content)
