@@ -1,261 +1,293 @@
 r"""What a call is known by: a digest of the namespace, the version and the bound arguments, the same on every host.
 
-Every value is fed as its type's tag, its length and its bytes, so that no two different values feed the same bytes.
-Sets and dicts are fed by the sorted digests of their members. Nothing rests on `hash`, `repr` or `id`.
+A value becomes bytes that begin with its type's letter and say their own length, so that no two different values give
+the same bytes, one after another or nested. Sets and dicts go by the sorted digests of their members, large things by
+their own digest, so that nothing large is copied. Nothing rests on `hash`, `repr` of an object, or `id`.
+
+    None N;   True T;   False F;   7 i7;   1.5 f<8 bytes>   "ab" s2:ab   b"ab" b2:ab   [x] l1:<x>   (x,) t1:<x>
+    {k: v} d1:<digest of k><v>   {x} S1:<digest of x>   a class's value <letter><len>:<module>:<name> and its parts
 """
 
 from __future__ import annotations
 
 import struct
 import sys
-from _blake2 import blake2b  # hashlib's own, without hashlib's import of OpenSSL
+from _blake2 import blake2b  # what hashlib gives, without its import of OpenSSL: a millisecond of every cold start
 
 from efsstate.mount import layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable
     from typing import Any
 
-    Write = Callable[[Any], None]
+    Add = Callable[[bytes], object]  # takes the next piece
+    Feeder = Callable[[Any, Add, int], object]
 
-SCHEME = b"efsstate key 1"  # raised only if the same call were to get another digest
-_DEEPEST = 200
-_LENGTH = struct.Struct("<cQ")
+SCHEME = b"efsstate key 1;"  # raised only if the same call were to get another digest
+_DEEPEST = 100
+_LARGE = 1 << 16  # bytes; from here on a digest stands for them
 _FLOAT = struct.Struct("<d")
-_HEAP_TYPE = 1 << 9
 
 
-def _digest(feed: Callable[[Write], None]) -> bytes:
+def _sum(*parts: Any) -> bytes:
     h = blake2b(digest_size=layout.DIGEST_BYTES)
-    feed(h.update)
+    for part in parts:
+        h.update(part)
     return h.digest()
 
 
-def _bytes(write: Write, tag: bytes, data: bytes | memoryview) -> None:
-    write(_LENGTH.pack(tag, len(data)))
-    write(data)
+def _sum_of(value: Any, depth: int) -> bytes:
+    pieces: list[bytes] = []
+    feed(value, pieces.append, depth)
+    return _sum(*pieces)
 
 
-def _text(write: Write, tag: bytes, text: str) -> None:
-    _bytes(write, tag, text.encode("utf-8", "surrogatepass"))
+def _raw(tag: bytes, data: Any, add: Add) -> None:
+    """Any number of bytes."""
+    length = len(data)
+    if length < _LARGE:
+        add(b"%b%d:%b" % (tag, length, data))
+    else:
+        add(b"%b%d#%b" % (tag, length, _sum(data)))
 
 
-def feed(write: Write, value: Any, depth: int = 0) -> None:
-    """Feed `value` to `write`; `TypeError` for a type that has no stable form."""
-    kind = type(value)
-    feeder = _feeders.get(kind)
-    if feeder is None:
-        feeder = _learn(value)
+def feed(value: Any, add: Add, depth: int = 0) -> None:
+    """Give `value`'s pieces to `add`; `TypeError` for a type that has no stable form."""
+    feeder = _feeders.get(type(value)) or _learn(value)
     if depth > _DEEPEST:
         raise TypeError(
             f"an argument is nested more than {_DEEPEST} deep, or contains itself: it can't be part of a key"
         )
-    feeder(write, value, depth)
+    feeder(value, add, depth)
 
 
-def _items(tag: bytes) -> Callable[[Write, Any, int], None]:
-    def run(write: Write, value: Any, depth: int) -> None:
-        write(_LENGTH.pack(tag, len(value)))
+def _int(value: int, add: Add, _: int) -> None:
+    if -(2**63) <= value < 2**64:
+        add(b"i%d;" % value)
+    else:  # decimal digits take quadratic time, and Python refuses many of them
+        _raw(b"I", value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True), add)
+
+
+def _text(tag: bytes) -> Feeder:
+    def run(value: Any, add: Add, _: int) -> None:
+        try:
+            data = value.encode()
+        except UnicodeEncodeError:
+            data = value.encode("utf-8", "surrogatepass")
+        _raw(tag, data, add)
+
+    return run
+
+
+_str = _text(b"s")
+
+
+def _items(tag: bytes) -> Feeder:
+    def run(value: Any, add: Add, depth: int) -> None:
+        add(b"%b%d:" % (tag, len(value)))
+        depth += 1
         for item in value:
-            feed(write, item, depth + 1)
+            feed(item, add, depth)
 
     return run
 
 
-def _members(tag: bytes) -> Callable[[Write, Any, int], None]:
-    def run(write: Write, value: Any, depth: int) -> None:
-        write(_LENGTH.pack(tag, len(value)))
-        for member in sorted([_digest(lambda w, item=item: feed(w, item, depth + 1)) for item in value]):  # type: ignore[misc]
-            write(member)
+_tuple = _items(b"t")
+
+
+def _members(tag: bytes) -> Feeder:
+    def run(value: Any, add: Add, depth: int) -> None:
+        add(b"%b%d:" % (tag, len(value)))
+        add(b"".join(sorted([_sum_of(item, depth + 1) for item in value])))
 
     return run
 
 
-def _mapping(tag: bytes, *, ordered: bool = False) -> Callable[[Write, Any, int], None]:
-    def run(write: Write, value: Any, depth: int) -> None:
-        write(_LENGTH.pack(tag, len(value)))
-        pairs = [(_digest(lambda w, key=key: feed(w, key, depth + 1)), key) for key in value]  # type: ignore[misc]
+def _mapping(tag: bytes, *, ordered: bool = False) -> Feeder:
+    def run(value: Any, add: Add, depth: int) -> None:
+        add(b"%b%d:" % (tag, len(value)))
+        pairs = [(_sum_of(key, depth + 1), item) for key, item in value.items()]
         if not ordered:
-            pairs.sort(key=lambda pair: pair[0])
-        for key_digest, key in pairs:
-            write(key_digest)
-            feed(write, value[key], depth + 1)
+            pairs.sort(key=_first)
+        for key, item in pairs:
+            add(key)
+            feed(item, add, depth + 1)
 
     return run
 
 
-def _int(write: Write, value: int, _: int) -> None:
-    _bytes(write, b"i", value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True))
+def _first(pair: tuple[bytes, object]) -> bytes:
+    return pair[0]
 
 
-def _view(write: Write, value: Any, depth: int) -> None:
+def _view(value: Any, add: Add, depth: int) -> None:
     with memoryview(value) as view:
-        _text(write, b"v", view.format)
-        feed(write, view.shape, depth)
-        if view.c_contiguous:
-            _bytes(write, b"-", view.cast("B") if view.nbytes else b"")
-        else:
-            _bytes(write, b"-", view.tobytes())
+        add(b"v")
+        _str(view.format, add, depth)
+        _tuple(view.shape or (), add, depth)
+        _raw(b"-", view.cast("B") if view.c_contiguous and view.nbytes else view.tobytes(), add)
 
 
-def _zone(write: Write, value: Any, depth: int) -> None:
-    """A time's zone: an offset is one wherever it comes from; a named zone counts by its name."""
-    zone = value.tzinfo
-    key = getattr(zone, "key", None)
-    if isinstance(key, str):
-        _text(write, b"z", key)
-    else:
-        feed(write, value.utcoffset(), depth)
-
-
-def _time(tag: bytes) -> Callable[[Write, Any, int], None]:
-    def run(write: Write, value: Any, depth: int) -> None:
-        _text(write, tag, value.replace(tzinfo=None).isoformat())
-        feed(write, value.fold, depth)
-        _zone(write, value, depth)
+def _parts(tag: bytes, *names: str) -> Feeder:
+    def run(value: Any, add: Add, depth: int) -> None:
+        add(tag)
+        _tuple([getattr(value, name) for name in names], add, depth)
 
     return run
 
 
-def _dtype(write: Write, dtype: Any) -> None:
+def _class(tag: bytes, kind: type, add: Add, depth: int) -> None:
+    module = kind.__module__
+    add(tag)
+    _str(f"{main_name() if module == '__main__' else module}:{kind.__qualname__}", add, depth)
+
+
+def _time(tag: bytes) -> Feeder:
+    """A time's zone counts by its name if it has one, else by what it is off by."""
+
+    def run(value: Any, add: Add, depth: int) -> None:
+        key = getattr(value.tzinfo, "key", None)
+        add(tag)
+        _str(value.replace(tzinfo=None).isoformat(), add, depth)
+        _tuple((value.fold, key if isinstance(key, str) else value.utcoffset()), add, depth)
+
+    return run
+
+
+def _dtype(dtype: Any, add: Add, depth: int) -> None:
     if dtype.hasobject or dtype.kind == "T":
         raise TypeError(f"an array of dtype {dtype} can't be part of a key: its items are objects; pass plain values")
-    _text(write, b"y", dtype.str if dtype.names is None else repr(dtype.descr))
+    _str(dtype.str if dtype.names is None else repr(dtype.descr), add, depth)
 
 
-def _array(write: Write, value: Any, depth: int) -> None:
-    _dtype(write, value.dtype)
-    feed(write, value.shape, depth)
-    write(_LENGTH.pack(b"-", value.nbytes))
-    if not value.nbytes:
-        return
+def _array(value: Any, add: Add, depth: int) -> None:
+    import numpy as np
+
+    add(b"A")
+    _dtype(value.dtype, add, depth)
+    _tuple(value.shape, add, depth)
+    h = blake2b(digest_size=layout.DIGEST_BYTES)
     if value.flags.c_contiguous:
-        write(memoryview(value.reshape(-1).view("u1")))
+        h.update(value.reshape(-1).view("u1").data if value.nbytes else b"")
     else:
-        import numpy as np
-
-        # In pieces, in C order: neither the memory's order nor a stride may show, and nothing large is copied.
-        order = np.nditer(value, ["external_loop", "buffered", "zerosize_ok"], order="C", buffersize=1 << 16)
-        for piece in order:
-            write(np.ascontiguousarray(piece).view("u1"))
-
-
-def _scalar(write: Write, value: Any, _: int) -> None:
-    _dtype(write, value.dtype)
-    _bytes(write, b"n", value.tobytes())
+        # Piece by piece in C order: how it lies in memory must not show, and a large array is not copied.
+        pieces: Any = np.nditer(value, ["external_loop", "buffered", "zerosize_ok"], order="C", buffersize=_LARGE)
+        for piece in pieces:
+            h.update(np.ascontiguousarray(piece).view("u1").data if piece.nbytes else b"")
+    add(h.digest())
 
 
-def _class(write: Write, tag: bytes, kind: type) -> None:
-    module = kind.__module__
-    _text(write, tag, f"{main_name() if module == '__main__' else module}:{kind.__qualname__}")
+def _scalar(value: Any, add: Add, depth: int) -> None:
+    add(b"n")
+    _dtype(value.dtype, add, depth)
+    _raw(b"-", value.tobytes(), add)
 
 
-def _enum(write: Write, value: Any, depth: int) -> None:
-    _class(write, b"E", type(value))
-    feed(write, value._name_ if value._name_ is not None else value._value_, depth)  # noqa: SLF001
+def _enum(value: Any, add: Add, depth: int) -> None:
+    _class(b"E", type(value), add, depth)
+    feed(value._value_ if value._name_ is None else value._name_, add, depth + 1)  # a flag may have no name
 
 
-def _dataclass(write: Write, value: Any, depth: int) -> None:
-    _class(write, b"D", type(value))
+def _dataclass(value: Any, add: Add, depth: int) -> None:
+    _class(b"D", type(value), add, depth)
     fields = type(value).__dataclass_fields__
-    feed(write, {name: getattr(value, name) for name in fields if hasattr(value, name)}, depth)
+    feed({name: getattr(value, name) for name in fields if hasattr(value, name)}, add, depth + 1)
 
 
-def _namedtuple(write: Write, value: Any, depth: int) -> None:
-    _class(write, b"N", type(value))
-    feed(write, dict(zip(value._fields, value, strict=True)), depth)
+def _namedtuple(value: Any, add: Add, depth: int) -> None:
+    _class(b"M", type(value), add, depth)
+    feed(dict(zip(value._fields, value, strict=True)), add, depth + 1)
 
 
-def _registered(to_parts: Callable[[Any], object]) -> Callable[[Write, Any, int], None]:
-    def run(write: Write, value: Any, depth: int) -> None:
-        _class(write, b"R", type(value))
-        feed(write, to_parts(value), depth + 1)
+def _path(value: Any, add: Add, depth: int) -> None:
+    add(b"P" if type(value).__name__.endswith("PosixPath") else b"p")  # on every system the same for the same path
+    _str(str(value), add, depth)
+
+
+def _registered(to_parts: Callable[[Any], object]) -> Feeder:
+    def run(value: Any, add: Add, depth: int) -> None:
+        _class(b"R", type(value), add, depth)
+        feed(to_parts(value), add, depth + 1)
 
     return run
 
 
-_feeders: dict[type, Callable[[Any, Any, int], None]] = {
-    type(None): lambda write, _value, _depth: write(b"0"),
-    bool: lambda write, value, _: write(b"1" if value else b"2"),
+_feeders: dict[type, Feeder] = {
+    type(None): lambda _value, add, _depth: add(b"N;"),
+    bool: lambda value, add, _: add(b"T;" if value else b"F;"),
     int: _int,
-    float: lambda write, value, _: _bytes(write, b"f", _FLOAT.pack(value)),
-    complex: lambda write, value, _: _bytes(write, b"c", _FLOAT.pack(value.real) + _FLOAT.pack(value.imag)),
-    str: lambda write, value, _: _text(write, b"s", value),
-    bytes: lambda write, value, _: _bytes(write, b"b", value),
-    bytearray: lambda write, value, _: _bytes(write, b"a", memoryview(value)),
+    float: lambda value, add, _: add(b"f" + _FLOAT.pack(value)),
+    complex: lambda value, add, _: add(b"c" + _FLOAT.pack(value.real) + _FLOAT.pack(value.imag)),
+    str: _str,
+    bytes: lambda value, add, _: _raw(b"b", value, add),
+    bytearray: lambda value, add, _: _raw(b"a", value, add),
     memoryview: _view,
     list: _items(b"l"),
-    tuple: _items(b"t"),
+    tuple: _tuple,
     set: _members(b"S"),
-    frozenset: _members(b"F"),
+    frozenset: _members(b"Z"),
     dict: _mapping(b"d"),
-    range: lambda write, value, depth: (write(b"r"), feed(write, (value.start, value.stop, value.step), depth))[0],
-    slice: lambda write, value, depth: (write(b"x"), feed(write, (value.start, value.stop, value.step), depth))[0],
+    range: _parts(b"r", "start", "stop", "step"),
+    slice: _parts(b"x", "start", "stop", "step"),
 }
-_LATER: tuple[tuple[str, str, Callable[[Any, Any, int], None]], ...] = (
-    ("decimal", "Decimal", lambda write, value, _: _text(write, b"M", str(value))),
-    ("fractions", "Fraction", lambda write, value, _: _text(write, b"Q", str(value))),
-    ("uuid", "UUID", lambda write, value, _: _bytes(write, b"U", value.bytes)),
-    ("datetime", "date", lambda write, value, _: _text(write, b"A", value.isoformat())),
-    ("datetime", "time", _time(b"I")),
-    ("datetime", "datetime", _time(b"W")),
-    (
-        "datetime",
-        "timedelta",
-        lambda write, value, depth: (write(b"L"), feed(write, (value.days, value.seconds, value.microseconds), depth))[
-            0
-        ],
-    ),
+_LATER: tuple[tuple[str, str, Feeder], ...] = (  # a value's module is imported by whoever made the value
     ("collections", "OrderedDict", _mapping(b"O", ordered=True)),
+    ("decimal", "Decimal", lambda value, add, depth: (add(b"m"), _str(str(value), add, depth))),
+    ("fractions", "Fraction", _parts(b"q", "numerator", "denominator")),
+    ("uuid", "UUID", lambda value, add, _: add(b"u" + value.bytes)),
+    ("datetime", "date", _parts(b"y", "year", "month", "day")),
+    ("datetime", "time", _time(b"h")),
+    ("datetime", "datetime", _time(b"w")),
+    ("datetime", "timedelta", _parts(b"e", "days", "seconds", "microseconds")),
     ("numpy", "ndarray", _array),
+    ("numpy", "memmap", _array),
 )
-_own: set[type] = set()  # registered by the user: these count for subclasses too
+_taught: set[type] = set()
 
 
 def register(kind: type, to_parts: Callable[[Any], object]) -> None:
-    """Teach keys the type `kind` and its subclasses: `to_parts(value)` returns what identifies a value.
+    """Teach keys the type `kind` and its subclasses: `to_parts(value)` returns what tells one value from another.
 
     That is anything keys know already: a plain value, or a tuple of them. It must be the same on every host, and
-    differ where the function's result may. Example: `register(Image, lambda image: (image.size, image.tobytes()))`.
+    differ wherever a function's result may. Example: `register(Image, lambda image: (image.size, image.tobytes()))`.
     """
     if not isinstance(kind, type) or not callable(to_parts):
         raise TypeError("register(type, to_parts): a class and a function of one value are needed")
-    for known in [known for known in _feeders if known is not kind and kind in known.__mro__]:
-        if known not in _own:
-            _feeders.pop(known)  # learned by a rule that this one now goes before
+    for known in [known for known in _feeders if kind in known.__mro__]:
+        if known is not kind and known not in _taught:
+            del _feeders[known]  # learned by a rule that this one now goes before
     _feeders[kind] = _registered(to_parts)
-    _own.add(kind)
+    _taught.add(kind)
 
 
-def _learn(value: Any) -> Callable[[Any, Any, int], None]:
+def _learn(value: Any) -> Feeder:
     kind = type(value)
     feeder = _rule(value, kind)
     if feeder is None:
         raise TypeError(
             f"an argument of type {kind.__module__}.{kind.__qualname__} can't be part of a key: it has no stable form;"
-            f" pass plain values, leave it out with ignore=, or teach it once with efsstate.register({kind.__qualname__},"
-            " to_parts)"
+            " pass plain values, leave it out with ignore=, or teach it once with"
+            f" efsstate.register({kind.__qualname__}, to_parts)"
         )
     _feeders[kind] = feeder
     return feeder
 
 
-def _rule(value: Any, kind: type) -> Callable[[Any, Any, int], None] | None:
+def _rule(value: Any, kind: type) -> Feeder | None:
     for base in kind.__mro__:
-        if base in _own:
+        if base in _taught:
             return _feeders[base]
     for module, name, feeder in _LATER:
         if module in sys.modules and kind is getattr(sys.modules[module], name, None):
             return feeder
-    enum, numpy, paths = sys.modules.get("enum"), sys.modules.get("numpy"), sys.modules.get("pathlib")
+    enum, numpy, pathlib = sys.modules.get("enum"), sys.modules.get("numpy"), sys.modules.get("pathlib")
     if enum is not None and isinstance(value, enum.Enum):
         return _enum
     if numpy is not None and isinstance(value, numpy.generic):
         return _scalar
-    if paths is not None and isinstance(value, paths.PurePath):
-        tag = b"P" if isinstance(value, paths.PurePosixPath) else b"p"
-        return lambda write, path, _: _text(write, tag, str(path))
+    if pathlib is not None and isinstance(value, pathlib.PurePath) and kind.__module__.startswith("pathlib"):
+        return _path
     if "__dataclass_fields__" in vars(kind):
         return _dataclass
     if isinstance(value, tuple) and isinstance(getattr(kind, "_fields", None), tuple):
@@ -264,7 +296,7 @@ def _rule(value: Any, kind: type) -> Callable[[Any, Any, int], None] | None:
 
 
 def main_name() -> str:
-    """What the program `__main__` is called: its file's name, so that two programs' functions are told apart."""
+    """What the program `__main__` is called: its module's or file's name, so that two programs are told apart."""
     import os
 
     main = sys.modules.get("__main__")
@@ -280,112 +312,25 @@ class Keyer:
     __slots__ = ("_start",)
 
     def __init__(self, namespace: str, version: object) -> None:
-        self._start = blake2b(SCHEME, digest_size=layout.DIGEST_BYTES)
-        feed(self._start.update, (namespace, version))
+        pieces: list[bytes] = [SCHEME]
+        feed((namespace, version), pieces.append)
+        self._start = blake2b(b"".join(pieces), digest_size=layout.DIGEST_BYTES)
 
     def digest(self, value: object) -> str:
         """The digest of a key, 48 hex digits; `TypeError` for what has no stable form."""
+        pieces: list[bytes] = []
+        feed(value, pieces.append)
         h = self._start.copy()
-        feed(h.update, value)
+        h.update(b"".join(pieces))
         return h.hexdigest()
 
-
-# Arguments
-
-_VARARGS, _VARKEYWORDS = 4, 8  # inspect's, without the import
-_MISSING: Any = object()
-
-
-class Signature:
-    """A function's parameters, taken in once; gives the arguments of a call in one form, however they were passed."""
-
-    __slots__ = (
-        "_defaults",
-        "_ignore",
-        "_keyword",
-        "_names",
-        "_positional",
-        "_positional_only",
-        "_rest",
-        "_rest_named",
-    )
-
-    def __init__(self, function: Callable[..., Any], ignore: Iterable[str]) -> None:
-        self._defaults: dict[str, object] = {}
-        code = getattr(function, "__code__", None)
-        if code is None or hasattr(function, "__wrapped__") or hasattr(function, "__self__"):
-            self._inspect(function)
-        else:
-            names = code.co_varnames
-            count = code.co_argcount + code.co_kwonlyargcount
-            self._positional: tuple[str, ...] = names[: code.co_argcount]
-            self._positional_only: frozenset[str] = frozenset(names[: code.co_posonlyargcount])
-            self._keyword: tuple[str, ...] = names[code.co_argcount : count]
-            self._rest = names[count] if code.co_flags & _VARARGS else None
-            self._rest_named = names[count + bool(code.co_flags & _VARARGS)] if code.co_flags & _VARKEYWORDS else None
-            defaults = function.__defaults__ or ()  # type: ignore[attr-defined]
-            self._defaults |= zip(self._positional[len(self._positional) - len(defaults) :], defaults, strict=True)
-            self._defaults |= function.__kwdefaults__ or {}  # type: ignore[attr-defined]
-        self._names = frozenset(self._positional + self._keyword)
-        self._ignore = frozenset([ignore] if isinstance(ignore, str) else ignore)
-        unknown = self._ignore - self._names - {self._rest, self._rest_named}
-        if unknown and self._rest_named is None:
-            raise ValueError(f"ignore: the function has no parameter {', '.join(map(repr, sorted(unknown)))}")
-
-    def _inspect(self, function: Callable[..., Any]) -> None:
-        import inspect
-
-        positional: list[str] = []
-        positional_only: list[str] = []
-        keyword: list[str] = []
-        self._rest = self._rest_named = None
-        try:
-            parameters = inspect.signature(function).parameters.values()
-        except (ValueError, TypeError):  # a built-in that tells nothing of itself
-            self._rest, self._rest_named, parameters = "args", "kwargs", ()  # type: ignore[assignment]
-        for parameter in parameters:
-            if parameter.kind is parameter.VAR_POSITIONAL:
-                self._rest = parameter.name
-                continue
-            if parameter.kind is parameter.VAR_KEYWORD:
-                self._rest_named = parameter.name
-                continue
-            (keyword if parameter.kind is parameter.KEYWORD_ONLY else positional).append(parameter.name)
-            if parameter.kind is parameter.POSITIONAL_ONLY:
-                positional_only.append(parameter.name)
-            if parameter.default is not parameter.empty:
-                self._defaults[parameter.name] = parameter.default
-        self._positional, self._keyword = tuple(positional), tuple(keyword)
-        self._positional_only = frozenset(positional_only)
-
-    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[str, Any], ...] | None:
-        """The arguments by name, those to be ignored left out; None if the function would not take them."""
-        positional, ignore = self._positional, self._ignore
-        found: dict[str, Any] = dict(zip(positional, args, strict=False))
-        rest = args[len(positional) :]
-        if rest and self._rest is None:
-            return None
-        named: dict[str, Any] = {}
-        for name, value in kwargs.items():
-            if name in self._names and name not in self._positional_only:
-                if name in found:
-                    return None
-                found[name] = value
-            elif self._rest_named is None:
-                return None
-            elif name not in ignore:
-                named[name] = value
-        bound: list[tuple[str, Any]] = []
-        for name in positional + self._keyword:
-            value = found.get(name, _MISSING)
-            if value is _MISSING:
-                value = self._defaults.get(name, _MISSING)
-                if value is _MISSING:
-                    return None
-            if name not in ignore:
-                bound.append((name, value))
-        if rest and self._rest not in ignore:
-            bound.append(("*", rest))
-        if named and self._rest_named not in ignore:
-            bound.append(("**", named))
-        return tuple(bound)
+    def digest_call(self, bound: tuple[tuple[bytes, Any], ...]) -> str:
+        """The same of bound arguments, each with its name's bytes: see `Signature`."""
+        pieces: list[bytes] = []
+        add = pieces.append
+        for name, value in bound:
+            add(name)
+            feed(value, add, 1)
+        h = self._start.copy()
+        h.update(b"".join(pieces))
+        return h.hexdigest()

@@ -12,7 +12,9 @@ from efsstate.mount import clock, codec, layout, store
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
+    from efsstate.cache.memory import Item
     from efsstate.mount.entry import Entry
     from efsstate.mount.files import Buffer, Mount
 
@@ -27,10 +29,10 @@ _ALIGN = 16  # where a payload begins in its file, so that arrays can be used wh
 class Found:
     """An entry that counts: its entry, when it was made (server's clock), what it lives, and its file's identity."""
 
-    __slots__ = ("created", "entry", "generation", "identity", "size", "ttl")
+    __slots__ = ("created", "entry", "generation", "identity", "key", "size", "ttl")
 
-    def __init__(self, entry: Entry, generation: int, stat: os.stat_result) -> None:
-        self.entry = entry
+    def __init__(self, entry: Entry, generation: int, key: bytes, stat: os.stat_result) -> None:
+        self.entry, self.key = entry, key
         self.created = entry.created
         self.ttl = entry.ttl
         self.generation = generation
@@ -44,20 +46,12 @@ def identity(stat: os.stat_result) -> tuple[int, int, int]:
 
 
 def pack_meta(generation: int, key: bytes, codec_name: str) -> bytes:
-    """generation u64, padding u8, the key, and the padding that puts the payload at a multiple of 16 bytes."""
+    """Generation u64, padding u8, the key, and the padding that puts the payload at a multiple of 16 bytes."""
     from efsstate.mount import entry
 
     length = entry.HEADER + len(codec_name) + _META.size + len(key)
     padding = -length % _ALIGN
     return _META.pack(generation, padding) + key + bytes(padding)
-
-
-def unpack_meta(meta: bytes) -> tuple[int, bytes]:
-    """The generation and the key of an entry; `ValueError` if it is not a cache's."""
-    if len(meta) < _META.size:
-        raise ValueError("its meta is not a cache's")
-    generation, padding = _META.unpack_from(meta)
-    return generation, meta[_META.size : len(meta) - padding]
 
 
 class Shelf:
@@ -79,13 +73,11 @@ class Shelf:
     def _read_generation(self) -> None:
         now = time.time()
         try:
-            entry, _ = store.read(self.mount, self.folder, layout.CLEARED, stale=0)
-            found = codec.loads(entry.payload)
-            if type(found) is not int:
-                raise CorruptEntryError(self.mount.where(self.folder, layout.CLEARED), "not a number")
+            entry, _ = store.read(self.mount, self.folder, layout.CLEARED, stale=0, certain=True)
+            found = int(codec.loads(entry.payload))
         except FileNotFoundError:
             found = 0
-        except (CorruptEntryError, ValueError):
+        except (CorruptEntryError, ValueError, TypeError):
             # What it said is lost: clearing once more is safe, trusting what is there is not.
             found = self._write_generation(self._generation)
         self._generation = max(found, self._generation)
@@ -103,37 +95,37 @@ class Shelf:
         self._looked = time.time()
 
     def read(self, digest: str, codec_name: str, *, fresh: bool = False) -> Found | None:
-        """The entry, or None if there is none that counts (missing, damaged, another codec's, or cleared).
+        """The entry, or None if there is none that counts (missing, cleared, or another codec's).
 
         `fresh`: ask the server, whatever this host's client remembers.
         Raises `OSError`, `CorruptEntryError`, `UnknownFormatError`.
         """
-        generation = self.generation(older_than=0.0 if fresh else REACH)
+        return self.look(digest, codec_name, fresh=fresh)[1]
+
+    def look(self, digest: str, codec_name: str, *, fresh: bool = False) -> tuple[str, Found | None]:
+        """The same, and why there is none."""
+        generation = self.generation()
+        folder = layout.entry_folder(self.component, digest)
         try:
-            entry, stat = store.read(
-                self.mount, layout.entry_folder(self.component, digest), digest, stale=0.0 if fresh else REACH
-            )
+            entry, stat = store.read(self.mount, folder, digest, stale=0.0 if fresh else REACH)
         except FileNotFoundError:
-            return None
-        try:
-            own, _ = unpack_meta(entry.meta)
-        except ValueError:
-            return None
+            return "there is no result", None
+        if len(entry.meta) < _META.size:
+            return "the entry is not a cache's", None
+        own, padding = _META.unpack_from(entry.meta)
         if own > generation:  # written by somebody who knows of a clear that we have not seen yet
-            self._looked = 0.0
-            generation = self.generation()
-        if own < generation or entry.codec != codec_name:
-            return None
-        self._note_use(digest, stat)
-        return Found(entry, own, stat)
-
-    def _note_use(self, digest: str, stat: os.stat_result) -> None:
+            generation = self._generation = own
+        if own < generation:
+            return "it was cleared", None
+        if entry.codec != codec_name:
+            return f"it was stored with codec {entry.codec!r}", None
         if clock.now() - max(stat.st_atime, stat.st_mtime) > _DAY:
-            self.mount.touch(layout.entry_folder(self.component, digest), digest, stat)
+            self.mount.touch(folder, digest, stat)
+        return "", Found(entry, own, entry.meta[_META.size : len(entry.meta) - padding], stat)
 
-    def unchanged(self, digest: str, known: tuple[int, int, int], generation: int) -> bool:
-        """Whether the entry still is the file that was read before, asked of the server."""
-        if self.generation() != generation:
+    def unchanged(self, digest: str, held: Item) -> bool:
+        """Whether the entry still is the file that `held` was read from, asked of the server."""
+        if held.identity is None or self.generation() != held.generation:
             return False
         folder = layout.entry_folder(self.component, digest)
         self.mount.refresh(folder, older_than=REACH)
@@ -141,9 +133,10 @@ class Shelf:
             stat = self.mount.stat(folder, digest)
         except FileNotFoundError:
             return False
-        if identity(stat) != known:
+        if identity(stat) != held.identity:
             return False
-        self._note_use(digest, stat)
+        if clock.now() - max(stat.st_atime, stat.st_mtime) > _DAY:
+            self.mount.touch(folder, digest, stat)
         return True
 
     def write(
@@ -162,13 +155,28 @@ class Shelf:
         store.write(self.mount, folder, digest, payload, codec=codec_name, meta=meta, ttl=ttl)
 
     def remove(self, digest: str) -> bool:
-        """Remove an entry; whether there was one that counted."""
-        folder = layout.entry_folder(self.component, digest)
-        self.mount.refresh(folder)
+        """Remove an entry, whatever it is; whether there was one."""
+        return self.mount.remove(layout.entry_folder(self.component, digest), digest)
+
+    def widen_policy(
+        self, name: str, shortest: float, longest: float | None, max_bytes: int | None
+    ) -> tuple[float, float | None]:
+        """Have POLICY tell the sweep at least this; what it tells now. A newer release's is left alone."""
+        told: dict[str, Any] = {}
         try:
-            return self.mount.remove(folder, digest)
+            told = codec.loads(store.read(self.mount, self.folder, layout.POLICY, stale=0)[0].payload)
+            shortest = min(shortest, float(told["shortest"]))
+            longest = None if longest is None or told["longest"] is None else max(longest, float(told["longest"]))
+        except FileNotFoundError:
+            pass
         except UnknownFormatError:
-            return False
+            return shortest, longest
+        except (CorruptEntryError, ValueError, TypeError, KeyError):
+            told = {}
+        made = {"name": name, "shortest": shortest, "longest": longest, "max_bytes": max_bytes, "max_entries": None}
+        if told != made:
+            store.write(self.mount, self.folder, layout.POLICY, codec.dumps(made), codec="msgpack")
+        return shortest, longest
 
     def digests(self) -> Iterator[str]:
         """The digests of all entries, whether they count or not."""

@@ -445,15 +445,15 @@ def _to_date(into: _In, data: bytes) -> Any:
 def _to_time(into: _In, data: bytes) -> Any:
     import datetime as dt
 
-    *fields, fold, zone = into.message(data)
-    return dt.time(*fields, _to_zone(zone), fold=fold)
+    hour, minute, second, microsecond, fold, zone = into.message(data)
+    return dt.time(hour, minute, second, microsecond, _to_zone(zone), fold=fold)
 
 
 def _to_datetime(into: _In, data: bytes) -> Any:
     import datetime as dt
 
-    *fields, fold, zone = into.message(data)
-    return dt.datetime(*fields, _to_zone(zone), fold=fold)
+    year, month, day, hour, minute, second, microsecond, fold, zone = into.message(data)
+    return dt.datetime(year, month, day, hour, minute, second, microsecond, _to_zone(zone), fold=fold)
 
 
 def _to_timedelta(into: _In, data: bytes) -> Any:

@@ -1,14 +1,19 @@
-"""The only module that locks: one exclusive lock on one file, across threads, processes and hosts.
+"""The only module that locks: a file, or one byte of a file that many share, across processes and hosts.
 
-It is `flock` (through filelock), which on NFS the server holds: it excludes other hosts and frees at once when the
-process dies, or after the server's lease when its machine does. It does not fence: a holder that was cut off loses it
-without notice. So nothing here rests on it for correctness; it spares duplicate work.
+A file is locked by `flock` (through filelock), a byte by `lockf`. On NFS the server holds both: they exclude other hosts
+and are free at once when the process dies, or after the server's lease when its machine does. They do not fence: a
+holder that was cut off loses its lock without notice. So nothing here rests on one for correctness; it spares duplicate
+work.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import threading
 import time
+
+from efsstate.mount import layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,10 +44,14 @@ class Lock:
         if fd < 0:
             return
         try:
-            if remove and os.getpid() == self._pid:
-                self._mount.remove(self.folder, self.name, quiet=True)
+            if os.getpid() == self._pid:
+                if remove:
+                    self._mount.remove(self.folder, self.name, quiet=True)
+                import fcntl
+
+                fcntl.flock(fd, fcntl.LOCK_UN)  # a forked child may have the descriptor still, and would keep the lock
         finally:
-            os.close(fd)  # the last descriptor of an open file: its lock goes with it
+            os.close(fd)
 
     def is_current(self) -> bool:
         """Whether the name still is the file that is locked: a holder before us may have removed it (one or two requests)."""
@@ -80,9 +89,10 @@ def acquire(mount: Mount, folder: str, name: str, *, until: float) -> Lock | Non
     got, delay, waited = attempt(mount, folder, name), _FIRST, False
     while not isinstance(got, Lock):
         left = until - time.monotonic()
-        if left <= 0:
+        if left <= 0 and waited:
             os.close(got)
             return None
+        left = max(left, _FIRST)  # a second try, even without a wait: an onlooker (`held`) has it for a moment
         waited = True
         # Jitter from the random bytes of the kernel: `random` would be an import on the first lock.
         time.sleep(min(left, delay * (0.5 + os.urandom(1)[0] / 512)))
@@ -107,3 +117,128 @@ def held(mount: Mount, folder: str, name: str) -> bool:
     finally:
         os.close(fd)
     return False
+
+
+# One byte of a file that all share
+
+
+class _Bytes:
+    """The lock file of one folder, open: closing it would give back every byte that this process holds of it."""
+
+    __slots__ = ("checked", "fd", "held", "opening")
+
+    def __init__(self) -> None:
+        self.fd = -1
+        self.held = 0
+        self.checked = 0.0
+        self.opening = threading.Lock()
+
+    def close(self) -> None:
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+_MOST_OPEN = 64  # lock files
+_CHECK = 20.0  # seconds after which an open lock file is asked whether it still has its name
+_files: dict[tuple[str, str], _Bytes] = {}
+_files_lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    """In a child: locks of bytes stay with the parent, and so do its threads; the descriptors are shared, and let go."""
+    global _files_lock
+    _files_lock = threading.Lock()
+    for file in _files.values():
+        file.close()
+    _files.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+class Claim:
+    """One byte of a folder's lock file, held."""
+
+    __slots__ = ("_file", "_offset", "_pid")
+
+    def __init__(self, file: _Bytes, offset: int) -> None:
+        self._file: _Bytes | None = file
+        self._offset, self._pid = offset, os.getpid()
+
+    def release(self) -> None:
+        """Give it back; more than once, or in a forked child, does nothing."""
+        file, self._file = self._file, None
+        if file is None or self._pid != os.getpid():
+            return
+        import fcntl
+
+        try:
+            fcntl.lockf(file.fd, fcntl.LOCK_UN, 1, self._offset)
+        except OSError:
+            pass  # it was lost already: cut off for longer than the server's lease
+        finally:
+            with _files_lock:
+                file.held -= 1
+
+
+def claim(mount: Mount, folder: str, digest: str) -> Claim | None:
+    """Claim `digest` (hex) among the processes of all hosts; None if one of them has it. Raises `OSError`.
+
+    It is a byte of the folder's lock file, at a place that the digest gives. On NFS that is 3 requests, taking and giving
+    back, where a lock file each is 6 or more, changes the folder for every other client, and has to be removed in a way
+    that nobody gets the lock of a file that is going. A forked child does not share it. Within one process it excludes
+    nobody: the caller sees to that. It may exclude two digests that begin alike: they wait for each other.
+    """
+    offset = int(digest[:15], 16)
+    for attempt in (0, 1):
+        file = _take(mount.path, folder)
+        try:
+            _open(file, mount, folder)
+            _lock_byte(file.fd, offset)
+        except Exception as error:
+            with _files_lock:
+                file.held -= 1
+                if isinstance(error, BlockingIOError):
+                    return None
+                # A descriptor whose lock was lost, or whose file is gone, may answer so for ever: open it anew, once.
+                if not file.held:
+                    file.close()
+            if attempt or not isinstance(error, OSError):
+                raise
+        else:
+            return Claim(file, offset)
+    raise AssertionError
+
+
+def _lock_byte(fd: int, offset: int) -> None:
+    import fcntl
+
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
+    except PermissionError as error:  # what some systems say for "somebody has it"
+        raise BlockingIOError(errno.EAGAIN, error.strerror) from None
+
+
+def _take(root: str, folder: str) -> _Bytes:
+    """The folder's lock file, counted as held once more."""
+    with _files_lock:
+        file = _files.get((root, folder))
+        if file is None:
+            for idle in [key for key, other in _files.items() if not other.held][
+                : max(0, len(_files) - _MOST_OPEN + 1)
+            ]:
+                _files.pop(idle).close()
+            file = _files[root, folder] = _Bytes()
+        elif not file.held and not 0 <= time.time() - file.checked < _CHECK:
+            file.close()  # the folder may have been removed and made anew
+        file.held += 1
+        return file
+
+
+def _open(file: _Bytes, mount: Mount, folder: str) -> None:
+    if file.fd < 0:
+        with file.opening:  # a second descriptor would, when closed, give back what is held by the first
+            if file.fd < 0:
+                file.fd = mount.open(folder, layout.LOCK, os.O_RDWR | os.O_CREAT)
+                file.checked = time.time()

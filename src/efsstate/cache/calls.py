@@ -1,0 +1,349 @@
+"""A decorated function: what its calls do, and what stands on it."""
+
+from __future__ import annotations
+
+import time
+
+from efsstate import deadline, events, units
+from efsstate.cache import flight, keys, memory, threads
+from efsstate.cache.mapping import Cache, fetch_all, make_results
+from efsstate.cache.results import FAILURES
+from efsstate.cache.signature import Signature
+from efsstate.mount import root as roots
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from efsstate.cache.memory import Item
+
+_COROUTINE = 0x80  # inspect.CO_COROUTINE, without the import
+_MISSING: Any = object()
+_PLAIN = frozenset({str, int, bytes, bool, type(None)})  # arguments that are the same if they are equal, type and all
+_LONGEST_PLAIN = 1024  # bytes or characters
+
+
+_decorated: dict[str, tuple[str, int]] = {}  # the places of the functions that took their namespaces from their names
+
+
+class Calls:
+    """One decorated function."""
+
+    def __init__(
+        self, function: Any, *, name: Any, version: Any, ttl: Any, stale: Any, key: Any, ignore: Any, cache_if: Any,
+        codec: Any, memory: Any, max_bytes: Any, root: Any, lock_timeout: Any, io_timeout: Any,
+    ) -> None:  # fmt: skip
+        if not callable(function):
+            raise TypeError(f"cached: a function is needed, not {function!r}")
+        self.function = function
+        self.signature = Signature(function, ignore)
+        code = getattr(function, "__code__", None)
+        self.is_async = code is not None and bool(code.co_flags & _COROUTINE)
+        namespace = _namespace(function, code) if name is None else name
+        stale_for = 0.0 if stale is None else units.seconds(stale, "stale")
+        self.results = make_results(namespace, ttl, stale_for, codec, memory, max_bytes, root, io_timeout)
+        self.keyer = keys.Keyer(namespace, _source(function) if version == "source" else version)
+        self.cache = Cache.__new__(Cache)
+        self.cache.name, self.cache._results, self.cache._keyer = namespace, self.results, self.keyer  # noqa: SLF001
+        self.key, self.cache_if = key, cache_if
+        self.lock_timeout = None if lock_timeout is None else units.seconds(lock_timeout, "lock_timeout")
+        fixed = self.results.ttl
+        self.ttl_of = (lambda value: _life(ttl(value))) if callable(ttl) else (lambda _: fixed)
+
+    # A call
+
+    def digest(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+        """The call's digest; None if the function would not take the arguments."""
+        if self.key is not None:
+            return self.keyer.digest(self.key(*args, **kwargs))
+        bound = self.signature.bind(args, kwargs)
+        return None if bound is None else self.keyer.digest_call(bound)
+
+    def need(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """The digest; `TypeError` if the function would not take the arguments."""
+        digest = self.digest(args, kwargs)
+        if digest is None:
+            raise TypeError(f"{self.results.name}: the function does not take these arguments")
+        return digest
+
+    def order(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, forced: bool = False) -> flight.Order:
+        """What a miss wants done."""
+        return flight.Order(
+            lambda: self.function(*args, **kwargs),
+            ttl_of=self.ttl_of, cache_if=self.cache_if, lock_timeout=self.lock_timeout, forced=forced,
+        )  # fmt: skip
+
+    def hit(self, item: Item | None, args: tuple[Any, ...], kwargs: dict[str, Any], began: float, level: str) -> Any:
+        """The item's value, counted, or _MISSING."""
+        results = self.results
+        if item is None or results.left(item) <= 0:
+            return _MISSING
+        try:
+            value = results.take(item)
+        except ValueError as error:
+            results.failed(error, "read a result")
+            return _MISSING
+        if level == "memory":
+            results.counts.memory += 1
+        else:
+            results.counts.mount += 1
+            if not kwargs and self.key is None and _is_plain(args):
+                results.share.remember((*map(type, args), *args), item)
+        if events.wanted():
+            events.emit("hit", results.name, seconds=time.monotonic() - began, bytes=item.cost, level=level)
+        return value
+
+    def old(self, item: Item | None) -> Item | None:
+        """The item, if it is expired but may be given while another is computed."""
+        return (
+            item if item is not None and self.results.stale and self.results.left(item) > -self.results.stale else None
+        )
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call of a `def`."""
+        results = self.results
+        digest = self.digest(args, kwargs) if results.enabled else None
+        if digest is None:
+            return self.function(*args, **kwargs)
+        began = time.monotonic()
+        value = self.hit(results.recall(digest), args, kwargs, began, "memory")
+        if value is not _MISSING:
+            return value
+        if results.io_timeout is None:
+            item = results.fetch(digest)
+        else:
+            item = results.guarded("read a result", lambda: results.fetch(digest))
+        value = self.hit(item, args, kwargs, began, "mount")
+        if value is not _MISSING:
+            return value
+        return flight.run(results, flight.steps(results, digest, self.order(args, kwargs), self.old(item)))
+
+    async def call_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call of an `async def`."""
+        results = self.results
+        digest = self.digest(args, kwargs) if results.enabled else None
+        if digest is None:
+            return await self.function(*args, **kwargs)
+        began = time.monotonic()
+        value = self.hit(results.recall(digest), args, kwargs, began, "memory")
+        if value is not _MISSING:
+            return value
+        try:
+            item = await flight.call_async(results, lambda: results.fetch(digest))
+        except FAILURES as error:
+            results.failed(error, "read a result")
+            item = None
+        value = self.hit(item, args, kwargs, began, "mount")
+        if value is not _MISSING:
+            return value
+        return await flight.run_async(results, flight.steps(results, digest, self.order(args, kwargs), self.old(item)))
+
+    # What stands on the function
+
+    def wrapper(self) -> Any:
+        """The function that takes the decorated one's place."""
+        forms, counts, now, plain = self.results.share.forms, self.results.counts, time.time, self.call
+        packed, listeners = memory.PACKED, events.wanted
+
+        if self.is_async:
+
+            async def wrapper(*args: Any, **kwargs: Any) -> Any:
+                return await self.call_async(args, kwargs)
+
+        else:
+
+            def wrapper(*args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
+                if not kwargs:
+                    try:
+                        item = forms.get((*map(type, args), *args))
+                    except Exception:  # an argument that has no hash, or one of its own
+                        item = None
+                    if item is not None and item.since <= now() < item.until:
+                        value = item.value
+                        if value is not packed and not listeners():
+                            item.used = True
+                            counts.memory += 1
+                            return value
+                return plain(args, kwargs)
+
+        made: Any = deadline._named_like(wrapper, self.function)  # noqa: SLF001
+        made.__dict__.update(getattr(self.function, "__dict__", {}))
+        made.__wrapped__ = self.function
+        made.cache = self.cache
+        made.cache_info, made.cache_key = self.cache_info, self.cache_key
+        made.peek, made.invalidate, made.cache_clear = (
+            self._either(self.peek),
+            self._either(self.invalidate),
+            self._either(self.cache.clear),
+        )
+        made.explain = self._either(self.explain)
+        made.refresh = self.refresh_async if self.is_async else self.refresh
+        made.map = self.map_async if self.is_async else self.map
+        return made
+
+    def _either(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Of an async function, in an event loop: on a thread, to be awaited; it runs even if nobody does."""
+        if not self.is_async:
+            return function
+
+        def either(*args: Any, **kwargs: Any) -> Any:
+            import asyncio
+
+            try:
+                loop = asyncio.get_running_loop()
+            except RuntimeError:
+                return function(*args, **kwargs)
+            return loop.create_task(flight.in_thread(lambda: function(*args, **kwargs)))
+
+        return either
+
+    def cache_info(self) -> Any:
+        """(hits, misses, maxsize, currsize, …): calls and bytes in memory, as `functools` has it, and more."""
+        counts, share = self.results.counts, self.results.share
+        return _info_type()(
+            counts.memory + counts.mount + counts.stale, counts.computed, 0 if share.limit == 0 else share.limits(),
+            share.size, counts.memory, counts.mount, counts.stale, counts.puts, counts.waits, counts.errors,
+            counts.damaged, counts.unstored,
+        )  # fmt: skip
+
+    def cache_key(self, *args: Any, **kwargs: Any) -> str:
+        """The digest of a call, 48 hex digits: the name of its file."""
+        return self.need(args, kwargs)
+
+    def peek(self, *args: Any, **kwargs: Any) -> Any:
+        """The result if there is one; `KeyError` if not. Nothing is computed."""
+        digest = self.need(args, kwargs)
+        results = self.results
+        item = results.recall(digest) if results.enabled else None
+        if item is None and results.enabled:
+            item = results.guarded("read a result", lambda: results.fetch(digest))
+        if item is None or results.left(item) <= 0:
+            raise KeyError(f"{results.name}: no result for these arguments")
+        return results.take(item)
+
+    def invalidate(self, *args: Any, **kwargs: Any) -> bool:
+        """Have the next call compute, here at once and elsewhere within 60 s; whether there was a result."""
+        digest, results = self.need(args, kwargs), self.results
+        if not results.enabled:
+            return False
+        flight.doom(results, digest)
+        return bool(results.guarded("remove a result", lambda: results.remove(digest), False))
+
+    def refresh(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute now and keep the result in place of the one there is; the new one."""
+        digest = self.digest(args, kwargs) if self.results.enabled else None
+        if digest is None:
+            return self.function(*args, **kwargs)
+        flight.doom(self.results, digest)
+        return flight.run(self.results, flight.steps(self.results, digest, self.order(args, kwargs, forced=True), None))
+
+    async def refresh_async(self, *args: Any, **kwargs: Any) -> Any:
+        """The same of an async function."""
+        digest = self.digest(args, kwargs) if self.results.enabled else None
+        if digest is None:
+            return await self.function(*args, **kwargs)
+        flight.doom(self.results, digest)
+        order = self.order(args, kwargs, forced=True)
+        return await flight.run_async(self.results, flight.steps(self.results, digest, order, None))
+
+    def map(self, iterable: Iterable[Any]) -> list[Any]:
+        """The results of a call with each item, in order; what is on the mount is read many at once."""
+        items = list(iterable)
+        found = fetch_all(self.results, [self.need((item,), {}) for item in items])
+        return [
+            self.call((item,), {}) if kept is None else self.results.take(kept)
+            for item, kept in zip(items, found, strict=True)
+        ]
+
+    async def map_async(self, iterable: Iterable[Any]) -> list[Any]:
+        """The same of an async function; what is missing is computed 16 at a time."""
+        import asyncio
+
+        items = list(iterable)
+        digests = [self.need((item,), {}) for item in items]
+        found = await flight.in_thread(lambda: fetch_all(self.results, digests))
+        values = [None if kept is None else self.results.take(kept) for kept in found]
+        rest = iter([index for index, kept in enumerate(found) if kept is None])
+
+        async def some() -> None:
+            for index in rest:
+                values[index] = await self.call_async((items[index],), {})
+
+        await asyncio.gather(*[some() for _ in range(min(16, sum(kept is None for kept in found)))])
+        return values
+
+    def explain(self, *args: Any, **kwargs: Any) -> str:
+        """Why a call with these arguments would hit or miss, as the server has it now."""
+        results = self.results
+        digest = self.digest(args, kwargs)
+        if not results.enabled:
+            return "miss: EFSSTATE_DISABLE is set"
+        if digest is None:
+            return "miss: the function does not take these arguments"
+        held = results.recall(digest)
+        if held is not None:
+            return f"hit: in memory, {_life_left(results.left(held))}"
+        try:
+            return str(threads.call(results.place, lambda: results.explain(digest), results.io_timeout))
+        except FAILURES as error:
+            return f"miss: {error}"
+
+
+def _life_left(left: float) -> str:
+    return "for ever" if left == float("inf") else f"for {left:.0f} s more"
+
+
+def _life(value: Any) -> float | None:
+    return None if value is None else units.seconds(value, "ttl")
+
+
+def _is_plain(args: tuple[Any, ...]) -> bool:
+    """Whether equal arguments of equal types are the same call, and small enough to be kept."""
+    return _PLAIN.issuperset(map(type, args)) and all(
+        arg.bit_length() < 8 * _LONGEST_PLAIN
+        if type(arg) is int
+        else not hasattr(arg, "__len__") or len(arg) <= _LONGEST_PLAIN
+        for arg in args
+    )
+
+
+def _namespace(function: Any, code: Any) -> str:
+    """The module and qualified name, within one Lambda function; `__main__` is its file's name."""
+    module = getattr(function, "__module__", None) or type(function).__module__
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    namespace = f"{keys.main_name() if module == '__main__' else module}.{name}"
+    program = roots.function_name()
+    if program:
+        namespace = f"{program}/{namespace}"
+    if code is not None:
+        place = (code.co_filename, code.co_firstlineno)
+        if _decorated.setdefault(namespace, place) != place and "<locals>" not in namespace:
+            events.log(
+                "warning", "cached: two functions are called %s: they share results; give one of them name=", namespace,
+                once=f"two {namespace}",
+            )  # fmt: skip
+    return namespace
+
+
+def _source(function: Any) -> tuple[str, str]:
+    import inspect
+
+    try:
+        return "source", inspect.getsource(function)
+    except (OSError, TypeError) as error:
+        raise ValueError(f"version='source': {function!r} has no source to be read ({error}): give a version") from None
+
+
+_info: Any = None
+
+
+def _info_type() -> Any:
+    global _info
+    if _info is None:
+        from collections import namedtuple
+
+        _info = namedtuple(  # type: ignore[name-match]  # noqa: PYI024 - typing costs a cold start
+            "CacheInfo", "hits misses maxsize currsize memory mount stale puts waits errors damaged unstored"
+        )
+    return _info

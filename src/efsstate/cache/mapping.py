@@ -1,0 +1,197 @@
+"""`Cache`: a map that every host shares."""
+
+from __future__ import annotations
+
+from efsstate import units
+from efsstate.cache import flight, keys, threads
+from efsstate.cache.results import FAILURES, Results
+from efsstate.errors import EncodeError
+from efsstate.mount import codec as codecs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
+
+    from efsstate.cache.memory import Item
+    from efsstate.units import Duration, Size
+
+_LONGEST_KEY = 2**14  # bytes of a key that is kept for `keys()`
+
+
+class Cache:
+    """A map that every host shares. It forgets what is expired, damaged or removed, and fails open: never for good.
+
+    `name`: the namespace. `ttl`: how long a value counts, unless `set` says so. `codec`: "msgpack", "pickle", or an
+    object with `dumps` and `loads`. `memory`: the most bytes of this process's pool that it takes; 0: none.
+    `max_bytes`: what is used least recently beyond it goes. `io_timeout`: the longest that the mount is waited for.
+    Keys are anything that `cached` takes as an argument.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        ttl: Duration | None = None,
+        codec: Any = "msgpack",
+        memory: Size | None = None,
+        max_bytes: Size | None = None,
+        root: str | os.PathLike[str] | None = None,
+        io_timeout: Duration | None = None,
+    ) -> None:
+        self._results = make_results(name, ttl, 0.0, codec, memory, max_bytes, root, io_timeout)
+        self._keyer = keys.Keyer(name, None)
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Cache({self.name!r})"
+
+    def _find(self, digest: str, *, fresh: bool = False) -> Item | None:
+        results = self._results
+        if not results.enabled:
+            return None
+        held = None if fresh else results.recall(digest)
+        if held is not None:
+            results.counts.memory += 1
+            return held
+        item: Item | None = results.guarded("read a value", lambda: results.fetch(digest, fresh=fresh, exact=fresh))
+        if item is None or results.left(item) <= 0:
+            results.counts.computed += 1
+            return None
+        results.counts.mount += 1
+        return item
+
+    def get(self, key: object, default: Any = None, *, fresh: bool = False) -> Any:
+        """The value of `key`, the caller's own copy, or `default`.
+
+        `fresh`: as every host has it now, asked of the server. Raises `TypeError` for a key without a stable form.
+        """
+        item = self._find(self._keyer.digest(key), fresh=fresh)
+        return default if item is None else self._results.take(item)
+
+    def set(self, key: object, value: Any, ttl: Duration | None = None) -> None:
+        """Keep `value` under `key`, for `ttl` if given. Raises `EncodeError` for what would not come back as it is."""
+        seconds = self._results.ttl if ttl is None else units.seconds(ttl, "ttl")
+        if seconds == 0:
+            self.delete(key)
+            return
+        results, digest = self._results, self._keyer.digest(key)
+        if not results.enabled:
+            return
+        flight.doom(results, digest)
+        try:
+            threads.call(
+                results.place, lambda: results.keep(digest, value, seconds, None, _pack_key(key)), results.io_timeout
+            )
+        except EncodeError:
+            raise
+        except FAILURES as error:
+            results.failed(error, "keep a value")
+
+    def add(self, key: object, value: Any, ttl: Duration | None = None) -> bool:
+        """Keep `value` under `key` unless it has one on any host; whether it was kept."""
+        results, digest = self._results, self._keyer.digest(key)
+        seconds = results.ttl if ttl is None else units.seconds(ttl, "ttl")
+        if not results.enabled or self._find(digest, fresh=True) is not None:
+            return False
+        results.share.drop(digest)
+        order = flight.Order(lambda: value, key=_pack_key(key), ttl_of=lambda _: seconds)
+        flight.run(results, flight.steps(results, digest, order, None))
+        return order.kept
+
+    def delete(self, key: object) -> bool:
+        """Remove `key`; whether it was there."""
+        results, digest = self._results, self._keyer.digest(key)
+        if not results.enabled:
+            return False
+        flight.doom(results, digest)
+        return bool(results.guarded("remove a value", lambda: results.remove(digest), False))
+
+    def __contains__(self, key: object) -> bool:
+        return self._find(self._keyer.digest(key)) is not None
+
+    def clear(self) -> None:
+        """Forget everything: here at once, elsewhere within 60 s. The files go with the sweep."""
+        if self._results.enabled:
+            flight.doom(self._results)
+            self._results.guarded("clear", self._results.clear)
+
+    def keys(self) -> Iterator[Any]:
+        """The keys that have a value, in no order; it reads every entry. Keys that msgpack can't hold are left out."""
+        results = self._results
+        if not results.enabled:
+            return
+        digests = results.guarded("list the values", lambda: list(results.shelf().digests()), [])
+        for start in range(0, len(digests), 256):
+            wanted = digests[start : start + 256]
+            for packed in threads.spread(results.place, results.key_of, wanted, results.io_timeout):
+                if packed:
+                    try:
+                        yield codecs.loads(packed)
+                    except ValueError as error:
+                        results.failed(error, "read a key")
+
+    def get_many(self, keys: Iterable[object]) -> dict[Any, Any]:
+        """Those of `keys` (hashable) that have a value, with it; the mount is asked for them all at once."""
+        wanted = list(keys)
+        found = fetch_all(self._results, [self._keyer.digest(key) for key in wanted])
+        return {key: self._results.take(item) for key, item in zip(wanted, found, strict=True) if item is not None}
+
+    def set_many(self, values: dict[Any, Any], ttl: Duration | None = None) -> None:
+        """Keep all of `values`, several at once."""
+        threads.spread("", lambda pair: self.set(pair[0], pair[1], ttl), list(values.items()), None)
+
+    def get_or_compute(self, key: object, function: Callable[[], Any]) -> Any:
+        """The value of `key`; else what `function()` returns, worked out once for all hosts, and kept."""
+        results = self._results
+        if not results.enabled:
+            return function()
+        digest = self._keyer.digest(key)
+        item = self._find(digest)
+        if item is not None:
+            return results.take(item)
+        results.counts.computed -= 1  # the flight counts it, if it is computed
+        order = flight.Order(function, key=_pack_key(key), ttl_of=lambda _: results.ttl)
+        return flight.run(results, flight.steps(results, digest, order, None))
+
+
+def make_results(
+    name: str, ttl: Any, stale: float, codec: Any, memory_limit: Any, max_bytes: Any, root: Any, io_timeout: Any
+) -> Results:
+    """The results that these options, as users write them, ask for; `ValueError` or `TypeError` for a bad one."""
+    return Results(
+        name,
+        ttl=None if ttl is None or callable(ttl) else units.seconds(ttl, "ttl"),
+        stale=stale,
+        varying=callable(ttl),
+        codec=codec,
+        memory_limit=None if memory_limit is None else units.size(memory_limit, "memory"),
+        max_bytes=None if max_bytes is None else units.size(max_bytes, "max_bytes"),
+        given_root=root,
+        io_timeout=None if io_timeout is None else units.seconds(io_timeout, "io_timeout"),
+    )
+
+
+def _pack_key(key: object) -> bytes:
+    try:
+        packed = codecs.dumps(key)
+    except EncodeError:
+        return b""
+    return bytes(packed) if not isinstance(packed, list) and len(packed) <= _LONGEST_KEY else b""
+
+
+def fetch_all(results: Results, digests: list[str]) -> list[Item | None]:
+    """What there is of them that counts, memory first, then the mount, many reads in flight at once."""
+    if not results.enabled:
+        return [None] * len(digests)
+    found: list[Item | None] = [results.recall(digest) for digest in digests]
+    results.counts.memory += sum(item is not None for item in found)
+    missing = [index for index, item in enumerate(found) if item is None]
+    wanted = [digests[index] for index in missing]
+    fetched = threads.spread(results.place, results.fetch, wanted, results.io_timeout)
+    for index, item in zip(missing, fetched, strict=True):
+        if item is not None and results.left(item) > 0:
+            found[index] = item
+            results.counts.mount += 1
+    return found

@@ -1,0 +1,205 @@
+"""What this process has read or made lately, kept in memory: one pool for all caches, bounded by bytes."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from os import register_at_fork
+
+from efsstate.mount import root
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from cachetools import Cache
+
+_ELSEWHERE = 64 * 2**20  # bytes, where the function's memory is not known
+_OVERHEAD = 700  # bytes that an item takes besides its value
+_MOST_FORMS = 4  # in which one call's arguments are remembered
+PACKED: Any = object()
+
+_SHARED = frozenset({type(None), bool, int, float, complex, str, bytes})
+_SHARED_LATER = (
+    ("decimal", ("Decimal",)),
+    ("datetime", ("date", "time", "datetime", "timedelta", "timezone")),
+    ("uuid", ("UUID",)),
+)
+
+
+class Item:
+    """One result: `value`, to be handed out as it is, or PACKED: then each caller's copy is made from `payload`.
+
+    `first` holds the copy that was made to see whether one can be, until somebody takes it.
+    `since` and `until` are the wall clock's times between which it is taken without asking the mount; the clock may jump.
+    """
+
+    __slots__ = (
+        "cost", "created", "digest", "first", "forms", "generation", "identity", "owner", "payload", "since", "ttl",
+        "until", "used", "value",
+    )  # fmt: skip
+
+    def __init__(self, owner: Share, digest: str, value: Any, cost: int, payload: Any = None) -> None:
+        self.owner, self.digest, self.value, self.cost, self.payload = owner, digest, value, cost, payload
+        self.forms: list[Any] = []
+        self.used = False
+        self.since = self.until = 0.0
+        self.generation = 0
+        self.created = 0.0
+        self.ttl: float | None = None
+        self.identity: tuple[int, int, int] | None = None
+        self.first: list[Any] = []
+
+
+def shared_size(value: Any, depth: int = 0) -> int | None:
+    """Bytes of a value that nobody can change, so that all callers may have the same one; None for any other."""
+    kind = type(value)
+    if kind in _SHARED:
+        return sys.getsizeof(value)
+    if kind is tuple or kind is frozenset:
+        total = sys.getsizeof(value)
+        for item in value:
+            size = shared_size(item, depth + 1) if depth < 50 else None
+            if size is None:
+                return None
+            total += size
+        return total
+    for module, names in _SHARED_LATER:
+        if module in sys.modules and any(kind is getattr(sys.modules[module], name, None) for name in names):
+            return sys.getsizeof(value)
+    return None
+
+
+class Share:
+    """One cache's part of the pool. `forms` maps the plain arguments of a call to the item that is its result."""
+
+    def __init__(self, limit: int | None) -> None:
+        self.limit = limit  # bytes; None: the whole pool, 0: nothing
+        self.forms: dict[Any, Item] = {}
+        self.size = 0
+        self._items: dict[str, Item] = {}
+        self._dropped = 0
+
+    def limits(self) -> int:
+        """The most bytes that it may take."""
+        whole = pool_size()
+        return whole if self.limit is None else min(self.limit, whole)
+
+    def fits(self, size: int) -> bool:
+        """Whether a value of `size` bytes is kept: at most a quarter of the share."""
+        return self.limit != 0 and (size + _OVERHEAD) * 4 <= self.limits()
+
+    def get(self, digest: str) -> Item | None:
+        """The item, fresh or not."""
+        item = self._items.get(digest)
+        if item is not None:
+            item.used = True
+        return item
+
+    def put(self, item: Item) -> None:
+        """Keep `item`, if it fits, in place of any before it."""
+        if not self.fits(item.cost):
+            self.drop(item.digest)
+            return
+        item.cost += _OVERHEAD
+        with _lock:
+            pool = _get_pool()
+            pool[id(self), item.digest] = item
+            self._items[item.digest] = item
+            while self.size > self.limits():
+                oldest = next((other for other in self._items.values() if other is not item), None)
+                if oldest is None:
+                    break
+                if oldest.used:  # a second chance, at the end of the row
+                    oldest.used = False
+                    self._items[oldest.digest] = self._items.pop(oldest.digest)
+                else:
+                    del pool[id(self), oldest.digest]
+
+    def remember(self, form: Any, item: Item) -> None:
+        """Have the plain arguments `form` find `item` without a digest."""
+        with _lock:
+            if self._items.get(item.digest) is item and len(item.forms) < _MOST_FORMS:
+                item.forms.append(form)
+                self.forms[form] = item
+
+    def drop(self, digest: str) -> None:
+        """Forget one item."""
+        with _lock:
+            if digest in self._items:
+                del _get_pool()[id(self), digest]
+
+    def clear(self) -> None:
+        """Forget all of this cache's."""
+        with _lock:
+            for digest in list(self._items):
+                del _get_pool()[id(self), digest]
+
+    def _left(self, item: Item) -> None:
+        """`item` is out of the pool: take it out here, whoever still holds it."""
+        self.size -= item.cost
+        item.until = -1.0
+        if self._items.get(item.digest) is item:
+            del self._items[item.digest]
+        for form in item.forms:
+            if self.forms.get(form) is item:
+                del self.forms[form]
+
+
+_pool: Cache[Any, Item] | None = None
+_pool_size: int | None = None
+_lock = threading.RLock()
+
+
+def pool_size() -> int:
+    """Bytes that all caches of this process may take: a sixteenth of the function's memory, 64 MiB elsewhere."""
+    global _pool_size
+    if _pool_size is None:
+        _pool_size = (root.function_memory() or _ELSEWHERE * 16) // 16
+    return _pool_size
+
+
+def _cost(item: Item) -> int:
+    return item.cost
+
+
+def _get_pool() -> Cache[Any, Item]:
+    global _pool
+    if _pool is None:
+        from cachetools import Cache
+
+        class Pool(Cache):  # type: ignore[type-arg]  # the stub is generic, the class is not
+            """The least recently used go first: a hit only sets a mark, which counts when the item's turn comes."""
+
+            def __setitem__(self, key: Any, item: Item) -> None:
+                if key in self:
+                    del self[key]
+                super().__setitem__(key, item)
+                item.owner.size += item.cost
+
+            def __delitem__(self, key: Any) -> None:
+                item = self[key]
+                super().__delitem__(key)
+                item.owner._left(item)  # noqa: SLF001
+
+            def popitem(self) -> tuple[Any, Item]:
+                while True:
+                    key = next(iter(self))
+                    item = self[key]
+                    if not item.used:
+                        del self[key]
+                        return key, item
+                    item.used = False
+                    super().__delitem__(key)
+                    super().__setitem__(key, item)  # a second chance, at the end of the row
+
+        _pool = Pool(pool_size(), getsizeof=_cost)
+    return _pool
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+register_at_fork(after_in_child=_after_fork)

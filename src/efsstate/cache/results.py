@@ -1,0 +1,299 @@
+"""The results of one cache, memory above the mount: every failure is counted, told and forgiven here."""
+
+from __future__ import annotations
+
+import time
+
+from efsstate import events
+from efsstate.cache import memory, threads
+from efsstate.cache.shelf import REACH, Found, Shelf
+from efsstate.errors import CorruptEntryError, EfsStateError, RootError, UnknownFormatError
+from efsstate.mount import clock, codec, layout, root
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+    from typing import Any
+
+    from efsstate.cache.memory import Item
+
+FAILURES = (OSError, EfsStateError, MemoryError)
+_FOREVER = 10.0**10  # seconds: the shortest life of what never expires, for the sweep
+_MOST_NEWER = 1024  # entries of a newer format that are remembered
+
+
+class Counts:
+    """What happened, in calls."""
+
+    __slots__ = ("computed", "damaged", "errors", "memory", "mount", "puts", "stale", "unstored", "waits")
+
+    def __init__(self) -> None:
+        self.memory = self.mount = self.stale = self.computed = self.puts = self.waits = 0
+        self.errors = self.damaged = self.unstored = 0
+
+
+class Results:
+    """The results under one name. `ttl` and `stale` in seconds."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        ttl: float | None,
+        stale: float,
+        varying: bool,
+        codec: Any,
+        memory_limit: int | None,
+        max_bytes: int | None,
+        given_root: str | os.PathLike[str] | None,
+        io_timeout: float | None,
+    ) -> None:
+        self.name = name
+        self.component = layout.component(name)
+        self.ttl, self.stale, self.varying = ttl, stale, varying
+        self.max_bytes = max_bytes
+        self.io_timeout = io_timeout
+        self.counts = Counts()
+        self.share = memory.Share(memory_limit)
+        self.storable = True  # False after a result that could not be stored: then nobody waits for one
+        self.place = str(given_root or "")
+        self._given_root = given_root
+        self._codec = codec
+        self._shelf: Shelf | None = None
+        self._newer: set[str] = set()
+        self._changes = 0  # by this process: what was read before one and remembered after it would be out of date
+        self._policy: tuple[float, float | None] | None = None
+        self._enabled: bool | None = None
+
+    @property
+    def enabled(self) -> bool:
+        """Whether EFSSTATE_DISABLE lets it work; looked up once."""
+        if self._enabled is None:
+            self._enabled = not root.disabled()
+        return self._enabled
+
+    def shelf(self) -> Shelf:
+        """The namespace on the mount; `RootError` if there is no root."""
+        if self._shelf is None:
+            mount = root.resolve(self._given_root)
+            self._codec_name, self._dumps, self._loads = codec.resolve_codec(self._codec, signed=mount.key is not None)
+            self._shelf = Shelf(mount, self.component)
+        return self._shelf
+
+    def failed(self, error: BaseException, doing: str) -> None:
+        """Count and tell that the mount did not do it."""
+        damaged = isinstance(error, CorruptEntryError)
+        self.counts.damaged += damaged
+        self.counts.errors += not damaged
+        if events.wanted():
+            events.emit("error", self.name, error=type(error).__name__, message=str(error), doing=doing)
+        kind = "root" if isinstance(error, RootError) else f"{self.name} {doing} {type(error).__name__}"
+        kind += str(getattr(error, "errno", ""))
+        events.log(
+            "warning", "cache %s: could not %s, went on without: %s", self.name, doing, error, once=kind,
+            cache=self.name, doing=doing, error=type(error).__name__,
+        )  # fmt: skip
+
+    def guarded(self, doing: str, function: Callable[[], Any], default: Any = None) -> Any:
+        """`function()` within the io_timeout; `default` where the mount fails."""
+        try:
+            return threads.call(self.place, function, self.io_timeout)
+        except FAILURES as error:
+            self.failed(error, doing)
+            return default
+
+    # How long a result counts
+
+    def left(self, item: Item | Found) -> float:
+        """Seconds for which it still counts; negative: expired since so many."""
+        limit = item.ttl
+        if self.ttl is not None and (limit is None or self.ttl < limit):
+            limit = self.ttl
+        if limit is None:
+            return float("inf")
+        # A result from the future is one from now: a clock that jumped must not keep it for longer than its ttl.
+        return limit - max(0.0, clock.now() - item.created)
+
+    def _trust(self, item: Item) -> None:
+        now = time.time()
+        item.since = now
+        item.until = now + min(REACH, self.left(item))
+
+    # Finding
+
+    def recall(self, digest: str) -> Item | None:
+        """From memory alone, if it may be trusted without asking the mount."""
+        item = self.share.get(digest)
+        return item if item is not None and item.since <= time.time() < item.until else None
+
+    def fetch(self, digest: str, *, fresh: bool = False, exact: bool = False) -> Item | None:
+        """From the mount, perhaps expired; None if there is none that counts. On the caller's thread; raises nothing.
+
+        `fresh`: whatever this host's client remembers of the name; `exact`: and of clears.
+        """
+        changes = self._changes
+        try:
+            shelf = self.shelf()
+            held = self.share.get(digest)
+            if held is not None and not fresh and self.left(held) > 0 and shelf.unchanged(digest, held):
+                self._trust(held)
+                return held
+            if exact:
+                shelf.generation(older_than=0.0)
+            found = shelf.read(digest, self._codec_name, fresh=fresh)
+            if found is None:
+                self.share.drop(digest)
+                return None
+            return self._item(digest, found, changes)
+        except UnknownFormatError as error:
+            if len(self._newer) < _MOST_NEWER:
+                self._newer.add(digest)
+            self.failed(error, "read a result")
+        except (*FAILURES, ValueError) as error:
+            self.failed(error, "read a result")
+        self.share.drop(digest)
+        return None
+
+    def _item(self, digest: str, found: Found, changes: int) -> Item:
+        payload = found.entry.payload
+        if self.share.fits(found.size):
+            payload = memoryview(payload).toreadonly()  # it stays here: what a caller gets must not be a view into it
+        value = self._loads(payload)
+        size = memory.shared_size(value)
+        if size is None:
+            item = memory.Item(self.share, digest, memory.PACKED, found.size, payload)
+            item.first.append(value)
+        else:
+            item = memory.Item(self.share, digest, value, size)
+        item.created, item.ttl, item.generation, item.identity = (
+            found.created,
+            found.ttl,
+            found.generation,
+            found.identity,
+        )
+        self._remember(item, changes)
+        return item
+
+    def _remember(self, item: Item, changes: int) -> None:
+        self._trust(item)
+        if item.until > item.since:
+            self.share.put(item)
+            if changes != self._changes:
+                self.share.drop(item.digest)
+
+    def take(self, item: Item) -> Any:
+        """The value, the caller's own. Raises `ValueError` if it can't be read."""
+        value = item.value
+        if value is not memory.PACKED:
+            return value
+        try:
+            return item.first.pop()
+        except IndexError:
+            return self._loads(item.payload)
+
+    # Keeping
+
+    def keep(self, digest: str, value: Any, ttl: float | None, generation: int | None, key: bytes = b"") -> Item | None:
+        """Put `value` on the mount, made under `generation` (None: now), and in memory; the item if it is kept there.
+
+        Raises `EncodeError`, and what the mount raises.
+        """
+        shelf = self.shelf()
+        payload = self._dumps(value)
+        changes = self._changes = self._changes + 1
+        now = shelf.generation()
+        item = self._held(digest, value, payload)
+        try:
+            if digest not in self._newer:
+                shelf.write(
+                    digest, payload, codec_name=self._codec_name, ttl=ttl, key=key,
+                    generation=now if generation is None else generation,
+                )  # fmt: skip
+                self.counts.puts += 1
+        finally:
+            # On a full disk memory still serves, for as long as it may without asking the mount.
+            self.share.drop(digest)
+            if item is not None:
+                item.ttl, item.generation, item.created = ttl, now, clock.now()
+                if generation is None or generation == now:
+                    self._remember(item, changes)
+        self._look_after(shelf, ttl)
+        return item
+
+    def _held(self, digest: str, value: Any, payload: Any) -> Item | None:
+        size = memory.shared_size(value)
+        if size is not None:
+            return memory.Item(self.share, digest, value, size)
+        parts = payload if isinstance(payload, list) else [payload]
+        size = sum([memoryview(part).nbytes for part in parts])
+        if not self.share.fits(size):
+            return None
+        return memory.Item(self.share, digest, memory.PACKED, size, b"".join(parts))
+
+    def _look_after(self, shelf: Shelf, ttl: float | None) -> None:
+        """What a put brings with it: the policy, and a little clean-up where there is a limit."""
+        try:
+            self._tell_policy(shelf, ttl)
+        except (*FAILURES, ValueError) as error:
+            self.failed(error, "write the policy")
+        if self.max_bytes is not None:
+            from efsstate.cleanup import opportunistic
+
+            opportunistic.trim(shelf.mount, self.component, self.max_bytes)
+
+    def _tell_policy(self, shelf: Shelf, ttl: float | None) -> None:
+        """Have POLICY say at least what this result needs; looked at once a process, unless something new comes."""
+        life = None if ttl is None else ttl + self.stale
+        shortest = 0.0 if self.varying else _FOREVER if life is None else life
+        known = self._policy
+        if known is not None and known[0] <= shortest and (known[1] is None or (life is not None and life <= known[1])):
+            return
+        longest = None if self.varying else life
+        self._policy = (shortest, longest)  # also where it can't be written: not to be tried at every put
+        self._policy = shelf.widen_policy(self.name, shortest, longest, self.max_bytes)
+
+    def remove(self, digest: str) -> bool:
+        """Remove a result here and on the mount; whether there was one that counted. Raises what the mount raises."""
+        shelf = self.shelf()
+        self.share.drop(digest)
+        try:
+            found = shelf.read(digest, self._codec_name, fresh=True)
+        except CorruptEntryError:
+            found = None
+        removed = shelf.remove(digest)
+        self._changes += 1
+        self.share.drop(digest)
+        return removed and found is not None and self.left(found) > 0
+
+    def clear(self) -> None:
+        """Put all results out of reach. Raises what the mount raises."""
+        try:
+            self.shelf().clear()
+        finally:
+            self._changes += 1
+            self.share.clear()
+
+    def key_of(self, digest: str) -> bytes | None:
+        """The key of a value that counts, as `keep` got it. On the caller's thread; raises nothing."""
+        try:
+            found = self.shelf().read(digest, self._codec_name)
+        except (*FAILURES, ValueError) as error:
+            self.failed(error, "read a value")
+            return None
+        return None if found is None or self.left(found) <= 0 else found.key
+
+    def explain(self, digest: str) -> str:
+        """Why the mount has a result or has not. Raises what the mount raises."""
+        shelf = self.shelf()
+        shelf.generation(older_than=0.0)
+        why, found = shelf.look(digest, self._codec_name, fresh=True)
+        if found is None:
+            return f"miss: {why}"
+        left = self.left(found)
+        if left <= 0:
+            return f"miss: expired {-left:.0f} s ago" + (
+                ", but may be given while it is recomputed" if -left < self.stale else ""
+            )
+        self._loads(found.entry.payload)
+        return f"hit: on the mount, {'for ever' if left == float('inf') else f'for {left:.0f} s more'}"

@@ -1,0 +1,128 @@
+"""How a call's arguments come into one form, however they were passed; the parameters are taken in once."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
+
+    Bound = tuple[tuple[bytes, Any], ...]
+
+_VARARGS, _VARKEYWORDS = 4, 8  # inspect's CO_ flags, without its 5 ms
+_MISSING: Any = object()
+
+
+class Signature:
+    """A function's parameters; `ignore` names those that do not count."""
+
+    __slots__ = (
+        "_defaults",
+        "_ignore",
+        "_keyword",
+        "_plain",
+        "_positional",
+        "_positional_only",
+        "_rest",
+        "_rest_named",
+        "_tags",
+    )
+
+    def __init__(self, function: Callable[..., Any], ignore: Iterable[str] = ()) -> None:
+        self._defaults: dict[str, object] = {}
+        self._positional: tuple[str, ...] = ()
+        self._keyword: tuple[str, ...] = ()
+        self._positional_only: frozenset[str] = frozenset()
+        self._rest: str | None = None
+        self._rest_named: str | None = None
+        code = getattr(function, "__code__", None)
+        if code is None or hasattr(function, "__wrapped__") or hasattr(function, "__self__"):
+            self._inspect(function)
+        else:
+            self._read(function, code)
+        self._ignore = frozenset([ignore] if isinstance(ignore, str) else ignore)
+        unknown = self._ignore.difference(self._positional, self._keyword, (self._rest, self._rest_named))
+        if unknown and self._rest_named is None:
+            raise ValueError(f"ignore: the function has no parameter {', '.join(map(repr, sorted(unknown)))}")
+        self._tags: dict[str, bytes] = {}
+        for name in (*self._positional, *self._keyword):
+            self._tags[name] = b"=%b:" % name.encode()
+        # Where every call has the same form, its arguments are paired with these and that is all.
+        self._plain = None if self._keyword or self._ignore else [self._tags[name] for name in self._positional]
+
+    def _read(self, function: Any, code: Any) -> None:
+        names: tuple[str, ...] = code.co_varnames
+        first, last = code.co_argcount, code.co_argcount + code.co_kwonlyargcount
+        self._positional, self._keyword = names[:first], names[first:last]
+        self._positional_only = frozenset(names[: code.co_posonlyargcount])
+        if code.co_flags & _VARARGS:
+            self._rest = names[last]
+            last += 1
+        if code.co_flags & _VARKEYWORDS:
+            self._rest_named = names[last]
+        defaults = function.__defaults__ or ()
+        self._defaults = dict(zip(self._positional[len(self._positional) - len(defaults) :], defaults, strict=True))
+        self._defaults.update(function.__kwdefaults__ or {})
+
+    def _inspect(self, function: Callable[..., Any]) -> None:
+        import inspect
+
+        positional: list[str] = []
+        keyword: list[str] = []
+        positional_only: list[str] = []
+        try:
+            parameters = list(inspect.signature(function).parameters.values())
+        except (ValueError, TypeError):  # a built-in that tells nothing of itself
+            self._rest, self._rest_named = "args", "kwargs"
+            return
+        for parameter in parameters:
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                self._rest = parameter.name
+            elif parameter.kind is parameter.VAR_KEYWORD:
+                self._rest_named = parameter.name
+            else:
+                (keyword if parameter.kind is parameter.KEYWORD_ONLY else positional).append(parameter.name)
+                if parameter.kind is parameter.POSITIONAL_ONLY:
+                    positional_only.append(parameter.name)
+                if parameter.default is not parameter.empty:
+                    self._defaults[parameter.name] = parameter.default
+        self._positional, self._keyword = tuple(positional), tuple(keyword)
+        self._positional_only = frozenset(positional_only)
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Bound | None:
+        """The arguments, each with its name's bytes, without those ignored; None if the function would not take them."""
+        plain = self._plain
+        if plain is not None and not kwargs and len(args) == len(plain):
+            return tuple(zip(plain, args, strict=True))
+        return self._bind(args, kwargs)
+
+    def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Bound | None:
+        positional, tags, ignore = self._positional, self._tags, self._ignore
+        found: dict[str, Any] = dict(zip(positional, args, strict=False))
+        rest = args[len(positional) :]
+        if rest and self._rest is None:
+            return None
+        rest_named: dict[str, Any] = {}
+        for name, value in kwargs.items():
+            if name in tags and name not in self._positional_only:
+                if name in found:
+                    return None
+                found[name] = value
+            elif self._rest_named is None:
+                return None
+            elif name not in ignore:
+                rest_named[name] = value
+        bound: list[tuple[bytes, Any]] = []
+        for name, tag in tags.items():
+            value = found.get(name, _MISSING)
+            if value is _MISSING:
+                value = self._defaults.get(name, _MISSING)
+                if value is _MISSING:
+                    return None
+            if name not in ignore:
+                bound.append((tag, value))
+        if rest and self._rest not in ignore:
+            bound.append((b"*:", rest))
+        if rest_named and self._rest_named not in ignore:
+            bound.append((b"**:", rest_named))
+        return tuple(bound)
