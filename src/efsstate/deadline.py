@@ -96,7 +96,7 @@ if TYPE_CHECKING:
 
 
 def invocation(target: Any) -> Any:
-    """Give everything below it the deadline, as a decorator on a handler or as `with invocation(context):`.
+    """Give everything below it the deadline: it decorates a handler, or stands in a `with` around a context.
 
     `target` is the handler, `def` or `async def`, called as `handler(event, context)`; or the Lambda context object
     (anything with `get_remaining_time_in_millis()`). When it ends, what is still claimed is given back.
