@@ -130,6 +130,13 @@ def run(mount: Mount, model: str, source: Source, version: str | None, progress:
     staging = layout.staging_folder(model, content)
     if _exists(mount, model, made):
         told.add(told.total - told.done)
+        if mount.refresh(staging) is not None:  # left by one that was killed between the rename and the end
+            left = lock.attempt(mount, staging, layout.LOCK)
+            if isinstance(left, lock.Lock):
+                _clear(mount, staging)
+                left.release()
+            else:
+                os.close(left)
         return made
     held = _claim(mount, staging)
     try:
