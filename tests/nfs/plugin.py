@@ -154,7 +154,7 @@ def pytest_runtest_protocol(item, nextitem):
         for report in item.config.stash[_session].run(item, following and following.nodeid):
             phases.add(report.when)
             hook.pytest_runtest_logreport(report=report)
-    except LabError as error:
+    except (LabError, pytest.fail.Exception) as error:  # the latter from pytest-timeout's alarm
         failed = str(error)
     except KeyboardInterrupt:
         _close(item.config)

@@ -38,6 +38,10 @@ def test_warns():
 def test_kills_the_guest():
     os.system("halt -f")
 
+def test_hangs():
+    import time
+    time.sleep(1000)
+
 def test_runs_in_a_new_guest(lab):
     pass
 """
@@ -63,8 +67,7 @@ def pytest_in(folder, *arguments, **env):
 @pytest.mark.nfs
 def test_what_happens_in_the_guest_is_reported_on_the_host(tmp_path, boot):
     (tmp_path / "test_sample.py").write_text(SAMPLE)
-    code, output = pytest_in(tmp_path, "-v")
-    assert code == 1
+    code, output = pytest_in(tmp_path, "-v", "-k", "not kills and not hangs and not new_guest")
     for text in (
         "test_fails FAILED",
         ">       assert value == 0",
@@ -74,12 +77,27 @@ def test_what_happens_in_the_guest_is_reported_on_the_host(tmp_path, boot):
         "test_skips SKIPPED (not today)",
         "test_xfails XFAIL",
         "UserWarning: a warning is an error",
-        "test_kills_the_guest FAILED",
-        "the lab's guest: it is down",
-        "test_runs_in_a_new_guest PASSED",
-        "3 failed, 1 passed, 1 skipped, 1 xfailed, 1 error",
+        "2 failed, 1 skipped, 3 deselected, 1 xfailed, 1 error",
     ):
         assert text in output, (text, output)
+    assert code == 1
+
+
+@pytest.mark.nfs
+@pytest.mark.slow
+def test_a_guest_that_dies_or_is_silent_fails_one_test_alone(tmp_path, boot):
+    (tmp_path / "test_sample.py").write_text(SAMPLE)
+    code, output = pytest_in(tmp_path, "-v", "-k", "kills or hangs or new_guest", "--lab-timeout", "15")
+    for text in (
+        "test_kills_the_guest FAILED",
+        "the lab's guest: it is down",
+        "test_hangs FAILED",
+        "the lab's guest: no line from it within 15.0 s",
+        "test_runs_in_a_new_guest PASSED",
+        "2 failed, 1 passed, 5 deselected",
+    ):
+        assert text in output, (text, output)
+    assert code == 1
 
 
 def test_a_missing_package_skips_with_what_to_do(tmp_path):
@@ -87,7 +105,7 @@ def test_a_missing_package_skips_with_what_to_do(tmp_path):
     (tmp_path / "lacking.py").write_text(LACKING)
     code, output = pytest_in(tmp_path, "-p", "lacking")
     assert code == 0
-    assert "7 skipped" in output
+    assert "8 skipped" in output
     assert "apt-get install -y --no-install-recommends user-mode-linux" in output
 
 
@@ -96,7 +114,7 @@ def test_a_missing_package_fails_in_ci(tmp_path):
     (tmp_path / "lacking.py").write_text(LACKING)
     code, output = pytest_in(tmp_path, "-p", "lacking", CI="true")
     assert code == 1
-    assert "6 errors" in output  # and the one that is expected to fail
+    assert "7 errors" in output  # and the one that is expected to fail
     assert "a skip is a failure" in output
 
 
