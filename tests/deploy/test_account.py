@@ -323,9 +323,9 @@ def test_throttling_is_one_line(account):
 
 def command(url, *arguments, **variables):
     clean = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
-    program = "from efsstate.cli.doctor import command; command(prog_name='doctor')"
+    program = "import sys; from efsstate.cli.main import main; sys.exit(main())"
     return subprocess.run(
-        [sys.executable, "-c", program, "--aws", *arguments],
+        [sys.executable, "-c", program, "doctor", "--aws", *arguments],
         capture_output=True, text=True, check=False, timeout=120,
         env={**clean, "AWS_ENDPOINT_URL": url, "AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/nonexistent",
              "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent", "AWS_MAX_ATTEMPTS": "1", **variables},
@@ -366,7 +366,7 @@ def test_the_command_through_the_real_api(account, server):
     told = json.loads(done.stdout)
     assert done.returncode == 1, done.stderr
     assert [one["code"] for one in told["findings"]] == ["EFS201"]
-    assert told["schema"] == "efsstate.findings"
+    assert told["schema"] == "efsstate.doctor"
 
 
 def zip_of(name):

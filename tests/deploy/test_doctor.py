@@ -10,12 +10,12 @@ import sys
 import time
 
 import pytest
-from click.testing import CliRunner
-from efsstate.cli.doctor import command
 from efsstate.deploy.doctor import doctor
 from efsstate.deploy.exceptions import EXCEPTIONS, explain
 from efsstate.deploy.mount_checks import mounted, surroundings, table_entry
 from efsstate.deploy.rules import RULES
+
+from tests.deploy.run import run
 
 NFS = "10.9.0.1:/ /mnt/efs nfs4 rw,relatime,vers=4.1,rsize=1048576,wsize=1048576,hard,proto=tcp,timeo=600,addr=10.9.0.1"
 
@@ -166,28 +166,40 @@ def test_the_four_errors_are_explained(one):
     assert explain(one.name) is one
     assert explain(f"[ERROR] {one.name}: The function couldn't mount, sorry") is one
     assert explain({"EFSIOException": "EFSIOError"}.get(one.name, one.name.replace("Exception", "Error"))) is one
-    done = CliRunner().invoke(command, ["--error", one.name])
-    assert done.exit_code == 0
-    assert "1. " in done.output
+    done = run("doctor", "--error", one.name)
+    assert done.code == 0
+    assert "1. " in done.out
     for cause in one.causes:
         assert cause.code in RULES, cause.code
-    told = json.loads(CliRunner().invoke(command, ["--error", one.name, "--json"]).output)
-    assert told["error"]["name"] == one.name
+    assert json.loads(run("doctor", "--error", one.name, "--json").out)["name"] == one.name
 
 
 def test_command_output_and_exit_codes(tmp_path):
-    run = CliRunner().invoke
     os.chmod(tmp_path, 0o777)
-    done = run(command, ["--root", str(tmp_path), "--size", "0"])
-    assert done.exit_code == 1
-    assert "EFS115" in done.output
-    assert "latency" in done.output
-    told = json.loads(run(command, ["--root", str(tmp_path), "--size", "0", "--json"]).output)
-    assert (told["schema"], told["command"]) == ("efsstate.findings", "doctor")
+    done = run("doctor", "--root", tmp_path, "--size", "0")
+    assert done.code == 1
+    assert "EFS115" in done.out
+    assert "latency" in done.out
+    told = json.loads(run("doctor", "--root", tmp_path, "--size", "0", "--json").out)
+    assert (told["schema"], told["version"]) == ("efsstate.doctor", 1)
     assert told["findings"][-1]["code"] == "EFS100"
-    assert run(command, ["--error", "TypeError"]).exit_code == 2
-    assert run(command, ["--aws"]).exit_code == 2
-    assert run(command, ["--function", "x"]).exit_code == 2
+    assert run("doctor", "--error", "TypeError").code == 2
+    assert run("doctor", "--aws").code == 2
+    assert run("doctor", "--function", "x").code == 2
+
+
+def test_the_handler_returns_what_json_can_carry(tmp_path, monkeypatch):
+    from efsstate.deploy.doctor import handler
+
+    monkeypatch.setenv("EFSSTATE_ROOT", str(tmp_path))
+
+    class Context:
+        def get_remaining_time_in_millis(self):
+            return 20_000
+
+    told = json.loads(json.dumps(handler({"size": 0}, Context())))
+    assert told["findings"][-1]["code"] == "EFS100"
+    assert handler(None)["schema"] == "efsstate.doctor"
 
 
 def test_its_folder_goes_even_when_a_check_fails(tmp_path, monkeypatch):

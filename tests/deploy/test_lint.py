@@ -8,12 +8,12 @@ import os
 import re
 
 import pytest
-from click.testing import CliRunner
-from efsstate.cli.lint import command
 from efsstate.deploy.findings import SEVERITIES
 from efsstate.deploy.lint import TemplateError, lint, read
 from efsstate.deploy.rules import RULES
 from efsstate.deploy.template import FORMATS, render
+
+from tests.deploy.run import run
 
 CORPUS = os.path.join(os.path.dirname(__file__), "corpus")
 BROKEN = sorted(glob.glob(f"{CORPUS}/broken/*"))
@@ -65,7 +65,7 @@ def test_our_own_templates_give_nothing(form, variant, tmp_path):
     path.write_text(render(form, **variant))
     assert lint(str(path)) == []
     served = list(read(str(path)).served())
-    assert len(served) == (1 if form == "terraform" else 4)  # with the default parameters there is no publisher
+    assert len(served) == (1 if form == "terraform" else 5)  # with the default parameters there is no publisher
     for _, _, targets in served:
         assert len(targets) == (1 if form == "terraform" else 3)
 
@@ -162,9 +162,9 @@ def test_what_cannot_be_checked_is_said_in_one_line(name, tmp_path):
     assert str(error.value).startswith(str(path))
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 400
-    done = CliRunner().invoke(command, [str(path)])
-    assert done.exit_code == 3
-    assert "Traceback" not in done.output
+    done = run("lint", path)
+    assert (done.code, done.out) == (3, "")
+    assert len(done.err.strip().splitlines()) == 1
 
 
 def test_huge_missing_and_unreadable_files(tmp_path):
@@ -244,28 +244,34 @@ def test_defaults_of_parameters_decide(tmp_path):
 
 
 def test_exit_codes_and_output():
-    run = CliRunner().invoke
-    fine = run(command, [f"{CORPUS}/good/base.yaml"])
-    assert (fine.exit_code, fine.output) == (0, "nothing found\n")
-    bad = run(command, [f"{CORPUS}/broken/EFS001-port.yaml"])
-    assert bad.exit_code == 1
-    assert re.search(r"EFS001-port\.yaml:\d+: error EFS001 ", bad.output)
-    assert "fix: " in bad.output
+    fine = run("lint", f"{CORPUS}/good/base.yaml")
+    assert (fine.code, fine.out) == (0, "nothing found\n")
+    bad = run("lint", f"{CORPUS}/broken/EFS001-port.yaml")
+    assert bad.code == 1
+    assert re.search(r"EFS001-port\.yaml:\d+: .*error EFS001", bad.out)
+    assert "fix: " in bad.out
     advice = f"{CORPUS}/broken/EFS052-none.yaml"
-    assert run(command, [advice]).exit_code == 0
-    assert "EFS052" not in run(command, [advice]).output
-    assert "EFS052" in run(command, ["--notes", advice]).output
-    assert run(command, ["--strict", advice]).exit_code == 1
-    assert run(command, []).exit_code == 2
-    assert run(command, ["--explain", "EFS999"]).exit_code == 2
-    both = run(command, [f"{CORPUS}/good/base.yaml", f"{CORPUS}/none.yaml"])
-    assert both.exit_code == 3
+    assert run("lint", advice).code == 0
+    assert "EFS052" not in run("lint", advice).out
+    assert "EFS052" in run("lint", "--notes", advice).out
+    assert run("lint", "--strict", advice).code == 1
+    assert run("lint").code == 2
+    assert run("lint", "--explain", "EFS999").code == 2
+    assert run("lint", f"{CORPUS}/good/base.yaml", f"{CORPUS}/none.yaml").code == 3
+
+
+def test_a_hostile_name_does_not_reach_the_terminal(tmp_path):
+    path = tmp_path / "template.yaml"
+    path.write_text('Resources: {"Fs\\e[31m": {Type: "AWS::EFS::FileSystem", Properties: {Encrypted: "false"}}}')
+    done = run("lint", path)
+    assert done.code == 1
+    assert "\x1b[31m" not in done.out.replace("\x1b[31merror", "")
 
 
 def test_json_is_one_document_with_schema_and_version(tmp_path):
-    done = CliRunner().invoke(command, ["--json", f"{CORPUS}/broken/EFS040-path.yaml", str(tmp_path / "none.yaml")])
-    told = json.loads(done.stdout)
-    assert (told["schema"], told["version"], told["command"]) == ("efsstate.findings", 1, "lint")
+    done = run("lint", "--json", f"{CORPUS}/broken/EFS040-path.yaml", tmp_path / "none.yaml")
+    told = json.loads(done.out)
+    assert (told["schema"], told["version"]) == ("efsstate.lint", 1)
     assert [one["code"] for one in told["findings"]] == ["EFS040", "EFS045"]
     assert set(told["findings"][0]) == {
         "code",
@@ -279,12 +285,13 @@ def test_json_is_one_document_with_schema_and_version(tmp_path):
         "line",
     }
     assert len(told["failed"]) == 1
-    assert done.exit_code == 3
+    assert done.code == 3
 
 
 @pytest.mark.parametrize("code", RULES)
 def test_explain_prints_the_page(code):
-    done = CliRunner().invoke(command, ["--explain", code.lower()])
-    assert done.exit_code == 0
-    assert done.output.startswith(f"# {code}: {RULES[code].title}")
-    assert "## What to do" in done.output
+    done = run("lint", "--explain", code.lower())
+    assert done.code == 0
+    assert done.out.startswith(f"# {code}: {RULES[code].title}")
+    assert "## What to do" in done.out
+    assert json.loads(run("lint", "--explain", code, "--json").out)["code"] == code

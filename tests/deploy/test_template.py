@@ -12,9 +12,9 @@ import sys
 
 import hcl2
 import pytest
-from click.testing import CliRunner
-from efsstate.cli.template import command
 from efsstate.deploy.template import FORMATS, render
+
+from tests.deploy.run import run
 
 VARIANTS = [
     (form, image, layer)
@@ -73,7 +73,7 @@ def test_the_sam_translator_takes_it(image, layer, monkeypatch):
         name: resource["Type"] for name, resource in resources.items() if not name.startswith(("Janitor", "StateLayer"))
     }
     assert own(made) == own(same)
-    for name in ("Service", "Batch", "Janitor", "Ops", "Publisher"):
+    for name in ("Service", "Batch", "Janitor", "Ops", "Doctor", "Publisher"):
         assert made[name]["Properties"]["FileSystemConfigs"] == same[name]["Properties"]["FileSystemConfigs"]
         assert made[name]["Properties"]["VpcConfig"] == same[name]["Properties"]["VpcConfig"]
         assert set(made[name]["DependsOn"]) == set(same[name]["DependsOn"])
@@ -99,7 +99,7 @@ def test_each_format_has_the_same_parts():
         for part in (
             "2049", "accesspointarn", "clientmount", "clientwrite", "0750", "after30days", "enabled",
             "burstcreditbalance", "percentiolimit", "permittedthroughput", "clientconnections", "securetransport", "elastic",
-            "dashboard", "efsstate.janitor.handler", "efsstate.publisher.handler", "efsstate.ops.handler", "generalpurpose",
+            "dashboard", "efsstate.janitor.handler", "efsstate.publisher.handler", "efsstate.ops.handler", "efsstate.deploy.doctor.handler", "generalpurpose",
         ):  # fmt: skip
             assert part in text, (form, part)
         allowed = [line for line in render(form).splitlines() if "ClientRootAccess" in line]
@@ -117,17 +117,18 @@ def test_defaults_are_multi_zone_and_without_internet():
 
 
 def test_command_prints_writes_and_refuses(tmp_path):
-    run = CliRunner().invoke
-    printed = run(command, ["sam", "--code", "src"])
-    assert printed.exit_code == 0
-    assert 'CodeUri: "src"' in printed.output
-    path = str(tmp_path / "main.tf")
-    assert run(command, ["terraform", "-o", path]).exit_code == 0
-    assert os.path.getsize(path) > 10_000
-    refused = run(command, ["sam", "--image", "--layer", "x.zip"])
-    assert (refused.exit_code, "takes no layer" in refused.output) == (2, True)
-    assert run(command, ["pulumi"]).exit_code == 2
-    assert run(command, ["sam", "-o", str(tmp_path / "none" / "x")]).exit_code == 2
+    printed = run("template", "sam", "--code", "src")
+    assert printed.code == 0
+    assert printed.out == render("sam", code="src")
+    assert 'CodeUri: "src"' in printed.out
+    path = tmp_path / "main.tf"
+    assert run("template", "terraform", "-o", path).code == 0
+    assert path.read_text() == render("terraform")
+    assert json.loads(run("template", "sam", json=True).out)["text"] == render("sam")
+    refused = run("template", "sam", "--image", "--layer", "x.zip")
+    assert (refused.code, "takes no layer" in refused.err) == (2, True)
+    assert run("template", "pulumi").code == 2
+    assert run("template", "sam", "-o", tmp_path / "none" / "x").code == 3
 
 
 # Each is a choice that the page explains; none is about the file system's safety.

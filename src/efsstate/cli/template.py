@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from efsstate.cli import output
+from efsstate.cli.output import Output
 from efsstate.deploy.template import FORMATS, render
 
 
@@ -12,18 +14,21 @@ from efsstate.deploy.template import FORMATS, render
 @click.option("--image", is_flag=True, help="Functions from a container image, for code over 250 MB.")
 @click.option("--layer", metavar="ZIP", help="Deploy the efsstate layer's zip with the stack.")
 @click.option("--code", metavar="PATH", help="The functions' code: a folder (SAM) or a zip (Terraform).")
-@click.option("-o", "--output", metavar="FILE", type=click.Path(dir_okay=False), help="Write there instead of stdout.")
-def command(form: str, *, image: bool, layer: str | None, code: str | None, output: str | None) -> None:
+@click.option("-o", "--output", "target", metavar="FILE", help="Write there instead of standard output.")
+def command(form: str, image: bool, layer: str | None, code: str | None, target: str | None) -> int:
     """Print a complete stack: network, file system, permissions, functions, alarms, clean-up.
 
     What each part is for, and how to deploy it, stands in docs/deploy.md.
     """
+    out = click.get_current_context().find_object(Output) or Output()
     try:
         text = render(form, image=image, layer=layer, code=code)
-        if output is None:
-            click.echo(text, nl=False)
-            return
-        with open(output, "w", encoding="utf-8") as file:
-            file.write(text)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise click.UsageError(str(error)) from error
+    if target is None:
+        out.say(text.rstrip("\n"))
+    else:
+        with open(target, "w", encoding="utf-8") as file:
+            file.write(text)
+    out.document("template", format=form, file=target, text=None if target else text)
+    return output.FINE

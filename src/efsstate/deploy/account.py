@@ -17,12 +17,13 @@ from efsstate.deploy.findings import SEVERITIES, Finding, Hit, run
 from efsstate.deploy.rules import RULES as TABLE
 from efsstate.deploy.stack import NFS, Resource, Stack
 from efsstate.deploy.values import Unknown, items
+from efsstate.errors import EfsStateError
 from efsstate.mount.root import variable
 
 _CONFIG = botocore.config.Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "max_attempts": 4})
 
 
-class AccountError(Exception):
+class AccountError(EfsStateError):
     """Nothing could be looked at: one line that says why."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import Any
 
 from efsstate.deploy.findings import Finding, Hit
 from efsstate.deploy.mount_checks import MIB, RULES, Look, mounted, surroundings, table_entry
@@ -39,6 +40,15 @@ def doctor(*, root: str | os.PathLike[str] | None = None, timeout: float = 30.0,
     hits.append(("EFS100", Hit(path or "root", what)))
     found = [_RULES[code].finding(hit) for code, hit in dict.fromkeys(hits)]
     return sorted(found, key=lambda one: (_ORDER[one.severity], one.code == "EFS100", one.code))
+
+
+def handler(event: dict[str, Any] | None, context: object = None) -> dict[str, Any]:
+    """The doctor as a Lambda function: `{"size": bytes, "timeout": seconds}` or nothing; returns the findings as objects."""
+    asked = event if isinstance(event, dict) else {}
+    left = getattr(context, "get_remaining_time_in_millis", None)
+    timeout = float(asked.get("timeout", 30.0 if left is None else max(1.0, left() / 1000 - 5)))
+    findings = doctor(timeout=min(timeout, 60.0), size=int(asked.get("size", 8 * MIB)))
+    return {"schema": "efsstate.doctor", "version": 1, "findings": [one._asdict() for one in findings]}
 
 
 def _named(root: str | os.PathLike[str] | None) -> str | None:

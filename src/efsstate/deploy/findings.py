@@ -1,15 +1,13 @@
-"""What a check reports: one record for the linter and the doctor, and its JSON document."""
+"""What a check reports: one record for the linter and the doctor."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from efsstate.deploy.stack import Stack
 
-SCHEMA = "efsstate.findings"
-VERSION = 1
 SEVERITIES = ("error", "warning", "note")
 
 
@@ -73,14 +71,3 @@ def run(rules: Iterable[Rule], stack: Stack) -> Iterator[Finding]:
     """What the rules find in a stack, worst first."""
     found = {rule.finding(hit): None for rule in rules if rule.check is not None for hit in rule.check(stack)}
     yield from sorted(found, key=lambda one: (SEVERITIES.index(one.severity), one.file, one.line, one.code))
-
-
-def document(command: str, findings: Iterable[Finding], **more: Any) -> dict[str, Any]:
-    """The JSON document of a command: its schema and version, and the findings as objects."""
-    return {
-        "schema": SCHEMA,
-        "version": VERSION,
-        "command": command,
-        **more,
-        "findings": [one._asdict() for one in findings],
-    }

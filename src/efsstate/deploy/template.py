@@ -13,6 +13,7 @@ _FUNCTIONS = (
     ("Batch", "!Ref BatchHandler", "900", "FunctionRole", "Works through a batch from its checkpoint"),
     ("Janitor", "efsstate.janitor.handler", "900", "FunctionRole", "Removes what is expired or unused"),
     ("Ops", "efsstate.ops.handler", "300", "FunctionRole", "Runs efsstate's commands on the mount"),
+    ("Doctor", "efsstate.deploy.doctor.handler", "120", "FunctionRole", "Looks at the mount from inside"),
     ("Publisher", "efsstate.publisher.handler", "900", "PublisherRole", "Copies models from S3 to the mount"),
 )
 _ALARMS = ("Service", "Batch", "Janitor")
