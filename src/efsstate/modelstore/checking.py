@@ -68,7 +68,7 @@ def _current(mount: Mount, model: str, versions: list[Version]) -> list[str]:
         return [f"{path}: it names version {made.version}, which is missing: activate another"]
     try:
         same = manifests.read(mount, model, made.version).encode() == made.encode()
-    except EfsStateError:
+    except (FileNotFoundError, EfsStateError):
         return []  # told of the version itself
     return [] if same else [f"{path}: it is not what the manifest of version {made.version} says: activate it again"]
 

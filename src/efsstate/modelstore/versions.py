@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from efsstate import events, units
 from efsstate.errors import CorruptEntryError, EfsStateError, ModelNotFound
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from efsstate.mount.files import Mount
+
+
+_TRIES = 20  # looks for a version that was there and is not, 0.05 s apart
 
 
 class Version:
@@ -99,7 +103,18 @@ def _activate(mount: Mount, name: str, model: str, version: str) -> None:
     if before is not None:
         _leave(mount, model, before)
     store.write(mount, model, layout.CURRENT, made.encode(), codec=manifests.CODEC, durable=True)
-    _found(mount, name, model, version)  # a prune that took it before it saw CURRENT puts it back, or this says so
+    # A prune that took it before it saw CURRENT puts it back now; one that looked before we wrote does not.
+    for attempt in range(_TRIES):
+        try:
+            _found(mount, name, model, version)
+        except ModelNotFound:
+            if attempt + 1 == _TRIES:
+                if before is not None:
+                    _activate(mount, name, model, before)
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 def _leave(mount: Mount, model: str, version: str) -> None:
@@ -155,13 +170,18 @@ def _versions(mount: Mount, model: str) -> list[Version]:
             made = manifests.read(mount, model, version)
             size, files = made.size, len(made.files)
         except FileNotFoundError:
-            problem = "it has no manifest"
+            problem = (
+                f"{mount.where(layout.version_folder(model, version), layout.MANIFEST)}: missing: it has no manifest"
+            )
         except EfsStateError as error:
             problem = str(error)
         try:
             changed = mount.stat(layout.version_folder(model, version), layout.MANIFEST).st_mtime
         except OSError:
-            changed = entry.stat(follow_symlinks=False).st_mtime
+            try:
+                changed = entry.stat(follow_symlinks=False).st_mtime
+            except FileNotFoundError:
+                continue  # a prune took it meanwhile
         one = Version(version, active=version == active, bytes=size, files=files, changed=changed, problem=problem)
         found.append(one)
     return sorted(found, key=lambda one: (one.changed, one.id), reverse=True)
@@ -254,6 +274,7 @@ def _clear(mount: Mount, model: str, before: float) -> None:
 
 def _newest(mount: Mount, above: str, name: str) -> float:
     """When something was last done in a staging folder."""
-    folder = f"{above}/{name}"
-    inside = [*mount.scan(folder), *mount.scan(f"{folder}/parts")]
-    return max([mount.stat(above, name).st_mtime, *[one.stat(follow_symlinks=False).st_mtime for one in inside]])
+    times = [mount.stat(above, name).st_mtime]
+    for folder in (f"{above}/{name}", f"{above}/{name}/parts"):
+        times += [one.stat(follow_symlinks=False).st_mtime for one in mount.scan(folder)]
+    return max(times)
