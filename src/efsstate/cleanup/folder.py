@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 import time
 
 from efsstate.cleanup.policy import LIVE, LOOK, used
@@ -34,7 +35,7 @@ class Wish:
     `gone` (folder, stat) is for a dry run: whether the entry would be gone when the limits are looked at.
     """
 
-    __slots__ = ("dry_run", "gone", "now", "older_than", "until", "unused_for")
+    __slots__ = ("dry_run", "gone", "listing", "now", "older_than", "until", "unused_for")
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class Wish:
         self.now, self.until = now, until
         self.older_than, self.unused_for = older_than, unused_for
         self.dry_run = dry_run
+        self.listing = threading.Lock()
         self.gone: Callable[[str, os.stat_result], bool] | None = None
 
     def is_over(self) -> bool:
@@ -62,22 +64,38 @@ def look(
 
     Raises `TimeoutError` when the time is up, and `OSError` if the folder can't be listed.
     """
-    for seen, item in enumerate(mount.scan(folder), 1):
-        if seen % _EVERY == 0 and wish.is_over():
-            raise TimeoutError
-        name = item.name
+    for name, found in listed(mount, folder, wish):
         if not layout.is_digest(name):
-            tidy(mount, folder, item, wish, report)
-            continue
-        try:
-            found = item.stat(follow_symlinks=False)
-        except OSError:
-            continue  # removed since it was listed
-        if not stat.S_ISREG(found.st_mode):
+            tidy(mount, folder, name, found, wish, report)
+        elif not stat.S_ISREG(found.st_mode):
             report.stranger("foreign", mount.where(folder, name))
-            continue
-        reason = policy.judge(found, wish.now, wish.older_than, wish.unused_for)
-        yield name, found, _open(mount, folder, name, policy, wish, report) if reason == LOOK else reason
+        else:
+            reason = policy.judge(found, wish.now, wish.older_than, wish.unused_for)
+            yield name, found, _open(mount, folder, name, policy, wish, report) if reason == LOOK else reason
+
+
+def listed(mount: Mount, folder: str, wish: Wish) -> Iterator[tuple[str, os.stat_result]]:
+    """Name and stat of each file in `folder`, a bounded number at a time. Raises `TimeoutError` when the time is up.
+
+    One folder at a time: an NFS client keeps the attributes that came with a listing for 3 s. Where many threads share
+    a slow processor, it would ask for them again, one by one.
+    """
+    items, more = mount.scan(folder), True
+    while more:
+        with wish.listing:
+            part: list[tuple[str, os.stat_result]] = []
+            more = False
+            for item in items:
+                try:
+                    part.append((item.name, item.stat(follow_symlinks=False)))
+                except OSError:
+                    continue  # removed since it was listed
+                if len(part) % _EVERY == 0 and wish.is_over():
+                    raise TimeoutError
+                if len(part) >= BATCH:
+                    more = True
+                    break
+        yield from part
 
 
 def sweep_folder(mount: Mount, folder: str, policy: Policy, wish: Wish, report: SweepReport) -> bool:
@@ -104,7 +122,7 @@ def _open(mount: Mount, folder: str, name: str, policy: Policy, wish: Wish, repo
     report.opened += 1
     try:
         head, found = mount.read(folder, name, entry.HEADER)
-        created, ttl = entry.peek(head, found.st_size, mount.where(folder, name))
+        created, ttl = entry.peek(bytes(head), found.st_size, mount.where(folder, name))
     except UnknownFormatError as error:
         report.stranger("newer", error.path)
     except CorruptEntryError as error:
@@ -141,13 +159,11 @@ def remove(mount: Mount, folder: str, doomed: list[tuple[str, int, str]], wish: 
     return True
 
 
-def tidy(mount: Mount, folder: str, item: os.DirEntry[str], wish: Wish, report: SweepReport) -> None:
-    """Remove `item`, which is no entry, if it is a lock or a temporary that was abandoned; report it if it is not ours."""
-    name = item.name
+def tidy(mount: Mount, folder: str, name: str, found: os.stat_result, wish: Wish, report: SweepReport) -> None:
+    """Remove a file that is no entry if it is a lock or a temporary that was abandoned; report it if it is not ours."""
     if layout.is_foreign_nfs(name):
         return
     try:
-        found = item.stat(follow_symlinks=False)
         mine = stat.S_ISREG(found.st_mode) and (layout.is_temporary(name) or layout.is_lock(name))
         if not mine:
             report.stranger("foreign", mount.where(folder, name))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import stat
 
-from efsstate.cleanup.folder import BATCH, remove
+from efsstate.cleanup.folder import BATCH, listed, remove
 from efsstate.cleanup.policy import used
 from efsstate.mount import layout
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     Cut = tuple[int, int, int]
 
 _MOST = 8192  # steps of the histogram: under 2 MiB, and the cut is right to 1/4096 of the range of times
-_EVERY = 256
 
 
 class Uses:
@@ -78,17 +77,9 @@ class Uses:
 
 def entries(mount: Mount, folder: str, wish: Wish) -> Iterator[tuple[str, int, int]]:
     """Name, last use (ns) and size of each entry in `folder`; raises `TimeoutError` when the time is up."""
-    for seen, item in enumerate(mount.scan(folder)):
-        if seen % _EVERY == 0 and wish.is_over():
-            raise TimeoutError
-        if not layout.is_digest(item.name):
-            continue
-        try:
-            found = item.stat(follow_symlinks=False)
-        except OSError:
-            continue
-        if stat.S_ISREG(found.st_mode) and not (wish.gone and wish.gone(folder, found)):
-            yield item.name, used(found), found.st_size
+    for name, found in listed(mount, folder, wish):
+        if layout.is_digest(name) and stat.S_ISREG(found.st_mode) and not (wish.gone and wish.gone(folder, found)):
+            yield name, used(found), found.st_size
 
 
 def survey(mount: Mount, folders: Iterable[str], wish: Wish, uses: Uses) -> None:

@@ -175,7 +175,7 @@ class _Sweep:
                     continue
                 if not stat.S_ISDIR(found.st_mode):
                     if item.name not in (layout.POLICY, layout.CLEARED):
-                        folder_module.tidy(mount, folder, item, self._wish, report)
+                        folder_module.tidy(mount, folder, item.name, found, self._wish, report)
                 elif found.st_dev != self._device:  # another file system is mounted there: not ours to clean
                     report.stranger("foreign", mount.where(folder, item.name))
                 else:
