@@ -1,0 +1,339 @@
+"""The publisher, against moto's S3 on loopback: what arrives, that it goes on where it was, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import boto3
+import botocore.config
+import pytest
+from botocore.exceptions import ClientError
+from efsstate import publisher
+from efsstate.errors import ClaimedError, EfsStateError
+from moto.server import ThreadedMotoServer
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def url():
+    running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    yield f"http://{host}:{port}"
+    running.stop()
+
+
+@pytest.fixture
+def s3(url, tmp_path, monkeypatch):
+    """A client and a bucket of the test's own; the function's environment."""
+    for name, value in {
+        "AWS_ENDPOINT_URL_S3": url, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true", "EFSSTATE_ROOT": str(tmp_path / "root"),
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    (tmp_path / "root").mkdir()
+    client = boto3.client("s3")
+    client.bucket = f"b{time.time_ns()}"
+    client.create_bucket(Bucket=client.bucket)
+    yield client
+    client.close()
+
+
+class Context:
+    def __init__(self, seconds):
+        self.end = time.monotonic() + seconds
+
+    def get_remaining_time_in_millis(self):
+        return int(1000 * max(0, self.end - time.monotonic()))
+
+
+class Counting:
+    """The real client, which notes what is asked, and may fail or take time on the way."""
+
+    def __init__(self, client, before=lambda operation, arguments: None):
+        self.client, self.before, self.asked = client, before, []
+
+    def __getattr__(self, operation):
+        def call(**arguments):
+            self.asked.append((operation, arguments.get("Key"), arguments.get("Range")))
+            self.before(operation, arguments)
+            return getattr(self.client, operation)(**arguments)
+
+        return call
+
+
+def put(s3, key, data):
+    s3.put_object(Bucket=s3.bucket, Key=key, Body=data)
+
+
+def left_over(tmp_path):
+    shared = tmp_path / "root" / "shared-data"
+    return [name for name in os.listdir(shared) if name.startswith(".incoming-")] if shared.exists() else []
+
+
+def test_an_object_becomes_a_version_that_model_loads(s3, tmp_path, capsys):
+    data = os.urandom(20 * MIB + 5)
+    put(s3, "models/net.bin", data)
+    told = publisher.handler({"source": f"s3://{s3.bucket}/models/net.bin", "model": "net"}, Context(60))
+    assert told["finished"]
+    assert told["bytes"] == told["total"] == len(data)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["version"] == told["version"]
+    from efsstate import model, versions
+
+    with open(model("net")(), "rb") as file:
+        assert file.read() == data
+    assert [one.id for one in versions("net")] == [told["version"]]
+    assert left_over(tmp_path) == []
+
+
+def test_a_prefix_becomes_a_version_with_its_folders(s3, tmp_path):
+    files = {"config.json": b"{}", "weights/a.bin": os.urandom(100_000), "weights/deep/b.bin": b"b", "empty": b""}
+    for name, data in files.items():
+        put(s3, f"llm/v1/{name}", data)
+    put(s3, "llm/v1/folder/", b"")  # the console's marker of a folder
+    put(s3, "llm/v10/other", b"no")
+    for source in ("llm/v1/", "llm/v1"):  # with and without the slash
+        told = publisher.run(f"s3://{s3.bucket}/{source}", model="llm")
+        path = tmp_path / "root" / "models" / "llm" / "versions" / told["version"]
+        assert {name: (path / name).read_bytes() for name in files} == files
+        assert told["files"] == 4
+        assert not (path / "folder").exists()
+
+
+def test_to_shared_data_replaces_each_file_in_one_step(s3, tmp_path):
+    put(s3, "lexicon/a.txt", b"new a")
+    put(s3, "lexicon/deep/b.txt", b"new b")
+    shared = tmp_path / "root" / "shared-data" / "lexicon" / "german"
+    shared.mkdir(parents=True)
+    (shared / "a.txt").write_bytes(b"old a")
+    (shared / "mine.txt").write_bytes(b"stays")
+    with open(shared / "a.txt", "rb") as held:
+        told = publisher.run(f"s3://{s3.bucket}/lexicon/", to="lexicon/german")
+        assert held.read() == b"old a"
+    assert told["path"] == str(shared)
+    assert (shared / "a.txt").read_bytes() == b"new a"
+    assert (shared / "deep" / "b.txt").read_bytes() == b"new b"
+    assert (shared / "mine.txt").read_bytes() == b"stays"
+    assert left_over(tmp_path) == []
+
+
+def small(monkeypatch, part=64 * 1024):
+    monkeypatch.setattr(publisher, "_PART", part)
+    monkeypatch.setattr(publisher, "_PARTS", 2)
+
+
+def test_it_ends_before_the_deadline_and_goes_on_where_it_was(s3, tmp_path, monkeypatch):
+    """Each window takes a second; a call of nine has room for some, and says that it has not finished."""
+    small(monkeypatch)
+    data = os.urandom(10 * 2 * 64 * 1024)
+    put(s3, "net", data)
+    asked, told, calls = [], {"finished": False}, 0
+    while not told["finished"]:
+        client = Counting(s3, lambda operation, _: time.sleep(0.3 if operation == "get_object" else 0))
+        with publisher.Invocation(Context(7)):
+            told = publisher.run(f"s3://{s3.bucket}/net", model="net", client=client)
+        asked += [range_ for operation, _, range_ in client.asked if operation == "get_object"]
+        calls += 1
+        assert calls < 10
+    assert calls > 1
+    assert len(asked) == len(set(asked)) == 20, "no range was read twice"
+    assert (tmp_path / "root" / "models" / "net" / "versions" / told["version"] / "net").read_bytes() == data
+
+
+@pytest.mark.parametrize("at", [1, 3, 8])
+def test_an_error_in_the_middle_loses_what_one_window_holds_and_no_more(s3, tmp_path, monkeypatch, at):
+    small(monkeypatch)
+    data = os.urandom(5 * 2 * 64 * 1024)
+    put(s3, "net", data)
+    count = 0
+
+    def fail(operation, _):
+        nonlocal count
+        if operation == "get_object":
+            count += 1
+            if count == at:
+                raise ClientError({"Error": {"Code": "SlowDown", "Message": "slow down"}}, "GetObject")
+
+    with pytest.raises(EfsStateError, match="SlowDown"):
+        publisher.run(f"s3://{s3.bucket}/net", model="net", client=Counting(s3, fail))
+    again = Counting(s3)
+    told = publisher.run(f"s3://{s3.bucket}/net", model="net", client=again)
+    read = [one for one in again.asked if one[0] == "get_object"]
+    assert len(read) == 10 - 2 * ((at - 1) // 2)
+    assert (tmp_path / "root" / "models" / "net" / "versions" / told["version"] / "net").read_bytes() == data
+
+
+def test_a_torn_tail_that_a_killed_call_left_is_overwritten(s3, tmp_path, monkeypatch):
+    small(monkeypatch)
+    data = os.urandom(4 * 64 * 1024)
+    put(s3, "net", data)
+    with pytest.raises(EfsStateError):
+        publisher.run(f"s3://{s3.bucket}/net", model="net", client=Counting(s3, stop_after(2)))
+    (incoming,) = left_over(tmp_path)
+    with open(tmp_path / "root" / "shared-data" / incoming / "files" / "net", "ab") as file:
+        file.write(b"garbage" * 100_000)
+    told = publisher.run(f"s3://{s3.bucket}/net", model="net")
+    assert (tmp_path / "root" / "models" / "net" / "versions" / told["version"] / "net").read_bytes() == data
+
+
+def stop_after(number):
+    count = 0
+
+    def before(operation, _):
+        nonlocal count
+        count += operation == "get_object"
+        if count > number:
+            raise ClientError({"Error": {"Code": "SlowDown", "Message": "slow down"}}, "GetObject")
+
+    return before
+
+
+def test_an_object_that_changes_under_way_is_noticed_and_copied_anew(s3, tmp_path, monkeypatch):
+    small(monkeypatch)
+    put(s3, "net", b"a" * (4 * 64 * 1024))
+    done = []
+
+    def swap(operation, arguments):
+        if operation == "get_object" and not done and "131072" in arguments["Range"]:
+            done.append(1)
+            put(s3, "net", b"b" * (4 * 64 * 1024))
+
+    with pytest.raises(EfsStateError, match="changed while it was copied"):
+        publisher.run(f"s3://{s3.bucket}/net", model="net", client=Counting(s3, swap))
+    told = publisher.run(f"s3://{s3.bucket}/net", model="net")
+    assert set((tmp_path / "root" / "models" / "net" / "versions" / told["version"] / "net").read_bytes()) == {ord("b")}
+
+
+def test_a_move_that_was_cut_short_goes_on(s3, tmp_path, monkeypatch):
+    for name in "abc":
+        put(s3, f"x/{name}", name.encode())
+    real, moved = publisher.Mount.rename, []
+
+    def rename(self, folder, name, *more, **how):
+        if folder.endswith("/files"):
+            if moved:
+                raise OSError(5, "Input/output error")
+            moved.append(name)
+        return real(self, folder, name, *more, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publisher.Mount, "rename", rename)
+        with pytest.raises(OSError, match="Input/output"):
+            publisher.run(f"s3://{s3.bucket}/x/", to="x")
+    client = Counting(s3)
+    publisher.run(f"s3://{s3.bucket}/x/", to="x", client=client)
+    assert [one for one in client.asked if one[0] == "get_object"] == []
+    assert sorted(os.listdir(tmp_path / "root" / "shared-data" / "x")) == ["a", "b", "c"]
+    assert left_over(tmp_path) == []
+
+
+def test_two_at_once_do_not_meet(s3, monkeypatch):
+    put(s3, "net", b"x")
+    monkeypatch.setattr(publisher, "_WAIT", 0.2)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait(operation, _):
+        if operation == "get_object":
+            begun.set()
+            go_on.wait(30)
+
+    source, told = f"s3://{s3.bucket}/net", {}
+    first = threading.Thread(target=lambda: told.update(publisher.run(source, model="net", client=Counting(s3, wait))))
+    first.start()
+    try:
+        assert begun.wait(30)
+        with pytest.raises(ClaimedError, match="call again later"):
+            publisher.run(source, model="net")
+    finally:
+        go_on.set()
+        first.join()
+    assert told["finished"]
+
+
+def test_copies_given_up_a_week_ago_go(s3, tmp_path):
+    old = tmp_path / "root" / "shared-data" / ".incoming-old"
+    young = tmp_path / "root" / "shared-data" / ".incoming-young"
+    for folder in (old, young):
+        folder.mkdir(parents=True)
+        (folder / "PROGRESS").write_text("[0, 0]")
+    os.utime(old / "PROGRESS", (0, time.time() - 8 * 86400))
+    put(s3, "net", b"x")
+    publisher.run(f"s3://{s3.bucket}/net", model="net")
+    assert left_over(tmp_path) == [".incoming-young"]
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        ({}, "the event is"),
+        ({"source": "s3://b/k"}, "the event is"),
+        ({"source": "s3://b/k", "model": "m", "to": "x"}, "the event is"),
+        ({"source": "https://b/k", "model": "m"}, "not s3://"),
+        ({"source": "s3:///k", "model": "m"}, "not s3://"),
+        ({"source": 3, "model": "m"}, "not s3://"),
+        ({"source": "s3://b/k", "model": "../m"}, "m"),
+        ({"source": "s3://b/k", "to": "../x"}, "can't be a folder"),
+        ({"source": "s3://b/k", "to": "/x"}, "can't be a folder"),
+        ({"source": "s3://b/k", "model": "m", "tmie": 1}, "'tmie'"),
+    ],
+)
+def test_a_bad_event_is_said(s3, event, words):
+    with pytest.raises(ValueError, match=words):
+        publisher.handler(event)
+
+
+def test_what_s3_refuses_is_said(s3):
+    with pytest.raises(EfsStateError, match="no object of that key, nor any below it"):
+        publisher.run(f"s3://{s3.bucket}/none", model="m")
+    with pytest.raises(EfsStateError, match="there is no such bucket"):
+        publisher.run("s3://nobody-has-this/x/", model="m")
+    put(s3, "bad/../x", b"")
+    with pytest.raises(EfsStateError, match="can't be a file"):
+        publisher.run(f"s3://{s3.bucket}/bad/", model="m")
+
+    def refuse(code):
+        def before(operation, _):
+            raise ClientError({"Error": {"Code": code, "Message": "x"}}, operation)
+
+        return Counting(s3, before)
+
+    with pytest.raises(EfsStateError, match="s3:GetObject"):
+        publisher.run(f"s3://{s3.bucket}/x", model="m", client=refuse("403"))
+    with pytest.raises(EfsStateError, match="restore it first"):
+        publisher.run(f"s3://{s3.bucket}/x", model="m", client=refuse("InvalidObjectState"))
+
+
+def test_no_way_to_s3_names_the_gateway_endpoint(s3):
+    config = botocore.config.Config(connect_timeout=1, retries={"max_attempts": 0})
+    client = boto3.client("s3", endpoint_url="http://127.0.0.1:9", config=config)
+    with pytest.raises(EfsStateError, match="gateway endpoint"):
+        publisher.run(f"s3://{s3.bucket}/x", model="m", client=client)
+    client.close()
+
+
+def test_a_timeout_too_short_to_copy_anything_is_said(s3):
+    put(s3, "net", b"x" * 1000)
+    with pytest.raises(EfsStateError, match="longer timeout"):
+        publisher.handler({"source": f"s3://{s3.bucket}/net", "model": "net"}, Context(2))
+
+
+def test_memory_is_bounded(s3, tmp_path):
+    """64 MiB take under 24 MiB of a process of their own: a window is streamed, not held."""
+    put(s3, "big", bytes(64 * MIB))
+    program = f"""
+import tracemalloc
+from efsstate import publisher
+client = publisher._client()
+tracemalloc.start()
+assert publisher.run("s3://{s3.bucket}/big", to="big", client=client)["finished"]
+print(tracemalloc.get_traced_memory()[1])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 24 * MIB
+    assert (tmp_path / "root" / "shared-data" / "big" / "big").stat().st_size == 64 * MIB
