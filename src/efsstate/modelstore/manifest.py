@@ -123,7 +123,7 @@ def current(mount: Mount, model: str) -> Manifest:
 
     Raises `FileNotFoundError`, `CorruptEntryError`, `SignatureError`, `UnknownFormatError`, `OSError`.
     """
-    entry, _ = store.read(mount, model, layout.CURRENT)
+    entry, _ = store.read(mount, model, layout.CURRENT, certain=True)
     return decode(entry, mount.where(model, layout.CURRENT))
 
 

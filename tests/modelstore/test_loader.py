@@ -1,0 +1,497 @@
+"""The loader: once per process, swapped whole, the old one serving until then, and every failure told and remembered."""
+
+import gc
+import os
+import pathlib
+import shutil
+import threading
+import time
+import weakref
+
+import pytest
+
+import efsstate
+from efsstate import CorruptEntryError, EfsStateError, ModelNotFound, activate, model, publish
+from efsstate.modelstore import loader, reading
+from tests.modelstore.conftest import place
+
+
+class Network:
+    """A loaded model; as heavy ones do, it refers to itself."""
+
+    def __init__(self, files):
+        self.weights, self.me = bytes(files.read()), self
+
+
+@pytest.fixture
+def put(root, tmp_path):
+    def put(text, **more):
+        (tmp_path / "w").write_text(text)
+        return publish("m", tmp_path / "w", root=root, **more)
+
+    return put
+
+
+class Context:
+    def __init__(self, left):
+        self.left = left
+
+    def get_remaining_time_in_millis(self):
+        return self.left * 1000
+
+
+def test_nothing_happens_before_the_first_call(monkeypatch, tmp_path):
+    monkeypatch.delenv("EFSSTATE_ROOT", raising=False)
+    monkeypatch.chdir(tmp_path)
+    load = model("m", load=Network)
+    assert load.version is None and "not loaded" in repr(load) and os.listdir(tmp_path) == []
+    with pytest.raises(efsstate.RootError):
+        load()
+
+
+def test_a_decorator(root, put):
+    put("1")
+
+    @model("m", root=root)
+    def classify(files):
+        """Loads it."""
+        return Network(files)
+
+    assert classify().weights == b"1" and classify() is classify() and classify.__doc__ == "Loads it."
+    with pytest.raises(TypeError, match="has its load function already"):
+        classify(Network)
+
+
+@pytest.mark.parametrize("bad", [{"verify": "sha"}, {"load": 3}, {"check_every": -1}, {"check_every": "soon"}])
+def test_mistakes_are_told_where_they_are_made(bad):
+    with pytest.raises((TypeError, ValueError)):
+        model("m", **bad)
+    for name in ("a b", "", "../x", None, 3):
+        with pytest.raises((TypeError, ValueError)):
+            model(name)
+
+
+def test_loaded_once_by_one_thread_while_the_others_wait(root, put):
+    put("1")
+    loads, start = [], threading.Barrier(8)
+
+    def load(files):
+        loads.append(threading.get_ident())
+        time.sleep(0.2)
+        return Network(files)
+
+    get, seen = model("m", load, root=root), []
+
+    def call():
+        start.wait()
+        seen.append(get())
+
+    threads = [threading.Thread(target=call) for _ in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(loads) == 1 and len({id(s) for s in seen}) == 1 and len(seen) == 8
+
+
+def test_a_warm_call_asks_nobody(root, put, monkeypatch):
+    put("1")
+    get = model("m", Network, root=root)
+    get()
+    monkeypatch.setattr(get._finder, "look", lambda: pytest.fail("asked"))
+    for _ in range(100):
+        get()
+
+
+def test_looked_at_no_more_often_than_asked(root, put, monkeypatch):
+    put("1")
+    get, looks = model("m", Network, check_every=0.2, root=root), []
+    real = get._finder.look
+    monkeypatch.setattr(get._finder, "look", lambda: looks.append(time.monotonic()) or real())
+    until = time.monotonic() + 0.7
+    while time.monotonic() < until:
+        get()
+    assert 2 <= len(looks) <= 4
+    assert all(b - a >= 0.2 for a, b in zip(looks, looks[1:], strict=False))
+
+
+def test_another_version_is_swapped_in_and_the_old_one_is_freed_after_its_last_user(root, put):
+    put("1")
+    get = model("m", Network, check_every=0, root=root)
+    old = get()
+    gone = weakref.ref(old)
+    put("2")
+    assert get().weights == b"2"
+    assert old.weights == b"1"
+    del old
+    gc.collect()
+    assert gone() is None
+
+
+def test_the_old_one_serves_the_others_while_the_new_one_is_loaded(root, put):
+    put("1")
+    loading, go = threading.Event(), threading.Event()
+
+    def load(files):
+        network = Network(files)
+        if network.weights == b"2":
+            loading.set()
+            assert go.wait(30)
+        return network
+
+    get = model("m", load, check_every=0, root=root)
+    get()
+    put("2")
+    seen = []
+    thread = threading.Thread(target=lambda: seen.append(get().weights))
+    thread.start()
+    assert loading.wait(30)
+    assert [get().weights for _ in range(50)] == [b"1"] * 50
+    go.set()
+    thread.join()
+    assert seen == [b"2"] and get().weights == b"2"
+
+
+def test_a_new_version_that_does_not_load_leaves_the_old_one_serving(root, put, caplog):
+    put("1")
+    tries = []
+
+    def load(files):
+        network = Network(files)
+        tries.append(network.weights)
+        if network.weights == b"2":
+            raise RuntimeError("wrong opset")
+        return network
+
+    get = model("m", load, check_every=0, root=root)
+    get()
+    put("2")
+    assert [get().weights for _ in range(5)] == [b"1"] * 5
+    assert tries == [b"1", b"2"]  # and is not tried again for a while
+    assert "wrong opset" in caplog.text and "the old one serves" in caplog.text
+    put("3")
+    assert get().weights == b"3"  # another one is tried at once
+
+
+def test_a_failed_reload_is_tried_again_later(root, put, monkeypatch):
+    put("1")
+    fail = [True]
+
+    def load(files):
+        if fail and bytes(files.read()) == b"2":
+            raise RuntimeError
+        return Network(files)
+
+    get = model("m", load, check_every=0, root=root)
+    get()
+    put("2")
+    assert get().weights == b"1"
+    assert get._failure.until - time.monotonic() == pytest.approx(30, abs=2)
+    get._failure.until = 0
+    assert get().weights == b"1"
+    assert get._failure.until - time.monotonic() == pytest.approx(60, abs=2)
+    get._failure.until = 0
+    fail.clear()
+    assert get().weights == b"2" and get._failure is None
+
+
+def test_keep_old_false_frees_the_old_one_first(root, put):
+    put("1")
+    there = []
+
+    def load(files):
+        there.append(None if not there else gone())
+        return Network(files)
+
+    get = model("m", load, check_every=0, keep_old=False, root=root)
+    gone = weakref.ref(get())
+    put("2")
+    assert get().weights == b"2" and there == [None, None]
+
+
+def test_keep_old_false_brings_the_old_one_back_if_the_new_one_fails(root, put):
+    put("1")
+    alive = []
+    gc.collect()
+
+    def load(files):
+        alive.append(sum(isinstance(o, Network) for o in gc.get_objects()))
+        network = Network(files)
+        if network.weights == b"2":
+            raise RuntimeError("no")
+        return network
+
+    get = model("m", load, check_every=0, keep_old=False, root=root)
+    get()
+    put("2")
+    assert get().weights == b"1" and get().weights == b"1"
+    assert alive == [0, 0, 0]  # never two in memory, neither the old one nor the one that failed
+    put("3")
+    assert get().weights == b"3"
+
+
+def test_no_reload_that_the_deadline_can_not_hold(root, put):
+    put("1")
+
+    def load(files):
+        time.sleep(0.3)
+        return Network(files)
+
+    get = model("m", load, check_every=0, root=root)
+    get()
+    put("2")
+    with efsstate.invocation(Context(0.5)):
+        assert get().weights == b"1"
+    with efsstate.invocation(Context(5)):
+        assert get().weights == b"2"
+
+
+def test_a_first_load_that_raises_is_remembered_and_every_caller_gets_the_error(root, put):
+    put("1")
+    loads = []
+
+    class Odd(Exception):
+        def __init__(self, a, b):
+            super().__init__(f"{a} {b}")
+
+    def load(files):
+        loads.append(1)
+        big = bytearray(10)
+        assert big
+        raise kinds[0]
+
+    for kinds in ([ValueError("bad weights")], [Odd(1, 2)]):
+        loads.clear()
+        get = model("m", load, check_every=0, root=root)
+        errors = []
+        for _ in range(4):
+            with pytest.raises(type(kinds[0]), match=str(kinds[0])) as caught:
+                get()
+            errors.append(caught.value)
+            depth, trace = 0, caught.value.__traceback__
+            while trace:
+                depth, names, trace = depth + 1, trace.tb_frame.f_code.co_name, trace.tb_next
+            assert names == "load" and depth < 12  # it ends where it was raised, and does not grow
+        assert len(loads) == 1
+    with pytest.raises(Odd):
+        get()
+    put("2")
+    with pytest.raises(Odd):  # another version is tried at once
+        get()
+    assert len(loads) == 2
+
+
+def test_what_a_failed_load_had_in_memory_is_freed(root, put):
+    """The remembered error's traceback holds no buffer as big as the model."""
+    put("1")
+    gone = []
+
+    def load(files):
+        network = Network(files)
+        gone.append(weakref.ref(network))
+        raise RuntimeError("no")
+
+    get = model("m", load, root=root)
+    with pytest.raises(RuntimeError):
+        get()
+    gc.collect()
+    assert gone[0]() is None
+
+
+def test_none_is_no_model(root, put):
+    put("1")
+    with pytest.raises(EfsStateError, match="its load function returned None"):
+        model("m", lambda files: None, root=root)()
+
+
+def test_a_model_published_after_a_look_in_vain_is_found(root, put):
+    get = model("m", Network, check_every=0, root=root)
+    with pytest.raises(ModelNotFound, match="publish it"):
+        get()
+    put("1")
+    assert get().weights == b"1"
+
+
+def test_the_deadline_is_no_failure_of_the_version(root, put, monkeypatch):
+    put("1")
+    real, slow = reading.whole, [True]
+
+    def whole(file, **more):
+        if slow:
+            raise reading.OutOfTime("half")
+        return real(file, **more)
+
+    monkeypatch.setattr(reading, "whole", whole)
+    get = model("m", Network, root=root)
+    with pytest.raises(reading.OutOfTime):
+        get()
+    slow.clear()
+    assert get().weights == b"1"  # the next invocation tries at once
+
+
+def test_a_wait_for_another_threads_load_ends_before_the_deadline(root, put):
+    put("1")
+    go, loading = threading.Event(), threading.Event()
+
+    def load(files):
+        loading.set()
+        go.wait(30)
+        return 1
+
+    get = model("m", load, root=root)
+    thread = threading.Thread(target=get)
+    thread.start()
+    loading.wait(30)
+    with efsstate.invocation(Context(0.5)), pytest.raises(EfsStateError, match="still loading it"):
+        get()
+    go.set()
+    thread.join()
+    assert get() == 1
+
+
+def test_a_load_function_that_calls_its_own_model_is_told(root, put):
+    put("1")
+    get = model("m", lambda files: get(), root=root)
+    with pytest.raises(RuntimeError, match="calls the model itself"):
+        get()
+
+
+def test_interrupted_by_ctrl_c_it_can_be_called_again(root, put):
+    put("1")
+    stop = [True]
+
+    def load(files):
+        if stop:
+            raise KeyboardInterrupt
+        return 1
+
+    get = model("m", load, root=root)
+    with pytest.raises(KeyboardInterrupt):
+        get()
+    stop.clear()
+    assert get() == 1
+
+
+def test_a_fork_in_the_middle_of_a_load_harms_no_child(root, put):
+    put("1")
+    loading, go = threading.Event(), threading.Event()
+    parent = os.getpid()
+
+    def load(files):
+        if os.getpid() == parent:
+            loading.set()
+            go.wait(30)
+        return 5
+
+    get = model("m", load, root=root)
+    thread = threading.Thread(target=get)
+    thread.start()
+    loading.wait(30)
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if not pid:
+        os._exit(get())
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
+    go.set()
+    thread.join()
+
+
+def test_current_that_goes_missing_or_bad_leaves_the_old_one_serving(root, put, caplog):
+    put("1")
+    get = model("m", Network, check_every=0, root=root)
+    get()
+    current = pathlib.Path(root, "models", "m", "CURRENT")
+    good = current.read_bytes()
+    for bad in (b"", good[:-1], good[:-1] + b"x"):
+        current.write_bytes(bad)
+        assert get().weights == b"1"
+        with pytest.raises(CorruptEntryError, match="CURRENT"):
+            model("m", Network, root=root)()
+    current.unlink()
+    assert get().weights == b"1"
+    with pytest.raises(ModelNotFound, match="no version of model 'm' is active: activate one"):
+        model("m", Network, root=root)()
+    current.mkdir()
+    assert get().weights == b"1"
+    with pytest.raises(CorruptEntryError, match="CURRENT"):
+        model("m", Network, root=root)()
+    assert caplog.text.count("the old one serves") == 5
+
+
+def test_the_root_that_goes_away_leaves_the_old_one_serving(root, put):
+    put("1")
+    get = model("m", Network, check_every=0, root=root)
+    get()
+    shutil.rmtree(os.path.join(root, "models"))
+    assert get().weights == b"1"
+
+
+def test_a_version_removed_between_the_look_and_the_read_gives_the_one_that_is_active(root, put, monkeypatch):
+    first = put("1")
+    get = model("m", Network, root=root)
+    real, done = get._finder.look, []
+
+    def look():
+        found = real()
+        if not done:
+            done.append(1)
+            put("2")
+            shutil.rmtree(place(root, "m", first))
+        return found
+
+    monkeypatch.setattr(get._finder, "look", look)
+    assert get().weights == b"2"
+
+
+def test_a_version_that_is_missing_is_told(root, put):
+    first = put("1")
+    shutil.rmtree(place(root, "m", first))
+    with pytest.raises(FileNotFoundError, match=first):
+        model("m", Network, root=root)()
+
+
+def test_folders_are_named_file_by_file(root, source):
+    publish("m", source, root=root)
+
+    def load(files):
+        assert files.names == sorted(files.names) and files.size == sum(len(files.read(n)) for n in files.names)
+        with pytest.raises(EfsStateError, match="it has 5 files: name one"):
+            files.read()
+        with pytest.raises(KeyError, match="no file 'nope'"):
+            files.read("nope")
+        for name in ("../x", "/etc/passwd", ".efsstate-manifest"):
+            with pytest.raises(KeyError):
+                files.read(name)
+        assert files.read("MANIFEST") == b"" and files.mmap("MANIFEST") == b""
+        assert bytes(files.read("CURRENT")) == b"the user's own"
+        return files.path
+
+    assert sorted(os.listdir(model("m", load, root=root)())) == [".efsstate-manifest", "CURRENT", "MANIFEST", "a", "config.json", "empty"]
+
+
+def test_events_tell_of_loads(root, put):
+    put("1")
+    seen = []
+    end = efsstate.on_event(seen.append)
+    try:
+        get = model("m", Network, root=root)
+        get()
+        with pytest.raises(RuntimeError):
+            model("m", lambda files: 1 / 0 if False else (_ for _ in ()).throw(RuntimeError("x")), root=root)()
+    finally:
+        end()
+    loads = [e for e in seen if e["event"] == "load"]
+    assert len(loads) == 1 and loads[0]["name"] == "m" and loads[0]["bytes"] == 1 and loads[0]["version"] == get.version
+    assert [e["event"] for e in seen if e["event"] == "error"] == ["error"]
+
+
+def test_the_failure_waits_double_up_to_a_quarter_of_an_hour():
+    failure = None
+    waits = []
+    for _ in range(8):
+        failure = loader._Failure(RuntimeError("x"), "v1", failure)
+        waits.append(round(failure.until - time.monotonic()))
+    assert waits == [30, 60, 120, 240, 480, 900, 900, 900]

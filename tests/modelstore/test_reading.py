@@ -1,0 +1,252 @@
+"""Big files in ranges: every length comes whole, in one buffer; damage, deadlines and missing memory are told of."""
+
+import gc
+import hashlib
+import mmap
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import efsstate
+from efsstate import CorruptEntryError, EfsStateError, model, publish
+from efsstate.modelstore import memory, reading
+from efsstate.mount.files import Mount
+from tests.modelstore.conftest import place
+
+RANGE = 16384
+
+
+def opened(tmp_path, data, name="f"):
+    (tmp_path / name).write_bytes(data)
+    return reading.Opened(Mount(str(tmp_path)), "", name)
+
+
+@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, RANGE - 1, RANGE, RANGE + 1, 3 * RANGE, 7 * RANGE + 5])
+def test_every_length_comes_whole(tmp_path, small_ranges, size):
+    data = os.urandom(size)
+    digest = hashlib.sha256(data).hexdigest()
+    for read in (reading.whole, reading.mapped):
+        view = read(opened(tmp_path, data), digest=digest)
+        assert bytes(view) == data and view.nbytes == size and view.format == "B"
+    if size:
+        assert not reading.whole(opened(tmp_path, data)).readonly
+        assert reading.mapped(opened(tmp_path, data)).readonly
+
+
+def test_several_threads_read_one_file_and_each_range_once(tmp_path, small_ranges, monkeypatch):
+    data, seen, threads, both = os.urandom(40 * RANGE), [], set(), threading.Barrier(2)
+    real = os.preadv
+
+    def preadv(fd, buffers, offset):
+        threads.add(threading.get_ident())
+        if not seen:
+            seen.append(offset)
+            both.wait(10)  # two threads are in the file at once, or this breaks
+        elif len(seen) == 1:
+            seen.append(offset)
+            both.wait(10)
+        else:
+            seen.append(offset)
+        return real(fd, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    assert bytes(reading.whole(opened(tmp_path, data))) == data
+    assert sorted(seen) == list(range(0, len(data), RANGE)) and len(threads) > 1
+    assert threading.get_ident() not in threads
+
+
+def test_short_reads_go_on(tmp_path, small_ranges, monkeypatch):
+    data, real = os.urandom(5 * RANGE + 77), os.preadv
+    monkeypatch.setattr(os, "preadv", lambda fd, buffers, offset: real(fd, [buffers[0][:1000]], offset))
+    assert bytes(reading.whole(opened(tmp_path, data))) == data
+
+
+def test_o_direct_falls_back_where_it_is_refused(tmp_path, small_ranges, monkeypatch):
+    """EINVAL from a file system with another alignment: read through the page cache instead."""
+    data, real, refused = os.urandom(9 * RANGE + 5), os.preadv, []
+    monkeypatch.setattr(reading, "on_network", lambda mount: True)
+    file = opened(tmp_path, data)
+    direct = file.fileno()
+
+    def preadv(fd, buffers, offset):
+        if fd == direct:
+            refused.append(offset)
+            raise OSError(22, "Invalid argument")
+        return real(fd, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    assert bytes(reading.whole(file)) == data and refused
+    before = len(os.listdir("/proc/self/fd"))
+    del file
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) < before
+
+
+def test_a_wrong_digest_is_damage(tmp_path, small_ranges):
+    data = bytearray(os.urandom(5 * RANGE))
+    digest = hashlib.sha256(data).hexdigest()
+    data[3 * RANGE] ^= 1
+    for read in (reading.whole, reading.mapped):
+        with pytest.raises(CorruptEntryError, match="SHA-256"):
+            read(opened(tmp_path, data), digest=digest)
+
+
+def test_cut_while_it_is_read(tmp_path, small_ranges):
+    """A file that another host truncates: an error with the place, never a buffer with zeros at its end."""
+    file = opened(tmp_path, os.urandom(20 * RANGE))
+    os.truncate(tmp_path / "f", 10 * RANGE + 1)
+    with pytest.raises(CorruptEntryError, match=r"f: damaged: it ended at \d+ of 327680 bytes"):
+        reading.whole(file)
+
+
+def test_an_error_of_one_thread_ends_it_and_names_the_file(tmp_path, small_ranges, monkeypatch):
+    real, count = os.preadv, []
+
+    def preadv(fd, buffers, offset):
+        count.append(1)
+        if offset == 8 * RANGE:
+            raise OSError(5, "Input/output error")
+        return real(fd, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    before = threading.active_count()
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        reading.whole(opened(tmp_path, os.urandom(400 * RANGE)))
+    assert caught.value.filename == str(tmp_path / "f") and len(count) < 40
+    assert threading.active_count() == before
+
+
+class Context:
+    def __init__(self, left):
+        self.left = left
+
+    def get_remaining_time_in_millis(self):
+        return self.left * 1000
+
+
+def test_the_deadline_ends_a_read_that_hangs_and_tells_how_far_it_came(tmp_path, small_ranges, monkeypatch):
+    """NFS mounts are hard: a call that hangs is left to its thread."""
+    real, stuck = os.preadv, threading.Event()
+
+    def preadv(fd, buffers, offset):
+        if offset >= 5 * RANGE:
+            stuck.wait(30)
+        return real(fd, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    started = time.monotonic()
+    with efsstate.invocation(Context(0.6)), pytest.raises(reading.OutOfTime, match=r"f: 0\.1 MiB of 6\.2 MiB read in"):
+        reading.whole(opened(tmp_path, os.urandom(400 * RANGE)))
+    assert time.monotonic() - started < 5
+    stuck.set()
+    while any(t.name == "efsstate-model" for t in threading.enumerate()):
+        time.sleep(0.01)
+
+
+def test_a_file_larger_than_the_memory_is_not_read(root, tmp_path, monkeypatch):
+    """The function's memory is looked at first; mmap works all the same, and what to do is said."""
+    with open(tmp_path / "big", "wb") as file:
+        file.truncate(160 << 20)
+    publish("m", tmp_path / "big", root=root)
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
+    load = model("m", lambda files: files.read(), root=root)
+    with pytest.raises(EfsStateError, match=r"big: not read: it has 160 MiB, and \d+ MiB of memory are free: .*mmap\(\)"):
+        load()
+    assert len(model("m", lambda files: files.mmap(), root=root)()) == 160 << 20
+
+
+def test_free_memory_is_the_least_of_what_is_told(monkeypatch):
+    machine = memory.free()
+    assert 0 < machine < 1 << 50
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256")
+    mine = memory.free()
+    assert mine < 256 << 20
+    ballast = mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    ballast.write(b"x" * (64 << 20))
+    assert memory.free() < mine - (48 << 20)
+
+
+def test_a_control_groups_limit_counts_and_its_page_cache_does_not(tmp_path, monkeypatch):
+    """A group with 100 MiB of 256 taken, 30 of which are pages of files."""
+    group = tmp_path / "a" / "b"
+    group.mkdir(parents=True)
+    (group / "memory.max").write_text(f"{256 << 20}\n")
+    (group / "memory.current").write_text(f"{100 << 20}\n")
+    (group / "memory.stat").write_text(f"anon 5\ninactive_file {20 << 20}\nactive_file {10 << 20}\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    real = memory.kernel
+
+    def kernel(top, folder, name):
+        if name == "cgroup":
+            return "0::/a/b\n"
+        return real(str(tmp_path) if top == "/sys/fs/cgroup" else top, folder, name)
+
+    monkeypatch.setattr(memory, "kernel", kernel)
+    assert memory.free() == 186 << 20
+
+
+def test_reading_takes_the_memory_of_one_copy(root, tmp_path):
+    """Peak memory of a read with its digest checked: at most 1.1 times the file."""
+    with open(tmp_path / "w", "wb") as file:
+        for _ in range(192):
+            file.write(os.urandom(1 << 20))
+    publish("m", tmp_path / "w", root=root)
+    code = """
+import hashlib, pathlib, sys, threading
+import efsstate
+from efsstate.modelstore import content, reading
+def peak():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
+m = efsstate.model("m", lambda files: files.read(), verify="digest", root=sys.argv[1])
+pathlib.Path("/proc/self/clear_refs").write_text("5")
+before = peak()
+view = m()
+print((peak() - before) / len(view))
+"""
+    out = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True, check=True)
+    assert 0.9 < float(out.stdout) < 1.1, out.stdout
+
+
+def test_a_buffer_is_freed_with_its_last_view(tmp_path):
+    def mapped():
+        return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    file = opened(tmp_path, bytes(64 << 20))
+    gc.collect()
+    before = mapped()
+    view = reading.whole(file)
+    part = view[100:200]
+    del view
+    gc.collect()
+    assert mapped() > before + (60 << 20)
+    del part
+    gc.collect()
+    assert mapped() < before + (8 << 20)
+
+
+def test_mmap_of_a_file_that_is_cut_kills_and_stage_does_not(root, tmp_path):
+    """Documented: pages that are gone are SIGBUS; a staged copy is the process's own."""
+    (tmp_path / "w").write_bytes(os.urandom(1 << 20))
+    made = publish("m", tmp_path / "w", root=root)
+    code = """
+import os, sys, mmap
+import efsstate
+how, root, cut, tmp = sys.argv[1:]
+os.environ["TMPDIR"] = tmp
+m = efsstate.model("m", lambda files: files.mmap(), stage=how == "stage", root=root)
+view = m()
+os.truncate(cut, 0)
+print(sum(view))
+"""
+    cut = place(root, "m", made) + "/w"
+    data = (tmp_path / "w").read_bytes()
+    for how, expected in (("stage", 0), ("mmap", -7)):
+        pathlib.Path(cut).write_bytes(data)
+        done = subprocess.run([sys.executable, "-c", code, how, root, cut, str(tmp_path)], capture_output=True, text=True)
+        assert done.returncode == expected, done.stderr
+        assert (done.stdout == f"{sum(data)}\n") == (how == "stage")
