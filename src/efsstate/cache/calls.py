@@ -74,11 +74,9 @@ class Calls:
             ttl_of=self.ttl_of, cache_if=self.cache_if, lock_timeout=self.lock_timeout, forced=forced,
         )  # fmt: skip
 
-    def hit(self, item: Item | None, args: tuple[Any, ...], kwargs: dict[str, Any], began: float, level: str) -> Any:
+    def hit(self, item: Item, args: tuple[Any, ...], kwargs: dict[str, Any], began: float, level: str) -> Any:
         """The item's value, counted, or _MISSING."""
         results = self.results
-        if item is None or results.left(item) <= 0:
-            return _MISSING
         try:
             value = results.take(item)
         except ValueError as error:
@@ -88,8 +86,8 @@ class Calls:
             results.counts.memory += 1
         else:
             results.counts.mount += 1
-            if not kwargs and self.key is None and _is_plain(args):
-                results.share.remember((*map(type, args), *args), item)
+        if results.share.limit != 0 and not kwargs and self.key is None and _is_plain(args):
+            results.share.remember((*map(type, args), *args), item)
         if events.wanted():
             events.emit("hit", results.name, seconds=time.monotonic() - began, bytes=item.cost, level=level)
         return value
@@ -106,17 +104,20 @@ class Calls:
         digest = self.digest(args, kwargs) if results.enabled else None
         if digest is None:
             return self.function(*args, **kwargs)
-        began = time.monotonic()
-        value = self.hit(results.recall(digest), args, kwargs, began, "memory")
-        if value is not _MISSING:
-            return value
+        began = time.monotonic() if events.wanted() else 0.0
+        item = results.recall(digest)
+        if item is not None:
+            value = self.hit(item, args, kwargs, began, "memory")
+            if value is not _MISSING:
+                return value
         if results.io_timeout is None:
             item = results.fetch(digest)
         else:
             item = results.guarded("read a result", lambda: results.fetch(digest))
-        value = self.hit(item, args, kwargs, began, "mount")
-        if value is not _MISSING:
-            return value
+        if item is not None and results.left(item) > 0:
+            value = self.hit(item, args, kwargs, began, "mount")
+            if value is not _MISSING:
+                return value
         return flight.run(results, flight.steps(results, digest, self.order(args, kwargs), self.old(item)))
 
     async def call_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -126,17 +127,20 @@ class Calls:
         if digest is None:
             return await self.function(*args, **kwargs)
         began = time.monotonic()
-        value = self.hit(results.recall(digest), args, kwargs, began, "memory")
-        if value is not _MISSING:
-            return value
+        item = results.recall(digest)
+        if item is not None:
+            value = self.hit(item, args, kwargs, began, "memory")
+            if value is not _MISSING:
+                return value
         try:
             item = await flight.call_async(results, lambda: results.fetch(digest))
         except FAILURES as error:
             results.failed(error, "read a result")
             item = None
-        value = self.hit(item, args, kwargs, began, "mount")
-        if value is not _MISSING:
-            return value
+        if item is not None and results.left(item) > 0:
+            value = self.hit(item, args, kwargs, began, "mount")
+            if value is not _MISSING:
+                return value
         return await flight.run_async(results, flight.steps(results, digest, self.order(args, kwargs), self.old(item)))
 
     # What stands on the function

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import struct
 import sys
-from _blake2 import blake2b  # what hashlib gives, without its import of OpenSSL: a millisecond of every cold start
 
-from efsstate.mount import layout
+from efsstate.mount import entry, layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,11 +29,15 @@ _LARGE = 1 << 16  # bytes; from here on a digest stands for them
 _FLOAT = struct.Struct("<d")
 
 
+def _new_sum(start: bytes = b"") -> Any:
+    return entry.blake2b()(start, digest_size=layout.DIGEST_BYTES)
+
+
 def _sum(*parts: Any) -> bytes:
-    h = blake2b(digest_size=layout.DIGEST_BYTES)
+    h = _new_sum()
     for part in parts:
         h.update(part)
-    return h.digest()
+    return bytes(h.digest())
 
 
 def _sum_of(value: Any, depth: int) -> bytes:
@@ -69,18 +72,15 @@ def _int(value: int, add: Add, _: int) -> None:
         _raw(b"I", value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True), add)
 
 
-def _text(tag: bytes) -> Feeder:
-    def run(value: Any, add: Add, _: int) -> None:
-        try:
-            data = value.encode()
-        except UnicodeEncodeError:
-            data = value.encode("utf-8", "surrogatepass")
-        _raw(tag, data, add)
-
-    return run
-
-
-_str = _text(b"s")
+def _str(value: str, add: Add, _: int) -> None:
+    try:
+        data = value.encode()
+    except UnicodeEncodeError:
+        data = value.encode("utf-8", "surrogatepass")
+    if len(data) < _LARGE:
+        add(b"s%d:%b" % (len(data), data))
+    else:
+        _raw(b"s", data, add)
 
 
 def _items(tag: bytes) -> Feeder:
@@ -167,7 +167,7 @@ def _array(value: Any, add: Add, depth: int) -> None:
     add(b"A")
     _dtype(value.dtype, add, depth)
     _tuple(value.shape, add, depth)
-    h = blake2b(digest_size=layout.DIGEST_BYTES)
+    h = _new_sum()
     if value.flags.c_contiguous:
         h.update(value.reshape(-1).view("u1").data if value.nbytes else b"")
     else:
@@ -182,6 +182,11 @@ def _scalar(value: Any, add: Add, depth: int) -> None:
     add(b"n")
     _dtype(value.dtype, add, depth)
     _raw(b"-", value.tobytes(), add)
+
+
+def _decimal(value: Any, add: Add, depth: int) -> None:
+    add(b"m")
+    _str(str(value), add, depth)
 
 
 def _enum(value: Any, add: Add, depth: int) -> None:
@@ -233,7 +238,7 @@ _feeders: dict[type, Feeder] = {
 }
 _LATER: tuple[tuple[str, str, Feeder], ...] = (  # a value's module is imported by whoever made the value
     ("collections", "OrderedDict", _mapping(b"O", ordered=True)),
-    ("decimal", "Decimal", lambda value, add, depth: (add(b"m"), _str(str(value), add, depth))),
+    ("decimal", "Decimal", _decimal),
     ("fractions", "Fraction", _parts(b"q", "numerator", "denominator")),
     ("uuid", "UUID", lambda value, add, _: add(b"u" + value.bytes)),
     ("datetime", "date", _parts(b"y", "year", "month", "day")),
@@ -309,20 +314,18 @@ def main_name() -> str:
 class Keyer:
     """Makes the digests of one namespace and version."""
 
-    __slots__ = ("_start",)
+    __slots__ = ("_pieces", "_start")
 
     def __init__(self, namespace: str, version: object) -> None:
-        pieces: list[bytes] = [SCHEME]
-        feed((namespace, version), pieces.append)
-        self._start = blake2b(b"".join(pieces), digest_size=layout.DIGEST_BYTES)
+        self._pieces: list[bytes] = [SCHEME]
+        self._start: Any = None
+        feed((namespace, version), self._pieces.append)
 
     def digest(self, value: object) -> str:
         """The digest of a key, 48 hex digits; `TypeError` for what has no stable form."""
         pieces: list[bytes] = []
         feed(value, pieces.append)
-        h = self._start.copy()
-        h.update(b"".join(pieces))
-        return h.hexdigest()
+        return self._end(pieces)
 
     def digest_call(self, bound: tuple[tuple[bytes, Any], ...]) -> str:
         """The same of bound arguments, each with its name's bytes: see `Signature`."""
@@ -330,7 +333,12 @@ class Keyer:
         add = pieces.append
         for name, value in bound:
             add(name)
-            feed(value, add, 1)
+            (_feeders.get(type(value)) or _learn(value))(value, add, 1)
+        return self._end(pieces)
+
+    def _end(self, pieces: list[bytes]) -> str:
+        if self._start is None:
+            self._start = _new_sum(b"".join(self._pieces))
         h = self._start.copy()
         h.update(b"".join(pieces))
-        return h.hexdigest()
+        return h.hexdigest()  # type: ignore[no-any-return]

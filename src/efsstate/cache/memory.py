@@ -34,21 +34,26 @@ class Item:
     `since` and `until` are the wall clock's times between which it is taken without asking the mount; the clock may jump.
     """
 
-    __slots__ = (
-        "cost", "created", "digest", "first", "forms", "generation", "identity", "owner", "payload", "since", "ttl",
-        "until", "used", "value",
-    )  # fmt: skip
+    # Defaults of the class, so that a hit that is not kept in memory pays for few of them.
+    forms: list[Any] | tuple[()] = ()
+    used = False
+    since = until = 0.0
+    identity: tuple[int, int, int] | None = None
+    first: Any = None
+    owner: Share
 
-    def __init__(self, owner: Share, digest: str, value: Any, cost: int, payload: Any = None) -> None:
-        self.owner, self.digest, self.value, self.cost, self.payload = owner, digest, value, cost, payload
-        self.forms: list[Any] = []
-        self.used = False
-        self.since = self.until = 0.0
-        self.generation = 0
-        self.created = 0.0
-        self.ttl: float | None = None
-        self.identity: tuple[int, int, int] | None = None
-        self.first: list[Any] = []
+    def __init__(
+        self,
+        digest: str,
+        value: Any,
+        payload: Any,
+        cost: int,
+        created: float,
+        ttl: float | None,
+        generation: int,
+    ) -> None:
+        self.digest, self.value, self.payload, self.cost = digest, value, payload, cost
+        self.created, self.ttl, self.generation = created, ttl, generation
 
 
 def shared_size(value: Any, depth: int = 0) -> int | None:
@@ -104,6 +109,7 @@ class Share:
         item.cost += _OVERHEAD
         with _lock:
             pool = _get_pool()
+            item.owner = self
             pool[id(self), item.digest] = item
             self._items[item.digest] = item
             while self.size > self.limits():
@@ -120,7 +126,7 @@ class Share:
         """Have the plain arguments `form` find `item` without a digest."""
         with _lock:
             if self._items.get(item.digest) is item and len(item.forms) < _MOST_FORMS:
-                item.forms.append(form)
+                item.forms = [*item.forms, form]
                 self.forms[form] = item
 
     def drop(self, digest: str) -> None:

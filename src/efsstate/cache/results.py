@@ -6,7 +6,7 @@ import time
 
 from efsstate import events
 from efsstate.cache import memory, threads
-from efsstate.cache.shelf import REACH, Found, Shelf
+from efsstate.cache.shelf import REACH, Shelf, identity, key_of
 from efsstate.errors import CorruptEntryError, EfsStateError, RootError, UnknownFormatError
 from efsstate.mount import clock, codec, layout, root
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from efsstate.cache.memory import Item
+    from efsstate.mount.entry import Entry
 
 FAILURES = (OSError, EfsStateError, MemoryError)
 _FOREVER = 10.0**10  # seconds: the shortest life of what never expires, for the sweep
@@ -105,7 +106,7 @@ class Results:
 
     # How long a result counts
 
-    def left(self, item: Item | Found) -> float:
+    def left(self, item: Item | Entry) -> float:
         """Seconds for which it still counts; negative: expired since so many."""
         limit = item.ttl
         if self.ttl is not None and (limit is None or self.ttl < limit):
@@ -113,7 +114,8 @@ class Results:
         if limit is None:
             return float("inf")
         # A result from the future is one from now: a clock that jumped must not keep it for longer than its ttl.
-        return limit - max(0.0, clock.now() - item.created)
+        age = clock.now() - item.created
+        return limit - age if age > 0 else limit
 
     def _trust(self, item: Item) -> None:
         now = time.time()
@@ -134,7 +136,7 @@ class Results:
         """
         changes = self._changes
         try:
-            shelf = self.shelf()
+            shelf = self._shelf or self.shelf()
             held = self.share.get(digest)
             if held is not None and not fresh and self.left(held) > 0 and shelf.unchanged(digest, held):
                 self._trust(held)
@@ -145,7 +147,7 @@ class Results:
             if found is None:
                 self.share.drop(digest)
                 return None
-            return self._item(digest, found, changes)
+            return self._item(digest, *found, changes)
         except UnknownFormatError as error:
             if len(self._newer) < _MOST_NEWER:
                 self._newer.add(digest)
@@ -155,24 +157,21 @@ class Results:
         self.share.drop(digest)
         return None
 
-    def _item(self, digest: str, found: Found, changes: int) -> Item:
-        payload = found.entry.payload
-        if self.share.fits(found.size):
+    def _item(self, digest: str, entry: Entry, generation: int, stat: os.stat_result, changes: int) -> Item:
+        payload, size = entry.payload, stat.st_size
+        kept = self.share.fits(size)
+        if kept:
             payload = memoryview(payload).toreadonly()  # it stays here: what a caller gets must not be a view into it
         value = self._loads(payload)
-        size = memory.shared_size(value)
-        if size is None:
-            item = memory.Item(self.share, digest, memory.PACKED, found.size, payload)
-            item.first.append(value)
+        shared = memory.shared_size(value)
+        if shared is None:
+            item = memory.Item(digest, memory.PACKED, payload, size, entry.created, entry.ttl, generation)
+            item.first = [value]
         else:
-            item = memory.Item(self.share, digest, value, size)
-        item.created, item.ttl, item.generation, item.identity = (
-            found.created,
-            found.ttl,
-            found.generation,
-            found.identity,
-        )
-        self._remember(item, changes)
+            item = memory.Item(digest, value, None, shared, entry.created, entry.ttl, generation)
+        if kept:
+            item.identity = identity(stat)
+            self._remember(item, changes)
         return item
 
     def _remember(self, item: Item, changes: int) -> None:
@@ -188,8 +187,8 @@ class Results:
         if value is not memory.PACKED:
             return value
         try:
-            return item.first.pop()
-        except IndexError:
+            return item.first.pop()  # one caller's, whoever comes first
+        except (IndexError, AttributeError):
             return self._loads(item.payload)
 
     # Keeping
@@ -203,33 +202,31 @@ class Results:
         payload = self._dumps(value)
         changes = self._changes = self._changes + 1
         now = shelf.generation()
-        item = self._held(digest, value, payload)
+        item = self._held(digest, value, payload, ttl, now)
         try:
             if digest not in self._newer:
-                shelf.write(
-                    digest, payload, codec_name=self._codec_name, ttl=ttl, key=key,
-                    generation=now if generation is None else generation,
-                )  # fmt: skip
+                made = now if generation is None else generation
+                shelf.write(digest, payload, codec_name=self._codec_name, ttl=ttl, generation=made, key=key)
                 self.counts.puts += 1
         finally:
             # On a full disk memory still serves, for as long as it may without asking the mount.
             self.share.drop(digest)
             if item is not None:
-                item.ttl, item.generation, item.created = ttl, now, clock.now()
+                item.created = clock.now()
                 if generation is None or generation == now:
                     self._remember(item, changes)
         self._look_after(shelf, ttl)
         return item
 
-    def _held(self, digest: str, value: Any, payload: Any) -> Item | None:
-        size = memory.shared_size(value)
-        if size is not None:
-            return memory.Item(self.share, digest, value, size)
+    def _held(self, digest: str, value: Any, payload: Any, ttl: float | None, generation: int) -> Item | None:
+        shared = memory.shared_size(value)
+        if shared is not None:
+            return memory.Item(digest, value, None, shared, 0.0, ttl, generation)
         parts = payload if isinstance(payload, list) else [payload]
         size = sum([memoryview(part).nbytes for part in parts])
         if not self.share.fits(size):
             return None
-        return memory.Item(self.share, digest, memory.PACKED, size, b"".join(parts))
+        return memory.Item(digest, memory.PACKED, b"".join(parts), size, 0.0, ttl, generation)
 
     def _look_after(self, shelf: Shelf, ttl: float | None) -> None:
         """What a put brings with it: the policy, and a little clean-up where there is a limit."""
@@ -264,7 +261,7 @@ class Results:
         removed = shelf.remove(digest)
         self._changes += 1
         self.share.drop(digest)
-        return removed and found is not None and self.left(found) > 0
+        return removed and found is not None and self.left(found[0]) > 0
 
     def clear(self) -> None:
         """Put all results out of reach. Raises what the mount raises."""
@@ -281,19 +278,19 @@ class Results:
         except (*FAILURES, ValueError) as error:
             self.failed(error, "read a value")
             return None
-        return None if found is None or self.left(found) <= 0 else found.key
+        return None if found is None or self.left(found[0]) <= 0 else key_of(found[0])
 
     def explain(self, digest: str) -> str:
         """Why the mount has a result or has not. Raises what the mount raises."""
         shelf = self.shelf()
         shelf.generation(older_than=0.0)
-        why, found = shelf.look(digest, self._codec_name, fresh=True)
+        found = shelf.read(digest, self._codec_name, fresh=True)
         if found is None:
-            return f"miss: {why}"
-        left = self.left(found)
+            return f"miss: {shelf.why_not(digest, self._codec_name)}"
+        left = self.left(found[0])
         if left <= 0:
             return f"miss: expired {-left:.0f} s ago" + (
                 ", but may be given while it is recomputed" if -left < self.stale else ""
             )
-        self._loads(found.entry.payload)
+        self._loads(found[0].payload)
         return f"hit: on the mount, {'for ever' if left == float('inf') else f'for {left:.0f} s more'}"

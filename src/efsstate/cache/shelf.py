@@ -26,20 +26,6 @@ _META = struct.Struct("<QB")  # generation, bytes of padding after the key; see 
 _ALIGN = 16  # where a payload begins in its file, so that arrays can be used where they were read
 
 
-class Found:
-    """An entry that counts: its entry, when it was made (server's clock), what it lives, and its file's identity."""
-
-    __slots__ = ("created", "entry", "generation", "identity", "key", "size", "ttl")
-
-    def __init__(self, entry: Entry, generation: int, key: bytes, stat: os.stat_result) -> None:
-        self.entry, self.key = entry, key
-        self.created = entry.created
-        self.ttl = entry.ttl
-        self.generation = generation
-        self.identity = identity(stat)
-        self.size = stat.st_size
-
-
 def identity(stat: os.stat_result) -> tuple[int, int, int]:
     """What tells a file from the one that takes its place."""
     return stat.st_ino, stat.st_mtime_ns, stat.st_size
@@ -52,6 +38,11 @@ def pack_meta(generation: int, key: bytes, codec_name: str) -> bytes:
     length = entry.HEADER + len(codec_name) + _META.size + len(key)
     padding = -length % _ALIGN
     return _META.pack(generation, padding) + key + bytes(padding)
+
+
+def key_of(entry: Entry) -> bytes:
+    """The key that an entry was written with, if it was."""
+    return entry.meta[_META.size : len(entry.meta) - entry.meta[_META.size - 1]]
 
 
 class Shelf:
@@ -94,34 +85,44 @@ class Shelf:
         self._generation = self._write_generation(self._generation)
         self._looked = time.time()
 
-    def read(self, digest: str, codec_name: str, *, fresh: bool = False) -> Found | None:
-        """The entry, or None if there is none that counts (missing, cleared, or another codec's).
+    def read(self, digest: str, codec_name: str, *, fresh: bool = False) -> tuple[Entry, int, os.stat_result] | None:
+        """The entry, its generation and its stat; None if there is none that counts (missing, cleared, another codec's).
 
         `fresh`: ask the server, whatever this host's client remembers.
         Raises `OSError`, `CorruptEntryError`, `UnknownFormatError`.
         """
-        return self.look(digest, codec_name, fresh=fresh)[1]
-
-    def look(self, digest: str, codec_name: str, *, fresh: bool = False) -> tuple[str, Found | None]:
-        """The same, and why there is none."""
-        generation = self.generation()
+        now = time.time()
+        if not 0 <= now - self._looked < REACH:
+            self._read_generation()
+        generation = self._generation
         folder = layout.entry_folder(self.component, digest)
         try:
             entry, stat = store.read(self.mount, folder, digest, stale=0.0 if fresh else REACH)
         except FileNotFoundError:
-            return "there is no result", None
-        if len(entry.meta) < _META.size:
-            return "the entry is not a cache's", None
-        own, padding = _META.unpack_from(entry.meta)
+            return None
+        own = _META.unpack_from(entry.meta)[0] if len(entry.meta) >= _META.size else -1
         if own > generation:  # written by somebody who knows of a clear that we have not seen yet
             generation = self._generation = own
-        if own < generation:
-            return "it was cleared", None
-        if entry.codec != codec_name:
-            return f"it was stored with codec {entry.codec!r}", None
+        if own < generation or entry.codec != codec_name:
+            return None
+        if now - entry.created > _DAY:
+            self._note_use(folder, digest, stat)
+        return entry, own, stat
+
+    def _note_use(self, folder: str, digest: str, stat: os.stat_result) -> None:
+        """At most once a day for the whole fleet: whoever touches it shows that to all others."""
         if clock.now() - max(stat.st_atime, stat.st_mtime) > _DAY:
             self.mount.touch(folder, digest, stat)
-        return "", Found(entry, own, entry.meta[_META.size : len(entry.meta) - padding], stat)
+
+    def why_not(self, digest: str, codec_name: str) -> str:
+        """Why `read` gives None."""
+        try:
+            entry, _ = store.read(self.mount, layout.entry_folder(self.component, digest), digest, stale=0)
+        except FileNotFoundError:
+            return "there is no result"
+        if entry.codec != codec_name:
+            return f"it was stored with codec {entry.codec!r}"
+        return "it was cleared"
 
     def unchanged(self, digest: str, held: Item) -> bool:
         """Whether the entry still is the file that `held` was read from, asked of the server."""
@@ -135,8 +136,7 @@ class Shelf:
             return False
         if identity(stat) != held.identity:
             return False
-        if clock.now() - max(stat.st_atime, stat.st_mtime) > _DAY:
-            self.mount.touch(folder, digest, stat)
+        self._note_use(folder, digest, stat)
         return True
 
     def write(

@@ -44,11 +44,9 @@ class Signature:
         unknown = self._ignore.difference(self._positional, self._keyword, (self._rest, self._rest_named))
         if unknown and self._rest_named is None:
             raise ValueError(f"ignore: the function has no parameter {', '.join(map(repr, sorted(unknown)))}")
-        self._tags: dict[str, bytes] = {}
-        for name in (*self._positional, *self._keyword):
-            self._tags[name] = b"=%b:" % name.encode()
+        self._tags: dict[str, bytes] = {name: b"=%b:" % name.encode() for name in (*self._positional, *self._keyword)}
         # Where every call has the same form, its arguments are paired with these and that is all.
-        self._plain = None if self._keyword or self._ignore else [self._tags[name] for name in self._positional]
+        self._plain = None if self._keyword or self._ignore else list(self._tags.values())
 
     def _read(self, function: Any, code: Any) -> None:
         names: tuple[str, ...] = code.co_varnames

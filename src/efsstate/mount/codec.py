@@ -564,6 +564,10 @@ _decoders: dict[int, Callable[[_In, bytes], Any]] = {
 }
 
 
+def _extension(code: int, data: bytes) -> Any:
+    return _In(None, 0).extension(code, data)
+
+
 def loads(payload: Buffer) -> Any:
     """The value in `payload`; what it returns is the caller's own.
 
@@ -573,8 +577,8 @@ def loads(payload: Buffer) -> Any:
     if _unpack is None:
         _load_msgpack()
     try:
-        if payload[:1] != _APART:
-            return _In(None, 0).message(payload)
+        if payload[0] != 0xC1:
+            return _unpack(payload, ext_hook=_extension, strict_map_key=False)
         view = memoryview(payload)
         length = 5 + int.from_bytes(view[1:5], "little")
         into = _In(view, length + _pad(length))

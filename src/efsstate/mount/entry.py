@@ -25,7 +25,7 @@ from efsstate.errors import CorruptEntryError, SignatureError, UnknownFormatErro
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from typing import Any
 
 MAGIC = b"\xe5FS\n"
 FORMAT = 1
@@ -35,21 +35,29 @@ _HEAD = struct.Struct("<4sBBHQQQ")
 _CHECKSUM = 16
 HEADER = _HEAD.size + _CHECKSUM
 
-_new_hash: Callable[..., object] | None = None
+_blake2b: Any = None
+
+
+def blake2b() -> Any:
+    """The hash that all checksums and digests here are made with."""
+    global _blake2b
+    if _blake2b is None:
+        try:
+            from _blake2 import blake2b as found  # hashlib's own, without hashlib's import of OpenSSL
+        except ImportError:  # another Python than CPython
+            from hashlib import blake2b as found
+        _blake2b = found
+    return _blake2b
 
 
 def digest(key: bytes | None, place: str, *parts: bytes | bytearray | memoryview) -> bytes:
     """The 16-byte checksum of `parts` at `place`; keyed if `key` is given (at most 64 bytes)."""
-    global _new_hash
-    if _new_hash is None:
-        from hashlib import blake2b
-
-        _new_hash = blake2b
-    at = place.encode()
-    h = _new_hash(len(at).to_bytes(2, "little") + at, digest_size=_CHECKSUM, key=key or b"")
+    new, at = _blake2b or blake2b(), place.encode()
+    start = len(at).to_bytes(2, "little") + at
+    h = new(start, digest_size=_CHECKSUM, key=key) if key else new(start, digest_size=_CHECKSUM)
     for part in parts:
-        h.update(part)  # type: ignore[attr-defined]
-    return h.digest()  # type: ignore[attr-defined, no-any-return]
+        h.update(part)
+    return h.digest()  # type: ignore[no-any-return]
 
 
 class Entry:
@@ -122,19 +130,23 @@ def labels(head: bytes, path: str) -> tuple[str, bytes, int]:
     start = HEADER + codec_length + meta_length
     if len(head) < start:
         raise CorruptEntryError(path, f"{len(head)} bytes, shorter than its labels")
-    return head[HEADER : HEADER + codec_length].decode("ascii", "replace"), head[start - meta_length : start], start + length
+    return (
+        head[HEADER : HEADER + codec_length].decode("ascii", "replace"),
+        head[start - meta_length : start],
+        start + length,
+    )
 
 
-def decode(data: bytes | bytearray | memoryview, *, place: str, path: str, key: bytes | None = None) -> Entry:
+def decode(data: bytes | bytearray, *, place: str, path: str, key: bytes | None = None) -> Entry:
     """The entry in `data`, every byte of it checked.
 
     Raises `CorruptEntryError` (cut, emptied, flipped, or another place's), `SignatureError` (the same, where there is a
     key: damage and forgery can't be told apart) or `UnknownFormatError` (newer than this release).
     """
-    view = memoryview(data)
-    if len(view) < HEADER:
-        raise CorruptEntryError(path, f"{len(view)} bytes, shorter than a header")
-    magic, fmt, codec_length, meta_length, created, ttl, length = _HEAD.unpack_from(view)
+    size = len(data)
+    if size < HEADER:
+        raise CorruptEntryError(path, f"{size} bytes, shorter than a header")
+    magic, fmt, codec_length, meta_length, created, ttl, length = _HEAD.unpack_from(data)
     if magic != MAGIC:
         raise CorruptEntryError(path, "not an entry: the first four bytes are wrong")
     if fmt > FORMAT:
@@ -142,18 +154,19 @@ def decode(data: bytes | bytearray | memoryview, *, place: str, path: str, key: 
         raise UnknownFormatError(path, fmt)
     if fmt < FORMAT:
         raise CorruptEntryError(path, f"format {fmt} has never been written")
-    start = HEADER + codec_length + meta_length
-    if len(view) != start + length:
-        raise CorruptEntryError(path, f"{len(view)} bytes where its header says {start + length}")
-    if digest(key, place, view[: _HEAD.size], view[HEADER:]) != view[_HEAD.size : HEADER]:
+    middle = HEADER + codec_length
+    start = middle + meta_length
+    if size != start + length:
+        raise CorruptEntryError(path, f"{size} bytes where its header says {start + length}")
+    view = memoryview(data)
+    if digest(key, place, data[: _HEAD.size], view[HEADER:]) != data[_HEAD.size : HEADER]:
         if key:
             raise SignatureError(path, "it is damaged, unsigned, signed with another key, or signed for another place")
         raise CorruptEntryError(path, "its checksum does not match")
-    tail = bytes(view[HEADER:start])
     return Entry(
         view[start:],
-        tail[:codec_length].decode("ascii"),
-        tail[codec_length:],
+        data[HEADER:middle].decode("ascii"),
+        bytes(data[middle:start]),
         created / 1e9,
         None if ttl == FOREVER else ttl / 1000,
     )

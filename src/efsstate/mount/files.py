@@ -19,6 +19,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 import time
 
 from efsstate.errors import CorruptEntryError
@@ -35,8 +36,22 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # NONBLOCK: a planted FIFO must not hang us
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FOLDERS = 256  # of the 1,024 descriptors that Lambda allows
+_LARGE = 2**20  # bytes; from here on a read goes into a buffer of our own
 _TRIES = 30  # of a look that another host's replacement made stale
 _GONE = (errno.ENOENT, errno.ESTALE)
+_NAME_IN_DIRENT = 19  # after d_ino, d_off, d_reclen and d_type, wherever Linux has 64 bits
+
+
+def _read_large(fd: int, length: int) -> bytearray:
+    data, filled = bytearray(length), 0
+    while filled < length:  # a read gives 2 GiB at the most
+        with memoryview(data) as view, view[filled:] as rest:
+            done = os.readv(fd, [rest])
+        if not done:  # the file shrank
+            del data[filled:]
+            break
+        filled += done
+    return data
 
 
 class _Folder:
@@ -215,26 +230,26 @@ class Mount:
     # Reading
 
     def _open(self, folder: str, name: str, flags: int) -> tuple[int, os.stat_result]:
-        try:
-            held = self._folder(folder, make=bool(flags & os.O_CREAT))
-            fd = os.open(name, flags, self.file_mode, dir_fd=held.fd)
-        except OSError as error:
-            if error.errno in (errno.ELOOP, errno.ENXIO):
-                raise CorruptEntryError(
-                    self.where(folder, name), "a symbolic link or a socket stands where a file belongs; remove it"
-                ) from None
-            raise
+        held = self._folder(folder, make=bool(flags & os.O_CREAT))
+        fd = os.open(name, flags, self.file_mode, dir_fd=held.fd)
         try:
             found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode):
-                raise CorruptEntryError(self.where(folder, name), "not a regular file; remove it")  # noqa: TRY301
+            self._demand_regular(found, folder, name)
         except BaseException:
             os.close(fd)
             raise
         return fd, found
 
+    def _demand_regular(self, found: os.stat_result, folder: str, name: str) -> None:
+        if not stat.S_ISREG(found.st_mode):
+            raise CorruptEntryError(self.where(folder, name), "not a regular file; remove it")
+
     def _again(self, error: OSError, folder: str, name: str, attempt: int) -> None:
         """Look afresh, for another try, where another host replaced or removed the file under us; else raise `error`."""
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise CorruptEntryError(
+                self.where(folder, name), "a symbolic link or a socket stands where a file belongs; remove it"
+            ) from None
         if error.errno != errno.ESTALE or attempt + 1 >= _TRIES:
             error.filename = self.where(folder, name)
             raise error
@@ -256,19 +271,21 @@ class Mount:
                 return fd
         raise AssertionError
 
-    def read(self, folder: str, name: str, limit: int | None = None) -> tuple[bytes, os.stat_result]:
-        """All bytes of the file `name`, or the first `limit`, and its stat from before they were read."""
+    def read(self, folder: str, name: str, limit: int | None = None) -> tuple[bytes | bytearray, os.stat_result]:
+        """All bytes of the file `name`, or the first `limit`, and its stat from before they were read.
+
+        Many come as a bytearray that is the caller's to change: an array can live in it, and need not be copied.
+        """
         for attempt in range(_TRIES):
             try:
-                fd, found = self._open(folder, name, _READ)
+                held = self._folders.get(folder) or self._folder(folder)
+                fd = os.open(name, _READ, dir_fd=held.fd)
                 try:
+                    found = os.fstat(fd)
+                    if not stat.S_ISREG(found.st_mode):
+                        self._demand_regular(found, folder, name)
                     wanted = found.st_size if limit is None else min(limit, found.st_size)
-                    data = os.read(fd, wanted)
-                    while len(data) < wanted:  # more than one read gives at once (2 GiB), or the file shrank
-                        more = os.read(fd, wanted - len(data))
-                        if not more:
-                            break
-                        data += more
+                    data = os.read(fd, wanted) if wanted < _LARGE else _read_large(fd, wanted)
                 finally:
                     os.close(fd)
             except OSError as error:

@@ -41,7 +41,8 @@ def read(
                 raise
         time.sleep(pause)
         mount.refresh(folder)
-    return entry.decode(data, place=f"{folder}/{name}", path=mount.where(folder, name), key=mount.key), found
+    place = f"{folder}/{name}"
+    return entry.decode(data, place=place, path=f"{mount.path}/{place}", key=mount.key), found
 
 
 def write(
