@@ -24,7 +24,7 @@ ABANDONED = (
     86400.0  # seconds without a write, by the server's clock: no invocation lasts so long, nor a frozen one's file
 )
 BATCH = 2048  # doomed names that are held: each removal makes an NFS client list the folder anew, so not one by one
-_EVERY = 256  # files between looks at the time
+EVERY = 256  # files between looks at the time
 _NORMAL = (errno.ENOENT, errno.ESTALE, errno.EBUSY)  # gone, replaced, or in use by a client that needs it so
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -60,65 +60,74 @@ class Wish:
 def look(
     mount: Mount, folder: str, policy: Policy, wish: Wish, report: SweepReport
 ) -> Iterator[tuple[str, os.stat_result, str]]:
-    """Name, stat, and why it goes (LIVE if it stays) of each entry in `folder`; other files are tidied.
+    """Name, stat, and why it goes (LIVE, LOOK) of each entry in `folder`; other files are tidied.
 
     Raises `TimeoutError` when the time is up, and `OSError` if the folder can't be listed.
     """
-    for name, found in listed(mount, folder, wish):
+    for seen, item in enumerate(mount.scan(folder), 1):
+        if seen % EVERY == 0 and wish.is_over():
+            raise TimeoutError
+        name = item.name
+        try:
+            found = item.stat(follow_symlinks=False)
+        except OSError:
+            continue  # removed since it was listed
         if not layout.is_digest(name):
             tidy(mount, folder, name, found, wish, report)
         elif not stat.S_ISREG(found.st_mode):
             report.stranger("foreign", mount.where(folder, name))
         else:
-            reason = policy.judge(found, wish.now, wish.older_than, wish.unused_for)
-            yield name, found, _open(mount, folder, name, policy, wish, report) if reason == LOOK else reason
-
-
-def listed(mount: Mount, folder: str, wish: Wish) -> Iterator[tuple[str, os.stat_result]]:
-    """Name and stat of each file in `folder`, a bounded number at a time. Raises `TimeoutError` when the time is up.
-
-    One folder at a time: an NFS client keeps the attributes that came with a listing for 3 s. Where many threads share
-    a slow processor, it would ask for them again, one by one.
-    """
-    items, more = mount.scan(folder), True
-    while more:
-        with wish.listing:
-            part: list[tuple[str, os.stat_result]] = []
-            more = False
-            for item in items:
-                try:
-                    part.append((item.name, item.stat(follow_symlinks=False)))
-                except OSError:
-                    continue  # removed since it was listed
-                if len(part) % _EVERY == 0 and wish.is_over():
-                    raise TimeoutError
-                if len(part) >= BATCH:
-                    more = True
-                    break
-        yield from part
+            yield name, found, policy.judge(found, wish.now, wish.older_than, wish.unused_for)
 
 
 def sweep_folder(mount: Mount, folder: str, policy: Policy, wish: Wish, report: SweepReport) -> bool:
     """Sweep the entries of `folder`; whether it was done before the time was up. Raises `OSError` if it can't be listed."""
-    doomed: list[tuple[str, int, str]] = []
-    whole = True
-    try:
-        for name, found, reason in look(mount, folder, policy, wish, report):
-            report.looked += 1
-            if reason == LIVE:
-                report.kept += 1
-                report.kept_bytes += found.st_size
-            else:
-                doomed.append((name, found.st_size, reason))
-                if len(doomed) >= BATCH and not remove(mount, folder, doomed, wish, report):
-                    return False
-    except TimeoutError:
-        whole = False
-    return remove(mount, folder, doomed, wish, report) and whole
+    entries = look(mount, folder, policy, wish, report)
+    more = whole = True
+    while more:
+        doomed: list[tuple[str, int, str]] = []
+        # One folder is listed at a time: an NFS client keeps the attributes that came with a listing for 3 s. Where many
+        # threads share a slow processor it would have to ask for them again, one by one.
+        with wish.listing:
+            more = False
+            try:
+                for name, found, reason in entries:
+                    report.looked += 1
+                    if reason == LIVE:
+                        report.kept += 1
+                        report.kept_bytes += found.st_size
+                        continue
+                    doomed.append((name, found.st_size, reason))
+                    if len(doomed) >= BATCH:
+                        more = True
+                        break
+            except TimeoutError:
+                whole = False
+        if not _settle(mount, folder, policy, doomed, wish, report) or not remove(mount, folder, doomed, wish, report):
+            return False
+    return whole
 
 
-def _open(mount: Mount, folder: str, name: str, policy: Policy, wish: Wish, report: SweepReport) -> str:
-    """Why the entry goes, by its header."""
+def _settle(
+    mount: Mount, folder: str, policy: Policy, doomed: list[tuple[str, int, str]], wish: Wish, report: SweepReport
+) -> bool:
+    """Open those of which only the header can tell, and keep in `doomed` those that go; whether the time sufficed."""
+    unsure = [(name, size) for name, size, reason in doomed if reason == LOOK]
+    doomed[:] = [one for one in doomed if one[2] != LOOK]
+    for count, (name, size) in enumerate(unsure):
+        if count % 16 == 0 and wish.is_over():
+            return False
+        reason = opened(mount, folder, name, policy, wish, report)
+        if reason == LIVE:
+            report.kept += 1
+            report.kept_bytes += size
+        else:
+            doomed.append((name, size, reason))
+    return True
+
+
+def opened(mount: Mount, folder: str, name: str, policy: Policy, wish: Wish, report: SweepReport) -> str:
+    """Why the entry goes, by its header; LIVE if it stays."""
     report.opened += 1
     try:
         head, found = mount.read(folder, name, entry.HEADER)
@@ -141,7 +150,7 @@ def remove(mount: Mount, folder: str, doomed: list[tuple[str, int, str]], wish: 
     One that was replaced since it was judged goes too: that costs its readers a computation and no more.
     """
     for count, (name, size, reason) in enumerate(doomed):
-        if count % _EVERY == 0 and wish.is_over():
+        if count % EVERY == 0 and wish.is_over():
             doomed.clear()
             return False
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import stat
 
-from efsstate.cleanup.folder import BATCH, listed, remove
+from efsstate.cleanup.folder import BATCH, EVERY, remove
 from efsstate.cleanup.policy import used
 from efsstate.mount import layout
 
@@ -77,9 +77,17 @@ class Uses:
 
 def entries(mount: Mount, folder: str, wish: Wish) -> Iterator[tuple[str, int, int]]:
     """Name, last use (ns) and size of each entry in `folder`; raises `TimeoutError` when the time is up."""
-    for name, found in listed(mount, folder, wish):
-        if layout.is_digest(name) and stat.S_ISREG(found.st_mode) and not (wish.gone and wish.gone(folder, found)):
-            yield name, used(found), found.st_size
+    for seen, item in enumerate(mount.scan(folder), 1):
+        if seen % EVERY == 0 and wish.is_over():
+            raise TimeoutError
+        if not layout.is_digest(item.name):
+            continue
+        try:
+            found = item.stat(follow_symlinks=False)
+        except OSError:
+            continue  # removed since it was listed
+        if stat.S_ISREG(found.st_mode) and not (wish.gone and wish.gone(folder, found)):
+            yield item.name, used(found), found.st_size
 
 
 def survey(mount: Mount, folders: Iterable[str], wish: Wish, uses: Uses) -> None:

@@ -58,6 +58,8 @@ class Inventory:
         report, wish = SweepReport(dry_run=True), Wish(self.now, float("inf"), dry_run=True)
         try:
             for name, found, reason in folders.look(self._mount, folder, policy, wish, report):
+                if reason == policies.LOOK:
+                    reason = folders.opened(self._mount, folder, name, policy, wish, report)  # noqa: PLW2901
                 yield {
                     "path": f"{folder}/{name}",
                     "area": layout.CACHE,

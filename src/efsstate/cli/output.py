@@ -54,6 +54,12 @@ _LEVELS = {"error": ("red", "error"), "warning": ("yellow", "warning"), "ok": ("
 _WIDE = 400  # columns where the output is no terminal: nothing is cut that a program or `grep` would miss
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """The reader (head, less) has what it wanted: told on to `app.run`, where rich would end the process with 1."""
+        raise BrokenPipeError
+
+
 class Output:
     """Where a command's results go: `json` tells whether a program reads them."""
 
@@ -63,12 +69,12 @@ class Output:
     @functools.cached_property
     def console(self) -> Console:
         """Rich's console on standard output."""
-        return Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else _WIDE)
+        return _Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
 
     def say(self, text: str) -> None:
         """A line for a person."""
         if not self.json:
-            click.echo(text)
+            self.console.print(Text(plain(text)), soft_wrap=True)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
         """A table for a person; a column whose name ends in `>` is aligned to the right. Values may be rich's own."""

@@ -36,8 +36,11 @@ def command(place: str | None, out: Output, root: str | None, rows: Listing) -> 
     total = sum(one["size"] for one in sums.values())
     shown, matched = rows.of(iter(sums.values()), _KINDS, sort="size")
     out.table(
-        ["area", "name", "entries>", "size>", "oldest>", "to go>", "share"],
-        [[*cells(one), bar(one["size"], total, one["area"])] for one in shown],
+        ["area", "name", "entries>", "size>", "oldest>", "to go>", "share>", ""],
+        [
+            [*cells(one), f"{100 * one['size'] / total if total else 0:.0f} %", bar(one["size"], total, one["area"])]
+            for one in shown
+        ],
     )
     entries = sum(one["entries"] for one in sums.values())
     gone = sum(one["gone"] for one in sums.values())
@@ -79,6 +82,4 @@ def bar(size: int, total: int, area: str) -> Text:
     """A bar as long as the row's part of the whole, in eighths of a character."""
     eighths = round(8 * _BAR * size / total) if total else 0
     full, rest = divmod(eighths, 8)
-    text = "█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
-    percent = f" {100 * size / total:.0f} %" if total else ""
-    return Text(text, style=_COLOURS[area]) + Text(percent, style="dim")
+    return Text("█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else ""), style=_COLOURS[area])
