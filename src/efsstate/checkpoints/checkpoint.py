@@ -286,6 +286,7 @@ class Checkpoint:
             self._run.drop(self)
             self._run = None
         folder = self._at()
+        folder.release()
         if self._pid == os.getpid():
             _held.pop((folder.mount.path, folder.folder), None)
         try:
@@ -396,8 +397,7 @@ class Checkpoint:
         self._kept = [key, *behind]
         if self._loop is not None:
             self._loop.saved(items)
-        if len(self._kept) == self._keep:
-            folder.prune(at, key[0], self._kept[-1])
+        folder.prune(at, key[0], self._kept[-1] if len(self._kept) == self._keep else protocol.NOTHING)
         events.emit(
             "save", self.name, seconds=time.perf_counter() - started, bytes=sum(map(len, encoded)), finished=finished
         )
@@ -462,6 +462,9 @@ class Checkpoint:
             folder.claim(owner.describe(broke_the_claim=True), accept_older=False)
         except protocol.Superseded:
             pass  # a claim came meanwhile: it fences too
+        finally:
+            if self._lock is None:
+                folder.release()
         folder.mount.remove(
             folder.folder, layout.LOCK, quiet=True
         )  # a hung holder has it locked: the next makes its own

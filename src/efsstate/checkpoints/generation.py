@@ -110,7 +110,8 @@ def glance(mount: Mount, folder: str, key: tuple[int, int]) -> Generation:
     """
     name = layout.generation_name(*key)
     path = mount.where(folder, name)
-    data, found = mount.read(folder, name, HEAD)
+    raw, found = mount.read(folder, name, HEAD)
+    data = bytes(raw)
     created, ttl = entry.peek(data[: entry.HEADER], found.st_size, path)
     codec, meta, _ = entry.labels(data, path)
     made = _head(mount, folder, key, meta)
@@ -141,16 +142,3 @@ def _parts(made: Buffer | list[Buffer]) -> list[Buffer]:
 def _shown(position: object) -> str:
     text = position if isinstance(position, str) else repr(position)
     return text[:_SHOWN].encode(errors="replace").decode()
-
-
-def torn(data: bytes) -> bool:
-    """Whether the bytes look like a save that was cut short, rather than like one that was whole and then damaged.
-
-    Short of what the header says; or zeros where a machine that lost power never wrote.
-    """
-    if len(data) < entry.HEADER or not any(data[: entry.HEADER]) or not any(data[-512:]):
-        return True
-    try:
-        return len(data) < entry.labels(data, "")[2]
-    except CorruptEntryError:
-        return True

@@ -2,11 +2,11 @@
 
     e<epoch>           exclusive create: a claim. The highest is the only one whose saves are acknowledged
     b<epoch>           exclusive create: what the epoch starts from, decided once by whoever comes first
-    <epoch>-<number>   a save, made once and never changed; half written it does not count
+    <epoch>-<number>   a save: appears whole, by a rename, and is never changed
 
-    claim   list · make e<max+1> · list · read the newest valid state · make b<epoch> · (finished: list)
-    save    create <epoch>-<number> · list: a higher epoch is ClaimLost, none is the acknowledgement
-    load    list · read the newest valid state of the highest epoch (no base yet: make it) · list: a higher epoch, again
+    claim   list · make e<max+1> · list · read the newest state · make b<epoch>
+    save    make <epoch>-<number> · list: a higher epoch is ClaimLost, none is the acknowledgement
+    load    list · read the newest state of the highest epoch (it has neither save nor base yet: make the base)
 
 Why each step is there, and what goes wrong without it, is in docs/guarantees.md; tests/checkpoints/model explores it.
 """
@@ -23,7 +23,7 @@ from efsstate.mount import entry, layout, store
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from efsstate.checkpoints.generation import Generation
-    from efsstate.mount.files import Buffer, Mount
+    from efsstate.mount.files import Buffer, Mount, Watch
 
     Key = tuple[int, int]
 
@@ -31,10 +31,7 @@ NOTHING: Key = (0, 0)  # what an epoch starts from where nothing was saved
 _REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
 _PATIENCE = 2.0  # seconds that a reader who can't write waits for a claimant to make its base
 _CLAIMS_KEPT = 16  # former claims whose links stay: a listing comes in parts, and must show at least one of them
-_REMEMBERED = 256  # folders
 _REPEATS = 5  # equal listings after which what they name is taken as gone, not as about to be replaced
-
-_whole: dict[tuple[str, str], Key] = {}  # by root and folder: the newest generation that this process saw whole
 
 
 class Again(Exception):  # noqa: N818 - not an error
@@ -85,6 +82,7 @@ class Folder:
     def __init__(self, mount: Mount, folder: str) -> None:
         self.mount = mount
         self.folder = folder
+        self._watch: Watch | None = None  # of the claim's owner
 
     def look(self) -> Listing:
         """The names, as the server has them now."""
@@ -148,16 +146,7 @@ class Folder:
     def read(self, key: Key) -> Generation:
         """A generation, every byte checked. Raises `FileNotFoundError`, `CorruptEntryError`, `UnknownFormatError`."""
         found, _ = store.read(self.mount, self.folder, layout.generation_name(*key))
-        made = generations.unpack(self.mount, self.folder, key, found)
-        self.remember(key)
-        return made
-
-    def remember(self, key: Key) -> None:
-        """Note that this process has seen the generation whole: it never changes."""
-        here = self.mount.path, self.folder
-        if len(_whole) >= _REMEMBERED and here not in _whole:
-            _whole.pop(next(iter(_whole)), None)
-        _whole[here] = max(key, _whole.get(here, NOTHING))
+        return generations.unpack(self.mount, self.folder, key, found)
 
     def find(self, at: Listing, epoch: int, repeats: int) -> Found:
         """The state under `epoch`: its newest valid generation, else what its base names, else the newest below it.
@@ -167,9 +156,6 @@ class Folder:
         lost: CorruptEntryError | None = None
         limit: Key | None = None
         decided = False
-        last: dict[int, int] = {}  # the highest number of each epoch: the owner went on after any lower one
-        for e, number in at.generations:
-            last.setdefault(e, number)
         for key in at.below(epoch):
             if limit is not None and key >= limit:
                 continue  # a base decided that these do not count
@@ -192,27 +178,14 @@ class Folder:
                     raise Again from None
                 lost = lost or CorruptEntryError(self.path(target), "it was removed, though a claim started from it")
             except CorruptEntryError as error:
-                acknowledged = key[1] == 0 or last[target[0]] > target[1] or not self._torn(target)
                 self._warn(error)
-                if acknowledged and lost is None:
-                    lost = error
+                lost = lost or error  # it was whole once, for saves appear whole: it may have been acknowledged
         return Found(None, decided=decided, lost=lost)
-
-    def _torn(self, key: Key) -> bool:
-        try:
-            return generations.torn(self.mount.read(self.folder, layout.generation_name(*key))[0])
-        except (OSError, CorruptEntryError):
-            return False
 
     def _warn(self, error: CorruptEntryError) -> None:
         from efsstate import events
 
-        events.log(
-            "warning",
-            "%s; passed over for the one before it (a save may be under way, or its writer died in it)",
-            error,
-            once=error.path,
-        )
+        events.log("warning", "%s; passed over for the save before it", error, once=error.path)
 
     def newest(self) -> tuple[Found, bool]:
         """The newest saved state, and whether it is settled: nobody will be told of an older one later.
@@ -222,7 +195,6 @@ class Folder:
         at: Listing | None = None
         repeats, until = 0, 0.0
         while True:
-            whole = _whole.get((self.mount.path, self.folder))  # before the listing: see the last return but one
             at, repeats = self._look_again(at, repeats)
             if not at.top:
                 return Found(None, decided=True, lost=None), True
@@ -247,13 +219,7 @@ class Folder:
                         return found, False
                     time.sleep(0.05)
                     continue
-            elif found.generation is not None and found.generation.key == whole == at.generations[0]:
-                return (
-                    found,
-                    True,
-                )  # whole before the listing, which has nothing above it: whoever claims later finds it
-            if self.look().top <= at.top:
-                return found, True
+            return found, True
 
     def glance(self, at: Listing) -> Generation | None:
         """The newest generation whose first bytes are whole, for showing."""
@@ -271,7 +237,8 @@ class Folder:
 
         Raises `Superseded`, and `CorruptEntryError` for an acknowledged generation that is damaged.
         """
-        at = self.look()
+        self._watch = watch = self.mount.watch(self.folder)
+        at = Listing(watch.names())
         epoch = at.top + 1 if at.top else self._first()
         while True:
             try:
@@ -280,15 +247,15 @@ class Folder:
                 epoch = max(self.look().top, epoch) + 1
             else:
                 break
-        now: Listing | None = None
+        now = self._look_after(layout.epoch_name(epoch))
         repeats = 0
         while True:
-            now, repeats = self._look_again(now, repeats)
             if now.top > epoch:
                 raise Superseded
             try:
                 found = self.find(now, epoch, repeats)
             except Again:
+                now, repeats = self._look_again(now, repeats)
                 continue
             if found.lost is not None and not accept_older:
                 raise found.lost
@@ -296,10 +263,21 @@ class Folder:
                 try:
                     self.settle(epoch, found.generation.key if found.generation else NOTHING)
                 except FileExistsError:
+                    now, repeats = self._look_again(now, repeats)
                     continue
-            if found.generation is not None and found.generation.finished and self.look().top > epoch:
-                raise Superseded
             return epoch, found
+
+    def release(self) -> None:
+        """The claim is over."""
+        self._watch = None
+
+    def _look_after(self, name: str) -> Listing:
+        """A listing later than our own making of `name`."""
+        if self._watch is not None:
+            names = self._watch.names()
+            if name in names:
+                return Listing(names)
+        return self.look()
 
     def _first(self) -> int:
         """The first epoch: when the lock file was made, in ms of the server's clock.
@@ -316,28 +294,26 @@ class Folder:
         """Write a generation, and look: a higher epoch is `ClaimLost`, none is the acknowledgement. Raises `OSError`."""
         name = layout.generation_name(*key)
         try:
-            store.create(self.mount, self.folder, name, payload, codec=codec, meta=meta, ttl=ttl)
-        except OSError:
-            self._remove_half(name, sum([memoryview(part).nbytes for part in payload]))
+            store.write(self.mount, self.folder, name, payload, codec=codec, meta=meta, ttl=ttl, durable=True)
+        except OSError as error:
+            try:
+                at = self.look()
+            except OSError:
+                raise error from None
+            self._demand_top(at, key, error)
             raise
-        at = self.look()
-        if at.top != key[0] or key[0] not in at.epochs:
-            why = "another claim superseded it" if at.top > key[0] else "its folder was removed or replaced"
-            raise ClaimLost(
-                f"{self.path(key)}: the claim is lost: {why}: this save counts only if the new owner started from it;"
-                " leave the block and claim again"
-            )
-        self.remember(key)
+        at = self._look_after(name)
+        self._demand_top(at, key, None)
         return at
 
-    def _remove_half(self, name: str, whole: int) -> None:
-        """Remove a save that failed, if it can't be whole (one that may be could have been seen): a full disk stays less full."""
-        try:
-            self.mount.refresh(self.folder)
-            if self.mount.stat(self.folder, name).st_size < whole:
-                self.mount.remove(self.folder, name, quiet=True)
-        except OSError:
-            pass
+    def _demand_top(self, at: Listing, key: Key, error: OSError | None) -> None:
+        if at.top == key[0] and key[0] in at.epochs:
+            return
+        why = "another claim superseded it" if at.top > key[0] else "its folder was removed or replaced"
+        raise ClaimLost(
+            f"{self.path(key)}: the claim is lost: {why}: this save counts only if the new owner started from it;"
+            " leave the block and claim again"
+        ) from error
 
     def prune(self, at: Listing, epoch: int, oldest: Key) -> None:
         """After an acknowledged save under `epoch`: remove the generations before `oldest`, and links of former claims.
@@ -347,7 +323,9 @@ class Folder:
         """
         links = [e for e in sorted(at.epochs | at.bases) if e < epoch]
         links = links[:-_CLAIMS_KEPT] if len(links) >= 2 * _CLAIMS_KEPT else []
-        names = [layout.generation_name(*key) for key in reversed(at.generations) if key < oldest]
+        # A temporary is of a holder that died, or that was superseded: then its save can't be acknowledged anyhow.
+        names = [name for name in at.names if layout.is_temporary(name)]
+        names += [layout.generation_name(*key) for key in reversed(at.generations) if key < oldest]
         names += [layout.base_name(e) for e in links if e in at.bases]
         names += [layout.epoch_name(e) for e in links if e in at.epochs]
         try:

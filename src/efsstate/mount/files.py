@@ -74,6 +74,55 @@ class _Folder:
             pass
 
 
+class Watch:
+    """The names in a folder, listed again and again through one open directory.
+
+    An NFS client drops what it remembers of a folder when it makes, renames or removes a name there itself. So a listing
+    in which our own last change shows is later than that change; one in which it does not tells nothing, and
+    `Mount.names` is to be asked. It costs one request where that takes two: `os.listdir` asks for the folder's times
+    each time, which nobody needs, so the C library's directory functions are called as they are.
+    """
+
+    __slots__ = ("_close", "_directory", "_held", "_libc", "_name_at")
+
+    def __init__(self, fd: int) -> None:
+        self._held = _Folder(fd)
+        self._directory: int | None = None
+        if sys.platform == "linux" and sys.maxsize > 2**32:
+            import ctypes
+
+            self._libc, self._name_at = ctypes.CDLL(None, use_errno=True), ctypes.string_at
+            self._libc.fdopendir.restype = self._libc.readdir.restype = ctypes.c_void_p
+            self._libc.rewinddir.argtypes = self._libc.readdir.argtypes = self._libc.closedir.argtypes = [
+                ctypes.c_void_p
+            ]
+            copy = os.dup(fd)
+            self._directory, self._close = self._libc.fdopendir(copy), self._libc.closedir
+            if not self._directory:
+                os.close(copy)
+
+    def names(self) -> list[str]:
+        """The names; none if the folder is gone."""
+        if not self._directory:
+            try:
+                return os.listdir(self._held.fd)
+            except OSError as error:
+                if error.errno not in _GONE:
+                    raise
+                return []
+        found = []
+        self._libc.rewinddir(self._directory)
+        while item := self._libc.readdir(self._directory):
+            name = self._name_at(item + _NAME_IN_DIRENT)
+            if name not in (b".", b".."):
+                found.append(os.fsdecode(name))
+        return found
+
+    def __del__(self) -> None:
+        if self._directory:
+            self._close(self._directory)
+
+
 class Mount:
     """A root directory, its modes, its signing key, and the folders below it that are open.
 
@@ -209,6 +258,19 @@ class Mount:
                     return []
             else:
                 return found
+        raise AssertionError
+
+    def watch(self, folder: str) -> Watch:
+        """`folder`, made if need be, held open for listing it after changes of our own: see `Watch`. One request."""
+        for attempt in (0, 1):
+            try:
+                held = self._folder(folder, make=True)
+                return Watch(os.open(".", _DIRECTORY, dir_fd=held.fd))
+            except OSError as error:
+                if error.errno not in _GONE or attempt:
+                    error.filename = self.where(folder)
+                    raise
+                self.forget(folder)
         raise AssertionError
 
     def scan(self, folder: str) -> Iterator[os.DirEntry[str]]:
