@@ -60,7 +60,8 @@ def ls(out: Output, root: str | None, rows: Listing) -> int:
         ],
     )
     out.problems(inventory.problems)
-    rows_out = [{key: value for key, value in row.items() if key not in ("status", "area", "idle")} for row in shown]
+    dropped = ("status", "area", "idle", "schema")
+    rows_out = [{key: value for key, value in row.items() if key not in dropped} for row in shown]
     out.document("checkpoint.ls", root=mount.path, rows=rows_out, problems=inventory.problems)
     return output.COULD_NOT_CHECK if inventory.problems else output.FINE
 
@@ -90,6 +91,7 @@ def show_status(mount: Mount, name: str, out: Output) -> int:
     out.say(f"saved     {output.time_text(told['saved'])}, {output.bytes_text(told['bytes'])}")
     out.say(f"epoch     {told['epoch']}, by {owner(told)}")
     out.say(f"path      {told['path']}")
+    told["state_schema"] = told.pop("schema")
     out.document("checkpoint.show", root=mount.path, state=state, **told)
     return output.FINE
 

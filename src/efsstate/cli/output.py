@@ -112,6 +112,7 @@ class Output:
     def document(self, name: str, /, **fields: Any) -> None:
         """Under `--json`, the one document: `{"schema": "efsstate.<name>", "version": 1, **fields}`."""
         if self.json:
+            assert not {"schema", "version"} & set(fields), "these are the document's own"
             document = {"schema": f"efsstate.{name}", "version": VERSION, **fields}
             click.echo(json_module.dumps(document, default=_plain_json))
 
