@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ABANDONED = (
     86400.0  # seconds without a write, by the server's clock: no invocation lasts so long, nor a frozen one's file
 )
-BATCH = 2048  # doomed names that are held: each removal makes an NFS client list the folder anew, so not one by one
+BATCH = 8192  # doomed names that are held: each removal makes an NFS client list the folder anew, so not one by one
 EVERY = 256  # files between looks at the time
 _NORMAL = (errno.ENOENT, errno.ESTALE, errno.EBUSY)  # gone, replaced, or in use by a client that needs it so
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
