@@ -1,12 +1,16 @@
 r"""Values to bytes and back, exactly, without running anything that the bytes name.
 
-The codec "msgpack" is MessagePack with these extension types, for what it would lose or can't hold:
+The codec "msgpack" is MessagePack. What that can't hold is an extension: some carry their bytes,
 
-    1 tuple   2 int beyond 64 bits   3 set   4 frozenset   5 complex   6 bytearray   7 Decimal   8 UUID
-    9 date   10 time   11 datetime   12 timedelta   13 numpy array   14 numpy scalar   15 dataclass
-    16 namedtuple   17 enum member   18 path
+    2 int beyond 64 bits   5 complex   6 bytearray   7 Decimal   8 UUID
 
-Numpy arrays lie outside of the message, so that they are never copied into it:
+the others are empty and mark the array whose first item they are as
+
+    1 tuple   3 set   4 frozenset   9 date   10 time   11 datetime   12 timedelta   13 numpy array   14 numpy scalar
+    15 dataclass   16 namedtuple   17 enum member   18 path   19 dict with keys that MessagePack can't hold
+
+(nothing is a message within a message: reading one would take as much of the C stack as a thread may have). A payload
+with such an array, or with numpy arrays, which lie outside of the message so that they are never copied into it, says so:
 
     payload = message | "\xc1" length message padding (array padding)*
     length  = u32, little endian, the message's; every array begins at a multiple of 64 bytes from the payload's start
@@ -43,9 +47,10 @@ _DATE, _TIME, _DATETIME, _TIMEDELTA, _ARRAY, _SCALAR, _DATACLASS, _NAMEDTUPLE, _
     17,
     18,
 )
+_DICT = 19
 _APART = b"\xc1"  # the one first byte that MessagePack never uses
 _ALIGN = 64
-_DEEPEST = 200
+_DEEPEST = 100  # levels; each takes two of Python's
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})  # MessagePack keeps these as they are
 _PATHS = ("PurePath", "PurePosixPath", "PureWindowsPath", "Path", "PosixPath", "WindowsPath")
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement
@@ -67,13 +72,19 @@ def _load_msgpack() -> None:
 
 
 class _Out:
-    """The arrays of one value, in the order in which the message names them, and how deep we are in it."""
+    """The arrays of one value, in the order in which the message names them, whether it has marks, and how deep we are."""
 
-    __slots__ = ("arrays", "depth")
+    __slots__ = ("arrays", "depth", "marked")
 
     def __init__(self) -> None:
         self.arrays: list[Buffer] = []
         self.depth = 0
+        self.marked = False
+
+    def mark(self, code: int, *items: Any) -> list[Any]:
+        """The array that stands for a value."""
+        self.marked = True
+        return [_Ext(code, b""), *items]
 
 
 def _big(value: object) -> object:
@@ -118,12 +129,14 @@ def _list(value: Any, out: _Out) -> Any:
 def _dict(value: Any, out: _Out) -> Any:
     if _PLAIN.issuperset(map(type, value)) and _PLAIN.issuperset(map(type, value.values())):
         return value
-    return {_prepare(key, out): _prepare(item, out) for key, item in value.items()}
+    if _PLAIN.issuperset(map(type, value)):
+        return {key: _prepare(item, out) for key, item in value.items()}
+    return out.mark(_DICT, *[_prepare(part, out) for pair in value.items() for part in pair])
 
 
 def _sequence(code: int) -> Callable[[Any, _Out], object]:
     def encode(value: Any, out: _Out) -> object:
-        return _Ext(code, _message(_list(list(value), out)))
+        return out.mark(code, *_list(value, out))
 
     return encode
 
@@ -147,8 +160,8 @@ def _uuid(value: Any, _: _Out) -> object:
     return _Ext(_UUID, value.bytes if safety is None else value.bytes + bytes([safety & 255]))
 
 
-def _date(value: Any, _: _Out) -> object:
-    return _Ext(_DATE, _message([value.year, value.month, value.day]))
+def _date(value: Any, out: _Out) -> object:
+    return out.mark(_DATE, value.year, value.month, value.day)
 
 
 def _zone(value: Any, zone: Any) -> Any:
@@ -166,18 +179,19 @@ def _zone(value: Any, zone: Any) -> Any:
     raise _refusal(value, f"its time zone is a {type(zone).__qualname__}; use datetime.timezone or zoneinfo.ZoneInfo")
 
 
-def _time(value: Any, _: _Out) -> object:
-    fields = [value.hour, value.minute, value.second, value.microsecond, value.fold]
-    return _Ext(_TIME, _message([*fields, _zone(value, value.tzinfo)]))
+def _time(value: Any, out: _Out) -> object:
+    zone = _zone(value, value.tzinfo)
+    return out.mark(_TIME, value.hour, value.minute, value.second, value.microsecond, value.fold, zone)
 
 
-def _datetime(value: Any, _: _Out) -> object:
-    fields = [value.year, value.month, value.day, value.hour, value.minute, value.second, value.microsecond, value.fold]
-    return _Ext(_DATETIME, _message([*fields, _zone(value, value.tzinfo)]))
+def _datetime(value: Any, out: _Out) -> object:
+    zone = _zone(value, value.tzinfo)
+    day = value.year, value.month, value.day
+    return out.mark(_DATETIME, *day, value.hour, value.minute, value.second, value.microsecond, value.fold, zone)
 
 
-def _timedelta(value: Any, _: _Out) -> object:
-    return _Ext(_TIMEDELTA, _message([value.days, value.seconds, value.microseconds]))
+def _timedelta(value: Any, out: _Out) -> object:
+    return out.mark(_TIMEDELTA, value.days, value.seconds, value.microseconds)
 
 
 def _dtype(value: Any) -> Any:
@@ -211,17 +225,17 @@ def _array(value: Any, out: _Out) -> object:
     flat = np.ascontiguousarray(value.T if fortran else value).reshape(-1)
     if flat.nbytes:
         out.arrays.append(flat.view(np.uint8).data)
-    return _Ext(_ARRAY, _message([dtype, list(value.shape), fortran]))
+    return out.mark(_ARRAY, dtype, list(value.shape), fortran)
 
 
-def _scalar(value: Any, _: _Out) -> object:
-    return _Ext(_SCALAR, _message([_dtype(value), value.tobytes()]))
+def _scalar(value: Any, out: _Out) -> object:
+    return out.mark(_SCALAR, _dtype(value), value.tobytes())
 
 
-def _path(value: Any, _: _Out) -> object:
+def _path(value: Any, out: _Out) -> object:
     import os
 
-    return _Ext(_PATH, _message([_PATHS.index(type(value).__name__), os.fsencode(str(value))]))
+    return out.mark(_PATH, _PATHS.index(type(value).__name__), os.fsencode(str(value)))
 
 
 def _named(kind: Any) -> tuple[str, str]:
@@ -269,25 +283,26 @@ def _dataclass(value: Any, out: _Out) -> object:
         object.__new__(kind)  # a subclass of a built-in type holds more than its fields
         values = [held[name] if name in held else getattr(value, name) for name in names]
         for name in names:
-            if name not in held and name not in slots:
+            default = kind.__dataclass_fields__[name].default  # which may stand on the class alone
+            if name not in held and name not in slots and getattr(value, name) is not default:
                 raise _refusal(value, f"its field {name!r} is not a plain attribute")
     except (TypeError, AttributeError) as error:
         raise _refusal(value, str(error)) from None
-    return _Ext(_DATACLASS, _message([*_named(kind), names, _list(values, out)]))
+    return out.mark(_DATACLASS, *_named(kind), names, _list(values, out))
 
 
 def _namedtuple(value: Any, out: _Out) -> object:
     kind = type(value)
     if getattr(value, "__dict__", None) or len(kind._fields) != len(value):
         raise _refusal(value, "it holds more than its fields")
-    return _Ext(_NAMEDTUPLE, _message([*_named(kind), list(kind._fields), _list(list(value), out)]))
+    return out.mark(_NAMEDTUPLE, *_named(kind), list(kind._fields), _list(list(value), out))
 
 
-def _enum(value: Any, _: _Out) -> object:
+def _enum(value: Any, out: _Out) -> object:
     kind = type(value)
     if vars(kind).get("_member_map_", {}).get(value._name_) is not value:
         raise _refusal(value, "it is not one of its enum's named members")
-    return _Ext(_ENUM, _message([*_named(kind), value._name_]))
+    return out.mark(_ENUM, *_named(kind), value._name_)
 
 
 _encoders: dict[type, Callable[[Any, _Out], Any]] = {
@@ -352,9 +367,12 @@ def dumps(value: Any) -> Buffer | list[Buffer]:
         ) from None
     except (ValueError, OverflowError, TypeError, RecursionError, RuntimeError) as error:
         raise EncodeError(f"the value can't be stored as msgpack: {error}") from error
-    if not out.arrays:
+    if not out.marked:
         return message
-    parts: list[Buffer] = [_APART + len(message).to_bytes(4, "little") + message + bytes(_pad(5 + len(message)))]
+    head = _APART + len(message).to_bytes(4, "little") + message
+    if not out.arrays:
+        return head
+    parts: list[Buffer] = [head + bytes(_pad(len(head)))]
     for array in out.arrays:
         parts.append(array)
         nbytes = memoryview(array).nbytes
@@ -366,56 +384,73 @@ def dumps(value: Any) -> Buffer | list[Buffer]:
 # Decoding
 
 
+class _Mark:
+    """That the array which it begins stands for something else."""
+
+    __slots__ = ("code",)
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+
+_marks: dict[int, _Mark] = {}
+
+
+def _plain_extension(code: int, data: bytes) -> Any:
+    return _carriers[code](data)
+
+
 class _In:
-    """Turns extension types back; `view` and `position` are where the next array lies, if there are any."""
+    """Turns extensions back; `view` and `position` are where the next array lies, if there are any."""
 
-    __slots__ = ("depth", "position", "view")
+    __slots__ = ("open", "position", "view")
 
-    def __init__(self, view: memoryview | None, position: int) -> None:
+    def __init__(self, view: memoryview, position: int) -> None:
         self.view = view
         self.position = position
-        self.depth = 0
-
-    def message(self, data: Buffer) -> Any:
-        return _unpack(data, ext_hook=self.extension, strict_map_key=False)
+        self.open = 0  # marks that no array has begun with
 
     def extension(self, code: int, data: bytes) -> Any:
-        if self.depth >= _DEEPEST:
-            raise ValueError(f"nested more than {_DEEPEST} deep")
-        self.depth += 1
-        try:
-            return _decoders[code](self, data)
-        finally:
-            self.depth -= 1
+        mark = _marks.get(code)
+        if mark is None:
+            return _carriers[code](data)
+        self.open += 1
+        return mark
+
+    def array(self, items: list[Any]) -> Any:
+        if not items or type(items[0]) is not _Mark:
+            return items
+        self.open -= 1
+        return _decoders[items[0].code](self, *items[1:])
 
     def take(self, nbytes: int) -> memoryview:
         """The next array's bytes."""
         if not nbytes:
             return memoryview(b"")
-        if self.view is None or self.position + nbytes > len(self.view):
+        if self.position + nbytes > len(self.view):
             raise ValueError("an array lies beyond the end")
         start = self.position
         self.position = start + nbytes + _pad(nbytes)
         return self.view[start : start + nbytes]
 
 
-def _to_int(_: _In, data: bytes) -> int:
+def _to_int(data: bytes) -> int:
     return int.from_bytes(data, "little", signed=True)
 
 
-def _to_complex(_: _In, data: bytes) -> complex:
+def _to_complex(data: bytes) -> complex:
     import struct
 
     return complex(*struct.unpack("<dd", data))
 
 
-def _to_decimal(_: _In, data: bytes) -> Any:
+def _to_decimal(data: bytes) -> Any:
     from decimal import Decimal
 
     return Decimal(data.decode("ascii"))
 
 
-def _to_uuid(_: _In, data: bytes) -> Any:
+def _to_uuid(data: bytes) -> Any:
     from uuid import UUID, SafeUUID
 
     safety = SafeUUID.unknown if len(data) == 16 else SafeUUID(0 if data[16:] == b"\0" else -1)
@@ -436,30 +471,30 @@ def _to_zone(zone: Any) -> Any:
     return dt.timezone(offset, *name) if name or offset else dt.UTC
 
 
-def _to_date(into: _In, data: bytes) -> Any:
+def _to_date(_: _In, year: int, month: int, day: int) -> Any:
     import datetime as dt
 
-    return dt.date(*into.message(data))
+    return dt.date(year, month, day)
 
 
-def _to_time(into: _In, data: bytes) -> Any:
+def _to_time(_: _In, hour: int, minute: int, second: int, microsecond: int, fold: int, zone: Any) -> Any:
     import datetime as dt
 
-    hour, minute, second, microsecond, fold, zone = into.message(data)
     return dt.time(hour, minute, second, microsecond, _to_zone(zone), fold=fold)
 
 
-def _to_datetime(into: _In, data: bytes) -> Any:
+def _to_datetime(
+    _: _In, year: int, month: int, day: int, hour: int, minute: int, second: int, microsecond: int, fold: int, zone: Any
+) -> Any:
     import datetime as dt
 
-    year, month, day, hour, minute, second, microsecond, fold, zone = into.message(data)
     return dt.datetime(year, month, day, hour, minute, second, microsecond, _to_zone(zone), fold=fold)
 
 
-def _to_timedelta(into: _In, data: bytes) -> Any:
+def _to_timedelta(_: _In, days: int, seconds: int, microseconds: int) -> Any:
     import datetime as dt
 
-    return dt.timedelta(*into.message(data))
+    return dt.timedelta(days, seconds, microseconds)
 
 
 def _to_dtype(spec: Any) -> Any:
@@ -471,10 +506,9 @@ def _to_dtype(spec: Any) -> Any:
     return dtype
 
 
-def _to_array(into: _In, data: bytes) -> Any:
+def _to_array(into: _In, spec: Any, shape: list[int], fortran: bool) -> Any:
     import numpy as np
 
-    spec, shape, fortran = into.message(data)
     dtype = _to_dtype(spec)
     count = 1
     for size in shape:
@@ -490,18 +524,18 @@ def _to_array(into: _In, data: bytes) -> Any:
     return flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
 
 
-def _to_scalar(into: _In, data: bytes) -> Any:
+def _to_scalar(_: _In, spec: Any, raw: bytes) -> Any:
     import numpy as np
 
-    spec, raw = into.message(data)
     dtype = _to_dtype(spec)
+    if len(raw) != dtype.itemsize:
+        raise ValueError("a scalar's length")
     return np.frombuffer(raw, dtype, 1)[0] if raw else np.zeros(1, dtype)[0]
 
 
-def _to_dataclass(into: _In, data: bytes) -> Any:
+def _to_dataclass(_: _In, module: str, qualname: str, names: list[str], values: list[Any]) -> Any:
     from types import MemberDescriptorType
 
-    module, qualname, names, values = into.message(data)
     kind = _find(module, qualname)
     if kind is None or _field_names(kind) != names or len(values) != len(names):
         raise ValueError(f"the dataclass {module}.{qualname} is not imported, or its fields have changed")
@@ -518,39 +552,42 @@ def _to_dataclass(into: _In, data: bytes) -> Any:
     return made
 
 
-def _to_namedtuple(into: _In, data: bytes) -> Any:
-    module, qualname, names, values = into.message(data)
+def _to_namedtuple(_: _In, module: str, qualname: str, names: list[str], values: list[Any]) -> Any:
     kind = _find(module, qualname)
     if kind is None or not issubclass(kind, tuple) or list(kind._fields) != names or len(values) != len(names):
         raise ValueError(f"the namedtuple {module}.{qualname} is not imported, or its fields have changed")
     return tuple.__new__(kind, values)
 
 
-def _to_enum(into: _In, data: bytes) -> Any:
-    module, qualname, name = into.message(data)
+def _to_enum(_: _In, module: str, qualname: str, name: str) -> Any:
     member = vars(_find(module, qualname) or object).get("_member_map_", {}).get(name)
     if member is None:
         raise ValueError(f"the enum {module}.{qualname} is not imported, or has no {name!r}")
     return member
 
 
-def _to_path(into: _In, data: bytes) -> Any:
+def _to_path(_: _In, kind: int, text: bytes) -> Any:
     import os
     import pathlib
 
-    kind, text = into.message(data)
     return getattr(pathlib, _PATHS[kind])(os.fsdecode(text))
 
 
-_decoders: dict[int, Callable[[_In, bytes], Any]] = {
-    _TUPLE: lambda into, data: tuple(into.message(data)),
+def _to_dict(_: _In, *parts: Any) -> dict[Any, Any]:
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+_carriers: dict[int, Callable[[bytes], Any]] = {
     _INT: _to_int,
-    _SET: lambda into, data: set(into.message(data)),
-    _FROZENSET: lambda into, data: frozenset(into.message(data)),
     _COMPLEX: _to_complex,
-    _BYTEARRAY: lambda _, data: bytearray(data),
+    _BYTEARRAY: bytearray,
     _DECIMAL: _to_decimal,
     _UUID: _to_uuid,
+}
+_decoders: dict[int, Callable[..., Any]] = {
+    _TUPLE: lambda _, *items: items,
+    _SET: lambda _, *items: set(items),
+    _FROZENSET: lambda _, *items: frozenset(items),
     _DATE: _to_date,
     _TIME: _to_time,
     _DATETIME: _to_datetime,
@@ -561,11 +598,9 @@ _decoders: dict[int, Callable[[_In, bytes], Any]] = {
     _NAMEDTUPLE: _to_namedtuple,
     _ENUM: _to_enum,
     _PATH: _to_path,
+    _DICT: _to_dict,
 }
-
-
-def _extension(code: int, data: bytes) -> Any:
-    return _In(None, 0).extension(code, data)
+_marks.update((code, _Mark(code)) for code in _decoders)
 
 
 def loads(payload: Buffer) -> Any:
@@ -578,13 +613,14 @@ def loads(payload: Buffer) -> Any:
         _load_msgpack()
     try:
         if payload[0] != 0xC1:
-            return _unpack(payload, ext_hook=_extension, strict_map_key=False)
+            return _unpack(payload, ext_hook=_plain_extension, strict_map_key=False)
         view = memoryview(payload)
         length = 5 + int.from_bytes(view[1:5], "little")
-        into = _In(view, length + _pad(length))
-        value = into.message(view[5:length])
-        if into.position != len(view):
-            raise ValueError(f"{len(view)} bytes where its arrays say {into.position}")  # noqa: TRY301
+        end = length if length == len(view) else length + _pad(length)
+        into = _In(view, end)
+        value = _unpack(view[5:length], ext_hook=into.extension, list_hook=into.array, strict_map_key=False)
+        if into.position != len(view) or into.open:
+            raise ValueError("its arrays or its marks do not add up")  # noqa: TRY301
     except Exception as error:
         # Whatever it was (a FormatError, a KeyError, a MemoryError of a hostile length), the bytes are not a value.
         raise ValueError(f"its payload can't be read: {type(error).__name__}: {error}") from error

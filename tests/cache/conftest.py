@@ -1,0 +1,40 @@
+"""What the cache's tests share: a fresh root for each, and no memory of what was logged."""
+
+import pytest
+
+from efsstate import events
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch):
+    folder = tmp_path / "root"
+    folder.mkdir()
+    monkeypatch.setenv("EFSSTATE_ROOT", str(folder))
+    for name in ("EFSSTATE_DISABLE", "EFSSTATE_SIGNING_KEY", "AWS_LAMBDA_FUNCTION_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    events._said.clear()
+    return folder
+
+
+@pytest.fixture
+def entries(root):
+    """The paths of all entries below the root."""
+
+    def find():
+        return sorted(path for path in root.rglob("*") if len(path.name) == 48 and path.is_file())
+
+    return find
+
+
+@pytest.fixture
+def another(root):
+    """The same function as another process has it: nothing in memory."""
+
+    def make(function, **options):
+        from efsstate import cached
+
+        made = cached(name=function.cache.name, **options)(function.__wrapped__)
+        assert made.cache_info().currsize == 0
+        return made
+
+    return make

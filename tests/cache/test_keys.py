@@ -1,0 +1,370 @@
+"""Keys: the same call gives the same digest everywhere, different calls never do."""
+
+import collections
+import dataclasses
+import datetime
+import decimal
+import enum
+import functools
+import itertools
+import os
+import pathlib
+import subprocess
+import sys
+import uuid
+import zoneinfo
+
+import numpy
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from efsstate import cached, register
+from efsstate.cache import keys
+from efsstate.cache.signature import Signature
+
+KEYER = keys.Keyer("test", None)
+
+
+class Color(enum.Enum):
+    RED = 1
+    BLUE = 2
+
+
+class Bits(enum.Flag):
+    A = 1
+    B = 2
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    y: int = 0
+
+
+@dataclasses.dataclass
+class Other:
+    x: int
+    y: int = 0
+
+
+Pair = collections.namedtuple("Pair", "a b")
+Twin = collections.namedtuple("Twin", "a b")
+LARGE = 1 << 17
+
+DIFFERENT = [
+    None, True, False, 0, 1, -1, 255, 256, 2**63, 2**64, 2**64 - 1, -(2**63), 2**200, 1.0, 0.0, -0.0, float("inf"), 1j, 1 + 0j,
+    "", "1", "a", "ab", "\ud800", "None", b"", b"1", b"a", bytearray(b"a"), memoryview(b"a"), memoryview(bytearray(b"abcd")).cast("H"),
+    [], (), {}, set(), frozenset(), [1], (1,), [[1]], [(1,)], [1, 1], {1}, frozenset({1}), {1: 2}, {2: 1}, {"a": 1, "b": 2}, {"a": 2, "b": 1},
+    ("a b", "c"), ("a", "b c"), ("a", "b", "c"), (("a", "b"), "c"), ("a", ("b", "c")), ["a", ["b"], "c"], [[], []], [[[]]],
+    range(3), range(4), slice(3), collections.OrderedDict([(1, 2), (3, 4)]), collections.OrderedDict([(3, 4), (1, 2)]),
+    decimal.Decimal("1"), decimal.Decimal("1.0"), uuid.UUID(int=1), uuid.UUID(int=2),
+    datetime.date(2026, 1, 1), datetime.datetime(2026, 1, 1), datetime.datetime(2026, 1, 1, fold=1), datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
+    datetime.datetime(2026, 1, 1, tzinfo=zoneinfo.ZoneInfo("UTC")), datetime.time(1), datetime.time(1, tzinfo=datetime.UTC), datetime.timedelta(1), datetime.timedelta(0, 1),
+    Color.RED, Color.BLUE, Bits.A, Bits.B, Bits.A | Bits.B, Point(1), Point(1, 1), Other(1), Pair(1, 2), Twin(1, 2), (1, 2),
+    pathlib.PurePosixPath("a"), pathlib.PureWindowsPath("a"), pathlib.PurePosixPath("a/b"),
+    numpy.arange(3), numpy.arange(3.0), numpy.arange(3).astype("i4"), numpy.arange(4), numpy.arange(3).reshape(3, 1), numpy.arange(3).reshape(1, 3),
+    numpy.array(1), numpy.int64(1), numpy.int32(1), numpy.float64(1), numpy.bool_(True), numpy.str_("1"), numpy.array(["1"]), numpy.zeros(0), numpy.zeros((0, 3)),
+    numpy.array([1], ">i8"), numpy.datetime64("2026-01-01"), numpy.array([(1, 2.0)], [("a", "i4"), ("b", "f8")]),
+    "x" * LARGE, b"x" * LARGE, bytearray(b"x" * LARGE), ["x" * LARGE], "x" * (LARGE + 1),
+]  # fmt: skip
+
+
+def test_different_values_have_different_digests():
+    for left, right in itertools.combinations(range(len(DIFFERENT)), 2):
+        one, other = DIFFERENT[left], DIFFERENT[right]
+        assert KEYER.digest(one) != KEYER.digest(other), (one, other)
+
+
+def test_different_values_have_different_digests_inside_of_others_too():
+    for wrap in (lambda v: [v], lambda v: {"k": v}, lambda v: (v, v), lambda v: Pair(1, v)):
+        digests = {KEYER.digest(wrap(value)) for value in DIFFERENT}
+        assert len(digests) == len(DIFFERENT)
+
+
+def test_a_difference_in_the_middle_of_a_large_array_shows():
+    a = numpy.zeros(1_000_000)
+    b = a.copy()
+    b[500_000] = 1
+    assert KEYER.digest(a) != KEYER.digest(b)
+    assert KEYER.digest(a.reshape(1000, 1000).T) != KEYER.digest(b.reshape(1000, 1000).T)
+
+
+def test_the_order_of_dicts_and_sets_does_not_count():
+    assert KEYER.digest({"a": 1, "b": [2]}) == KEYER.digest({"b": [2], "a": 1})
+    many = [f"key{i}" for i in range(1000)]
+    assert KEYER.digest(set(many)) == KEYER.digest(set(reversed(many)))
+
+
+def test_how_an_array_lies_in_memory_does_not_count():
+    a = numpy.arange(24).reshape(2, 3, 4)
+    for same in (numpy.asfortranarray(a), a.copy(), a[:, :, ::-1][:, :, ::-1], numpy.repeat(a, 2, axis=1)[:, ::2]):
+        assert KEYER.digest(same) == KEYER.digest(a)
+    assert KEYER.digest(numpy.asfortranarray(numpy.eye(300)[:, :200])) == KEYER.digest(numpy.eye(300)[:, :200].copy())
+
+
+def test_a_large_array_is_digested_without_a_copy():
+    import tracemalloc
+
+    for array in (numpy.zeros(8_000_000, "u1"), numpy.zeros((2000, 4000), "u1").T, b"x" * 8_000_000):
+        tracemalloc.start()
+        KEYER.digest(array)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1_000_000
+
+
+def test_what_has_no_stable_form_is_a_clear_type_error():
+    class Thing:
+        pass
+
+    class Number(int):
+        pass
+
+    for bad in (Thing(), Number(1), object(), lambda: 1, [Thing()], {1: Thing()}, numpy.array([Thing()]), numpy.ma.array([1]), int, open):
+        with pytest.raises(TypeError, match="can't be part of a key"):
+            KEYER.digest(bad)
+    loop = []
+    loop.append(loop)
+    with pytest.raises(TypeError, match="contains itself"):
+        KEYER.digest(loop)
+
+
+def test_register_teaches_a_type_and_its_subclasses():
+    class Image:
+        def __init__(self, data):
+            self.data = data
+
+    class Photo(Image):
+        pass
+
+    with pytest.raises(TypeError, match="register"):
+        KEYER.digest(Image(b"a"))
+    register(Image, lambda image: image.data)
+    assert KEYER.digest(Image(b"a")) == KEYER.digest(Image(b"a")) != KEYER.digest(Image(b"b"))
+    assert KEYER.digest(Photo(b"a")) not in (KEYER.digest(Image(b"a")), KEYER.digest(b"a"))
+    register(Image, lambda image: len(image.data))
+    assert KEYER.digest(Image(b"a")) == KEYER.digest(Image(b"b"))
+    with pytest.raises(TypeError):
+        register("Image", len)
+
+
+def test_a_registered_type_goes_before_what_is_known_of_it():
+    @dataclasses.dataclass
+    class Box:
+        a: int
+        b: int
+
+    assert KEYER.digest(Box(1, 2)) != KEYER.digest(Box(1, 3))
+    register(Box, lambda box: box.a)
+    assert KEYER.digest(Box(1, 2)) == KEYER.digest(Box(1, 3))
+
+
+SHOW = """
+from efsstate.cache.keys import Keyer
+import datetime, decimal, uuid, pathlib
+for value in (None, 1, ("a b", "c"), {"b": [1.5, True], "a": {"x", "y", "z"}}, "\\u00e9" * 70000, 2**100, frozenset({(1,), (2,)}),
+              decimal.Decimal("1.50"), datetime.datetime(2026, 1, 2, 3, 4, 5, 6), uuid.UUID(int=7), pathlib.PurePosixPath("a/b"), b"\\0", -0.0):
+    print(Keyer("vectors", 2).digest(value))
+"""
+RECORDED = """
+91c430fe91e20a3abc475355fc5cf229da314a691caeef5d
+e556d167a769e4b2091e5e42d4310f4ed19341d85526beab
+d1a7b55cf059de6294c9b492971e4f8cfa4e1946166754cf
+872c22f054feb7af211a47ecc0ef65d59d2339747071f4d4
+eca5ab8b7425b51e14366c4b1b92dacaa27cbd9486f065c5
+691f539caaa6400cc9f5cd76b308987da8a9cb67c5d32027
+7ab570e59c9ab51c0d0fa8e8b2e93659da9eb9246d845945
+eb40466fc52ef9ba8ef9c65d8039c731c616847266beb158
+9fbd371af7ad4c717c3542044609c296cadc2572f6b883b9
+7b89bc871f460ad60226388cf57dbc093b9acc236f4247c3
+f52d6fae2cf586762641ba426f76f12562b09ae9882dbecb
+7a5f9ca3857ea20ed28a568789055d074001586ff97874ab
+001a4664d8a48ec1f64b0eeab26cc61097db457e96aaeeaa
+"""
+
+
+@pytest.mark.parametrize("seed", ["0", "1", "4711"])
+def test_recorded_vectors_hold_whatever_the_hash_seed(seed):
+    """Another digest would put every stored result out of reach: raise SCHEME if that is meant."""
+    out = subprocess.run([sys.executable, "-c", SHOW], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True)
+    assert out.stdout.split() == RECORDED.split()
+
+
+scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(), st.binary())
+nested = st.recursive(
+    scalars,
+    lambda inner: st.one_of(st.lists(inner), st.tuples(inner, inner), st.dictionaries(st.one_of(st.text(), st.integers()), inner), st.sets(scalars)),
+    max_leaves=20,
+)
+
+
+def form(value):
+    """Equality as keys have it: of the same type all the way down."""
+    if isinstance(value, dict):
+        return ("dict", frozenset((form(k), form(v)) for k, v in value.items()))
+    if isinstance(value, (set, frozenset)):
+        return (type(value).__name__, frozenset(form(v) for v in value))
+    if isinstance(value, (list, tuple)):
+        return (type(value).__name__, tuple(form(v) for v in value))
+    return (type(value).__name__, repr(value))
+
+
+@settings(max_examples=300, deadline=None)
+@given(nested, nested)
+def test_digests_are_equal_exactly_where_values_are(one, other):
+    assert (KEYER.digest(one) == KEYER.digest(other)) == (form(one) == form(other))
+
+
+# Arguments
+
+
+def digest(function, *args, **kwargs):
+    bound = Signature(function).bind(args, kwargs)
+    return None if bound is None else KEYER.digest_call(bound)
+
+
+def test_positional_keyword_and_default_forms_are_one_call():
+    def f(a, b=2, *, c=3):
+        pass
+
+    forms = [digest(f, 1), digest(f, a=1), digest(f, 1, 2), digest(f, b=2, a=1), digest(f, 1, c=3), digest(f, c=3, b=2, a=1)]
+    assert len(set(forms)) == 1
+    assert digest(f, 1, 3) != forms[0] and digest(f, 1, c=2) != forms[0] and digest(f, 2) != forms[0]
+
+
+def test_every_kind_of_parameter_is_told_apart():
+    def f(a, /, b, *rest, c, **more):
+        pass
+
+    calls = [
+        digest(f, 1, 2, c=3), digest(f, 1, 2, 3, c=3), digest(f, 1, 2, 3, 4, c=3), digest(f, 1, 2, (3, 4), c=3), digest(f, 1, 2, c=3, d=4),
+        digest(f, 1, 2, c=3, a=4), digest(f, 1, 2, c=3, rest=(3,)), digest(f, 1, 2, c=3, more={"d": 4}), digest(f, 1, 3, c=2),
+    ]  # fmt: skip
+    assert None not in calls and len(set(calls)) == len(calls)
+    assert digest(f, 1, 2, c=3, d=4, e=5) == digest(f, 1, 2, e=5, c=3, d=4) == digest(f, 1, b=2, e=5, c=3, d=4)
+
+
+@pytest.mark.parametrize(("args", "kwargs"), [((), {}), ((1, 2, 3), {}), ((1,), {"z": 1}), ((), {"p": 1, "a": 2})])
+def test_a_call_that_does_not_fit_raises_what_the_function_raises(args, kwargs):
+    @cached
+    def f(p, /, a=1):
+        pass
+
+    with pytest.raises(TypeError, match="f()"):
+        f(*args, **kwargs)
+    with pytest.raises(TypeError, match="does not take these arguments"):
+        f.cache_key(*args, **kwargs)
+
+
+def test_exotic_callables_are_bound_too():
+    def wrapped(a, b=2):
+        pass
+
+    @functools.wraps(wrapped)
+    def wrapper(*args, **kwargs):
+        pass
+
+    class Callable:
+        def __call__(self, a, b=2):
+            pass
+
+        def method(self, a, b=2):
+            pass
+
+    for function in (wrapper, functools.partial(wrapped, b=2), Callable(), Callable().method):
+        assert digest(function, 1) == digest(function, a=1) == digest(function, 1, b=2)
+    assert digest(max, 1, 2) != digest(max, 2, 1)
+
+
+def test_ignored_parameters_do_not_count():
+    calls = []
+
+    class Service:
+        @cached(ignore=("self", "verbose"))
+        def run(self, x, verbose=False, **more):
+            calls.append(x)
+            return x
+
+    assert Service().run(1) == Service().run(1, verbose=True) == Service().run(x=1)
+    assert calls == [1]
+    with pytest.raises(ValueError, match="no parameter 'nothing'"):
+        cached(ignore="nothing")(lambda x: x)
+
+
+def test_self_is_left_out_only_on_demand():
+    class Service:
+        @cached
+        def run(self, x):
+            return x
+
+    with pytest.raises(TypeError, match="Service"):
+        Service().run(1)
+
+
+def test_a_key_function_says_what_counts_and_its_errors_travel():
+    calls = []
+
+    @cached(key=lambda path, size=1: (path.lower(), size))
+    def f(path, size=1):
+        calls.append(path)
+        return path
+
+    assert f("A") == f("a") == "A" and calls == ["A"]
+    assert f("a", size=2) == "a"
+    with pytest.raises(AttributeError):
+        f(1)
+    with pytest.raises(TypeError, match="unexpected"):
+        f("a", wrong=1)
+
+
+def test_versions_and_names_keep_results_apart():
+    def f(x):
+        return x
+
+    made = [cached(name=n, version=v)(f).cache_key(1) for n, v in [("a", None), ("a", 1), ("a", "1"), ("b", None), ("a", 2)]]
+    assert len(set(made)) == 5
+
+
+def test_version_source_takes_the_source_in():
+    def make(text):
+        import linecache
+
+        name = f"<made {text}>"
+        linecache.cache[name] = (len(text), None, text.splitlines(True), name)
+        space = {"__name__": "made"}
+        exec(compile(text, name, "exec"), space)
+        return cached(version="source")(space["f"]).cache_key(1)
+
+    assert make("def f(x):\n    return x\n") == make("def f(x):\n    return x\n") != make("def f(x):\n    return x + 1\n")
+    with pytest.raises(ValueError, match="no source"):
+        cached(version="source")(len)
+
+
+def test_the_namespace_is_the_module_and_name_within_one_lambda_function(monkeypatch):
+    def f(x):
+        return x
+
+    plain = cached(f).cache.name
+    assert plain == f"{__name__}.test_the_namespace_is_the_module_and_name_within_one_lambda_function.<locals>.f"
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "one")
+    one = cached(f).cache.name
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "two")
+    assert len({plain, one, cached(f).cache.name}) == 3
+    assert cached(name="shared")(f).cache.name == "shared"
+
+
+def test_main_becomes_its_files_name(tmp_path):
+    code = "from efsstate import cached\n@cached\ndef process(x): return x\nprint(process.cache.name)"
+    for name in ("app", "job"):
+        (tmp_path / f"{name}.py").write_text(code)
+        out = subprocess.run([sys.executable, tmp_path / f"{name}.py"], capture_output=True, text=True, check=True)
+        assert out.stdout.strip() == f"{name}.process"
+
+
+def test_two_functions_with_one_name_are_warned_of(caplog):
+    space = {"__name__": "twins"}
+    for text in ("def _(x): return x", "\n\ndef _(x): return -x"):
+        exec(compile(text, "twins.py", "exec"), space)
+        cached(space["_"])
+    assert "two functions are called twins._" in caplog.text
