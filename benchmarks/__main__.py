@@ -35,13 +35,15 @@ def in_lab(delay, parts, peers):
         options = ["--only", ",".join(parts), "--json", out, "--quiet"] + ["--ours"] * (not peers)
         ours = [*machine.command(), "--root", "/mnt/a", "--other", "/mnt/b", *options]
         done = subprocess.run(
-            [sys.executable, "-m", "tests.nfs.lab", "--delay", delay, "--writable", folder, "--", *ours],
+            [sys.executable, "-m", "tests.nfs.lab", "--delay", delay, "--mem", "5G", "--writable", folder, "--", *ours],
             cwd=os.path.dirname(HERE),
         )
         if done.returncode:
             sys.exit(f"benchmarks: the lab's run ended with {done.returncode}")
         with open(out) as file:
-            return json.load(file)["runs"][0] | {"delay": delay}
+            run = json.load(file)["runs"][0] | {"delay": delay}
+        run["machine"]["cpu"] = f"User Mode Linux on {machine.describe()['cpu']}"
+        return run
 
 
 def main():

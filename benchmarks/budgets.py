@@ -27,7 +27,7 @@ CACHED, CACHE, CHECKPOINT, MODEL = (
     "efsstate `cached`",
     "efsstate `Cache`",
     "efsstate `checkpoint`",
-    "efsstate `model`, `files.read()`",
+    "efsstate `files.read()`",
 )
 # Requests to the server; the tests in tests/nfs/test_budgets.py hold the code to the same numbers.
 REQUESTS = {
@@ -91,9 +91,10 @@ def _model(figures):
         return None
     rates = {f["subject"]: f.get("rate") for f in figures.rows("model", "nfs")}
     tuned = ours["rate"] / next(rate for name, rate in rates.items() if "by hand" in name)
+    chunks = ours["rate"] / rates["`read(64 KiB)` in a loop"]
     streamer = rates.get("Run:ai Model Streamer, tensors kept (cloned)")
     passing = rates.get("Run:ai Model Streamer, nothing kept")
-    text = f"{ours['ratio']:.1f} × `read()`; {tuned:.2f} of hand-tuned"
+    text = f"{ours['ratio']:.1f} × `read()`, {chunks:.1f} × `read(64 KiB)` in a loop; {tuned:.2f} of hand-tuned"
     if streamer:
         text += (
             f"; {ours['rate'] / streamer:.1f} × the streamer ({ours['rate'] / passing:.2f} × where it keeps nothing)"
@@ -108,10 +109,15 @@ def _resume(figures):
     return None if ours is None else (f"{ours['median'] * 1e6:.2f} µs", ours["median"] < 2e-6)
 
 
-def _sweep(key, text, most):
+def _sweep(key, text, entries, most):
     def reached(figures):
-        got = [f[key] for f in figures.all if f["row"] == "sweep" and f.get(key) is not None]
-        return (text.format(max(got)), max(got) <= most) if got else None
+        rows = [
+            f
+            for f in figures.all
+            if f["row"] == "sweep" and f["subject"] == "efsstate sweep" and f.get("entries", 0) >= entries
+        ]
+        got = max((f[key] for f in rows if f.get(key) is not None), default=None)
+        return None if got is None else (text.format(got), got <= most)
 
     return reached
 
@@ -129,7 +135,9 @@ BUDGETS = [
     Budget("the same, with the removal of what is beyond `keep`", "6 requests", _requests("save")),
     Budget("load of a checkpoint, warm directory", "3 requests", _requests("load")),
     Budget("load after another host's save", "6 requests", _requests("load after a save")),
-    Budget("sweep of live entries, 100,000 or more", "0.05 requests each", _sweep("requests_each", "{:.3f}", 0.05)),
+    Budget(
+        "sweep of live entries, 100,000 or more", "0.05 requests each", _sweep("requests_each", "{:.3f}", 100_000, 0.05)
+    ),
     Budget(
         "hit on tmpfs, 1 KiB, through the decorator",
         "at most 3 × bare open-read-close, faster than every peer",
@@ -143,9 +151,9 @@ BUDGETS = [
     Budget("`from efsstate import cached, checkpoint, model`", f"none of {', '.join(sorted(HEAVY))}", _imports),
     Budget(
         "model read over NFS at 128 KiB readahead",
-        "at least 6 × `read()`, 0.95 of hand-tuned `preadv`, as fast as Run:ai Model Streamer, one copy in memory",
+        "at least 6 × sequential `read()`, 0.95 of hand-tuned `preadv`, as fast as Run:ai Model Streamer, one copy in memory",
         _model,
     ),
     Budget("`resume`", "under 2 µs an item between saves", _resume),
-    Budget("sweep of a million entries", "under 64 MiB of memory", _sweep("memory_mib", "{:.0f} MiB", 64)),
+    Budget("sweep of a million entries", "under 64 MiB of memory", _sweep("memory_mib", "{:.0f} MiB", 1_000_000, 64)),
 ]

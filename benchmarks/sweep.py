@@ -116,7 +116,10 @@ def run(folder, requests, count, what, subject):
                 file.write("3")
         before = requests.settled()
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.sweep", "--worker", subject, "--root", root], capture_output=True, text=True, check=True
+            [sys.executable, "-m", "benchmarks.sweep", "--worker", subject, "--root", root],
+            capture_output=True,
+            text=True,
+            check=True,
         )
         after = requests.settled()
         told = json.loads(done.stdout)
@@ -149,7 +152,11 @@ def figures(folder, requests, sizes=None):
 
 def line(row):
     """One row as text."""
-    sent = f"{row['requests_total']:>9,} {row['requests_total'] / row['entries']:>8.4f}" if "requests_total" in row else " " * 18
+    sent = (
+        f"{row['requests_total']:>9,} {row['requests_total'] / row['entries']:>8.4f}"
+        if "requests_total" in row
+        else " " * 18
+    )
     return f"{row['entries']:>9,} {row['what']:<13} {row['subject']:<22} {row['seconds']:>8.2f} s {row['each_us']:>8.1f} us {row['memory_mib']:>6.0f} MiB {sent}"
 
 
@@ -160,9 +167,47 @@ def in_lab(options):
         image = f"{disk}/image"
         with open(image, "wb") as file:
             file.truncate(6 << 30)
-        subprocess.run(["/sbin/mkfs.ext4", "-q", "-b", "1024", "-N", "1300000", "-O", "^has_journal", "-E", "lazy_itable_init=1", image], check=True)
-        lab = [sys.executable, "-m", "tests.nfs.lab", "--delay", options.delay, "--writable", folder, "--disk", image, "--timeout", "7200", "--"]
-        ours = [sys.executable, "-m", "benchmarks.sweep", "--root", "/mnt/a", "--entries", options.entries, "--json", f"{folder}/rows.json"]
+        subprocess.run(
+            [
+                "/sbin/mkfs.ext4",
+                "-q",
+                "-b",
+                "1024",
+                "-N",
+                "1300000",
+                "-O",
+                "^has_journal",
+                "-E",
+                "lazy_itable_init=1",
+                image,
+            ],
+            check=True,
+        )
+        lab = [
+            sys.executable,
+            "-m",
+            "tests.nfs.lab",
+            "--delay",
+            options.delay,
+            "--writable",
+            folder,
+            "--disk",
+            image,
+            "--timeout",
+            "7200",
+            "--",
+        ]
+        ours = [
+            sys.executable,
+            "-m",
+            "benchmarks.sweep",
+            "--root",
+            "/mnt/a",
+            "--entries",
+            options.entries,
+            "--json",
+            f"{folder}/rows.json",
+        ]
         code = subprocess.run([*lab, *ours]).returncode
         if code == 0 and options.json:
             shutil.copy(f"{folder}/rows.json", options.json)
@@ -194,7 +239,11 @@ def main():
         shutil.rmtree(folder, ignore_errors=True)
     if options.json:
         with open(options.json, "w") as file:
-            json.dump({"schema": "efsstate.benchmark.sweep", "version": 1, "date": time.strftime("%Y-%m-%d"), "rows": rows}, file, indent=1)
+            json.dump(
+                {"schema": "efsstate.benchmark.sweep", "version": 1, "date": time.strftime("%Y-%m-%d"), "rows": rows},
+                file,
+                indent=1,
+            )
 
 
 if __name__ == "__main__":
