@@ -42,8 +42,9 @@ _GONE = (errno.ENOENT, errno.ESTALE)
 _NAME_IN_DIRENT = 19  # after d_ino, d_off, d_reclen and d_type, wherever Linux has 64 bits
 
 
-def _read_large(fd: int, length: int) -> bytearray:
-    data, filled = bytearray(length), 0
+def _read_whole(fd: int, length: int, begun: bytes | bytearray = b"") -> bytearray:
+    data, filled = bytearray(length), len(begun)
+    data[:filled] = begun
     while filled < length:  # a read gives 2 GiB at the most
         with memoryview(data) as view, view[filled:] as rest:
             done = os.readv(fd, [rest])
@@ -137,7 +138,7 @@ class Mount:
         self._folders: dict[str, _Folder] = {}
         top = _Folder(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))  # the root itself may be a link
         self._top = top
-        mode = os.fstat(top.fd).st_mode
+        mode = os.stat(path).st_mode
         self.file_mode = mode & 0o666
         self.folder_mode = mode & 0o2777
 
@@ -195,11 +196,11 @@ class Mount:
                 error.filename = self.where(folder)
                 raise
             fd = self._open_folder(folder, parent, name)
-            if stat.S_IMODE(os.fstat(fd).st_mode) & 0o777 != self.folder_mode & 0o777:
-                try:
+            try:
+                if stat.S_IMODE(os.fstat(fd).st_mode) & 0o777 != self.folder_mode & 0o777:
                     os.fchmod(fd, self.folder_mode)
-                except OSError:
-                    pass  # another user made it: its mode is theirs to choose
+            except OSError:
+                pass  # another user made it: its mode is theirs to choose
             return fd
         raise AssertionError
 
@@ -229,6 +230,7 @@ class Mount:
             found = os.fstat(held.fd)
         except OSError as error:
             if error.errno not in _GONE:
+                error.filename = self.where(folder)
                 raise
             self.forget(folder)
             return None
@@ -252,6 +254,7 @@ class Mount:
                     os.close(fd)
             except OSError as error:
                 if error.errno not in _GONE:
+                    error.filename = self.where(folder)
                     raise
                 self.forget(folder)
                 if attempt:
@@ -280,12 +283,16 @@ class Mount:
             fd = os.open(".", _DIRECTORY, dir_fd=held.fd)
         except OSError as error:
             if error.errno not in _GONE:
+                error.filename = self.where(folder)
                 raise
             self.forget(folder)
             return
         try:
             with os.scandir(fd) as entries:
                 yield from entries
+        except OSError as error:
+            error.filename = error.filename if isinstance(error.filename, str) else self.where(folder)
+            raise
         finally:
             os.close(fd)
 
@@ -347,7 +354,9 @@ class Mount:
                     if not stat.S_ISREG(found.st_mode):
                         self._demand_regular(found, folder, name)
                     wanted = found.st_size if limit is None else min(limit, found.st_size)
-                    data = os.read(fd, wanted) if wanted < _LARGE else _read_large(fd, wanted)
+                    data: bytes | bytearray = os.read(fd, wanted) if wanted < _LARGE else b""
+                    if len(data) < wanted:  # large, or cut short, as a call may be that a signal interrupts
+                        data = _read_whole(fd, wanted, data)
                 finally:
                     os.close(fd)
             except OSError as error:

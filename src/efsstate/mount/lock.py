@@ -50,6 +50,9 @@ class Lock:
                 import fcntl
 
                 fcntl.flock(fd, fcntl.LOCK_UN)  # a forked child may have the descriptor still, and would keep the lock
+        except OSError as error:
+            error.filename = self._mount.where(self.folder, self.name)
+            raise
         finally:
             os.close(fd)
 
@@ -74,8 +77,10 @@ def attempt(mount: Mount, folder: str, name: str, fd: int | None = None) -> Lock
         fd = mount.open(folder, name, os.O_RDWR | os.O_CREAT)
     try:
         taken = _lock_descriptor(fd, blocking=False)
-    except BaseException:
+    except BaseException as error:
         os.close(fd)
+        if isinstance(error, OSError):
+            error.filename = mount.where(folder, name)
         raise
     return Lock(mount, folder, name, fd) if taken else fd
 
