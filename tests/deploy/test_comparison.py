@@ -1,0 +1,84 @@
+"""What cfn-lint and checkov find in the corpus beside `efsstate lint`: the table of docs/lint-comparison.md. `UPDATE_PAGES=1` writes it."""
+
+from __future__ import annotations
+
+import collections
+import glob
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from efsstate.deploy.lint import lint
+from efsstate.deploy.rules import RULES
+
+from tests.deploy.test_template import checkov  # noqa: F401 - a fixture
+
+HERE = os.path.dirname(__file__)
+PAGE = os.path.join(HERE, "..", "..", "docs", "lint-comparison.md")
+START, END = "<!-- table -->\n", "<!-- end of table -->"
+NAMES = sorted(os.path.basename(path) for path in glob.glob(f"{HERE}/corpus/broken/*"))
+
+
+def by_cfn_lint(paths):
+    """Rules that fire, by file."""
+    program = "from cfnlint.runner.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", program, "--format", "json", *paths], capture_output=True, text=True, check=False)
+    found = collections.defaultdict(set)
+    for one in json.loads(done.stdout):
+        found[os.path.basename(one["Filename"])].add(one["Rule"]["Id"])
+    return found
+
+
+def by_checkov(program, paths):
+    found = collections.defaultdict(set)
+    for framework, end in (("cloudformation", ".yaml"), ("terraform", ".tf")):
+        files = [argument for path in paths if path.endswith(end) for argument in ("-f", path)]
+        command = [program, *files, "--framework", framework, "-o", "json", "--compact"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        for one in json.loads(done.stdout)["results"]["failed_checks"]:
+            found[os.path.basename(one["file_path"])].add(one["check_id"])
+    return found
+
+
+def table(program):
+    paths = [f"{HERE}/corpus/broken/{name}" for name in NAMES] + [f"{HERE}/corpus/good/base.yaml", f"{HERE}/corpus/good/base.tf"]
+    theirs = by_cfn_lint([path for path in paths if path.endswith(".yaml")])
+    checks = by_checkov(program, paths)
+    rows, counts = [], collections.Counter()
+    for name in NAMES:
+        ours = {one.code for one in lint(f"{HERE}/corpus/broken/{name}")}
+        base = "base" + os.path.splitext(name)[1]
+        other, third = theirs[name] - theirs[base], checks[name] - checks[base]
+        code = name[:6]
+        counts["ours"] += code in ours
+        counts["cfn-lint"] += bool(other)
+        counts["checkov"] += bool(third)
+        counts["yaml"] += name.endswith(".yaml")
+        cells = [", ".join(sorted(some)) or "nothing" for some in (ours, other, third)]
+        if name.endswith(".tf"):
+            cells[1] = "no Terraform"
+        rows.append(f"| {RULES[code].title} | `{name}` | {' | '.join(cells)} |")
+    versions = f"cfn-lint {importlib.metadata.version('cfn-lint')}, checkov {subprocess.run([program, '--version'], capture_output=True, text=True, check=True).stdout.strip()}"
+    head = (
+        f"Of {len(NAMES)} broken templates `efsstate lint` finds {counts['ours']}, cfn-lint says something new on {counts['cfn-lint']} (of the "
+        f"{counts['yaml']} that are CloudFormation), checkov on {counts['checkov']}. Versions: {versions}.\n\n"
+        "| fault | template | efsstate lint | cfn-lint | checkov |\n|---|---|---|---|---|\n"
+    )
+    return head + "\n".join(rows) + "\n"
+
+
+@pytest.mark.heavy
+def test_the_page_has_todays_table(checkov):  # noqa: F811
+    made = table(checkov)
+    with open(PAGE, encoding="utf-8") as file:
+        text = file.read()
+    before, _, rest = text.partition(START)
+    old, _, after = rest.partition(END)
+    if os.environ.get("UPDATE_PAGES"):
+        with open(PAGE, "w", encoding="utf-8") as file:
+            file.write(before + START + made + END + after)
+        old = made
+    assert [row for row in old.splitlines() if row.startswith("|")] == [row for row in made.splitlines() if row.startswith("|")]

@@ -1,0 +1,86 @@
+"""The pages on deployment: links lead somewhere, commands parse, codes exist, and the CDK stack synthesises."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+
+import click
+import pytest
+from efsstate.cli import app
+from efsstate.deploy.exceptions import EXCEPTIONS
+from efsstate.deploy.lint import lint, read
+from efsstate.deploy.rules import RULES
+
+DOCS = os.path.join(os.path.dirname(__file__), "..", "..", "docs")
+PAGES = ("deploy.md", "troubleshooting.md", "choosing.md", "lint-comparison.md")
+
+
+def text(name):
+    with open(os.path.join(DOCS, name), encoding="utf-8") as file:
+        return file.read()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_and_codes_lead_somewhere(name):
+    page = text(name)
+    for target in re.findall(r"\]\(([^)#]+)", page):
+        assert os.path.exists(os.path.join(DOCS, target)), target
+    assert set(re.findall(r"\bEFS\d{3}\b", page)) <= set(RULES)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_command_of_ours_parses(name):
+    """Options and arguments as written are those that the commands have."""
+    found = re.findall(r"^    (efsstate [^#\n]*?)\s*(?:#.*)?$", text(name), re.M) + re.findall(r"`(efsstate (?:template|lint|doctor)[^`]*)`", text(name))
+    for line in found:
+        words = shlex.split(line.replace(" …", ""))[1:]
+        command = app.efsstate.get_command(click.Context(app.efsstate), words[0])
+        assert command is not None, line
+        with click.Context(command, resilient_parsing=True) as context:
+            command.parse_args(context, words[1:])
+            assert context.args == [], line
+    assert found or name in ("choosing.md", "lint-comparison.md")
+
+
+def test_the_four_errors_and_the_handlers_are_there():
+    for one in EXCEPTIONS:
+        assert one.name in text("troubleshooting.md")
+    for handler in ("efsstate.janitor", "efsstate.ops", "efsstate.publisher", "efsstate.deploy.doctor"):
+        assert callable(__import__(handler, fromlist=["handler"]).handler)
+
+
+def test_the_permissions_named_are_those_asked_for():
+    """What `--aws` calls, as IAM spells it, is in the page's list."""
+    with open(os.path.join(os.path.dirname(lint.__code__.co_filename), "account.py"), encoding="utf-8") as file:
+        source = file.read()
+    calls = set(re.findall(r'"(describe_\w+|list_\w+|get_\w+)"', source)) | {"get_function_configuration"}
+    page = text("deploy.md")
+    for call in calls:
+        name = "".join(part.capitalize() for part in call.split("_"))
+        efs = call.startswith("describe_") and "elasticfilesystem:Describe*" in page
+        assert efs or f":{name}`" in page, call
+    for name in ("DescribeSubnets", "DescribeSecurityGroups", "DescribeNetworkAcls"):
+        assert f"ec2:{name}`" in page
+
+
+@pytest.mark.heavy
+def test_the_cdk_stack_synthesises_and_lints_clean(tmp_path, pytestconfig):
+    if shutil.which("node") is None:
+        pytest.skip("no node here")
+    modules = os.environ.get("CDK_MODULES")
+    if modules is None:
+        subprocess.run(["npm", "install", "--silent", "--prefix", tmp_path, "aws-cdk-lib", "constructs"], check=True, capture_output=True)
+        modules = str(tmp_path / "node_modules")
+    (code,) = re.findall(r"```js\n(.*?)```", text("deploy.md"), re.S)
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "app.py").write_text("")
+    (tmp_path / "run.js").write_text(code + "\napp.synth();\n")
+    environment = {**os.environ, "NODE_PATH": modules, "CDK_OUTDIR": str(tmp_path / "out")}
+    subprocess.run(["node", "run.js"], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    path = str(tmp_path / "out" / "ImageService.template.json")
+    assert lint(path) == []
+    assert len(list(read(path).served())) == 4
