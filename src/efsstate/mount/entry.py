@@ -86,7 +86,7 @@ def encode(
     """The entry as buffers, the head and those of the payload, to be written one after the other: none is copied."""
     parts = payload if isinstance(payload, list) else [payload]
     name = codec.encode("ascii")
-    ttl_ms = FOREVER if ttl is None else min(int(ttl * 1000), FOREVER - 1)
+    ttl_ms = FOREVER if ttl is None else min(round(ttl * 1000), FOREVER - 1)
     head = _HEAD.pack(
         MAGIC,
         FORMAT,
