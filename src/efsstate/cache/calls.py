@@ -172,6 +172,13 @@ class Calls:
                 return plain(args, kwargs)
 
         made: Any = deadline._named_like(wrapper, self.function)  # noqa: SLF001
+        # From 3.14 on annotations are worked out when somebody asks: to ask now might fail.
+        for name in (
+            "__annotate__" if hasattr(self.function, "__annotate__") else "__annotations__",
+            "__type_params__",
+        ):
+            if hasattr(self.function, name):
+                setattr(made, name, getattr(self.function, name))
         made.__dict__.update(getattr(self.function, "__dict__", {}))
         made.__wrapped__ = self.function
         made.cache = self.cache

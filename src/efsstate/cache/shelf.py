@@ -105,7 +105,7 @@ class Shelf:
             generation = self._generation = own
         if own < generation or entry.codec != codec_name:
             return None
-        if now - entry.created > _DAY:
+        if now - stat.st_mtime > _DAY:
             self._note_use(folder, digest, stat)
         return entry, own, stat
 

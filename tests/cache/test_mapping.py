@@ -1,0 +1,171 @@
+"""`Cache`: a map that every host shares."""
+
+import datetime
+import pickle
+import time
+
+import numpy
+import pytest
+
+from efsstate import Cache, EncodeError
+
+
+@pytest.fixture
+def cache():
+    return Cache("box")
+
+
+@pytest.fixture
+def elsewhere():
+    """As another process has it."""
+    return Cache("box")
+
+
+KEYS = ["a", 1, 1.0, True, None, b"a", (1, "a"), ("a b", "c"), ("a", "b c"), frozenset({1, 2}), datetime.date(2026, 1, 1), 2**70, "é", ""]
+
+
+@pytest.mark.parametrize("key", KEYS, ids=repr)
+def test_any_key_finds_its_own_value_and_no_other(cache, elsewhere, key):
+    for i, other in enumerate(KEYS):
+        cache.set(other, i)
+    for i, other in enumerate(KEYS):
+        if other == key and type(other) is type(key):
+            assert cache.get(key) == elsewhere.get(key) == i
+
+
+def test_get_set_delete_contains(cache, elsewhere):
+    assert cache.get("k") is None and cache.get("k", 5) == 5 and "k" not in cache
+    cache.set("k", None)
+    assert cache.get("k", 5) is None and "k" in cache and "k" in elsewhere
+    cache.set("k", [1])
+    assert cache.get("k") == [1] and elsewhere.get("k", fresh=True) == [1]
+    assert cache.delete("k") is True and cache.delete("k") is False
+    assert "k" not in cache and elsewhere.get("k", 7, fresh=True) == 7
+
+
+def test_each_caller_gets_a_copy(cache):
+    value = {"a": numpy.zeros(3)}
+    cache.set("k", value)
+    value["a"][0] = 1
+    cache.get("k")["a"][1] = 1
+    assert not cache.get("k")["a"].any()
+
+
+def test_add_keeps_only_what_is_not_there(cache, elsewhere):
+    assert cache.add("k", 1) is True
+    assert cache.add("k", 2) is False and elsewhere.add("k", 3) is False
+    assert cache.get("k") == 1
+    cache.delete("k")
+    assert elsewhere.add("k", 4) is True and cache.get("k") == 4
+
+
+def test_one_of_many_processes_adds(cache, tmp_path):
+    import os
+
+    for _ in range(5):
+        pids = []
+        for _ in range(8):
+            if not (pid := os.fork()):
+                os._exit(Cache("box").add("k", os.getpid()))
+            pids.append(pid)
+        assert sum(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids) == 1
+        assert cache.delete("k")
+
+
+def test_ttl_of_the_cache_and_of_a_value(monkeypatch):
+    real, offset = time.time, [0]
+    monkeypatch.setattr(time, "time", lambda: real() + offset[0])
+    cache = Cache("short", ttl="1m")
+    cache.set("default", 1)
+    cache.set("shorter", 1, ttl=10)
+    cache.add("longer", 1, ttl="1h")
+    cache.set("none", 1, ttl=0)
+    assert "none" not in cache and "shorter" in cache
+    offset[0] = 11
+    assert "shorter" not in cache and "default" in cache
+    offset[0] = 61
+    assert "default" not in cache and sorted(cache.keys()) == []
+    with pytest.raises(ValueError, match="ttl"):
+        cache.set("k", 1, ttl=-1)
+
+
+def test_clear_forgets_everything_here_at_once(cache, elsewhere):
+    cache.set_many({i: i for i in range(20)})
+    cache.clear()
+    assert cache.get_many(range(20)) == {} and list(cache.keys()) == [] and elsewhere.get(1) is None
+    cache.set(1, "new")
+    assert cache.get(1) == elsewhere.get(1, fresh=True) == "new" and list(cache.keys()) == [1]
+
+
+def test_keys_gives_every_key_that_can_be_stored(cache):
+    cache.set_many({key: 1 for key in KEYS})
+    cache.set(numpy.zeros(3), 1)  # a key all the same, but not one that is listed
+    assert sorted(map(repr, cache.keys())) == sorted({repr(key) for key in {key: 1 for key in KEYS}})
+    assert cache.get(numpy.zeros(3)) == 1
+
+
+def test_many_at_once(cache, elsewhere):
+    cache.set_many({i: [i] for i in range(100)})
+    assert elsewhere.get_many(range(50, 150)) == {i: [i] for i in range(50, 100)}
+    assert cache.get_many([]) == {} and cache.get_many(iter([3])) == {3: [3]}
+
+
+def test_get_or_compute_computes_once_and_keeps(cache, elsewhere):
+    calls = []
+
+    def work():
+        calls.append(1)
+        return [len(calls)]
+
+    assert cache.get_or_compute("k", work) == cache.get_or_compute("k", work) == elsewhere.get_or_compute("k", work) == [1]
+    assert list(cache.keys()) == ["k"]
+    with pytest.raises(ZeroDivisionError):
+        cache.get_or_compute("bad", lambda: 1 / 0)
+    assert "bad" not in cache
+
+
+def test_what_would_not_come_back_is_refused_by_set(cache):
+    for value in (object(), {1: object()}):
+        with pytest.raises(EncodeError, match="codec='pickle'"):
+            cache.set("k", value)
+        with pytest.raises(EncodeError):
+            cache.set_many({"a": 1, "k": value})
+    assert "k" not in cache
+
+
+def test_a_key_without_a_stable_form_is_a_type_error(cache):
+    for call in (cache.get, cache.delete, cache.__contains__, lambda key: cache.set(key, 1), lambda key: cache.get_many([key])):
+        with pytest.raises(TypeError, match="can't be part of a key"):
+            call(object())
+
+
+def test_codecs(root):
+    import collections
+
+    odd = Cache("odd", codec="pickle")
+    odd.set("k", collections.Counter("aab"))
+    assert Cache("odd", codec="pickle").get("k") == collections.Counter("aab")
+    assert Cache("odd").get("k") is None  # another codec's: nothing of it runs
+
+    class Mine:
+        dumps, loads = staticmethod(pickle.dumps), staticmethod(pickle.loads)
+
+    Cache("mine", codec=Mine()).set("k", {1})
+    assert Cache("mine", codec=Mine()).get("k") == {1} and Cache("mine", codec="pickle").get("k") is None
+
+
+def test_names_that_look_like_paths_stay_below_the_root(root, tmp_path):
+    for name in ("../../escape", "/etc/x", "a/b", "A", "a", "é" * 300, ".hidden"):
+        Cache(name).set("k", name)
+    for name in ("../../escape", "/etc/x", "a/b", "A", "a", "é" * 300, ".hidden"):
+        assert Cache(name).get("k") == name
+    assert [path.name for path in tmp_path.iterdir()] == ["root"] and len(list((root / "cache").iterdir())) == 7
+
+
+def test_disabled_it_forgets_everything(monkeypatch, root):
+    monkeypatch.setenv("EFSSTATE_DISABLE", "true")
+    cache = Cache("box")
+    cache.set("k", 1), cache.clear()
+    assert cache.get("k", 5) == 5 and "k" not in cache and not cache.delete("k") and not cache.add("k", 1)
+    assert cache.get_many(["k"]) == {} and list(cache.keys()) == [] and cache.get_or_compute("k", lambda: 9) == 9
+    assert list(root.iterdir()) == []
