@@ -116,6 +116,90 @@ def test_where_all_were_used_at_the_same_moment_no_more_goes_than_must(tree):
     assert tree.entries("f") == 10
 
 
+def test_a_folder_that_is_refused_does_not_keep_the_limit_from_the_others(tree, monkeypatch):
+    tree.policy("f", shortest=90 * DAY, max_entries=10)
+    for i in range(100):
+        tree.entry("f", i, age=DAY, unused=i)
+    real = tree.mount.scan
+
+    def refused(folder):
+        if folder == "cache/f/3":
+            raise PermissionError(13, "Permission denied", tree.full(folder))
+        return real(folder)
+
+    monkeypatch.setattr(tree.mount, "scan", refused)
+    there = len(os.listdir(tree.full("cache/f/3")))
+    report = tree.sweep()
+    assert report.errors == 1 and tree.entries("f") == 10 + there
+
+
+def test_a_limit_is_held_to_to_the_entry_by_several_workers(tree):
+    """The last ones that go are shared by all workers: none goes twice over."""
+    tree.policy("f", shortest=90 * DAY, max_entries=777)
+    now = time.time()
+    for i in range(2000):
+        os.utime(tree.full(tree.entry("f", i, size=1)), (now, now))
+    assert tree.sweep().kept == 777 and tree.entries("f") == 777
+
+
+def test_memory_does_not_grow_with_the_number_of_entries(tree):
+    import stat as stats
+    import tracemalloc
+
+    tree.policy("f", shortest=HOUR, longest=HOUR)
+    os.makedirs(tree.full("cache/f/a"), exist_ok=True)
+    peaks = []
+    for count in (3000, 40_000):
+        for made in range(len(os.listdir(tree.full("cache/f/a"))), count):
+            os.mknod(tree.full(f"cache/f/a/a{made:047x}"), 0o600 | stats.S_IFREG)
+        tracemalloc.start()
+        assert tree.sweep(max_entries=count).looked == count
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 2**20, peaks
+
+
+# Models and checkpoints
+
+
+def test_model_versions_beyond_their_keep_go_after_their_grace(tree, tmp_path_factory):
+    from efsstate import publish, versions
+
+    source = tmp_path_factory.mktemp("model") / "m.bin"
+    for i in range(4):
+        source.write_bytes(b"%d" % i * 1000)
+        publish("m", source, version=f"v{i}", root=tree.path)
+    tree.file("models/by-hand.pth", age=900 * DAY)
+    os.makedirs(tree.full("models/folder-by-hand"))
+    assert tree.sweep().removed == 0, "within their grace"
+    for one in versions("m", root=tree.path):
+        for name in os.listdir(tree.full(f"models/m/versions/{one.id}")):
+            tree.age(f"models/m/versions/{one.id}/{name}", 3 * DAY)
+    assert tree.sweep(dry_run=True).reasons == {"version": 2}
+    report = tree.sweep()
+    assert report.reasons == {"version": 2} and report.removed_bytes == 2000 and not report.foreign and not report.errors
+    assert [one.id for one in versions("m", root=tree.path) if one.active] == ["v3"]
+    assert tree.there("models/by-hand.pth", "models/folder-by-hand") == ["models/by-hand.pth", "models/folder-by-hand"]
+
+
+def test_an_unfinished_checkpoint_never_goes(tree):
+    from efsstate import checkpoint
+
+    with checkpoint("import", root=tree.path, ttl=0) as job:
+        job.save({"n": 1})
+    for where, folders, names in os.walk(tree.full("checkpoints")):
+        for name in folders + names:
+            os.utime(f"{where}/{name}", (1, 1), follow_symlinks=False)
+    tree.sweep(older_than=0, unused_for=0, max_bytes=0, max_entries=0)
+    assert checkpoint("import", root=tree.path).load() == {"n": 1}
+
+
+def test_temporaries_that_were_abandoned_beside_the_areas_go_too(tree):
+    old = [tree.file(f"{where}.tmp-x", age=2 * DAY) for where in ("", "cache/", "models/", "checkpoints/")]
+    young = tree.file(".tmp-y")
+    assert tree.sweep().reasons == {"temporary": 4} and not tree.there(*old) and tree.there(young)
+
+
 # What was abandoned
 
 

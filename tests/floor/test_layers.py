@@ -15,7 +15,7 @@ FLOORS = [
     ["mount.files"],
     ["mount.root", "mount.lock"],
     ["mount.store"],
-    ["cleanup.policy", "cleanup.report", "cleanup.folder", "cleanup.limits", "cleanup.opportunistic"],
+    ["cleanup.policy", "cleanup.report", "cleanup.folder", "cleanup.limits", "cleanup.workers", "cleanup.opportunistic"],
     ["cache", "checkpoints", "modelstore"],
     ["cleanup"],
     ["deploy"],

@@ -117,3 +117,27 @@ def test_a_sweeper_that_is_killed_or_frozen_does_not_keep_the_other_from_it(lab)
     assert there and os.path.basename(folder) in there
     stuck.kill()
     assert sweep(root=lab.a).finished and left(lab.a) == 1000
+
+
+def test_another_file_system_that_is_mounted_inside_is_not_entered(lab):
+    import subprocess
+
+    if not lab.a.startswith("/mnt/a/") or os.geteuid() != 0:
+        pytest.skip("it takes the right to mount")
+    plant(lab, 20, dead=lambda i: True)
+    victims = []
+    for place in (f"{lab.a}/cache/other", f"{lab.a}/cache/f/7"):
+        os.makedirs(place, exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "none", place], check=True)
+        os.makedirs(f"{place}/7", exist_ok=True)
+        for victim in (f"{place}/7/{'7' * 48}", f"{place}/{'7' * 48}"):
+            with open(victim, "w"):
+                os.utime(victim, (1, 1))
+            victims.append(victim)
+    try:
+        report = sweep(root=lab.a, older_than=0, max_entries=0)
+        assert all(os.path.exists(victim) for victim in victims)
+        assert {f"{lab.a}/cache/other", f"{lab.a}/cache/f/7"} <= set(report.foreign_paths)
+    finally:
+        for place in (f"{lab.a}/cache/other", f"{lab.a}/cache/f/7"):
+            subprocess.run(["umount", place], check=True)

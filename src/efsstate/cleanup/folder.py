@@ -29,6 +29,10 @@ _NORMAL = (errno.ENOENT, errno.ESTALE, errno.EBUSY)  # gone, replaced, or in use
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
+class TimeUp(Exception):  # noqa: N818 - not an error
+    """The time was up in the middle of a folder."""
+
+
 class Wish:
     """What one sweep was asked, the same for all its folders: `now` is the server's clock, `until` monotonic seconds.
 
@@ -62,11 +66,11 @@ def look(
 ) -> Iterator[tuple[str, os.stat_result, str]]:
     """Name, stat, and why it goes (LIVE, LOOK) of each entry in `folder`; other files are tidied.
 
-    Raises `TimeoutError` when the time is up, and `OSError` if the folder can't be listed.
+    Raises `TimeUp` when the time is up, and `OSError` if the folder can't be listed.
     """
     for seen, item in enumerate(mount.scan(folder), 1):
         if seen % EVERY == 0 and wish.is_over():
-            raise TimeoutError
+            raise TimeUp
         name = item.name
         try:
             found = item.stat(follow_symlinks=False)
@@ -101,7 +105,7 @@ def sweep_folder(mount: Mount, folder: str, policy: Policy, wish: Wish, report: 
                     if len(doomed) >= BATCH:
                         more = True
                         break
-            except TimeoutError:
+            except TimeUp:
                 whole = False
         if not _settle(mount, folder, policy, doomed, wish, report) or not remove(mount, folder, doomed, wish, report):
             return False

@@ -7,9 +7,13 @@ a histogram of bounded size; that gives the time before which all must go; the s
 from __future__ import annotations
 
 import stat
+import threading
 
-from efsstate.cleanup.folder import BATCH, EVERY, remove
+from efsstate.cleanup.folder import BATCH, EVERY, TimeUp, remove
 from efsstate.cleanup.policy import used
+from efsstate.cleanup.report import SweepReport
+from efsstate.cleanup.workers import each
+from efsstate.errors import CorruptEntryError
 from efsstate.mount import layout
 
 TYPE_CHECKING = False
@@ -17,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from efsstate.cleanup.folder import Wish
-    from efsstate.cleanup.report import SweepReport
     from efsstate.mount.files import Mount
 
     Cut = tuple[int, int, int]
@@ -76,10 +79,10 @@ class Uses:
 
 
 def entries(mount: Mount, folder: str, wish: Wish) -> Iterator[tuple[str, int, int]]:
-    """Name, last use (ns) and size of each entry in `folder`; raises `TimeoutError` when the time is up."""
+    """Name, last use (ns) and size of each entry in `folder`; raises `TimeUp` when the time is up."""
     for seen, item in enumerate(mount.scan(folder), 1):
         if seen % EVERY == 0 and wish.is_over():
-            raise TimeoutError
+            raise TimeUp
         if not layout.is_digest(item.name):
             continue
         try:
@@ -91,32 +94,66 @@ def entries(mount: Mount, folder: str, wish: Wish) -> Iterator[tuple[str, int, i
 
 
 def survey(mount: Mount, folders: Iterable[str], wish: Wish, uses: Uses) -> None:
-    """Add the entries of `folders` to `uses`; raises `TimeoutError` when the time is up."""
+    """Add the entries of `folders` to `uses`; raises `TimeUp` when the time is up."""
     for folder in folders:
-        for _, when, size in entries(mount, folder, wish):
-            uses.add(when, size)
-
-
-def trim(mount: Mount, folders: Iterable[str], wish: Wish, report: SweepReport, uses: Uses, cut: Cut) -> bool:
-    """Remove what `uses.cut` said from `folders`; whether the time sufficed."""
-    before, count, excess = cut
-    for folder in folders:
-        doomed: list[tuple[str, int, str]] = []
         try:
-            for name, when, size in entries(mount, folder, wish):
-                if when < before:
-                    doomed.append((name, size, "limit"))
-                elif when < before + uses.step and (count > 0 or excess > 0):
-                    count, excess = count - 1, excess - size
-                    doomed.append((name, size, "limit"))
-                if len(doomed) >= BATCH and not remove(mount, folder, doomed, wish, report):
-                    return False
-        except TimeoutError:
-            remove(mount, folder, doomed, wish, report)
-            return False
-        if not remove(mount, folder, doomed, wish, report):
-            return False
-    return True
+            for _, when, size in entries(mount, folder, wish):
+                uses.add(when, size)
+        except (OSError, CorruptEntryError):
+            continue  # reported when it was swept: what can't be seen can't be counted, and the others are
+
+
+class _Edge:
+    """What must go of those that were used within the one step at the edge: shared by the workers."""
+
+    def __init__(self, count: int, excess: int) -> None:
+        self._count, self._excess = count, excess
+        self._lock = threading.Lock()
+
+    def goes(self, size: int) -> bool:
+        """Whether one more of them goes."""
+        with self._lock:
+            if self._count <= 0 and self._excess <= 0:
+                return False
+            self._count, self._excess = self._count - 1, self._excess - size
+            return True
+
+
+def trim(
+    mount: Mount, folders: Iterable[str], wish: Wish, report: SweepReport, uses: Uses, cut: Cut, *, workers: int = 1
+) -> bool:
+    """Remove what `uses.cut` said from `folders`; whether the time sufficed."""
+    before, until, edge = cut[0], cut[0] + uses.step, _Edge(*cut[1:])
+    late: list[str] = []
+    guard = threading.Lock()
+
+    def work(folder: str) -> None:
+        mine = SweepReport()
+        try:
+            found = entries(mount, folder, wish)
+            more = True
+            while more:
+                doomed: list[tuple[str, int, str]] = []
+                with wish.listing:
+                    more = False
+                    for name, when, size in found:
+                        if when < before or (when < until and edge.goes(size)):
+                            doomed.append((name, size, "limit"))
+                            if len(doomed) >= BATCH:
+                                more = True
+                                break
+                if not remove(mount, folder, doomed, wish, mine):
+                    late.append(folder)
+                    break
+        except TimeUp:
+            late.append(folder)
+        except (OSError, CorruptEntryError):
+            pass  # as in `survey`
+        with guard:
+            report.add(mine)
+
+    each(folders, work, workers=workers)
+    return not late
 
 
 def enforce(
@@ -127,12 +164,13 @@ def enforce(
     *,
     max_bytes: int | None = None,
     max_entries: int | None = None,
+    workers: int = 1,
 ) -> bool:
     """Remove, least recently used first, what is in `folders` beyond the limits; whether the time sufficed."""
     uses = Uses()
     try:
         survey(mount, folders, wish, uses)
-    except TimeoutError:
+    except TimeUp:
         return False  # without the whole sum nobody knows what is too much
     cut = uses.cut(max_entries, max_bytes)
-    return cut is None or trim(mount, folders, wish, report, uses, cut)
+    return cut is None or trim(mount, folders, wish, report, uses, cut, workers=workers)

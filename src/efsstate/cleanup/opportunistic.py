@@ -6,7 +6,7 @@ import os
 import time
 
 from efsstate.cleanup import limits
-from efsstate.cleanup.folder import Wish
+from efsstate.cleanup.folder import TimeUp, Wish
 from efsstate.cleanup.report import SweepReport
 from efsstate.mount import clock, layout, lock
 
@@ -72,7 +72,7 @@ def _trim(mount: Mount, namespace: str, max_bytes: int, until: float) -> int:
             looked.append(folder)
             if uses.entries >= _ENOUGH:
                 break
-    except TimeoutError:
+    except TimeUp:
         return 0
     cut = uses.cut(None, max_bytes * len(looked) // len(folders))
     if cut is not None:

@@ -14,6 +14,7 @@ from efsstate.cleanup.folder import Wish
 from efsstate.cleanup.policy import LIVE, LOOK
 from efsstate.cleanup.report import SweepReport
 from efsstate.cleanup.turns import Turns
+from efsstate.cleanup.workers import each
 from efsstate.errors import CorruptEntryError, EfsStateError, UnknownFormatError
 from efsstate.mount import clock, layout
 from efsstate.mount.root import resolve
@@ -135,6 +136,7 @@ class _Sweep:
         self._policies: dict[str, Policy] = {}
         self._jobs: dict[str, Callable[[SweepReport], bool]] = {}  # by folder
         self._lock = threading.Lock()
+        self._done = 0
         if wish.dry_run:
             wish.gone = self._would_be_gone
 
@@ -163,8 +165,8 @@ class _Sweep:
         if self._mine(folder):
             self._jobs[folder] = job
 
-    def _folders(self, folder: str) -> Iterator[str]:
-        """The names of the folders in `folder`; what else is in it is removed if it was abandoned, and else reported."""
+    def _folders(self, folder: str, *, strict: bool = True) -> Iterator[str]:
+        """The names of the folders in `folder`; files in it are removed if they were abandoned, and else reported if `strict`."""
         mount, report = self._mount, self._report
         try:
             for item in mount.scan(folder):
@@ -174,7 +176,7 @@ class _Sweep:
                     report.problem(error, mount.where(folder, item.name))
                     continue
                 if not stat.S_ISDIR(found.st_mode):
-                    if item.name not in (layout.POLICY, layout.CLEARED):
+                    if item.name not in (layout.POLICY, layout.CLEARED) and (strict or layout.is_temporary(item.name)):
                         folder_module.tidy(mount, folder, item.name, found, self._wish, report)
                 elif found.st_dev != self._device:  # another file system is mounted there: not ours to clean
                     report.stranger("foreign", mount.where(folder, item.name))
@@ -200,12 +202,12 @@ class _Sweep:
                 self._list_namespace(namespace)
             else:
                 self._report.stranger("foreign", self._mount.where(layout.CACHE, namespace))
-        from efsstate.checkpoints import protocol
-
-        if hasattr(protocol, "sweep") and self._is_here(layout.CHECKPOINTS):
+        if self._is_here(layout.CHECKPOINTS):
             for bucket in range(_BUCKETS):
                 self._add(f"{layout.CHECKPOINTS}#{bucket}", self._checkpoints_job(bucket))
-        for name in self._folders(layout.MODELS) if self._is_here(layout.MODELS) else ():
+        for _ in self._folders("", strict=False):
+            pass  # the root's own folders are its users'; temporaries that were abandoned in it are ours
+        for name in self._folders(layout.MODELS, strict=False) if self._is_here(layout.MODELS) else ():
             self._add(f"{layout.MODELS}/{name}", self._model_job(name))
 
     def _list_namespace(self, namespace: str) -> None:
@@ -235,15 +237,16 @@ class _Sweep:
         """One job for many checkpoints: there may be a million, and a mark for each would double their files."""
         from efsstate.checkpoints import protocol
 
+        # (mount, folder, now, dry_run=...) gives (reason, bytes) of each file that went: "generation" or "checkpoint".
+        sweep_one = getattr(protocol, "sweep", lambda *_, **__: ())
+
         def job(report: SweepReport) -> bool:
             for name in self._names(bucket, report):
                 if self._wish.is_over():
                     return False
                 folder = f"{layout.CHECKPOINTS}/{name}"
                 try:
-                    for reason, size in protocol.sweep(  # type: ignore[attr-defined]
-                        self._mount, folder, self._wish.now, dry_run=self._wish.dry_run
-                    ):
+                    for reason, size in sweep_one(self._mount, folder, self._wish.now, dry_run=self._wish.dry_run):
                         report.gone(reason, size)
                 except UnknownFormatError as error:
                     report.stranger("newer", error.path)
@@ -264,7 +267,7 @@ class _Sweep:
                 continue  # removed since it was listed
             mine = stat.S_ISDIR(found.st_mode) and found.st_dev == self._device and layout.is_component(item.name)
             if not mine and not bucket:
-                report.stranger("foreign", self._mount.where(layout.CHECKPOINTS, item.name))
+                folder_module.tidy(self._mount, layout.CHECKPOINTS, item.name, found, self._wish, report)
             elif mine and crc32(item.name.encode()) % _BUCKETS == bucket:
                 yield item.name
 
@@ -288,34 +291,19 @@ class _Sweep:
     def _work(self, folders: list[str]) -> None:
         """Sweep the folders, several at once."""
         queue = self._turns.queue(folders) if self._turns else folders
-        waiting, total = iter(queue), len(queue)
-        failures: list[BaseException] = []
 
-        def worker() -> None:
-            while not failures:
-                with self._lock:
-                    folder = next(waiting, None)
-                if folder is None:
-                    return
-                mine = SweepReport()
-                try:
-                    self._one(folder, mine)
-                except BaseException as error:
-                    failures.append(error)
-                with self._lock:
-                    self._report.add(mine)
-                    done = self._report.folders + self._report.elsewhere + self._report.left
-                    self._progress(done, total)
+        def work(folder: str) -> None:
+            mine = SweepReport()
+            self._one(folder, mine)
+            with self._lock:
+                self._report.add(mine)
+                self._done += 1
+                self._progress(self._done, len(queue))
 
-        workers = WORKERS if self._wish.until - time.monotonic() >= _SHORT else 1
-        threads = [threading.Thread(target=worker, daemon=True) for _ in range(min(workers, total) - 1)]
-        for thread in threads:
-            thread.start()
-        worker()
-        for thread in threads:
-            thread.join()
-        if failures:
-            raise failures[0]
+        each(queue, work, workers=min(self._workers(), len(queue)))
+
+    def _workers(self) -> int:
+        return WORKERS if self._wish.until - time.monotonic() >= _SHORT else 1
 
     def _one(self, folder: str, report: SweepReport) -> None:
         if self._wish.is_over():
@@ -352,7 +340,13 @@ class _Sweep:
 
         def job(report: SweepReport) -> bool:
             done = limits.enforce(
-                self._mount, folders, self._wish, report, max_bytes=max_bytes, max_entries=max_entries
+                self._mount,
+                folders,
+                self._wish,
+                report,
+                max_bytes=max_bytes,
+                max_entries=max_entries,
+                workers=self._workers(),
             )
             report.kept -= report.removed  # they were counted when their folders were swept
             report.kept_bytes -= report.removed_bytes
