@@ -191,7 +191,7 @@ def test_publishers_of_one_name_at_once_all_end_well(root, source, tmp_path, sam
             (source / "config.json").write_text(str(i))
         os.system(f"cp -r {source} {tmp_path}/s{i}")
         sources.append(tmp_path / f"s{i}")
-    workers = [fork.Process(target=publisher, args=(root, s, start, results)) for s in sources]
+    workers = [fork.Process(target=publisher, args=(root, s, start, results), daemon=True) for s in sources]
     for worker in workers:
         worker.start()
     start.set()

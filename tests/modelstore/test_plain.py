@@ -1,0 +1,226 @@
+"""Models that were put there by hand: taken when they are whole, reloaded when they changed and then kept still."""
+
+import os
+import threading
+import time
+
+import pytest
+
+import efsstate
+from efsstate import EfsStateError, ModelNotFound, SignatureError, model
+from efsstate.modelstore import plain, reading
+from efsstate.mount import clock
+
+
+@pytest.fixture
+def models(root):
+    os.mkdir(f"{root}/models")
+    return f"{root}/models"
+
+
+def put(path, text, age=120):
+    with open(path, "w") as file:
+        file.write(text)
+    then = time.time() - age
+    os.utime(path, (then, then))
+    return str(path)
+
+
+def text(files):
+    return bytes(files.read()).decode()
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """How often a young file was waited for; the two seconds are short here."""
+    monkeypatch.setattr(plain, "_TWICE", 0.05)
+    slept, real = [], time.sleep
+    monkeypatch.setattr(plain.time, "sleep", lambda seconds: slept.append(seconds) or real(seconds))
+    return slept
+
+
+def test_a_file_below_models_and_by_its_absolute_path(root, models, tmp_path, looks):
+    put(f"{models}/my-model.pth", "a")
+    path = put(tmp_path / "My Model é.pth", "b")
+    assert model("my-model.pth", text, root=root)() == "a"
+    assert model("my-model.pth", root=root)() == f"{models}/my-model.pth"
+    assert model(path, text)() == "b" and model(path)() == path
+    assert looks == []
+
+
+def test_an_absolute_path_needs_no_root(tmp_path, monkeypatch):
+    monkeypatch.delenv("EFSSTATE_ROOT", raising=False)
+    monkeypatch.chdir(tmp_path)
+    path = put(tmp_path / "m", "x")
+    before = os.listdir(tmp_path)
+    assert model(path, text)() == "x" and os.listdir(tmp_path) == before
+
+
+def test_a_link_by_its_absolute_path_is_followed_and_one_below_models_is_not(root, models, tmp_path):
+    put(tmp_path / "real", "x")
+    os.symlink(tmp_path / "real", tmp_path / "latest")
+    os.symlink(tmp_path / "real", f"{models}/latest")
+    assert model(str(tmp_path / "latest"), text)() == "x"
+    with pytest.raises(EfsStateError, match="neither a file nor a folder"):
+        model("latest", text, root=root)()
+
+
+def test_a_folder(root, models, looks):
+    os.makedirs(f"{models}/bert/sub")
+    put(f"{models}/bert/config.json", "{}")
+    put(f"{models}/bert/CURRENT", "the user's own")
+    put(f"{models}/bert/sub/weights", "w" * 1000)
+    seen = model("bert", lambda files: (files.path, files.names, bytes(files.read("sub/weights"))), root=root)()
+    assert seen == (f"{models}/bert", ["CURRENT", "config.json", "sub/weights"], b"w" * 1000) and looks == []
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty folder", "pipe", "a link in a folder", "no parent"])
+def test_what_is_no_model(root, models, kind):
+    if kind == "empty folder":
+        os.mkdir(f"{models}/m")
+    elif kind == "pipe":
+        os.mkfifo(f"{models}/m")
+    elif kind == "a link in a folder":
+        os.mkdir(f"{models}/m")
+        os.symlink("/etc/passwd", f"{models}/m/w")
+    error = ModelNotFound if kind in ("missing", "empty folder", "no parent") else EfsStateError
+    with pytest.raises(error, match="/m"):
+        model("m", text, root=root)()
+    with pytest.raises(error, match="/m"):
+        model(f"{models}/x/y/m" if kind == "no parent" else f"{models}/m", text)()
+
+
+def test_a_young_file_is_looked_at_twice(root, models, looks):
+    put(f"{models}/m", "x", age=30)
+    assert model("m", text, root=root)() == "x" and looks == [0.05]
+
+
+def test_a_file_that_grows_is_waited_for(root, models, monkeypatch):
+    """Copied by hand for a second: what is loaded is all of it."""
+    monkeypatch.setattr(plain, "_TWICE", 0.2)
+    stop = threading.Event()
+
+    def copy():
+        with open(f"{models}/m", "w") as file:
+            for i in range(20):
+                file.write(f"{i},")
+                file.flush()
+                stop.wait(0.05)
+
+    thread = threading.Thread(target=copy)
+    thread.start()
+    while not os.path.exists(f"{models}/m"):
+        time.sleep(0.01)
+    assert model("m", text, root=root)() == "".join(f"{i}," for i in range(20))
+    thread.join()
+
+
+def test_a_file_that_grows_past_the_deadline_is_not_taken(root, models):
+    put(f"{models}/m", "x", age=1)
+
+    class Context:
+        def get_remaining_time_in_millis(self):
+            return 1000
+
+    with efsstate.invocation(Context()), pytest.raises(reading.OutOfTime, match="not loaded: it was changed . s ago"):
+        model("m", text, root=root)()
+
+
+def test_age_is_by_the_servers_clock(root, models, looks, monkeypatch):
+    """A host whose clock is an hour ahead still looks twice at a young file."""
+    put(f"{models}/m", "x", age=5)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 3600)
+    monkeypatch.setattr(clock, "_offset", 0.0)
+    assert model("m", text, root=root)() == "x" and looks == [0.05]
+    assert clock.now() == pytest.approx(real(), abs=5)
+
+
+def test_changed_while_it_was_read_it_is_read_again(root, models, looks):
+    put(f"{models}/m", "old")
+    loads = []
+
+    def load(files):
+        loads.append(text(files))
+        if len(loads) == 1:
+            put(f"{models}/m", "new")
+        return loads[-1]
+
+    assert model("m", load, root=root)() == "new" and loads == ["old", "new"]
+
+
+def test_one_that_never_keeps_still_is_an_error(root, models, looks):
+    put(f"{models}/m", "0")
+    count = []
+
+    def load(files):
+        count.append(1)
+        put(f"{models}/m", str(len(count)))
+        return 1
+
+    with pytest.raises(EfsStateError, match="it changed again while it was loaded"):
+        model("m", load, root=root)()
+
+
+def test_reloaded_when_it_changed_and_then_kept_still_for_a_whole_check_every(root, models, looks, monkeypatch):
+    now = [1000.0]
+    put(f"{models}/m", "1")
+    get = model("m", text, check_every=60, root=root)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    assert get() == "1"
+    put(f"{models}/m", "2 and growing", age=0)
+    now[0] += 61
+    assert get() == "1"  # seen for the first time
+    put(f"{models}/m", "2 and grown", age=0)
+    now[0] += 61
+    assert get() == "1"  # still changing
+    now[0] += 59
+    assert get() == "1"
+    now[0] += 2
+    monkeypatch.undo()
+    monkeypatch.setattr(plain, "_TWICE", 0.01)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    os.utime(f"{models}/m", (1, 1)) if False else None
+    past = time.time() - 120
+    del past
+    assert get._finder.look().identity == get._changed[0]
+    get._finder.look().plain
+    now[0] += 61
+    monkeypatch.setattr(plain.clock, "now", lambda: time.time() + 300)
+    assert get() == "2 and grown"
+
+
+def test_a_copy_that_replaces_the_file_is_another_one(root, models, looks):
+    put(f"{models}/m", "1")
+    get = model("m", text, check_every=0, root=root)
+    assert get() == "1"
+    stat = os.stat(f"{models}/m")
+    put(f"{models}/.new", "2")
+    os.utime(f"{models}/.new", ns=(stat.st_atime_ns, stat.st_mtime_ns))  # same size, same time
+    os.rename(f"{models}/.new", f"{models}/m")
+    assert get() == "1" and get() == "2"
+
+
+def test_removed_it_goes_on_serving(root, models):
+    path = put(f"{models}/m", "1")
+    get = model("m", text, check_every=0, root=root)
+    assert get() == "1"
+    os.unlink(path)
+    assert get() == "1"
+
+
+def test_with_a_key_what_is_unsigned_is_refused(root, models, monkeypatch):
+    path = put(f"{models}/m", "1")
+    monkeypatch.setenv("EFSSTATE_SIGNING_KEY", "secret")
+    for name in ("m", path):
+        with pytest.raises(SignatureError, match="publish it"):
+            model(name, text, root=root)()
+
+
+def test_staged_it_is_copied_again_when_it_changed(root, models, tmp_path, monkeypatch, looks):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    put(f"{models}/m", "1")
+    get = model("m", text, stage=True, check_every=0, root=root)
+    assert get() == "1"
+    put(f"{models}/m", "2")
+    assert get() == "1" and get() == "2"

@@ -1,0 +1,243 @@
+"""Local copies: one for all processes, whole or absent whoever is killed, verified, bounded, and safe from removal on the mount."""
+
+import gc
+import multiprocessing
+import os
+import pathlib
+import shutil
+import time
+
+import pytest
+
+import efsstate
+from efsstate import CorruptEntryError, EfsStateError, RootError, model, publish
+from efsstate.modelstore import reading, staging
+from tests.modelstore.conftest import dying, place, tree
+
+
+@pytest.fixture
+def local(tmp_path, monkeypatch):
+    tmp = tmp_path / "tmp"
+    tmp.mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp))
+    return tmp / f"efsstate-models-{os.geteuid()}"
+
+
+def copies(local):
+    return sorted(n for n in os.listdir(local) if n not in ("uses", "LOCK"))
+
+
+def test_a_copy_is_the_version_as_published(root, source, local, small_ranges):
+    made = publish("m", source, root=root)
+    path = model("m", lambda files: files.stage(), root=root)()
+    assert path.startswith(str(local)) and tree(path) == tree(source)
+    shutil.rmtree(place(root, "m", made))  # safe from whatever happens on the mount
+    assert tree(path) == tree(source)
+
+
+def test_a_single_file_keeps_its_name(root, source, local):
+    publish("m", source / "config.json", root=root)
+    path = model("m", stage=True, root=root)()
+    assert path.startswith(str(local)) and path.endswith("/config.json") and pathlib.Path(path).read_text() == "{}"
+
+
+def test_staged_models_read_and_map_the_copy(root, source, local):
+    publish("m", source, root=root)
+
+    def load(files):
+        assert files.path == files.stage() and files.path.startswith(str(local))
+        return bytes(files.read("a/b/weights")), bytes(files.mmap("a/b/weights"))
+
+    data = (source / "a/b/weights").read_bytes()
+    assert model("m", load, stage=True, root=root)() == (data, data)
+
+
+def stager(root, start, results, hold):
+    reads = []
+    real = os.preadv
+    os.preadv = lambda *given: reads.append(given[2]) or real(*given)
+    start.wait()
+    get = model("m", stage=True, root=root)
+    path = get()
+    results.put((path, len(reads)))
+    hold.wait()
+
+
+def test_processes_share_one_copy_made_by_one_of_them(root, tmp_path, local, small_ranges):
+    (tmp_path / "w").write_bytes(os.urandom(20 * 16384))
+    publish("m", tmp_path / "w", root=root)
+    fork = multiprocessing.get_context("fork")
+    start, hold, results = fork.Event(), fork.Event(), fork.Queue()
+    workers = [fork.Process(target=stager, args=(root, start, results, hold), daemon=True) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    start.set()
+    seen = [results.get(timeout=60) for _ in workers]
+    assert len({path for path, _ in seen}) == 1 and sorted(reads for _, reads in seen) == [0, 0, 0, 20]
+    assert len(copies(local)) == 1 and len(os.listdir(local / "uses")) == 4
+    hold.set()
+    for worker in workers:
+        worker.join()
+
+
+def test_killed_at_each_step_no_half_copy_is_ever_used(root, source, tmp_path, local, monkeypatch, small_ranges):
+    publish("m", source, root=root)
+    monkeypatch.setattr(reading, "THREADS", 1)
+
+    def stage():
+        path = model("m", stage=True, root=root)()
+        assert tree(path) == tree(source)
+        assert all("weights" not in name for name in os.listdir(local))
+
+    done, at = False, 0
+    while not done:
+        at += 1
+        tmp = tmp_path / f"tmp{at}"
+        tmp.mkdir()
+        monkeypatch.setenv("TMPDIR", str(tmp))
+        local = tmp / f"efsstate-models-{os.geteuid()}"
+        code, _, said = dying(stage, at)
+        done = code == 0
+        assert code in (0, -9), said
+        code, _, said = dying(stage, 0)
+        assert (code, said) == (0, "")
+        assert len(copies(local)) == 1
+    assert at > 20
+
+
+def test_a_copy_that_is_damaged_is_made_again(root, source, local):
+    publish("m", source, root=root)
+    path = model("m", stage=True, root=root)()
+    os.truncate(f"{path}/a/b/weights", 5)
+    gc.collect()
+    assert tree(model("m", stage=True, root=root)()) == tree(source)
+
+
+def test_what_is_copied_is_compared_with_its_digest(root, source, local):
+    made = publish("m", source, root=root)
+    weights = pathlib.Path(place(root, "m", made), "a/b/weights")
+    weights.write_bytes(bytes(100_000))
+    with pytest.raises(CorruptEntryError, match="SHA-256"):
+        model("m", stage=True, root=root)()
+    assert copies(local) == []
+
+
+@pytest.fixture
+def three(root, tmp_path, local, monkeypatch):
+    """Three models of a MiB each, and room for two."""
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_bytes(os.urandom(1 << 20))
+        publish(name, tmp_path / name, root=root)
+
+    def room(mount):
+        used = sum(os.path.getsize(f"{above}/{f}") for above, _, files in os.walk(local) for f in files)
+        return int(2.5 * (1 << 20)) - used
+
+    monkeypatch.setattr(staging, "_room", room)
+
+
+def staged(name, root):
+    get = model(name, stage=True, root=root)
+    path = get()
+    return get, path
+
+
+def test_the_one_used_least_recently_goes_when_room_is_needed(root, three, local):
+    paths = {}
+    for name in ("a", "b"):
+        get, paths[name] = staged(name, root)
+        del get
+        time.sleep(0.02)
+    get, _ = staged("a", root)
+    del get
+    gc.collect()
+    time.sleep(0.02)
+    get, paths["c"] = staged("c", root)
+    assert [os.path.exists(paths[n]) for n in "abc"] == [True, False, True]
+
+
+def test_a_copy_in_use_stays_and_the_lack_of_room_is_told(root, three, local):
+    a, path_a = staged("a", root)
+    b, path_b = staged("b", root)
+    with pytest.raises(EfsStateError, match=r"no room for a copy of 1\.0 MiB: 0\.5 MiB are free.*ephemeral storage"):
+        staged("c", root)
+    assert os.path.exists(path_a) and os.path.exists(path_b)
+    del b
+    gc.collect()
+    staged("c", root)
+    assert os.path.exists(path_a) and not os.path.exists(path_b)
+
+
+def test_what_a_killed_process_used_is_in_use_no_more(root, three, local):
+    def use():
+        keep = staged("a", root), staged("b", root)
+        os.kill(os.getpid(), 9)
+        return keep
+
+    assert dying(use, 0)[0] == -9
+    assert len(os.listdir(local / "uses")) == 2
+    staged("c", root)
+    gc.collect()
+    assert len(copies(local)) == 2 and len(os.listdir(local / "uses")) <= 1
+
+
+def test_a_full_disk_leaves_no_half(root, source, local, monkeypatch):
+    import errno
+
+    from efsstate.mount.files import Filling
+
+    publish("m", source, root=root)
+
+    def full(self, data, offset):
+        raise OSError(errno.ENOSPC, "No space left on device", self.path)
+
+    monkeypatch.setattr(Filling, "put", full)
+    with pytest.raises(EfsStateError, match="no room for a copy"):
+        model("m", stage=True, root=root)()
+    assert copies(local) == []
+
+
+def test_a_reload_stages_the_new_version_and_lets_the_old_copy_go(root, tmp_path, local):
+    (tmp_path / "w").write_text("1")
+    publish("m", tmp_path / "w", root=root)
+    get = model("m", lambda files: (files.path, bytes(files.read())), stage=True, check_every=0, root=root)
+    first = get()
+    (tmp_path / "w").write_text("2")
+    publish("m", tmp_path / "w", root=root)
+    second = get()
+    gc.collect()
+    assert (first[1], second[1]) == (b"1", b"2") and first[0] != second[0]
+    assert len(os.listdir(local / "uses")) == 1
+
+
+def test_a_folder_of_somebody_elses_is_refused(root, source, local, tmp_path):
+    publish("m", source, root=root)
+    os.symlink(tmp_path, local)
+    with pytest.raises(RootError, match="alone may write"):
+        model("m", stage=True, root=root)()
+    local.unlink()
+    local.mkdir()
+    local.chmod(0o777)
+    with pytest.raises(RootError, match="alone may write"):
+        model("m", stage=True, root=root)()
+    local.chmod(0o700)
+    os.chown(local, 12345, -1)
+    with pytest.raises(RootError, match="alone may write"):
+        model("m", stage=True, root=root)()
+
+
+def test_the_wait_for_anothers_copy_ends_before_the_deadline(root, source, local):
+    from efsstate.mount import lock
+    from efsstate.mount import root as roots
+
+    publish("m", source, root=root)
+    held = lock.attempt(roots.scratch("efsstate-models"), "", "LOCK")
+
+    class Context:
+        def get_remaining_time_in_millis(self):
+            return 300
+
+    with efsstate.invocation(Context()), pytest.raises(reading.OutOfTime, match="still copying"):
+        model("m", stage=True, root=root)()
+    held.release()
+    assert model("m", stage=True, root=root)()
