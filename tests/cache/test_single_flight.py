@@ -1,0 +1,385 @@
+"""One computation per key, across threads, tasks, processes; and no deadlock, whoever dies or calls whom."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+
+from efsstate import Cache, cached, invocation
+from efsstate.cache import flight
+
+
+def together(count, function):
+    """`function(i)` in so many threads that start at once; what they returned or raised."""
+    gate, found = threading.Barrier(count), [None] * count
+
+    def run(i):
+        gate.wait()
+        try:
+            found[i] = function(i)
+        except Exception as error:
+            found[i] = error
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    return found
+
+
+def children(count, code, *arguments):
+    """So many fresh processes of `code` that begin together; their outputs."""
+    script = "import os, sys, time\nfrom efsstate import cached, Cache\n" + textwrap.dedent(code)
+    started = [subprocess.Popen([sys.executable, "-c", script, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)]
+    for process in started:
+        assert process.stdout.readline() == "ready\n"
+    for process in started:
+        process.stdin.close()
+    outputs = []
+    for process in started:
+        with process:
+            outputs.append(process.stdout.read())
+    assert [process.returncode for process in started] == [0] * count
+    return outputs
+
+
+@pytest.mark.parametrize("memory", [None, 0])
+def test_threads_compute_once(memory):
+    calls = []
+
+    @cached(memory=memory)
+    def f(x):
+        calls.append(x)
+        time.sleep(0.05)
+        return [x]
+
+    found = together(32, lambda i: f(7))
+    assert calls == [7] and found == [[7]] * 32 and len({id(one) for one in found}) == 32
+
+
+def test_sixty_four_processes_compute_once(tmp_path):
+    @cached
+    def f(x):
+        (tmp_path / str(os.getpid())).touch()
+        time.sleep(0.3)
+        return x * 2
+
+    f.cache_key(1)
+    read, write = os.pipe()
+    pids = []
+    for _ in range(64):
+        if not (pid := os.fork()):
+            os.close(write)
+            os.read(read, 1)  # they go when the parent closes its end
+            os._exit(0 if f(21) == 42 else 1)
+        pids.append(pid)
+    os.close(read), os.close(write)
+    assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * 64
+    assert len([path for path in tmp_path.iterdir() if path.name.isdigit()]) == 1
+
+
+def test_processes_that_have_nothing_in_common_compute_once(tmp_path):
+    outputs = children(
+        4,
+        """
+        @cached(name="cold")
+        def f(x):
+            open(f"{sys.argv[1]}/{os.getpid()}", "w").close()
+            time.sleep(0.3)
+            return x * 2
+        print("ready", flush=True); sys.stdin.read()
+        print(f(21))
+        """,
+        tmp_path,
+    )
+    assert outputs == ["42\n"] * 4
+    assert len([name for name in os.listdir(tmp_path) if name.isdigit()]) == 1
+
+
+def test_different_keys_are_computed_at_the_same_time():
+    gate = threading.Barrier(8, timeout=10)
+
+    @cached
+    def f(x):
+        gate.wait()
+        return x
+
+    assert together(8, f) == list(range(8))
+
+
+def test_lock_files_do_not_pile_up(root):
+    @cached
+    def f(x):
+        return x
+
+    for i in range(300):
+        f(i)
+    others = [path for path in root.rglob("*") if path.is_file() and len(path.name) != 48]
+    assert len(others) <= 16 + 1  # a LOCK in each of the 16 folders, and POLICY
+
+
+def test_the_computers_death_frees_the_key_at_once(tmp_path):
+    victim = subprocess.Popen(
+        [sys.executable, "-c", "from efsstate import cached\nimport time\n@cached(name='k')\ndef f(x):\n    print('in', flush=True)\n    time.sleep(60)\nf(1)"],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert victim.stdout.readline() == "in\n"
+    threading.Timer(0.3, victim.send_signal, [signal.SIGKILL]).start()
+    began = time.monotonic()
+    assert cached(name="k")(lambda x: x)(1) == 1
+    victim.communicate()
+    assert victim.returncode == -signal.SIGKILL and 0.2 < time.monotonic() - began < 20
+
+
+def test_a_fork_while_another_thread_computes_does_not_hang_the_child():
+    inside, gate = threading.Event(), threading.Event()
+
+    @cached(lock_timeout=0.2)
+    def f(x):
+        if threading.current_thread() is not threading.main_thread():
+            inside.set()
+            gate.wait(30)
+        return x
+
+    f(0)
+    thread = threading.Thread(target=f, args=(1,))
+    thread.start()
+    inside.wait(10)
+    pid = os.fork()
+    if not pid:
+        os._exit(0 if f(1) == 1 and f.invalidate(1) and f(2) == 2 and f(0) == 0 else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    # The child's end must not have given back the parent's claim.
+    other = children(1, "f = cached(name=sys.argv[1], lock_timeout=0.1)(lambda x: os.getpid())\nprint('ready', flush=True); sys.stdin.read()\nbegan = time.monotonic(); f(1); print(time.monotonic() - began >= 0.1, f.cache_info().waits)", f.cache.name)
+    gate.set()
+    thread.join()
+    assert other == ["True 1\n"]
+
+
+def test_waiting_ends_at_lock_timeout_and_then_it_computes():
+    gate, calls = threading.Event(), []
+
+    @cached(lock_timeout=0.2)
+    def f(x):
+        calls.append(x)
+        if len(calls) == 1:
+            gate.wait(30)
+        return x
+
+    thread = threading.Thread(target=f, args=(1,))
+    thread.start()
+    while not calls:
+        time.sleep(0.01)
+    began = time.monotonic()
+    assert f(1) == 1 and time.monotonic() - began >= 0.2 and calls == [1, 1]
+    gate.set()
+    thread.join()
+
+
+def test_waiting_ends_at_the_invocations_deadline():
+    gate, calls = threading.Event(), []
+
+    @cached
+    def f(x):
+        calls.append(x)
+        if len(calls) == 1:
+            gate.wait(30)
+        return x
+
+    thread = threading.Thread(target=f, args=(1,))
+    thread.start()
+    while not calls:
+        time.sleep(0.01)
+
+    class Context:
+        def get_remaining_time_in_millis(self):
+            return 300
+
+    began = time.monotonic()
+    with invocation(Context()):
+        assert f(1) == 1
+    assert 0.2 < time.monotonic() - began < 20
+    gate.set()
+    thread.join()
+
+
+def test_a_call_of_itself_with_the_same_arguments_does_not_deadlock():
+    depth = []
+
+    @cached(lock_timeout=30)
+    def f(x):
+        depth.append(x)
+        return x if len(depth) > 1 else f(x) + 1
+
+    began = time.monotonic()
+    assert f(1) == 2 and time.monotonic() - began < 10
+
+
+def test_recursion_is_cached():
+    calls = []
+
+    @cached
+    def fibonacci(n):
+        calls.append(n)
+        return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
+
+    assert fibonacci(30) == 832040 and len(calls) == 31
+
+
+def test_two_threads_that_need_each_others_key_do_not_deadlock():
+    gate = threading.Barrier(2, timeout=10)
+
+    @cached(lock_timeout=30)
+    def h(x):
+        if threading.current_thread().name == f"start-{x}":
+            gate.wait()
+            h(1 - x)
+        return x
+
+    found = []
+    threads = [threading.Thread(target=lambda i=i: found.append(h(i)), name=f"start-{i}") for i in (0, 1)]
+    began = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(25)
+    assert sorted(found) == [0, 1] and time.monotonic() - began < 20
+
+
+def test_where_the_first_fails_each_of_the_others_gets_its_own_error():
+    calls = []
+
+    @cached
+    def f(x):
+        calls.append(x)
+        time.sleep(0.01)
+        raise ValueError(len(calls))
+
+    found = together(8, lambda i: f(1))
+    assert sorted(error.args[0] for error in found) == list(range(1, 9))
+
+
+def test_results_that_are_not_kept_are_not_waited_for_one_after_another():
+    gate = threading.Barrier(7, timeout=20)
+    calls = []
+
+    @cached(cache_if=lambda value: False)
+    def f(x):
+        calls.append(x)
+        if len(calls) > 1:
+            gate.wait()  # all seven others at the same time
+        else:
+            time.sleep(0.2)
+        return x
+
+    assert together(8, lambda i: f(1)) == [1] * 8
+
+
+def test_two_functions_of_one_name_in_one_process_share_a_computation():
+    calls = []
+
+    def work(x):
+        calls.append(x)
+        time.sleep(0.05)
+        return x
+
+    functions = [cached(name="shared")(work), cached(name="shared")(work)]
+    assert together(8, lambda i: functions[i % 2](1)) == [1] * 8 and calls == [1]
+
+
+def test_get_or_compute_computes_once_too():
+    cache, calls = Cache("box"), []
+
+    def work():
+        calls.append(1)
+        time.sleep(0.05)
+        return {"x": 1}
+
+    assert together(8, lambda i: cache.get_or_compute("k", work)) == [{"x": 1}] * 8 and calls == [1]
+
+
+@pytest.mark.parametrize("what", ["invalidate", "cache_clear"])
+def test_what_was_being_computed_when_it_was_invalidated_is_not_kept(what, entries):
+    inside, gate, calls = threading.Event(), threading.Event(), []
+
+    @cached
+    def f(x):
+        calls.append(x)
+        inside.set()
+        gate.wait(10)
+        return len(calls)
+
+    thread = threading.Thread(target=f, args=(1,))
+    thread.start()
+    inside.wait(10)
+    getattr(f, what)(*[1] * (what == "invalidate"))
+    gate.set()
+    thread.join()
+    assert not entries() and f(1) == 2 and f(1) == 2
+
+
+def test_what_another_process_was_computing_when_it_was_cleared_is_a_miss(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from efsstate import cached\n@cached(name='k')\ndef f(x):\n    print('in', flush=True)\n    input()\n    return 'old'\nf(1)"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "in\n"
+    f = cached(name="k")(lambda x: "new")
+    f.cache_clear()
+    process.communicate("\n")
+    assert process.returncode == 0
+    assert f.explain(1) == "miss: it was cleared" and f(1) == "new" and f.explain(1).startswith("hit")
+
+
+def test_nothing_is_left_of_flights_and_claims():
+    @cached
+    def f(x):
+        if x % 3 == 0:
+            raise ValueError
+        return x
+
+    together(30, lambda i: f(i % 10))
+    assert not flight._flights
+    from efsstate.mount import lock
+
+    assert all(file.held == 0 for file in lock._files.values())
+
+
+def test_a_namespace_that_is_deleted_under_way_costs_computations_only(root):
+    import shutil
+
+    calls = []
+
+    @cached(memory=0)
+    def f(x):
+        calls.append(x)
+        if x == "delete":
+            shutil.rmtree(root / "cache")
+        return x
+
+    for x in ("a", "delete", "a", "b", "a", "b"):
+        assert f(x) == x
+    assert calls == ["a", "delete", "a", "b"]
+
+
+def test_tasks_compute_once():
+    calls = []
+
+    @cached
+    async def f(x):
+        calls.append(x)
+        await asyncio.sleep(0.05)
+        return [x]
+
+    async def main():
+        return await asyncio.gather(*[f(1) for _ in range(50)])
+
+    assert asyncio.run(main()) == [[1]] * 50 and calls == [1]
