@@ -265,7 +265,8 @@ def test_a_hostile_name_does_not_reach_the_terminal(tmp_path):
     path.write_text('Resources: {"Fs\\e[31m": {Type: "AWS::EFS::FileSystem", Properties: {Encrypted: "false"}}}')
     done = run("lint", path)
     assert done.code == 1
-    assert "\x1b[31m" not in done.out.replace("\x1b[31merror", "")
+    assert "Fs" in done.out
+    assert "\x1b" not in done.out
 
 
 def test_json_is_one_document_with_schema_and_version(tmp_path):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import click
 
 from efsstate.cli import output
 from efsstate.cli.output import Output, plain
+from efsstate.deploy.findings import SEVERITIES
 from efsstate.deploy.lint import TemplateError, lint
 from efsstate.deploy.pages import page
 from efsstate.deploy.rules import RULES
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from efsstate.deploy.findings import Finding
-
-_COLORS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 
 @click.command("lint")
@@ -77,14 +75,11 @@ def exit_code(findings: Sequence[Finding], *, strict: bool = False) -> int:
 def line_of(one: Finding) -> str:
     """A finding for a person: where, what, what was seen, what to do."""
     where = f"{one.file}:{one.line}: " if one.line else f"{one.file}: " if one.file else ""
-    label = f"{one.severity} {one.code}"
-    if "NO_COLOR" not in os.environ:
-        label = click.style(label, fg=_COLORS[one.severity])
-    return f"{plain(where)}{label} {one.what}\n    {plain(one.resource)}: {plain(one.evidence)}\n    fix: {one.fix}"
+    return plain(f"{where}{one.severity} {one.code} {one.what}\n    {one.resource}: {one.evidence}\n    fix: {one.fix}")
 
 
 def summary(findings: Sequence[Finding], *, hidden: int = 0) -> str:
     """The last line: how many of each."""
-    counts = {kind: sum(one.severity == kind for one in findings) for kind in _COLORS}
+    counts = {kind: sum(one.severity == kind for one in findings) for kind in SEVERITIES}
     parts = [f"{number} {kind}{'' if number == 1 else 's'}" for kind, number in counts.items() if number]
     return (", ".join(parts) or "nothing found") + (" (--notes shows the notes)" if hidden else "")

@@ -79,7 +79,7 @@ class Look:
             self._error(error)
             return False
         me = f"{os.geteuid()}:{os.getegid()}"
-        self.seen["folder"] = f"{found.st_uid}:{found.st_gid} {stat.filemode(found.st_mode)}; this process is {me}"
+        self.seen["folder"] = f"{found.st_uid}:{found.st_gid} {stat.filemode(found.st_mode)}, this process is {me}"
         if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
             self.say("EFS115", f"{stat.filemode(found.st_mode)}")
         free, whole = space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize
@@ -178,7 +178,7 @@ class Look:
         reads = self._median(lambda: self._get("first"))
         writes = self._median(lambda: self._put("small", b"x" * 1024))
         self.seen["latency"] = (
-            f"open, read, close {reads * 1000:.1f} ms; create, write 1 KiB, close {writes * 1000:.1f} ms (median of {SAMPLES})"
+            f"open, read, close {reads * 1000:.1f} ms, create, write 1 KiB, close {writes * 1000:.1f} ms (median of {SAMPLES})"
         )
         if reads > SLOW_OPERATION or writes > 2 * SLOW_OPERATION:
             self.say("EFS112", self.seen["latency"])
