@@ -1,0 +1,30 @@
+"""Bugs on purpose, for workers: a check that none of these makes red shows nothing."""
+
+
+def no_fencing():
+    """A save does not look whether its claim was taken over."""
+    from efsstate.checkpoints.protocol import Folder
+
+    Folder._demand_top = lambda *_: None
+
+
+def stale_reads():
+    """`fresh` asks nobody."""
+    from efsstate.mount.files import Mount
+
+    Mount.refresh = lambda *_, **__: None
+
+
+def leak():
+    """Every read of the cache leaves a descriptor and some memory behind."""
+    import os
+
+    from efsstate import Cache
+
+    get, left = Cache.get, []
+
+    def leaking(self, *args, **options):
+        left.append((os.open("/dev/null", os.O_RDONLY), bytes(100_000)))
+        return get(self, *args, **options)
+
+    Cache.get = leaking
