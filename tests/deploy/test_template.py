@@ -172,3 +172,61 @@ def test_checkov_finds_nothing_else(tmp_path, form, checkov):
     found = json.loads(done.stdout)
     assert [check["check_id"] for check in found["results"]["failed_checks"]] == []
     assert found["summary"]["passed"] > 50
+
+
+# ---- Terraform's attributes: `terraform validate` needs the provider, which no package registry has; its declarations for CDKTF do ----
+
+
+@pytest.fixture(scope="session")
+def provider(tmp_path_factory, pytestconfig):
+    """The declarations of the AWS provider, from npm (37 MB)."""
+    given = os.environ.get("CDKTF_PROVIDER_AWS")
+    if given:
+        return given
+    if "heavy" not in pytestconfig.option.markexpr or shutil.which("npm") is None:
+        pytest.skip("runs with -m heavy, where npm is")
+    folder = tmp_path_factory.mktemp("provider")
+    subprocess.run(["npm", "pack", "@cdktf/provider-aws", "--silent"], cwd=folder, check=True, capture_output=True)
+    (archive,) = folder.glob("*.tgz")
+    subprocess.run(["tar", "xzf", archive, "-C", folder], check=True)
+    return str(folder / "package")
+
+
+def declared(text, name):
+    """The attributes of an interface, and whether they may be left out."""
+    found = re.search(rf"export interface {name}\b[^{{]*{{(.*?)\n}}", text, re.DOTALL)
+    assert found, name
+    snake = lambda word: re.sub(r"[A-Z]", lambda match: f"_{match[0].lower()}", word)  # noqa: E731
+    return {snake(word): bool(optional) for word, optional in re.findall(r"readonly (\w+)(\??):", found[1])}
+
+
+def disagreements(text, name, body):
+    """Attributes that the provider does not know, and required ones that are missing."""
+    known = declared(text, name)
+    given = {key for key in body if not key.startswith("__") and key not in ("count", "for_each", "depends_on", "lifecycle")}
+    yield from (f"{name} has no {key}" for key in given - set(known))
+    yield from (f"{name} needs {key}" for key, optional in known.items() if not optional and key not in given)
+    for key in given & set(known):
+        if isinstance(body[key], list) and body[key] and isinstance(body[key][0], dict):
+            inner = name.removesuffix("Config") + "".join(part.capitalize() for part in key.split("_"))
+            for one in body[key]:
+                yield from disagreements(text, inner, one)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(("image", "layer"), [(False, None), (True, None), (False, "layer.zip")])
+def test_terraforms_attributes_are_the_providers(provider, image, layer):
+    tree = hcl2.loads(render("terraform", image=image, layer=layer))
+    seen = 0
+    for kind, prefix in (("resource", ""), ("data", "data-aws-")):
+        for block in tree[kind]:
+            for name, bodies in block.items():
+                short = name.strip('"').removeprefix("aws_").replace("_", "-")
+                with open(f"{provider}/lib/{prefix}{short}/index.d.ts", encoding="utf-8") as file:
+                    text = file.read()
+                title = "".join(part.capitalize() for part in f"{prefix}{short}".split("-"))
+                for body in bodies.values():
+                    found = list(disagreements(text, f"{title}Config", body))
+                    assert found == [], (name, found)
+                    seen += 1
+    assert seen > 30
