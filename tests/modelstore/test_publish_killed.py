@@ -61,7 +61,7 @@ def test_killed_after_each_change_of_the_disk(root, source, old, small_ranges, m
     assert len(outcomes) == 2
 
 
-@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("error", [errno.ENOSPC, pytest.param(errno.EIO, marks=pytest.mark.slow)])
 def test_each_change_of_the_disk_fails(root, source, old, small_ranges, monkeypatch, error):
     """The error is raised with a path, or everything was done; and never is there half a version."""
     monkeypatch.setattr(reading, "THREADS", 1)

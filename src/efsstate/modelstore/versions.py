@@ -99,7 +99,10 @@ def _activate(mount: Mount, name: str, model: str, version: str) -> None:
     if before == version:
         return
     # Stamped before CURRENT names it, so that no prune that looks meanwhile finds it inactive for long.
-    mount.stamp(layout.version_folder(model, version), layout.MANIFEST)
+    try:
+        mount.stamp(layout.version_folder(model, version), layout.MANIFEST)
+    except FileNotFoundError:
+        _found(mount, name, model, version)  # a prune took it this moment: says so
     if before is not None:
         _leave(mount, model, before)
     store.write(mount, model, layout.CURRENT, made.encode(), codec=manifests.CODEC, durable=True)
