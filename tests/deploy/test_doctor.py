@@ -212,3 +212,22 @@ def test_its_folder_goes_even_when_a_check_fails(tmp_path, monkeypatch):
     assert "EFS109" in codes(found)
     assert os.listdir(tmp_path) == []
     shutil.rmtree(tmp_path)
+
+
+@pytest.mark.runtime
+def test_as_a_lambda_function_under_the_runtime_client(tmp_path):
+    """In Lambda a root that is no NFS mount is an error, and Managed Instances are named."""
+    from efsstate.testing import Function
+
+    (tmp_path / "root").mkdir()
+    (tmp_path / "code").mkdir()
+    options = {"path": tmp_path / "code", "environment": {"EFSSTATE_ROOT": str(tmp_path / "root")}, "timeout": 30, "memory": 128}
+    with Function("efsstate.deploy.doctor.handler", **options) as function:
+        result = function.invoke({"size": 0})
+        assert result.error is None, result.logs
+        found = {one["code"]: one["severity"] for one in result.value["findings"]}
+    assert found["EFS102"] == "error"
+    assert found["EFS118"] == "warning"  # 128 MB
+    with Function("efsstate.deploy.doctor.handler", max_concurrency=2, **options) as function:
+        found = [one["evidence"] for one in function.invoke({"size": 0}).value["findings"] if one["code"] == "EFS117"]
+    assert "Managed Instances: up to 2 requests at once" in found[0]
