@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 REACH = 20.0
 _DAY = 86400.0
 _META = struct.Struct("<QB")  # generation, bytes of padding after the key; see `meta`
+_MOST = 2**62  # generations are milliseconds since the epoch, and never come near
+# What is raised where somebody else's values are taken for ours.
+_NOT_OURS = (CorruptEntryError, ArithmeticError, LookupError, TypeError, ValueError)
 _ALIGN = 16  # where a payload begins in its file, so that arrays can be used where they were read
 
 
@@ -66,9 +69,11 @@ class Shelf:
         try:
             entry, _ = store.read(self.mount, self.folder, layout.CLEARED, stale=0, certain=True)
             found = int(codec.loads(entry.payload))
+            if not 0 <= found < _MOST:
+                raise ValueError(found)
         except FileNotFoundError:
             found = 0
-        except (CorruptEntryError, ValueError, TypeError):
+        except _NOT_OURS:
             # What it said is lost: clearing once more is safe, trusting what is there is not.
             found = self._write_generation(self._generation)
         self._generation = max(found, self._generation)
@@ -102,6 +107,8 @@ class Shelf:
             return None
         own = _META.unpack_from(entry.meta)[0] if len(entry.meta) >= _META.size else -1
         if own > generation:  # written by somebody who knows of a clear that we have not seen yet
+            if own >= _MOST:
+                return None
             generation = self._generation = own
         if own < generation or entry.codec != codec_name:
             return None
@@ -165,13 +172,16 @@ class Shelf:
         told: dict[str, Any] = {}
         try:
             told = codec.loads(store.read(self.mount, self.folder, layout.POLICY, stale=0)[0].payload)
-            shortest = min(shortest, float(told["shortest"]))
-            longest = None if longest is None or told["longest"] is None else max(longest, float(told["longest"]))
+            low, high = float(told["shortest"]), told["longest"] if told["longest"] is None else float(told["longest"])
+            if not (0 <= low < float("inf") and 0 <= (high or 0.0) < float("inf")):
+                raise ValueError(told)
+            shortest = min(shortest, low)
+            longest = None if longest is None or high is None else max(longest, high)
         except FileNotFoundError:
             pass
         except UnknownFormatError:
             return shortest, longest
-        except (CorruptEntryError, ValueError, TypeError, KeyError):
+        except _NOT_OURS:
             told = {}
         made = {"name": name, "shortest": shortest, "longest": longest, "max_bytes": max_bytes, "max_entries": None}
         if told != made:

@@ -163,9 +163,13 @@ def decode(data: bytes | bytearray, *, place: str, path: str, key: bytes | None 
         if key:
             raise SignatureError(path, "it is damaged, unsigned, signed with another key, or signed for another place")
         raise CorruptEntryError(path, "its checksum does not match")
+    try:
+        codec = data[HEADER:middle].decode("ascii")
+    except UnicodeDecodeError:
+        raise CorruptEntryError(path, "the name of its codec is not ASCII") from None
     return Entry(
         view[start:],
-        data[HEADER:middle].decode("ascii"),
+        codec,
         bytes(data[middle:start]),
         created / 1e9,
         None if ttl == FOREVER else ttl / 1000,

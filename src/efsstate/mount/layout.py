@@ -13,7 +13,8 @@
     <root>/checkpoints/<name>/SHARDS                      how many there are
     <root>/models/<name>/CURRENT                          the active version's manifest
     <root>/models/<name>/versions/<id>/...                its files as published, and .efsstate-manifest
-    <root>/models/<name>/versions/.tmp-<content>/...      being published: parts/ (files half copied), files/ (whole), LOCK
+    <root>/models/<name>/versions/.tmp-<content>/...      being published: parts/ (files half copied), files/ (whole)
+    <root>/models/<name>/versions/.tmp-<content>.lock     who publishes it
     <root>/shared-data/...                                the users' own
     <root>/.efsstate/sweep/<kind>/<folder>                which folder was swept when; also its sweeper's lock
     .../.tmp-<random>                                     being written; an abandoned one goes with the sweep
@@ -68,7 +69,7 @@ def is_component(name: str) -> bool:
 
 def readable(safe: str) -> str:
     """What `component` was given, as nearly as the component alone can tell (a long name comes back cut)."""
-    text = safe.partition("~")[0].encode()
+    text = safe.partition("~")[0].encode(errors="surrogateescape")  # a stranger's name may be anything
     out, i = bytearray(), 0
     while i < len(text):
         if text[i] == 0x25 and len(text) >= i + 3:

@@ -1,0 +1,261 @@
+"""Every parser of bytes or names that come from the mount: what it may raise, and inputs to begin from.
+
+Where a checksum would refuse what is tried, it is put right first: without a signing key whoever may write can do so too.
+"""
+
+import datetime
+import decimal
+import json
+import os
+import shutil
+import struct
+import tempfile
+import uuid
+
+import numpy
+
+from efsstate.checkpoints import generation, owner, protocol
+from efsstate.cleanup import policy
+from efsstate.errors import CorruptEntryError, UnknownFormatError
+from efsstate.mount import codec, entry, layout
+from efsstate.mount.files import Mount
+from efsstate.modelstore import manifest
+
+PARSERS = {}
+_places = {}
+
+
+def parser(*, raises, seeds):
+    """Have the function in the table: it takes bytes; what it raises but `raises` is a violation."""
+
+    def note(function):
+        PARSERS[function.__name__] = (function, raises, seeds)
+        return function
+
+    return note
+
+
+def attempt(name, data):
+    """Give `data` to the parser; what is not documented comes out."""
+    function, raises, _ = PARSERS[name]
+    try:
+        function(data)
+    except raises:
+        pass
+
+
+def _mount():
+    """A root of this process's own, in memory where that can be."""
+    if os.getpid() not in _places:
+        path = tempfile.mkdtemp(prefix="efsstate-parsers-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
+        os.chmod(path, 0o700)
+        _places.clear()
+        _places[os.getpid()] = Mount(path)
+        import atexit
+
+        atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return _places[os.getpid()]
+
+
+VALUES = [
+    None, True, 7, -1, 2**70, 1.5, "text", b"bytes", (1, 2), [1, [2, {"a": {1, 2}}]], frozenset([1]), 1j, bytearray(b"x"),
+    decimal.Decimal("1.50"), uuid.UUID(int=7), datetime.date(2026, 1, 2), datetime.time(1, 2, 3),
+    datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC), datetime.timedelta(days=1), numpy.arange(6).reshape(2, 3),
+    numpy.float32(1.5), numpy.zeros(2, [("a", "<i4"), ("b", "<f8", (2,))]), {"shortest": 1.0, "longest": None}, [()],
+]  # fmt: skip
+
+
+def packed(value):
+    made = codec.dumps(value)
+    return b"".join(map(bytes, made)) if isinstance(made, list) else bytes(made)
+
+
+_PAYLOADS = [packed(value) for value in VALUES]
+_PLACE = "cache/n/a/x"
+_ENTRIES = [
+    b"".join(map(bytes, entry.encode(body, place=_PLACE, codec="msgpack", meta=b"meta", created=1.8e9, ttl=ttl)))
+    for body, ttl in zip(_PAYLOADS, [None, 1.0, 3600.0] * 10, strict=False)
+]
+
+
+@parser(raises=(CorruptEntryError, UnknownFormatError), seeds=_ENTRIES)
+def entry_decode(data):
+    entry.decode(data, place=_PLACE, path="p")
+
+
+@parser(raises=(CorruptEntryError, UnknownFormatError), seeds=_ENTRIES)
+def entry_sealed(data):
+    """With the checksum put right: what is behind it is looked at too."""
+    data = bytearray(data)
+    head = entry._HEAD.size
+    if len(data) >= entry.HEADER:
+        data[head : entry.HEADER] = entry.digest(None, _PLACE, bytes(data[:head]), memoryview(data)[entry.HEADER :])
+    found = entry.decode(data, place=_PLACE, path="p")
+    assert len(found.payload) <= len(data)
+    entry.peek(bytes(data[: entry.HEADER]), len(data), "p")
+    entry.labels(bytes(data[:200]), "p")
+
+
+@parser(raises=CorruptEntryError, seeds=_ENTRIES)
+def entry_labels(data):
+    entry.labels(data, "p")
+
+
+@parser(raises=(CorruptEntryError, UnknownFormatError), seeds=_ENTRIES)
+def entry_peek(data):
+    entry.peek(data[: entry.HEADER], len(data), "p")
+
+
+@parser(raises=ValueError, seeds=_PAYLOADS)
+def codec_loads(data):
+    codec.loads(data)
+
+
+@parser(raises=ValueError, seeds=_PAYLOADS)
+def codec_loads_buffer(data):
+    codec.loads(bytearray(data))
+
+
+@parser(raises=ValueError, seeds=_PAYLOADS)
+def codec_again(data):
+    """What was read can be kept again, and is the same then."""
+    value = codec.loads(data)
+    try:
+        again = codec.dumps(value)
+    except codec.EncodeError:
+        return
+    made = b"".join(map(bytes, again)) if isinstance(again, list) else bytes(again)
+    assert packed(codec.loads(made)) == made
+
+
+_FOLDER = layout.checkpoint_folder("job")
+_HEAD = {"schema": 1, "saves": 1, "items": 0, "finished": False, "empty": False, "behind": [[5, 1]], "position": ""}
+_TAIL = packed([None, "result"])
+
+
+@parser(raises=CorruptEntryError, seeds=[packed(_HEAD), *_PAYLOADS])
+def generation_head(data):
+    """The head of a save, its digest put right; what it gives is what the code goes on with."""
+    meta = data + entry.digest(None, f"{_FOLDER}/7-1", data)
+    payload = memoryview(struct.pack("<I", len(_TAIL)) + _TAIL + b"\xc0")
+    found = generation.unpack(_mount(), _FOLDER, (7, 1), entry.Entry(payload, "msgpack", meta, 1.0, None))
+    assert type(found.saves) is int and type(found.items) is int and type(found.schema) is int
+    assert type(found.finished) is bool and type(found.empty) is bool and type(found.shown) is str
+    assert all(type(e) is int and type(n) is int for e, n in found.behind)
+
+
+@parser(raises=CorruptEntryError, seeds=[struct.pack("<I", len(_TAIL)) + _TAIL + b"\xc0", *_PAYLOADS])
+def generation_payload(data):
+    head = packed(_HEAD)
+    meta = head + entry.digest(None, f"{_FOLDER}/7-1", head)
+    generation.unpack(_mount(), _FOLDER, (7, 1), entry.Entry(memoryview(data), "msgpack", meta, 1.0, None))
+
+
+@parser(raises=(CorruptEntryError, UnknownFormatError), seeds=_ENTRIES)
+def generation_glance(data):
+    mount = _mount()
+    mount.make(_FOLDER)
+    with open(f"{mount.path}/{_FOLDER}/7-1", "wb") as file:
+        file.write(data)
+    generation.glance(mount, _FOLDER, (7, 1))
+
+
+@parser(raises=(CorruptEntryError, FileNotFoundError), seeds=[b"- x", b"7-1 " + b"0" * 32, b'{"host":"h","since":1e999}', b"[1]"])
+def notes(data):
+    """The text of a link: as it is, and with its checksum put right; then as a base, and as what a claimant says."""
+    text = data.decode("utf-8", "surrogateescape").replace("\0", "") or "x"
+    text = os.fsencode(text)[:3000].decode("utf-8", "surrogateescape")
+    mount = _mount()
+    mount.make(_FOLDER)
+    folder = protocol.Folder(mount, _FOLDER)
+    for name in ("b7", "e7"):
+        for made in (text, f"{text} {folder._digest(name, text)}"):
+            try:
+                os.unlink(f"{mount.path}/{_FOLDER}/{name}")
+            except FileNotFoundError:
+                pass
+            os.symlink(made, f"{mount.path}/{_FOLDER}/{name}")
+            owner.sentence(owner.of(folder, 7))
+            if name == "b7":
+                try:
+                    epoch, number = folder.base(7)
+                except CorruptEntryError:
+                    continue
+                assert (epoch, number) == (0, 0) or epoch > 0 < number
+
+
+@parser(raises=CorruptEntryError, seeds=[packed({"name": "n", "shortest": 1.0, "longest": None, "max_bytes": 5, "max_entries": None}), *_PAYLOADS])
+def policy_parse(data):
+    found = policy._parse(data, "n", "p")
+    assert 0 <= found.shortest < float("inf") and type(found.name) is str
+    found.judge(os.stat("/"), 1e9, None, None)
+    found.is_expired(0.0, 1.0, 1e9)
+
+
+def _shelf(name, data):
+    """A cache whose POLICY or CLEARED is `data`, sealed: it must go on, whatever it says."""
+    from efsstate import Cache
+    from efsstate.mount import store
+
+    mount = _mount()
+    store.write(mount, "cache/n", name, data, codec="msgpack")
+    cache = Cache("n", root=mount.path)
+    cache.set("k", 5, ttl=7)
+    assert cache.get("k") in (5, None)
+    cache.clear()
+    cache.set("k", 6)
+    assert cache.get("k") in (6, None)
+
+
+@parser(raises=(), seeds=_PAYLOADS)
+def cache_policy(data):
+    _shelf(layout.POLICY, data)
+
+
+@parser(raises=(), seeds=[packed(n) for n in (0, 1, 2**63, 2**64, 10**30, -5, 1e300, float("inf"))] + _PAYLOADS)
+def cache_cleared(data):
+    _shelf(layout.CLEARED, data)
+
+
+_MANIFEST = manifest.Manifest("v1", {"a/b": (3, "0" * 64)}, ["empty"], single=False)
+
+
+@parser(raises=CorruptEntryError, seeds=[_MANIFEST.encode(), b'{"version":"v","single":true,"files":{"x":[1,"%s"]},"folders":[]}' % (b"f" * 64), b"[" * 500])
+def manifest_decode(data):
+    found = manifest.decode(entry.Entry(memoryview(data), "json", b"", 1.0, None), "p")
+    for name in [*found.files, *found.folders]:
+        assert os.path.normpath(f"/v/{name}").startswith("/v/") and "\0" not in name, name
+    assert "/" not in found.version and found.version[0] != "."
+    assert found.size >= 0 and found.content
+    json.loads(found.encode())
+
+
+@parser(raises=(), seeds=[b"e5", b"b123", b"5-7", b"s3", b"d3.abc", b"%2eabc~00", b"e" + b"9" * 39, b"1_0-2", "e٣".encode(), b"..", b"a--b"])
+def names(data):
+    """Names found in listings: whatever they are, they are ours as we make them, or nobody's."""
+    name = data.replace(b"/", b"").replace(b"\0", b"")[:255].decode("utf-8", "surrogateescape")
+    if not name:
+        return
+    claim = layout.parse_claim(name)
+    if claim is not None:
+        made = layout.generation_name(*claim[1:]) if claim[0] == "g" else f"{claim[0]}{claim[1]}"
+        assert made == name and claim[1] > 0, name
+    shard = layout.parse_shard(name)
+    assert shard is None or shard[1] >= 0
+    layout.is_component(name), layout.readable(name), layout.model_name(name), layout.is_digest(name), layout.is_lock(name)
+    layout.is_temporary(name), layout.is_foreign_nfs(name)
+    mark = layout.sweep_mark(f"cache/{name}")
+    assert "/" not in mark and len(os.fsencode(mark)) <= 255 and mark not in (".", ".."), mark
+
+
+@parser(raises=ValueError, seeds=[b"import/2026", b"..", b"UPPER", b"\xff", "name ü".encode(), b"a" * 300])
+def users_names(data):
+    """Names that a user or an event gives: one component each, that leads nowhere else and is no name of ours."""
+    name = data.decode("utf-8", "surrogateescape")
+    made = layout.component(name)
+    assert "/" not in made and made not in (".", "..") and made[0] != "." and 0 < len(made.encode()) <= 255
+    assert layout.is_component(made)
+    layout.readable(made)
+    folder = layout.model_component(name)
+    assert "/" not in folder and folder[0] != "." and layout.model_name(folder) == name
+
