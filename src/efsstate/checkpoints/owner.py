@@ -46,7 +46,7 @@ def of(folder: Folder, epoch: int) -> dict[str, object]:
 
     try:
         told = json.loads(folder.read_note(layout.epoch_name(epoch)))
-    except (OSError, ValueError, CorruptEntryError):
+    except (OSError, ValueError, RecursionError, CorruptEntryError):
         return {}
     return told if isinstance(told, dict) else {}
 
