@@ -208,7 +208,8 @@ def test_a_second_publisher_of_the_same_content_waits_for_the_first(root, source
     made = publish("m", source, root=root)
     staging = next(iter(staged(root, source)))
     mount = Mount(root)
-    held = lock.attempt(mount, staging, layout.LOCK)
+    mount.make(staging)
+    held = lock.attempt(mount, os.path.dirname(staging), os.path.basename(staging) + layout.LOCK_SUFFIX)
     os.rename(place(root, "m", made), place(root, "m", "hidden"))
 
     class Context:

@@ -26,7 +26,8 @@ class Files:
     ) -> None:
         self.version = manifest.version
         self._manifest = manifest
-        self._verify = verify
+        # What is signed is the digest: of a file with the right size somebody without the key may have made every byte.
+        self._verify = verify if mount.key is None else "digest"
         self._checked = False
         self._staged: Staged | None = None
         self._mount, self._folder = mount, folder
@@ -51,6 +52,8 @@ class Files:
     @property
     def path(self) -> str:
         """A path for any library: of the file where a single one was published, else of the folder."""
+        if self._mount.key is not None:
+            return self.stage()  # what is on the mount may be changed between our look and the library's
         if self._verify is not None and not self._checked and self._staged is None:
             self._check()
         self._checked = True
@@ -71,6 +74,10 @@ class Files:
         Nothing is copied, and the processes of a machine share them. But the kernel may drop pages and get them anew: if
         the file is removed or cut meanwhile, on any host, the process is killed by SIGBUS. `stage` where that may happen.
         """
+        if self._mount.key is not None:
+            self.stage()
+            assert self._staged is not None
+            self._mount, self._folder = self._staged.mount, self._staged.folder
         opened, digest = self._open(self._name(name), direct=False)
         return reading.mapped(opened, digest=digest)
 

@@ -70,7 +70,8 @@ class Finder:
         except CorruptEntryError:  # a file, where a published model has a folder
             return self._by_hand(mount, layout.MODELS, self._component)
         if seen is None:
-            mount.refresh(layout.MODELS)  # this host may remember that it was missing
+            mount.refresh("")  # this host may remember that one of the folders was missing
+            mount.refresh(layout.MODELS)
             seen = mount.refresh(model)
         if seen is None:
             raise ModelNotFound(

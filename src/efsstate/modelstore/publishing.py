@@ -65,7 +65,7 @@ class Source:
                     raise EfsStateError(f"{self.path}/{name!r}: can't be published: {why}")
                 self._walk(name)
             else:
-                self._take(name, found.stat())
+                self._take(name, self.mount.stat(folder, found.name))
         if empty and folder:
             self.folders.append(folder)
 
@@ -131,12 +131,7 @@ def run(mount: Mount, model: str, source: Source, version: str | None, progress:
     if _exists(mount, model, made):
         told.add(told.total - told.done)
         if mount.refresh(staging) is not None:  # left by one that was killed between the rename and the end
-            left = lock.attempt(mount, staging, layout.LOCK)
-            if isinstance(left, lock.Lock):
-                _clear(mount, staging)
-                left.release()
-            else:
-                os.close(left)
+            clear(mount, staging)
         return made
     held = _claim(mount, staging)
     try:
@@ -147,12 +142,12 @@ def run(mount: Mount, model: str, source: Source, version: str | None, progress:
         import errno
 
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            _clear(mount, staging)  # what can't be finished must not keep a disk full
+            mount.remove_tree(staging)  # what can't be finished must not keep a disk full
         raise
     else:
-        _clear(mount, staging)
+        _tidy(mount, staging)
     finally:
-        held.release()
+        held.release(remove=True)
     if told.done < told.total:
         told.add(told.total - told.done)
     return made
@@ -176,14 +171,30 @@ def _claim(mount: Mount, staging: str) -> lock.Lock:
     """The staging folder for ourselves: two publishers of the same content do the work once, not twice."""
     until = deadline.until(_WAIT)
     while True:
-        held = lock.acquire(mount, staging, layout.LOCK, until=until)
+        held = lock.acquire(mount, *_lock(staging), until=until)
         if held is None:
             raise ClaimedError(
                 f"{mount.where(staging)}: somebody else still publishes the same content: try again later"
             )
         if held.is_current():
             return held
-        held.release()  # the one before us finished, and removed the folder
+        held.release()  # the one before us finished, and removed it
+
+
+def _lock(staging: str) -> tuple[str, str]:
+    """The folder and name of its lock: beside it, for an NFS client can't remove a folder with a file that is open."""
+    above, _, name = staging.rpartition("/")
+    return above, name + layout.LOCK_SUFFIX
+
+
+def clear(mount: Mount, staging: str) -> None:
+    """Remove a staging folder in which nobody works."""
+    held = lock.attempt(mount, *_lock(staging))
+    if isinstance(held, lock.Lock):
+        _tidy(mount, staging)
+        held.release(remove=True)
+    else:
+        os.close(held)
 
 
 def _fill(mount: Mount, staging: str, source: Source, made: Manifest, told: _Told) -> None:
@@ -248,7 +259,7 @@ def _finish(mount: Mount, model: str, staging: str, made: Manifest) -> None:
             raise
 
 
-def _clear(mount: Mount, staging: str) -> None:
+def _tidy(mount: Mount, staging: str) -> None:
     try:
         mount.remove_tree(staging)
     except OSError as error:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 from efsstate import events, units
 from efsstate.errors import CorruptEntryError, EfsStateError, ModelNotFound
 from efsstate.modelstore import manifest as manifests
-from efsstate.mount import clock, layout, lock, store
+from efsstate.mount import clock, layout, store
 from efsstate.mount import root as roots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
 
     from efsstate.mount.files import Mount
@@ -260,24 +260,23 @@ def _take_away(mount: Mount, model: str, version: str) -> bool:
 
 def _clear(mount: Mount, model: str, before: float) -> None:
     """Remove what killed publications and prunes left before the server's time `before`."""
+    from efsstate.modelstore import publishing
+
     above = layout.version_folder(model, "")
-    for name in mount.names(above):
-        folder = f"{above}/{name}"
-        if not layout.is_temporary(name) or _newest(mount, above, name) >= before:
-            continue
-        held = lock.attempt(mount, folder, layout.LOCK)
-        if not isinstance(held, lock.Lock):
-            os.close(held)  # it is being published
-            continue
-        try:
-            mount.remove_tree(folder)
-        finally:
-            held.release()
+    left = {name.removesuffix(layout.LOCK_SUFFIX) for name in mount.names(above) if layout.is_temporary(name)}
+    for name in left:
+        if _newest(mount, above, name) < before:
+            publishing.clear(mount, f"{above}/{name}")
 
 
 def _newest(mount: Mount, above: str, name: str) -> float:
     """When something was last done in a staging folder."""
-    times = [mount.stat(above, name).st_mtime]
+    times = []
+    for one in (name, name + layout.LOCK_SUFFIX):
+        try:
+            times.append(mount.stat(above, one).st_mtime)
+        except FileNotFoundError:
+            pass
     for folder in (f"{above}/{name}", f"{above}/{name}/parts"):
         times += [one.stat(follow_symlinks=False).st_mtime for one in mount.scan(folder)]
-    return max(times)
+    return max(times, default=0.0)
