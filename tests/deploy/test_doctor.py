@@ -100,7 +100,7 @@ def test_a_call_that_hangs_is_given_up_and_named(tmp_path):
     """A FIFO in the way of the large file: its open waits for a reader that never comes, as a dead mount does."""
     program = f"""
 import os, threading
-from efsstate.deploy import doctor as d, mount_checks
+from efsstate.deploy import doctor as d, look as mount_checks
 real = mount_checks.Look._writable
 def block(self):
     done = real(self)
@@ -203,7 +203,7 @@ def test_the_handler_returns_what_json_can_carry(tmp_path, monkeypatch):
 
 
 def test_its_folder_goes_even_when_a_check_fails(tmp_path, monkeypatch):
-    from efsstate.deploy import mount_checks
+    from efsstate.deploy import look as mount_checks
 
     monkeypatch.setattr(
         mount_checks.Look, "_rename", lambda self: (_ for _ in ()).throw(OSError(5, "Input/output error"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import ipaddress
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -11,12 +10,15 @@ import boto3  # type: ignore[import-untyped]
 import botocore.config  # type: ignore[import-untyped]
 import botocore.exceptions  # type: ignore[import-untyped]
 
+from efsstate.deploy.account_facts import decides, document, judge, openings, reason, strings, text
 from efsstate.deploy.account_rules import LINKS, METRICS, SKIPPED
 from efsstate.deploy.exceptions import explain
 from efsstate.deploy.findings import SEVERITIES, Finding, Hit, run
+from efsstate.deploy.openings import NFS
+from efsstate.deploy.resource import Resource
 from efsstate.deploy.rules import RULES as TABLE
-from efsstate.deploy.stack import NFS, Resource, Stack
-from efsstate.deploy.values import Unknown, items
+from efsstate.deploy.stack import Stack
+from efsstate.deploy.values import Unknown
 from efsstate.errors import EfsStateError
 from efsstate.mount.root import variable
 
@@ -73,7 +75,7 @@ class _Walk:
         except botocore.exceptions.NoCredentialsError as error:
             raise AccountError(f"{self.name}: no AWS credentials: log in, or set AWS_PROFILE") from error
         except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as error:
-            raise AccountError(f"{self.name}: {_reason(error)}") from error
+            raise AccountError(f"{self.name}: {reason(error)}") from error
         stack = Stack(self.resources, partial=bool(self.unseen), form="account")
         found = list(run((rule for rule in TABLE.values() if rule.code not in SKIPPED), stack))
         found += [TABLE[code].finding(hit) for code, hit in self.hits]
@@ -104,12 +106,12 @@ class _Walk:
             code = error.response.get("Error", {}).get("Code", "")
             if code in missing:
                 return None
-            self.unseen.append(f"{service} {operation}: {_reason(error)}")
+            self.unseen.append(f"{service} {operation}: {reason(error)}")
             return None
         except botocore.exceptions.NoCredentialsError:
             raise
         except botocore.exceptions.BotoCoreError as error:
-            self.unseen.append(f"{service} {operation}: {_reason(error)}")
+            self.unseen.append(f"{service} {operation}: {reason(error)}")
             return None
 
     def add(self, name: str, kind: str, **properties: Any) -> None:
@@ -138,13 +140,13 @@ class _Walk:
         )
         self.resources.append(made)
         self.seen["function"].append(f"{name} is {found.get('State', 'there')}")
-        for status, reason in (("State", "StateReasonCode"), ("LastUpdateStatus", "LastUpdateStatusReasonCode")):
+        for status, why in (("State", "StateReasonCode"), ("LastUpdateStatus", "LastUpdateStatusReasonCode")):
             if found.get(status) == "Failed":
-                code = str(found.get(reason))
+                code = str(found.get(why))
                 known = explain(code)
                 more = f" (see efsstate doctor --error {known.name})" if known else ""
                 self.hits.append(
-                    ("EFS202", Hit(name, f"{status} Failed: {code}: {found.get(reason.replace('Code', ''), '')}{more}"))
+                    ("EFS202", Hit(name, f"{status} Failed: {code}: {found.get(why.replace('Code', ''), '')}{more}"))
                 )
         if not mounts:
             self.hits.append(("EFS201", Hit(name, "FileSystemConfigs is empty")))
@@ -174,8 +176,8 @@ class _Walk:
             arn,
             "AWS::EFS::AccessPoint",
             FileSystemId=point["FileSystemId"],
-            PosixUser=_strings(point.get("PosixUser")),
-            RootDirectory=_strings(point.get("RootDirectory")),
+            PosixUser=strings(point.get("PosixUser")),
+            RootDirectory=strings(point.get("RootDirectory")),
         )
         self.seen["access point"].append(f"{identity} {point.get('RootDirectory', {}).get('Path', '/')}")
         self.available(identity, point)
@@ -206,7 +208,7 @@ class _Walk:
             Encrypted=str(one.get("Encrypted", False)).lower(),
             PerformanceMode=one.get("PerformanceMode"),
             ThroughputMode=one.get("ThroughputMode"),
-            ProvisionedThroughputInMibps=_text(one.get("ProvisionedThroughputInMibps")),
+            ProvisionedThroughputInMibps=text(one.get("ProvisionedThroughputInMibps")),
             AvailabilityZoneName=one.get("AvailabilityZoneName"),
             LifecyclePolicies=lifecycle.get("LifecyclePolicies") if lifecycle else ["unknown"],
             BackupPolicy={
@@ -215,7 +217,7 @@ class _Walk:
                 .get("Status", "DISABLED")
                 .replace("ENABLING", "ENABLED")
             },
-            FileSystemPolicy=_document(policy.get("Policy")) if policy else None,
+            FileSystemPolicy=document(policy.get("Policy")) if policy else None,
         )
         self.seen["file system"].append(f"{name}, {one.get('ThroughputMode')}")
         self.available(name, one)
@@ -257,7 +259,7 @@ class _Walk:
         answer = self.ask("ec2", "describe_security_groups", GroupIds=wanted) if wanted else None
         for one in (answer or {}).get("SecurityGroups", []):
             ways = {
-                f"SecurityGroup{way}": [rule for given in one.get(key, []) for rule in _openings(given)]
+                f"SecurityGroup{way}": [rule for given in one.get(key, []) for rule in openings(given)]
                 for way, key in (("Ingress", "IpPermissions"), ("Egress", "IpPermissionsEgress"))
             }
             self.add(one["GroupId"], "AWS::EC2::SecurityGroup", **ways)
@@ -289,7 +291,7 @@ class _Walk:
                     (subnet, False, (1024, 65535), there),
                 ):
                     name, rules = entries.get(where, ("", []))
-                    rule = _decides(rules, outward=outward, ports=ports, peer=peer) if name else None
+                    rule = decides(rules, outward=outward, ports=ports, peer=peer) if name else None
                     if rule is not None and rule.get("RuleAction") == "deny":
                         number = "*" if rule.get("RuleNumber") == 32767 else rule.get("RuleNumber")
                         way = "outbound to" if outward else "inbound from"
@@ -355,98 +357,4 @@ class _Walk:
                 values.setdefault(value, {})[name] = list(one["Values"])
         self.seen["metrics"].append("the last hour" if values else "none in the last hour")
         for name, given in values.items():
-            self.hits += list(_judge(name, given))
-
-
-def _judge(name: str, given: dict[str, list[float]]) -> Iterator[tuple[str, Hit]]:
-    def worst(metric: str, pick: Callable[[list[float]], float]) -> float | None:
-        return pick(given[metric]) if given.get(metric) else None
-
-    burst, limit = worst("BurstCreditBalance", min), worst("PercentIOLimit", max)
-    if burst is not None and burst < 2**38:
-        yield (
-            "EFS205",
-            Hit(name, f"BurstCreditBalance fell to {burst / 2**30:,.1f} GiB (a new file system has 2,150)"),
-        )
-    if limit is not None and limit > 90:
-        yield "EFS206", Hit(name, f"PercentIOLimit reached {limit:.0f}")
-    used, permitted = worst("MeteredIOBytes", max), worst("PermittedThroughput", min)
-    if used and permitted and used / 60 > 0.8 * permitted:
-        yield "EFS207", Hit(name, f"{used / 60 / 2**20:,.1f} MiB/s used of {permitted / 2**20:,.1f} permitted")
-    connections = worst("ClientConnections", max)
-    if connections is not None and connections > 20_000:
-        yield "EFS208", Hit(name, f"{connections:,.0f} connections of 25,000")
-    if sum(given.get("Errors", ())):
-        yield "EFS210", Hit(name, f"{sum(given['Errors']):.0f} failed invocations in the last hour")
-
-
-def _decides(rules: list[dict[str, Any]], *, outward: bool, ports: tuple[int, int], peer: str) -> dict[str, Any] | None:
-    """The first rule of a network ACL that takes in all of the ports and the peer's range; its end, which denies, if none does.
-
-    None where a rule takes in a part of the range, so that it depends on the address.
-    """
-    for one in sorted(rules, key=lambda rule: rule.get("RuleNumber", 0)):
-        if bool(one.get("Egress")) != outward or str(one.get("Protocol")) not in ("-1", "6") or "CidrBlock" not in one:
-            continue
-        span = one.get("PortRange") or {"From": 0, "To": 65535}
-        if str(one.get("Protocol")) == "6" and not (span["From"] <= ports[0] and ports[1] <= span["To"]):
-            # A denial of a part of the ports breaks the way too: of the high ports the client takes any.
-            part = span["From"] <= ports[1] and ports[0] <= span["To"]
-            if not (part and one.get("RuleAction") == "deny"):
-                continue
-        try:
-            place, range_ = ipaddress.IPv4Network(peer), ipaddress.IPv4Network(one.get("CidrBlock", ""))
-        except ValueError:
-            return None
-        if place.subnet_of(range_):
-            return one
-        if place.overlaps(range_):
-            return None
-    return {"RuleNumber": 32767, "RuleAction": "deny"}
-
-
-def _openings(given: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    base = {
-        "IpProtocol": str(given.get("IpProtocol", "-1")),
-        "FromPort": _text(given.get("FromPort")),
-        "ToPort": _text(given.get("ToPort")),
-    }
-    for key, inner, new in (
-        ("UserIdGroupPairs", "GroupId", "SourceSecurityGroupId"),
-        ("IpRanges", "CidrIp", "CidrIp"),
-        ("Ipv6Ranges", "CidrIpv6", "CidrIpv6"),
-        ("PrefixListIds", "PrefixListId", "SourcePrefixListId"),
-    ):
-        for one in given.get(key) or ():
-            yield {**base, new: one.get(inner)}
-
-
-def _document(text: Any) -> Any:
-    import json
-
-    try:
-        return json.loads(text)
-    except (TypeError, ValueError):
-        return Unknown("a policy that is not JSON")
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _strings(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _strings(one) for key, one in value.items()}
-    return [_strings(one) for one in items(value)] if isinstance(value, list) else _text(value)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, botocore.exceptions.ClientError):
-        told = error.response.get("Error", {})
-        code = told.get("Code", "error")
-        if code in ("Throttling", "ThrottlingException", "TooManyRequestsException", "RequestLimitExceeded"):
-            return f"{code}: AWS is limiting the calls of this account: try again in a minute"
-        if "AccessDenied" in code or "Unauthorized" in code:
-            return f"{code}: not allowed: {told.get('Message', '')}"
-        return f"{code}: {told.get('Message', '')}"
-    return " ".join(str(error).split())
+            self.hits += list(judge(name, given))

@@ -7,7 +7,9 @@ import threading
 from typing import Any
 
 from efsstate.deploy.findings import Finding, Hit
-from efsstate.deploy.mount_checks import MIB, RULES, Look, mounted, surroundings, table_entry
+from efsstate.deploy.look import MIB, Look
+from efsstate.deploy.mount_checks import mounted, surroundings, table_entry
+from efsstate.deploy.mount_rules import RULES
 from efsstate.errors import RootError
 from efsstate.mount import root as roots
 

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from efsstate.deploy.findings import Hit, Rule
-from efsstate.deploy.stack import Resource, Stack, Statement, covers, statements_of
+from efsstate.deploy.policies import Statement, covers, statements_of
+from efsstate.deploy.resource import Resource
+from efsstate.deploy.stack import Stack
 from efsstate.deploy.values import Joined, Unknown, items, text
 
 CLIENT = ("elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite", "elasticfilesystem:ClientRootAccess")

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from efsstate.deploy.findings import Hit, Rule
-from efsstate.deploy.stack import NFS, Opening, Resource, Stack
+from efsstate.deploy.openings import NFS, Opening
+from efsstate.deploy.resource import Resource
+from efsstate.deploy.stack import Stack
 from efsstate.deploy.values import Unknown, items, known, target, text
 
 WORLD = ("0.0.0.0/0", "::/0")

@@ -3,112 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
+from efsstate.deploy.openings import Opening, opening
+from efsstate.deploy.policies import MANAGED, Statement, statements_of
+from efsstate.deploy.resource import Resource
 from efsstate.deploy.tree import TemplateError
-from efsstate.deploy.values import Joined, Ref, Unknown, items, known, number, target, text, walk
+from efsstate.deploy.values import Unknown, items, known, target, text
 
-NFS = 2049
 MAX_RESOURCES = 2000
-
-# AWS's own policies that let a role mount, by what they allow.
-MANAGED = {
-    "AmazonElasticFileSystemClientReadWriteAccess": ["elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"],
-    "AmazonElasticFileSystemClientReadOnlyAccess": ["elasticfilesystem:ClientMount"],
-    "AmazonElasticFileSystemClientFullAccess": ["elasticfilesystem:Client*"],
-    "AmazonElasticFileSystemFullAccess": ["elasticfilesystem:*"],
-    "AmazonElasticFileSystemReadOnlyAccess": [],
-    "AdministratorAccess": ["*"],
-    "PowerUserAccess": ["*"],
-    "AWSLambdaVPCAccessExecutionRole": [],
-    "AWSLambdaBasicExecutionRole": [],
-    "AWSLambdaExecute": ["s3:*"],
-    "AWSXRayDaemonWriteAccess": [],
-    "AWSXrayWriteOnlyAccess": [],
-    "AmazonS3ReadOnlyAccess": ["s3:Get*"],
-    "AmazonS3FullAccess": ["s3:*"],
-    "AmazonDynamoDBFullAccess": ["dynamodb:*"],
-}
-
-
-@dataclass
-class Resource:
-    """A resource in CloudFormation's words, its values followed as far as the template goes."""
-
-    name: str
-    type: str
-    properties: dict[str, Any]
-    line: int = 0
-    file: str = ""
-    lines: dict[str, int] = field(default_factory=dict)
-    """The line of a property, by its first name."""
-    depends: set[str] = field(default_factory=set)
-    """The resources that exist before it, as written."""
-    many: bool = False
-    """One block stands for several (a Terraform count or for_each)."""
-
-    def get(self, *path: str) -> Any:
-        """The value at a path of property names, None where there is none."""
-        value: Any = self.properties
-        for name in path:
-            if not isinstance(value, dict):
-                return value if isinstance(value, Unknown) else None
-            value = value.get(name)
-        return value
-
-    def at(self, name: str) -> int:
-        """The line of a property, or of the resource."""
-        return self.lines.get(name) or self.line
-
-
-class Statement(NamedTuple):
-    """A statement of an IAM policy."""
-
-    allow: bool
-    actions: list[str]
-    resources: list[Any]
-    conditions: dict[str, Any]
-    owner: Resource
-    line: int = 0
-    principal: Any = None
-    managed: str = ""
-    """The name of AWS's policy it comes from."""
-
-    def grants(self, action: str) -> bool:
-        """Whether it allows an action, by name or pattern."""
-        return self.allow and any(covers(pattern, action) for pattern in self.actions)
-
-    def condition(self, key: str) -> Any:
-        """What a condition key is compared with, under whichever operator; None without one."""
-        for comparison in self.conditions.values():
-            if isinstance(comparison, dict):
-                for name, value in comparison.items():
-                    if name.lower() == key.lower():
-                        return value
-        return None
-
-
-class Opening(NamedTuple):
-    """A rule of a security group."""
-
-    protocol: str
-    low: float | None
-    high: float | None
-    peer: Any
-    """A group, a CIDR, a prefix list, or something unknown."""
-    owner: Resource
-    line: int = 0
-
-    def covers_nfs(self) -> bool | None:
-        """Whether TCP 2049 is in it; None where a value is not known."""
-        if self.protocol in ("-1", "all"):
-            return True
-        if self.protocol not in ("tcp", "6"):
-            return None if self.protocol == "?" else False
-        if self.low is None or self.high is None:
-            return None
-        return self.low <= NFS <= self.high
 
 
 class Stack:
@@ -187,7 +90,7 @@ class Stack:
         if isinstance(inline, str) and inline:
             return None
         found = [
-            _opening(rule, group, group.at(f"SecurityGroup{way}")) for rule in items(inline) if isinstance(rule, dict)
+            opening(rule, group, group.at(f"SecurityGroup{way}")) for rule in items(inline) if isinstance(rule, dict)
         ]
         if len(found) != len(items(inline)):
             return None
@@ -195,7 +98,7 @@ class Stack:
         own = [one for one in apart if self.find(one.get("GroupId")) is group]
         if any(isinstance(one.get("GroupId"), Unknown) for one in apart):
             return None
-        found += [_opening(one.properties, one, one.line) for one in own]
+        found += [opening(one.properties, one, one.line) for one in own]
         if way == "Egress" and inline is None:
             return None
         return found
@@ -276,71 +179,3 @@ class Stack:
             else:
                 whole = False
         return found, whole
-
-
-def covers(pattern: str, action: str) -> bool:
-    """Whether an action pattern of IAM (`*` and `?`) covers an action or, for an action ending in `*`, one of those."""
-    from fnmatch import fnmatchcase
-
-    return fnmatchcase(action.lower(), pattern.lower().replace("[", "[[]"))
-
-
-def statements_of(policy: Any, owner: Resource, line: int = 0) -> list[Statement]:
-    """The statements of a policy document."""
-    if not isinstance(policy, dict):
-        return []
-    found = []
-    for one in items(policy.get("Statement")):
-        if isinstance(one, dict):
-            condition = one.get("Condition")
-            found.append(
-                Statement(
-                    str(one.get("Effect", "")).lower() == "allow",
-                    [str(action) for action in items(one.get("Action"))],
-                    items(one.get("Resource")),
-                    condition if isinstance(condition, dict) else {},
-                    owner,
-                    getattr(one, "line", 0) or line,
-                    one.get("Principal"),
-                )
-            )
-    return found
-
-
-def _opening(rule: dict[str, Any], owner: Resource, line: int) -> Opening:
-    peer = next(
-        (
-            rule[name]
-            for name in (
-                "SourceSecurityGroupId",
-                "DestinationSecurityGroupId",
-                "CidrIp",
-                "CidrIpv6",
-                "SourcePrefixListId",
-                "DestinationPrefixListId",
-                "SourceSecurityGroupName",
-            )
-            if rule.get(name)
-        ),
-        Unknown("a peer that is not given"),
-    )
-    protocol = rule.get("IpProtocol", "-1")
-    return Opening(
-        str(protocol).lower() if known(protocol) else "?",
-        number(rule.get("FromPort")),
-        number(rule.get("ToPort")),
-        peer,
-        owner,
-        getattr(rule, "line", 0) or line,
-    )
-
-
-def references(value: Any) -> set[str]:
-    """The names of the resources that a value mentions."""
-    found: set[str] = set()
-    for one in walk(value):
-        if isinstance(one, Ref):
-            found.add(str(one))
-        elif isinstance(one, Joined):
-            found.update(one.refs)
-    return found
