@@ -4,9 +4,9 @@
     b<epoch>           exclusive create: what the epoch starts from, decided once by whoever comes first
     <epoch>-<number>   a save: appears whole, by a rename, and is never changed
 
-    claim   list · make e<max+1> · list · read the newest state · make b<epoch>
+    claim   list · make e<max+1> · list · read the newest state · make b<epoch> · (it is finished: list)
     save    make <epoch>-<number> · list: a higher epoch is ClaimLost, none is the acknowledgement
-    load    list · read the newest state of the highest epoch (it has neither save nor base yet: make the base)
+    load    list · read the newest state of the highest epoch (long folder: list; it has no base yet: list, make it, list)
 
 Why each step is there, and what goes wrong without it, is in docs/guarantees.md; tests/checkpoints/model explores it.
 """
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 NOTHING: Key = (0, 0)  # what an epoch starts from where nothing was saved
 _REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
 _PATIENCE = 2.0  # seconds that a reader who can't write waits for a claimant to make its base
-_CLAIMS_KEPT = 16  # former claims whose links stay: a listing comes in parts, and must show at least one of them
+_CLAIMS_KEPT = 2  # former claims whose links stay
+_ONE_REPLY = 12  # names that a server gives in one reply, as they are at one moment; more may come in parts
 _REPEATS = 5  # equal listings after which what they name is taken as gone, not as about to be replaced
 
 
@@ -45,11 +46,11 @@ class Superseded(Exception):  # noqa: N818 - not an error
 class Listing:
     """The names in the folder at one moment: `top` is the highest epoch (0: none), `below` the items, newest first."""
 
-    __slots__ = ("bases", "epochs", "generations", "names", "top")
+    __slots__ = ("bases", "epochs", "generations", "names", "ours", "top")
 
     def __init__(self, names: list[str]) -> None:
-        self.names = frozenset(names)
-        found = [one for one in map(layout.parse_claim, names) if one]
+        self.names = names
+        self.ours = found = {one for one in map(layout.parse_claim, names) if one}
         self.epochs = {epoch for kind, epoch, _ in found if kind == "e"}
         self.bases = {epoch for kind, epoch, _ in found if kind == "b"}
         self.generations = sorted([(epoch, number) for kind, epoch, number in found if kind == "g"], reverse=True)
@@ -93,7 +94,7 @@ class Folder:
         if repeats:
             time.sleep(0.01)
         at = self.look()
-        return at, repeats + 1 if before is not None and before.names == at.names else 0
+        return at, repeats + 1 if before is not None and before.ours == at.ours else 0
 
     def path(self, key: Key) -> str:
         """The path of a generation, for messages."""
@@ -195,31 +196,40 @@ class Folder:
         at: Listing | None = None
         repeats, until = 0, 0.0
         while True:
+            before = at
             at, repeats = self._look_again(at, repeats)
             if not at.top:
-                return Found(None, decided=True, lost=None), True
+                # That there is nothing is said twice: a listing in parts may miss a save that is being replaced.
+                if repeats:
+                    return Found(None, decided=True, lost=None), True
+                continue
             try:
                 found = self.find(at, at.top, repeats)
             except Again:
                 continue
             if found.generation is None and found.lost is not None:
                 raise found.lost
-            if not found.decided:
-                if found.lost is not None:
-                    return found, False  # whether to go on from less than was acknowledged is the claimant's to say
-                try:
-                    self.settle(at.top, found.generation.key if found.generation else NOTHING)
-                except FileExistsError:
+            if found.decided:
+                if found.generation is None and not repeats:
                     continue
-                except OSError as error:
-                    if error.errno not in _REFUSED:
-                        raise
-                    until = until or time.monotonic() + _PATIENCE
-                    if time.monotonic() >= until:
-                        return found, False
-                    time.sleep(0.05)
-                    continue
-            return found, True
+                if len(at.names) <= _ONE_REPLY or self.look().top <= at.top:
+                    return found, True
+                continue
+            if found.lost is not None:
+                return found, False  # whether to go on from less than was acknowledged is the claimant's to say
+            if before is None or before.top != at.top:
+                continue  # what an epoch starts from is to be read from a listing later than the epoch
+            try:
+                self.settle(at.top, found.generation.key if found.generation else NOTHING)
+            except FileExistsError:
+                pass
+            except OSError as error:
+                if error.errno not in _REFUSED:
+                    raise
+                until = until or time.monotonic() + _PATIENCE
+                if time.monotonic() >= until:
+                    return found, False
+                time.sleep(0.05)
 
     def glance(self, at: Listing) -> Generation | None:
         """The newest generation whose first bytes are whole, for showing."""
@@ -265,6 +275,8 @@ class Folder:
                 except FileExistsError:
                     now, repeats = self._look_again(now, repeats)
                     continue
+            if found.generation is not None and found.generation.finished and self.look().top > epoch:
+                raise Superseded
             return epoch, found
 
     def release(self) -> None:
@@ -322,7 +334,7 @@ class Folder:
         generation than was acknowledged must find that one removed.
         """
         links = [e for e in sorted(at.epochs | at.bases) if e < epoch]
-        links = links[:-_CLAIMS_KEPT] if len(links) >= 2 * _CLAIMS_KEPT else []
+        links = links[:-_CLAIMS_KEPT] if len(links) > 2 * _CLAIMS_KEPT else []
         # A temporary is of a holder that died, or that was superseded: then its save can't be acknowledged anyhow.
         names = [name for name in at.names if layout.is_temporary(name)]
         names += [layout.generation_name(*key) for key in reversed(at.generations) if key < oldest]
