@@ -31,7 +31,15 @@ MOMENT = (1980, 1, 1, 0, 0, 0)
 LEFT_OUT = ("efsstate/cli/", "efsstate/testing/", "efsstate/deploy/templates/")
 # What the function's process does not load needs no bytecode: most of filelock is other kinds of lock.
 NOT_COMPILED = r"/filelock/(?!__init__|_api|_descriptor|_error|_unix|_util|_windows|version)|/msgpack/fallback|/efsstate/(publisher|ops)"
-KEPT_OF_DEPLOY = ("__init__.py", "doctor.py", "findings.py", "look.py", "mount_checks.py", "mount_rules.py")
+KEPT_OF_DEPLOY = (
+    "__init__.py",
+    "bucket.py",
+    "doctor.py",
+    "findings.py",
+    "look.py",
+    "mount_checks.py",
+    "mount_rules.py",
+)
 
 
 def main() -> int:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from efsstate import deadline
 from efsstate.deadline import Invocation
+from efsstate.deploy.bucket import CONNECTIONS, Bucket, default_client
 from efsstate.errors import ClaimedError, EfsStateError
 from efsstate.modelstore import versions
 from efsstate.modelstore.manifest import bad_name
@@ -16,23 +15,14 @@ from efsstate.mount.files import Mount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Any
 
-
-class Object(NamedTuple):
-    """An object of S3: its key, the path it gets below the target, its size in bytes, and its ETag."""
-
-    key: str
-    name: str
-    size: int
-    etag: str
+    from efsstate.deploy.bucket import Object
 
 
 _OPTIONS = ("source", "model", "to", "version", "activate", "root")
 _INCOMING, _FILES, _PROGRESS = ".incoming-", "files", "PROGRESS"
-_PART, _PARTS, _CHUNK = 8 << 20, 8, 1 << 20  # bytes of a request, requests at a time, bytes read at a time
-_MOST = 100_000  # objects
+_PART, _PARTS = 8 << 20, CONNECTIONS  # bytes of a request, requests at a time
 _ABANDONED = 7 * 86400.0
 _WAIT = 10.0  # seconds for another call with the same event
 _SPARE = 5.0  # seconds kept for what ends an invocation
@@ -82,7 +72,7 @@ def run(
         raise ValueError(f"to: {to!r} can't be a folder below shared-data/: {why}")
     bucket, prefix = _parse(source)
     mount = roots.resolve(root, durable=True)
-    store = _S3(client or _client(), bucket, source)
+    store = Bucket(client or default_client(), bucket, source)
     objects = list(store.objects(prefix))
     incoming = f"{layout.SHARED}/{_INCOMING}{_digest(bucket, objects, model, to)}"
     _forget_abandoned(mount, incoming)
@@ -145,7 +135,7 @@ def _forget_abandoned(mount: Mount, mine: str) -> None:
 class _Copy:
     """A copy under way: objects in order, each in windows of parallel ranges; after each window it is noted how far it came."""
 
-    def __init__(self, mount: Mount, folder: str, objects: list[Object], store: _S3) -> None:
+    def __init__(self, mount: Mount, folder: str, objects: list[Object], store: Bucket) -> None:
         self.mount, self.folder, self.objects, self.store = mount, folder, objects, store
         self.total = sum(one.size for one in objects)
         self.index, self.offset = self._noted()
@@ -237,101 +227,3 @@ def _move(mount: Mount, incoming: str, objects: list[Object], to: str) -> str:
                 raise
             # moved by the call before, which did not come to its end
     return mount.where(target)
-
-
-def _client() -> Any:
-    import boto3  # type: ignore[import-untyped]
-    import botocore.config  # type: ignore[import-untyped]
-
-    config = botocore.config.Config(
-        connect_timeout=5, read_timeout=30, max_pool_connections=_PARTS, retries={"mode": "standard", "max_attempts": 5}
-    )
-    return boto3.client("s3", config=config)
-
-
-class _S3:
-    """What is read from S3, with errors that say what to do."""
-
-    def __init__(self, client: Any, bucket: str, source: str) -> None:
-        self.client, self.bucket, self.source = client, bucket, source
-
-    def ask(self, operation: str, **arguments: Any) -> Any:
-        """A call; `KeyError` for what is not there."""
-        from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
-
-        try:
-            return getattr(self.client, operation)(Bucket=self.bucket, **arguments)
-        except ClientError as error:
-            code = str(error.response.get("Error", {}).get("Code"))
-            where = f"s3://{self.bucket}/{arguments.get('Key', arguments.get('Prefix', ''))}"
-            if code in ("404", "NoSuchKey", "NotFound"):
-                raise KeyError(where) from None
-            why = {
-                "NoSuchBucket": "there is no such bucket",
-                "412": "it was changed while it was copied: call again",
-                "PreconditionFailed": "it was changed while it was copied: call again",
-                "InvalidObjectState": "it is in an archive: restore it first (aws s3api restore-object)",
-                "403": "not allowed: give the function's role s3:GetObject on the bucket's objects, and s3:ListBucket",
-                "AccessDenied": "not allowed: give the function's role s3:GetObject on the bucket's objects, and s3:ListBucket",
-            }.get(code, code)
-            raise EfsStateError(f"{where}: {why}") from error
-        except BotoCoreError as error:
-            words = " ".join(str(error).split())
-            raise EfsStateError(
-                f"{self.source}: S3 can't be reached: {words}: a function in a VPC needs an S3 gateway endpoint in its subnets'"
-                " route tables, and a bucket in the same region"
-            ) from error
-
-    def objects(self, prefix: str) -> Iterator[Object]:
-        """The object `prefix`, else those below it, in S3's order; folder markers left out."""
-        if prefix and not prefix.endswith("/"):
-            try:
-                found = self.ask("head_object", Key=prefix)
-            except KeyError:
-                prefix += "/"
-            else:
-                yield self._object(prefix, prefix.rpartition("/")[2], found["ContentLength"], found["ETag"])
-                return
-        count, more = 0, dict[str, str]()
-        while True:
-            page = self.ask("list_objects_v2", Prefix=prefix, **more)
-            for one in page.get("Contents", ()):
-                if one["Key"].endswith("/"):
-                    continue
-                count += 1
-                if count > _MOST:
-                    raise EfsStateError(f"{self.source}: over {_MOST:,} objects: copy parts of it")
-                yield self._object(one["Key"], one["Key"][len(prefix) :], one["Size"], one["ETag"])
-            if not page.get("NextContinuationToken"):
-                break
-            more = {"ContinuationToken": page["NextContinuationToken"]}
-        if not count:
-            raise EfsStateError(f"{self.source}: there is no object of that key, nor any below it")
-
-    def _object(self, key: str, name: str, size: int, etag: str) -> Object:
-        why = bad_name(name)
-        if why:
-            raise EfsStateError(f"s3://{self.bucket}/{key}: can't be a file: {why}")
-        return Object(key, name, int(size), etag)
-
-    def fetch(self, one: Object, start: int, end: int, filling: Any) -> None:
-        """The bytes from `start` to `end`, into the file."""
-        from botocore.exceptions import BotoCoreError
-
-        try:
-            body = self.ask("get_object", Key=one.key, Range=f"bytes={start}-{end - 1}", IfMatch=one.etag)["Body"]
-        except KeyError as error:
-            raise EfsStateError(f"{error.args[0]}: it was removed while it was copied") from None
-        try:
-            with body:
-                while start < end and (data := body.read(min(_CHUNK, end - start))):
-                    filling.put(memoryview(data), start)
-                    start += len(data)
-        except (BotoCoreError, OSError) as error:
-            if isinstance(error, OSError) and error.filename:
-                raise  # of the mount
-            raise EfsStateError(
-                f"s3://{self.bucket}/{one.key}: the connection broke: {error}: call again, and it goes on"
-            ) from error
-        if start != end:
-            raise EfsStateError(f"s3://{self.bucket}/{one.key}: {end - start} bytes are missing: call again")

@@ -31,7 +31,8 @@ def entry(text, path="/mnt/efs/app"):
 def test_a_healthy_folder_gives_the_measurements_and_what_it_is(tmp_path):
     os.chmod(tmp_path, 0o750)
     found = doctor(root=str(tmp_path), size=1 << 20)
-    assert codes(found) - {"EFS116"} == {"EFS102", "EFS100"}  # a local disk; and root where the tests run as root
+    timed = {"EFS112", "EFS113"}  # a busy machine
+    assert codes(found) - {"EFS116"} - timed == {"EFS102", "EFS100"}  # a local disk; and root where the tests run as root
     seen = found[-1].evidence
     for part in ("mount:", "folder:", "files: are made as", "space:", "clock:", "latency:", "throughput:"):
         assert part in seen

@@ -16,8 +16,11 @@ def codes(root, **how):
     return [(one.code, one.severity, one.evidence) for one in doctor(root=root, **{"size": 1 << 20, **how})]
 
 
+TIMED = {"EFS112", "EFS113", "EFS114"}  # the lab shares its machine: only a test that slows the link judges times
+
+
 def wrong(found):
-    return {code for code, severity, _ in found if severity != "note"} - {"EFS116"}  # the lab's clients are root
+    return {code for code, severity, _ in found if severity != "note"} - {"EFS116"} - TIMED  # the lab's clients are root
 
 
 def test_a_healthy_mount_has_nothing_wrong(lab):
@@ -60,8 +63,8 @@ def test_a_read_only_export(lab):
     assert "EFS107" in wrong(found), found
 
 
-def test_a_port_that_drops_packets(lab):
-    """The link is cut, as a closed security group does it: no answer, calls hang, and the doctor still ends."""
+def test_a_link_that_drops_packets(lab):
+    """As a closed security group does: no answer, calls hang, and the doctor still ends."""
     lab.run("a", codes, lab.a)
     lab.cut("a")
     try:
@@ -81,7 +84,19 @@ def cut_off(root):
     return codes(root, timeout=3)
 
 
+def test_a_closed_port(lab):
+    """The server is gone: port 2049 refuses, and that is what is said."""
+    lab.run("a", codes, lab.a)
+    subprocess.run(["rpc.nfsd", "0"], check=True)
+    try:
+        found = lab.start("a", cut_off, lab.a).result(60)
+    finally:
+        lab.restart_server()
+    assert wrong(found) == {"EFS105"}
+    assert ":2049 does not answer (Connection refused)" in next(text for code, _, text in found if code == "EFS105")
+
+
 def test_a_slow_link(lab):
     lab.delay("60ms")
     found = lab.run("a", small_files, lab.a)
-    assert wrong(found) >= {"EFS112"}, found
+    assert "EFS112" in {code for code, _, _ in found}, found

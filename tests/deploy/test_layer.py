@@ -95,6 +95,16 @@ def test_each_has_its_own_machine_code(built):
     assert machines == {"x86_64": {62}, "arm64": {183}}
 
 
+def test_the_handlers_that_it_is_for_are_whole(built, tmp_path):
+    """They import with nothing but the layer: the publisher's boto3 comes with Lambda's Python, at the first call."""
+    with zipfile.ZipFile(path(built, NATIVE)) as packed:
+        packed.extractall(tmp_path)
+    program = "import efsstate.publisher, efsstate.janitor, efsstate.ops, efsstate.deploy.doctor as d; print(d.handler({'size': 0})['schema'])"
+    environment = {"PYTHONPATH": str(tmp_path / "python"), "EFSSTATE_ROOT": str(tmp_path), "PATH": os.environ["PATH"]}
+    done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, check=False, env=environment)
+    assert done.stdout.strip() == "efsstate.doctor", done.stderr
+
+
 def test_under_the_runtime_client_all_comes_from_the_layer_compiled(built, tmp_path):
     from efsstate.testing import Function
 

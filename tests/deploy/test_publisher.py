@@ -329,7 +329,7 @@ def test_memory_is_bounded(s3, tmp_path):
     program = f"""
 import tracemalloc
 from efsstate import publisher
-client = publisher._client()
+client = publisher.default_client()
 tracemalloc.start()
 assert publisher.run("s3://{s3.bucket}/big", to="big", client=client)["finished"]
 print(tracemalloc.get_traced_memory()[1])
