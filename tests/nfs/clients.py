@@ -4,7 +4,7 @@ import contextlib
 import os
 import pickle
 import re
-import select
+import selectors
 import shutil
 import signal
 import socket
@@ -38,7 +38,11 @@ class Worker:
         self._code, self._text = None, isinstance(target, str)
 
     def _take(self, timeout):
-        for fd in select.select(list(self._open), [], [], timeout)[0]:
+        with selectors.PollSelector() as ready:  # select() fails beyond 1,024 descriptors
+            for fd in self._open:
+                ready.register(fd, selectors.EVENT_READ)
+            found = [key.fd for key, _ in ready.select(timeout)]
+        for fd in found:
             data = os.read(fd, 65536)
             self._data[fd] += data
             if not data:

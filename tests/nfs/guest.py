@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-import select
+import selectors
 import shlex
 import shutil
 import signal
@@ -153,8 +153,10 @@ class Guest:
 
     def _pump(self, timeout):
         """Take one reading from the guest; whether there was one."""
-        if not select.select([self._line], [], [], timeout)[0]:
-            return False
+        with selectors.PollSelector() as ready:  # select() fails beyond 1,024 descriptors
+            ready.register(self._line, selectors.EVENT_READ)
+            if not ready.select(timeout):
+                return False
         data = b""
         with contextlib.suppress(ConnectionError):
             data = self._line.recv(1 << 18)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import select
+import selectors
 import socket
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -69,7 +69,9 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def _hung_up(self) -> bool:
-        readable, _, _ = select.select([self.connection], [], [], 0)
+        with selectors.PollSelector() as ready:  # select() fails beyond 1,024 descriptors
+            ready.register(self.connection, selectors.EVENT_READ)
+            readable = ready.select(0)
         try:
             return bool(readable) and self.connection.recv(1, socket.MSG_PEEK) == b""
         except OSError:
