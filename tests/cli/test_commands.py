@@ -197,6 +197,14 @@ def test_checkpoint_ls_show_and_break(shell, tree):
     assert shell("checkpoint", "show", "nothing")[0] == 3
 
 
+def test_a_checkpoint_whose_name_is_cut_on_the_disk_is_listed(shell, tree):
+    with checkpoint("x" * 300, root=tree.path) as job:
+        job.save(1)
+    (row,) = shell.json("checkpoint", "ls", "--filter", "name~xxx")["rows"]
+    assert row["position"] == "?" and row["size"] > 100
+    assert shell("ls", "checkpoints")[0] == 0
+
+
 def test_an_empty_root_is_no_error(tmp_path, capfd):
     from efsstate.cli import app
 

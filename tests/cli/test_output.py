@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 
 import click
 import pytest
@@ -149,7 +150,9 @@ def test_names_on_the_mount_do_not_drive_the_terminal(shell):
 
 def terminal(argv, *, answer="", env=()):
     """The command on a terminal of its own: what it shows, and its exit code."""
-    pid, fd = pty.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads: the child replaces itself at once
+        pid, fd = pty.fork()
     if pid == 0:
         os.environ.update({"TERM": "xterm-256color", **dict(env)})
         os.execv(sys.executable, [sys.executable, "-m", "efsstate.cli.main", *argv])

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 KINDS = {"path": "text", "area": "text", "name": "text", "size": "size", "age": "age", "idle": "age", "state": "text"}
 
 
+_UNTOLD: dict[str, Any] = {"finished": False, "claimed": False, "saved": None, "position": "?", "items": 0, "saves": 0, "owner": {}}
+
+
 class Inventory:
     """All rows of a root. `problems` gathers what could not be read; `advance` is told of each folder that was looked at."""
 
@@ -80,8 +83,11 @@ class Inventory:
 
         for name in names(self._mount, layout.CHECKPOINTS, self._place):
             size, newest, _ = self._weigh(f"{layout.CHECKPOINTS}/{name}")
+            told = dict(_UNTOLD)
             try:
-                told = checkpoint(layout.readable(name), root=self._mount.path).status()
+                # A name that is too long to be read back from its folder has no status, but its size is told.
+                if layout.component(layout.readable(name)) == name:
+                    told = checkpoint(layout.readable(name), root=self._mount.path).status()
             except (OSError, EfsStateError) as error:
                 self._problem(error)
                 continue

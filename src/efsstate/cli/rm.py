@@ -37,10 +37,12 @@ def command(places: tuple[str, ...], out: Output, root: str | None, consent: Con
             raise click.UsageError(f"{place.path}: model versions are removed by `efsstate model prune`")
         if place.folder is None:
             raise click.UsageError(f"{place.path}: name a namespace, an entry or a checkpoint, not all of them")
-    files = [file for place in found for file in _files(mount, place)]
-    size = sum(size for _, _, size in files)
-    what = f"{len(files):,} files, {output.bytes_text(size)}, at {', '.join(place.path for place in found)}"
-    fields = {"root": mount.path, "places": [place.path for place in found], "files": len(files), "size": size}
+    count = size = 0
+    for place in found:
+        for _, _, bytes_in_it in _files(mount, place):
+            count, size = count + 1, size + bytes_in_it
+    what = f"{count:,} files, {output.bytes_text(size)}, at {', '.join(place.path for place in found)}"
+    fields = {"root": mount.path, "places": [place.path for place in found], "files": count, "size": size}
     if not consent(what):
         out.say(f"would remove {what}" if consent.dry_run else "nothing was removed")
         out.document("rm", **fields, removed=0, left=[], dry_run=consent.dry_run)
