@@ -318,7 +318,11 @@ class _Sweep:
                 report.problem(error, self._mount.where(folder))
                 return True
 
-        done = self._turns.take(folder, attempt) if self._turns else attempt()
+        try:
+            done = self._turns.take(folder, attempt) if self._turns else attempt()
+        except (OSError, EfsStateError) as error:  # its mark: something else stands there, or can't be written
+            report.problem(error, self._mount.where(folder))
+            done = attempt()
         if done is None:
             report.elsewhere += 1
         elif done:

@@ -18,7 +18,8 @@ class Files:
     """The files of one version of a model, as `load` gets them.
 
     `version` is its id. With `verify="size"` every file that is used is checked against the size in the manifest, with
-    "digest" against its SHA-256 too, with None not at all. Damage raises `CorruptEntryError`.
+    "digest" against its SHA-256 too, with None not at all. Damage raises `CorruptEntryError`. With EFSSTATE_SIGNING_KEY it
+    is always "digest", and `path` and `mmap` are of a local copy, as with `stage`.
     """
 
     def __init__(
@@ -32,9 +33,7 @@ class Files:
         self._staged: Staged | None = None
         self._mount, self._folder = mount, folder
         if stage:
-            self.stage()
-            assert self._staged is not None
-            self._mount, self._folder = self._staged.mount, self._staged.folder
+            self._go_local()
 
     def __repr__(self) -> str:
         return f"<{len(self._manifest.files)} files at {self._path(self._mount, self._folder)}>"
@@ -53,7 +52,7 @@ class Files:
     def path(self) -> str:
         """A path for any library: of the file where a single one was published, else of the folder."""
         if self._mount.key is not None:
-            return self.stage()  # what is on the mount may be changed between our look and the library's
+            self._go_local()  # what is on the mount may be changed between our look and the library's
         if self._verify is not None and not self._checked and self._staged is None:
             self._check()
         self._checked = True
@@ -75,9 +74,7 @@ class Files:
         the file is removed or cut meanwhile, on any host, the process is killed by SIGBUS. `stage` where that may happen.
         """
         if self._mount.key is not None:
-            self.stage()
-            assert self._staged is not None
-            self._mount, self._folder = self._staged.mount, self._staged.folder
+            self._go_local()  # pages that the kernel drops come anew from wherever they are, unchecked
         opened, digest = self._open(self._name(name), direct=False)
         return reading.mapped(opened, digest=digest)
 
@@ -101,6 +98,12 @@ class Files:
                 lambda name: self._open(name)[0],
             )
         return self._path(self._staged.mount, self._staged.folder)
+
+    def _go_local(self) -> None:
+        """From here on everything is taken from the local copy."""
+        self.stage()
+        assert self._staged is not None
+        self._mount, self._folder = self._staged.mount, self._staged.folder
 
     def _path(self, mount: Mount, folder: str) -> str:
         return mount.where(folder, next(iter(self._manifest.files)) if self._manifest.single else "")

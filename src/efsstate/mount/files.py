@@ -586,7 +586,12 @@ class Filling:
 
     def __init__(self, path: str, fd: int) -> None:
         self.path, self._fd = path, fd
-        self.had = os.fstat(fd).st_size
+        try:
+            self.had = os.fstat(fd).st_size
+        except OSError as error:
+            self.close()
+            error.filename = path
+            raise
 
     def holds(self, data: memoryview, offset: int) -> bool:
         """Whether `data` is at `offset` already."""
@@ -617,4 +622,8 @@ class Filling:
         """Leave it as it is."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            try:
+                os.close(fd)
+            except OSError as error:  # an NFS client may report a full disk only here
+                error.filename = self.path
+                raise
