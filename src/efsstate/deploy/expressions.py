@@ -8,10 +8,11 @@ from typing import Any
 
 import hcl2
 
-from efsstate.deploy.values import Joined, Ref, Unknown, known
+from efsstate.deploy.values import Joined, Ref, Unknown, known, walk
 
 _RESOURCE = re.compile(r"(aws_\w+)\.([\w-]+)((?:\[.*?\])?(?:\.[\w-]+)*)$")
-_MENTION = re.compile(r"(?<![\w.])((?:data\.)?aws_\w+\.[\w-]+|local\.[\w-]+)")
+_MENTION = re.compile(r"(?<![\w.])((?:data\.)?aws_\w+\.[\w-]+|(?:local|module)\.[\w-]+)")
+_VARIABLE = re.compile(r"(?<![\w.])var\.([\w-]+)")
 _PIECE = re.compile(r"\$\{((?:[^{}]|\{[^{}]*\})*)\}")
 _ORDER = ("||", "&&", "==", "!=")
 MAX_DEPTH = 40
@@ -188,6 +189,19 @@ class Scope:
         value = self.expression(text)
         return {"true": True, "false": False}.get(value) if isinstance(value, str) else None
 
+    def undeclared(self, raw: Any) -> bool:
+        """Whether a value names what the files do not declare: they are a part of a module."""
+        texts = [one for one in walk(raw) if isinstance(one, str)]
+        names = {name for text in texts for name in _MENTION.findall(text)}
+        known_names = {
+            *self.resources,
+            *(f"local.{name}" for name in self.locals),
+            *(f"data.{name}" for name in self.data),
+        }
+        variables = {name for text in texts for name in _VARIABLE.findall(text)}
+        names = {name for name in names if not name.startswith("module.")}
+        return bool(names - known_names or variables - set(self.variables))
+
     def mentions(self, raw: Any, seen: frozenset[str] = frozenset()) -> set[str]:
         """The resources that a value mentions, through locals and data sources too."""
         found: set[str] = set()
@@ -207,7 +221,7 @@ class Scope:
                         todo.append(self.locals.get(name[6:]))
                     elif name.startswith("data."):
                         todo.append(self.data.get(name[5:]))
-                    elif name in self.resources:
+                    elif name in self.resources or name.startswith("module."):
                         found.add(name)
         return found
 

@@ -63,7 +63,7 @@ class Intrinsics:
             made.extend(value for value in map(self.resolve, raw) if value is not _GONE)
             return made
         if not isinstance(raw, Map):
-            return raw
+            return Unknown(raw) if isinstance(raw, str) and "{{resolve:" in raw else raw
         if len(raw) == 1:
             ((name, argument),) = raw.items()
             if name == "Ref" or name.startswith("Fn::"):
@@ -136,6 +136,8 @@ class Intrinsics:
             return "${" + name + "}"
 
         made = _SUB.sub(one, text).replace("${!", "${")
+        if "{{resolve:" in made:
+            return Unknown(made)
         if len(refs) == 1 and made == "${" + refs[0] + "}":
             return Ref(refs[0])
         return Joined(made, tuple(refs)) if refs or open_ended else made

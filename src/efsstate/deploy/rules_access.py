@@ -98,7 +98,9 @@ def _no_access_point(stack: Stack) -> Iterator[Hit]:
         value = mount.get("Arn")
         line = getattr(mount, "line", 0) or function.at("FileSystemConfigs")
         file_system, arn = stack.find(value, "AWS::EFS::FileSystem"), text(value)
-        if file_system is not None and ":access-point/" not in str(value):
+        if isinstance(value, Unknown) and value.strip().startswith("aws_efs_file_system."):
+            yield Hit(function.name, f"Arn is {value.strip()}", line, file=function.file)
+        elif file_system is not None and ":access-point/" not in str(value):
             yield Hit(function.name, f"Arn leads to the file system {file_system.name}", line, file=function.file)
         elif arn is not None and "s3files" not in arn and not re.search(r":access-point/fsap-[0-9a-f]+$", arn):
             yield Hit(function.name, f"Arn is {arn or 'empty'}", line, file=function.file)

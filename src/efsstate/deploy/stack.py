@@ -98,6 +98,8 @@ class Stack:
         own = [one for one in apart if self.find(one.get("GroupId")) is group]
         if any(isinstance(one.get("GroupId"), Unknown) for one in apart):
             return None
+        if self.partial and not inline:
+            return None  # its rules may stand where we cannot see
         found += [opening(one.properties, one, one.line) for one in own]
         if way == "Egress" and inline is None:
             return None

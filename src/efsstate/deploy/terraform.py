@@ -52,6 +52,8 @@ def read(path: str) -> Stack:
             blocks.append((kind, name, body, file, lines))
     if not blocks and not partial:
         raise TemplateError(f"{path}: no Terraform resources in it")
+    # One file of several: what is missing in it may stand in another.
+    partial = partial or scope.undeclared([body for _, _, body, _, _ in blocks])
     found = [made for block in blocks for made in _convert(scope, *block)]
     stack = Stack(found, partial=partial, form="terraform")
     _attach(stack)
