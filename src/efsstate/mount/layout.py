@@ -64,7 +64,7 @@ def component(name: str, what: str = "name") -> str:
 
 def is_component(name: str) -> bool:
     """Whether `component` can have made `name`."""
-    return name[0] != "." and len(name) <= _LONGEST + 33 and all(c in _COMPONENT for c in name)
+    return name[0] not in ".~" and len(name) <= _LONGEST + 33 and all(c in _COMPONENT for c in name)
 
 
 def readable(safe: str) -> str:
@@ -173,14 +173,14 @@ def generation_name(epoch: int, number: int) -> str:
 def parse_claim(name: str) -> tuple[str, int, int] | None:
     """`("e", epoch, 0)`, `("b", epoch, 0)` or `("g", epoch, number)` for a name in a checkpoint's folder; else None."""
     kind, first, second = (name[0], name[1:], "0") if name[:1] in ("e", "b") else ("g", *name.partition("-")[::2])
-    if len(name) > 40:  # two numbers of 18 digits: ours never come near
+    if len(name) > 40:  # two numbers of 18 digits: more are not ours, and would not fit with those that follow them
         return None
     try:
         found = kind, int(first), int(second)
     except ValueError:
         return None
     made = generation_name(*found[1:]) if kind == "g" else f"{kind}{found[1]}"
-    return found if made == name and found[1] > 0 and (kind != "g" or found[2] > 0) else None
+    return found if made == name and 0 < found[1] < 10**18 and (kind != "g" or found[2] > 0) else None
 
 
 def sweep_marks(kind: str) -> str:
