@@ -151,7 +151,7 @@ def _active(mount: Mount, model: str) -> str | None:
 
 
 def versions(name: str, *, root: str | os.PathLike[str] | None = None) -> list[Version]:
-    """The versions of the model `name`, last published or (de)activated first. Raises `ModelNotFound`, `OSError`."""
+    """The versions of the model `name`: the active one, then those last published or (de)activated. Raises `ModelNotFound`, `OSError`."""
     model = layout.model_folder(name)
     mount = roots.resolve(root, durable=True)
     found = _versions(mount, model)
@@ -187,7 +187,7 @@ def _versions(mount: Mount, model: str) -> list[Version]:
                 continue  # a prune took it meanwhile
         one = Version(version, active=version == active, bytes=size, files=files, changed=changed, problem=problem)
         found.append(one)
-    return sorted(found, key=lambda one: (one.changed, one.id), reverse=True)
+    return sorted(found, key=lambda one: (one.active, one.changed, one.id), reverse=True)
 
 
 def models(*, root: str | os.PathLike[str] | None = None) -> list[str]:

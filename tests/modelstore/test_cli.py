@@ -1,0 +1,90 @@
+"""The command `efsstate model`: what it prints, what it exits with, and its documents."""
+
+import json
+import os
+
+import pytest
+
+from efsstate.cli.main import main
+from tests.modelstore.conftest import place
+
+
+@pytest.fixture
+def run(root, capsys):
+    def run(*given):
+        code = main(["model", given[0], "--root", root, *given[1:]])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def two(run, tmp_path, root):
+    ids = []
+    for text in ("one", "two"):
+        (tmp_path / "w").write_text(text)
+        code, out, _ = run("publish", "shop/ranking", str(tmp_path / "w"), "--json")
+        document = json.loads(out)
+        assert code == 0 and document["active"] and document["schema"] == "efsstate.model.publish"
+        ids.append(document["id"])
+    return ids
+
+
+def test_publish_and_list(run, two, root):
+    code, out, _ = run("list")
+    assert code == 0 and [line.split()[:3] for line in out.splitlines()[1:]] == [["shop/ranking", two[1], "active"], ["shop/ranking", two[0], "3"]]
+    os.mkdir(f"{root}/models/by-hand")
+    code, out, _ = run("list", "--json")
+    rows = json.loads(out)["versions"]
+    assert [(r["name"], r["id"], r.get("active")) for r in rows] == [("by-hand", None, None), ("shop/ranking", two[1], True), ("shop/ranking", two[0], False)]
+    code, _, err = run("list", "nope")
+    assert code == 3 and "publish one" in err
+
+
+def test_publish_without_activating_and_with_an_id(run, two, tmp_path):
+    (tmp_path / "w").write_text("three")
+    code, out, _ = run("publish", "shop/ranking", str(tmp_path / "w"), "--version", "v3", "--no-activate")
+    assert (code, out) == (0, "shop/ranking v3 published\n")
+    assert run("activate", "shop/ranking", "v3")[:2] == (0, "shop/ranking v3 is active\n")
+    (tmp_path / "w").write_text("four")
+    code, _, err = run("publish", "shop/ranking", str(tmp_path / "w"), "--version", "v3")
+    assert code == 3 and "with other content" in err
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "said"),
+    [
+        (["activate", "shop/ranking", "nope"], 3, "no such version"),
+        (["activate", "shop/ranking", "a/b"], 2, "can't be used"),
+        (["activate", "a b", "x"], 2, "can't be used"),
+        (["publish", "../x", "/etc/hostname"], 2, "can't be used"),
+        (["publish", "x", "/nope"], 2, "does not exist"),
+        (["publish", "x", "/dev/null"], 3, "neither a file nor a folder"),
+        (["prune", "shop/ranking", "--keep", "0"], 2, "0"),
+        (["prune", "shop/ranking", "--grace", "soon"], 2, "not a duration"),
+        (["prune", "shop/ranking", "--keep", "1", "--grace", "0s"], 2, "without a terminal it needs -y"),
+    ],
+)
+def test_mistakes(run, two, given, code, said):
+    got, _, err = run(*given)
+    assert got == code and said in err
+
+
+def test_verify_finds_damage(run, two, root):
+    assert run("verify", "shop/ranking")[:2] == (0, "shop/ranking: every byte is as published\n")
+    with open(place(root, "shop/ranking", two[0]) + "/w", "w") as file:
+        file.write("One")
+    code, out, _ = run("verify", "shop/ranking")
+    assert code == 1 and "SHA-256" in out
+    code, out, _ = run("verify", "shop/ranking", "--json")
+    assert code == 1 and [f["where"] for f in json.loads(out)["findings"]] == [place(root, "shop/ranking", two[0]) + "/w"]
+
+
+def test_prune(run, two):
+    assert run("prune", "shop/ranking", "--keep", "1", "--dry-run")[:2] == (0, "shop/ranking: nothing to remove\n")
+    code, out, _ = run("prune", "shop/ranking", "--keep", "1", "--grace", "0s", "--dry-run")
+    assert (code, out) == (0, f"shop/ranking: would remove {two[0]}\n")
+    code, out, _ = run("prune", "shop/ranking", "--keep", "1", "--grace", "0s", "-y", "--json")
+    assert code == 0 and json.loads(out)["removed"] == [two[0]]
+    assert run("prune", "shop/ranking", "--keep", "1", "--grace", "0s", "-y")[1] == "shop/ranking: nothing to remove\n"
