@@ -25,7 +25,9 @@ NAMES = sorted(os.path.basename(path) for path in glob.glob(f"{HERE}/corpus/brok
 def by_cfn_lint(paths):
     """Rules that fire, by file."""
     program = "from cfnlint.runner.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", program, "--format", "json", *paths], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--format", "json", *paths], capture_output=True, text=True, check=False
+    )
     found = collections.defaultdict(set)
     for one in json.loads(done.stdout):
         found[os.path.basename(one["Filename"])].add(one["Rule"]["Id"])
@@ -44,7 +46,10 @@ def by_checkov(program, paths):
 
 
 def table(program):
-    paths = [f"{HERE}/corpus/broken/{name}" for name in NAMES] + [f"{HERE}/corpus/good/base.yaml", f"{HERE}/corpus/good/base.tf"]
+    paths = [f"{HERE}/corpus/broken/{name}" for name in NAMES] + [
+        f"{HERE}/corpus/good/base.yaml",
+        f"{HERE}/corpus/good/base.tf",
+    ]
     theirs = by_cfn_lint([path for path in paths if path.endswith(".yaml")])
     checks = by_checkov(program, paths)
     rows, counts = [], collections.Counter()
@@ -81,4 +86,6 @@ def test_the_page_has_todays_table(checkov):  # noqa: F811
         with open(PAGE, "w", encoding="utf-8") as file:
             file.write(before + START + made + END + after)
         old = made
-    assert [row for row in old.splitlines() if row.startswith("|")] == [row for row in made.splitlines() if row.startswith("|")]
+    assert [row for row in old.splitlines() if row.startswith("|")] == [
+        row for row in made.splitlines() if row.startswith("|")
+    ]

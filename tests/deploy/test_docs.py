@@ -35,7 +35,9 @@ def test_links_and_codes_lead_somewhere(name):
 @pytest.mark.parametrize("name", PAGES)
 def test_every_command_of_ours_parses(name):
     """Options and arguments as written are those that the commands have."""
-    found = re.findall(r"^    (efsstate [^#\n]*?)\s*(?:#.*)?$", text(name), re.M) + re.findall(r"`(efsstate (?:template|lint|doctor)[^`]*)`", text(name))
+    found = re.findall(r"^    (efsstate [^#\n]*?)\s*(?:#.*)?$", text(name), re.M) + re.findall(
+        r"`(efsstate (?:template|lint|doctor)[^`]*)`", text(name)
+    )
     for line in found:
         words = shlex.split(line.replace(" …", ""))[1:]
         command = app.efsstate.get_command(click.Context(app.efsstate), words[0])
@@ -73,7 +75,11 @@ def test_the_cdk_stack_synthesises_and_lints_clean(tmp_path, pytestconfig):
         pytest.skip("no node here")
     modules = os.environ.get("CDK_MODULES")
     if modules is None:
-        subprocess.run(["npm", "install", "--silent", "--prefix", tmp_path, "aws-cdk-lib", "constructs"], check=True, capture_output=True)
+        subprocess.run(
+            ["npm", "install", "--silent", "--prefix", tmp_path, "aws-cdk-lib", "constructs"],
+            check=True,
+            capture_output=True,
+        )
         modules = str(tmp_path / "node_modules")
     (code,) = re.findall(r"```js\n(.*?)```", text("deploy.md"), re.S)
     (tmp_path / "code").mkdir()

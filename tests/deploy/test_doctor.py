@@ -32,7 +32,10 @@ def test_a_healthy_folder_gives_the_measurements_and_what_it_is(tmp_path):
     os.chmod(tmp_path, 0o750)
     found = doctor(root=str(tmp_path), size=1 << 20)
     timed = {"EFS112", "EFS113"}  # a busy machine
-    assert codes(found) - {"EFS116"} - timed == {"EFS102", "EFS100"}  # a local disk; and root where the tests run as root
+    assert codes(found) - {"EFS116"} - timed == {
+        "EFS102",
+        "EFS100",
+    }  # a local disk; and root where the tests run as root
     seen = found[-1].evidence
     for part in ("mount:", "folder:", "files: are made as", "space:", "clock:", "latency:", "throughput:"):
         assert part in seen
@@ -135,10 +138,10 @@ def test_mount_options_are_judged():
 
 def test_the_innermost_mount_is_taken():
     table = "a / ext4 rw 0 0\nb /mnt ext4 rw 0 0\nc /mnt/efs nfs4 rw 0 0\nd /mnt/efs2 nfs4 rw 0 0\ne /mnt/with\\040space nfs rw 0 0\n"
-    assert table_entry("/mnt/efs/x", table)[0] == "c"
-    assert table_entry("/mnt/efs2", table)[0] == "d"
-    assert table_entry("/mnt/efs3", table)[0] == "b"
-    assert table_entry("/mnt/with space/x", table)[0] == "e"
+    assert table_entry("/mnt/efs/x", table).device == "c"
+    assert table_entry("/mnt/efs2", table).device == "d"
+    assert table_entry("/mnt/efs3", table).device == "b"
+    assert table_entry("/mnt/with space/x", table).device == "e"
 
 
 def test_the_environment_is_judged(tmp_path):
@@ -222,7 +225,12 @@ def test_as_a_lambda_function_under_the_runtime_client(tmp_path):
 
     (tmp_path / "root").mkdir()
     (tmp_path / "code").mkdir()
-    options = {"path": tmp_path / "code", "environment": {"EFSSTATE_ROOT": str(tmp_path / "root")}, "timeout": 30, "memory": 128}
+    options = {
+        "path": tmp_path / "code",
+        "environment": {"EFSSTATE_ROOT": str(tmp_path / "root")},
+        "timeout": 30,
+        "memory": 128,
+    }
     with Function("efsstate.deploy.doctor.handler", **options) as function:
         result = function.invoke({"size": 0})
         assert result.error is None, result.logs

@@ -20,7 +20,9 @@ TIMED = {"EFS112", "EFS113", "EFS114"}  # the lab shares its machine: only a tes
 
 
 def wrong(found):
-    return {code for code, severity, _ in found if severity != "note"} - {"EFS116"} - TIMED  # the lab's clients are root
+    return (
+        {code for code, severity, _ in found if severity != "note"} - {"EFS116"} - TIMED
+    )  # the lab's clients are root
 
 
 def test_a_healthy_mount_has_nothing_wrong(lab):

@@ -50,7 +50,12 @@ def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("layer")
     wheels = glob.glob(f"{ROOT}/dist/efsstate-*.whl")
     if not wheels:
-        made = subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT], capture_output=True, text=True, check=False)
+        made = subprocess.run(
+            [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if made.returncode:
             pytest.skip(f"no wheel in dist/, and none could be built: {made.stderr[-200:]}")
         wheels = glob.glob(f"{folder}/efsstate-*.whl")
@@ -101,7 +106,9 @@ def test_the_handlers_that_it_is_for_are_whole(built, tmp_path):
         packed.extractall(tmp_path)
     program = "import efsstate.publisher, efsstate.janitor, efsstate.ops, efsstate.deploy.doctor as d; print(d.handler({'size': 0})['schema'])"
     environment = {"PYTHONPATH": str(tmp_path / "python"), "EFSSTATE_ROOT": str(tmp_path), "PATH": os.environ["PATH"]}
-    done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program], capture_output=True, text=True, check=False, env=environment
+    )
     assert done.stdout.strip() == "efsstate.doctor", done.stderr
 
 
@@ -114,11 +121,19 @@ def test_under_the_runtime_client_all_comes_from_the_layer_compiled(built, tmp_p
     (tmp_path / "code" / "layer_app.py").write_text(APP)
     (tmp_path / "root").mkdir()
     layer = str(tmp_path / "python")
-    environment = {"EFSSTATE_ROOT": str(tmp_path / "root"), "LAYER": layer, "PYTHONPATH": os.pathsep.join([layer, *(p for p in sys.path if p)])}
-    with Function("layer_app.handler", path=tmp_path / "code", environment=environment, timeout=30, memory=1769) as function:
+    environment = {
+        "EFSSTATE_ROOT": str(tmp_path / "root"),
+        "LAYER": layer,
+        "PYTHONPATH": os.pathsep.join([layer, *(p for p in sys.path if p)]),
+    }
+    with Function(
+        "layer_app.handler", path=tmp_path / "code", environment=environment, timeout=30, memory=1769
+    ) as function:
         result = function.invoke(21)
     assert result.error is None, result.logs
-    print(f"import of cached, checkpoint and model: {result.value['imported']:.1f} ms; init {1000 * result.init_duration:.0f} ms")
+    print(
+        f"import of cached, checkpoint and model: {result.value['imported']:.1f} ms; init {1000 * result.init_duration:.0f} ms"
+    )
     assert result.value["value"] == 42
     assert result.value["elsewhere"] == []
     assert result.value["uncompiled"] == []

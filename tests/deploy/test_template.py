@@ -116,6 +116,19 @@ def test_defaults_are_multi_zone_and_without_internet():
     assert len(zones) == 3
 
 
+def test_the_example_service_deploys_with_the_defaults():
+    """Its handlers and its Dockerfile are where the template's defaults and the page look for them."""
+    folder = os.path.join(os.path.dirname(__file__), "..", "..", "examples", "image_service")
+    for handler in re.findall(r"Default: (\w+)\.handler", render("sam")):
+        with open(f"{folder}/{handler}.py", encoding="utf-8") as file:
+            assert re.search(r"^def handler\(event, context\)", file.read(), re.MULTILINE)
+    text = render("sam", image=True, code="examples/image_service")
+    assert text.count('DockerContext: "examples/image_service"') == 6
+    assert os.path.exists(f"{folder}/Dockerfile")
+    for handler in set(re.findall(r"efsstate\.[\w.]+(?=\.handler)", text)):
+        assert callable(__import__(handler, fromlist=["handler"]).handler)
+
+
 def test_command_prints_writes_and_refuses(tmp_path):
     printed = run("template", "sam", "--code", "src")
     assert printed.code == 0
@@ -203,7 +216,9 @@ def declared(text, name):
 def disagreements(text, name, body):
     """Attributes that the provider does not know, and required ones that are missing."""
     known = declared(text, name)
-    given = {key for key in body if not key.startswith("__") and key not in ("count", "for_each", "depends_on", "lifecycle")}
+    given = {
+        key for key in body if not key.startswith("__") and key not in ("count", "for_each", "depends_on", "lifecycle")
+    }
     yield from (f"{name} has no {key}" for key in given - set(known))
     yield from (f"{name} needs {key}" for key, optional in known.items() if not optional and key not in given)
     for key in given & set(known):

@@ -8,9 +8,8 @@ from typing import Any
 
 from efsstate.deploy.findings import Finding, Hit
 from efsstate.deploy.look import MIB, Look
-from efsstate.deploy.mount_checks import mounted, surroundings, table_entry
+from efsstate.deploy.mount_checks import Entry, mounted, surroundings, table, table_entry
 from efsstate.deploy.mount_rules import RULES
-from efsstate.errors import RootError
 from efsstate.mount import root as roots
 
 _RULES = {rule.code: rule for rule in RULES}
@@ -28,14 +27,16 @@ def doctor(*, root: str | os.PathLike[str] | None = None, timeout: float = 30.0,
     seen: dict[str, str] = {}
     path = _named(root)
     if path is None:
-        hits.append(("EFS101", Hit("root", "no root is named, and /mnt/efs is not a mount")))
+        hits.append(
+            ("EFS101", Hit("root", "no root is named, and neither /mnt/efs nor one folder alone below /mnt is a mount"))
+        )
     else:
         entry = table_entry(path)
         if entry is not None:
             known = ",".join(
-                sorted(one for one in entry[3] if one.startswith(("vers", "rsize", "wsize", "hard", "soft")))
+                sorted(one for one in entry.options if one.startswith(("vers", "rsize", "wsize", "hard", "soft")))
             )
-            seen["mount"] = f"{entry[2]} {entry[0]} on {entry[1]} {known}".rstrip()
+            seen["mount"] = f"{entry.kind} {entry.device} on {entry.point} {known}".rstrip()
         hits += mounted(path, on_lambda=roots.on_lambda(), entry=entry)
         hits += _examine(path, timeout, size, seen, entry)
     what = "; ".join(f"{name}: {value}" for name, value in seen.items()) or "nothing"
@@ -58,20 +59,13 @@ def _named(root: str | os.PathLike[str] | None) -> str | None:
     given = root if root is not None else roots.variable("EFSSTATE_ROOT")
     if given is not None:
         return os.path.abspath(os.fspath(given))
-    entry = table_entry("/mnt/efs")
-    if entry is not None and entry[1] == "/mnt/efs":
+    points = [one.point for one in table() if one.point.startswith("/mnt/")]
+    if "/mnt/efs" in points:
         return "/mnt/efs"
-    if not roots.on_lambda():
-        return None
-    try:
-        return roots.resolve(None).path
-    except RootError:
-        return None
+    return points[0] if roots.on_lambda() and len(points) == 1 else None
 
 
-def _examine(
-    path: str, timeout: float, size: int, seen: dict[str, str], entry: tuple[str, str, str, set[str]] | None
-) -> list[tuple[str, Hit]]:
+def _examine(path: str, timeout: float, size: int, seen: dict[str, str], entry: Entry | None) -> list[tuple[str, Hit]]:
     """The checks on a daemon thread: a call on a dead mount never returns, and can only be left."""
     look = Look(path, size)
     failed: list[Exception] = []
@@ -97,11 +91,11 @@ def _examine(
     return hits
 
 
-def _port(entry: tuple[str, str, str, set[str]] | None) -> str:
+def _port(entry: Entry | None) -> str:
     """Whether the server's port answers, for the evidence."""
     import socket
 
-    address = next((one[5:] for one in (entry[3] if entry else ()) if one.startswith("addr=")), None)
+    address = next((one[5:] for one in (entry.options if entry else ()) if one.startswith("addr=")), None)
     if address is None:
         return ""
     try:

@@ -4,33 +4,49 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from efsstate.deploy.findings import Hit
 
 MIB = 1 << 20
 
 
-def table_entry(path: str, text: str | None = None) -> tuple[str, str, str, set[str]] | None:
-    """The mount that a path is on, from the kernel's table: device, mount point, type, options; None where there is none."""
+class Entry(NamedTuple):
+    """A line of the kernel's table of mounts."""
+
+    device: str
+    point: str
+    kind: str
+    options: frozenset[str]
+
+
+def table(text: str | None = None) -> list[Entry]:
+    """The kernel's table of mounts; empty where there is none (macOS)."""
     if text is None:
         try:
             with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
                 text = file.read()
         except OSError:
-            return None
+            return []
+    lines = [line.split(" ") for line in text.splitlines()]
+    return [
+        Entry(one[0], one[1].replace("\\040", " "), one[2], frozenset(one[3].split(",")))
+        for one in lines
+        if len(one) > 3
+    ]
+
+
+def table_entry(path: str, text: str | None = None) -> Entry | None:
+    """The mount that a path is on, by the kernel's table: the innermost, and of several at one place the last."""
     best = None
-    for line in text.splitlines():
-        parts = line.split(" ")
-        if len(parts) < 4:
-            continue
-        point = parts[1].replace("\\040", " ")
-        inside = path == point or path.startswith(point.rstrip("/") + "/")
-        if inside and (best is None or len(point) >= len(best[1])):
-            best = (parts[0], point, parts[2], set(parts[3].split(",")))
+    for one in table(text):
+        inside = path == one.point or path.startswith(one.point.rstrip("/") + "/")
+        if inside and (best is None or len(one.point) >= len(best.point)):
+            best = one
     return best
 
 
-def mounted(path: str, *, on_lambda: bool, entry: tuple[str, str, str, set[str]] | None) -> Iterator[tuple[str, Hit]]:
+def mounted(path: str, *, on_lambda: bool, entry: Entry | None) -> Iterator[tuple[str, Hit]]:
     """What the kernel's table says of the mount: no call on the mount itself, which may hang."""
     if entry is None:
         return
