@@ -350,7 +350,7 @@ def test_nothing_is_left_of_flights_and_claims():
     assert not flight._flights
     from efsstate.mount import lock
 
-    assert all(file.held == 0 for file in lock._files.values())
+    assert {key: file.held for key, file in lock._files.items() if file.held} == {}
 
 
 def test_a_namespace_that_is_deleted_under_way_costs_computations_only(root):

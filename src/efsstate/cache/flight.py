@@ -29,12 +29,9 @@ if TYPE_CHECKING:
     Steps = Generator[Step, Any, Any]
 
 _FIRST, _LONGEST = 0.004, 0.25  # seconds between two tries for a claim
-_IO, _SLEEP, _LANDING, _COMPUTE = (
-    "io",
-    "sleep",
-    "landing",
-    "compute",
-)  # (_IO, function, what to do with a late result) …
+# The kinds of steps: ask the mount (a function, and what is done with a result that comes too late); give back to it,
+# even if it is left alone; sleep (seconds); wait for a flight (it, seconds); compute (a function, our flight).
+_IO, _GIVE, _SLEEP, _LANDING, _COMPUTE = "io", "give", "sleep", "landing", "compute"
 
 
 class Flight:
@@ -204,7 +201,7 @@ def _fly(results: Results, digest: str, order: Order, old: Item | None, mine: Fl
             results.counts.stale += 1
             return results.take(old)
         # The look before the claim may be older than what the last holder of the claim put.
-        item = yield from _attempt(results, "read a result", lambda: results.fetch(digest, fresh=True))
+        item = yield from _attempt(results, "read a result", lambda: results.fetch(digest, fresh=True, again=True))
         if item is not None and results.left(item) > 0:
             mine.item = item
             results.counts.mount += 1
@@ -215,13 +212,13 @@ def _fly(results: Results, digest: str, order: Order, old: Item | None, mine: Fl
             invocation = deadline.current()
             if invocation is not None:
                 invocation.drop(claim)
-            yield from _attempt(results, "give a claim back", claim.release)
+            yield from _attempt(results, "give a claim back", claim.release, _GIVE)
 
 
-def _attempt(results: Results, doing: str, function: Callable[[], Any]) -> Steps:
+def _attempt(results: Results, doing: str, function: Callable[[], Any], kind: str = _IO) -> Steps:
     """What the function returns; None where the mount fails."""
     try:
-        return (yield (_IO, function, None))
+        return (yield (kind, function, None))
     except FAILURES as error:
         results.failed(error, doing)
         return None
@@ -349,8 +346,8 @@ def _do(results: Results, kind: str, what: Any, more: Any) -> Any:
             return Raised(error)
         finally:
             _mine.reset(token)
-    if kind is _IO:
-        return threads.call(results.place, what, results.io_timeout, more or repr)
+    if kind is _IO or kind is _GIVE:
+        return threads.call(results.place, what, results.io_timeout, more or repr, always=kind is _GIVE)
     if kind is _LANDING:
         return what.wait(max(0.0, more))
     return time.sleep(what)
@@ -371,12 +368,12 @@ async def run_async(results: Results, way: Steps) -> Any:
         try:
             if closing:  # the task is cancelled: what is to be given back is, but nothing is awaited any more
                 answer = None
-                if kind is _IO:
+                if kind is _IO or kind is _GIVE:
                     threads.submit(what)
             elif kind is _COMPUTE:
                 answer = await _compute_async(what, more)
-            elif kind is _IO:
-                answer = await call_async(results, what, more or repr)
+            elif kind is _IO or kind is _GIVE:
+                answer = await call_async(results, what, more or repr, always=kind is _GIVE)
             elif kind is _LANDING:
                 answer = await _landing(what, more)
             else:
@@ -428,10 +425,12 @@ async def _landing(flight: Flight, within: float) -> bool:
     return await _told(flight.when_landed, max(0.0, within))
 
 
-async def call_async(results: Results, function: Callable[[], Any], late: Callable[[Any], object] = repr) -> Any:
+async def call_async(
+    results: Results, function: Callable[[], Any], late: Callable[[Any], object] = repr, *, always: bool = False
+) -> Any:
     """`threads.call`, awaited."""
     timeout = results.io_timeout
-    job = threads.submit(function) if timeout is None else threads.begin(results.place, function)
+    job = threads.submit(function) if timeout is None else threads.begin(results.place, function, always=always)
     try:
         done = await _told(job.tell, timeout)
     except BaseException:

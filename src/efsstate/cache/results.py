@@ -129,12 +129,15 @@ class Results:
         item = self.share.get(digest)
         return item if item is not None and item.since <= time.time() < item.until else None
 
-    def fetch(self, digest: str, *, fresh: bool = False, exact: bool = False) -> Item | None:
+    def fetch(self, digest: str, *, fresh: bool = False, exact: bool = False, again: bool = False) -> Item | None:
         """From the mount, perhaps expired; None if there is none that counts. On the caller's thread; raises nothing.
 
-        `fresh`: whatever this host's client remembers of the name; `exact`: and of clears.
+        `fresh`: whatever this host's client remembers of the name; `exact`: and of clears. `again`: a second look of one
+        call, whose failure was told after the first.
         """
         changes = self._changes
+        if self._newer:
+            self._newer.discard(digest)
         try:
             shelf = self._shelf or self.shelf()
             held = self.share.get(digest)
@@ -151,9 +154,11 @@ class Results:
         except UnknownFormatError as error:
             if len(self._newer) < _MOST_NEWER:
                 self._newer.add(digest)
-            self.failed(error, "read a result")
+            if not again:
+                self.failed(error, "read a result")
         except (*FAILURES, ValueError) as error:
-            self.failed(error, "read a result")
+            if not again:
+                self.failed(error, "read a result")
         self.share.drop(digest)
         return None
 

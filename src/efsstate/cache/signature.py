@@ -44,7 +44,7 @@ class Signature:
         unknown = self._ignore.difference(self._positional, self._keyword, (self._rest, self._rest_named))
         if unknown and self._rest_named is None:
             raise ValueError(f"ignore: the function has no parameter {', '.join(map(repr, sorted(unknown)))}")
-        self._tags: dict[str, bytes] = {name: b"=%b:" % name.encode() for name in (*self._positional, *self._keyword)}
+        self._tags = dict(map(_tag, self._positional + self._keyword))
         # Where every call has the same form, its arguments are paired with these and that is all.
         self._plain = None if self._keyword or self._ignore else list(self._tags.values())
 
@@ -124,3 +124,7 @@ class Signature:
         if rest_named and self._rest_named not in ignore:
             bound.append((b"**:", rest_named))
         return tuple(bound)
+
+
+def _tag(name: str) -> tuple[str, bytes]:
+    return name, b"=%b:" % name.encode()

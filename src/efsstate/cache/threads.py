@@ -152,9 +152,12 @@ def is_left_alone(root: str) -> bool:
     return len(_stuck.get(root, ())) >= _MOST_STUCK
 
 
-def begin(root: str, function: Callable[[], Any]) -> Job:
-    """Have `function` called on a thread, for a wait that may be given up; `Stuck` if the mount is being left alone."""
-    if is_left_alone(root):
+def begin(root: str, function: Callable[[], Any], *, always: bool = False) -> Job:
+    """Have `function` called on a thread, for a wait that may be given up; `Stuck` if the mount is being left alone.
+
+    `always`: then too, for what must be given back.
+    """
+    if not always and is_left_alone(root):
         raise Stuck(f"{root}: the mount does not answer: it is left alone until a call returns")
     return submit(function)
 
@@ -169,11 +172,18 @@ def give_up(root: str, job: Job, timeout: float, late: Callable[[Any], object] =
     return job.outcome()
 
 
-def call(root: str, function: Callable[[], Any], timeout: float | None, late: Callable[[Any], object] = repr) -> Any:
+def call(
+    root: str,
+    function: Callable[[], Any],
+    timeout: float | None,
+    late: Callable[[Any], object] = repr,
+    *,
+    always: bool = False,
+) -> Any:
     """`function()`; with a `timeout` in seconds on a thread, and `Stuck` if it takes longer or the mount is left alone."""
     if timeout is None:
         return function()
-    job = begin(root, function)
+    job = begin(root, function, always=always)
     if job.wait(timeout):
         return job.outcome()
     return give_up(root, job, timeout, late)

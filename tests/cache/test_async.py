@@ -1,0 +1,218 @@
+"""`async def`: the same function objects, and an event loop that never stalls, whatever the mount does."""
+
+import asyncio
+import inspect
+import threading
+import time
+
+import pytest
+
+from efsstate import cached
+from efsstate.mount.files import Mount
+
+
+def make(**options):
+    calls = []
+
+    @cached(**options)
+    async def f(x, y=0):
+        calls.append(x)
+        await asyncio.sleep(0.01)
+        if x == "bad":
+            raise ValueError(x)
+        if x == "stop":
+            raise LookupError
+        return [x, y]
+
+    f.calls = calls
+    return f
+
+
+def test_the_same_things_stand_on_it():
+    async def main():
+        f = make(ttl="1h")
+        assert inspect.iscoroutinefunction(f)
+        assert await f(1) == await f(x=1) == [1, 0] and f.calls == [1]
+        assert await f.peek(1) == [1, 0]
+        assert (await f.explain(1)).startswith("hit: in memory")
+        assert await f.refresh(1) == [1, 0] and f.calls == [1, 1]
+        assert await f.invalidate(1) is True and await f.explain(1) == "miss: there is no result"
+        assert await f.map([1, 2, 3, 1]) == [[1, 0], [2, 0], [3, 0], [1, 0]] and sorted(f.calls) == [1, 1, 1, 2, 3]
+        await f.cache_clear()
+        assert await f.explain(1) == "miss: it was cleared"
+        with pytest.raises(KeyError):
+            await f.peek(1)
+        for _ in range(2):
+            with pytest.raises(ValueError, match="bad"):
+                await f("bad")
+        assert f.calls.count("bad") == 2 and f.cache_info().hits == 2 and len(f.cache_key(1)) == 48
+        with pytest.raises(TypeError):
+            await f(1, 2, 3)
+
+    asyncio.run(main())
+
+
+def test_outside_of_a_loop_they_are_plain_calls():
+    f = make()
+    assert asyncio.run(f(1)) == [1, 0]
+    assert f.peek(1) == [1, 0] and f.explain(1).startswith("hit") and f.invalidate(1) is True
+    f.cache_clear()
+
+
+def test_results_are_shared_between_loops_and_with_plain_functions():
+    f = make(name="shared")
+    assert asyncio.run(f(1)) == asyncio.run(f(1)) == [1, 0] and f.calls == [1]
+    assert cached(name="shared")(lambda x, y=0: 1 / 0)(1) == [1, 0]
+
+
+async def beat(stalls, limit):
+    """Notes every time by which the loop was held up for longer than `limit` seconds."""
+    while True:
+        began = time.perf_counter()
+        await asyncio.sleep(0.005)
+        if time.perf_counter() - began > limit:
+            stalls.append(time.perf_counter() - began)
+
+
+@pytest.fixture
+def slow_mount(monkeypatch):
+    """Every open of a file below the root takes half a second; how many are under way at once."""
+    now, most, lock = [0], [0], threading.Lock()
+
+    def slowly(function):
+        def run(*args, **kwargs):
+            with lock:
+                now[0] += 1
+                most[0] = max(most[0], now[0])
+            time.sleep(0.5)
+            with lock:
+                now[0] -= 1
+            return function(*args, **kwargs)
+
+        return run
+
+    for name in ("read", "replace", "open", "refresh", "remove", "stat"):
+        monkeypatch.setattr(Mount, name, slowly(getattr(Mount, name)))
+    return most
+
+
+def test_the_loop_never_stalls_while_the_mount_is_slow(slow_mount):
+    stalls = []
+
+    async def main():
+        f = make(memory=0)
+        heart = asyncio.create_task(beat(stalls, 0.4))
+        await asyncio.gather(*[f(i % 4) for i in range(40)], f.map(range(4)), f.explain(1), f.invalidate(9), f.cache_clear(), f.refresh(7), return_exceptions=False)
+        heart.cancel()
+
+    asyncio.run(main())
+    assert stalls == [] and slow_mount[0] > 3
+
+
+def test_the_loop_never_stalls_under_load():
+    stalls = []
+
+    async def main():
+        f = make()
+        heart = asyncio.create_task(beat(stalls, 2))
+        for _ in range(3):
+            await asyncio.gather(*[f(i % 50) for i in range(500)])
+        heart.cancel()
+        assert len(f.calls) == 50
+
+    asyncio.run(main())
+    assert stalls == []
+
+
+def test_a_task_that_waits_for_another_process_does_not_hold_up_the_loop(tmp_path):
+    import subprocess
+    import sys
+
+    code = "from efsstate import cached\n@cached(name='k')\ndef f(x):\n    print('in', flush=True)\n    input()\n    return 'theirs'\nf(1)"
+    stalls = []
+
+    async def main():
+        with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout.readline() == "in\n"
+            heart = asyncio.create_task(beat(stalls, 0.5))
+
+            @cached(name="k")
+            async def f(x):
+                return "ours"
+
+            waiting = [asyncio.create_task(f(1)) for _ in range(5)]
+            await asyncio.sleep(0.3)
+            process.stdin.write("\n")
+            process.stdin.close()
+            assert await asyncio.gather(*waiting) == ["theirs"] * 5
+            heart.cancel()
+
+    asyncio.run(main())
+    assert stalls == []
+
+
+def test_a_cancelled_computation_gives_its_claim_back():
+    async def main():
+        started = asyncio.Event()
+
+        @cached(lock_timeout=20)
+        async def f(x):
+            started.set()
+            await asyncio.sleep(0 if len(calls) else 60)
+            return x
+
+        calls = []
+        task = asyncio.create_task(f(1))
+        await started.wait()
+        other = asyncio.create_task(f(1))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        calls.append(1)
+        began = time.monotonic()
+        assert await other == 1 and time.monotonic() - began < 10
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_waiter_leaves_the_others_alone():
+    async def main():
+        f = make()
+        tasks = [asyncio.create_task(f(1)) for _ in range(5)]
+        await asyncio.sleep(0)
+        tasks[2].cancel()
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        assert found[:2] == [[1, 0]] * 2 and isinstance(found[2], asyncio.CancelledError) and found[3:] == [[1, 0]] * 2
+
+    asyncio.run(main())
+
+
+def test_a_loop_that_ends_in_the_middle_leaves_nothing_behind():
+    f = make()
+
+    async def main():
+        task = asyncio.create_task(f(1))
+        await asyncio.sleep(0)
+        return task
+
+    asyncio.run(main())
+    assert asyncio.run(f(1)) == [1, 0]
+
+
+def test_stale_results_are_given_to_tasks_too(monkeypatch):
+    real, offset = time.time, [0.0]
+    monkeypatch.setattr(time, "time", lambda: real() + offset[0])
+    values = iter(range(10))
+
+    @cached(ttl=60, stale=60)
+    async def f():
+        await asyncio.sleep(0.05)
+        return next(values)
+
+    async def main():
+        assert await f() == 0
+        offset[0] = 61
+        assert sorted(await asyncio.gather(*[f() for _ in range(5)])) == [0, 0, 0, 0, 1]
+
+    asyncio.run(main())

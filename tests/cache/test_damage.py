@@ -1,0 +1,190 @@
+"""Damage, hostile files and other releases: a miss, a count, one log line; never a wrong value, and nothing runs."""
+
+import os
+import pickle
+import random
+import shutil
+
+import pytest
+
+from efsstate import Cache, cached
+
+VALUE = {"a": (1, 2, {3}), "b": b"x" * 300, "c": ["text"] * 20}
+
+
+@pytest.fixture
+def f():
+    calls = []
+
+    @cached(memory=0)
+    def f(x):
+        calls.append(x)
+        return dict(VALUE, x=x)
+
+    f.calls = calls
+    f(1)
+    calls.clear()
+    return f
+
+
+def test_no_flipped_bit_is_ever_served(f, entries):
+    (path,) = entries()
+    whole = path.read_bytes()
+    for at in range(len(whole)):
+        broken = bytearray(whole)
+        broken[at] ^= 1 << (at % 8)
+        path.write_bytes(broken)
+        assert f(1) == dict(VALUE, x=1), at
+        if path.read_bytes() == bytes(broken):  # left alone: it says that it is a newer format
+            assert at == 4
+            path.write_bytes(whole)
+    assert len(f.calls) == len(whole) and f.cache_info().damaged + f.cache_info().errors == len(whole)
+    assert f(1) and len(f.calls) == len(whole)
+
+
+def test_no_cut_or_grown_file_is_ever_served(f, entries):
+    (path,) = entries()
+    whole = path.read_bytes()
+    for broken in (*[whole[:length] for length in range(0, len(whole), 7)], whole + b"x", b"\0" * len(whole), whole * 2):
+        path.write_bytes(broken)
+        assert f(1) == dict(VALUE, x=1)
+    assert f.cache_info().damaged == len(f.calls) and path.read_bytes()[4:5] == whole[4:5]
+
+
+def test_an_entry_in_anothers_place_is_not_served(f, entries):
+    f(2)
+    shutil.copy(*[path for x in (2, 1) for path in entries() if path.name == f.cache_key(x)])
+    f.calls.clear()
+    assert f(1) == dict(VALUE, x=1) and f.calls == [1] and f.cache_info().damaged == 1
+
+
+def test_damage_is_logged_with_the_path_and_the_reason(f, entries, caplog):
+    (path,) = entries()
+    path.write_bytes(path.read_bytes()[:-1])
+    f(1), f(1)
+    assert len(caplog.records) == 1 and str(path) in caplog.text and "where its header says" in caplog.text
+
+
+def test_a_newer_format_is_a_miss_and_is_left_alone(f, entries):
+    (path,) = entries()
+    newer = bytearray(path.read_bytes())
+    newer[4] = 2
+    path.write_bytes(newer)
+    assert f(1) == f(1) == dict(VALUE, x=1) and f.calls == [1, 1]
+    f.refresh(1), f.invalidate(1)
+    assert path.read_bytes() == newer
+    cache = Cache(f.cache.name)
+    assert f.explain(1).startswith("miss") and "newer" in f.explain(1) and list(cache.keys()) == []
+
+
+@pytest.mark.parametrize("what", ["link", "directory", "fifo", "link to a directory", "unreadable"])
+def test_whatever_stands_in_an_entrys_place_is_a_miss(f, entries, tmp_path, what):
+    (path,) = entries()
+    outside = tmp_path / "outside"
+    outside.write_bytes(path.read_bytes())
+    path.unlink()
+    {
+        "link": lambda: path.symlink_to(outside),
+        "directory": path.mkdir,
+        "fifo": lambda: os.mkfifo(path),
+        "link to a directory": lambda: path.symlink_to(tmp_path),
+        "unreadable": lambda: path.write_bytes(b"\0" * 10),
+    }[what]()
+    assert f(1) == dict(VALUE, x=1) and f.calls == [1]
+    assert outside.exists()
+
+
+def test_a_link_in_place_of_the_namespace_does_not_lead_out(f, root, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    g = cached(name="linked", memory=0)(lambda x: x)
+    (root / "cache" / "linked").symlink_to(tmp_path / "elsewhere")
+    assert g(1) == 1 and list((tmp_path / "elsewhere").iterdir()) == [] and g.cache_info().errors + g.cache_info().damaged
+
+
+def test_a_damaged_generation_puts_everything_out_of_reach_and_heals(f, root):
+    cleared = root / "cache" / os.listdir(root / "cache")[0] / "CLEARED"
+    f.cache_clear()
+    f(1)
+    for broken in (b"", cleared.read_bytes()[:-1], b"nonsense" * 20):
+        cleared.write_bytes(broken)
+        g = cached(name=f.cache.name, memory=0)(f.__wrapped__)
+        before = len(f.calls)
+        assert g(1) == dict(VALUE, x=1) and len(f.calls) == before + 1 and g(1) and len(f.calls) == before + 1
+
+
+def test_a_lost_generation_does_not_bring_cleared_results_back(f, root, entries):
+    f(2)
+    kept = {path: path.read_bytes() for path in entries()}
+    f.cache_clear()
+    f(2)
+    (root / "cache" / os.listdir(root / "cache")[0] / "CLEARED").unlink()
+    for path in kept:
+        if path.name == f.cache_key(1):
+            path.write_bytes(kept[path])
+    g = cached(name=f.cache.name, memory=0)(f.__wrapped__)
+    g(2)  # whose entry is of the newer generation
+    assert g.explain(1) == "miss: it was cleared"
+
+
+def test_anything_in_the_payload_is_a_miss_or_a_value(f, entries):
+    """A writer without a key can forge the checksum: what it then wrote is still only data."""
+    from efsstate.mount import entry
+
+    (path,) = entries()
+    place = str(path).partition("/root/")[2]
+    meta = entry.decode(path.read_bytes(), place=place, path="").meta
+    choose = random.Random(2)
+    for payload in (b"", b"\xc1", b"\xc1\xff\xff\xff\xff", b"\x91" * 1000, *[choose.randbytes(50) for _ in range(100)]):
+        path.write_bytes(b"".join(entry.encode(payload, place=place, codec="msgpack", meta=meta, created=1e10, ttl=None)))
+        f(1)
+    for forged in (b"", b"x", meta[:8], b"\xff" * 9):
+        path.write_bytes(b"".join(entry.encode(b"\x01", place=place, codec="msgpack", meta=forged, created=1e10, ttl=None)))
+        f(1)
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.mkdir, (os.environ["BOMB"],)
+
+
+def test_a_planted_pickle_never_runs_unless_asked_for(f, entries, tmp_path, monkeypatch):
+    from efsstate.mount import entry
+
+    monkeypatch.setenv("BOMB", str(tmp_path / "bomb"))
+    (path,) = entries()
+    place = str(path).partition("/root/")[2]
+    meta = entry.decode(path.read_bytes(), place=place, path="").meta
+    for codec in ("pickle", "msgpack"):
+        path.write_bytes(b"".join(entry.encode(pickle.dumps(Bomb()), place=place, codec=codec, meta=meta, created=1e10, ttl=None)))
+        assert f(1) == dict(VALUE, x=1)
+    assert not (tmp_path / "bomb").exists()
+
+
+@pytest.mark.parametrize("other", [None, "another key"])
+def test_with_a_key_what_is_not_signed_by_it_is_refused(monkeypatch, tmp_path, other):
+    monkeypatch.setenv("BOMB", str(tmp_path / "bomb"))
+    if other:
+        monkeypatch.setenv("EFSSTATE_SIGNING_KEY", other)
+    cached(name="k", codec="pickle", memory=0)(lambda x: Bomb())(1)
+    monkeypatch.setenv("EFSSTATE_SIGNING_KEY", "the key")
+    calls = []
+    f = cached(name="k", codec="pickle", memory=0)(lambda x: calls.append(x) or "mine")
+    assert f(1) == "mine" and f(1) == "mine" and calls == [1] and f.cache_info().damaged
+    assert not (tmp_path / "bomb").exists()
+
+
+def test_with_a_key_an_entry_counts_in_its_place_alone(monkeypatch, entries):
+    monkeypatch.setenv("EFSSTATE_SIGNING_KEY", "the key")
+    calls = []
+    f = cached(name="k", codec="pickle", memory=0)(lambda x: calls.append(x) or x)
+    f(1), f(2)
+    shutil.copy(*[path for x in (2, 1) for path in entries() if path.name == f.cache_key(x)])
+    assert f(1) == 1 and calls == [1, 2, 1]
+
+
+def test_pickle_without_a_key_works_with_one_warning(caplog):
+    import collections
+
+    f = cached(codec="pickle")(lambda x: collections.Counter(x))
+    assert f("aab") == f("aab") == collections.Counter("aab")
+    assert len(caplog.records) == 1 and "EFSSTATE_SIGNING_KEY" in caplog.text

@@ -1,0 +1,156 @@
+"""Memory: bounded by bytes, one pool for all, and never a value that the mount no longer has for more than its reach."""
+
+import random
+import sys
+import threading
+import time
+
+import pytest
+
+from efsstate import Cache, cached
+from efsstate.cache import memory, shelf
+
+
+@pytest.fixture
+def small_pool(monkeypatch):
+    monkeypatch.setattr(memory, "_pool", None)
+    monkeypatch.setattr(memory, "_pool_size", 100_000)
+
+
+def held():
+    return memory._pool.currsize if memory._pool is not None else 0
+
+
+def test_the_pool_is_a_sixteenth_of_the_functions_memory(monkeypatch):
+    for size, expected in (("1024", 64 * 2**20), ("512", 32 * 2**20), (None, 64 * 2**20)):
+        monkeypatch.setattr(memory, "_pool_size", None)
+        monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", size) if size else monkeypatch.delenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", raising=False)
+        assert memory.pool_size() == expected
+    monkeypatch.setattr(memory, "_pool_size", None)
+
+
+def test_all_caches_together_stay_within_the_pool(small_pool):
+    caches = [Cache(f"c{i}") for i in range(3)]
+    for i in range(300):
+        caches[i % 3].set(i, "x" * 1000)
+    assert 80_000 < held() <= 100_000 and sum(cache._results.share.size for cache in caches) == held()
+
+
+def test_a_caches_cap_holds_and_leaves_the_others_alone(small_pool):
+    one, other = Cache("one", memory=10_000), Cache("other")
+    other.set("k", "x" * 100)
+    for i in range(100):
+        one.set(i, "x" * 1000)
+    assert one._results.share.size <= 10_000 and other._results.share.get("?") is None and other._results.share.size > 0
+
+
+def test_what_is_used_stays(small_pool):
+    f = cached(name="used")(lambda x: "x" * 1000)
+    for i in range(300):
+        f("often"), f("often"), f(i)
+    before = f.cache_info().memory
+    f("often")
+    assert f.cache_info().memory == before + 1
+
+
+def test_a_value_too_large_for_a_quarter_is_not_kept(small_pool):
+    f = cached(name="large")(lambda x: "x" * 30_000)
+    f(1), f(1)
+    assert f.cache_info().memory == 0 and f.cache_info().mount == 1 and held() == 0
+
+
+def test_the_cost_of_shared_values_is_what_they_take():
+    deep = tuple((i, str(i) * 50) for i in range(1000))
+    size = memory.shared_size(deep)
+    assert size > sum(sys.getsizeof(text) for _, text in deep)
+    for value in ([], {}, set(), bytearray(), ([],), object()):
+        assert memory.shared_size(value) is None
+
+
+def test_the_plain_arguments_go_with_the_item(small_pool):
+    f = cached(name="forms")(lambda x: "x" * 1000)
+    for _ in range(2):
+        for i in range(500):
+            f(i), f(i)
+    share = f.cache._results.share
+    assert set(map(id, share.forms.values())) <= set(map(id, share._items.values())) and len(share.forms) <= len(share._items) * 4
+    f.cache_clear()
+    assert not share.forms and not share._items and share.size == 0 and held() == 0
+
+
+def test_long_arguments_are_not_kept_as_they_are():
+    f = cached(name="long")(lambda x: 1)
+    for x in ("x" * 1025, b"x" * 1025, 2**9000, 1.5, (1,)):
+        f(x), f(x)
+        assert not f.cache._results.share.forms and f.cache_info().memory > 0
+    f("x" * 1024), f("x" * 1024)
+    assert len(f.cache._results.share.forms) == 1
+
+
+def test_accounts_stay_exact_under_threads(small_pool):
+    caches = [Cache("a", memory=20_000), Cache("b")]
+
+    def work(seed):
+        choose = random.Random(seed)
+        for _ in range(400):
+            cache, key = choose.choice(caches), choose.randrange(60)
+            choose.choice([lambda: cache.set(key, "x" * choose.randrange(3000)), lambda: cache.get(key), lambda: cache.delete(key), lambda: cache.clear() if choose.random() < 0.02 else None])()
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert held() == sum(cache._results.share.size for cache in caches) == sum(item.cost for cache in caches for item in cache._results.share._items.values()) <= 100_000
+
+
+@pytest.mark.parametrize("change", ["delete", "set", "clear"])
+def test_a_change_elsewhere_shows_within_the_reach(change, monkeypatch):
+    """Two caches in one process stand for two hosts: nothing of their memory is shared."""
+    real, offset = time.time, [0.0]
+    monkeypatch.setattr(time, "time", lambda: real() + offset[0])
+    here, there = Cache("k"), Cache("k")
+    there.set("k", "old")
+    assert here.get("k") == "old"
+    if change == "set":
+        there.set("k", "new")
+    elif change == "clear":
+        there.clear()
+    else:
+        there.delete("k")
+    assert here.get("k") == "old"  # from memory
+    expected = "new" if change == "set" else None
+    assert here.get("k", fresh=True) == expected and here.get("k") == expected
+    here, there = Cache("k"), Cache("k")
+    there.set("k", "old")
+    assert here.get("k") == "old"
+    there.set("k", "new") if change == "set" else there.clear() if change == "clear" else there.delete("k")
+    offset[0] += 2 * shelf.REACH + 1
+    assert 2 * shelf.REACH + 1 < 60 and here.get("k") == expected
+
+
+def test_a_frozen_environment_asks_again_when_it_wakes(monkeypatch):
+    real, offset = time.time, [0.0]
+    monkeypatch.setattr(time, "time", lambda: real() + offset[0])
+    here, there = Cache("k"), Cache("k")
+    there.set("k", "old")
+    for jump in (3600, -7200):
+        there.set("k", "old")
+        assert here.get("k", fresh=True) == "old"
+        there.set("k", "new")
+        offset[0] += jump
+        assert here.get("k") == "new"
+
+
+def test_an_unchanged_entry_is_not_read_again(monkeypatch):
+    real, offset = time.time, [0.0]
+    monkeypatch.setattr(time, "time", lambda: real() + offset[0])
+    Cache("k").set("k", [1])
+    here = Cache("k")
+    first = here.get("k")
+    from efsstate.mount.files import Mount
+
+    offset[0] += 25
+    here._results.shelf().generation()
+    monkeypatch.setattr(Mount, "read", lambda *a, **k: pytest.fail("it was read again"))
+    assert here.get("k") == first

@@ -1,0 +1,196 @@
+"""`io_timeout`: a mount that hangs is left, then left alone until it answers again; and the process still ends."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from efsstate import Cache, cached
+from efsstate.cache import threads
+from efsstate.mount.files import Mount
+
+
+@pytest.fixture
+def hang(monkeypatch):
+    """`hang()` makes every call on the mount hang, `hang(False)` lets them go on; `hang.calls` counts those that began."""
+    open_again = threading.Event()
+    open_again.set()
+
+    def switch(on=True):
+        open_again.clear() if on else open_again.set()
+
+    switch.calls = 0
+
+    def blocking(function):
+        def run(*args, **kwargs):
+            if not open_again.is_set():
+                switch.calls += 1
+                open_again.wait(60)
+            return function(*args, **kwargs)
+
+        return run
+
+    for name in ("read", "replace", "open", "refresh", "remove", "stat", "names"):
+        monkeypatch.setattr(Mount, name, blocking(getattr(Mount, name)))
+    yield switch
+    open_again.set()
+
+
+def until(condition):
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_mount_that_hangs_is_left_and_then_left_alone_and_used_again_when_it_answers(hang):
+    calls = []
+    f = cached(io_timeout=0.1, memory=0)(lambda x: calls.append(x) or x)
+    f(1)
+    hang()
+    for i in range(30):
+        assert f(1) == 1
+    assert len(calls) == 31 and hang.calls == 3  # three hang, and nobody asks any more
+    began = time.monotonic()
+    for i in range(200):
+        f(i)
+    assert hang.calls == 3 and time.monotonic() - began < 5
+    hang(False)
+    until(lambda: not threads.is_left_alone(f.cache._results.place))
+    assert f(1) == 1
+    before = len(calls)
+    assert f(1) == 1 and f(1) == 1 and len(calls) == before
+    assert f.cache_info().errors > 3
+
+
+def test_the_other_calls_are_left_too(hang):
+    f = cached(io_timeout=0.1, memory=0)(lambda x: x)
+    cache = Cache("box", io_timeout=0.1, memory=0)
+    f(1), cache.set("k", 1)
+    hang()
+    assert f.map([1, 2, 3]) == [1, 2, 3] and f.refresh(1) == 1
+    f.invalidate(1), f.cache_clear()
+    assert f.explain(1).startswith("miss")
+    with pytest.raises(KeyError):
+        f.peek(1)
+    assert cache.get("k", 5) == 5 and cache.get_many(["k"]) == {} and list(cache.keys()) == []
+    cache.set("k", 2), cache.clear(), cache.delete("k"), cache.set_many({"a": 1}), cache.add("k", 1)
+    assert cache.get_or_compute("k", lambda: 7) == 7
+
+
+def test_memory_still_serves_while_the_mount_hangs(hang):
+    calls = []
+    f = cached(io_timeout=0.1)(lambda x: calls.append(x) or x)
+    f(1)
+    hang()
+    assert [f(1) for _ in range(100)] == [1] * 100 and calls == [1] and hang.calls == 0
+
+
+def test_a_claim_that_comes_late_is_given_back(hang):
+    f = cached(io_timeout=0.2, memory=0, name="late")(lambda x: x)
+    f(1)
+    from efsstate.mount import lock
+
+    hang()
+    assert f(2) == 2
+    hang(False)
+    until(lambda: not threads._stuck.get(f.cache._results.place))
+    time.sleep(0.1)
+    assert {key: file.held for key, file in lock._files.items() if file.held} == {}
+
+
+def test_without_io_timeout_no_thread_is_started():
+    before = threading.active_count()
+    f = cached(memory=0)(lambda x: x)
+    f(1), f(1), f.refresh(1), f.invalidate(1)
+    assert threading.active_count() == before
+
+
+def test_tasks_leave_a_mount_that_hangs_too(hang):
+    calls = []
+
+    @cached(io_timeout=0.1, memory=0)
+    async def f(x):
+        calls.append(x)
+        return x
+
+    async def main():
+        await f(1)
+        hang()
+        assert [await f(1) for _ in range(10)] == [1] * 10
+        assert await asyncio.gather(*[f(i) for i in range(100)]) == list(range(100))
+
+    asyncio.run(main())
+    assert len(calls) == 111 and hang.calls <= 4
+
+
+def test_a_process_ends_although_threads_hang():
+    code = """
+import time
+from efsstate import cached
+from efsstate.mount.files import Mount
+f = cached(io_timeout=0.1, memory=0)(lambda x: x)
+f(1)
+Mount.read = lambda *a, **k: time.sleep(1000)
+print([f(1) for _ in range(5)])
+"""
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout == "[1, 1, 1, 1, 1]\n" and time.monotonic() - began < 30, done.stderr
+
+
+def test_threads_survive_a_fork():
+    f = cached(io_timeout=5, memory=0)(lambda x: x)
+    f(1)
+    pid = os.fork()
+    if not pid:
+        os._exit(0 if f(1) == 1 and f(2) == 2 else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert f(2) == 2
+
+
+def test_many_jobs_at_once_are_done_by_a_bounded_number_of_threads():
+    most, now, lock = [0], [0], threading.Lock()
+
+    def work():
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.002)
+        with lock:
+            now[0] -= 1
+        return 1
+
+    jobs = [threads.submit(work) for _ in range(300)]
+    assert all(job.wait(30) for job in jobs) and sum(job.outcome() for job in jobs) == 300 and 4 < most[0] <= 32
+
+
+def test_what_a_job_raises_is_raised_to_who_waits():
+    with pytest.raises(ZeroDivisionError):
+        threads.call("x", lambda: 1 / 0, 5)
+    with pytest.raises(ZeroDivisionError):
+        threads.spread("x", lambda n: 1 / n, [1, 0, 2], None)
+
+
+def test_map_reads_many_at_once(monkeypatch):
+    f = cached(memory=0)(lambda x: x)
+    f.map(range(64))
+    now, most, lock, read = [0], [0], threading.Lock(), Mount.read
+
+    def slow(*args, **kwargs):
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.01)
+        with lock:
+            now[0] -= 1
+        return read(*args, **kwargs)
+
+    monkeypatch.setattr(Mount, "read", slow)
+    assert f.map(range(64)) == list(range(64)) and most[0] >= 12
+    most[0] = 0
+    assert len(f.cache.get_many([("x", 1)])) == 0
