@@ -259,9 +259,17 @@ class Mount:
                 self.forget(folder)
                 if attempt:
                     return []
+                self._refresh_above(folder)
             else:
                 return found
         raise AssertionError
+
+    def _refresh_above(self, folder: str) -> None:
+        """Have the client ask again about the folders on the way to `folder`: it may remember that one was missing."""
+        parent = folder.rpartition("/")[0]
+        if folder:
+            self._refresh_above(parent)
+            self.refresh(parent)
 
     def watch(self, folder: str) -> Watch:
         """`folder`, made if need be, held open for listing it after changes of our own: see `Watch`. One request."""

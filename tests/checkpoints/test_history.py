@@ -1,0 +1,67 @@
+"""Histories on this machine: many processes, kill -9, freezes, broken claims; tests/nfs/test_checkpoints.py has them on NFS."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.checkpoints import history
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+
+
+class Started:
+    def __init__(self, where, function, *arguments):
+        program = f"from tests.checkpoints import history; history.{function.__name__}(*{arguments!r})"
+        self.process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
+        self.pid = self.process.pid
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def wait(self, timeout):
+        code = self.process.wait(timeout)
+        assert code == 0
+
+
+def play(tmp_path, seconds, **options):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "records").mkdir()
+    seed = int.from_bytes(os.urandom(4), "little")
+    print(f"seed {seed}")
+    roots = {"a": str(tmp_path / "root"), "b": str(tmp_path / "root") + "/."}
+    running = history.Play(Started, roots, tmp_path / "records", seconds, seed, **options)
+    counts, violations = running.run()
+    print(dict(running.done), dict(counts), violations[:3])
+    return running, counts, violations
+
+
+def test_no_violation_among_kills_freezes_and_broken_claims(tmp_path):
+    running, counts, violations = play(tmp_path, 8)
+    assert not violations
+    assert counts["save ok"] > 20 and counts["load ok"] > 20 and sum(running.done.values()) > 10
+
+
+def test_a_bug_put_in_on_purpose_is_caught(tmp_path):
+    """A save that is acknowledged without a look for a higher epoch: the holder of a broken claim goes on."""
+    _, _, violations = play(tmp_path, 8, bug="no look after a save", faults=("break",))
+    assert {kind for kind, *_ in violations} & {"fork", "lost", "gone"}
+
+
+@pytest.mark.parametrize(
+    ("events", "kind"),
+    [
+        ([("save", "begin", "1", "start"), ("save", "begin", "2", "start"), ("save", "ok", "1", "start"), ("save", "ok", "2", "start")], "fork"),
+        ([("save", "begin", "1", "start"), ("save", "ok", "1", "start"), ("load", "begin", "l"), ("load", "ok", "l", "start")], "lost"),
+        ([("save", "begin", "1", "start"), ("load", "begin", "l"), ("load", "ok", "l", "1"), ("load", "begin", "m"), ("load", "ok", "m", "start")], "undone"),
+        ([("load", "begin", "l"), ("load", "ok", "l", "1"), ("save", "begin", "1", "start")], "unknown"),
+    ],
+)
+def test_the_check_sees_each_kind_of_violation(events, kind):
+    made = [
+        {"t": float(t), "op": op, "phase": phase, "id": name, **({"on": more[0]} if op == "save" else {"state": more[0]} if more else {})}
+        for t, (op, phase, name, *more) in enumerate(events)
+    ]
+    assert [found[0] for found in history.check(made)[1]] == [kind]

@@ -1,0 +1,225 @@
+"""`resume`: what counts as done, when it saves, when it stops, and that state and position always belong together."""
+
+import time
+from datetime import timedelta
+
+import pytest
+
+from efsstate import ClaimLost, EfsStateError, checkpoint, invocation
+from tests.checkpoints.test_checkpoint import Context
+
+
+class Stop(Exception):
+    pass
+
+
+def work(root, source=range(10), *, stop_at=None, how="raise", mutate=False, **options):
+    """Sum the items; stop at one. Returns the items whose body ran to its end, or to the stop."""
+    seen = []
+    try:
+        with checkpoint("job", root=root) as job:
+            for item in job.resume(source, **options):
+                seen.append(item)
+                if mutate:
+                    job.state = [] if job.state is None else job.state
+                    job.state.append(item)
+                else:
+                    job.state = (job.state or 0) + item
+                if item == stop_at:
+                    if how == "break":
+                        break
+                    raise Stop
+    except Stop:
+        pass
+    return seen
+
+
+def test_it_runs_once_through_and_finishes(root):
+    assert work(root) == list(range(10))
+    job = checkpoint("job", root=root)
+    assert job.load() == 45 and job.finished and job.position == 10
+    assert work(root) == []
+
+
+@pytest.mark.parametrize("how", ["raise", "break"])
+@pytest.mark.parametrize("mutate", [False, True])
+@pytest.mark.parametrize("every", [1, 3, "10s"])
+def test_what_was_done_before_a_stop_is_saved_and_the_item_itself_is_not(root, how, mutate, every):
+    work(root, stop_at=6, how=how, mutate=mutate, every=every)
+    job = checkpoint("job", root=root)
+    assert job.load() == ([0, 1, 2, 3, 4, 5] if mutate else 15)
+    assert job.position == 6 and not job.finished
+    assert work(root, mutate=mutate) == [6, 7, 8, 9]
+    assert job.load() == (list(range(10)) if mutate else 45)
+
+
+def test_a_function_source_gets_the_last_position_and_cursors_are_kept(root):
+    asked = []
+    rows = [{"id": n, "amount": 1} for n in (3, 5, 9, 12)]
+
+    def after(last):
+        asked.append(last)
+        return [row for row in rows if last is None or row["id"] > last]
+
+    with pytest.raises(Stop), checkpoint("job", root=root) as job:
+        for row in job.resume(after, position=lambda row: row["id"]):
+            job.state = (job.state or 0) + row["amount"]
+            if row["id"] == 9:
+                raise Stop
+    with checkpoint("job", root=root) as job:
+        assert job.position == 5 and job.state == 2
+        for row in job.resume(after, position=lambda row: row["id"]):
+            job.state += row["amount"]
+    assert asked == [None, 5] and job.state == 4 and job.finished and job.position == 12
+
+
+def test_a_function_source_without_a_cursor_gets_the_count(root):
+    asked = []
+
+    def rest(count):
+        asked.append(count)
+        return range(count or 0, 5)
+
+    assert work(root, rest, stop_at=3) == [0, 1, 2, 3]
+    assert work(root, rest) == [3, 4] and asked == [None, 3]
+
+
+def test_a_save_in_the_body_counts_the_item_as_done(root):
+    with pytest.raises(Stop), checkpoint("job", root=root) as job:
+        for item in job.resume(range(10)):
+            job.save(f"after {item}")
+            if item == 4:
+                raise Stop
+    with checkpoint("job", root=root) as job:
+        assert (job.state, job.position) == ("after 4", 5)
+        assert next(iter(job.resume(range(10)))) == 5
+
+
+def test_the_token_is_the_same_when_an_item_is_done_again(root):
+    def tokens(stop):
+        got = {}
+        with pytest.raises(Stop), checkpoint("job", root=root) as job:
+            for item in job.resume("abcdef", every=2):
+                got[item] = job.token
+                if item == stop:
+                    raise Stop
+        return got
+
+    first = tokens("d")
+    again = tokens("f")
+    assert first["d"] == again["d"] == ("job", 4)
+    assert len({*first.values(), *again.values()}) == 6
+
+
+def test_every_counts_items_or_time(root):
+    for every, saves in ((1, 11), (4, 3), ("1h", 1), (timedelta(hours=1), 1), ("0s", 11)):
+        checkpoint("job", root=root).reset()
+        with checkpoint("job", root=root) as job:
+            before = job.saves
+            for _ in job.resume(range(10), every=every):
+                pass
+        assert job.saves - before == saves, every
+
+
+@pytest.mark.parametrize(("every", "error"), [(0, ValueError), (-1, ValueError), (True, TypeError), (1.5, TypeError), ("soon", ValueError)])
+def test_a_bad_every_is_refused_before_the_loop(root, every, error):
+    with checkpoint("job", root=root) as job, pytest.raises(error):
+        job.resume([], every=every)
+
+
+def test_what_is_no_source_is_refused_before_the_loop(root):
+    with checkpoint("job", root=root) as job, pytest.raises(TypeError):
+        job.resume(5)
+
+
+def test_it_stops_at_the_margin_of_the_deadline_with_all_saved_and_goes_on_next_time(root):
+    seen, runs = [], 0
+    while not checkpoint("job", root=root).load() == 400 * 399 // 2:
+        runs += 1
+        with checkpoint("job", root=root, context=Context(2.3)) as job:
+            for item in job.resume(range(400)):
+                seen.append(item)
+                job.state = (job.state or 0) + item
+                time.sleep(0.002)
+            assert job.saves  # what was done is saved
+    assert seen == list(range(400)) and runs > 1 and job.finished
+
+
+def test_the_margin_is_an_option_and_grows_with_the_slowest_item(root):
+    with checkpoint("job", root=root, context=Context(3), margin=2.9) as job:
+        done = 0
+        for _ in job.resume(range(1000)):
+            time.sleep(0.02)
+            done += 1
+    assert done < 10 and not job.finished
+    with checkpoint("slow", root=root, context=Context(8)) as job:
+        done = [time.sleep(1.5) for _ in job.resume(range(100))]
+    assert len(done) in (3, 4)  # with 2 s it would be 4; twice the slowest item is 3 s
+
+
+def test_nothing_is_begun_within_the_margin(root):
+    with checkpoint("job", root=root, context=Context(1)) as job:
+        assert list(job.resume(range(5))) == []
+    assert not job.finished
+
+
+def test_the_deadline_of_an_enclosing_invocation_holds(root):
+    with invocation(Context(1)), checkpoint("job", root=root) as job:
+        assert list(job.resume(range(5))) == []
+
+
+def test_two_loops_at_once_are_refused_and_two_in_a_row_are_not(root):
+    with checkpoint("job", root=root) as job:
+        for _ in job.resume(range(3)):
+            with pytest.raises(EfsStateError, match="one loop at a time"):
+                job.resume(range(3))
+        assert list(job.resume(range(5))) == [3, 4]
+    assert job.finished
+
+
+def test_a_source_that_raises_keeps_what_was_done(root):
+    def source():
+        yield from range(4)
+        raise Stop
+
+    assert work(root, source()) == [0, 1, 2, 3]
+    job = checkpoint("job", root=root)
+    assert job.load() == 6 and job.position == 4 and not job.finished
+
+
+def test_a_lost_claim_ends_the_loop_with_claimlost_and_the_successor_keeps_its_own(root):
+    with pytest.raises(ClaimLost), checkpoint("job", root=root) as job:
+        for item in job.resume(range(10), every=1):
+            job.state = item
+            if item == 4:
+                checkpoint("job", root=root).break_claim()
+    assert checkpoint("job", root=root).load() == 3
+
+
+def test_a_failing_save_at_the_end_does_not_hide_the_blocks_own_error(root):
+    with pytest.raises(Stop) as raised, checkpoint("job", root=root) as job:
+        for item in job.resume(range(10)):
+            job.state = item
+            if item == 4:
+                checkpoint("job", root=root).break_claim()
+                raise Stop
+    assert "could not be saved" in raised.value.__notes__[0]
+
+
+def test_between_saves_an_item_costs_no_system_call_and_the_state_is_not_encoded_for_ever(root):
+    """The budget, under 2 µs an item, as counts: what could break it is a system call or an encoding for each item."""
+    calls = {"encode": 0}
+    with checkpoint("job", root=root) as job:
+        encode = job._encode
+
+        def counted(state):
+            calls["encode"] += 1
+            return encode(state)
+
+        job._encode = counted
+        job.state = {"n": 0}
+        for _ in job.resume(range(200_000), every="1h"):
+            job.state["n"] += 1
+        items = job.items
+    assert items == 0 or job.state["n"] == 200_000
+    assert calls["encode"] < 100_000

@@ -1,0 +1,163 @@
+"""Shards: shared out among workers, none finished twice, none left, and what operators see."""
+
+import collections
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from efsstate import ClaimLost, EfsStateError, checkpoint
+from efsstate.mount.files import Mount
+from tests.checkpoints.test_checkpoint import Context
+
+
+def run(root, n=5, items=3, context=None):
+    done = []
+    with checkpoint("job", root=root, context=context).shards(n) as shards:
+        for shard in shards:
+            for item in shard.resume(range(items)):
+                shard.state = (shard.state or 0) + item
+            done.append(shard.index)
+    return done
+
+
+def test_one_worker_does_them_all_once(root):
+    assert sorted(run(root)) == [0, 1, 2, 3, 4]
+    assert run(root) == []
+    progress = checkpoint("job", root=root).shards(5).progress()
+    assert (progress.done, progress.claimed, progress.free, progress.finished) == (5, 0, 0, True)
+    assert checkpoint("job", root=root).shards(5).shard(3).load() == 3
+
+
+def test_workers_start_apart_and_share_without_a_shard_done_twice(root):
+    program = f"""
+from efsstate import checkpoint
+with checkpoint("job", root={root!r}).shards(40) as shards:
+    for shard in shards:
+        for item in shard.resume(range(5), every=1):
+            shard.state = (shard.state or 0) + 1
+        print(shard.index, flush=True)
+"""
+    workers = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    done = [int(line) for worker in workers for line in worker.communicate()[0].split()]
+    assert sorted(done) == list(range(40))
+
+
+def test_a_dead_workers_shard_is_taken_over_where_it_stood(root):
+    program = f"""
+from efsstate import checkpoint
+with checkpoint("job", root={root!r}).shards(1) as shards:
+    for shard in shards:
+        for item in shard.resume(range(10), every=1):
+            if item == 6:
+                print("here", flush=True)
+                import time; time.sleep(60)
+"""
+    worker = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert worker.stdout.readline() == "here\n"
+    parts = checkpoint("job", root=root).shards(1)
+    progress = parts.progress()
+    assert (progress.done, progress.claimed, progress.free) == (0, 1, 0)
+    assert progress.positions == {0: "6"} and progress.owners[0]["pid"] == worker.pid
+    assert run(root, 1, 10) == []
+    worker.kill()
+    worker.wait()
+    worker.stdout.close()
+    assert parts.progress().free == 1
+    seen = []
+    with parts as shards:
+        for shard in shards:
+            seen += shard.resume(range(10))
+    assert seen == [6, 7, 8, 9] and parts.progress().finished
+
+
+def test_another_number_of_shards_is_an_error(root):
+    run(root, 3)
+    with pytest.raises(ValueError, match="3 shards, not 4") as error, checkpoint("job", root=root).shards(4):
+        pass
+    assert isinstance(error.value, EfsStateError)
+    for bad in (0, -1, True, 2.0, "3"):
+        with pytest.raises(ValueError, match="shards"):
+            checkpoint("job", root=root).shards(bad)
+
+
+def test_leaving_gives_back_whatever_happened_and_keeps_what_was_done(root):
+    with pytest.raises(ZeroDivisionError), checkpoint("job", root=root).shards(3) as shards:
+        for shard in shards:
+            for item in shard.resume(range(10)):
+                shard.state = item
+                if item == 5:
+                    raise ZeroDivisionError
+    assert shard.position == 5
+    with pytest.raises(ClaimLost):
+        shard.save(1)
+    progress = checkpoint("job", root=root).shards(3).progress()
+    assert (progress.done, progress.claimed, progress.free) == (0, 0, 3) and progress.positions == {shard.index: "5"}
+    assert sorted(run(root, 3, 10)) == [0, 1, 2]
+
+
+def test_breaking_out_gives_back(root):
+    with checkpoint("job", root=root).shards(3) as shards:
+        for shard in shards:
+            break
+    with shard:
+        pass
+
+
+def test_near_the_deadline_no_further_shard_is_begun(root):
+    assert run(root, 3, context=Context(1)) == []
+    assert len(run(root, 3, context=Context(30))) == 3
+
+
+def test_a_finished_shard_costs_no_look_of_its_own(root, monkeypatch):
+    run(root, 30)
+    asked = collections.Counter()
+    for name in ("names", "open", "read", "symlink", "stat", "readlink"):
+        method = getattr(Mount, name)
+        monkeypatch.setattr(Mount, name, lambda self, *a, _m=method, _n=name, **k: (asked.update([_n]), _m(self, *a, **k))[1])
+    assert run(root, 30) == []
+    assert sum(asked.values()) <= 3  # the note of how many there are, and one listing
+
+
+def test_a_forged_mark_finishes_nothing(root, tmp_path):
+    (tmp_path / "checkpoints" / "job").mkdir(parents=True)
+    for index in range(3):
+        (tmp_path / "checkpoints" / "job" / f"d{index}.{'0' * 32}").symlink_to("finished")
+    assert sorted(run(root, 3)) == [0, 1, 2]
+
+
+def test_ten_thousand_shards(root):
+    """Begun, found and told apart; a worker that comes later finds what is left."""
+    job = checkpoint("job", root=root).shards(10_000)
+    with job:
+        for index in range(10_000):
+            if index % 10:
+                job._mark(index)
+    left = []
+    with checkpoint("job", root=root).shards(10_000) as shards:
+        for shard in shards:
+            shard.finish()
+            left.append(shard.index)
+    assert sorted(left) == list(range(0, 10_000, 10))
+    progress = checkpoint("job", root=root).shards(10_000).progress()
+    assert progress.done == 10_000 and progress.finished
+
+
+def test_threads_share_too(root):
+    done = []
+    threads = [threading.Thread(target=lambda: done.extend(run(root, 20))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(done) == list(range(20))
+
+
+def test_a_shard_knows_its_index_and_its_token_is_its_own(root):
+    tokens = set()
+    with checkpoint("job", root=root).shards(3) as shards:
+        for shard in shards:
+            for _ in shard.resume("ab"):
+                tokens.add(shard.token)
+    assert len(tokens) == 6 and ("job[2]", 1) in tokens
