@@ -38,3 +38,7 @@ def another(root):
         return made
 
     return make
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "time_intensive: dogpile's own mark on its longer tests")
