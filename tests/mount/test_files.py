@@ -227,3 +227,37 @@ def test_an_entry_is_read_back_from_its_place_alone(mount, tmp_path):
     os.link(tmp_path / "x/f", tmp_path / "x/g")
     with pytest.raises(CorruptEntryError):
         store.read(mount, "x", "g")
+
+
+def test_a_watched_folder_lists_what_is_there_after_each_change(tmp_path):
+    mount = files.Mount(str(tmp_path))
+    watch = mount.watch("a/b")
+    assert watch.names() == []
+    for number in range(300):
+        mount.symlink("a/b", f"n{number}", "note")
+    assert sorted(watch.names()) == sorted(mount.names("a/b")) == sorted(os.listdir(tmp_path / "a" / "b"))
+    mount.remove("a/b", "n7")
+    (tmp_path / "a" / "b" / "ü").touch()
+    assert set(watch.names()) == {f"n{number}" for number in range(300) if number != 7} | {"ü"}
+    shutil.rmtree(tmp_path / "a" / "b")
+    assert watch.names() == []
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed: apt-get install strace")
+def test_a_watch_that_fails_in_the_middle_raises_and_gives_no_part(tmp_path):
+    """Reading a directory ends and fails alike but for errno: an error in its second part must not pass for its end."""
+    (tmp_path / "many").mkdir()
+    for number in range(3000):
+        (tmp_path / "many" / f"n{number}").touch()
+    program = "import os, sys; from efsstate.mount.files import Mount; w = Mount(sys.argv[1]).watch('many'); os.getppid(); print(len(w.names()))"
+
+    def run(*options):
+        command = ["strace", "-o", tmp_path / "trace", *options, sys.executable, "-c", program, str(tmp_path)]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    assert run().stdout == "3000\n"
+    names = [line.partition("(")[0] for line in (tmp_path / "trace").read_text().splitlines()]
+    before = names[: names.index("getppid")].count("getdents64")
+    assert names.count("getdents64") > before + 2  # it comes in parts
+    failed = run("-e", f"inject=getdents64:error=EIO:when={before + 2}")
+    assert failed.returncode and "Input/output error" in failed.stderr

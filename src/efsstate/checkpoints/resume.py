@@ -53,8 +53,8 @@ class Loop:
         self.encoded: list[bytes] | None = None  # the same, where it can change in place
         self._large = False
         last = job._loop  # noqa: SLF001 - a loop before this one, in the same claim, may be ahead of the last save
-        self.position = last.position if last else job.position
-        self.items = last.items if last else job.items
+        self.position: Any = last.position if last else job.position
+        self.items: int = last.items if last else job.items
         self.exact = self._keep()  # what `state` or `encoded` belongs to: (position, items)
         self.running = False
         self.exhausted = False

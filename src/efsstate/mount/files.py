@@ -84,7 +84,7 @@ class Watch:
     each time, which nobody needs, so the C library's directory functions are called as they are.
     """
 
-    __slots__ = ("_close", "_directory", "_held", "_libc", "_name_at")
+    __slots__ = ("_close", "_directory", "_held", "_libc")
 
     def __init__(self, fd: int) -> None:
         self._held = _Folder(fd)
@@ -92,7 +92,7 @@ class Watch:
         if sys.platform == "linux" and sys.maxsize > 2**32:
             import ctypes
 
-            self._libc, self._name_at = ctypes.CDLL(None, use_errno=True), ctypes.string_at
+            self._libc = ctypes.CDLL(None, use_errno=True)
             self._libc.fdopendir.restype = self._libc.readdir.restype = ctypes.c_void_p
             self._libc.rewinddir.argtypes = self._libc.readdir.argtypes = self._libc.closedir.argtypes = [
                 ctypes.c_void_p
@@ -111,13 +111,19 @@ class Watch:
                 if error.errno not in _GONE:
                     raise
                 return []
+        import ctypes
+
         found = []
+        ctypes.set_errno(0)
         self._libc.rewinddir(self._directory)
         while item := self._libc.readdir(self._directory):
-            name = self._name_at(item + _NAME_IN_DIRENT)
+            name = ctypes.string_at(item + _NAME_IN_DIRENT)
             if name not in (b".", b".."):
                 found.append(os.fsdecode(name))
-        return found
+        number = ctypes.get_errno()
+        if number and number not in _GONE:  # its end and an error look alike: a part must not pass for the whole
+            raise OSError(number, os.strerror(number))
+        return [] if number else found
 
     def __del__(self) -> None:
         if self._directory:
