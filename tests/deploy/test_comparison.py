@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import glob
 import importlib.metadata
 import json
 import os
@@ -14,12 +13,13 @@ import pytest
 from efsstate.deploy.lint import lint
 from efsstate.deploy.rules import RULES
 
+from tests.deploy import faults
 from tests.deploy.test_template import checkov  # noqa: F401 - a fixture
 
 HERE = os.path.dirname(__file__)
 PAGE = os.path.join(HERE, "..", "..", "docs", "lint-comparison.md")
 START, END = "<!-- table -->\n", "<!-- end of table -->"
-NAMES = sorted(os.path.basename(path) for path in glob.glob(f"{HERE}/corpus/broken/*"))
+NAMES = sorted(faults.BROKEN)
 
 
 def by_cfn_lint(paths):
@@ -45,16 +45,14 @@ def by_checkov(program, paths):
     return found
 
 
-def table(program):
-    paths = [f"{HERE}/corpus/broken/{name}" for name in NAMES] + [
-        f"{HERE}/corpus/good/base.yaml",
-        f"{HERE}/corpus/good/base.tf",
-    ]
+def table(program, folder):
+    broken = faults.write_all(folder)
+    paths = [*broken.values(), f"{HERE}/corpus/good/base.yaml", f"{HERE}/corpus/good/base.tf"]
     theirs = by_cfn_lint([path for path in paths if path.endswith(".yaml")])
     checks = by_checkov(program, paths)
     rows, counts = [], collections.Counter()
     for name in NAMES:
-        ours = {one.code for one in lint(f"{HERE}/corpus/broken/{name}")}
+        ours = {one.code for one in lint(broken[name])}
         base = "base" + os.path.splitext(name)[1]
         other, third = theirs[name] - theirs[base], checks[name] - checks[base]
         code = name[:6]
@@ -76,8 +74,8 @@ def table(program):
 
 
 @pytest.mark.heavy
-def test_the_page_has_todays_table(checkov):  # noqa: F811
-    made = table(checkov)
+def test_the_page_has_todays_table(checkov, tmp_path):  # noqa: F811
+    made = table(checkov, tmp_path)
     with open(PAGE, encoding="utf-8") as file:
         text = file.read()
     before, _, rest = text.partition(START)

@@ -13,23 +13,25 @@ from efsstate.deploy.lint import TemplateError, lint, read
 from efsstate.deploy.rules import RULES
 from efsstate.deploy.template import FORMATS, render
 
+from tests.deploy import faults
 from tests.deploy.run import run
 
 CORPUS = os.path.join(os.path.dirname(__file__), "corpus")
-BROKEN = sorted(glob.glob(f"{CORPUS}/broken/*"))
 GOOD = sorted(glob.glob(f"{CORPUS}/good/*"))
 TEMPLATE_CODES = {code for code, rule in RULES.items() if rule.check is not None}
 
 
-def expected(path):
-    with open(path, encoding="utf-8") as file:
-        return set(file.readline().removeprefix("# expect: ").split())
+@pytest.fixture(scope="session")
+def broken(tmp_path_factory):
+    """The broken templates' paths, by name."""
+    return faults.write_all(tmp_path_factory.mktemp("broken"))
 
 
-@pytest.mark.parametrize("path", BROKEN, ids=os.path.basename)
-def test_a_broken_template_gives_its_codes_and_no_other(path):
+@pytest.mark.parametrize("name", sorted(faults.BROKEN))
+def test_a_broken_template_gives_its_codes_and_no_other(name, broken):
+    path = broken[name]
     found = lint(path)
-    assert {one.code for one in found} == expected(path)
+    assert {one.code for one in found} == faults.EXPECTED[name]
     for one in found:
         assert one.severity in SEVERITIES
         assert one.file == path
@@ -55,7 +57,7 @@ def test_the_base_of_the_broken_ones_gives_nothing_at_all(path):
 
 
 def test_every_rule_has_a_broken_template():
-    assert {code for path in BROKEN for code in expected(path)} >= TEMPLATE_CODES
+    assert set.union(*faults.EXPECTED.values()) >= TEMPLATE_CODES
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -93,11 +95,11 @@ def test_a_fault_put_into_our_own_template_is_found(fault, code, tmp_path):
     assert code in {one.code for one in lint(str(path))}
 
 
-def test_json_and_yaml_of_one_template_give_the_same(tmp_path):
+def test_json_and_yaml_of_one_template_give_the_same(tmp_path, broken):
     """The JSON a tool makes of a YAML template has the same findings."""
     from cfnlint.decode.cfn_yaml import load
 
-    for path in (f"{CORPUS}/broken/EFS001-port.yaml", f"{CORPUS}/broken/EFS020-arn.yaml"):
+    for path in (broken["EFS001-port.yaml"], broken["EFS020-arn.yaml"]):
         other = tmp_path / "template.json"
         other.write_text(json.dumps(load(path), default=str, indent="\t"))
         assert {(one.code, one.resource) for one in lint(str(other))} == {
@@ -243,14 +245,14 @@ def test_defaults_of_parameters_decide(tmp_path):
 # ---- the command ----
 
 
-def test_exit_codes_and_output():
+def test_exit_codes_and_output(broken):
     fine = run("lint", f"{CORPUS}/good/base.yaml")
     assert (fine.code, fine.out) == (0, "nothing found\n")
-    bad = run("lint", f"{CORPUS}/broken/EFS001-port.yaml")
+    bad = run("lint", broken["EFS001-port.yaml"])
     assert bad.code == 1
     assert re.search(r"EFS001-port\.yaml:\d+: .*error EFS001", bad.out)
     assert "fix: " in bad.out
-    advice = f"{CORPUS}/broken/EFS052-none.yaml"
+    advice = broken["EFS052-none.yaml"]
     assert run("lint", advice).code == 0
     assert "EFS052" not in run("lint", advice).out
     assert "EFS052" in run("lint", "--notes", advice).out
@@ -269,8 +271,8 @@ def test_a_hostile_name_does_not_reach_the_terminal(tmp_path):
     assert "\x1b" not in done.out
 
 
-def test_json_is_one_document_with_schema_and_version(tmp_path):
-    done = run("lint", "--json", f"{CORPUS}/broken/EFS040-path.yaml", tmp_path / "none.yaml")
+def test_json_is_one_document_with_schema_and_version(tmp_path, broken):
+    done = run("lint", "--json", broken["EFS040-path.yaml"], tmp_path / "none.yaml")
     told = json.loads(done.out)
     assert (told["schema"], told["version"]) == ("efsstate.lint", 1)
     assert [one["code"] for one in told["findings"]] == ["EFS040", "EFS045"]

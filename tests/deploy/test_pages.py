@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import glob
 import os
 
 from efsstate.deploy.pages import index, page
 from efsstate.deploy.rules import RULES
+
+from tests.deploy.faults import BROKEN, T, Y
 
 HERE = os.path.dirname(__file__)
 PAGES = os.path.join(HERE, "..", "..", "docs", "lint")
@@ -15,14 +16,11 @@ PAGES = os.path.join(HERE, "..", "..", "docs", "lint")
 
 def example(code):
     """What a broken template of the corpus has, and the good one instead."""
-    paths = sorted(glob.glob(f"{HERE}/corpus/broken/{code}-*"), key=lambda path: (path.endswith(".tf"), path))
-    if not paths:
+    names = sorted((name for name in BROKEN if name.startswith(code)), key=lambda name: (name.endswith(".tf"), name))
+    if not names:
         return ""
-    name = "base.tf" if paths[0].endswith(".tf") else "base.yaml"
-    with open(paths[0], encoding="utf-8") as broken, open(f"{HERE}/corpus/good/{name}", encoding="utf-8") as good:
-        lines = list(difflib.unified_diff(broken.read().splitlines()[1:], good.read().splitlines(), lineterm="", n=2))[
-            2:
-        ]
+    good = T if names[0].endswith(".tf") else Y
+    lines = list(difflib.unified_diff(BROKEN[names[0]].splitlines(), good.splitlines(), lineterm="", n=2))[2:]
     body = "\n".join("" if line.startswith("@@") else line for line in lines).strip("\n")
     return f"From wrong to right:\n\n```diff\n{body}\n```"
 
