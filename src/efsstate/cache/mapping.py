@@ -55,7 +55,7 @@ class Cache:
         if held is not None:
             results.counts.memory += 1
             return held
-        item: Item | None = results.guarded("read a value", lambda: results.fetch(digest, fresh=fresh, exact=fresh))
+        item: Item | None = results.guarded("read a value", lambda: results.fetch(digest, exact=fresh))
         if item is None or results.left(item) <= 0:
             results.counts.computed += 1
             return None

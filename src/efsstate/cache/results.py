@@ -141,12 +141,10 @@ class Results:
         try:
             shelf = self._shelf or self.shelf()
             held = self.share.get(digest)
-            if held is not None and not fresh and self.left(held) > 0 and shelf.unchanged(digest, held):
+            if held is not None and not fresh and not exact and self.left(held) > 0 and shelf.unchanged(digest, held):
                 self._trust(held)
                 return held
-            if exact:
-                shelf.generation(older_than=0.0)
-            found = shelf.read(digest, self._codec_name, fresh=fresh)
+            found = shelf.read(digest, self._codec_name, fresh=fresh, exact=exact)
             if found is None:
                 self.share.drop(digest)
                 return None
@@ -288,8 +286,7 @@ class Results:
     def explain(self, digest: str) -> str:
         """Why the mount has a result or has not. Raises what the mount raises."""
         shelf = self.shelf()
-        shelf.generation(older_than=0.0)
-        found = shelf.read(digest, self._codec_name, fresh=True)
+        found = shelf.read(digest, self._codec_name, exact=True)
         if found is None:
             return f"miss: {shelf.why_not(digest, self._codec_name)}"
         left = self.left(found[0])

@@ -57,6 +57,7 @@ class Shelf:
         self.folder = f"{layout.CACHE}/{component}"
         self._generation = 0
         self._looked = 0.0  # when the generation was read, by the wall clock; 0: never
+        self._settled: dict[str, int] = {}  # folders, and the mtime since which the generation is known to be the same
 
     def generation(self, *, older_than: float = REACH) -> int:
         """The number that `clear` raises, read anew if that is more than `older_than` seconds ago."""
@@ -85,24 +86,42 @@ class Shelf:
         return made
 
     def clear(self) -> None:
-        """Put every entry out of reach: from now on here, within 60 s elsewhere."""
+        """Put every entry out of reach: from now on here and where an exact look is taken, within 60 s elsewhere."""
         self._read_generation()
         self._generation = self._write_generation(self._generation)
         self._looked = time.time()
+        for folder in layout.entry_folders(self.component):
+            self.mount.touch_folder(folder)
 
-    def read(self, digest: str, codec_name: str, *, fresh: bool = False) -> tuple[Entry, int, os.stat_result] | None:
+    def _look_exactly(self, folder: str) -> None:
+        """Ask about the names in `folder` and about clears, with one request where nothing has changed there.
+
+        A clear touches the folders after it has raised the generation: in one that has the mtime it had when we read the
+        generation, nobody has cleared since. An mtime of this very second tells nothing: a touch might not change it.
+        """
+        found = self.mount.refresh(folder)
+        if found is None or self._settled.get(folder) != found.st_mtime_ns:
+            self._read_generation()
+            if found is not None and clock.now() - found.st_mtime > 1:
+                self._settled[folder] = found.st_mtime_ns
+
+    def read(
+        self, digest: str, codec_name: str, *, fresh: bool = False, exact: bool = False
+    ) -> tuple[Entry, int, os.stat_result] | None:
         """The entry, its generation and its stat; None if there is none that counts (missing, cleared, another codec's).
 
-        `fresh`: ask the server, whatever this host's client remembers.
+        `fresh`: ask the server about the name, whatever this host's client remembers; `exact`: about clears too.
         Raises `OSError`, `CorruptEntryError`, `UnknownFormatError`.
         """
         now = time.time()
-        if not 0 <= now - self._looked < REACH:
+        folder = layout.entry_folder(self.component, digest)
+        if exact:
+            self._look_exactly(folder)
+        elif not 0 <= now - self._looked < REACH:
             self._read_generation()
         generation = self._generation
-        folder = layout.entry_folder(self.component, digest)
         try:
-            entry, stat = store.read(self.mount, folder, digest, stale=0.0 if fresh else REACH)
+            entry, stat = store.read(self.mount, folder, digest, stale=None if exact else 0.0 if fresh else REACH)
         except FileNotFoundError:
             return None
         own = _META.unpack_from(entry.meta)[0] if len(entry.meta) >= _META.size else -1

@@ -531,6 +531,19 @@ class Mount:
         except OSError:
             pass  # another user's file, or gone meanwhile: use is a hint
 
+    def touch_folder(self, folder: str) -> bool:
+        """Give `folder` a new mtime, which a `refresh` elsewhere shows; whether it is there. One request."""
+        try:
+            held = self._folder(folder)
+            os.utime(held.fd)
+        except OSError as error:
+            if error.errno not in _GONE:
+                error.filename = self.where(folder)
+                raise
+            self.forget(folder)
+            return False
+        return True
+
     def remove(self, folder: str, name: str, *, quiet: bool = False) -> bool:
         """Remove the file or link `name`; whether it was there. `quiet`: no error is raised."""
         try:
