@@ -174,7 +174,7 @@ def remove(mount: Mount, folder: str, doomed: list[tuple[str, int, str]], wish: 
 
 def tidy(mount: Mount, folder: str, name: str, found: os.stat_result, wish: Wish, report: SweepReport) -> None:
     """Remove a file that is no entry if it is a lock or a temporary that was abandoned; report it if it is not ours."""
-    if layout.is_foreign_nfs(name):
+    if layout.is_foreign_nfs(name) or name == layout.LOCK:  # one a folder, whose bytes are claims: it stays
         return
     try:
         mine = stat.S_ISREG(found.st_mode) and (layout.is_temporary(name) or layout.is_lock(name))

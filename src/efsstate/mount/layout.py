@@ -1,7 +1,7 @@
 """Every name on the disk, built and parsed: nothing else knows how a path is made.
 
     <root>/cache/<namespace>/<1 hex>/<digest>             an entry
-    <root>/cache/<namespace>/<1 hex>/<digest>.lock        who computes it now; gone with the computation
+    <root>/cache/<namespace>/<1 hex>/LOCK                 one byte for each entry that is computed now
     <root>/cache/<namespace>/POLICY                       what the sweep may judge by
     <root>/cache/<namespace>/CLEARED                      the generation: raised by every clear
     <root>/checkpoints/<name>/e<epoch>                    a claim: a symbolic link that holds who made it
