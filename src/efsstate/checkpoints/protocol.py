@@ -53,9 +53,12 @@ class Listing:
         self.ours = found = {one for one in map(layout.parse_claim, names) if one}
         self.epochs = {epoch for kind, epoch, _ in found if kind == "e"}
         self.bases = {epoch for kind, epoch, _ in found if kind == "b"}
-        self.generations = sorted([(epoch, number) for kind, epoch, number in found if kind == "g"], reverse=True)
-        # A listing comes in parts: whatever names an epoch shows that there is one.
-        self.top = max([epoch for _, epoch, _ in found], default=0)
+        epochs = self.epochs | self.bases
+        # A save without its epoch is of a holder that slept through the folder's removal: it never counts.
+        self.generations = sorted(
+            [(e, number) for kind, e, number in found if kind == "g" and e in epochs], reverse=True
+        )
+        self.top = max(epochs, default=0)
 
     def below(self, epoch: int) -> list[Key]:
         """The generations of `epoch` and lower ones, newest first; (e, 0) is the base of e."""
@@ -334,7 +337,7 @@ class Folder:
         generation than was acknowledged must find that one removed.
         """
         links = [e for e in sorted(at.epochs | at.bases) if e < epoch]
-        links = links[:-_CLAIMS_KEPT] if len(links) > 2 * _CLAIMS_KEPT else []
+        links = [e for e in links[:-_CLAIMS_KEPT] if e < oldest[0]] if len(links) > 2 * _CLAIMS_KEPT else []
         # A temporary is of a holder that died, or that was superseded: then its save can't be acknowledged anyhow.
         names = [name for name in at.names if layout.is_temporary(name)]
         names += [layout.generation_name(*key) for key in reversed(at.generations) if key < oldest]

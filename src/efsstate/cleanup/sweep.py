@@ -235,10 +235,7 @@ class _Sweep:
 
     def _checkpoints_job(self, bucket: int) -> Callable[[SweepReport], bool]:
         """One job for many checkpoints: there may be a million, and a mark for each would double their files."""
-        from efsstate.checkpoints import protocol
-
-        # (mount, folder, now, dry_run=...) gives (reason, bytes) of each file that went: "generation" or "checkpoint".
-        sweep_one = getattr(protocol, "sweep", lambda *_, **__: ())
+        from efsstate.checkpoints.retention import sweep as sweep_one
 
         def job(report: SweepReport) -> bool:
             for name in self._names(bucket, report):

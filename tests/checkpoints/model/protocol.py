@@ -143,11 +143,12 @@ class Protocol:
 
     @staticmethod
     def top(names):
-        return max((e for _, e, _ in names), default=0)
+        return max((e for kind, e, _ in names if kind != "g"), default=0)
 
     def walk(self, names, epoch):
         """The items of a search under `epoch`, newest first."""
-        saves = [(e, n) for kind, e, n in names if kind == "g"]
+        claimed = {e for kind, e, _ in names if kind != "g"}
+        saves = [(e, n) for kind, e, n in names if kind == "g" and e in claimed]
         items = [(e, n, SAVE) for e, n in saves if e <= epoch]
         if self.rules.bases:
             items += [(e, 0, BASE) for kind, e, _ in names if kind == "b" and e <= epoch]

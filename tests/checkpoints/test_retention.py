@@ -1,0 +1,113 @@
+"""What the sweep removes of checkpoints, and what it never does."""
+
+import threading
+import time
+
+import pytest
+
+from efsstate import ClaimLost, checkpoint, sweep
+from efsstate.checkpoints import retention
+from efsstate.mount.files import Mount
+
+LATER = time.time() + 3600
+
+
+def swept(root, name="job", *, now=LATER, dry_run=False):
+    job = checkpoint(name, root=root)
+    return [reason for reason, _ in retention.sweep(Mount(root), job._folder_name, now, dry_run=dry_run)]
+
+
+def test_a_finished_one_goes_after_its_ttl_and_not_before(root, folder):
+    with checkpoint("job", root=root, ttl="30m") as job:
+        job.state = 1
+        job.finish()
+    assert swept(root, now=time.time()) == [] and checkpoint("job", root=root).load() == 1
+    assert swept(root, dry_run=True) == ["checkpoint"] and checkpoint("job", root=root).load() == 1
+    assert swept(root) == ["checkpoint"]
+    assert checkpoint("job", root=root).load() is None and not folder("job").path.exists()
+    with checkpoint("job", root=root) as again:
+        again.save(2)
+    assert again.epoch > job.epoch
+
+
+@pytest.mark.parametrize("finish", [False, True])
+def test_one_that_is_unfinished_or_has_no_ttl_never_goes(root, finish):
+    with checkpoint("job", root=root, ttl=None if finish else 1) as job:
+        job.save(1)
+        if finish:
+            job.finish()
+    assert swept(root) == [] and checkpoint("job", root=root).load() == 1
+
+
+def test_one_that_is_held_stays(root):
+    with checkpoint("job", root=root, ttl=1) as job:
+        job.finish()
+    with checkpoint("job", root=root):
+        assert swept(root) == []
+    assert swept(root) == ["checkpoint"]
+
+
+def test_a_holder_that_slept_through_the_sweep_is_fenced(root):
+    with checkpoint("job", root=root) as sleeper:
+        sleeper.save(1)
+        checkpoint("job", root=root).break_claim()
+
+        def others():
+            with checkpoint("job", root=root, ttl=1) as job:
+                job.finish()
+
+        thread = threading.Thread(target=others)
+        thread.start()
+        thread.join()
+        assert swept(root) == ["checkpoint"]
+        with pytest.raises(ClaimLost):
+            sleeper.save(2)
+        assert checkpoint("job", root=root).load() is None
+
+
+def test_saves_that_an_owner_left_behind_go_and_the_kept_stay(root, folder, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr("efsstate.checkpoints.protocol.Folder.prune", lambda *_: None)  # it died before
+        with checkpoint("job", root=root, keep=2) as job:
+            for number in range(6):
+                job.save(number)
+    assert len(folder("job").saves()) == 6
+    assert swept(root, dry_run=True) == ["generation"] * 4 and len(folder("job").saves()) == 6
+    assert swept(root) == ["generation"] * 4 and len(folder("job").saves()) == 2
+    assert checkpoint("job", root=root).load() == 5 and swept(root) == []
+
+
+def test_nothing_is_swept_while_the_newest_epoch_has_no_base(root, folder, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr("efsstate.checkpoints.protocol.Folder.prune", lambda *_: None)
+        with checkpoint("job", root=root, keep=1) as job:
+            job.save(1)
+            job.save(2)
+    here = checkpoint("job", root=root)._at()
+    here.write_note(f"e{job.epoch + 1}", "{}")
+    assert swept(root) == [] and len(folder("job").saves()) == 2
+
+
+def test_shards_go_when_all_are_finished_and_past_their_ttl(root, folder):
+    def work(stop):
+        with checkpoint("job", root=root, ttl=1).shards(4) as shards:
+            for done, shard in enumerate(shards):
+                if done == stop:
+                    break
+                shard.finish()
+
+    work(2)
+    assert swept(root) == [] and checkpoint("job", root=root).shards(4).progress().done == 2
+    work(4)
+    assert swept(root, now=time.time() - 10) == [] and swept(root) == ["checkpoint"]
+    assert not folder("job").path.exists()
+
+
+def test_the_sweep_itself_does_this(root, folder):
+    with checkpoint("job", root=root, ttl=0) as job:
+        job.finish()
+    with checkpoint("other", root=root) as job:
+        job.save(1)
+    time.sleep(0.1)
+    sweep(root=root)
+    assert not folder("job").path.exists() and checkpoint("other", root=root).load() == 1
