@@ -181,7 +181,7 @@ def test_a_ttl_that_is_shortened_later_counts_for_old_entries(another, later):
     assert another(f, ttl="2h").explain(1).startswith("hit: on the mount, for 3")
 
 
-@pytest.mark.parametrize("bad", [{"ttl": -1}, {"ttl": "soon"}, {"ttl": float("nan")}, {"stale": -1}, {"memory": -1}, {"memory": "much"}, {"lock_timeout": "x"}, {"io_timeout": -1}, {"max_bytes": -5}, {"name": ""}, {"ignore": "nothing"}])
+@pytest.mark.parametrize("bad", [{"ttl": -1}, {"ttl": "soon"}, {"ttl": float("nan")}, {"stale": -1}, {"memory": -1}, {"memory": "much"}, {"lock_timeout": "x"}, {"io_timeout": -1}, {"io_timeout": 0}, {"max_bytes": -5}, {"name": ""}, {"ignore": "nothing"}])
 def test_a_bad_option_is_an_error_at_once(bad):
     with pytest.raises(ValueError):
         cached(**bad)(lambda x: x)

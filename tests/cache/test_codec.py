@@ -100,7 +100,7 @@ VALUES = [
     pathlib.PurePosixPath("a/b"), pathlib.Path("/x"), pathlib.PureWindowsPath("C:\\x"), pathlib.Path(os.fsdecode(b"bad\xff")),
     Color.RED, Level.LOW, Bits.A, Pair(1, [2]), Pair(Pair(1, 2), None), Box(1, [Frozen(2, (3,))]), Child(1, [], "c"), Outer.Inner(1), {"k": [Box(1, [2])]},
     numpy.int8(-3), numpy.uint64(2**64 - 1), numpy.float16(1.5), numpy.float64(-0.0), numpy.complex64(1j), numpy.bool_(True), numpy.str_("é"), numpy.bytes_(b"x\0y"),
-    numpy.datetime64("2026-01-01T00:00:00", "ns"), numpy.timedelta64(5, "D"), numpy.datetime64("NaT"), numpy.longdouble(1) / 3,
+    numpy.datetime64("2026-01-01T00:00:00", "ns"), numpy.timedelta64(5, "D"), numpy.datetime64("NaT", "s"), numpy.longdouble(1) / 3,
 ]  # fmt: skip
 
 

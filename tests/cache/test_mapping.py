@@ -162,6 +162,16 @@ def test_names_that_look_like_paths_stay_below_the_root(root, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["root"] and len(list((root / "cache").iterdir())) == 7
 
 
+def test_events_are_told_of_a_map_too(cache):
+    from efsstate import on_event
+
+    seen = []
+    end = on_event(lambda record: seen.append((record["event"], record["name"])))
+    cache.get("k"), cache.set("k", 1), cache.get("k"), cache.get("k", fresh=True)
+    end()
+    assert seen == [(event, "box") for event in ("miss", "put", "hit", "hit")]
+
+
 def test_disabled_it_forgets_everything(monkeypatch, root):
     monkeypatch.setenv("EFSSTATE_DISABLE", "true")
     cache = Cache("box")

@@ -105,7 +105,7 @@ class Calls:
         if digest is None:
             return self.function(*args, **kwargs)
         began = time.monotonic() if events.wanted() else 0.0
-        item = results.recall(digest)
+        item = results.recall(digest) if results.share.limit != 0 else None
         if item is not None:
             value = self.hit(item, args, kwargs, began, "memory")
             if value is not _MISSING:

@@ -189,8 +189,7 @@ def steps(results: Results, digest: str, order: Order, old: Item | None) -> Step
 
 def _tell_wait(results: Results, began: float) -> None:
     results.counts.waits += 1
-    if events.wanted():
-        events.emit("wait", results.name, seconds=time.monotonic() - began)
+    results.tell("wait", began)
 
 
 def _fly(results: Results, digest: str, order: Order, old: Item | None, mine: Flight, until: float) -> Steps:
@@ -272,8 +271,7 @@ def _compute(results: Results, digest: str, order: Order, mine: Flight | None, o
         results.failed(value.error, "compute a result anew")
         results.counts.stale += 1
         return results.take(old)
-    if events.wanted():
-        events.emit("miss", results.name, seconds=time.monotonic() - began, key=digest)
+    results.tell("miss", began, key=digest)
     if generation is not None and not (mine is not None and mine.doomed):
         yield from _keep(results, digest, order, mine, value, generation)
     elif mine is not None and not mine.doomed:
@@ -292,9 +290,7 @@ def _keep(results: Results, digest: str, order: Order, mine: Flight | None, valu
                 shared = order.kept = results.storable = True
                 if mine is not None:
                     mine.item = item
-                if events.wanted():
-                    size = 0 if item is None else item.cost
-                    events.emit("put", results.name, seconds=time.monotonic() - began, bytes=size, key=digest)
+                results.tell("put", began, bytes=0 if item is None else item.cost, key=digest)
     except EncodeError as error:
         results.counts.unstored += 1
         results.storable = False

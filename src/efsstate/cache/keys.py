@@ -314,12 +314,13 @@ def main_name() -> str:
 class Keyer:
     """Makes the digests of one namespace and version."""
 
-    __slots__ = ("_pieces", "_start")
+    __slots__ = ("_new", "_start")
 
     def __init__(self, namespace: str, version: object) -> None:
-        self._pieces: list[bytes] = [SCHEME]
-        self._start: Any = None
-        feed((namespace, version), self._pieces.append)
+        pieces: list[bytes] = [SCHEME]
+        feed((namespace, version), pieces.append)
+        self._start = b"".join(pieces)
+        self._new: Any = None
 
     def digest(self, value: object) -> str:
         """The digest of a key, 48 hex digits; `TypeError` for what has no stable form."""
@@ -337,8 +338,5 @@ class Keyer:
         return self._end(pieces)
 
     def _end(self, pieces: list[bytes]) -> str:
-        if self._start is None:
-            self._start = _new_sum(b"".join(self._pieces))
-        h = self._start.copy()
-        h.update(b"".join(pieces))
-        return h.hexdigest()  # type: ignore[no-any-return]
+        new = self._new = self._new or entry.blake2b()
+        return new(self._start + b"".join(pieces), digest_size=layout.DIGEST_BYTES).hexdigest()  # type: ignore[no-any-return]

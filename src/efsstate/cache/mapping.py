@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from efsstate import units
 from efsstate.cache import flight, keys, threads
 from efsstate.cache.results import FAILURES, Results
@@ -40,6 +42,7 @@ class Cache:
         root: str | os.PathLike[str] | None = None,
         io_timeout: Duration | None = None,
     ) -> None:
+        ttl = None if ttl is None else units.seconds(ttl, "ttl")
         self._results = make_results(name, ttl, 0.0, codec, memory, max_bytes, root, io_timeout)
         self._keyer = keys.Keyer(name, None)
         self.name = name
@@ -51,15 +54,19 @@ class Cache:
         results = self._results
         if not results.enabled:
             return None
+        began = time.monotonic()
         held = None if fresh else results.recall(digest)
         if held is not None:
             results.counts.memory += 1
+            results.tell("hit", began, bytes=held.cost, level="memory")
             return held
         item: Item | None = results.guarded("read a value", lambda: results.fetch(digest, exact=fresh))
         if item is None or results.left(item) <= 0:
             results.counts.computed += 1
+            results.tell("miss", began)
             return None
         results.counts.mount += 1
+        results.tell("hit", began, bytes=item.cost, level="mount")
         return item
 
     def get(self, key: object, default: Any = None, *, fresh: bool = False) -> Any:
@@ -79,15 +86,16 @@ class Cache:
         results, digest = self._results, self._keyer.digest(key)
         if not results.enabled:
             return
+        began, packed = time.monotonic(), _pack_key(key)
         flight.doom(results, digest)
         try:
-            threads.call(
-                results.place, lambda: results.keep(digest, value, seconds, None, _pack_key(key)), results.io_timeout
-            )
+            threads.call(results.place, lambda: results.keep(digest, value, seconds, None, packed), results.io_timeout)
         except EncodeError:
             raise
         except FAILURES as error:
             results.failed(error, "keep a value")
+        else:
+            results.tell("put", began)
 
     def add(self, key: object, value: Any, ttl: Duration | None = None) -> bool:
         """Keep `value` under `key` unless it has one on any host; whether it was kept."""
@@ -160,6 +168,9 @@ def make_results(
     name: str, ttl: Any, stale: float, codec: Any, memory_limit: Any, max_bytes: Any, root: Any, io_timeout: Any
 ) -> Results:
     """The results that these options, as users write them, ask for; `ValueError` or `TypeError` for a bad one."""
+    timeout = None if io_timeout is None else units.seconds(io_timeout, "io_timeout")
+    if timeout == 0:
+        raise ValueError("io_timeout: 0 leaves the mount no time: leave it out to wait as long as it takes")
     return Results(
         name,
         ttl=None if ttl is None or callable(ttl) else units.seconds(ttl, "ttl"),
@@ -169,7 +180,7 @@ def make_results(
         memory_limit=None if memory_limit is None else units.size(memory_limit, "memory"),
         max_bytes=None if max_bytes is None else units.size(max_bytes, "max_bytes"),
         given_root=root,
-        io_timeout=None if io_timeout is None else units.seconds(io_timeout, "io_timeout"),
+        io_timeout=timeout,
     )
 
 

@@ -96,6 +96,11 @@ class Results:
             cache=self.name, doing=doing, error=type(error).__name__,
         )  # fmt: skip
 
+    def tell(self, event: str, began: float, **values: object) -> None:
+        """Tell the listeners what took so long since `began` (monotonic)."""
+        if events.wanted():
+            events.emit(event, self.name, seconds=time.monotonic() - began, **values)
+
     def guarded(self, doing: str, function: Callable[[], Any], default: Any = None) -> Any:
         """`function()` within the io_timeout; `default` where the mount fails."""
         try:
@@ -140,7 +145,7 @@ class Results:
             self._newer.discard(digest)
         try:
             shelf = self._shelf or self.shelf()
-            held = self.share.get(digest)
+            held = self.share.get(digest) if self.share.limit != 0 else None
             if held is not None and not fresh and not exact and self.left(held) > 0 and shelf.unchanged(digest, held):
                 self._trust(held)
                 return held
@@ -166,7 +171,7 @@ class Results:
         if kept:
             payload = memoryview(payload).toreadonly()  # it stays here: what a caller gets must not be a view into it
         value = self._loads(payload)
-        shared = memory.shared_size(value)
+        shared = memory.shared_size(value) if kept else None
         if shared is None:
             item = memory.Item(digest, memory.PACKED, payload, size, entry.created, entry.ttl, generation)
             item.first = [value]
