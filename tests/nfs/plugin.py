@@ -71,6 +71,8 @@ class Session:
         arguments = [
             "-p",
             "no:cacheprovider",
+            "-m",
+            "",  # the host has chosen; the project's own choice in addopts would take the slow ones out again
             f"--lab-delay={option.lab_delay}",
             f"--rootdir={config.rootpath}",
             f"--tb={option.tbstyle}",

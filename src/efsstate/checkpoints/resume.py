@@ -55,7 +55,7 @@ class Loop:
         last = job._loop  # noqa: SLF001 - a loop before this one, in the same claim, may be ahead of the last save
         self.position: Any = last.position if last else job.position
         self.items: int = last.items if last else job.items
-        self.exact = self._keep()  # what `state` or `encoded` belongs to: (position, items)
+        self.exact = self._keep(time.monotonic())  # what `state` or `encoded` belongs to: (position, items)
         self.running = False
         self.exhausted = False
 
@@ -90,7 +90,7 @@ class Loop:
                 if type(job._state) in _FIXED:  # noqa: SLF001
                     self.state, self.encoded, self.exact = job._state, None, (self.position, self.items)  # noqa: SLF001
                 else:
-                    self.exact = self._keep()
+                    self.exact = self._keep(now)
                 if now - before > slowest:
                     slowest = now - before
                     stop_at = self._stop(slowest)
@@ -119,13 +119,12 @@ class Loop:
         """The position once the current item is done."""
         return self.items + 1 if self._cursor is None else self._cursor(self._item)
 
-    def _keep(self) -> tuple[Any, int]:
+    def _keep(self, started: float) -> tuple[Any, int]:
         """Hold on to the state at the end of an item, so that a half-done next item is not saved with it."""
         state = self._job._state  # noqa: SLF001
         if type(state) in _FIXED:
             self.state, self.encoded = state, None
             return self.position, self.items
-        started = time.monotonic()
         if self._large or self._copied > _FREE + _SHARE * (started - (self._started or started)):
             return self.exact
         try:

@@ -28,6 +28,7 @@ from efsstate.mount import clock, layout
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
 
     Buffer = bytes | bytearray | memoryview
     Parts = Sequence[Buffer]
@@ -75,6 +76,23 @@ class _Folder:
             pass
 
 
+_libc: Any = None
+
+
+def _directory_functions() -> Any:
+    """`fdopendir`, `readdir`, `rewinddir` and `closedir` of the C library; None where a dirent has another form."""
+    global _libc
+    if _libc is None and sys.platform == "linux" and sys.maxsize > 2**32:
+        import ctypes
+
+        made = ctypes.CDLL(None, use_errno=True)
+        made.fdopendir.restype = made.readdir.restype = ctypes.c_void_p
+        made.rewinddir.argtypes = made.readdir.argtypes = made.closedir.argtypes = [ctypes.c_void_p]
+        made.rewinddir.restype = None
+        _libc = made
+    return _libc
+
+
 class Watch:
     """The names in a folder, listed again and again through one open directory.
 
@@ -84,21 +102,15 @@ class Watch:
     each time, which nobody needs, so the C library's directory functions are called as they are.
     """
 
-    __slots__ = ("_close", "_directory", "_held", "_libc")
+    __slots__ = ("_directory", "_held", "_libc")
 
     def __init__(self, fd: int) -> None:
         self._held = _Folder(fd)
         self._directory: int | None = None
-        if sys.platform == "linux" and sys.maxsize > 2**32:
-            import ctypes
-
-            self._libc = ctypes.CDLL(None, use_errno=True)
-            self._libc.fdopendir.restype = self._libc.readdir.restype = ctypes.c_void_p
-            self._libc.rewinddir.argtypes = self._libc.readdir.argtypes = self._libc.closedir.argtypes = [
-                ctypes.c_void_p
-            ]
+        self._libc = _directory_functions()
+        if self._libc is not None:
             copy = os.dup(fd)
-            self._directory, self._close = self._libc.fdopendir(copy), self._libc.closedir
+            self._directory = self._libc.fdopendir(copy)
             if not self._directory:
                 os.close(copy)
 
@@ -127,7 +139,7 @@ class Watch:
 
     def __del__(self) -> None:
         if self._directory:
-            self._close(self._directory)
+            self._libc.closedir(self._directory)
 
 
 class Mount:

@@ -6,10 +6,10 @@ SMALL = {"saves": (1, 1)}
 SPACES = {
     "2 workers, 1 loader, the sweep": {},
     "3 workers, no loader": {**THREE, "loaders": 0},
-    "a reply is lost": {**SMALL, "lost": 1, "loaders": 0},
+    "two replies are lost": {"lost": 2, "loaders": 0},
     "a save ends in an error": {**SMALL, "errors": 1},
     "a save is damaged": {**SMALL, "flips": 1},
-    "a worker crashes and starts again": {**SMALL, "claims": (2, 1), "loaders": 0},
+    "workers crash and start again": {"claims": (2, 2), "loaders": 0},
     "a loader that can't write": {"readonly": True},
     "listings in parts, epochs first": {**SMALL, "parts": "epochs"},
     "listings in parts, bases first": {**SMALL, "parts": "bases"},
@@ -26,6 +26,7 @@ FULL = {
     "2 workers, a save ends in an error": {"errors": 1},
     "2 workers, a save is damaged": {"flips": 1},
     "2 workers that crash and start again": {**SMALL, "claims": (2, 2)},
+    "3 workers, a reply is lost": {**THREE, "lost": 1, "loaders": 0, "sweep": False},
     "an error, a lost reply": {**SMALL, "errors": 1, "lost": 1},
     **{f"2 workers, listings in parts, {part} first": {"parts": part} for part in ("epochs", "bases", "saves", "odd", "even")},
 }
