@@ -181,7 +181,10 @@ def _run(operation, options=None, prepare=lambda: None):
         pid = 0
         if tracer:
             tracer.wait(_PATIENCE)
-        lines = open(trace, errors="replace").read().splitlines() if trace else []
+        lines = []
+        if trace:
+            with open(trace, errors="replace") as file:
+                lines = file.read().splitlines()
         if told is None:
             return Outcome("hung"), lines, None
         if told:

@@ -184,8 +184,13 @@ def _outside(folder):
             file.write(CANARY)
 
 
+def _bytes(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
 def _print_of(folder):
-    return sorted((above, sorted(folders), [(name, os.stat(f"{above}/{name}").st_mtime_ns, open(f"{above}/{name}", "rb").read()) for name in sorted(files)]) for above, folders, files in os.walk(folder))  # fmt: skip
+    return sorted((above, sorted(folders), [(name, os.stat(f"{above}/{name}").st_mtime_ns, _bytes(f"{above}/{name}")) for name in sorted(files)]) for above, folders, files in os.walk(folder))  # fmt: skip
 
 
 def _paths(root):

@@ -267,11 +267,16 @@ def prune(root):
     yield efsstate.prune("m", keep=1, grace="1h", root=root)
 
 
+def _text(path):
+    with open(path) as file:
+        return file.read()
+
+
 def stage(root):
     os.environ["TMPDIR"] = f"{root}.tmp"
     os.makedirs(f"{root}.tmp", exist_ok=True)
     yield
-    model = efsstate.model("m", load=lambda files: open(files.stage()).read(), root=root)
+    model = efsstate.model("m", load=lambda files: _text(files.stage()), root=root)
     yield model()[:3] == "one"
 
 

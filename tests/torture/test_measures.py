@@ -1,0 +1,201 @@
+"""Safety measures that no other test would miss: each test here goes red when its measure is switched off (mutation.py)."""
+
+import errno
+import os
+import shutil
+import time
+
+import pytest
+
+import efsstate
+from efsstate import checkpoint, publish
+from efsstate.errors import CorruptEntryError
+from efsstate.mount import entry, lock, store
+from efsstate.mount.files import Mount
+from tests import faults
+from tests.torture import Skip, clocks, fuzz
+
+strace = pytest.mark.skipif(faults.MISSING is not None, reason=str(faults.MISSING))
+
+
+@pytest.fixture
+def root(tmp_path):
+    made = tmp_path / "root"
+    made.mkdir(mode=0o700)
+    return str(made)
+
+
+@strace
+def test_what_is_durable_is_synced_before_it_is_named_and_so_is_the_name(root):
+    with checkpoint("job", root=root) as job:
+        job.save(1)
+
+    def save():
+        with checkpoint("job", root=root) as job:
+            job.save(2)
+            yield
+            job.save(3)
+            yield
+
+    calls = [name for name, _ in faults.calls(save)]
+    named = next(at for at, name in enumerate(calls) if name.startswith("rename"))
+    assert calls[:named].count("fsync") == 1 and calls[named:].count("fsync") == 1
+
+
+@pytest.fixture
+def once(monkeypatch):
+    """Have the next call of `os.<name>` whose first argument is `first` do something else, once."""
+
+    def arrange(name, first, instead):
+        real = getattr(os, name)
+
+        def call(*given, **named):
+            if given[0] == first or first is any:
+                monkeypatch.setattr(os, name, real)
+                return instead(real, *given, **named)
+            return real(*given, **named)
+
+        monkeypatch.setattr(os, name, call)
+
+    return arrange
+
+
+def _stale(real, *given, **named):
+    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+
+def test_a_file_that_is_stale_for_once_is_looked_at_again(root, once):
+    mount = Mount(root)
+    store.write(mount, "x", "f", b"content", codec="")
+    once("open", "f", _stale)
+    assert bytes(store.read(mount, "x", "f")[0].payload) == b"content"
+
+
+def test_a_rename_that_was_done_though_it_failed_is_done(root, once):
+    """As after a failover: the server did it, the reply was lost, and the repetition finds nothing to rename."""
+    mount = Mount(root)
+
+    def lost(real, *given, **named):
+        real(*given, **named)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    store.write(mount, "x", "f", b"old", codec="")
+    once("rename", any, lost)
+    store.write(mount, "x", "f", b"new", codec="")
+    assert bytes(store.read(mount, "x", "f")[0].payload) == b"new" and mount.names("x") == ["f"]
+
+
+def test_a_short_read_is_gone_on_with(root, once):
+    mount = Mount(root)
+    store.write(mount, "x", "f", b"content" * 100, codec="")
+    once("read", any, lambda real, fd, length: real(fd, length // 3))
+    assert bytes(store.read(mount, "x", "f")[0].payload) == b"content" * 100
+
+
+def test_a_short_write_is_gone_on_with(root, once):
+    mount = Mount(root)
+    once("writev", any, lambda real, fd, parts: real(fd, [memoryview(parts[0])[:5]]))
+    store.write(mount, "x", "f", b"content" * 100, codec="")
+    assert bytes(store.read(mount, "x", "f")[0].payload) == b"content" * 100
+
+
+def test_a_length_that_lies_is_damage_before_anything_is_hashed():
+    parts = entry.encode(b"content", place="x/f", codec="", created=1.0, ttl=None)
+    data = b"".join(map(bytes, parts))
+    for changed in (data + b"more", data[:-1]):
+        with pytest.raises(CorruptEntryError, match="bytes where its header says"):
+            entry.decode(changed, place="x/f", path="p")
+
+
+def test_who_must_be_certain_finds_what_comes_back_in_a_moment(root, once):
+    """As when another client puts the old file aside before it renames the new one to its place."""
+    mount = Mount(root)
+    store.write(mount, "x", "f", b"content", codec="")
+
+    def missing(real, *given, **named):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    once("open", "f", missing)
+    assert bytes(store.read(mount, "x", "f", certain=True)[0].payload) == b"content"
+    once("open", "f", missing)
+    with pytest.raises(FileNotFoundError):
+        store.read(mount, "x", "f")
+
+
+def test_a_locks_file_goes_before_the_lock(root, monkeypatch):
+    """Who gets the lock next never finds the name of a file that is about to go: the name is gone while it is still held."""
+    mount = Mount(root)
+    held = lock.acquire(mount, "", "LOCK", until=time.monotonic())
+    seen, real = [], Mount.remove
+
+    def remove(self, folder, name, **how):
+        other = os.open(f"{root}/LOCK", os.O_RDWR)
+        got = lock.attempt(mount, "", "LOCK", other)
+        seen.append(isinstance(got, lock.Lock))
+        os.close(other)
+        return real(self, folder, name, **how)
+
+    monkeypatch.setattr(Mount, "remove", remove)
+    held.release(remove=True)
+    assert seen == [False] and not os.path.exists(f"{root}/LOCK")
+
+
+def _content(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def test_with_a_key_a_models_bytes_are_checked_though_their_number_is_right(root, tmp_path, monkeypatch):
+    monkeypatch.setenv("EFSSTATE_SIGNING_KEY", "secret")
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir(mode=0o700)
+    (tmp_path / "model").write_bytes(b"good" * 1000)
+    version = publish("m", tmp_path / "model", root=root)
+    readers = {
+        "read": lambda files: bytes(files.read()),
+        "path": lambda files: _content(files.path),
+        "mmap": lambda files: bytes(files.mmap()),
+        "stage": lambda files: _content(files.stage()),
+    }
+    for name, load in readers.items():
+        assert efsstate.model("m", load=load, root=root)() == b"good" * 1000, name
+    path = f"{root}/models/m/versions/{version}/model"
+    with open(path, "r+b") as file:
+        file.write(b"evil" * 1000)
+    shutil.rmtree(tmp_path / "tmp" / f"efsstate-models-{os.geteuid()}")
+    for name, load in readers.items():
+        with pytest.raises(CorruptEntryError, match="SHA-256"):
+            efsstate.model("m", load=load, verify=None, root=root)()
+
+
+def test_no_bomb_takes_more_than_it_may():
+    count, wrong = fuzz.burst()
+    assert count > 20 and wrong == []
+
+
+def test_a_clients_own_clock_does_not_matter(root):
+    """A client 26 hours ahead, and one as much behind: what they put lives its ttl, and what they sweep is what is expired."""
+    try:
+        ahead, behind, right = clocks.Client(root, "+26h"), clocks.Client(root, "-26h"), clocks.Client(root)
+    except Skip as reason:
+        pytest.skip(str(reason))
+    try:
+        right("set", "hour", 1, "kept", 3600)
+        right("set", "brief", 1, "gone", 0.001)
+        time.sleep(0.05)
+        assert ahead("sweep") == 1 and behind("sweep") == 0
+        assert right("fresh", "hour", 1, 3600) == "kept"
+        right("set", "brief", 1, "gone", 0.001)
+        time.sleep(0.05)
+        assert behind("sweep") == 1
+        for client in (ahead, behind):
+            client("set", "own", 1, "x", None)
+            client("set", "mine", 1, "there", 3600)
+            for reader in (ahead, behind, right):
+                reader("set", "own", 1, "x", None)  # so that it knows the server's clock
+                assert reader("fresh", "mine", 1, 3600) == "there"
+    finally:
+        for client in (ahead, behind, right):
+            client.end()
+
+
