@@ -135,7 +135,7 @@ def test_the_core_never_imports_click_or_rich():
 
 def test_a_reader_that_has_enough_is_no_error(tree):
     """`efsstate ls | head -1`."""
-    for i in range(3000):
+    for i in range(1500):
         tree.file(f"cache/thumbnails/0/{i:048x}", body=b"")
     command = f"{sys.executable} -m efsstate.cli.main ls --limit 5000 | head -1"
     run = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True)
