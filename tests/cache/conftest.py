@@ -3,6 +3,9 @@
 import pytest
 
 from efsstate import events
+from efsstate.cache import flight, memory
+from efsstate.mount import lock
+from efsstate.mount import root as roots
 
 
 @pytest.fixture(autouse=True)
@@ -13,7 +16,13 @@ def root(tmp_path, monkeypatch):
     for name in ("EFSSTATE_DISABLE", "EFSSTATE_SIGNING_KEY", "AWS_LAMBDA_FUNCTION_NAME"):
         monkeypatch.delenv(name, raising=False)
     events._said.clear()
-    return folder
+    yield folder
+    # A root for each test: what is open of it goes with it, or the process runs out of descriptors.
+    roots._known.clear()
+    memory._pool = None
+    flight._flights.clear()
+    for key in [key for key, file in lock._files.items() if not file.held]:
+        lock._files.pop(key).close()
 
 
 @pytest.fixture
