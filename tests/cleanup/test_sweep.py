@@ -198,6 +198,22 @@ def test_an_unfinished_checkpoint_never_goes(tree):
     assert checkpoint("import", root=tree.path).load() == {"n": 1}
 
 
+def test_a_finished_checkpoint_goes_after_its_ttl_and_an_abandoned_rest_of_one(tree):
+    from efsstate import checkpoint
+
+    for name, ttl in (("past", 0), ("later", "7d"), ("ever", None)):
+        with checkpoint(name, root=tree.path, ttl=ttl) as job:
+            job.finish(1)
+    rest = os.path.dirname(tree.file("checkpoints/.tmp-rest/1-1"))
+    young = os.path.dirname(tree.file("checkpoints/.tmp-young/1-1"))
+    os.utime(tree.full(rest), (1, 1))
+    time.sleep(0.01)
+    assert tree.sweep(dry_run=True).reasons == {"checkpoint": 1, "temporary": 1} and tree.there("checkpoints/past", rest)
+    report = tree.sweep()
+    assert report.reasons == {"checkpoint": 1, "temporary": 1} and not report.errors and not report.foreign
+    assert sorted(os.listdir(tree.full("checkpoints"))) == sorted(["later", "ever", os.path.basename(young)])
+
+
 def test_temporaries_that_were_abandoned_beside_the_areas_go_too(tree):
     old = [tree.file(f"{where}.tmp-x", age=2 * DAY) for where in ("", "cache/", "models/", "checkpoints/")]
     young = tree.file(".tmp-y")

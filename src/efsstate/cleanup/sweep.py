@@ -247,6 +247,8 @@ class _Sweep:
                         report.gone(reason, size)
                 except UnknownFormatError as error:
                     report.stranger("newer", error.path)
+                except FileNotFoundError:
+                    continue  # removed meanwhile
                 except (OSError, EfsStateError) as error:
                     report.problem(error, self._mount.where(folder))
             return True
@@ -262,11 +264,22 @@ class _Sweep:
                 found = item.stat(follow_symlinks=False)
             except OSError:
                 continue  # removed since it was listed
-            mine = stat.S_ISDIR(found.st_mode) and found.st_dev == self._device and layout.is_component(item.name)
-            if not mine and not bucket:
+            folder = stat.S_ISDIR(found.st_mode) and found.st_dev == self._device
+            mine = folder and layout.is_component(item.name)
+            if folder and layout.is_temporary(item.name):
+                if not bucket:
+                    self._remove_rest(f"{layout.CHECKPOINTS}/{item.name}", found, report)
+            elif not mine and not bucket:
                 folder_module.tidy(self._mount, layout.CHECKPOINTS, item.name, found, self._wish, report)
             elif mine and crc32(item.name.encode()) % _BUCKETS == bucket:
                 yield item.name
+
+    def _remove_rest(self, folder: str, found: os.stat_result, report: SweepReport) -> None:
+        """Remove what a sweep that was killed left of a checkpoint that it had put out of the way."""
+        if self._wish.now - found.st_mtime >= folder_module.ABANDONED:
+            if not self._wish.dry_run:
+                self._mount.remove_tree(folder)
+            report.gone("temporary")
 
     def _model_job(self, folder: str) -> Callable[[SweepReport], bool]:
         from efsstate.modelstore.versions import prune, versions

@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 KINDS = {"path": "text", "area": "text", "name": "text", "size": "size", "age": "age", "idle": "age", "state": "text"}
 
 
-_UNTOLD: dict[str, Any] = {"finished": False, "claimed": False, "saved": None, "position": "?", "items": 0, "saves": 0, "owner": {}}
+_UNTOLD: dict[str, Any] = {
+    "finished": False,
+    "claimed": False,
+    "saved": None,
+    "position": "?",
+    "items": 0,
+    "saves": 0,
+    "owner": {},
+}
 
 
 class Inventory:
