@@ -199,7 +199,7 @@ class Play:
         for where in clients:
             self.add(read, where, self.others)
             self.add(poll, where, self.others)
-        frozen, last = [], time.monotonic() + 120
+        frozen, last = [], self.until + 90
         while time.monotonic() < self.until:
             time.sleep(self.chance.random() * 0.4)
             for item in [item for item in frozen if item[0] < time.monotonic()]:

@@ -479,6 +479,40 @@ def test_looking_at_a_claim_never_makes_a_claimant_fail(root):
         watcher.join()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody who may not write")
+def test_a_reader_who_may_not_write_loads_and_cannot_claim(folder):
+    import shutil
+    import tempfile
+
+    root = tempfile.mkdtemp()
+    try:
+        os.chmod(root, 0o755)
+        with checkpoint("job", root=root) as job:
+            job.save("state")
+        program = f"""
+import os, tempfile
+from efsstate import RootError, checkpoint, events
+events.log("info", "")
+with checkpoint("other", root=tempfile.mkdtemp()) as other:  # what is imported late must be there before
+    other.save(1)
+    other.load()
+    other.status()
+os.setgid(65534); os.setuid(65534)
+job = checkpoint("job", root={root!r})
+print(job.load(), job.unsettled, job.status()["saves"])
+try: job.__enter__()
+except RootError as error: print("refused", error)
+"""
+        said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert said.stdout.startswith("state False 1\nrefused") and "not writable" in said.stdout, said
+        job.__enter__()
+        os.unlink(os.path.join(root, "checkpoints", "job", f"b{job.epoch}"))  # as if it had died in its claim
+        job.__exit__(None, None, None)
+        assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.startswith("state True")
+    finally:
+        shutil.rmtree(root)
+
+
 def test_a_reader_without_rights_gets_the_state_and_makes_nothing(root, folder):
     with checkpoint("job", root=root) as job:
         job.save(1)

@@ -118,7 +118,9 @@ class Checkpoint:
 
     def _at(self) -> protocol.Folder:
         if self._folder is None:
-            mount: Mount = resolve(self._root, durable=True)
+            mount: Mount = resolve(self._root)
+            if not mount.named:
+                resolve(self._root, durable=True)  # raises: this state must not land on a throw-away disk
             self._folder = protocol.Folder(mount, self._folder_name)
             self._codec = resolve_codec(self._options["codec"], signed=mount.key is not None)
         return self._folder
@@ -212,6 +214,7 @@ class Checkpoint:
         return self
 
     def _claim(self, *, accept_older: bool) -> None:
+        resolve(self._root, durable=True)  # a clear error where the root can't be written; a load needs no more than to read
         folder = self._at()
         mount, here = folder.mount, (folder.mount.path, folder.folder)
         if self._lock is not None or _held.get(here) == (os.getpid(), threading.get_ident()):
