@@ -134,6 +134,7 @@ class _Sweep:
         self._progress = progress or (lambda _done, _all: None)
         self._device = mount.stat("", ".").st_dev
         self._policies: dict[str, Policy] = {}
+        self._entries: dict[str, list[str]] = {}  # folders by namespace: those that are there, and on this file system
         self._jobs: dict[str, Callable[[SweepReport], bool]] = {}  # by folder
         self._lock = threading.Lock()
         self._done = 0
@@ -224,8 +225,10 @@ class _Sweep:
         if problem is not None:
             report.problem(problem)
         self._policies[namespace] = policy
+        self._entries[namespace] = []
         for name in self._folders(folder):
             if len(name) == 1 and name in _HEX:
+                self._entries[namespace].append(f"{folder}/{name}")
                 self._add(f"{folder}/{name}", self._entries_job(f"{folder}/{name}", policy))
             else:
                 report.stranger("foreign", mount.where(folder, name))
@@ -350,7 +353,7 @@ class _Sweep:
 
         if not self._mine(folder):
             return
-        folders = [one for namespace in namespaces for one in layout.entry_folders(namespace)]
+        folders = [one for namespace in namespaces for one in self._entries[namespace]]
 
         def job(report: SweepReport) -> bool:
             done = limits.enforce(

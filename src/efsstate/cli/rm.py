@@ -86,7 +86,8 @@ def _below(mount: Mount, folder: str, area: str) -> Iterator[tuple[str, str, int
         except FileNotFoundError:
             continue
         if stat.S_ISDIR(found.st_mode):
-            inner.append(name)
+            if found.st_dev == mount.stat("", ".").st_dev:  # what is mounted there is not ours
+                inner.append(name)
         elif _ours(name, area) and (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
             yield folder, name, found.st_size
     if folder.count("/") == 1:  # a namespace has its sixteen folders, a checkpoint its shards; none of them more
