@@ -96,7 +96,7 @@ class Inventory:
                 # A name that is too long to be read back from its folder has no status, but its size is told.
                 if layout.component(layout.readable(name)) == name:
                     told = checkpoint(layout.readable(name), root=self._mount.path).status()
-            except (OSError, EfsStateError) as error:
+            except (OSError, EfsStateError, ValueError) as error:  # ValueError: a folder that no name of ours makes
                 self._problem(error)
                 continue
             state = "finished" if told["finished"] else "claimed" if told["claimed"] else "waiting"
