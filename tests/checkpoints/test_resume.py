@@ -210,13 +210,13 @@ def test_between_saves_an_item_costs_no_system_call_and_the_state_is_not_encoded
     """The budget, under 2 µs an item, as counts: what could break it is a system call or an encoding for each item."""
     calls = {"encode": 0}
     with checkpoint("job", root=root) as job:
-        encode = job._encode
+        encode = job._states.encode
 
         def counted(state):
             calls["encode"] += 1
             return encode(state)
 
-        job._encode = counted
+        job._states.encode = counted
         job.state = {"n": 0}
         for _ in job.resume(range(200_000), every="1h"):
             job.state["n"] += 1

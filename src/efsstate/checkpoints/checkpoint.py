@@ -9,7 +9,8 @@ import time
 from efsstate import deadline, events
 from efsstate.checkpoints import generation as generations
 from efsstate.checkpoints import owner, protocol
-from efsstate.errors import ClaimedError, ClaimLost, EfsStateError, EncodeError
+from efsstate.checkpoints.state import States
+from efsstate.errors import ClaimedError, ClaimLost, EfsStateError
 from efsstate.mount import layout, lock
 from efsstate.mount.codec import resolve_codec
 from efsstate.mount.root import resolve
@@ -92,7 +93,7 @@ class Checkpoint:
             resolve_codec(options["codec"])  # a bad codec is told here, not at the first save
         self._guard = threading.RLock()
         self._folder: protocol.Folder | None = None
-        self._codec: tuple[str, Callable[[Any], Any], Callable[[Any], Any]] | None = None
+        self._states: States = None  # type: ignore[assignment]  # with the folder
         self._state: Any = None
         self._seen: Generation | None = None
         self._number = 0
@@ -122,12 +123,13 @@ class Checkpoint:
             if not mount.named:
                 resolve(self._root, durable=True)  # raises: this state must not land on a throw-away disk
             self._folder = protocol.Folder(mount, self._folder_name)
-            self._codec = resolve_codec(self._options["codec"], signed=mount.key is not None)
+            options = self._options
+            self._states = States(options["codec"], self._schema, options["migrate"], signed=mount.key is not None)
         return self._folder
 
     def _adopt(self, found: Generation | None) -> None:
         """Take over what was saved."""
-        state = self._decode(found) if found is not None and not found.empty else None
+        state = self._states.decode(found, self._at().path(found.key)) if found else None
         self._seen, self._state = found, state
         blank = found is None or found.empty
         self.position = None if blank or found is None else found.position
@@ -135,34 +137,6 @@ class Checkpoint:
         self.finished = found.finished if found else False
         self.result = found.result if found else None
         self.saves = found.saves if found else 0
-
-    def _decode(self, found: Generation) -> Any:
-        folder = self._at()
-        path = folder.path(found.key)
-        assert self._codec is not None
-        name, _, loads = self._codec
-        if found.schema > self._schema:
-            raise EfsStateError(
-                f"{path}: its state has schema {found.schema}, this code knows schema={self._schema}: it was saved by a newer"
-                " deployment and is left as it is; run that deployment's code, or a newer one"
-            )
-        if found.codec != name:
-            raise EfsStateError(
-                f"{path}: its state was saved with codec {found.codec!r}, not {name!r}: pass that codec"
-            )
-        try:
-            state = loads(found.state)
-        except ValueError as error:
-            raise EfsStateError(f"{path}: the state can't be read: {error}") from error
-        if found.schema < self._schema:
-            migrate = self._options["migrate"]
-            if migrate is None:
-                raise EfsStateError(
-                    f"{path}: its state has schema {found.schema}, this code has schema={self._schema}: pass"
-                    " migrate=, a function of the old state and its schema that returns the new state"
-                )
-            state = migrate(state, found.schema)
-        return state
 
     # Reading
 
@@ -182,7 +156,8 @@ class Checkpoint:
                 self._adopt(found.generation)
                 state = self._state
             else:  # the owner's own state stays what it is
-                state = self._decode(found.generation) if found.generation and not found.generation.empty else None
+                newest = found.generation
+                state = self._states.decode(newest, self._at().path(newest.key)) if newest else None
             events.emit("load", self.name, seconds=time.perf_counter() - started)
             return default if found.generation is None or found.generation.empty else state
 
@@ -214,7 +189,9 @@ class Checkpoint:
         return self
 
     def _claim(self, *, accept_older: bool) -> None:
-        resolve(self._root, durable=True)  # a clear error where the root can't be written; a load needs no more than to read
+        resolve(
+            self._root, durable=True
+        )  # a clear error where the root can't be written; a load needs no more than to read
         folder = self._at()
         mount, here = folder.mount, (folder.mount.path, folder.folder)
         if self._lock is not None or _held.get(here) == (os.getpid(), threading.get_ident()):
@@ -236,6 +213,7 @@ class Checkpoint:
                     raise self._claimed(folder) from None
                 continue
             except BaseException:
+                folder.release()
                 held.release()
                 raise
             break
@@ -329,7 +307,7 @@ class Checkpoint:
             self._demand()
             self._demand_unfinished()
             given = self._state if state is _KEEP else state
-            encoded = self._encode(given)
+            encoded = self._states.encode(given)
             self._state = given
             position, items = self._loop.count_current() if self._loop else (self.position, self.items)
             self._write(encoded, position, items)
@@ -340,24 +318,13 @@ class Checkpoint:
             self._demand()
             self._demand_unfinished()
             position, items = self._loop.count_current() if self._loop else (self.position, self.items)
-            self._write(self._encode(self._state), position, items, finished=True, result=result)
+            self._write(self._states.encode(self._state), position, items, finished=True, result=result)
 
     def _demand_unfinished(self) -> None:
         if self.finished:
             raise EfsStateError(
                 f"{self._at().path((0, 0))}: it is finished, and stays so: use another name for another run, or reset()"
             )
-
-    def _encode(self, state: Any) -> list[bytes]:
-        assert self._codec is not None
-        try:
-            made = self._codec[1](state)
-        except EncodeError as error:
-            raise EncodeError(
-                f"checkpoint {self.name}: the state can't be saved, and earlier saves stand: {error}"
-            ) from error
-        # A copy of what can change: an array that changes between its checksum and its write would be saved damaged.
-        return [part if type(part) is bytes else bytes(part) for part in (made if isinstance(made, list) else [made])]
 
     def _write(
         self,
@@ -370,7 +337,6 @@ class Checkpoint:
         empty: bool = False,
     ) -> None:
         folder, started = self._at(), time.perf_counter()
-        assert self._codec is not None
         assert self.epoch is not None
         behind = self._kept[: self._keep - 1]
         key = (self.epoch, self._number + 1)
@@ -391,7 +357,7 @@ class Checkpoint:
         self._number += 1  # a name is never used twice, whatever happens to this save
         ttl = self._ttl if finished else None
         try:
-            at = folder.save(key, meta, payload, codec=self._codec[0], ttl=ttl)
+            at = folder.save(key, meta, payload, codec=self._states.codec, ttl=ttl)
         except ClaimLost:
             self._ended = "its claim was lost to another"
             raise
@@ -452,7 +418,7 @@ class Checkpoint:
     def _reset(self) -> None:
         self._loop = None
         self.finished, self._state = False, None
-        self._write(self._encode(None), None, 0, empty=True)
+        self._write(self._states.encode(None), None, 0, empty=True)
 
     def break_claim(self) -> dict[str, Any]:
         """Fence whoever holds the claim: none of its later saves counts, and others may claim at once.
@@ -479,23 +445,9 @@ class Checkpoint:
         `claimed` (somebody holds it now), `owner` (what the last claimant said of itself), `epoch`, `finished`, `position`
         (as text), `items`, `saves`, `saved` (seconds since the epoch by the server's clock, or None), `bytes`, `path`.
         """
-        folder = self._at()
-        at = folder.look()
-        found = folder.glance(at)
-        return {
-            "name": self.name,
-            "path": folder.path(found.key if found else protocol.NOTHING),
-            "claimed": lock.held(folder.mount, folder.folder, layout.LOCK),
-            "owner": owner.of(folder, at.top) if at.top else {},
-            "epoch": at.top,
-            "finished": found.finished if found else False,
-            "position": found.shown if found else "",
-            "items": found.items if found else 0,
-            "saves": found.saves if found else 0,
-            "saved": found.created if found else None,
-            "bytes": found.size if found else 0,
-            "schema": found.schema if found else None,
-        }
+        from efsstate.checkpoints.status import status
+
+        return status(self._at(), self.name)
 
     def shards(self, n: int) -> Shards:
         """`n` checkpoints that any number of workers share out among themselves: `with … .shards(n) as shards: for …`."""

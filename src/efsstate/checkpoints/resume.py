@@ -128,7 +128,7 @@ class Loop:
         if self._large or self._copied > _FREE + _SHARE * (started - (self._started or started)):
             return self.exact
         try:
-            self.encoded = self._job._encode(state)  # noqa: SLF001
+            self.encoded = self._job._states.encode(state)  # noqa: SLF001
         except EncodeError:
             return getattr(self, "exact", (self.position, self.items))  # the next save will say so
         self._large = sum(map(len, self.encoded)) > _LARGEST
@@ -152,7 +152,7 @@ class Loop:
         position, items = self.exact
         if items > self._saved_items:
             job = self._job
-            encoded = self.encoded if self.encoded is not None else job._encode(self.state)  # noqa: SLF001
+            encoded = self.encoded if self.encoded is not None else job._states.encode(self.state)  # noqa: SLF001
             with job._guard:  # noqa: SLF001
                 job._demand()  # noqa: SLF001
                 job._write(encoded, position, items)  # noqa: SLF001
