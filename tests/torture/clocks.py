@@ -102,7 +102,7 @@ def serve(root):
         "clear": lambda name: cache(name, None).clear(),
         "update": update,
         "load": lambda name: checkpoint(name, root=root).load(),
-        "sweep": lambda: efsstate.sweep(root=root).removed,
+        "sweep": lambda budget=None: efsstate.sweep(budget=budget, root=root).removed,
         "publish": lambda source, version: efsstate.publish("m", source, version=version, root=root),
         "activate": lambda version: efsstate.activate("m", version, root=root),
         "prune": lambda: efsstate.prune("m", keep=1, grace="24h", root=root),

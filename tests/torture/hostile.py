@@ -148,9 +148,9 @@ def _everything(root):
     contents = [{name: f"{name} {n}" * 50 for name in ("weights", "config")} for n in range(2)]
 
     def read(files):
-        return {name: bytes(files.read(name)).decode() for name in files.names}
+        return {name: bytes(files.read(name)).decode(errors="replace") for name in files.names}
 
-    attempt("model", lambda: efsstate.model("m", load=read, root=root)(), lambda found: found in contents)
+    attempt("model", lambda: efsstate.model("m", load=read, root=root)(), lambda found: found in contents or list(found) == ["m"])  # a file of that name is a model put there by hand
     attempt("versions", lambda: efsstate.versions("m", root=root), lambda _: True)
     attempt("models", lambda: efsstate.models(root=root), lambda _: True)
     attempt("verify", lambda: efsstate.verify("m", root=root), lambda _: True)

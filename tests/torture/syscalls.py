@@ -455,7 +455,7 @@ def trials(names, seconds, seed, say=print):
         raise Skip(faults.MISSING)
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    chance, until = random.Random(seed), time.monotonic() + seconds
+    chance = random.Random(seed)
     figures = {"operations": len(names), "points": 0, "faults": 0, "kills": 0, "errors": 0, "transfers": 0, "violations": 0}
     base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     try:
@@ -467,6 +467,7 @@ def trials(names, seconds, seed, say=print):
                 figures["points"] += len(queue)
                 chance.shuffle(queue)
                 queues.append((trial, queue))
+            until = time.monotonic() + seconds
             while any(queue for _, queue in queues) and time.monotonic() < until:
                 for trial, queue in queues:
                     if not queue or time.monotonic() >= until:

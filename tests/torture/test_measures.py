@@ -3,14 +3,15 @@
 import errno
 import os
 import shutil
+import sys
 import time
 
 import pytest
 
 import efsstate
 from efsstate import checkpoint, publish
-from efsstate.errors import CorruptEntryError
-from efsstate.mount import entry, lock, store
+from efsstate.errors import ClaimLost, CorruptEntryError
+from efsstate.mount import codec, entry, lock, store
 from efsstate.mount.files import Mount
 from tests import faults
 from tests.torture import Skip, clocks, fuzz
@@ -145,6 +146,22 @@ def _content(path):
         return file.read()
 
 
+def test_beyond_a_damaged_base_a_fenced_holders_save_does_not_count(root):
+    with checkpoint("job", root=root) as job:
+        job.save("one")
+        job.save("two")
+        checkpoint("job", root=root).break_claim()
+        with pytest.raises(ClaimLost):
+            job.save("never")
+    folder = f"{root}/checkpoints/job"
+    second, third = (next(name for name in os.listdir(folder) if name.endswith(end)) for end in ("-2", "-3"))
+    assert third  # it is there, and newer than the base
+    with open(f"{folder}/{second}", "r+b") as file:
+        file.seek(60)
+        file.write(b"damage")
+    assert checkpoint("job", root=root).load() == "one"
+
+
 def test_with_a_key_a_models_bytes_are_checked_though_their_number_is_right(root, tmp_path, monkeypatch):
     monkeypatch.setenv("EFSSTATE_SIGNING_KEY", "secret")
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
@@ -168,6 +185,33 @@ def test_with_a_key_a_models_bytes_are_checked_though_their_number_is_right(root
             efsstate.model("m", load=load, verify=None, root=root)()
 
 
+def test_a_module_that_is_named_in_the_bytes_is_not_imported():
+    import msgpack
+
+    assert "antigravity" not in sys.modules
+    for code, more in ((15, [[], []]), (16, [[], []]), (17, ["x"])):
+        with pytest.raises(ValueError, match="not imported"):
+            message = msgpack.packb([msgpack.ExtType(code, b""), "antigravity", "x", *more])
+            codec.loads(b"\xc1" + len(message).to_bytes(4, "little") + message)
+    assert "antigravity" not in sys.modules
+
+
+def test_a_reader_whose_clock_is_behind_serves_nothing_for_longer_than_its_ttl(root):
+    try:
+        behind, right = clocks.Client(root, "-3h"), clocks.Client(root)
+    except Skip as reason:
+        pytest.skip(str(reason))
+    try:
+        right("set", "brief", 1, "x", 1)
+        right("set", "long", 1, "x", None)
+        time.sleep(1.2)
+        assert behind("get", "brief", 1, 1) is None  # though it has never written, and so knows only its own clock
+        assert behind("get", "long", 1, None) == "x"
+    finally:
+        behind.end()
+        right.end()
+
+
 def test_no_bomb_takes_more_than_it_may():
     count, wrong = fuzz.burst()
     assert count > 20 and wrong == []
@@ -182,6 +226,7 @@ def test_a_clients_own_clock_does_not_matter(root):
     try:
         right("set", "hour", 1, "kept", 3600)
         right("set", "brief", 1, "gone", 0.001)
+        right("sweep", 0)  # begins a round, for which the others write nothing any more
         time.sleep(0.05)
         assert ahead("sweep") == 1 and behind("sweep") == 0
         assert right("fresh", "hour", 1, 3600) == "kept"

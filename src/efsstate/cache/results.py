@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FAILURES = (OSError, EfsStateError, MemoryError)
 _FOREVER = 10.0**10  # seconds: the shortest life of what never expires, for the sweep
+_SKEW = 5.0  # seconds that a clock may be behind the server's
 _MOST_NEWER = 1024  # entries of a newer format that are remembered
 
 
@@ -118,9 +119,9 @@ class Results:
             limit = self.ttl
         if limit is None:
             return float("inf")
-        # A result from the future is one from now: a clock that jumped must not keep it for longer than its ttl.
+        # From the future: our clock is behind, and would serve it for as much too long. To compute it tells us the time.
         age = clock.now() - item.created
-        return limit - age if age > 0 else limit
+        return limit - age if age > -_SKEW else 0.0
 
     def _trust(self, item: Item) -> None:
         now = time.time()

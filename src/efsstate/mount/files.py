@@ -102,10 +102,10 @@ class Watch:
     each time, which nobody needs, so the C library's directory functions are called as they are.
     """
 
-    __slots__ = ("_directory", "_held", "_libc")
+    __slots__ = ("_directory", "_held", "_libc", "_path")
 
-    def __init__(self, fd: int) -> None:
-        self._held = _Folder(fd)
+    def __init__(self, fd: int, path: str) -> None:
+        self._held, self._path = _Folder(fd), path
         self._directory: int | None = None
         self._libc = _directory_functions()
         if self._libc is not None:
@@ -121,6 +121,7 @@ class Watch:
                 return os.listdir(self._held.fd)
             except OSError as error:
                 if error.errno not in _GONE:
+                    error.filename = self._path
                     raise
                 return []
         import ctypes
@@ -134,7 +135,7 @@ class Watch:
                 found.append(os.fsdecode(name))
         number = ctypes.get_errno()
         if number and number not in _GONE:  # its end and an error look alike: a part must not pass for the whole
-            raise OSError(number, os.strerror(number))
+            raise OSError(number, os.strerror(number), self._path)
         return [] if number else found
 
     def __del__(self) -> None:
@@ -294,7 +295,7 @@ class Mount:
         for attempt in (0, 1):
             try:
                 held = self._folder(folder, make=True)
-                return Watch(os.open(".", _DIRECTORY, dir_fd=held.fd))
+                return Watch(os.open(".", _DIRECTORY, dir_fd=held.fd), self.where(folder))
             except OSError as error:
                 if error.errno not in _GONE or attempt:
                     error.filename = self.where(folder)
