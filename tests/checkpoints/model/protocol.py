@@ -363,10 +363,9 @@ class Protocol:
         saves = change.get("saves", s.saves)
         acked = s.acked | bit(i, w.saved)
         bad = None
-        if s.acked & ~w.mask:
+        # A listing in parts may end after a successor has saved on top of this save: then `kept` tells.
+        if s.acked & ~w.mask and not self.rules.parts:
             bad = f"FORK acknowledges {show(w.mask)}, which lacks acknowledged {show(s.acked & ~w.mask)}"
-        elif s.seen & self.done & ~w.mask:
-            bad = f"UNDONE acknowledges {show(w.mask)}, though {show(s.seen & self.done)} was returned as finished"
         elif bin((s.acked | w.mask) & self.done).count("1") > 1:
             bad = f"DONE2 finished by {show((s.acked | w.mask) & self.done)}"
         else:
@@ -460,6 +459,8 @@ class Protocol:
             return f"STUCK {label}: every load would list again for ever"
         if s.acked & ~p.mask:
             return f"GONE a load would return {show(p.mask)}, though {show(s.acked)} is acknowledged"
+        if s.seen & self.done & ~p.mask:
+            return f"UNDONE a load would return {show(p.mask)}, though {show(s.seen & self.done)} was returned as finished"
         return None
 
     def surroundings(self, s):
