@@ -1,72 +1,58 @@
 """A writer is killed at each of its system calls: the old content stands or the new one, whole, every time."""
 
-import re
-import shutil
-import subprocess
-import sys
-
 import pytest
 
 from efsstate.errors import CorruptEntryError
 from efsstate.mount import layout, store
 from efsstate.mount.files import Mount
+from tests import faults
 
-WRITER = """
-import os, sys
-from efsstate.mount import store
-from efsstate.mount.files import Mount
-mount = Mount(sys.argv[1])
-try: store.read(mount, "cache/ns/a", "f")
-except OSError: pass
-os.getppid()  # marks where the operation begins
-{operation}
-os.getppid()
-print("acknowledged")
-"""
+NEW = b"new" * 2000
 OPERATIONS = {
-    "replace": 'store.write(mount, "cache/ns/a", "f", b"new" * 2000, codec="", durable=True)',
-    "replace in a new folder": 'store.write(mount, "cache/other/a", "f", b"new" * 2000, codec="", durable=True)',
-    "create": 'store.create(mount, "cache/ns/a", "g", b"new" * 2000, codec="")',
-    "symlink": 'mount.symlink("cache/ns/a", "s", "note")',
+    "replace": lambda mount: store.write(mount, "cache/ns/a", "f", NEW, codec="", durable=True),
+    "replace in a new folder": lambda mount: store.write(mount, "cache/other/a", "f", NEW, codec="", durable=True),
+    "create": lambda mount: store.create(mount, "cache/ns/a", "g", NEW, codec=""),
+    "symlink": lambda mount: mount.symlink("cache/ns/a", "s", "note"),
 }
 
-strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed: apt-get install strace")
+strace = pytest.mark.skipif(faults.MISSING is not None, reason=str(faults.MISSING))
 
 
-def run(root, operation, *options):
-    return subprocess.run(
-        ["strace", "-f", "-o", str(root) + ".trace", *options, sys.executable, "-c", WRITER.format(operation=OPERATIONS[operation]), str(root)],
-        capture_output=True, text=True)
+@pytest.fixture
+def fresh(tmp_path):
+    """Makes roots that have an old content, and what is to be done there as an operation of `faults`."""
+    made = 0
 
+    def make(operation):
+        nonlocal made
+        made += 1
+        root = tmp_path / str(made)
+        root.mkdir()
+        store.write(Mount(str(root)), "cache/ns/a", "f", b"old", codec="")
 
-def calls(root):
-    with open(str(root) + ".trace") as trace:
-        lines = [line.split(None, 1)[1] for line in trace if " " in line]
-    begin, end = [i for i, line in enumerate(lines) if line.startswith("getppid")][:2]
-    names = [match[1] for line in lines[begin + 1 : end] if (match := re.match(r"([a-z_0-9]+)\(", line))]
-    before = [match[1] for line in lines[:begin] if (match := re.match(r"([a-z_0-9]+)\(", line))]
-    return before, names
+        def act():
+            mount = Mount(str(root))
+            store.read(mount, "cache/ns/a", "f")
+            yield
+            OPERATIONS[operation](mount)
+            yield "acknowledged"
+
+        return str(root), act
+
+    return make
 
 
 @strace
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_killed_at_each_system_call(tmp_path, operation):
-    def fresh(name):
-        root = tmp_path / name
-        root.mkdir()
-        store.write(Mount(str(root)), "cache/ns/a", "f", b"old", codec="")
-        return root
-
-    assert "acknowledged" in run(fresh("traced"), operation).stdout
-    before, inside = calls(tmp_path / "traced")
-    assert len(inside) >= 2
+def test_killed_at_each_system_call(fresh, operation):
+    calls = faults.calls(fresh(operation)[1])
+    assert len(calls) >= 2
     outcomes = set()
-    for i, name in enumerate(inside):
+    for call in calls:
         # The call happens and the process dies before it sees the answer; dying before the call is the one before.
-        when = before.count(name) + inside[: i + 1].count(name)
-        root = fresh(f"{i}")
-        assert "acknowledged" not in run(root, operation, "-e", f"inject={name}:signal=KILL:when={when}").stdout
-        mount = Mount(str(root))
+        root, act = fresh(operation)
+        assert faults.run(act, kill=call).how == "killed", call
+        mount = Mount(root)
         if operation == "symlink":
             outcomes.add(mount.readlink("cache/ns/a", "s") if "s" in mount.names("cache/ns/a") else None)
             continue
@@ -78,34 +64,27 @@ def test_killed_at_each_system_call(tmp_path, operation):
         except CorruptEntryError:
             assert operation == "create"  # immutable files may be met torn, and are always known as such
             outcomes.add("torn")
-        assert bytes(store.read(mount, "cache/ns/a", "f")[0].payload) in (b"old", b"new" * 2000)
+        assert bytes(store.read(mount, "cache/ns/a", "f")[0].payload) in (b"old", NEW)
         left = [n for n in mount.names(folder) if n not in ("f", "g")]
         assert all(layout.is_temporary(n) for n in left) and len(left) <= 1
-    assert outcomes <= {b"old", b"new" * 2000, None, "torn", "note"} and len(outcomes) > 1
+    assert outcomes <= {b"old", NEW, None, "torn", "note"} and len(outcomes) > 1
 
 
 @strace
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC", "EDQUOT", "ESTALE", "EACCES", "EROFS", "EMFILE"])
-def test_each_system_call_fails(tmp_path, error):
+def test_each_system_call_fails(fresh, error):
     """Each call of a replacement answers with an error: the operation raises, or has done it all the same; nothing is half."""
-    root = tmp_path / "traced"
-    root.mkdir()
-    store.write(Mount(str(root)), "cache/ns/a", "f", b"old", codec="")
-    run(root, "replace")
-    before, inside = calls(root)
-    for i, name in enumerate(inside):
-        if name not in ("openat", "write", "writev", "fsync", "rename", "renameat", "renameat2", "newfstatat", "fstat", "mkdirat", "unlinkat", "ioctl", "lseek"):
-            continue  # not about the disk; and an injected close leaves the descriptor open, which is not what the kernel does
-        when = before.count(name) + inside[: i + 1].count(name)
-        root = tmp_path / f"{i}"
-        root.mkdir()
-        store.write(Mount(str(root)), "cache/ns/a", "f", b"old", codec="")
-        result = run(root, "replace", "-e", f"inject={name}:error={error}:when={when}")
-        mount = Mount(str(root))
+    for call in faults.calls(fresh("replace")[1]):
+        if call[0] not in faults.DISK:
+            continue
+        root, act = fresh("replace")
+        outcome = faults.run(act, call=call, error=error)
+        mount = Mount(root)
         value = bytes(store.read(mount, "cache/ns/a", "f")[0].payload)
-        if "acknowledged" in result.stdout:
-            assert value == b"new" * 2000, (name, error)
+        if outcome.how == "returned":
+            assert value == NEW, call
         else:
-            assert "Error" in result.stderr and str(root) in result.stderr.replace("\n", ""), (name, error, result.stderr)
-            assert value in (b"old", b"new" * 2000)
-            assert mount.names("cache/ns/a") == ["f"], (name, error)
+            assert outcome.how == "raised" and "Error" in outcome.kind and root in outcome.error, (call, outcome)
+            assert value in (b"old", NEW)
+            assert mount.names("cache/ns/a") == ["f"], call
+        assert outcome.descriptors <= 0, (call, outcome)
