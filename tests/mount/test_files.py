@@ -203,15 +203,17 @@ def test_touch_notes_the_use_and_keeps_the_age(mount, tmp_path):
     mount.touch("x", "gone", found)
 
 
-def test_open_folders_are_bounded(mount):
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (400, hard))
-    try:
-        for i in range(500):
-            put(mount, f"many/{i}", "f", b"%d" % i)
-        assert all(mount.read(f"many/{i}", "f")[0] == b"%d" % i for i in range(500))
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+def test_open_folders_are_bounded(tmp_path):
+    """500 folders with 400 descriptors, in a process that has no others open."""
+    script = f"""
+import resource
+from efsstate.mount.files import Mount
+resource.setrlimit(resource.RLIMIT_NOFILE, (400, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+mount = Mount({str(tmp_path)!r})
+for i in range(500): mount.replace(f"many/{{i}}", "f", lambda created: [b"%d" % i])
+assert all(mount.read(f"many/{{i}}", "f")[0] == b"%d" % i for i in range(500))
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_a_folder_that_is_not_empty_stays(mount):

@@ -173,6 +173,8 @@ def pytest_runtest_protocol(item, nextitem):
                 )
     elif not following:
         _close(item.config)
+    # What the host had set up for the test before (its module, its folder) was kept for this one, which set up nothing.
+    item.session._setupstate.teardown_exact(nextitem)
     hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
 
