@@ -86,6 +86,15 @@ def test_a_fresh_read_sees_what_the_client_remembers_as_missing(mounts):
         assert get(b, f"f{i}", stale=0) == b"there"
 
 
+def test_a_fresh_read_sees_into_folders_that_the_client_remembers_as_missing(mounts):
+    a, b = mounts
+    for folder in ("one/two/three", "one/two/four", "five"):
+        with pytest.raises(FileNotFoundError):
+            get(b, "f", folder=folder)
+        put(a, "f", b"there", folder=folder)
+        assert get(b, "f", folder=folder, stale=0) == b"there"
+
+
 def test_a_fresh_read_sees_a_replacement_of_a_file_that_is_held_open(mounts):
     a, b = mounts
     for i in range(5):

@@ -243,21 +243,23 @@ class Mount:
         if held is not None and 0 <= time.time() - held.refreshed < older_than:
             return None
         now = time.time()
-        try:
-            held = held or self._folder(folder)
-            os.close(os.open(".", _DIRECTORY, dir_fd=held.fd))
-            found = os.fstat(held.fd)
-        except OSError as error:
-            if error.errno not in _GONE:
-                error.filename = self.where(folder)
-                raise
+        for attempt in (0, 1):
+            try:
+                held = self._folder(folder)
+                os.close(os.open(".", _DIRECTORY, dir_fd=held.fd))
+                found = os.fstat(held.fd)
+                if found.st_nlink:
+                    held.refreshed = now
+                    return found
+            except OSError as error:
+                if error.errno not in _GONE:
+                    error.filename = self.where(folder)
+                    raise
             self.forget(folder)
-            return None
-        if found.st_nlink == 0:
-            self.forget(folder)
-            return None
-        held.refreshed = now
-        return found
+            if older_than or attempt:  # who need not be certain pays nothing more for a folder that is not there yet
+                return None
+            self._refresh_above(folder)
+        raise AssertionError
 
     def names(self, folder: str) -> list[str]:
         """The names in `folder` as the server has them now; none if there is no such folder."""
@@ -288,7 +290,7 @@ class Mount:
         parent = folder.rpartition("/")[0]
         if folder:
             self._refresh_above(parent)
-            self.refresh(parent)
+            self.refresh(parent, older_than=1e-6)  # those above it have just been asked: not again for each below
 
     def watch(self, folder: str) -> Watch:
         """`folder`, made if need be, held open for listing it after changes of our own: see `Watch`. One request."""
