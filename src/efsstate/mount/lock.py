@@ -57,8 +57,15 @@ class Lock:
             os.close(fd)
 
     def is_current(self) -> bool:
-        """Whether the name still is the file that is locked: a holder before us may have removed it (one or two requests)."""
-        self._mount.refresh(self.folder)
+        """Whether the name still is the file that is locked: a holder before us may have removed it (one or two requests).
+
+        Where that can't be told it raises `OSError`, and the lock is given back.
+        """
+        try:
+            self._mount.refresh(self.folder)
+        except OSError:
+            self.release()
+            raise
         try:
             named = self._mount.stat(self.folder, self.name)
         except OSError:
