@@ -63,14 +63,16 @@ class Lock:
         """
         try:
             self._mount.refresh(self.folder)
-        except OSError:
+            own = os.fstat(self._fd)
+        except OSError as error:
+            error.filename = self._mount.where(self.folder, self.name)
             self.release()
             raise
         try:
             named = self._mount.stat(self.folder, self.name)
         except OSError:
             return False
-        return os.path.samestat(named, os.fstat(self._fd))
+        return os.path.samestat(named, own)
 
 
 def attempt(mount: Mount, folder: str, name: str, fd: int | None = None) -> Lock | int:
