@@ -210,6 +210,10 @@ def check_models(operations, margin=0.0):
             if one["got"] == "bad":
                 yield "a model that is not one version", one
                 continue
+            if one["got"] is None:
+                if any(a.get("kept") and a["t1"] + STALE + margin < one["t0"] for a in activated):
+                    yield "no model, long after one was activated", one
+                continue
             mine = [a for a in activated if a["version"] == one["got"]]
             if not mine or not all(a.get("kept") for a in mine):
                 continue

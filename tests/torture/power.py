@@ -37,10 +37,22 @@ class Loaded:
     def start(self, guest, root, client, tag="", seconds=1e9):
         """A worker on `client`; it is what `drop` takes."""
         self._started += 1
-        who = f"{client}{self._started}"
-        arguments = [root, who, self.seed, self.mix, seconds, tag, self.plant]
-        process = guest.spawn([sys.executable, "-u", "-m", "tests.torture.workload", *map(str, arguments)])
-        self._workers.append((process, guest, who))
+        return self.run(
+            guest,
+            "tests.torture.workload",
+            root,
+            f"{client}{self._started}",
+            self.seed,
+            self.mix,
+            seconds,
+            tag,
+            self.plant,
+        )
+
+    def run(self, guest, module, *arguments):
+        """A process that tells operations."""
+        process = guest.spawn([sys.executable, "-u", "-m", module, *map(str, arguments)])
+        self._workers.append((process, guest))
         return process
 
     def drop(self, processes):
@@ -50,7 +62,7 @@ class Loaded:
 
     def take(self):
         """All that has arrived."""
-        for process, guest, _ in self._workers:
+        for process, guest in self._workers:
             for line in process.lines():
                 one = json.loads(line)
                 offset = getattr(guest, "clock", 0.0)
@@ -136,6 +148,28 @@ def export_async(lab):
     ).output()
 
 
+def at_work(lab, cut, seed):
+    """Workers, in a folder and under names of this cut's own."""
+    lab.spawn(["sh", "-c", f"mkdir -p /run/disk/export/cut{cut} && sync"]).output()
+    load = Loaded(workload.DURABLE, f"{seed}-{cut}")
+    for client in WORKERS:
+        load.start(lab, f"/mnt/{client}/cut{cut}", client, f"-{cut}")
+    run_until(load, 5)
+    return load
+
+
+def image(disk, judge, folder, cut, load, rng):
+    """The violations on the server's disk, if power went now."""
+    told = list(load.take())
+    disk.snapshot(f"{folder}/image", rng)
+    out = tempfile.mkdtemp(dir=folder) + "/out"  # a new name: the judge knows the old ones
+    if not extract(f"{folder}/image", f"/export/cut{cut}", out):
+        return [("the file system is damaged", cut)]
+    bad = judge.ask(f"{out}/cut{cut}", f"-{cut}", told)
+    shutil.rmtree(out)
+    return bad
+
+
 def server(seconds, seed, figures, *, break_it=None, images=10, most=10**6):
     """Loads, images, and cuts of the server, until the time is over."""
     until, rng = time.monotonic() + seconds, random.Random(f"server {seed}")
@@ -152,24 +186,11 @@ def server(seconds, seed, figures, *, break_it=None, images=10, most=10**6):
             if break_it:
                 break_it(lab)
             disk = VolatileCache(lab.server, lab.disk)
-            tag = f"-{cut}"
-            root = f"export/cut{cut}"
-            lab.spawn(["sh", "-c", f"mkdir -p /run/disk/{root} && sync"]).output()
-            load = Loaded(workload.DURABLE, f"{seed}-{cut}")
-            for client in WORKERS:
-                load.start(lab, f"/mnt/{client}/cut{cut}", client, tag)
-            run_until(load, 5)
+            load = at_work(lab, cut, seed)
             for _ in range(images):
                 run_for(load, rng.uniform(0.2, 0.9))
-                told = list(load.take())
-                disk.snapshot(f"{folder}/image", rng)
+                figures.judge(image(disk, judge, folder, cut, load, rng), f"an image, cut {cut}")
                 figures["images"] += 1
-                out = f"{folder}/out{figures['images']}"  # a new name: the judge knows the old ones
-                if extract(f"{folder}/image", f"/{root}", out):
-                    figures.judge(judge.ask(f"{out}/cut{cut}", tag, told), f"an image, cut {cut}")
-                else:
-                    figures.judge([("the file system is damaged", cut)], "an image")
-                shutil.rmtree(out, ignore_errors=True)
             run_for(load, rng.uniform(0.2, 1.5))
             told = list(load.take())
             disk.power_off(lab.kill, rng)
@@ -178,7 +199,9 @@ def server(seconds, seed, figures, *, break_it=None, images=10, most=10**6):
             figures["acknowledged"] += count(told)
             figures["server_cuts"] += 1
             lab.boot()
-            figures.judge(judge_in_guest(lab, folder, f"/mnt/b/cut{cut}", tag, told, cut), f"the server's cut {cut}")
+            figures.judge(
+                judge_in_guest(lab, folder, f"/mnt/b/cut{cut}", f"-{cut}", told, cut), f"the server's cut {cut}"
+            )
             cut += 1
     finally:
         judge.close()

@@ -40,19 +40,20 @@ def tell_line(operation):
 class Worker:
     """Does operations and tells them."""
 
-    def __init__(self, root, who, seed, *, tag="", tell=tell_line):
+    def __init__(self, root, who, seed, *, tag="", tell=tell_line, memory=None, slot=15):
         self.root, self.who, self.tag, self.tell = root, who, tag, tell
+        self.slot = slot  # seconds for which there is one job of shards
         self.rng = random.Random(f"{seed} {who}")
         self.n = 0
-        self.cache = Cache(f"values{tag}", root=root)
-        self.flights = Cache(f"flights{tag}", root=root)
+        self.cache = Cache(f"values{tag}", root=root, memory=memory)
+        self.flights = Cache(f"flights{tag}", root=root, memory=memory)
         self.model = model(f"model{tag}", load=load_model, check_every="1s", root=root)
         self.failures = 0
         self.began = 0.0
         on_event(self._note)
 
     def _note(self, event):
-        if event["event"] == "error":
+        if event["event"] == "error" and "ModelNotFound" not in str(event["error"]):  # which `serve` tells
             self.failures += 1
             self.tell({"op": "failure", "name": event["name"], "error": " ".join(map(str, event.values()))[:300]})
 
@@ -132,7 +133,7 @@ class Worker:
     # Checkpoints
 
     def log(self, **options):
-        return checkpoint(f"log{self.tag}-{self.rng.randrange(3)}", root=self.root, **options)
+        return checkpoint(f"log{self.tag}-{int(time.time() // 300)}-{self.rng.randrange(3)}", root=self.root, **options)
 
     def append(self, saves=1, pause=0.0):
         with self.log(wait=self.rng.choice((0, 2, 20))) as job:
@@ -153,7 +154,7 @@ class Worker:
         self.done("load", job.name, place=history.place(state), unsettled=job.unsettled)
 
     def shards(self):
-        name, mine = f"shards{self.tag}-{int(time.time() // 15)}", []
+        name, mine = f"shards{self.tag}-{int(time.time() // self.slot)}", []
         try:
             with checkpoint(name, root=self.root).shards(SHARDS) as shards:
                 for shard in shards:
@@ -188,7 +189,7 @@ class Worker:
         try:
             got = self.model()
         except ModelNotFound:
-            return  # nothing was published yet
+            got = None
         self.done("model", self.model.name, got=got)
 
     def sweep(self):

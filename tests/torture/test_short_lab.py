@@ -1,0 +1,101 @@
+"""The parts that need the NFS lab, each for some seconds; `python -m tests.torture` runs them for long."""
+
+import os
+import random
+import shutil
+import tempfile
+import time
+
+import pytest
+
+from tests.torture import history, load, partitions, planted, power
+from tests.torture.volatile import VolatileCache
+
+pytestmark = [pytest.mark.nfs, pytest.mark.timeout(300)]
+
+
+def test_what_was_acknowledged_survives_power_cuts_of_the_server(boot, tmp_path):
+    """On images of its disk without what it was not told to keep, and after kill -9 and a boot; and such a loss is noticed:
+    a server that acknowledges too early is caught."""
+    lab, rng, figures = boot(), random.Random(1), power.Figures(1)
+    disk, judge = VolatileCache(lab.server, os.fspath(lab.disk)), power.Judge()
+    try:
+        work = power.at_work(lab, 0, 1)
+        for _ in range(3):
+            power.run_for(work, 0.5)
+            figures.judge(power.image(disk, judge, str(tmp_path), 0, work, rng), "an image")
+        told = list(work.take())
+        assert power.count(told) > 3
+        disk.power_off(lab.kill, rng)
+        lab.boot()
+        figures.judge(power.judge_in_guest(lab, str(tmp_path), "/mnt/b/cut0", "-0", told, 0), "the cut")
+        assert figures["violations"] == 0
+        disk = VolatileCache(lab.server, os.fspath(lab.disk))
+        work = power.at_work(lab, 1, 1)
+        power.export_async(lab)
+        before = power.count(work.take())
+        while power.count(work.take()) < before + 20:
+            power.run_for(work, 0.2)
+        assert power.image(disk, judge, str(tmp_path), 1, work, rng)
+    finally:
+        judge.close()
+
+
+def test_a_mixed_load_under_partitions_has_a_history_without_violations(boot):  # noqa: ARG001 - keeps it on the host
+    """A link is cut and a worker killed under the whole library's load."""
+    told, faults, bad = partitions.record(
+        3, 1, alone=False, workers=2, kinds=["cut_short", "kill_process"], calm=(1, 2)
+    )
+    more, _ = partitions.check(told, faults.windows)
+    assert bad + more == [] and len(told) > 50 and sum(faults.counts.values()) >= 1
+
+
+def mixed(root, who, seconds, bug=""):
+    """Work at ease, and what was told."""
+    if bug:
+        getattr(planted, bug)()
+    told = []
+    worker = load.Patient(root, who, 1, tell=told.append, memory=load.MEMORY)
+    worker.run_at_ease(0.3, time.monotonic() + seconds)
+    return told
+
+
+def test_many_processes_on_two_clients_see_no_error_and_nothing_wrong(lab):
+    workers = [lab.start("ab"[i % 2], mixed, lab.path("ab"[i % 2]), f"w{i}", 5) for i in range(16)]
+    told = [one for worker in workers for one in worker.result(120)]
+    bad, figures = load.check(told)
+    assert bad == [] and figures["processes"] == 16
+
+
+def test_reads_that_ask_nobody_are_found_out(lab):
+    """The history's check of `fresh`, on a library that leaves out the look."""
+    workers = [lab.start(client, reread, lab.path(client), client, "stale_reads") for client in "ab"]
+    told = [one for worker in workers for one in worker.result(120)]
+    assert list(history.check_cache(told))
+
+
+def reread(root, who, bug):
+    getattr(planted, bug)()
+    told = []
+    load.Patient(root, who, 1, tell=told.append, memory=load.MEMORY).run("set:1,fresh:3", time.monotonic() + 2)
+    return told
+
+
+def test_a_leak_is_found_out():
+    """Each read of the cache that leaves a descriptor and 100 kB behind."""
+    folder = tempfile.mkdtemp()
+    pid = os.fork()
+    if not pid:
+        os._exit(bool(leaks(folder)))
+    try:
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+    finally:
+        shutil.rmtree(folder)
+
+
+def leaks(folder):
+    planted.leak()
+    told = []
+    load.SAMPLE = 0.2
+    load.Patient(folder, "w", 1, tell=told.append).run_at_ease(0.001, time.monotonic() + 3)
+    return load.growth([one for one in told if one["op"] == "sample"])[0]
