@@ -223,42 +223,12 @@ def test_temporaries_that_were_abandoned_beside_the_areas_go_too(tree):
 # What was abandoned
 
 
-def test_abandoned_temporaries_and_locks_go_and_young_ones_stay(tree):
-    lock_of = tree.entry("f", 1).replace("cache", "cache") + ".lock"
-    old = [tree.file("cache/f/3/.tmp-aa", age=ABANDONED + 60), tree.file("cache/f/.tmp-bb", age=ABANDONED + 60), tree.file(lock_of, age=ABANDONED + 60)]
-    young = [tree.file("cache/f/3/.tmp-cc", age=HOUR), tree.file("cache/f/4/" + "4" * 48 + ".lock", age=HOUR)]
+def test_abandoned_temporaries_go_and_young_ones_and_the_folders_lock_stay(tree):
+    old = [tree.file("cache/f/3/.tmp-aa", age=ABANDONED + 60), tree.file("cache/f/.tmp-bb", age=ABANDONED + 60)]
+    kept = [tree.file("cache/f/3/.tmp-cc", age=HOUR), tree.file("cache/f/4/LOCK", age=10 * DAY)]
     report = tree.sweep()
-    assert not tree.there(*old) and tree.there(*young) == young
-    assert report.reasons == {"temporary": 2, "lock": 1} and not report.foreign
-
-
-def test_a_lock_that_is_held_stays_however_old(tree):
-    held = lock.acquire(tree.mount, "cache/f/5", "5" * 48 + ".lock", until=0)
-    name = tree.age("cache/f/5/" + "5" * 48 + ".lock", 10 * DAY)
-    assert tree.sweep().removed == 0 and tree.there(name)
-    held.release()
-    assert tree.sweep().reasons == {"lock": 1} and not tree.there(name)
-
-
-def test_a_lock_that_is_anothers_by_now_stays(tree, monkeypatch):
-    """Between our open and our lock its owner removed the file and somebody else made a new one of that name."""
-    from efsstate.cleanup import folder
-
-    name = tree.file("cache/f/5/" + "5" * 48 + ".lock", age=10 * DAY)
-    real = lock.attempt
-
-    def late(mount, where, name, fd=None):
-        held = real(mount, where, name, fd)
-        if where.startswith("cache/"):
-            os.unlink(tree.full(f"{where}/{name}"))
-            tree.file(f"{where}/{name}")
-        return held
-
-    monkeypatch.setattr(folder.lock, "attempt", late)
-    assert tree.sweep().removed == 0 and tree.there(name)
-
-
-# What is not ours
+    assert not tree.there(*old) and tree.there(*kept) == kept
+    assert report.reasons == {"temporary": 2} and not report.foreign
 
 
 def test_foreign_files_are_left_and_reported(tree):

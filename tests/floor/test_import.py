@@ -13,7 +13,7 @@ OURS = {  # written out, so that a new one is a decision
     "efsstate.cache.keys", "efsstate.cache.mapping", "efsstate.cache.memory", "efsstate.cache.results",
     "efsstate.cache.shelf", "efsstate.cache.signature", "efsstate.cache.threads", "efsstate.checkpoints",
     "efsstate.checkpoints.checkpoint", "efsstate.checkpoints.generation", "efsstate.checkpoints.owner",
-    "efsstate.checkpoints.protocol", "efsstate.deadline", "efsstate.errors", "efsstate.events",
+    "efsstate.checkpoints.protocol", "efsstate.checkpoints.state", "efsstate.deadline", "efsstate.errors", "efsstate.events",
     "efsstate.modelstore", "efsstate.modelstore.finding", "efsstate.modelstore.loader",
     "efsstate.modelstore.manifest", "efsstate.mount", "efsstate.mount.clock", "efsstate.mount.codec",
     "efsstate.mount.entry", "efsstate.mount.files", "efsstate.mount.layout", "efsstate.mount.lock",

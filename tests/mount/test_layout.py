@@ -61,6 +61,5 @@ def test_model_names_stay_apart(names):
 def test_kinds_of_files_are_told_apart():
     digest = "0a" * layout.DIGEST_BYTES
     assert layout.is_digest(digest) and not layout.is_digest(digest.upper()) and not layout.is_digest(digest[1:])
-    assert layout.is_lock(digest + ".lock") and not layout.is_lock("x.lock")
     assert layout.is_temporary(".tmp-1") and not layout.is_temporary("tmp-1")
     assert layout.entry_folder("ns", digest) in layout.entry_folders("ns")

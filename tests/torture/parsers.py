@@ -242,7 +242,7 @@ def names(data):
         assert made == name and claim[1] > 0, name
     shard = layout.parse_shard(name)
     assert shard is None or shard[1] >= 0
-    layout.is_component(name), layout.readable(name), layout.model_name(name), layout.is_digest(name), layout.is_lock(name)
+    layout.is_component(name), layout.readable(name), layout.model_name(name), layout.is_digest(name)
     layout.is_temporary(name), layout.is_foreign_nfs(name)
     mark = layout.sweep_mark(f"cache/{name}")
     assert "/" not in mark and len(os.fsencode(mark)) <= 255 and mark not in (".", ".."), mark

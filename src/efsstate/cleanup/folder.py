@@ -10,7 +10,7 @@ import time
 
 from efsstate.cleanup.policy import LIVE, LOOK, used
 from efsstate.errors import CorruptEntryError, UnknownFormatError
-from efsstate.mount import entry, layout, lock
+from efsstate.mount import entry, layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -173,30 +173,15 @@ def remove(mount: Mount, folder: str, doomed: list[tuple[str, int, str]], wish: 
 
 
 def tidy(mount: Mount, folder: str, name: str, found: os.stat_result, wish: Wish, report: SweepReport) -> None:
-    """Remove a file that is no entry if it is a lock or a temporary that was abandoned; report it if it is not ours."""
+    """Remove a file that is no entry if it is a temporary that was abandoned; report it if it is not ours."""
     if layout.is_foreign_nfs(name) or name == layout.LOCK:  # one a folder, whose bytes are claims: it stays
         return
     try:
-        mine = stat.S_ISREG(found.st_mode) and (layout.is_temporary(name) or layout.is_lock(name))
+        mine = stat.S_ISREG(found.st_mode) and layout.is_temporary(name)
         if not mine:
             report.stranger("foreign", mount.where(folder, name))
-        elif wish.now - used(found) / 1e9 >= ABANDONED:
-            if layout.is_temporary(name):
-                if wish.dry_run or mount.remove(folder, name):
-                    report.gone("temporary", found.st_size)
-            elif wish.dry_run or _remove_lock(mount, folder, name):
-                report.gone("lock")
+        elif wish.now - used(found) / 1e9 >= ABANDONED and (wish.dry_run or mount.remove(folder, name)):
+            report.gone("temporary", found.st_size)
     except OSError as error:
         if error.errno not in _NORMAL:
             report.problem(error, mount.where(folder, name))
-
-
-def _remove_lock(mount: Mount, folder: str, name: str) -> bool:
-    """Remove a lock's file that nobody holds; whether it went."""
-    held = lock.attempt(mount, folder, name)
-    if not isinstance(held, lock.Lock):
-        os.close(held)
-        return False
-    gone = held.is_current()  # else somebody removed it, and the name is another's lock
-    held.release(remove=gone)
-    return gone

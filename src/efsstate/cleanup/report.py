@@ -10,7 +10,7 @@ class SweepReport:
 
     `finished`: whether everything has been swept; if not, the next call goes on. `looked`, `kept`, `kept_bytes`: cache
     entries, and those that stay; `opened`: those that had to be opened to tell. `removed`, `removed_bytes`: files of every
-    kind; `reasons`: how many of them for each reason ("expired", "cleared", "old", "unused", "limit", "lock",
+    kind; `reasons`: how many of them for each reason ("expired", "cleared", "old", "unused", "limit",
     "temporary", "generation", "checkpoint", "version"). `foreign`, `newer`, `damaged`: files and folders that were left
     alone, because they are not ours, a newer release's, or unreadable; `foreign_paths` has the first 20 of all three.
     `errors`, `error_texts`: what could not be swept, and why. `folders`: swept by this call; `elsewhere`: those that another

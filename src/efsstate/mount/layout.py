@@ -206,11 +206,6 @@ def is_digest(name: str) -> bool:
     return len(name) == 2 * DIGEST_BYTES and _HEX.issuperset(name)
 
 
-def is_lock(name: str) -> bool:
-    """Whether `name` is the lock of an entry."""
-    return name.endswith(LOCK_SUFFIX) and is_digest(name[: -len(LOCK_SUFFIX)])
-
-
 def is_temporary(name: str) -> bool:
     """Whether `name` is a file or folder that was being written."""
     return name.startswith(TEMPORARY)
