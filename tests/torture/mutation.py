@@ -40,7 +40,7 @@ MUTATIONS = {
     "the server's clock stamps": ("mount/clock.py", "_offset = difference if abs(difference) > 2 else 0.0", "_offset = 0.0", [OURS + "test_a_clients_own_clock_does_not_matter"]),
     "the checksum": ("mount/entry.py", "    if digest(key, place, data[:", "    if False and digest(key, place, data[:", [M + "test_entry.py::test_every_single_bit_flip_is_rejected"]),
     "the checksum is bound to the place": ("mount/entry.py", "    start = len(at).to_bytes(2, \"little\") + at\n", "    start = b\"\"\n", [M + "test_entry.py::test_an_entry_moved_to_another_place_is_refused"]),
-    "the checksum is keyed": ("mount/entry.py", "key=key) if key else", "key=key) if False else", [M + "test_entry.py::test_with_a_key_what_is_unsigned_or_signed_by_another_is_refused"]),
+    "the checksum is keyed": ("mount/entry.py", "digest_size=_CHECKSUM, key=key)", "digest_size=_CHECKSUM)", [M + "test_entry.py::test_with_a_key_what_is_unsigned_or_signed_by_another_is_refused"]),
     "the length": ("mount/entry.py", "    if size != start + length:\n", "    if False:\n", [OURS + "test_a_length_that_lies_is_damage_before_anything_is_hashed"]),
     "a newer format is left alone": ("mount/entry.py", "        raise UnknownFormatError(path, fmt)\n    if fmt < FORMAT:", "        raise CorruptEntryError(path, \"?\")\n    if fmt < FORMAT:", [M + "test_entry.py::test_a_newer_format_is_told_apart_from_damage"]),
     "who must be certain looks again": ("mount/store.py", "_PAUSES = (0.002, 0.01, None)", "_PAUSES = (None,)", [OURS + "test_who_must_be_certain_finds_what_comes_back_in_a_moment"]),
