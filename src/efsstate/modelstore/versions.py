@@ -180,7 +180,7 @@ def _versions(mount: Mount, model: str) -> list[Version]:
             problem = str(error)
         try:
             changed = mount.stat(layout.version_folder(model, version), layout.MANIFEST).st_mtime
-        except OSError:
+        except FileNotFoundError:  # any other error is told: a version whose age is not known must not be taken for old
             try:
                 changed = entry.stat(follow_symlinks=False).st_mtime
             except FileNotFoundError:
