@@ -56,13 +56,14 @@ def work(name, folder, times):
 def read(name, folder):
     """A reader: opens what the counter is in, keeps it open for a second, until it is killed."""
     held = []
+    below = f"{folder}/checkpoints/count"
     while True:
-        below = folder if "filelock" in name else f"{folder}/checkpoints/count"
         try:
-            for item in os.listdir(below):
-                if item == "state.json" or (item[0].isdigit() and "-" in item):
-                    held.append(open(f"{below}/{item}"))  # noqa: SIM115 - keeping it open is the point
-                    held[-1].buffer.read()
+            # By its name, where it has one: a listing would make this client ask the server, and hide what is shown here.
+            paths = [f"{folder}/state.json"] if "filelock" in name else [f"{below}/{item}" for item in os.listdir(below) if item[0].isdigit()]
+            for path in paths:
+                held.append(open(path))  # keeping it open is the point
+                held[-1].buffer.read()
         except OSError:
             pass
         time.sleep(0.05)
