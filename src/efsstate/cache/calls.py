@@ -88,7 +88,7 @@ class Calls:
             results.counts.mount += 1
         if results.share.limit != 0 and not kwargs and self.key is None and _is_plain(args):
             results.share.remember((*map(type, args), *args), item)
-        if events.wanted():
+        if began and events.wanted():
             events.emit("hit", results.name, seconds=time.monotonic() - began, bytes=item.cost, level=level)
         return value
 
@@ -101,7 +101,7 @@ class Calls:
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call of a `def`."""
         results = self.results
-        digest = self.digest(args, kwargs) if results.enabled else None
+        digest = self.digest(args, kwargs) if results.known_enabled or results.enabled else None
         if digest is None:
             return self.function(*args, **kwargs)
         began = time.monotonic() if events.wanted() else 0.0
@@ -110,10 +110,7 @@ class Calls:
             value = self.hit(item, args, kwargs, began, "memory")
             if value is not _MISSING:
                 return value
-        if results.io_timeout is None:
-            item = results.fetch(digest)
-        else:
-            item = results.guarded("read a result", lambda: results.fetch(digest))
+        item = results.fetch(digest) if results.io_timeout is None else results.fetch_in_time(digest)
         if item is not None and results.left(item) > 0:
             value = self.hit(item, args, kwargs, began, "mount")
             if value is not _MISSING:
@@ -158,7 +155,7 @@ class Calls:
         else:
 
             def wrapper(*args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
-                if not kwargs:
+                if forms and not kwargs:
                     try:
                         item = forms.get((*map(type, args), *args))
                     except Exception:  # an argument that has no hash, or one of its own
@@ -228,7 +225,7 @@ class Calls:
         results = self.results
         item = results.recall(digest) if results.enabled else None
         if item is None and results.enabled:
-            item = results.guarded("read a result", lambda: results.fetch(digest))
+            item = results.fetch_in_time(digest)
         if item is None or results.left(item) <= 0:
             raise KeyError(f"{results.name}: no result for these arguments")
         return results.take(item)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FAILURES = (OSError, EfsStateError, MemoryError)
 _FOREVER = 10.0**10  # seconds: the shortest life of what never expires, for the sweep
+_ENDLESS = float("inf")
 _SKEW = 5.0  # seconds that a clock may be behind the server's
 _MOST_NEWER = 1024  # entries of a newer format that are remembered
 
@@ -66,14 +67,14 @@ class Results:
         self._newer: set[str] = set()
         self._changes = 0  # by this process: what was read before one and remembered after it would be out of date
         self._policy: tuple[float, float | None] | None = None
-        self._enabled: bool | None = None
+        self.known_enabled: bool | None = None  # what `enabled` found: a hit looks here first
 
     @property
     def enabled(self) -> bool:
         """Whether EFSSTATE_DISABLE lets it work; looked up once."""
-        if self._enabled is None:
-            self._enabled = not root.disabled()
-        return self._enabled
+        if self.known_enabled is None:
+            self.known_enabled = not root.disabled()
+        return self.known_enabled
 
     def shelf(self) -> Shelf:
         """The namespace on the mount; `RootError` if there is no root."""
@@ -118,7 +119,7 @@ class Results:
         if self.ttl is not None and (limit is None or self.ttl < limit):
             limit = self.ttl
         if limit is None:
-            return float("inf")
+            return _ENDLESS
         # From the future: our clock is behind, and would serve it for as much too long. To compute it tells us the time.
         age = clock.now() - item.created
         return limit - age if age > -_SKEW else 0.0
@@ -154,7 +155,8 @@ class Results:
             if found is None:
                 self.share.drop(digest)
                 return None
-            return self._item(digest, *found, changes)
+            entry, generation, stat = found
+            return self._item(digest, entry, generation, stat, changes)
         except UnknownFormatError as error:
             if len(self._newer) < _MOST_NEWER:
                 self._newer.add(digest)
@@ -166,21 +168,29 @@ class Results:
         self.share.drop(digest)
         return None
 
+    def fetch_in_time(self, digest: str) -> Item | None:
+        """`fetch` within the io_timeout."""
+        if self.io_timeout is None:
+            return self.fetch(digest)
+        found: Item | None = self.guarded("read a result", lambda: self.fetch(digest))
+        return found
+
     def _item(self, digest: str, entry: Entry, generation: int, stat: os.stat_result, changes: int) -> Item:
         payload, size = entry.payload, stat.st_size
-        kept = self.share.fits(size)
-        if kept:
-            payload = memoryview(payload).toreadonly()  # it stays here: what a caller gets must not be a view into it
+        if self.share.limit == 0 or not self.share.fits(size):
+            item = memory.Item(digest, memory.PACKED, payload, size, entry.created, entry.ttl, generation)
+            item.first = [self._loads(payload)]
+            return item
+        payload = memoryview(payload).toreadonly()  # it stays here: what a caller gets must not be a view into it
         value = self._loads(payload)
-        shared = memory.shared_size(value) if kept else None
+        shared = memory.shared_size(value)
         if shared is None:
             item = memory.Item(digest, memory.PACKED, payload, size, entry.created, entry.ttl, generation)
             item.first = [value]
         else:
             item = memory.Item(digest, value, None, shared, entry.created, entry.ttl, generation)
-        if kept:
-            item.identity = identity(stat)
-            self._remember(item, changes)
+        item.identity = identity(stat)
+        self._remember(item, changes)
         return item
 
     def _remember(self, item: Item, changes: int) -> None:

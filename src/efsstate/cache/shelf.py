@@ -55,6 +55,8 @@ class Shelf:
         self.mount = mount
         self.component = component
         self.folder = f"{layout.CACHE}/{component}"
+        # By a digest's first digit: every hit needs one.
+        self._folders = {folder[-1]: folder for folder in layout.entry_folders(component)}
         self._generation = 0
         self._looked = 0.0  # when the generation was read, by the wall clock; 0: never
         self._settled: dict[str, int] = {}  # folders, and the mtime since which the generation is known to be the same
@@ -114,7 +116,7 @@ class Shelf:
         Raises `OSError`, `CorruptEntryError`, `UnknownFormatError`.
         """
         now = time.time()
-        folder = layout.entry_folder(self.component, digest)
+        folder = self._folders[digest[0]]
         if exact:
             self._look_exactly(folder)
         elif not 0 <= now - self._looked < REACH:
@@ -124,7 +126,8 @@ class Shelf:
             entry, stat = store.read(self.mount, folder, digest, stale=None if exact else 0.0 if fresh else REACH)
         except FileNotFoundError:
             return None
-        own = _META.unpack_from(entry.meta)[0] if len(entry.meta) >= _META.size else -1
+        meta = entry.meta
+        own = _META.unpack_from(meta)[0] if len(meta) >= _META.size else -1
         if own > generation:  # written by somebody who knows of a clear that we have not seen yet
             if own >= _MOST:
                 return None

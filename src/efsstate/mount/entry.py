@@ -32,10 +32,12 @@ FORMAT = 1
 FOREVER = 2**64 - 1
 LONGEST_META = 2**16 - 1
 _HEAD = struct.Struct("<4sBBHQQQ")
+_SEALED = _HEAD.size  # bytes before the checksum
 _CHECKSUM = 16
 HEADER = _HEAD.size + _CHECKSUM
 
 _blake2b: Any = None
+_unkeyed: Any = None  # a hash that has begun without a key: to copy it is a fifth faster than to begin anew
 
 
 def blake2b() -> Any:
@@ -50,11 +52,15 @@ def blake2b() -> Any:
     return _blake2b
 
 
-def digest(key: bytes | None, place: str, *parts: bytes | bytearray | memoryview) -> bytes:
-    """The 16-byte checksum of `parts` at `place`; keyed if `key` is given (at most 64 bytes)."""
-    new, at = _blake2b or blake2b(), place.encode()
+def digest(key: bytes | None, place: str, head: bytes | bytearray, *parts: bytes | bytearray | memoryview) -> bytes:
+    """The 16-byte checksum of `head` (short: it is copied) and `parts` at `place`; keyed if `key` is given (at most 64 bytes)."""
+    global _unkeyed
+    at = place.encode()
     start = len(at).to_bytes(2, "little") + at
-    h = new(start, digest_size=_CHECKSUM, key=key) if key else new(start, digest_size=_CHECKSUM)
+    if _unkeyed is None:
+        _unkeyed = blake2b()(digest_size=_CHECKSUM)
+    h = blake2b()(digest_size=_CHECKSUM, key=key) if key else _unkeyed.copy()
+    h.update(start + head)
     for part in parts:
         h.update(part)
     return h.digest()  # type: ignore[no-any-return]
@@ -159,7 +165,7 @@ def decode(data: bytes | bytearray, *, place: str, path: str, key: bytes | None 
     if size != start + length:
         raise CorruptEntryError(path, f"{size} bytes where its header says {start + length}")
     view = memoryview(data)
-    if digest(key, place, data[: _HEAD.size], view[HEADER:]) != data[_HEAD.size : HEADER]:
+    if digest(key, place, data[:_SEALED], view[HEADER:]) != data[_SEALED:HEADER]:
         if key:
             raise SignatureError(path, "it is damaged, unsigned, signed with another key, or signed for another place")
         raise CorruptEntryError(path, "its checksum does not match")
@@ -170,7 +176,7 @@ def decode(data: bytes | bytearray, *, place: str, path: str, key: bytes | None 
     return Entry(
         view[start:],
         codec,
-        bytes(data[middle:start]),
+        data[middle:start] if type(data) is bytes else bytes(data[middle:start]),
         created / 1e9,
         None if ttl == FOREVER else ttl / 1000,
     )

@@ -32,17 +32,21 @@ def read(
     """
     if stale is not None:
         mount.refresh(folder, older_than=stale)
+    data, found = _certain(mount, folder, name) if certain else mount.read(folder, name)
+    place = f"{folder}/{name}"
+    return entry.decode(data, place=place, path=f"{mount.path}/{place}", key=mount.key), found
+
+
+def _certain(mount: Mount, folder: str, name: str) -> tuple[bytes | bytearray, os.stat_result]:
     for pause in _PAUSES:
         try:
-            data, found = mount.read(folder, name)
-            break
+            return mount.read(folder, name)
         except FileNotFoundError:
-            if not certain or pause is None:
+            if pause is None:
                 raise
         time.sleep(pause)
         mount.refresh(folder)
-    place = f"{folder}/{name}"
-    return entry.decode(data, place=place, path=f"{mount.path}/{place}", key=mount.key), found
+    raise AssertionError
 
 
 def write(
