@@ -7,17 +7,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 # The wheel takes the place of whatever is installed (an editable tree of `make dev` too): tests see what users get.
-install = $(BIN)/python -m pip uninstall --quiet --yes efsstate 2>/dev/null; $(BIN)/python -m pip install --quiet "$$(ls dist/*.whl)$(1)"
-WHEEL = $(call install,[cli,aws,numpy])
+PIP = $(BIN)/python -m pip --quiet
+REMOVE = $(PIP) uninstall --yes efsstate 2>/dev/null
+WHEEL = $(REMOVE); $(PIP) install "$$(ls dist/*.whl)[cli,aws,numpy]"
 
-.PHONY: demo test test-heavy torture bench layer dev lint wheel clean packages
+.PHONY: installed demo test test-heavy torture bench layer dev lint wheel clean packages
 
 demo: $(VENV)/.demo wheel
-	$(call install)
+	$(REMOVE); $(PIP) install "$$(ls dist/*.whl)"
 	$(BIN)/python -m examples.image_service
 
-test: packages $(VENV)/.test $(VENV)/.demo lint wheel
-	$(WHEEL)
+test: packages $(VENV)/.test $(VENV)/.demo installed lint
 	$(BIN)/python -m pytest
 
 test-heavy: packages $(VENV)/.test $(VENV)/.heavy wheel
@@ -38,10 +38,14 @@ layer: $(VENV)/.test wheel
 dev: packages $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --editable .
 
-lint: $(VENV)/.test
+# mypy reads the types of what is installed: the wheel comes first.
+lint: $(VENV)/.test installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check src
 	$(BIN)/mypy
+
+installed: wheel
+	$(WHEEL)
 
 wheel: $(VENV)/.venv
 	rm -rf dist
