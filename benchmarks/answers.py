@@ -6,7 +6,7 @@ import signal
 import time
 
 from benchmarks import subjects
-from benchmarks.measure import reason
+from benchmarks.processes import reason
 from benchmarks.subjects import value
 
 CALLERS, SECONDS, FLIPS = 8, 0.5, 32

@@ -90,7 +90,7 @@ def _model(figures):
     if "rate" not in ours:
         return None
     rates = {f["subject"]: f.get("rate") for f in figures.rows("model", "nfs")}
-    tuned = ours["rate"] / next(rate for name, rate in rates.items() if "by hand" in name)
+    tuned = ours["of_tuned"]
     chunks = ours["rate"] / rates["`read(64 KiB)` in a loop"]
     streamer = rates.get("Run:ai Model Streamer, tensors kept (cloned)")
     passing = rates.get("Run:ai Model Streamer, nothing kept")

@@ -11,6 +11,7 @@ def svg(figures):
     panels = [
         ("Hit of another client's 1 KiB entry on NFS", "requests to the server; fewer is better", _hits(figures)),
         ("Eight cold callers on one key, two NFS clients", "computations; one is what a cache is for", _computations(figures)),
+        ("Two clients update one counter, with readers", "acknowledged updates lost", _lost(figures)),
         ("Loads right after the other client's acknowledged save", "older states, of all loads, while a reader has the file open", _stale(figures)),
         ("A 128 MiB model over NFS, into memory", "MiB/s; more is better", _rates(figures)),
     ]  # fmt: skip
@@ -67,6 +68,14 @@ def _computations(figures):
 
 def _stale(figures):
     return [(f["subject"], f["open"], f"{f['open']} of {f['loads']}") for f in figures.rows("stale", "nfs")]
+
+
+def _lost(figures):
+    rows = [f for f in figures.rows("updates", "nfs") if f["readers"]]
+    return [
+        (f["subject"], f["acknowledged"] - f["kept"], f"{f['acknowledged'] - f['kept']} of {f['acknowledged']}")
+        for f in rows
+    ]
 
 
 def _rates(figures):

@@ -60,7 +60,11 @@ def read(name, folder):
     while True:
         try:
             # By its name, where it has one: a listing would make this client ask the server, and hide what is shown here.
-            paths = [f"{folder}/state.json"] if "filelock" in name else [f"{below}/{item}" for item in os.listdir(below) if item[0].isdigit()]
+            paths = (
+                [f"{folder}/state.json"]
+                if "filelock" in name
+                else [f"{below}/{item}" for item in os.listdir(below) if item[0].isdigit()]
+            )
             for path in paths:
                 held.append(open(path))  # keeping it open is the point
                 held[-1].buffer.read()
@@ -92,7 +96,11 @@ def run(name, mounts, times, readers):
     os.listdir(os.path.dirname(places[1]))
 
     def start(what, place, *more):
-        return subprocess.Popen([sys.executable, os.path.abspath(__file__), f"--{what}", name, place, *more], stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            [sys.executable, os.path.abspath(__file__), f"--{what}", name, place, *more],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
     watching = [start("read", place) for place in places] if readers else []
     workers = [start("work", place, str(times)) for place in places]
@@ -123,7 +131,10 @@ def main(argv=None):
             acknowledged, kept = run(name, options.mounts, options.times, readers)
             rows.append({"recipe": name, "readers": readers, "acknowledged": acknowledged, "kept": kept})
             if not options.json:
-                print(f"{name:24} {'with readers' if readers else 'alone':14} kept {kept} of {acknowledged} acknowledged", flush=True)
+                print(
+                    f"{name:24} {'with readers' if readers else 'alone':14} kept {kept} of {acknowledged} acknowledged",
+                    flush=True,
+                )
     if options.json:
         print(json.dumps({"benchmark": "lost_updates", "rows": rows}))
     ours = [row for row in rows if row["recipe"] == "efsstate.checkpoint"]

@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 
-from benchmarks import checkpoints, models, subjects
+from benchmarks import checkpoints, subjects, ways
 
 
 def describe():
@@ -29,7 +29,7 @@ def describe():
 
 def versions():
     """The version of every package that takes part; None for one that is not installed."""
-    packages = {s.package for s in [*subjects.ALL, *checkpoints.ALL]} | {package for _, package in models.ALL.values()}
+    packages = {s.package for s in [*subjects.ALL, *checkpoints.ALL]} | {package for _, package in ways.ALL.values()}
     found = {}
     for package in sorted(packages | {"cachetools", "numpy", "torch"} - {""}):
         if package:

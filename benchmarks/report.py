@@ -5,48 +5,7 @@ import os
 
 from benchmarks import chart
 from benchmarks.budgets import BUDGETS, Figures
-
-NONE = ""
-
-
-def seconds(value):
-    for unit, size in (("s", 1), ("ms", 1e-3), ("µs", 1e-6)):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value * 1e9:.3g} ns"
-
-
-def spread(time):
-    """`1.2 ms (1.1 to 1.4)`: the median and the quartiles, in the median's unit."""
-    text = seconds(time["median"])
-    size = {"s": 1, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}[text.split()[1]]
-    return f"{text} ({time['low'] / size:.3g} to {time['high'] / size:.3g})"
-
-
-def count(value):
-    return NONE if value is None else f"{value:.3g}" if value >= 0.001 else "0"
-
-
-def faults(figure):
-    """What was wrong with the answers; empty when nothing."""
-    if "failed" in figure:
-        return f"**fails**: {figure['failed']}"
-    found = [
-        f"{figure[name]} {text}"
-        for name, text in (("wrong", "wrong"), ("missed", "not found"), ("recomputed", "not found, computed again"))
-        if figure.get(name)
-    ]
-    return f"**{', '.join(found)}** of {figure['operations']}" if found else ""
-
-
-def table(headers, rows):
-    """An aligned Markdown table; empty without rows."""
-    rows = [headers, *[[str(cell) for cell in row] for row in rows]]
-    if len(rows) == 1:
-        return ""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(headers))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+from benchmarks.text import NONE, count, faults, seconds, spread, table
 
 
 def operation(figures, row, failed="hits"):
@@ -136,6 +95,18 @@ def confusion(figures):
     return table(["", *groups], [[f["subject"], *[cell(f, group) for group in groups]] for f in rows])
 
 
+def updates(figures):
+    rows = figures.rows("updates", "nfs")
+    cell = {(f["subject"], f["readers"]): f"{f['kept']} of {f['acknowledged']} kept" for f in rows if "kept" in f}
+    return table(
+        ["", "alone", "with readers"],
+        [
+            [name, cell.get((name, False), NONE), cell.get((name, True), NONE)]
+            for name in dict.fromkeys(f["subject"] for f in rows)
+        ],
+    )
+
+
 def simple(figures, row, place, *columns):
     """Rows of one place with the columns given as (header, figure -> text)."""
     lines = [
@@ -205,6 +176,11 @@ def sections(result):
             ("nobody has it open", lambda f: f"{f['closed']} of {f['loads']}"),
             ("a reader has it open", lambda f: f"{f['open']} of {f['loads']}"),
         ),
+    )
+    yield (
+        "Acknowledged updates of one counter by two clients, 100 each",
+        "`lost_updates.py`. Readers on both clients keep what they have read open for a second, as a backup or a dashboard does.",
+        updates(figures),
     )
     yield (
         "Checkpoint: claim and release",

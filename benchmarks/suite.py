@@ -7,9 +7,9 @@ import sys
 import tempfile
 import time
 
-from benchmarks import answers, caches, checkpoints, imports, measure, models, subjects
+from benchmarks import answers, caches, checkpoints, imports, lost_updates, measure, models, processes, subjects, sweep
 
-PARTS = ("caches", "answers", "checkpoints", "imports", "models", "sweep")
+PARTS = ("caches", "answers", "checkpoints", "updates", "imports", "models", "sweep")
 
 
 class Places:
@@ -73,18 +73,18 @@ def _caches(places):
         else:
             jobs = [(caches.local, subject, a), (_system_calls, "cache", subject, places)]
         for function, *arguments in jobs:
-            for figure in measure.isolated(function, *arguments):
+            for figure in processes.isolated(function, *arguments):
                 yield {"subject": subject.name, "row": function.__name__, **figure}
     if not nfs:
         for name in caches.MEMORY:
-            for figure in measure.isolated(caches.memory, name):
+            for figure in processes.isolated(caches.memory, name):
                 yield {"subject": name, "row": "memory", **figure}
 
 
 def _system_calls(kind, subject, places):
     if not shutil.which("strace"):
         return
-    for name, calls in measure.system_calls(kind, subject.__name__, places.new()[0]).items():
+    for name, calls in processes.system_calls(kind, subject.__name__, places.new()[0]).items():
         count = {"cache": 64, "checkpoint": 32}[kind]
         yield {"row": f"{name} calls", "calls": sum(calls.values()) / count, "by_call": calls}
 
@@ -98,7 +98,7 @@ def _answers(places):
                 if issubclass(subject, subjects.Function):
                     jobs.append(functools.partial(answers.confusion, subject, places.new()[0]))
             for job in jobs:
-                for figure in measure.isolated(job):
+                for figure in processes.isolated(job):
                     yield {"subject": subject.name, "row": job.func.__name__, **figure}
 
 
@@ -109,8 +109,25 @@ def _checkpoints(places):
             jobs.append(functools.partial(checkpoints.items, subject, places.new()[0]))
             jobs.append(functools.partial(_system_calls, "checkpoint", subject, places))
         for job in jobs:
-            for figure in measure.isolated(job):
+            for figure in processes.isolated(job):
                 yield {"subject": subject.name, "row": "checkpoint", **figure}
+
+
+def _updates(places):
+    """How many acknowledged updates survive on two clients, alone and with readers that keep the file open."""
+    if places.name == "nfs":
+        a, b = places.new()
+        os.makedirs(a)
+        for name in lost_updates.UPDATES:
+            for readers in (False, True):
+                acknowledged, kept = lost_updates.run(name, (a, b), 100, readers)
+                yield {
+                    "row": "updates",
+                    "subject": name,
+                    "readers": readers,
+                    "acknowledged": acknowledged,
+                    "kept": kept,
+                }
 
 
 def _imports(places):
@@ -122,23 +139,19 @@ def _models(places):
     if places.name == "nfs":
         a, b = places.new()
         os.makedirs(a)
-        for figure in measure.isolated(models.rows, a, b, places.requests["b"], timeout=900):
+        for figure in processes.isolated(models.rows, a, b, places.requests["b"], timeout=900):
             yield {"subject": "all", "row": "model", **figure}
 
 
 def _sweep(places):
-    try:
-        from benchmarks import sweep
-    except ImportError:
-        return
-    if hasattr(sweep, "figures"):
-        yield from sweep.figures(places.new()[0], places.requests["a"])
+    yield from sweep.figures(places.new()[0], places.requests["a"])
 
 
 _PARTS = {
     "caches": _caches,
     "answers": _answers,
     "checkpoints": _checkpoints,
+    "updates": _updates,
     "imports": _imports,
     "models": _models,
     "sweep": _sweep,

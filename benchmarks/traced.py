@@ -3,7 +3,7 @@
 import sys
 
 from benchmarks import checkpoints, subjects
-from benchmarks.measure import mark
+from benchmarks.processes import mark
 
 COUNT = 64
 
