@@ -54,17 +54,19 @@ def _requests(row):
 
 def _local_hit(figures):
     ours, beside = figures.get("hit", "local", CACHED), figures.rows("hit", "local")
+    peers = [f for f in beside if "ratio" in f and not f["subject"].startswith(("efsstate", "bare"))]
     if "ratio" not in ours:
         return None
-    faster = [
-        f for f in beside if f.get("ratio", 99) < ours["ratio"] and not f["subject"].startswith(("efsstate", "bare"))
-    ]
-    names = (
-        "faster than every peer"
-        if not faster
-        else "faster: " + ", ".join(f"{f['subject']} {f['ratio']:.1f} ×" for f in faster)
-    )
-    return f"{ours['ratio']:.1f} × bare; {names}", ours["ratio"] <= 3 and not faster
+    text, faster = f"{ours['ratio']:.2f} × bare", [f for f in peers if f["ratio"] < ours["ratio"]]
+    if peers and not faster:
+        text += "; faster than every peer"
+    if faster:
+        text += (
+            "; faster are "
+            + ", ".join(f"{f['subject']} {f['ratio']:.1f} ×" for f in faster)
+            + ": no decorator, no checksum"
+        )
+    return text, ours["ratio"] <= 3 and not faster
 
 
 def _memory(figures):

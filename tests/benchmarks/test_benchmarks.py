@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from benchmarks import measure, report
+from benchmarks import measure, processes, report
 from benchmarks.subjects import PEERS
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -44,7 +44,7 @@ def test_a_peer_stores_and_finds(peer, tmp_path):
         reader = peer(f"{tmp_path}/c")
         yield reader.hit("k") == writer.miss("k"), reader.computed
 
-    assert measure.isolated(once) == [(True, 0)]
+    assert processes.isolated(once) == [(True, 0)]
 
 
 def test_what_fails_hangs_or_dies_is_a_figure_that_says_so():
@@ -60,9 +60,9 @@ def test_what_fails_hangs_or_dies_is_a_figure_that_says_so():
         yield {"row": "first"}
         os.kill(os.getpid(), 9)
 
-    assert measure.isolated(broken) == [{"row": "first"}, {"failed": "OSError: no such luck"}]
-    assert measure.isolated(hanging, timeout=0.5) == [{"row": "first"}, {"failed": "hangs: no answer within 0.5 s"}]
-    assert measure.isolated(dying) == [{"row": "first"}, {"failed": "the process dies: SIGKILL"}]
+    assert processes.isolated(broken) == [{"row": "first"}, {"failed": "OSError: no such luck"}]
+    assert processes.isolated(hanging, timeout=0.5) == [{"row": "first"}, {"failed": "hangs: no answer within 0.5 s"}]
+    assert processes.isolated(dying) == [{"row": "first"}, {"failed": "the process dies: SIGKILL"}]
 
 
 def test_a_figure_counts_wrong_answers_and_compares_in_turn():

@@ -1,0 +1,102 @@
+"""Each subject in a process of its own, where it may fail, hang or die; and under strace, where its system calls are counted."""
+
+import io
+import os
+import pickle
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+
+ALLOCATOR = {"mmap", "munmap", "brk", "madvise", "mremap", "mprotect"}  # the allocator's mood, not the subject's work
+
+
+def reason(error):
+    """An error in one short line, without the machine's paths."""
+    text = f"{type(error).__name__}: {error}".split("\n")[0]
+    return " ".join(word for word in text.split() if "/" not in word).rstrip(" :")[:120]
+
+
+def isolated(function, *arguments, timeout=180):
+    """What the generator `function(*arguments)` yields in a process of its own; then, if it failed or hung, that as its last."""
+    receiving, sending = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # a fork beside a library's idle threads: the child uses none
+        pid = os.fork()
+    if not pid:
+        os.close(receiving)
+        with os.fdopen(sending, "wb") as out:
+            code = 0
+            try:
+                for item in function(*arguments):
+                    pickle.dump(item, out)
+                    out.flush()
+            except BaseException as error:
+                pickle.dump({"failed": reason(error)}, out)
+                code = 1
+        sys.stdout.flush()
+        os._exit(code)
+    os.close(sending)
+    data, end = b"", time.monotonic() + timeout
+    while select.select([receiving], [], [], max(0, end - time.monotonic()))[0] and (
+        more := os.read(receiving, 1 << 16)
+    ):
+        data += more
+    os.close(receiving)
+    hung = time.monotonic() >= end
+    if hung:
+        os.kill(pid, signal.SIGKILL)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    items = list(_unpickled(data))
+    if hung:
+        items.append({"failed": f"hangs: no answer within {timeout} s"})
+    elif status not in (0, 1):
+        items.append(
+            {"failed": f"the process dies: {signal.Signals(-status).name if status < 0 else f'exit code {status}'}"}
+        )
+    return items
+
+
+def _unpickled(data):
+    stream = io.BytesIO(data)
+    while stream.tell() < len(data):
+        try:
+            yield pickle.load(stream)
+        except (EOFError, pickle.UnpicklingError):
+            return
+
+
+def mark(name):
+    """Leave a mark in the trace: a look for a name that does not exist."""
+    try:
+        os.stat(f"/benchmark-mark/{name}")
+    except OSError:
+        pass
+
+
+def system_calls(*arguments):
+    """System calls by name between the marks `begin-X` and `end-X` that `python -m benchmarks.traced ARGUMENTS` leaves: {X: {call: count}}."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = f"{folder}/log"
+        command = ["strace", "-f", "-qq", "-o", log, sys.executable, "-m", "benchmarks.traced", *arguments]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=300)
+        if done.returncode:
+            raise RuntimeError(
+                done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}"
+            )
+        counts, current = {}, None
+        with open(log, errors="replace") as lines:
+            for line in lines:
+                text = line.split(maxsplit=1)[1]  # after the process id
+                call = text.partition("(")[0]
+                if "/benchmark-mark/" in line:
+                    which, _, name = line.split("/benchmark-mark/")[1].partition('"')[0].partition("-")
+                    current = counts.setdefault(name, {}) if which == "begin" else None
+                elif current is not None and call.isidentifier() and call not in ALLOCATOR:
+                    current[call] = current.get(call, 0) + 1
+    return counts

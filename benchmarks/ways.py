@@ -1,0 +1,157 @@
+"""The ways to get a model file into memory: by hand, ours, and the peers'."""
+
+import mmap
+import os
+import threading
+import time
+from typing import NamedTuple
+
+from benchmarks import measure
+
+RANGE, THREADS = 8 << 20, 8
+NAME = "bench"
+
+
+def plain(path):
+    """`open(path, "rb").read()`."""
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def mapped(path):
+    """mmap, every page touched, as lazy loaders do."""
+    with open(path, "rb") as file:
+        pages = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+    sum(pages[:: mmap.PAGESIZE])
+    return pages
+
+
+def tuned(path):
+    """By hand: 8 MiB preadv by 8 threads with O_DIRECT, into one buffer."""
+    direct = getattr(os, "O_DIRECT", 0) if measure.Requests(path).counted else 0
+    fd = os.open(path, os.O_RDONLY | direct)
+    size = os.fstat(fd).st_size
+    view = memoryview(
+        mmap.mmap(-1, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    )
+    offsets, lock = iter(range(0, size, RANGE)), threading.Lock()
+
+    def work():
+        while True:
+            with lock:
+                offset = next(offsets, None)
+            if offset is None:
+                return
+            done, end = offset, min(offset + RANGE, len(view))
+            while done < min(end, size):
+                done += os.preadv(fd, [view[done:end]], done)
+
+    threads = [threading.Thread(target=work) for _ in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    os.close(fd)
+    return view[:size]
+
+
+def chunks(path):
+    """`read(64 KiB)` in a loop, as copying and unpickling do: nothing but the kernel's readahead goes ahead."""
+    with open(path, "rb", buffering=0) as file:
+        return list(iter(lambda: file.read(1 << 16), b""))
+
+
+class Timed(NamedTuple):
+    """What a reader timed itself."""
+
+    kept: object
+    seconds: float
+
+
+def ours(path):
+    """`model(name, load=lambda files: files.read())()` of the same file, published: what a handler writes."""
+    from efsstate import model
+
+    return model(NAME, load=lambda files: files.read(), root=os.path.dirname(path))()
+
+
+def ours_alone(path):
+    """The `files.read()` in it, without the look for the version and its manifest."""
+    from efsstate import model
+
+    def load(files):
+        start = time.perf_counter()
+        return Timed(files.read(), time.perf_counter() - start)
+
+    return model(NAME, load=load, root=os.path.dirname(path))()
+
+
+def ours_mapped(path):
+    """`files.mmap()`, every page touched afterwards."""
+    from efsstate import model
+
+    pages = model(NAME, load=lambda files: files.mmap(), root=os.path.dirname(path))()
+    sum(memoryview(pages)[:: mmap.PAGESIZE])
+    return pages
+
+
+def safetensors_torch(path):
+    """`safetensors.torch.load_file`, and every page of every tensor touched: it maps the file."""
+    from safetensors.torch import load_file
+
+    tensors = load_file(path)
+    for tensor in tensors.values():
+        tensor[:: mmap.PAGESIZE].sum()
+    return tensors
+
+
+def safetensors_numpy(path):
+    """`safetensors.numpy.load_file`: it reads the whole file, then copies."""
+    from safetensors.numpy import load_file
+
+    return load_file(path)
+
+
+def streamer(path, keep=True):
+    """Run:ai Model Streamer; its tensors are windows of a buffer that it reuses, so what is to live on is cloned."""
+    from runai_model_streamer import SafetensorsStreamer
+
+    kept = {}
+    with SafetensorsStreamer() as stream:
+        stream.stream_file(path)
+        for name, tensor in stream.get_tensors():
+            kept[name] = tensor.clone() if keep else None
+    return kept
+
+
+def streamer_passing(path):
+    """The same without the clone: nothing is left when it ends."""
+    return streamer(path, keep=False)
+
+
+def fast(path):
+    """fastsafetensors without a GPU."""
+    from fastsafetensors import SafeTensorsFileLoader, SingleGroup
+
+    loader = SafeTensorsFileLoader(SingleGroup(), device="cpu", nogds=True)
+    loader.add_filenames({0: [path]})
+    files = loader.copy_files_to_device()
+    return {name: files.get_tensor(name).clone() for name in loader.get_keys()}
+
+
+ALL = {
+    "`read()`": (plain, ""),
+    "`read(64 KiB)` in a loop": (chunks, ""),
+    "mmap, every page touched": (mapped, ""),
+    "8 MiB `preadv` × 8 threads, O_DIRECT, by hand": (tuned, ""),
+    "efsstate `files.read()`": (ours_alone, "efsstate"),
+    "efsstate `model(…)()`, with `files.read()`": (ours, "efsstate"),
+    "efsstate `model(…)()`, with `files.mmap()`": (ours_mapped, "efsstate"),
+    "`safetensors.torch.load_file`": (safetensors_torch, "safetensors"),
+    "`safetensors.numpy.load_file`": (safetensors_numpy, "safetensors"),
+    "Run:ai Model Streamer, tensors kept (cloned)": (streamer, "runai-model-streamer"),
+    "Run:ai Model Streamer, nothing kept": (streamer_passing, "runai-model-streamer"),
+    "fastsafetensors": (fast, "fastsafetensors"),
+}
+
+SLOW = {mapped, ours_mapped, safetensors_torch, safetensors_numpy, streamer, fast}
