@@ -259,3 +259,18 @@ def test_only_signed_manifests_with_a_key(root, four, monkeypatch, tmp_path):
     monkeypatch.delenv("EFSSTATE_SIGNING_KEY")
     with pytest.raises(CorruptEntryError):
         model("s", root=root)()
+
+
+def test_a_current_that_differs_from_the_manifest_is_found_and_written_anew(root, four):
+    """Whoever may write to the mount can name other digests in CURRENT: verify says so, and activate heals it."""
+    from efsstate.modelstore import manifest
+    from efsstate.mount import store
+    from efsstate.mount.files import Mount
+
+    mount = Mount(root)
+    lie = manifest.current(mount, "models/m")
+    lie.files = {"w": (1, "0" * 64)}
+    store.write(mount, "models/m", "CURRENT", lie.encode(), codec="json")
+    assert ["activate it again" in text for text in verify("m", root=root)] == [True]
+    activate("m", four[3], root=root)
+    assert verify("m", root=root) == []

@@ -95,15 +95,16 @@ def activate(name: str, version: str, *, root: str | os.PathLike[str] | None = N
 
 def _activate(mount: Mount, name: str, model: str, version: str) -> None:
     made = _found(mount, name, model, version)
-    before = _active(mount, model)
-    if before == version:
+    now = _current(mount, model)
+    if now is not None and now.encode() == made.encode():
         return
+    before = now.version if now is not None else None
     # Stamped before CURRENT names it, so that no prune that looks meanwhile finds it inactive for long.
     try:
         mount.stamp(layout.version_folder(model, version), layout.MANIFEST)
     except FileNotFoundError:
         _found(mount, name, model, version)  # a prune took it this moment: says so
-    if before is not None:
+    if before is not None and before != version:
         _leave(mount, model, before)
     store.write(mount, model, layout.CURRENT, made.encode(), codec=manifests.CODEC, durable=True)
     # A prune that took it before it saw CURRENT puts it back now; one that looked before we wrote does not.
@@ -112,7 +113,7 @@ def _activate(mount: Mount, name: str, model: str, version: str) -> None:
             _found(mount, name, model, version)
         except ModelNotFound:
             if attempt + 1 == _TRIES:
-                if before is not None:
+                if before is not None and before != version:
                     _activate(mount, name, model, before)
                 raise
             time.sleep(0.05)
@@ -140,9 +141,14 @@ def _found(mount: Mount, name: str, model: str, version: str) -> manifests.Manif
 
 def _active(mount: Mount, model: str) -> str | None:
     """The id that CURRENT names, as the server has it now; None where it is missing or damaged."""
+    made = _current(mount, model)
+    return None if made is None else made.version
+
+
+def _current(mount: Mount, model: str) -> manifests.Manifest | None:
     mount.refresh(model)
     try:
-        return manifests.current(mount, model).version
+        return manifests.current(mount, model)
     except FileNotFoundError:
         return None
     except CorruptEntryError as error:
