@@ -22,6 +22,7 @@ def quiet():
 
 
 @pytest.mark.skipif(faults.MISSING is not None, reason=str(faults.MISSING))
+@pytest.mark.slow  # it needs its seconds: in a large, busy process too few faults fit in
 def test_process_death_and_errors_at_system_calls_picked_at_random(capsys):
     """A few faults each of five operations: what was acknowledged is there, else the old state or the new, whole."""
     names = random.Random(SEED).sample(list(syscalls.OPERATIONS), 5)
@@ -31,6 +32,7 @@ def test_process_death_and_errors_at_system_calls_picked_at_random(capsys):
     assert figures["faults"] >= 5
 
 
+@pytest.mark.slow  # it needs its seconds: in a large, busy process too few faults fit in
 def test_a_wrong_promise_is_seen(monkeypatch, capsys):
     """The check itself can fail: an operation that acknowledges what it did not do is found out."""
 
