@@ -4,6 +4,7 @@ import os
 import pickle
 import random
 import shutil
+import time
 
 import pytest
 
@@ -107,6 +108,7 @@ def test_a_damaged_generation_puts_everything_out_of_reach_and_heals(f, root):
     f(1)
     for broken in (b"", cleared.read_bytes()[:-1], b"nonsense" * 20):
         cleared.write_bytes(broken)
+        time.sleep(0.01)  # generations are milliseconds: in the one of the clear, what was put since counts, and rightly
         g = cached(name=f.cache.name, memory=0)(f.__wrapped__)
         before = len(f.calls)
         assert g(1) == dict(VALUE, x=1) and len(f.calls) == before + 1 and g(1) and len(f.calls) == before + 1
@@ -124,6 +126,20 @@ def test_a_lost_generation_does_not_bring_cleared_results_back(f, root, entries)
     g = cached(name=f.cache.name, memory=0)(f.__wrapped__)
     g(2)  # whose entry is of the newer generation
     assert g.explain(1) == "miss: it was cleared"
+
+
+def test_a_damaged_generation_heals_by_the_servers_clock(f, root, monkeypatch):
+    """A host whose clock is a day behind must not write one below what was cleared an hour ago."""
+    f.cache_clear()
+    cleared = root / "cache" / os.listdir(root / "cache")[0] / "CLEARED"
+    cleared.write_bytes(b"")
+    lost, now = int(time.time() * 1000), time.time
+    monkeypatch.setattr(time, "time", lambda: now() - 86400)
+    time.sleep(0.01)
+    monkeypatch.setattr("efsstate.mount.clock._offset", 0.0)  # a process that has written nothing yet
+    g = cached(name=f.cache.name, memory=0)(f.__wrapped__)
+    g(1)
+    assert g.cache._results.shelf().generation() > lost
 
 
 def test_anything_in_the_payload_is_a_miss_or_a_value(f, entries):

@@ -83,6 +83,8 @@ class Shelf:
         self._looked = now
 
     def _write_generation(self, known: int) -> int:
+        # By a clock that is behind, a number whose predecessor is lost might be below one that was cleared long ago.
+        self.mount.ask_time(self.folder)
         made = max(known + 1, int(clock.now() * 1000))
         store.write(self.mount, self.folder, layout.CLEARED, codec.dumps(made), codec="msgpack")
         return made
