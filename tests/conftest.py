@@ -29,5 +29,9 @@ def roots_are_closed():
     root = sys.modules.get("efsstate.mount.root")
     if root is not None:
         root._known.clear()
+    lock = sys.modules.get("efsstate.mount.lock")
+    if lock is not None:
+        for key in list(lock._files):
+            lock._let_go(key)
     if os.path.isdir("/proc/self/fd") and len(os.listdir("/proc/self/fd")) > 300:
         gc.collect()

@@ -4,7 +4,6 @@ import pytest
 
 from efsstate import events
 from efsstate.cache import flight, memory
-from efsstate.mount import lock
 from efsstate.mount import root as roots
 
 
@@ -21,8 +20,6 @@ def root(tmp_path, monkeypatch):
     roots._known.clear()
     memory._pool = None
     flight._flights.clear()
-    for key in [key for key, file in lock._files.items() if not file.held]:
-        lock._files.pop(key).close()
 
 
 @pytest.fixture

@@ -137,12 +137,17 @@ def held(mount: Mount, folder: str, name: str) -> bool:
 
 
 class _Bytes:
-    """The lock file of one folder, open: closing it would give back every byte that this process holds of it."""
+    """The lock file of one folder, open: closing it would give back every byte that this process holds of it.
 
-    __slots__ = ("checked", "fd", "held", "opening")
+    So it is closed while nobody holds a byte, under `opening`, and opened anew after. A close is a request, and hangs
+    where the client is cut off: `_files_lock` is never held meanwhile, and a claim never closes another root's file.
+    """
+
+    __slots__ = ("checked", "fd", "fit", "held", "opening")
 
     def __init__(self) -> None:
         self.fd = -1
+        self.fit = False  # whether `fd` may be used; it becomes unfit only while nobody holds it
         self.held = 0
         self.checked = 0.0
         self.opening = threading.Lock()
@@ -153,7 +158,7 @@ class _Bytes:
             os.close(fd)
 
 
-_MOST_OPEN = 64  # lock files
+_MOST_OPEN = 64  # lock files of a root
 _CHECK = 20.0  # seconds after which an open lock file is asked whether it still has its name
 _files: dict[tuple[str, str], _Bytes] = {}
 _files_lock = threading.Lock()
@@ -216,8 +221,7 @@ def claim(mount: Mount, folder: str, digest: str) -> Claim | None:
                 if isinstance(error, BlockingIOError):
                     return None
                 # A descriptor whose lock was lost, or whose file is gone, may answer so for ever: open it anew, once.
-                if not file.held:
-                    file.close()
+                file.fit = file.fit and file.held > 0
             if attempt or not isinstance(error, OSError):
                 raise
         else:
@@ -236,23 +240,49 @@ def _lock_byte(fd: int, offset: int) -> None:
 
 def _take(root: str, folder: str) -> _Bytes:
     """The folder's lock file, counted as held once more."""
+    key = root, folder
     with _files_lock:
-        file = _files.get((root, folder))
+        file = _files.get(key)
         if file is None:
-            for idle in [key for key, other in _files.items() if not other.held][
-                : max(0, len(_files) - _MOST_OPEN + 1)
-            ]:
-                _files.pop(idle).close()
-            file = _files[root, folder] = _Bytes()
+            file = _files[key] = _Bytes()
         elif not file.held and not 0 <= time.time() - file.checked < _CHECK:
-            file.close()  # the folder may have been removed and made anew
+            file.fit = False  # the folder may have been removed and made anew
         file.held += 1
-        return file
+        idle = []
+        if len(_files) > _MOST_OPEN:
+            ours = [other for other in _files if other[0] == root]
+            idle = [other for other in ours if not _files[other].held][: max(0, len(ours) - _MOST_OPEN)]
+    for other in idle:
+        _let_go(other)
+    return file
+
+
+def _let_go(key: tuple[str, str]) -> None:
+    """Close a lock file that nobody holds."""
+    file = _files.get(key)
+    if file is None or not file.opening.acquire(blocking=False):  # somebody is at it
+        return
+    try:
+        with _files_lock:
+            if file.held:
+                return
+            file.fit = False
+        try:
+            file.close()
+        except OSError:
+            pass  # it is closed all the same
+        with _files_lock:
+            if not file.held and _files.get(key) is file:
+                del _files[key]
+    finally:
+        file.opening.release()
 
 
 def _open(file: _Bytes, mount: Mount, folder: str) -> None:
-    if file.fd < 0:
+    if not file.fit:
         with file.opening:  # a second descriptor would, when closed, give back what is held by the first
-            if file.fd < 0:
+            if not file.fit:
+                file.close()
                 file.fd = mount.open(folder, layout.LOCK, os.O_RDWR | os.O_CREAT)
                 file.checked = time.time()
+                file.fit = True
