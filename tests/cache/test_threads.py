@@ -170,6 +170,13 @@ def test_many_jobs_at_once_are_done_by_a_bounded_number_of_threads():
     assert all(job.wait(30) for job in jobs) and sum(job.outcome() for job in jobs) == 300 and 4 < most[0] <= 32
 
 
+def test_as_many_calls_are_under_way_as_were_asked_for():
+    """However busy the threads have just been: one that is about to be free must not count for two jobs."""
+    for _ in range(100):
+        gate = threading.Barrier(16, timeout=10)
+        assert len(threads.spread("x", lambda _: gate.wait() >= 0, range(64), None)) == 64
+
+
 def test_what_a_job_raises_is_raised_to_who_waits():
     with pytest.raises(ZeroDivisionError):
         threads.call("x", lambda: 1 / 0, 5)

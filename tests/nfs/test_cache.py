@@ -200,7 +200,36 @@ def test_a_link_that_is_cut_is_left_alone_and_used_again(lab):
     worker.wait()
 
 
-@pytest.mark.slow  # and alone: after other tests of one process it may hang, closing what these left open on the client that is cut off
+def test_a_claim_does_not_wait_for_another_client_that_is_cut_off(lab):
+    """One process, two mounts: what it has open of the one that hangs is not closed on the way to the other."""
+
+    def work():
+        from efsstate.mount import lock
+        from efsstate.mount.files import Mount
+
+        for client, count in (("a", lock._MOST_OPEN), ("b", 2 * lock._MOST_OPEN)):
+            mount = Mount(lab.path(client))
+            for i in range(count):
+                lock.claim(mount, f"cache/{client}-{i}", "0" * 48).release()
+            if client == "a":
+                print("open", flush=True)
+                while not os.path.exists("/run/cut"):
+                    time.sleep(0.05)
+        print("claimed", flush=True)
+        os._exit(0)
+
+    worker = lab.start("a", work)
+    assert worker.readline().strip() == "open"
+    lab.cut("a")
+    open("/run/cut", "w").close()
+    try:
+        assert worker.readline().strip() == "claimed"
+    finally:
+        os.unlink("/run/cut")
+        lab.heal("a")
+    worker.wait()
+
+
 def test_a_lost_lock_costs_a_computation_at_most(lab):
     """A client that is cut off for longer than the lease loses its claims; then it claims again, with the same descriptor."""
     a = on(lab, "a", "k5")
@@ -233,19 +262,30 @@ def test_a_lost_lock_costs_a_computation_at_most(lab):
     worker.wait()
 
 
-def test_map_over_a_three_millisecond_link_is_at_least_eight_loops(lab):
+def test_map_over_a_slow_link_has_sixteen_reads_in_flight_and_asks_for_nothing_more(lab, monkeypatch):
+    """A loop has one; `benchmarks` has the ratio of the times over a link of 3 ms. Here it is slower, so that the guest's one core does not count."""
+    from efsstate.cache.results import Results
+
     a = on(lab, "a", "k6")
     for x in range(128):
         a(x)
     b = on(lab, "b", "k6")
-    b.map(range(64))
-    lab.delay("3ms")
-    began = time.perf_counter()
-    for x in range(64):
-        b(x)
-    loop = time.perf_counter() - began
-    began = time.perf_counter()
-    assert b.map(range(64, 128)) == [VALUE] * 64
-    together = time.perf_counter() - began
-    print(f"loop {loop:.2f} s, map {together:.2f} s: {loop / together:.1f} ×")
-    assert b.calls == [] and loop / together > 4  # a clock in a guest with one core: the benchmark tells the figure
+    b.map(range(64))  # the folders are known
+    lab.delay("40ms")
+    most, now, guard, read = [0], [0], threading.Lock(), Results.fetch
+
+    def counted(*args):
+        with guard:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        try:
+            return read(*args)
+        finally:
+            with guard:
+                now[0] -= 1
+
+    monkeypatch.setattr(Results, "fetch", counted)
+    with lab.count("b") as sent:
+        assert b.map(range(64, 128)) == [VALUE] * 64
+    assert b.calls == [] and most[0] >= 14, most
+    assert [sent.ops[op] for op in ("OPEN", "READ", "CLOSE")] == [64] * 3 and sent.total <= 3 * 64 + 16, sent.ops

@@ -89,13 +89,13 @@ class _Threads:
 
         self._jobs: SimpleQueue[Job] = SimpleQueue()
         self._lock = threading.Lock()
-        self._idle = self._count = 0
+        self._count = 0  # threads
+        self._due = 0  # jobs that are queued or under way: never more than threads, unless there are `_MOST`
 
     def start(self, job: Job, more: int = 0) -> None:
         """Have `job` done; `more` threads than usual may be there, for those that hang."""
         with self._lock:
-            self._jobs.put(job)
-            if self._idle < self._jobs.qsize() and self._count < _MOST + more:
+            if self._due >= self._count and self._count < _MOST + more:
                 try:
                     threading.Thread(target=self._work, name="efsstate-io", daemon=True).start()
                 except RuntimeError as error:  # no more threads, or the interpreter is ending
@@ -103,25 +103,25 @@ class _Threads:
                         raise OSError(errno.EAGAIN, f"no thread for the mount: {error}") from None
                 else:
                     self._count += 1
+            self._due += 1
+            self._jobs.put(job)
 
     def _work(self) -> None:
         from _queue import Empty
 
         while True:
-            self._idle += 1
             try:
                 job = self._jobs.get(True, _IDLE)
             except Empty:
-                job = None
-            with self._lock:
-                self._idle -= 1
-                if job is None:
-                    if self._jobs.qsize():
-                        continue
-                    self._count -= 1
-                    return
+                with self._lock:
+                    if self._jobs.empty():
+                        self._count -= 1
+                        return
+                continue
             job.run()
             del job
+            with self._lock:
+                self._due -= 1
 
 
 _threads: _Threads | None = None
