@@ -18,25 +18,29 @@ def test_what_was_acknowledged_survives_power_cuts_of_the_server(boot, tmp_path)
     """On images of its disk without what it was not told to keep, and after kill -9 and a boot; and such a loss is noticed:
     a server that acknowledges too early is caught."""
     lab, rng, figures = boot(), random.Random(1), power.Figures(1)
-    disk, judge = VolatileCache(lab.server, os.fspath(lab.disk)), power.Judge()
+    disk, judge, crew = VolatileCache(lab.server, os.fspath(lab.disk)), power.Judge(), power.Crew(lab.server)
     try:
-        work = power.at_work(lab, 0, 1)
+        for n, client in enumerate("aabb"):
+            crew.work(f"/mnt/{client}/cut0", f"{client}{n}", 1, "-0")
+        power.wait_for(lambda: len(crew.told("-0")) >= 5, 30)
         for _ in range(3):
-            power.run_for(work, 0.5)
-            figures.judge(power.image(disk, judge, str(tmp_path), 0, work, rng), "an image")
-        told = list(work.take())
+            power.listen([crew], 0.4)
+            figures.judge(power.image(disk, judge, str(tmp_path), 0, "-0", crew.told("-0"), rng), "an image")
+        told = list(crew.told("-0"))
         assert power.count(told) > 3
         disk.power_off(lab.kill, rng)
         lab.boot()
-        figures.judge(power.judge_in_guest(lab, str(tmp_path), "/mnt/b/cut0", "-0", told, 0), "the cut")
+        crew = power.Crew(lab.server)
+        figures.count(*crew.judge("/mnt/b/cut0", "-0", told), "the cut")
         assert figures["violations"] == 0
         disk = VolatileCache(lab.server, os.fspath(lab.disk))
-        work = power.at_work(lab, 1, 1)
+        for n, client in enumerate("aabb"):
+            crew.work(f"/mnt/{client}/cut1", f"{client}{n}", 1, "-1")
+        power.wait_for(lambda: len(crew.told("-1")) >= 5, 30)
         power.export_async(lab)
-        before = power.count(work.take())
-        while power.count(work.take()) < before + 20:
-            power.run_for(work, 0.2)
-        assert power.image(disk, judge, str(tmp_path), 1, work, rng)
+        before = power.count(crew.told("-1"))
+        power.wait_for(lambda: power.count(crew.told("-1")) >= before + 20, 60)
+        assert power.image(disk, judge, str(tmp_path), 1, "-1", crew.told("-1"), rng)
     finally:
         judge.close()
 

@@ -7,11 +7,13 @@ random, as a disk may do. (Linux 6.1's own flush of such a disk does nothing, an
 this, what the guest's kernel had written but not flushed would never be lost.)
 """
 
+import contextlib
 import ctypes
 import errno
 import os
 import struct
 import threading
+import time
 
 SECTOR = 512
 READ, PWRITE, FALLOCATE = 0, 18, 285  # x86-64
@@ -45,9 +47,12 @@ def _writers(kernel):
     with open(f"/proc/{kernel}/task/{kernel}/children") as file:
         children = file.read().split()
     for child in children:
-        with open(f"/proc/{child}/status") as file:
-            if "\nTracerPid:\t0\n" in file.read():
-                yield int(child)
+        try:
+            with open(f"/proc/{child}/status") as file:
+                if "\nTracerPid:\t0\n" in file.read():
+                    yield int(child)
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # it ended meanwhile
 
 
 class VolatileCache:
@@ -140,15 +145,26 @@ class VolatileCache:
                     file.write(kept)
                     self.lost += 1
 
+    @contextlib.contextmanager
+    def _moment(self, rng):
+        """Now, or, mostly, as soon as so many sectors are written and not flushed; no write is made meanwhile."""
+        wanted, until = rng.choice((0, 1, 1, 16)), time.monotonic() + 0.7
+        while True:
+            with self._guard:
+                if len(self._before) >= wanted or time.monotonic() > until:
+                    yield
+                    return
+            time.sleep(0.0003)
+
     def snapshot(self, path, rng):
         """Make `path` the disk as it would be if power went now; the guest goes on."""
-        with self._guard:
+        with self._moment(rng):
             _copy(self._disk, path)
             self._cut(path, rng)
 
     def power_off(self, kill, rng):
         """`kill()` the guest, and leave on its disk what a power cut leaves."""
-        with self._guard:
+        with self._moment(rng):
             kill()
         for thread in self._threads:
             thread.join(10)
