@@ -150,7 +150,7 @@ class _Copy:
         import json
 
         try:
-            data, _ = self.mount.read(self.folder, _PROGRESS)
+            data = self.mount.read(self.folder, _PROGRESS)
             index, offset = json.loads(data)
             return int(index), int(offset)
         except (OSError, ValueError, TypeError):

@@ -453,6 +453,7 @@ def test_events_are_small_plain_records():
 
 
 def test_a_use_is_noted_at_most_once_a_day(entries, another, monkeypatch):
+    from efsstate.mount import entry
     from efsstate.mount.files import Mount
 
     touched = []
@@ -461,10 +462,14 @@ def test_a_use_is_noted_at_most_once_a_day(entries, another, monkeypatch):
     f = counting()
     f(1)
     (path,) = entries()
+    place = str(path).partition("/root/")[2]
+    held = entry.decode(path.read_bytes(), place=place, root="")
     day, now = 86400 * 10**9, time.time_ns()
     for used, made, notes in ((0, 0, 0), (2, 2, 1), (0.5, 2, 0), (1.5, 3, 1)):  # days ago
         touched.clear()
         times = int(now - used * day), int(now - made * day)
+        parts = entry.encode(held.payload, place=place, codec=held.codec, meta=held.meta, created=times[1] / 1e9, ttl=None)
+        path.write_bytes(b"".join(parts))
         os.utime(path, ns=times)
         assert another(f)(1) == (1, 0)
         assert len(touched) == notes, (used, made)

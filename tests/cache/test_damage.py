@@ -148,7 +148,7 @@ def test_anything_in_the_payload_is_a_miss_or_a_value(f, entries):
 
     (path,) = entries()
     place = str(path).partition("/root/")[2]
-    meta = entry.decode(path.read_bytes(), place=place, path="").meta
+    meta = entry.decode(path.read_bytes(), place=place, root="").meta
     choose = random.Random(2)
     for payload in (b"", b"\xc1", b"\xc1\xff\xff\xff\xff", b"\x91" * 1000, *[choose.randbytes(50) for _ in range(100)]):
         path.write_bytes(b"".join(entry.encode(payload, place=place, codec="msgpack", meta=meta, created=1e10, ttl=None)))
@@ -169,7 +169,7 @@ def test_a_planted_pickle_never_runs_unless_asked_for(f, entries, tmp_path, monk
     monkeypatch.setenv("BOMB", str(tmp_path / "bomb"))
     (path,) = entries()
     place = str(path).partition("/root/")[2]
-    meta = entry.decode(path.read_bytes(), place=place, path="").meta
+    meta = entry.decode(path.read_bytes(), place=place, root="").meta
     for codec in ("pickle", "msgpack"):
         path.write_bytes(b"".join(entry.encode(pickle.dumps(Bomb()), place=place, codec=codec, meta=meta, created=1e10, ttl=None)))
         assert f(1) == dict(VALUE, x=1)

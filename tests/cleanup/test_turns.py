@@ -77,6 +77,7 @@ def test_each_call_has_an_order_of_its_own(tree, monkeypatch):
 
 def test_a_folder_that_takes_all_the_time_does_not_keep_the_others_waiting(tree, monkeypatch):
     dead, _ = plant(tree)
+    monkeypatch.setattr(sweep_module, "WORKERS", 1)  # side by side with it, no other would have time either
     real = sweep_module.folder_module.sweep_folder
 
     def slow(mount, folder, policy, wish, report):

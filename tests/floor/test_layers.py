@@ -13,7 +13,7 @@ SOURCE = pathlib.Path(efsstate.__file__).parent
 FLOORS = [
     ["errors", "units", "events", "deadline", "mount.clock", "mount.layout", "mount.entry", "mount.codec"],
     ["mount.files"],
-    ["mount.root", "mount.lock"],
+    ["mount.root", "mount.lock", "mount.memory"],
     ["mount.store"],
     ["cleanup.policy", "cleanup.report", "cleanup.folder", "cleanup.limits", "cleanup.workers", "cleanup.opportunistic"],
     ["cache", "checkpoints", "modelstore"],

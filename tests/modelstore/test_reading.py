@@ -14,7 +14,8 @@ import pytest
 
 import efsstate
 from efsstate import CorruptEntryError, EfsStateError, model, publish
-from efsstate.modelstore import memory, reading
+from efsstate.modelstore import reading
+from efsstate.mount import memory
 from efsstate.mount.files import Mount
 from tests.modelstore.conftest import place
 
@@ -164,7 +165,7 @@ def test_free_memory_is_the_least_of_what_is_told():
     """In a process of its own: this one may have taken more than the function's memory already."""
     script = """if True:
         import mmap, os
-        from efsstate.modelstore import memory
+        from efsstate.mount import memory
         assert 0 < memory.free() < 1 << 50
         os.environ["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"] = "256"
         mine = memory.free()

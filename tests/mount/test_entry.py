@@ -24,7 +24,7 @@ def made(payload=b"payload of some length", *, place=PLACE, key=None, ttl=60.0, 
 )
 def test_round_trip(payload, meta, codec, ttl, key):
     head, body = entry.encode(payload, place=PLACE, codec=codec, meta=meta, created=1e9, ttl=ttl, key=key)
-    back = entry.decode(head + body, place=PLACE, path=PATH, key=key)
+    back = entry.decode(head + body, place=PLACE, root=PATH, key=key)
     assert (bytes(back.payload), back.meta, back.codec, back.created) == (payload, meta, codec, 1e9)
     assert back.ttl == ttl
 
@@ -41,17 +41,17 @@ def test_every_single_bit_flip_is_rejected(key):
         flipped = bytearray(data)
         flipped[bit // 8] ^= 1 << bit % 8
         with pytest.raises((CorruptEntryError, UnknownFormatError)):
-            entry.decode(flipped, place=PLACE, path=PATH, key=key)
+            entry.decode(flipped, place=PLACE, root=PATH, key=key)
 
 
 def test_every_cut_and_every_addition_is_rejected():
     data = made()
     for length in range(len(data)):
         with pytest.raises(CorruptEntryError):
-            entry.decode(data[:length], place=PLACE, path=PATH)
+            entry.decode(data[:length], place=PLACE, root=PATH)
     for tail in (b"\0", data):
         with pytest.raises(CorruptEntryError):
-            entry.decode(data + tail, place=PLACE, path=PATH)
+            entry.decode(data + tail, place=PLACE, root=PATH)
 
 
 def test_zeroed_runs_are_rejected():
@@ -60,30 +60,30 @@ def test_zeroed_runs_are_rejected():
         zeroed = bytearray(data)
         zeroed[start : start + 97] = bytes(len(zeroed[start : start + 97]))
         with pytest.raises(CorruptEntryError):
-            entry.decode(zeroed, place=PLACE, path=PATH)
+            entry.decode(zeroed, place=PLACE, root=PATH)
 
 
 def test_a_newer_format_is_told_apart_from_damage():
     data = bytearray(made())
     data[4] = 2
     with pytest.raises(UnknownFormatError, match="upgrade"):
-        entry.decode(data, place=PLACE, path=PATH)
+        entry.decode(data, place=PLACE, root=PATH)
 
 
 def test_an_entry_moved_to_another_place_is_refused():
     with pytest.raises(CorruptEntryError, match="checksum"):
-        entry.decode(made(), place="cache/ns/a/ac", path=PATH)
+        entry.decode(made(), place="cache/ns/a/ac", root=PATH)
 
 
 @pytest.mark.parametrize("key", [b"other" * 6, None])
 def test_with_a_key_what_is_unsigned_or_signed_by_another_is_refused(key):
     with pytest.raises(SignatureError):
-        entry.decode(made(key=key), place=PLACE, path=PATH, key=b"mine" * 8)
+        entry.decode(made(key=key), place=PLACE, root=PATH, key=b"mine" * 8)
     with pytest.raises(CorruptEntryError):
-        entry.decode(made(key=b"mine" * 8), place=PLACE, path=PATH, key=key)
+        entry.decode(made(key=b"mine" * 8), place=PLACE, root=PATH, key=key)
 
 
 @given(st.binary(max_size=400))
 def test_arbitrary_bytes_never_decode(data):
     with pytest.raises((CorruptEntryError, UnknownFormatError)):
-        entry.decode(data, place=PLACE, path=PATH)
+        entry.decode(data, place=PLACE, root=PATH)

@@ -27,7 +27,7 @@ def put(mount, folder, name, data):
 def test_replace_gives_the_old_or_the_new(mount):
     put(mount, "a/b", "f", b"old")
     put(mount, "a/b", "f", b"new and longer")
-    assert mount.read("a/b", "f")[0] == b"new and longer"
+    assert mount.read("a/b", "f") == b"new and longer"
     assert mount.names("a/b") == ["f"]
 
 
@@ -38,7 +38,7 @@ def test_readers_during_replacements_see_whole_contents(mount):
 
     def read():
         while not stop.is_set():
-            seen.append(mount.read("x", "f")[0])
+            seen.append(mount.read("x", "f"))
 
     readers = [threading.Thread(target=read) for _ in range(3)]
     [thread.start() for thread in readers]
@@ -87,7 +87,7 @@ def test_links_are_refused_wherever_they_stand(mount, tmp_path):
         with pytest.raises(CorruptEntryError, match="link"):
             act()
     put(mount, "real", "f", b"ours")  # a rename replaces the link itself
-    assert mount.read("real", "f")[0] == b"ours" and (outside / "f").read_bytes() == b"secret"
+    assert mount.read("real", "f") == b"ours" and (outside / "f").read_bytes() == b"secret"
     mount.create("real", "g", lambda created: [b""])
     os.symlink(outside / "new", tmp_path / "real" / "h")
     with pytest.raises(OSError):
@@ -123,7 +123,7 @@ def test_a_folder_replaced_under_us_is_noticed_by_a_refresh_and_by_a_listing(mou
         (tmp_path / "a/b").mkdir(parents=True)
         (tmp_path / "a/b/g").write_bytes(b"new")
         look()
-        assert mount.names("a/b") == ["g"] and mount.read("a/b", "g")[0] == b"new"
+        assert mount.names("a/b") == ["g"] and mount.read("a/b", "g") == b"new"
 
 
 def test_missing_things_are_plain_answers(mount):
@@ -156,7 +156,7 @@ def test_exclusive_creates_have_one_winner(mount):
     [thread.join() for thread in threads]
     assert len(won) == 100 == len({(kind, n) for kind, n, _ in won})
     for kind, n, i in won:
-        found = mount.readlink("e", f"s{n}") if kind == "s" else mount.read("e", f"c{n}")[0].decode()
+        found = mount.readlink("e", f"s{n}") if kind == "s" else mount.read("e", f"c{n}").decode()
         assert found == str(i)
 
 
@@ -177,7 +177,7 @@ except OSError as error: print(error.errno, error.filename)
 """
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert int(out[0]) == errno.EFBIG and out[1].startswith(str(tmp_path))
-    assert mount.read("x", "f")[0] == b"old" and mount.names("x") == ["f"]
+    assert mount.read("x", "f") == b"old" and mount.names("x") == ["f"]
 
 
 def test_a_builder_that_raises_leaves_nothing_behind(mount):
@@ -191,7 +191,7 @@ def test_a_builder_that_raises_leaves_nothing_behind(mount):
 
 def test_many_parts_and_empty_ones_are_written_in_order(mount):
     mount.replace("x", "f", lambda created: [b"a", b"", bytearray(b"b"), memoryview(b"cd")[1:], b""])
-    assert mount.read("x", "f")[0] == b"abd"
+    assert mount.read("x", "f") == b"abd"
 
 
 def test_touch_notes_the_use_and_keeps_the_age(mount, tmp_path):
@@ -211,7 +211,7 @@ from efsstate.mount.files import Mount
 resource.setrlimit(resource.RLIMIT_NOFILE, (400, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 mount = Mount({str(tmp_path)!r})
 for i in range(500): mount.replace(f"many/{{i}}", "f", lambda created: [b"%d" % i])
-assert all(mount.read(f"many/{{i}}", "f")[0] == b"%d" % i for i in range(500))
+assert all(mount.read(f"many/{{i}}", "f") == b"%d" % i for i in range(500))
 """
     subprocess.run([sys.executable, "-c", script], check=True)
 
@@ -224,7 +224,7 @@ def test_a_folder_that_is_not_empty_stays(mount):
 
 def test_an_entry_is_read_back_from_its_place_alone(mount, tmp_path):
     store.write(mount, "x", "f", b"value", codec="msgpack", ttl=5, meta=b"m")
-    entry, found = store.read(mount, "x", "f", stale=0)
+    entry, found = store.read_stat(mount, "x", "f", stale=0)
     assert (bytes(entry.payload), entry.codec, entry.ttl, entry.meta) == (b"value", "msgpack", 5, b"m")
     assert entry.created == pytest.approx(found.st_mtime, abs=1)
     os.link(tmp_path / "x/f", tmp_path / "x/g")

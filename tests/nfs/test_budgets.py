@@ -1,5 +1,8 @@
 """The budgets that are counts of requests, held on two real clients by the same measurements as in the benchmarks."""
 
+import os
+import time
+
 import pytest
 
 from benchmarks import caches, checkpoints, subjects
@@ -33,6 +36,37 @@ def counted(lab):
 def test_hits_of_another_clients_entries(lab, subject):
     """3 requests in a warm folder; 3.5 each for the first 256 of a fresh environment."""
     assert hold(caches.hits(subject, f"{lab.a}/c", f"{lab.b}/c", Requests(lab.b))) == 2
+
+
+def test_a_hit_of_an_old_entry_costs_no_more(lab):
+    """After a day its use is looked up; the client has just learned it. Where it is noted, that is one request."""
+    from efsstate import Cache
+    from efsstate.mount import entry
+    from efsstate.mount.files import Mount
+
+    writer, reader = (Cache("old", memory=0, root=lab.path(client)) for client in "ab")
+    keys = [f"key {i}" for i in range(12)]
+    writer.set_many(dict.fromkeys(keys, "value"))
+    now, mount = time.time(), Mount(lab.a)
+    for index, key in enumerate(keys):
+        digest = writer._keyer.digest(key)
+        folder = f"cache/old/{digest[0]}"
+        held = entry.decode(mount.read(folder, digest), place=f"{folder}/{digest}", root="")
+        mount.replace(
+            folder, digest,
+            lambda _: entry.encode(held.payload, place=f"{folder}/{digest}", codec=held.codec, meta=held.meta, created=now - 3 * 86400, ttl=None),
+        )
+        used = now - (0.5 if index % 2 else 2) * 86400
+        os.utime(f"{lab.a}/{folder}/{digest}", (used, now - 3 * 86400))
+    assert len([reader.get(f"nothing {i}") for i in range(200)]) == 200  # its folders are known
+    requests = Requests(lab.b)
+    counts = []
+    for key in keys:
+        before = requests.settled()
+        assert reader.get(key) == "value"
+        after = requests.settled()
+        counts.append(sum(after.values()) - sum(before.values()))
+    assert counts == [4, 3] * 6, counts
 
 
 @pytest.mark.parametrize("subject", subjects.OURS, ids=lambda subject: subject.__name__)

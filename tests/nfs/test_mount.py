@@ -17,7 +17,7 @@ def put(mount, name, data, folder="x"):
 
 
 def get(mount, name, folder="x", **how):
-    return bytes(store.read(mount, folder, name, **how)[0].payload)
+    return bytes(store.read(mount, folder, name, **how).payload)
 
 
 @pytest.fixture

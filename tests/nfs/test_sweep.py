@@ -70,7 +70,7 @@ def test_readers_and_writers_at_work_meanwhile_see_no_error(lab):
                 folder = f"cache/f/{name[0]}"
                 store.write(mount, folder, name, b"x" * 500, codec="msgpack")
                 try:
-                    held, _ = store.read(mount, folder, name, stale=0)
+                    held = store.read(mount, folder, name, stale=0)
                     assert len(held.payload) == 500
                 except FileNotFoundError:
                     pass  # a miss

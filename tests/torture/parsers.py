@@ -80,7 +80,7 @@ _ENTRIES = [
 
 @parser(raises=(CorruptEntryError, UnknownFormatError), seeds=_ENTRIES)
 def entry_decode(data):
-    entry.decode(data, place=_PLACE, path="p")
+    entry.decode(data, place=_PLACE, root="p")
 
 
 @parser(raises=(CorruptEntryError, UnknownFormatError), seeds=_ENTRIES)
@@ -90,7 +90,7 @@ def entry_sealed(data):
     head = entry._HEAD.size
     if len(data) >= entry.HEADER:
         data[head : entry.HEADER] = entry.digest(None, _PLACE, bytes(data[:head]), memoryview(data)[entry.HEADER :])
-    found = entry.decode(data, place=_PLACE, path="p")
+    found = entry.decode(data, place=_PLACE, root="p")
     assert len(found.payload) <= len(data)
     entry.peek(bytes(data[: entry.HEADER]), len(data), "p")
     entry.labels(bytes(data[:200]), "p")

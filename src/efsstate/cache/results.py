@@ -6,7 +6,7 @@ import time
 
 from efsstate import events
 from efsstate.cache import memory, threads
-from efsstate.cache.shelf import REACH, Shelf, identity, key_of
+from efsstate.cache.shelf import REACH, Shelf, key_of
 from efsstate.errors import CorruptEntryError, EfsStateError, RootError, UnknownFormatError
 from efsstate.mount import clock, codec, layout, root
 
@@ -147,16 +147,16 @@ class Results:
             self._newer.discard(digest)
         try:
             shelf = self._shelf or self.shelf()
-            held = self.share.get(digest) if self.share.limit != 0 else None
+            kept = self.share.limit != 0
+            held = self.share.get(digest) if kept else None
             if held is not None and not fresh and not exact and self.left(held) > 0 and shelf.unchanged(digest, held):
                 self._trust(held)
                 return held
-            found = shelf.read(digest, self._codec_name, fresh=fresh, exact=exact)
+            found = shelf.read(digest, self._codec_name, fresh=fresh, exact=exact, identified=kept)
             if found is None:
                 self.share.drop(digest)
                 return None
-            entry, generation, stat = found
-            return self._item(digest, entry, generation, stat, changes)
+            return self._item(digest, *found, changes)
         except UnknownFormatError as error:
             if len(self._newer) < _MOST_NEWER:
                 self._newer.add(digest)
@@ -175,9 +175,12 @@ class Results:
         found: Item | None = self.guarded("read a result", lambda: self.fetch(digest))
         return found
 
-    def _item(self, digest: str, entry: Entry, generation: int, stat: os.stat_result, changes: int) -> Item:
-        payload, size = entry.payload, stat.st_size
-        if self.share.limit == 0 or not self.share.fits(size):
+    def _item(
+        self, digest: str, entry: Entry, generation: int, identity: tuple[int, int, int] | None, changes: int
+    ) -> Item:
+        payload = entry.payload
+        size = len(payload)
+        if identity is None or not self.share.fits(size):
             item = memory.Item(digest, memory.PACKED, payload, size, entry.created, entry.ttl, generation)
             item.first = [self._loads(payload)]
             return item
@@ -189,7 +192,7 @@ class Results:
             item.first = [value]
         else:
             item = memory.Item(digest, value, None, shared, entry.created, entry.ttl, generation)
-        item.identity = identity(stat)
+        item.identity = identity
         self._remember(item, changes)
         return item
 

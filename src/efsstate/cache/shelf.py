@@ -70,7 +70,7 @@ class Shelf:
     def _read_generation(self) -> None:
         now = time.time()
         try:
-            entry, _ = store.read(self.mount, self.folder, layout.CLEARED, stale=0, certain=True)
+            entry = store.read(self.mount, self.folder, layout.CLEARED, stale=0, certain=True)
             found = int(codec.loads(entry.payload))
             if not 0 <= found < _MOST:
                 raise ValueError(found)
@@ -110,11 +110,11 @@ class Shelf:
                 self._settled[folder] = found.st_mtime_ns
 
     def read(
-        self, digest: str, codec_name: str, *, fresh: bool = False, exact: bool = False
-    ) -> tuple[Entry, int, os.stat_result] | None:
-        """The entry, its generation and its stat; None if there is none that counts (missing, cleared, another codec's).
+        self, digest: str, codec_name: str, *, fresh: bool = False, exact: bool = False, identified: bool = False
+    ) -> tuple[Entry, int, tuple[int, int, int] | None] | None:
+        """The entry, its generation and, with `identified`, its identity; None if there is none that counts.
 
-        `fresh`: ask the server about the name, whatever this host's client remembers; `exact`: about clears too.
+        That is one that is missing, cleared, or another codec's. `fresh`: ask the server about the name, whatever this host's client remembers; `exact`: about clears too.
         Raises `OSError`, `CorruptEntryError`, `UnknownFormatError`.
         """
         now = time.time()
@@ -124,8 +124,12 @@ class Shelf:
         elif not 0 <= now - self._looked < REACH:
             self._read_generation()
         generation = self._generation
+        stale, stat = None if exact else 0.0 if fresh else REACH, None
         try:
-            entry, stat = store.read(self.mount, folder, digest, stale=None if exact else 0.0 if fresh else REACH)
+            if identified:
+                entry, stat = store.read_stat(self.mount, folder, digest, stale=stale)
+            else:
+                entry = store.read(self.mount, folder, digest, stale=stale)
         except FileNotFoundError:
             return None
         meta = entry.meta
@@ -136,19 +140,23 @@ class Shelf:
             generation = self._generation = own
         if own < generation or entry.codec != codec_name:
             return None
-        if now - stat.st_mtime > _DAY:
+        if now - entry.created > _DAY:
             self._note_use(folder, digest, stat)
-        return entry, own, stat
+        return entry, own, None if stat is None else identity(stat)
 
-    def _note_use(self, folder: str, digest: str, stat: os.stat_result) -> None:
+    def _note_use(self, folder: str, digest: str, stat: os.stat_result | None) -> None:
         """At most once a day for the whole fleet: whoever touches it shows that to all others."""
+        try:
+            stat = stat or self.mount.stat(folder, digest)  # this host's client knows it: it has just opened the file
+        except OSError:
+            return
         if clock.now() - max(stat.st_atime, stat.st_mtime) > _DAY:
             self.mount.touch(folder, digest, stat)
 
     def why_not(self, digest: str, codec_name: str) -> str:
         """Why `read` gives None."""
         try:
-            entry, _ = store.read(self.mount, layout.entry_folder(self.component, digest), digest, stale=0)
+            entry = store.read(self.mount, layout.entry_folder(self.component, digest), digest, stale=0)
         except FileNotFoundError:
             return "there is no result"
         if entry.codec != codec_name:
@@ -195,7 +203,7 @@ class Shelf:
         """Have POLICY tell the sweep at least this; what it tells now. A newer release's is left alone."""
         told: dict[str, Any] = {}
         try:
-            told = codec.loads(store.read(self.mount, self.folder, layout.POLICY, stale=0)[0].payload)
+            told = codec.loads(store.read(self.mount, self.folder, layout.POLICY, stale=0).payload)
             low, high = float(told["shortest"]), told["longest"] if told["longest"] is None else float(told["longest"])
             if not (0 <= low < float("inf") and 0 <= (high or 0.0) < float("inf")):
                 raise ValueError(told)

@@ -110,7 +110,7 @@ def glance(mount: Mount, folder: str, key: tuple[int, int]) -> Generation:
     """
     name = layout.generation_name(*key)
     path = mount.where(folder, name)
-    raw, found = mount.read(folder, name, HEAD)
+    raw, found = mount.read_stat(folder, name, HEAD)
     data = bytes(raw)
     created, ttl = entry.peek(data[: entry.HEADER], found.st_size, path)
     codec, meta, _ = entry.labels(data, path)

@@ -149,7 +149,7 @@ class Folder:
 
     def read(self, key: Key) -> Generation:
         """A generation, every byte checked. Raises `FileNotFoundError`, `CorruptEntryError`, `UnknownFormatError`."""
-        found, _ = store.read(self.mount, self.folder, layout.generation_name(*key))
+        found = store.read(self.mount, self.folder, layout.generation_name(*key))
         return generations.unpack(self.mount, self.folder, key, found)
 
     def find(self, at: Listing, epoch: int, repeats: int) -> Found:

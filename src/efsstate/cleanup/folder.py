@@ -134,7 +134,7 @@ def opened(mount: Mount, folder: str, name: str, policy: Policy, wish: Wish, rep
     """Why the entry goes, by its header; LIVE if it stays."""
     report.opened += 1
     try:
-        head, found = mount.read(folder, name, entry.HEADER)
+        head, found = mount.read_stat(folder, name, entry.HEADER)
         created, ttl = entry.peek(bytes(head), found.st_size, mount.where(folder, name))
     except UnknownFormatError as error:
         report.stranger("newer", error.path)

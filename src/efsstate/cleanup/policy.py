@@ -76,7 +76,7 @@ def read(mount: Mount, namespace: str) -> tuple[Policy, Exception | None]:
     folder = f"{layout.CACHE}/{namespace}"
     policy, problem = Policy(layout.readable(namespace)), None
     try:
-        held, _ = store.read(mount, folder, layout.POLICY, stale=0)
+        held = store.read(mount, folder, layout.POLICY, stale=0)
         policy = _parse(bytes(held.payload), policy.name, mount.where(folder, layout.POLICY))
     except FileNotFoundError:
         pass

@@ -39,7 +39,7 @@ def command(path: str, out: Output, root: str | None) -> int:
     if place.area == layout.MODELS and place.rest and place.rest.startswith(f"{layout.VERSIONS}/"):
         folder, name = place.path, layout.MANIFEST
     try:
-        held, found = store.read(mount, folder, name, stale=0)
+        held, found = store.read_stat(mount, folder, name, stale=0)
     except CorruptEntryError as error:
         out.error(type(error).__name__, str(error), output.FINDINGS)
         return output.FINDINGS

@@ -95,7 +95,7 @@ class _Check:
     def _file(self, folder: str, name: str) -> dict[str, Any] | None:
         path = self._mount.where(folder, name)
         try:
-            _, found = store.read(self._mount, folder, name)
+            _, found = store.read_stat(self._mount, folder, name)
         except FileNotFoundError:
             return None
         except UnknownFormatError as error:

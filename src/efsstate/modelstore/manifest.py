@@ -123,7 +123,7 @@ def current(mount: Mount, model: str) -> Manifest:
 
     Raises `FileNotFoundError`, `CorruptEntryError`, `SignatureError`, `UnknownFormatError`, `OSError`.
     """
-    entry, _ = store.read(mount, model, layout.CURRENT, certain=True)
+    entry = store.read(mount, model, layout.CURRENT, certain=True)
     return decode(entry, mount.where(model, layout.CURRENT))
 
 
@@ -133,7 +133,7 @@ def read(mount: Mount, model: str, version: str) -> Manifest:
     # By name, not by the folder that is open: a prune renames it before it empties it.
     mount.forget(folder)
     mount.refresh(layout.version_folder(model, ""))
-    entry, _ = store.read(mount, folder, layout.MANIFEST)
+    entry = store.read(mount, folder, layout.MANIFEST)
     path = mount.where(folder, layout.MANIFEST)
     found = decode(entry, path)
     if found.version != version:

@@ -10,7 +10,7 @@ import time
 
 from efsstate import deadline
 from efsstate.errors import CorruptEntryError, EfsStateError
-from efsstate.modelstore import memory
+from efsstate.mount import memory
 from efsstate.mount.files import Mount
 
 TYPE_CHECKING = False
@@ -220,7 +220,9 @@ def late(path: str, size: int) -> tuple[Callable[[int], None], Callable[[], str]
 
 def whole(file: Opened, *, digest: str | None = None) -> memoryview:
     """All bytes of the file, in one buffer; with `digest`, its SHA-256 in hex, they are checked on the way."""
-    memory.demand(file.size, file.path)
+    memory.demand(
+        file.size, file.path, "use files.mmap() or files.stage(); keep_old=False frees the old version first"
+    )
     view = buffer(file.size)
     count, words = late(file.path, file.size)
     checked = _Checked(digest)

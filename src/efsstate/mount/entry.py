@@ -106,7 +106,7 @@ def encode(
     return [head + digest(key, place, head, tail, *parts) + tail, *parts]
 
 
-def peek(head: bytes, size: int, path: str) -> tuple[float, float | None]:
+def peek(head: bytes | bytearray, size: int, path: str) -> tuple[float, float | None]:
     """When an entry was created and its ttl (seconds; None for ever), from its first `HEADER` bytes and the file's size.
 
     The checksum is not looked at: this is for judging an entry's age, not for using what is in it. Raises
@@ -118,7 +118,10 @@ def peek(head: bytes, size: int, path: str) -> tuple[float, float | None]:
     if magic != MAGIC:
         raise CorruptEntryError(path, "not an entry: the first four bytes are wrong")
     if fmt > FORMAT:
+        # A newer release's file must not be taken for damage and deleted; a flipped bit here is only a file that stays.
         raise UnknownFormatError(path, fmt)
+    if fmt < FORMAT:
+        raise CorruptEntryError(path, f"format {fmt} has never been written")
     whole = HEADER + codec_length + meta_length + length
     if size != whole:
         raise CorruptEntryError(path, f"{size} bytes where its header says {whole}")
@@ -143,36 +146,30 @@ def labels(head: bytes, path: str) -> tuple[str, bytes, int]:
     )
 
 
-def decode(data: bytes | bytearray, *, place: str, path: str, key: bytes | None = None) -> Entry:
-    """The entry in `data`, every byte of it checked.
+def decode(data: bytes | bytearray, *, place: str, root: str, key: bytes | None = None) -> Entry:
+    """The entry in `data`, every byte of it checked, as it stands at `place` below `root`.
 
     Raises `CorruptEntryError` (cut, emptied, flipped, or another place's), `SignatureError` (the same, where there is a
     key: damage and forgery can't be told apart) or `UnknownFormatError` (newer than this release).
     """
     size = len(data)
     if size < HEADER:
-        raise CorruptEntryError(path, f"{size} bytes, shorter than a header")
+        raise _fault(data, f"{root}/{place}", key)
     magic, fmt, codec_length, meta_length, created, ttl, length = _HEAD.unpack_from(data)
-    if magic != MAGIC:
-        raise CorruptEntryError(path, "not an entry: the first four bytes are wrong")
-    if fmt > FORMAT:
-        # A newer release's file must not be taken for damage and deleted; a flipped bit here is only a file that stays.
-        raise UnknownFormatError(path, fmt)
-    if fmt < FORMAT:
-        raise CorruptEntryError(path, f"format {fmt} has never been written")
     middle = HEADER + codec_length
     start = middle + meta_length
-    if size != start + length:
-        raise CorruptEntryError(path, f"{size} bytes where its header says {start + length}")
     view = memoryview(data)
-    if digest(key, place, data[:_SEALED], view[HEADER:]) != data[_SEALED:HEADER]:
-        if key:
-            raise SignatureError(path, "it is damaged, unsigned, signed with another key, or signed for another place")
-        raise CorruptEntryError(path, "its checksum does not match")
+    if (
+        magic != MAGIC
+        or fmt != FORMAT
+        or size != start + length
+        or digest(key, place, data[:_SEALED], view[HEADER:]) != data[_SEALED:HEADER]
+    ):
+        raise _fault(data, f"{root}/{place}", key)
     try:
         codec = data[HEADER:middle].decode("ascii")
     except UnicodeDecodeError:
-        raise CorruptEntryError(path, "the name of its codec is not ASCII") from None
+        raise CorruptEntryError(f"{root}/{place}", "the name of its codec is not ASCII") from None
     return Entry(
         view[start:],
         codec,
@@ -180,3 +177,14 @@ def decode(data: bytes | bytearray, *, place: str, path: str, key: bytes | None 
         created / 1e9,
         None if ttl == FOREVER else ttl / 1000,
     )
+
+
+def _fault(data: bytes | bytearray, path: str, key: bytes | None) -> Exception:
+    """Why `data` is not taken."""
+    try:
+        peek(data, len(data), path)
+    except (CorruptEntryError, UnknownFormatError) as error:
+        return error
+    if key:
+        return SignatureError(path, "it is damaged, unsigned, signed with another key, or signed for another place")
+    return CorruptEntryError(path, "its checksum does not match")

@@ -32,12 +32,15 @@ if TYPE_CHECKING:
 
     Buffer = bytes | bytearray | memoryview
     Parts = Sequence[Buffer]
+    Judge = Callable[[bytes, int, str], object]
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # NONBLOCK: a planted FIFO must not hang us
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FOLDERS = 256  # of the 1,024 descriptors that Lambda allows
+_SMALL = 2**17  # bytes; what is smaller is read in one call, without asking how long it is
 _LARGE = 2**20  # bytes; from here on a read goes into a buffer of our own
+_HUGE = 2**24  # bytes; from here on a reader's judge is asked first
 _TRIES = 30  # of a look that another host's replacement made stale
 _GONE = (errno.ENOENT, errno.ESTALE)
 _NAME_IN_DIRENT = 19  # after d_ino, d_off, d_reclen and d_type, wherever Linux has 64 bits
@@ -63,11 +66,12 @@ class _Folder:
     another file's, before the call that gets it.
     """
 
-    __slots__ = ("fd", "refreshed")
+    __slots__ = ("fd", "refreshed", "small")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.refreshed = time.time()
+        self.small = True  # whether the file that was read last was: large ones are read in one request, too
 
     def __del__(self, _close: Callable[[int], None] = os.close) -> None:
         try:
@@ -348,6 +352,8 @@ class Mount:
             raise CorruptEntryError(
                 self.where(folder, name), "a symbolic link or a socket stands where a file belongs; remove it"
             ) from None
+        if error.errno in (errno.EISDIR, errno.EAGAIN):  # EAGAIN: a pipe that somebody holds open
+            raise CorruptEntryError(self.where(folder, name), "not a regular file; remove it") from None
         if error.errno != errno.ESTALE or attempt + 1 >= _TRIES:
             error.filename = self.where(folder, name)
             raise error
@@ -369,23 +375,58 @@ class Mount:
                 return fd
         raise AssertionError
 
-    def read(self, folder: str, name: str, limit: int | None = None) -> tuple[bytes | bytearray, os.stat_result]:
-        """All bytes of the file `name`, or the first `limit`, and its stat from before they were read.
+    def read(self, folder: str, name: str, judge: Judge | None = None) -> bytes | bytearray:
+        """All bytes of the file `name`.
 
-        Many come as a bytearray that is the caller's to change: an array can live in it, and need not be copied.
+        Many come as a bytearray that is the caller's to change: an array can live in it, and need not be copied. Before
+        very many are read, `judge(first bytes, size, path)` may raise.
         """
         for attempt in range(_TRIES):
             try:
                 held = self._folders.get(folder) or self._folder(folder)
                 fd = os.open(name, _READ, dir_fd=held.fd)
                 try:
+                    begun = os.read(fd, _SMALL) if held.small else b""
+                    if 0 < len(begun) < _SMALL:
+                        return begun
+                    # Large; or empty, as what is no file may seem to be.
+                    data = self._rest(fd, folder, name, begun, judge)
+                    held.small = len(data) < _SMALL
+                finally:
+                    os.close(fd)
+            except OSError as error:
+                self._again(error, folder, name, attempt)
+            else:
+                return data
+        raise AssertionError
+
+    def _rest(self, fd: int, folder: str, name: str, data: bytes, judge: Judge | None) -> bytes | bytearray:
+        found = os.fstat(fd)
+        self._demand_regular(found, folder, name)
+        return self._whole(fd, found.st_size, data, folder, name, judge)
+
+    def _whole(self, fd: int, size: int, data: bytes, folder: str, name: str, judge: Judge | None) -> bytes | bytearray:
+        """`size` bytes of an open file, of which `data` was read before."""
+        if size >= _HUGE and judge is not None:
+            judge(data or os.pread(fd, _SMALL, 0), size, self.where(folder, name))
+        if not data and size < _LARGE:
+            data = os.read(fd, size)
+        # Large, or cut short, as a call may be that a signal interrupts.
+        return data if len(data) >= size else _read_whole(fd, size, data)
+
+    def read_stat(
+        self, folder: str, name: str, limit: int | None = None, judge: Judge | None = None
+    ) -> tuple[bytes | bytearray, os.stat_result]:
+        """As `read`, all bytes or the first `limit`; and the file's stat, from before they were read."""
+        for attempt in range(_TRIES):
+            try:
+                held = self._folder(folder)
+                fd = os.open(name, _READ, dir_fd=held.fd)
+                try:
                     found = os.fstat(fd)
-                    if not stat.S_ISREG(found.st_mode):
-                        self._demand_regular(found, folder, name)
+                    self._demand_regular(found, folder, name)
                     wanted = found.st_size if limit is None else min(limit, found.st_size)
-                    data: bytes | bytearray = os.read(fd, wanted) if wanted < _LARGE else b""
-                    if len(data) < wanted:  # large, or cut short, as a call may be that a signal interrupts
-                        data = _read_whole(fd, wanted, data)
+                    data = self._whole(fd, wanted, b"", folder, name, judge)
                 finally:
                     os.close(fd)
             except OSError as error:

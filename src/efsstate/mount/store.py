@@ -17,10 +17,8 @@ if TYPE_CHECKING:
 _PAUSES = (0.002, 0.01, None)  # seconds between the looks of who must be certain
 
 
-def read(
-    mount: Mount, folder: str, name: str, *, stale: float | None = None, certain: bool = False
-) -> tuple[Entry, os.stat_result]:
-    """The entry at `name`, every byte checked, and its stat.
+def read(mount: Mount, folder: str, name: str, *, stale: float | None = None, certain: bool = False) -> Entry:
+    """The entry at `name`, every byte checked.
 
     `stale`: the longest, in seconds, that this host's NFS client may have remembered the folder (0: ask now, a request
     more); None leaves it to the client, which remembers for up to 60 s. `certain`: look again before saying that it is
@@ -28,19 +26,34 @@ def read(
     (`.nfs…`), so that for a request's time every other host finds no such name (measured).
 
     Raises `FileNotFoundError`, `CorruptEntryError` (`SignatureError` where there is a key), `UnknownFormatError`,
-    `OSError`.
+    `OSError`, and `EfsStateError` for one that is larger than the memory that is free.
     """
     if stale is not None:
         mount.refresh(folder, older_than=stale)
-    data, found = _certain(mount, folder, name) if certain else mount.read(folder, name)
-    place = f"{folder}/{name}"
-    return entry.decode(data, place=place, path=f"{mount.path}/{place}", key=mount.key), found
+    data = _certain(mount, folder, name) if certain else mount.read(folder, name, _judge)
+    return entry.decode(data, place=f"{folder}/{name}", root=mount.path, key=mount.key)
 
 
-def _certain(mount: Mount, folder: str, name: str) -> tuple[bytes | bytearray, os.stat_result]:
+def read_stat(mount: Mount, folder: str, name: str, *, stale: float | None = None) -> tuple[Entry, os.stat_result]:
+    """The same, and the stat of the file that it was read from."""
+    if stale is not None:
+        mount.refresh(folder, older_than=stale)
+    data, found = mount.read_stat(folder, name, judge=_judge)
+    return entry.decode(data, place=f"{folder}/{name}", root=mount.path, key=mount.key), found
+
+
+def _judge(head: bytes, size: int, path: str) -> None:
+    """Refuse what can't be an entry, or does not fit in memory, before all of it is read."""
+    entry.peek(head, size, path)
+    from efsstate.mount import memory
+
+    memory.demand(size, path, "remove the file, if nothing of yours is that large")
+
+
+def _certain(mount: Mount, folder: str, name: str) -> bytes | bytearray:
     for pause in _PAUSES:
         try:
-            return mount.read(folder, name)
+            return mount.read(folder, name, _judge)
         except FileNotFoundError:
             if pause is None:
                 raise

@@ -1,4 +1,4 @@
-"""How much memory this process can still take: a model that does not fit is refused, not killed half way through."""
+"""How much memory this process can still take: a file that does not fit is refused, not what kills the process half way."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def kernel(top: str, folder: str, name: str) -> str:
     return text.decode(errors="replace")
 
 
-def demand(size: int, path: str) -> None:
+def demand(size: int, path: str, advice: str) -> None:
     """`EfsStateError` if `size` bytes for the file at `path` are more than what is free."""
     if size < _SMALL:
         return
@@ -31,7 +31,7 @@ def demand(size: int, path: str) -> None:
     if left is not None and size > left:
         raise EfsStateError(
             f"{path}: not read: it has {size / 2**20:.0f} MiB, and {left / 2**20:.0f} MiB of memory are free: give the"
-            " function more memory, or use files.mmap() or files.stage(); keep_old=False frees the old version first"
+            f" function more memory, or {advice}"
         )
 
 
