@@ -268,8 +268,13 @@ def prune(root):
 
 
 def _text(path):
-    with open(path) as file:
-        return file.read()
+    """What a user's own function reads; its errors are its own, and Python's name no path."""
+    try:
+        with open(path) as file:
+            return file.read()
+    except OSError as error:
+        error.filename = path
+        raise
 
 
 def stage(root):

@@ -321,13 +321,14 @@ class Mount:
             self.forget(folder)
             return
         try:
-            with os.scandir(fd) as entries:
-                yield from entries
+            try:
+                with os.scandir(fd) as entries:
+                    yield from entries
+            finally:
+                os.close(fd)
         except OSError as error:
             error.filename = error.filename if isinstance(error.filename, str) else self.where(folder)
             raise
-        finally:
-            os.close(fd)
 
     # Reading
 

@@ -44,17 +44,18 @@ class Lock:
         if fd < 0:
             return
         try:
-            if os.getpid() == self._pid:
-                if remove:
-                    self._mount.remove(self.folder, self.name, quiet=True)
-                import fcntl
+            try:
+                if os.getpid() == self._pid:
+                    if remove:
+                        self._mount.remove(self.folder, self.name, quiet=True)
+                    import fcntl
 
-                fcntl.flock(fd, fcntl.LOCK_UN)  # a forked child may have the descriptor still, and would keep the lock
+                    fcntl.flock(fd, fcntl.LOCK_UN)  # a forked child may have the descriptor still, and would keep it
+            finally:
+                os.close(fd)
         except OSError as error:
             error.filename = self._mount.where(self.folder, self.name)
             raise
-        finally:
-            os.close(fd)
 
     def is_current(self) -> bool:
         """Whether the name still is the file that is locked: a holder before us may have removed it (one or two requests).
