@@ -124,6 +124,25 @@ def _sweep(key, text, entries, most):
     return reached
 
 
+def _flat(figures):
+    """System calls in memory, requests on NFS: the same number at each size, but for the folders that a first look opens."""
+    texts, kept = [], True
+    for place, key, suffix in (("local", "calls", " calls"), ("nfs", "requests", "")):
+        for name in ("hit", "put", "miss"):
+            found = {f["entries"]: f[key] for f in figures.rows("flat", place) if f.get("operation") == name + suffix and key in f}  # fmt: skip
+            if found:
+                low, high = min(found.values()), max(found.values())
+                kept = kept and high - low <= 0.5
+                number = f"{low:.3g}" if high - low < 0.005 else f"{low:.3g} to {high:.3g}"
+                texts.append(f"{name} {number} {'requests' if place == 'nfs' else 'system calls'} up to {max(found):,}")
+    return ("; ".join(texts), kept) if texts else None
+
+
+def _many(figures):
+    got = figures.get("many", "nfs", "efsstate `map`").get("ratio")
+    return None if got is None else (f"{got:.1f} ×", got >= 8)
+
+
 BUDGETS = [
     Budget("hit of another client's 1 KiB entry, warm directory", "3 requests", _requests("hit")),
     Budget(
@@ -133,6 +152,8 @@ BUDGETS = [
     ),
     Budget("put of 1 KiB", "4 requests", _requests("put")),
     Budget("miss, alone: look, claim, compute, put, release", "12 requests", _requests("miss")),
+    Budget("hit, put and miss from 1,000 entries on", "the same to 1,000,000", _flat),
+    Budget("`map` over a link of 3 ms", "at least 8 × a loop", _many),
     Budget("checkpoint save of 1 KiB, with its fencing check", "5 requests", _requests("save, nothing to remove")),
     Budget("the same, with the removal of what is beyond `keep`", "6 requests", _requests("save")),
     Budget("load of a checkpoint, warm directory", "3 requests", _requests("load")),

@@ -148,6 +148,16 @@ def sections(result):
         operation(figures, "miss", "writes"),
     )
     yield (
+        "In a namespace of so many entries",
+        "Requests on NFS and system calls in memory, each an average of 64; times in memory. A put and a miss make a folder's listing longer, never read it.",
+        flat(figures),
+    )
+    yield (
+        "Many hits at once, over a link of 3 ms",
+        "64 entries that this client has never read, an entry's share: medians of three rounds.",
+        simple(figures, "many", "nfs", time, ("× a loop", lambda f: f"{f['ratio']:.1f}"), ("requests each", lambda f: count(f.get("requests")))),
+    )  # fmt: skip
+    yield (
         "Hit in memory",
         "",
         simple(figures, "memory", "local", time, ("× `cachetools.cached` with a lock", lambda f: count(f["ratio"]))),
@@ -208,6 +218,20 @@ def sections(result):
     yield "Model read over NFS", "128 MiB, written by a, read by b with a cold cache, readahead 128 KiB, each in a process of its own. Rate and ratio are of the best round, time is the median. Copies: the growth of the process's memory over the file's size.", simple(
         figures, "model", "nfs", time, rate, ("× `read()`", lambda f: count(f["ratio"])), ("copies", lambda f: f"{f['copies']:.2f}"), ("requests", lambda f: count(f["requests"])))  # fmt: skip
     yield "Sweep", SWEEP, sweeps(figures)
+
+
+def flat(figures):
+    lines = []
+    for place, unit in (("nfs", "NFS: requests"), ("local", "memory: system calls")):
+        found = {(f["entries"], f["operation"]): f for f in figures.rows("flat", place)}
+        for entries in dict.fromkeys(entries for entries, _ in found):
+            ones = [found.get((entries, name), {}) for name in ("hit", "put", "miss")]
+            calls = [one.get("requests") for one in ones]
+            if place == "local":
+                calls = [found.get((entries, f"{name} calls"), {}).get("calls") for name in ("hit", "put", "miss")]
+            times = [faults(one) or (seconds(one["time"]["median"]) if "time" in one else NONE) for one in ones]
+            lines.append([f"{entries:,}", unit, *map(count, calls), *times])
+    return table(["entries", "counted", "hit", "put", "miss", "hit: time", "put: time", "miss: time"], lines)
 
 
 SWEEP = """Live: all entries are younger than the shortest ttl. Half: every other one is older than the longest, and goes. Tenth opened: for every tenth only its

@@ -7,9 +7,9 @@ import sys
 import tempfile
 import time
 
-from benchmarks import answers, caches, checkpoints, imports, lost_updates, measure, models, processes, subjects, sweep
+from benchmarks import answers, caches, checkpoints, flat, imports, lost_updates, many, measure, models, processes, subjects, sweep
 
-PARTS = ("caches", "answers", "checkpoints", "updates", "imports", "models", "sweep")
+PARTS = ("caches", "flat", "many", "answers", "checkpoints", "updates", "imports", "models", "sweep")
 
 
 class Places:
@@ -143,12 +143,20 @@ def _models(places):
             yield {"subject": "all", "row": "model", **figure}
 
 
+def _many(places):
+    if places.name == "nfs":
+        for figure in processes.isolated(many.rows, *places.new(), places.requests["b"], timeout=300):
+            yield {"subject": "all", "row": "many", **figure}
+
+
 def _sweep(places):
     yield from sweep.figures(places.new()[0], places.requests["a"])
 
 
 _PARTS = {
     "caches": _caches,
+    "flat": flat.rows,
+    "many": _many,
     "answers": _answers,
     "checkpoints": _checkpoints,
     "updates": _updates,

@@ -449,6 +449,38 @@ def test_events_are_small_plain_records():
     assert all(isinstance(value, (str, int, float)) for e in seen for value in e.values())
 
 
+def test_waits_and_errors_are_told_too(monkeypatch, root):
+    import threading
+
+    seen, inside, gate = [], threading.Event(), threading.Event()
+    end = on_event(seen.append)
+
+    @cached(name="told", memory=0)
+    def f(x):
+        inside.set()
+        assert gate.wait(10)
+        return x
+
+    try:
+        first, second = (threading.Thread(target=f, args=(1,)) for _ in range(2))
+        first.start()
+        assert inside.wait(10)
+        second.start()
+        time.sleep(0.1)
+        gate.set()
+        first.join(), second.join()
+        (path,) = (path for path in root.rglob("*") if len(path.name) == 48)
+        path.write_bytes(b"damage")
+        f(1)
+    finally:
+        end()
+    (wait,) = (e for e in seen if e["event"] == "wait")
+    (error,) = (e for e in seen if e["event"] == "error")
+    assert wait["name"] == "told" and wait["seconds"] > 0
+    assert error == {"event": "error", "name": "told", "error": "CorruptEntryError", "message": error["message"], "doing": "read a result"}
+    assert str(path) in error["message"]
+
+
 # LRU information, policy
 
 

@@ -204,3 +204,28 @@ def test_pickle_without_a_key_works_with_one_warning(caplog):
     f = cached(codec="pickle")(lambda x: collections.Counter(x))
     assert f("aab") == f("aab") == collections.Counter("aab")
     assert len(caplog.records) == 1 and "EFSSTATE_SIGNING_KEY" in caplog.text
+
+
+def test_a_reader_at_any_time_finds_a_whole_value_while_others_put_and_remove(root):
+    """Two processes replace, remove and clear: what is read is always one that somebody put."""
+    pids = []
+    for seed in range(2):
+        if not (pid := os.fork()):
+            cache, choose = Cache("busy", memory=0), random.Random(seed)
+            for _ in range(600):
+                number = choose.randrange(200)
+                cache.set("k", [number] * number * 50)
+                if number % 20 == 0:
+                    cache.clear() if number % 40 else cache.delete("k")
+            os._exit(0)
+        pids.append(pid)
+    cache, found, running = Cache("busy", memory=0), 0, True
+    while running:
+        running = not all(os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) for pid in pids)
+        for fresh in (False, True):
+            value = cache.get("k", fresh=fresh)
+            if value is not None:
+                found += 1
+                assert len(value) % 50 == 0 and set(value) <= {len(value) // 50}
+    assert [os.waitpid(pid, 0)[1] for pid in pids] == [0, 0] and found > 10
+    assert cache.get("none") is None and cache._results.counts.damaged == cache._results.counts.errors == 0

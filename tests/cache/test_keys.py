@@ -9,6 +9,7 @@ import functools
 import itertools
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import uuid
@@ -19,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import efsstate
 from efsstate import cached, register
 from efsstate.cache import keys
 from efsstate.cache.signature import Signature
@@ -188,6 +190,16 @@ f52d6fae2cf586762641ba426f76f12562b09ae9882dbecb
 def test_recorded_vectors_hold_whatever_the_hash_seed(seed):
     """Another digest would put every stored result out of reach: raise SCHEME if that is meant."""
     out = subprocess.run([sys.executable, "-c", SHOW], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True)
+    assert out.stdout.split() == RECORDED.split()
+
+
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
+def test_recorded_vectors_hold_in_every_python(version):
+    python = shutil.which(f"python{version}")
+    env = os.environ | {"PYTHONPATH": os.path.dirname(os.path.dirname(efsstate.__file__)), "PYENV_VERSION": version}
+    if python is None or subprocess.run([python, "-c", ""], env=env, capture_output=True).returncode:
+        pytest.skip(f"no python{version} here")
+    out = subprocess.run([python, "-c", SHOW], env=env, capture_output=True, text=True, check=True)
     assert out.stdout.split() == RECORDED.split()
 
 
