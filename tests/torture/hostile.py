@@ -2,9 +2,11 @@
 signing key, everything that can be done without having it. Readers gain no code and no wrong answer: misses and clear errors.
 """
 
+import glob
 import logging
 import os
 import random
+import resource
 import shutil
 import socket
 import subprocess
@@ -19,6 +21,7 @@ from efsstate.mount import entry
 from tests import faults
 
 CANARY = b"what lies outside of the root"
+HUGE = 2**40  # bytes of a file that is one hole
 
 
 class Evil:
@@ -76,7 +79,17 @@ def _empty(path, outside):
 
 def _huge(path, outside):
     with open(path, "wb") as file:
-        file.truncate(2**28)  # a hole: it costs who makes it nothing
+        file.truncate(HUGE)  # a hole: it costs who makes it nothing
+
+
+def _huge_with_a_true_head(path, outside):
+    """An entry whose head tells of every byte of the hole behind it."""
+    root, _, place = path.partition("/root/")
+    head = b"".join(map(bytes, entry.encode(b"x" * 1000, place=place, codec="msgpack", meta=bytes(16), created=time.time(), ttl=None)))
+    start = len(head) - 1000
+    with open(path, "wb") as file:
+        file.write(head[: 24] + (HUGE - start).to_bytes(8, "little") + head[32:])
+        file.truncate(HUGE)
 
 
 def _noise(path, outside):
@@ -84,7 +97,8 @@ def _noise(path, outside):
         file.write(os.urandom(500))
 
 
-PLANTS = [_link, _link_to_folder, _link_to_itself, _fifo, _socket, _device, _folder, _empty, _huge, _noise]
+PLANTS = [_link, _link_to_folder, _link_to_itself, _fifo, _socket, _device, _folder, _empty, _huge, _huge_with_a_true_head, _noise]
+ROOM = 512 << 20  # bytes that a process may take for whatever it meets
 
 
 def _build(root):
@@ -164,11 +178,20 @@ def _everything(root):
 COMMANDS = [["ls"], ["stat"], ["verify"], ["gc", "--dry-run"], ["checkpoint", "ls"], ["model", "ls"], ["ls", "--json"]]
 
 
+def _little():
+    resource.setrlimit(resource.RLIMIT_AS, (4 * ROOM, resource.RLIM_INFINITY))
+
+
 def _commands(root):
     """The command over it: a code that is documented, no traceback, and no control characters for a terminal."""
     wrong = []
     for words in COMMANDS:
-        done = subprocess.run([sys.executable, "-m", "efsstate.cli.main", *words, "--root", root], capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
+        command = [sys.executable, "-m", "efsstate.cli.main", *words, "--root", root]
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=60, stdin=subprocess.DEVNULL, preexec_fn=_little)
+        except subprocess.TimeoutExpired:
+            wrong.append(f"efsstate {' '.join(words)} does not end within 60 s")
+            continue
         said = done.stdout + done.stderr
         if b"Traceback" in said or done.returncode not in (0, 1, 2, 3):
             wrong.append(f"efsstate {' '.join(words)}: code {done.returncode}: {said[-300:]!r}")
@@ -207,6 +230,14 @@ def _quiet(function, *given):
     return function(*given)
 
 
+def _in_little_memory(function, *given):
+    """The same, where asking for much more memory than there was is a MemoryError, and not the end of the machine."""
+    with open("/proc/self/statm") as file:
+        limit = int(file.read().split()[0]) * resource.getpagesize() + ROOM
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    return _quiet(function, *given)
+
+
 def planted(seconds, seed):
     """A plant at every place, in a random order, until the time is up."""
     chance, until, wrong, count = random.Random(seed), time.monotonic() + seconds, [], 0
@@ -233,7 +264,7 @@ def planted(seconds, seed):
             plant(target, f"{base}/outside")
             where = f"{plant.__name__[1:]} at {path}"
             try:
-                wrong += [f"{where}: {text}" for text in faults.elsewhere(_quiet, _everything, root)]
+                wrong += [f"{where}: {text}" for text in faults.elsewhere(_in_little_memory, _everything, root)]
                 if not count % 25:
                     wrong += [f"{where}: {text}" for text in _commands(root)]
             except AssertionError as error:
@@ -242,6 +273,33 @@ def planted(seconds, seed):
                 wrong.append(f"{where}: what lies outside of the root was changed")
             _remove(base)
     return {"planted": count, "places": total}, wrong
+
+
+KINDS = ["cache/c/1/*", "cache/c/CLEARED", "cache/c/POLICY", "checkpoints/job/*-4", "models/m/CURRENT", "models/m/versions/v1/.efsstate-manifest", "models/m/versions/v1/weights"]  # fmt: skip
+
+
+def huge():
+    """A file of a TiB that is one hole in the place of each kind of entry: nothing of it is in memory, and it costs a miss or a clear error."""
+    wrong, count = [], 0
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as folder:
+        start = f"{folder}/start/root"
+        os.makedirs(start, 0o700)
+        faults.elsewhere(_quiet, _build, start)
+        for kind in KINDS:
+            for plant in (_huge, _huge_with_a_true_head):
+                root = f"{folder}/{count}/root"
+                count += 1
+                shutil.copytree(os.path.dirname(start), os.path.dirname(root), symlinks=True)
+                path = sorted(glob.glob(f"{root}/{kind}"))[0]
+                os.unlink(path)
+                plant(path, "")
+                try:
+                    found = faults.elsewhere(_in_little_memory, _everything, root)
+                except AssertionError as error:
+                    found = [str(error)]
+                wrong += [f"{plant.__name__[1:]} at {kind}: {text}" for text in found]
+                _remove(os.path.dirname(root))
+    return {"huge_files": count}, wrong
 
 
 def _remove(base):
@@ -477,7 +535,7 @@ def attacked(seconds, seed):
 def run(seconds, seed):
     warnings.simplefilter("ignore")
     figures, wrong = {}, []
-    for part in (lambda: names(), lambda: planted(seconds * 0.6, seed), lambda: attacked(seconds * 0.35, seed)):
+    for part in (names, huge, lambda: planted(seconds * 0.55, seed), lambda: attacked(seconds * 0.35, seed)):
         more, bad = part()
         figures |= more
         wrong += bad

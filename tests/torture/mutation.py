@@ -18,7 +18,7 @@ HERE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 SLOWEST = 75  # seconds of one mutation's tests: a hang is red too
 
 M, C, K, O, W, T = "tests/mount/", "tests/cache/", "tests/checkpoints/", "tests/modelstore/", "tests/cleanup/", "tests/torture/"
-OURS = T + "test_measures.py::"
+OURS, SHORT = T + "test_measures.py::", T + "test_short.py::"
 
 # what the measure prevents: (file, old, new, tests)
 MUTATIONS = {
@@ -35,7 +35,7 @@ MUTATIONS = {
     "a folder that was removed is made anew": ("mount/files.py", "                if error.errno in _GONE and not attempt:  # the folder was removed while we held it open\n                    self.forget(folder)\n                    continue\n", "", [M + "test_files.py::test_a_folder_removed_under_us_is_made_anew"]),
     "modes whatever the umask": ("mount/files.py", "        if stat.S_IMODE(found.st_mode) & 0o777 != self.file_mode and found.st_uid == os.geteuid():", "        if False:", [M + "test_files.py::test_modes_follow_the_roots_own_whatever_the_umask"]),
     "open folders are bounded": ("mount/files.py", "if len(self._folders) >= _OPEN_FOLDERS:", "if False:", [M + "test_files.py::test_open_folders_are_bounded"]),
-    "a short read is gone on with": ("mount/files.py", "        return data if len(data) >= size else _read_whole(fd, size, data)", "        return data", [OURS + "test_a_short_read_is_gone_on_with"]),
+    "a short read is gone on with": ("mount/files.py", "    while filled < length:  # a read gives", "    for _ in (1,):  # a read gives", [OURS + "test_a_short_read_is_gone_on_with"]),
     "a short write is gone on with": ("mount/files.py", "        while parts:\n            done = os.writev(fd, parts)", "        for _ in (1,):\n            done = os.writev(fd, parts)", [OURS + "test_a_short_write_is_gone_on_with"]),
     "the server's clock stamps": ("mount/clock.py", "_offset = difference if abs(difference) > 2 else 0.0", "_offset = 0.0", [OURS + "test_a_clients_own_clock_does_not_matter"]),
     "the checksum": ("mount/entry.py", "        or digest(key, place, data[:_SEALED], view[HEADER:]) != data[_SEALED:HEADER]\n", "", [M + "test_entry.py::test_every_single_bit_flip_is_rejected"]),
@@ -43,6 +43,8 @@ MUTATIONS = {
     "the checksum is keyed": ("mount/entry.py", "digest_size=_CHECKSUM, key=key)", "digest_size=_CHECKSUM)", [M + "test_entry.py::test_with_a_key_what_is_unsigned_or_signed_by_another_is_refused"]),
     "the length": ("mount/entry.py", "        or size != start + length\n", "", [OURS + "test_a_length_that_lies_is_damage_before_anything_is_hashed"]),
     "a newer format is left alone": ("mount/entry.py", "        raise UnknownFormatError(path, fmt)\n    if fmt < FORMAT:", "        raise CorruptEntryError(path, \"?\")\n    if fmt < FORMAT:", [M + "test_entry.py::test_a_newer_format_is_told_apart_from_damage"]),
+    "what is huge is judged before it is read": ("mount/files.py", "        if size >= _HUGE and judge is not None:", "        if False:", [SHORT + "test_a_file_of_a_tebibyte_is_refused_before_it_is_read"]),
+    "what does not fit in memory is not read": ("mount/store.py", "    memory.demand(size, path,", "    (lambda *_: None)(size, path,", [SHORT + "test_a_file_of_a_tebibyte_is_refused_before_it_is_read"]),
     "who must be certain looks again": ("mount/store.py", "_PAUSES = (0.002, 0.01, None)", "_PAUSES = (None,)", [OURS + "test_who_must_be_certain_finds_what_comes_back_in_a_moment"]),
     "the identity of a lock's file": ("mount/lock.py", "        return os.path.samestat(named, own)", "        return True", [M + "test_lock.py::test_a_removed_lock_file_is_noticed"]),
     "a fork's child gives nothing back": ("mount/lock.py", "            if os.getpid() == self._pid:\n", "            if True:\n", [M + "test_lock.py::test_a_forked_child_does_not_give_the_parents_lock_back"]),
@@ -52,7 +54,7 @@ MUTATIONS = {
     "the base, once decided, counts": ("checkpoints/protocol.py", "            if limit is not None and key >= limit:\n                continue", "            if False:\n                continue", [OURS + "test_beyond_a_damaged_base_a_fenced_holders_save_does_not_count"]),
     "a load decides what is open": ("checkpoints/protocol.py", "                self.settle(at.top, found.generation.key if found.generation else NOTHING)\n            except FileExistsError:\n                pass", "                return found, True\n            except FileExistsError:\n                pass", [K + "test_damage.py::test_a_load_decides_what_a_dead_claimant_left_open"]),
     "a claim refuses acknowledged damage": ("checkpoints/protocol.py", "            if found.lost is not None and not accept_older:\n                raise found.lost\n            if not found.decided:", "            if not found.decided:", [K + "test_damage.py::test_a_load_steps_back_with_a_warning_and_a_claim_refuses"]),
-    "a note's checksum": ("checkpoints/protocol.py", "        if digest != self._digest(name, text):\n", "        if False:\n", [K + "test_damage.py::test_an_unsigned_base_cannot_redirect_to_an_older_save"]),
+    "a note's checksum": ("mount/notes.py", "    if digest != _digest(mount, folder, name, text):\n", "    if False:\n", [K + "test_damage.py::test_an_unsigned_base_cannot_redirect_to_an_older_save"]),
     "a save's name is never used twice": ("checkpoints/checkpoint.py", "        self._number += 1  #", "        self._number += 0  #", [K + "test_checkpoint.py::test_only_keep_saves_stay_and_they_are_the_newest"]),
     "finished stays finished": ("checkpoints/checkpoint.py", "        if self.finished:\n            raise EfsStateError(\n                f\"{self._at().path((0, 0))}: it is finished", "        if False:\n            raise EfsStateError(\n                f\"{self._at().path((0, 0))}: it is finished", [K + "test_checkpoint.py::test_a_finished_one_stays_finished_with_its_result"]),
     "what is saved is a copy": ("checkpoints/state.py", "        return [part if type(part) is bytes else bytes(part) for part in", "        return [part for part in", [K + "test_checkpoint.py::test_an_array_that_changes_while_it_is_saved_leaves_a_readable_save"]),

@@ -83,6 +83,12 @@ def test_what_is_planted_costs_a_miss_or_a_clear_error():
     assert figures["planted"] >= 2
 
 
+def test_a_file_of_a_tebibyte_is_refused_before_it_is_read():
+    """In the place of each kind of entry, with a head that tells of every byte and without."""
+    figures, wrong = hostile.huge()
+    assert wrong == [] and figures["huge_files"] == 14
+
+
 def test_without_the_key_nobody_gains_code_or_a_wrong_answer():
     """Random copies, renames, replays and forgeries over a root that is in use under a key."""
     figures, wrong = hostile.attacked(3, SEED)
