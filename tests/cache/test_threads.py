@@ -104,6 +104,31 @@ def test_a_claim_that_comes_late_is_given_back(hang):
     assert {key: file.held for key, file in lock._files.items() if file.held} == {}
 
 
+def test_with_io_timeout_no_lock_file_stays_open():
+    """A process that has a file open on a mount that is cut off can't end: the kernel waits for the server to close it."""
+    from efsstate.mount import lock
+
+    inside, gate = threading.Event(), threading.Event()
+
+    @cached(io_timeout=5, memory=0, name="open", ttl=0.05, stale=60)
+    def f(x):
+        if x == 0:
+            inside.set()
+            assert gate.wait(10)
+        return x
+
+    f(1), f(2)
+    assert not lock._files
+    thread = threading.Thread(target=f, args=(0,))
+    thread.start()
+    assert inside.wait(10)
+    code = "from efsstate import cached\nf = cached(name='open', io_timeout=5, memory=0, lock_timeout=0.05)(lambda x: x)\nfrom efsstate.mount import lock\nprint(f(0), f.cache_info().waits, lock._files)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    gate.set()
+    thread.join()
+    assert done.stdout == "0 1 {}\n" and not lock._files
+
+
 def test_without_io_timeout_no_thread_is_started():
     before = threading.active_count()
     f = cached(memory=0)(lambda x: x)

@@ -74,6 +74,19 @@ def test_a_miss_alone_is_at_most_twelve_requests_in_all(lab):
     assert sent.total <= 12 + 2, sent.ops  # and the folder's lock file, which this process has not open yet
 
 
+def test_hit_put_and_miss_cost_the_same_requests_among_1000_and_20000_entries(lab):
+    from benchmarks import flat, measure
+
+    sent = {client: measure.Requests(lab.path(client)) for client in "ab"}
+    found = []
+    for count in (1_000, 20_000):
+        a, b = f"{lab.a}/{count}", f"{lab.b}/{count}"
+        server = flat.SERVER + a.removeprefix("/mnt/a")
+        figures = flat.requests(a, b, count, sent, server if os.path.isdir(flat.SERVER) and a.startswith("/mnt/a/") else None)
+        found.append({figure["row"]: figure["by_operation"] for figure in figures})
+    assert set(found[0]) == {"hit", "put", "miss"} and found[0] == found[1]
+
+
 def test_a_fresh_look_is_one_request_more(lab):
     a, b = Cache("k", root=lab.a, memory=0), Cache("k", root=lab.b, memory=0)
     for x in range(96):
@@ -198,6 +211,30 @@ def test_a_link_that_is_cut_is_left_alone_and_used_again(lab):
         lab.heal("b")
     assert worker.readline().strip() == "again"
     worker.wait()
+
+
+def test_a_process_ends_while_its_mount_is_cut_off_for_good(lab):
+    """With threads that hang, and files of that mount open: it must not wait for the link at its end."""
+    code = """if True:
+        import os, sys, time
+        from efsstate import cached
+        f = cached(name="k4", root=sys.argv[1], memory=0, io_timeout=0.5)(lambda x: x)
+        f(1), f(1)
+        print("ready", flush=True)
+        while not os.path.exists("/run/cut"):
+            time.sleep(0.05)
+        print(*[f(i) for i in range(20)], flush=True)
+        """
+    worker = lab.start("b", code, lab.b)
+    assert worker.readline().strip() == "ready"
+    lab.cut("b")
+    open("/run/cut", "w").close()
+    try:
+        assert worker.readline().split() == [str(i) for i in range(20)]
+        assert worker.wait(timeout=20) == 0
+    finally:
+        os.unlink("/run/cut")
+        lab.heal("b")
 
 
 def test_a_claim_does_not_wait_for_another_client_that_is_cut_off(lab):

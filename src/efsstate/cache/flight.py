@@ -249,8 +249,8 @@ def _claim(
 
 
 def _try_claim(results: Results, digest: str) -> lock.Claim | None:
-    shelf = results.shelf()
-    return lock.claim(shelf.mount, layout.entry_folder(results.component, digest), digest)
+    mount, folder = results.shelf().mount, layout.entry_folder(results.component, digest)
+    return lock.claim(mount, folder, digest, keep_open=results.io_timeout is None)
 
 
 def _release(claim: lock.Claim | None) -> None:

@@ -180,11 +180,12 @@ os.register_at_fork(after_in_child=_after_fork)
 class Claim:
     """One byte of a folder's lock file, held."""
 
-    __slots__ = ("_file", "_offset", "_pid")
+    __slots__ = ("_closed", "_file", "_offset", "_pid")
 
-    def __init__(self, file: _Bytes, offset: int) -> None:
+    def __init__(self, file: _Bytes, offset: int, closed: tuple[str, str] | None) -> None:
         self._file: _Bytes | None = file
         self._offset, self._pid = offset, os.getpid()
+        self._closed = closed  # the lock file that is closed after, if nobody holds another byte of it
 
     def release(self) -> None:
         """Give it back; more than once, or in a forked child, does nothing."""
@@ -200,33 +201,41 @@ class Claim:
         finally:
             with _files_lock:
                 file.held -= 1
+            if self._closed is not None:
+                _let_go(self._closed)
 
 
-def claim(mount: Mount, folder: str, digest: str) -> Claim | None:
+def claim(mount: Mount, folder: str, digest: str, *, keep_open: bool = True) -> Claim | None:
     """Claim `digest` (hex) among the processes of all hosts; None if one of them has it. Raises `OSError`.
 
     It is a byte of the folder's lock file, at a place that the digest gives. On NFS that is 3 requests, taking and giving
     back, where a lock file each is 6 or more, changes the folder for every other client, and has to be removed in a way
     that nobody gets the lock of a file that is going. A forked child does not share it. Within one process it excludes
     nobody: the caller sees to that. It may exclude two digests that begin alike: they wait for each other.
+
+    `keep_open`: the lock file stays open for the next claim. Without, it takes 2 requests more, and a process can end
+    while the client is cut off: with a file open there, the kernel waits for the server to close it (measured).
     """
-    offset = int(digest[:15], 16)
+    offset, closed = int(digest[:15], 16), None if keep_open else (mount.path, folder)
     for attempt in (0, 1):
         file = _take(mount.path, folder)
         try:
             _open(file, mount, folder)
             _lock_byte(file.fd, offset)
         except Exception as error:
+            refused = isinstance(error, BlockingIOError)
             with _files_lock:
                 file.held -= 1
-                if isinstance(error, BlockingIOError):
-                    return None
                 # A descriptor whose lock was lost, or whose file is gone, may answer so for ever: open it anew, once.
-                file.fit = file.fit and file.held > 0
+                file.fit = file.fit and (refused or file.held > 0)
+            if closed is not None:
+                _let_go(closed)
+            if refused:
+                return None
             if attempt or not isinstance(error, OSError):
                 raise
         else:
-            return Claim(file, offset)
+            return Claim(file, offset, closed)
     raise AssertionError
 
 
