@@ -223,14 +223,14 @@ def run(seconds, seed):
     """About so long: {figure: number}; `violations` must be 0."""
     if reason := missing():
         raise Skip(reason)
-    told, bad = record(max(30, seconds * 0.65 - 60), seed)
+    told, bad = record(max(30, seconds * 0.8 - 24), seed)
     more, figures = check(told)
     bad += more
-    told, failed = managed(max(15, seconds * 0.2), seed)
+    told, failed = managed(max(15, seconds * 0.1), seed)
     more, managed_figures = check(told)
     bad += failed + more
     figures |= {f"managed_{name}": n for name, n in managed_figures.items()}
-    found = [what for what, _ in check(managed(max(12, seconds * 0.05), seed, count=2, plant="leak")[0])[0]]
+    found = [what for what, _ in check(managed(max(12, seconds * 0.03), seed, count=2, plant="leak")[0])[0]]
     if not found:
         bad.append(("a leak was not noticed", ""))
     for what, about in bad[:10]:
