@@ -85,7 +85,7 @@ class Faults:
 
     def kill_machine(self):
         """A power cut of the client; it comes back as a new machine of the same name, sooner or later."""
-        self.load.drop(self.running["c"])
+        self.load.drop(self.guests["c"])
         self.guests["c"].kill()
         run_for(self.load, self.rng.choice((0.0, 1.5 * LEASE)))
         guest = self.guests["c"] = self.lab.client("c")

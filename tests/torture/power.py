@@ -40,7 +40,7 @@ class Loaded:
         self.told, self._workers, self._started = [], [], 0
 
     def start(self, guest, root, client, tag="", seconds=1e9):
-        """A worker on `client`; it is what `drop` takes."""
+        """A worker on `client`: its process."""
         self._started += 1
         return self.run(
             guest,
@@ -60,10 +60,10 @@ class Loaded:
         self._workers.append((process, guest))
         return process
 
-    def drop(self, processes):
-        """Their machine is gone."""
+    def drop(self, guest):
+        """This machine goes: take what its workers told, those that ended too."""
         self.take()
-        self._workers = [one for one in self._workers if one[0] not in processes]
+        self._workers = [one for one in self._workers if one[1] is not guest]
 
     def take(self):
         """All that has arrived."""
