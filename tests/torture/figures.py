@@ -1,0 +1,143 @@
+"""Writes docs/guarantees-figures.md from what `python -m tests.torture --json FILE` left: `python -m tests.torture.figures FILE`."""
+
+import json
+import os
+import sys
+
+from tests.torture.__main__ import PARTS
+
+PAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "docs", "guarantees-figures.md")
+# Of each part: what went wrong on purpose, and what was done meanwhile, in words with the figures' names.
+TRIED = {
+    "power": ("{kernels_killed} kernels killed, {images} images of a disk", "{acknowledged} acknowledged operations looked for"),
+    "load": ("", "{operations} by {processes} processes on two clients, {managed_operations} by a Managed Instance's {managed_processes}"),
+    "partitions": ("{faults} cuts, freezes, kills and restarts", "{operations}"),
+    "syscalls": ("{faults} of {points} possible ones: {kills} kills, {errors} errors, {transfers} short transfers, failing closes and full files", "of {operations} kinds"),
+    "fuzz": ("{inputs} inputs, {bombs} bombs", "{parsers} parsers"),
+    "hostile": ("{planted} plants, {huge_files} files of a TiB, {names} strange names, {edits} edits by an attacker without the key", "{reads} reads, {misses} misses, {errors} clear errors under attack"),
+    "clocks": ("{jumps} jumps", "{operations}, {updates} updates, {clients} clients"),
+    "model": ("", "{states} states, {steps} steps"),
+    "mutation": ("{mutations} of {of} measures switched off", "{noticed} noticed"),
+}  # fmt: skip
+
+
+class Said(dict):
+    """Numbers with their commas; "?" for what a part has not told."""
+
+    def __missing__(self, name):
+        return "?"
+
+
+def number(value):
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def rows(head, lines):
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'---|' * len(head)}"
+    for line in lines:
+        yield f"| {' | '.join(number(one) for one in line)} |"
+    yield ""
+
+
+def summary(parts):
+    for name in PARTS:
+        figures = parts.get(name)
+        if figures is None or "skipped" in figures or "error" in figures:
+            said = "not run" if figures is None else figures.get("skipped") or figures["error"]
+            yield [f"`{name}`", PARTS[name], said, "", figures["violations"] if figures else "", ""]
+            continue
+        told = Said({key: number(value) for key, value in figures.items()})
+        faults, done = (text.format_map(told) for text in TRIED[name])
+        yield [f"`{name}`", PARTS[name], faults, done, figures["violations"], round(figures["seconds"] / 60, 1)]
+
+
+def power(own):
+    yield "## Power"
+    yield ""
+    yield from rows(
+        ["", "times", "acknowledged before", "and"],
+        [
+            ["the server's kernel killed, its disk made to forget, booted again", own["server_kills"], own["acknowledged_server"], f"{own['sectors_lost']:,} sectors lost or torn, between {own['flushes']:,} flushes"],
+            ["its disk as a cut at another moment would leave it", own["images"], "", ""],
+            ["a client's kernel killed, in a machine of its own", own["client_kills"], own["acknowledged_clients"], ""],
+            ["*bug on purpose:* an export with `async`", 1, "", f"{own['planted_early_acknowledgement_found']} violations, so losses are seen"],
+        ],
+    )  # fmt: skip
+    yield f"{own['seconds_per_kill']} s for a kill, its boot and its judgement, two labs side by side."
+    yield ""
+
+
+def partitions(own):
+    yield "## Partitions"
+    yield ""
+    yield from rows(["fault", "times"], [[name.removeprefix("fault_").replace("_", " "), n] for name, n in own.items() if name.startswith("fault_")])
+    yield from rows(["operation", "times"], [[name.removeprefix("op_"), n] for name, n in own.items() if name.startswith("op_")])
+    yield (
+        f"Claims lost, and told so: {own['claims_lost']}; refused: {own['claims_refused']}. Errors near faults: {own['errors_near_faults']}; computations of one key twice,"
+        f" near faults: {own['duplicate_computations_near_faults']}. The longest that a value was seen after a newer one was acknowledged: {own['longest_staleness_s']} s (promised: 60 s)."
+        f" Away from faults the longest operation took {own['longest_operation_away_from_faults_s']} s. *Bug on purpose:* a save that does not look for a higher epoch: {own['planted_lack_of_fencing_found']} violations, so it is seen."
+    )
+    yield ""
+
+
+def load(own):
+    yield "## Load"
+    yield ""
+    lines = {
+        "processes": "processes", "operations": "operations", "most descriptors of a process": "most_descriptors",
+        "growth of descriptors, most (without the folders kept open, at most 256)": "most_growth_descriptors",
+        "memory of its own, median, KiB": "median_kib", "growth, median, KiB": "median_growth_kib", "growth, most, KiB": "most_growth_kib",
+        "one lock, wanted by all the time: processes": "lock_waiters", "turns": "lock_turns", "wait, median, s": "lock_wait_median_s",
+        "wait, 95th of 100, s": "lock_wait_p95_s", "wait, longest, s": "lock_wait_longest_s", "turns of a process, least": "lock_turns_least",
+        "turns of a process, median": "lock_turns_median", "turns of a process, most": "lock_turns_most", "fairness (1: all alike)": "lock_fairness",
+    }  # fmt: skip
+    yield from rows(
+        ["", "two clients, NFS", "a Managed Instance, local folder"], [[text, own.get(name, ""), own.get(f"managed_{name}", "")] for text, name in lines.items()]
+    )
+    yield f"*Bug on purpose:* a descriptor and 100 kB left by each read: found, {own['planted_leak_found']} times."
+    yield ""
+
+
+def model(own):
+    yield "## The checkpoints' protocol, explored"
+    yield ""
+    yield from rows(["space, each exhausted", "states", "steps", "violations"], [[name, *numbers] for name, numbers in own["each_space"].items()])
+    yield from rows(["without", "violation found"], [[name, *found] for name, found in own["each_rule"].items()])
+
+
+def mutation(own):
+    yield "## Mutation"
+    yield ""
+    yield from rows(["measure", "module", "noticed by"], [[name, f"`{module}`", f"`{by}`"] for name, (module, by) in own["rows"].items()])
+
+
+def page(found):
+    about, parts = found["machine"], found["parts"]
+    yield "# The figures of the last long run"
+    yield ""
+    yield "What is tried, and what may happen, is in [guarantees](guarantees.md). Written by `python -m tests.torture.figures FILE`, not by hand, from the"
+    yield f"FILE of `python -m tests.torture --seed {about['seed']} --json FILE`."
+    yield ""
+    yield (
+        f"{about['date']}, commit `{about['commit']}`, {about['took_minutes']} minutes; {about['cpu']}, {about['cores']} cores, {about['memory_gib']} GiB, Linux {about['kernel']},"
+        f" Python {about['python']}. **Violations: {sum(own['violations'] for own in parts.values())}.**"
+    )
+    yield ""
+    yield from rows(["part", "", "faults", "operations", "violations", "minutes"], summary(parts))
+    for tell in (power, partitions, load, model, mutation):
+        own = parts.get(tell.__name__)
+        if own and not {"skipped", "error"} & set(own):
+            yield from tell(own)
+
+
+def main(path):
+    with open(path) as file:
+        found = json.load(file)
+    with open(PAGE, "w") as file:
+        file.write("\n".join(page(found)).rstrip("\n").replace(" |  |", " | |") + "\n")
+    print(PAGE)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
