@@ -17,7 +17,7 @@ OURS = {  # written out, so that a new one is a decision
     "efsstate.modelstore", "efsstate.modelstore.finding", "efsstate.modelstore.loader",
     "efsstate.modelstore.manifest", "efsstate.mount", "efsstate.mount.clock", "efsstate.mount.codec",
     "efsstate.mount.entry", "efsstate.mount.files", "efsstate.mount.layout", "efsstate.mount.lock",
-    "efsstate.mount.root", "efsstate.mount.store", "efsstate.units",
+    "efsstate.mount.root", "efsstate.mount.notes", "efsstate.mount.store", "efsstate.units",
 }
 
 

@@ -14,7 +14,7 @@ FLOORS = [
     ["errors", "units", "events", "deadline", "mount.clock", "mount.layout", "mount.entry", "mount.codec"],
     ["mount.files"],
     ["mount.root", "mount.lock", "mount.memory"],
-    ["mount.store"],
+    ["mount.store", "mount.notes"],
     ["cleanup.policy", "cleanup.report", "cleanup.folder", "cleanup.limits", "cleanup.workers", "cleanup.opportunistic"],
     ["cache", "checkpoints", "modelstore"],
     ["cleanup"],

@@ -9,7 +9,7 @@ import pytest
 import efsstate
 from efsstate.modelstore import reading
 
-CHANGES = ["open", "mkdir", "rename", "unlink", "rmdir", "ftruncate", "utime", "fchmod", "writev", "pwrite", "fsync"]
+CHANGES = ["open", "mkdir", "symlink", "rename", "unlink", "rmdir", "ftruncate", "utime", "fchmod", "writev", "pwrite", "fsync"]
 
 
 @pytest.fixture
@@ -55,6 +55,17 @@ def tree(folder):
 
 def place(root, name, version):
     return os.path.join(root, "models", name.replace("/", "--"), "versions", version)
+
+
+def current(root, name="m"):
+    """The path of the link that tells the active version."""
+    return place(root, name, "CURRENT")
+
+
+def relink(path, text):
+    """Put a link that holds `text` in place of `path`, as whoever may write to the mount can."""
+    os.symlink(text, f"{path}.new")
+    os.rename(f"{path}.new", path)
 
 
 def active(root, name):

@@ -4,6 +4,7 @@ import gc
 import os
 import pathlib
 import shutil
+import tempfile
 import threading
 import time
 import weakref
@@ -13,7 +14,7 @@ import pytest
 import efsstate
 from efsstate import CorruptEntryError, EfsStateError, ModelNotFound, activate, model, publish
 from efsstate.modelstore import loader, reading
-from tests.modelstore.conftest import place
+from tests.modelstore.conftest import place, relink
 
 
 class Network:
@@ -112,7 +113,7 @@ def test_looked_at_no_more_often_than_asked(root, put, monkeypatch):
     while time.monotonic() < until:
         get()
     assert 2 <= len(looks) <= 4
-    assert all(b - a >= 0.2 for a, b in zip(looks, looks[1:], strict=False))
+    assert all(b - a >= 0.19 for a, b in zip(looks, looks[1:], strict=False))  # noted a moment after the clock was read
 
 
 def test_another_version_is_swapped_in_and_the_old_one_is_freed_after_its_last_user(root, put):
@@ -403,10 +404,14 @@ def test_current_that_goes_missing_or_bad_leaves_the_old_one_serving(root, put, 
     put("1")
     get = model("m", Network, check_every=0, root=root)
     get()
-    current = pathlib.Path(root, "models", "m", "CURRENT")
-    good = current.read_bytes()
-    for bad in (b"", good[:-1], good[:-1] + b"x"):
-        current.write_bytes(bad)
+    current = pathlib.Path(place(root, "m", "CURRENT"))
+    good = os.readlink(current)
+    for bad in ("x", good[:-1], good[:-1] + "x", None):
+        if bad is None:
+            current.unlink()
+            current.write_text(good)
+        else:
+            relink(current, bad)
         assert get().weights == b"1"
         with pytest.raises(CorruptEntryError, match="CURRENT"):
             model("m", Network, root=root)()
@@ -418,7 +423,7 @@ def test_current_that_goes_missing_or_bad_leaves_the_old_one_serving(root, put, 
     assert get().weights == b"1"
     with pytest.raises(CorruptEntryError, match="CURRENT"):
         model("m", Network, root=root)()
-    assert caplog.text.count("the old one serves") == 5
+    assert caplog.text.count("the old one serves") == 6
 
 
 def test_the_root_that_goes_away_leaves_the_old_one_serving(root, put):
@@ -495,3 +500,22 @@ def test_the_failure_waits_double_up_to_a_quarter_of_an_hour():
         failure = loader._Failure(RuntimeError("x"), "v1", failure)
         waits.append(round(failure.until - time.monotonic()))
     assert waits == [30, 60, 120, 240, 480, 900, 900, 900]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_who_may_only_read_loads_models(tmp_path):
+    """A function with no right to write to the mount serves what a publisher with one has put there."""
+    (tmp_path / "w").write_text("1")
+    with tempfile.TemporaryDirectory() as root:
+        os.chmod(root, 0o755)
+        publish("m", tmp_path / "w", root=root)
+        pid = os.fork()
+        if not pid:
+            try:
+                os.setgid(65534)
+                os.setuid(65534)
+                assert not os.access(root, os.W_OK)
+                os._exit(0 if model("m", lambda files: bytes(files.read()), root=root)() == b"1" else 1)
+            finally:
+                os._exit(2)
+        assert os.waitpid(pid, 0)[1] == 0

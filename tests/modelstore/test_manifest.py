@@ -1,15 +1,17 @@
 """A manifest that lies: every field is looked at before a path is made of it."""
 
+import errno
 import json
 import os
 import pathlib
 
 import pytest
 
-from efsstate import CorruptEntryError, UnknownFormatError, model, publish
+from efsstate import CorruptEntryError, model, publish, verify, versions
 from efsstate.modelstore import manifest
-from efsstate.mount import store
+from efsstate.mount import notes, store
 from efsstate.mount.files import Mount
+from tests.modelstore.conftest import current, place, relink
 
 GOOD = {"version": "v1", "single": True, "files": {"w": [1, "0" * 64]}, "folders": []}
 DIGEST = "0" * 64
@@ -39,16 +41,18 @@ LIES = {
 
 
 def write(root, payload):
-    """CURRENT with this payload, sealed as ours: what whoever may write to the mount can do."""
+    """CURRENT and a version's manifest with this payload, sealed as ours: what whoever may write to the mount can do."""
     mount = Mount(root)
-    mount.make("models/m/versions")
-    store.write(mount, "models/m", "CURRENT", payload if isinstance(payload, bytes) else json.dumps(payload).encode(), codec="json")
+    mount.make("models/m/versions/v1")
+    text = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    notes.replace(mount, "models/m/versions", "CURRENT", text.decode() if len(text) < 1000 else "v1")
+    store.write(mount, "models/m/versions/v1", ".efsstate-manifest", text, codec="json")
 
 
 @pytest.mark.parametrize("lie", LIES)
 def test_a_manifest_that_lies_is_damage(root, lie):
     write(root, LIES[lie])
-    with pytest.raises(CorruptEntryError, match="CURRENT"):
+    with pytest.raises(CorruptEntryError, match="CURRENT" if lie != "deep" else ".efsstate-manifest"):
         model("m", lambda files: files.read(), root=root)()
 
 
@@ -92,13 +96,46 @@ def test_a_file_that_is_not_as_the_manifest_says(root, tmp_path):
 def test_every_flipped_bit_of_current_is_noticed(root, tmp_path):
     (tmp_path / "w").write_bytes(b"12345")
     publish("m", tmp_path / "w", root=root)
-    path = f"{root}/models/m/CURRENT"
-    data = pathlib.Path(path).read_bytes()
+    path = current(root)
+    data = os.fsencode(os.readlink(path))
     for at in range(len(data)):
-        for bit in (0, 7):
+        for bit in (0, 3, 7):
             bad = bytearray(data)
             bad[at] ^= 1 << bit
-            with open(path, "wb") as f:
-                f.write(bad)
-            with pytest.raises((CorruptEntryError, UnknownFormatError), match="CURRENT"):
+            relink(path, os.fsdecode(bytes(bad)))
+            with pytest.raises(CorruptEntryError, match="CURRENT"):
                 manifest.current(Mount(root), "models/m")
+
+
+def test_a_long_manifest_is_read_from_the_version(root, source):
+    """A link has no room for it: CURRENT names the version alone."""
+    for i in range(60):
+        (source / f"more{i}").write_text(str(i))
+    made = publish("m", source, root=root)
+    assert os.readlink(current(root)).startswith(f"{made} ")
+    assert model("m", lambda files: bytes(files.read("more39")), root=root)() == b"39"
+    assert [one.active for one in versions("m", root=root)] == [True] and verify("m", root=root) == []
+    relink(current(root), os.readlink(current(root)).replace(made, "0" * 16))
+    with pytest.raises(CorruptEntryError, match="CURRENT: damaged"):
+        model("m", root=root)()
+    notes.replace(Mount(root), "models/m/versions", "CURRENT", "gone")
+    with pytest.raises(CorruptEntryError, match=r"CURRENT: .*names version gone, which is missing: activate another"):
+        model("m", root=root)()
+    notes.replace(Mount(root), "models/m/versions", "CURRENT", "../x")
+    with pytest.raises(CorruptEntryError, match=r"CURRENT: .*names the version '../x'"):
+        model("m", root=root)()
+
+
+def test_where_links_are_short_current_names_the_version_alone(root, source, monkeypatch):
+    """XFS takes 1,024 bytes, for instance."""
+    real = os.symlink
+
+    def short(text, *given, **named):
+        if len(text) > 100:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        real(text, *given, **named)
+
+    monkeypatch.setattr(os, "symlink", short)
+    made = publish("m", source, root=root)
+    assert os.readlink(current(root)).startswith(f"{made} ") and model("m", root=root)() == place(root, "m", made)
+    assert not [name for name in os.listdir(f"{root}/models/m/versions") if name.startswith(".tmp-")]

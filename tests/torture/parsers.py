@@ -18,6 +18,7 @@ from efsstate.checkpoints import generation, owner, protocol
 from efsstate.cleanup import policy
 from efsstate.errors import CorruptEntryError, UnknownFormatError
 from efsstate.mount import codec, entry, layout
+from efsstate.mount import notes as sealing
 from efsstate.mount.files import Mount
 from efsstate.modelstore import manifest
 
@@ -169,7 +170,7 @@ def notes(data):
     mount.make(_FOLDER)
     folder = protocol.Folder(mount, _FOLDER)
     for name in ("b7", "e7"):
-        for made in (text, f"{text} {folder._digest(name, text)}"):
+        for made in (text, f"{text} {sealing._digest(mount, _FOLDER, name, text)}"):
             try:
                 os.unlink(f"{mount.path}/{_FOLDER}/{name}")
             except FileNotFoundError:

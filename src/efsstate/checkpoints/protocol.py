@@ -18,7 +18,7 @@ import time
 
 from efsstate.checkpoints import generation as generations
 from efsstate.errors import ClaimLost, CorruptEntryError
-from efsstate.mount import entry, layout, store
+from efsstate.mount import layout, notes, store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,28 +107,11 @@ class Folder:
 
     def write_note(self, name: str, text: str) -> None:
         """Make the link `name` with `text`. Raises `FileExistsError`."""
-        self.mount.symlink(self.folder, name, f"{text} {self._digest(name, text)}")
+        notes.create(self.mount, self.folder, name, text)
 
     def read_note(self, name: str) -> str:
         """The text of the link `name`. Raises `FileNotFoundError`, `CorruptEntryError`."""
-        path = self.mount.where(self.folder, name)
-        try:
-            text, _, digest = self.mount.readlink(self.folder, name).rpartition(" ")
-        except OSError as error:
-            if error.errno == errno.EINVAL:
-                raise CorruptEntryError(path, "a file or a folder stands where a link of ours belongs") from None
-            raise
-        if digest != self._digest(name, text):
-            from efsstate.errors import SignatureError
-
-            if self.mount.key:
-                raise SignatureError(path, "it is unsigned, signed with another key, or signed for another place")
-            raise CorruptEntryError(path, "its checksum does not match")
-        return text
-
-    def _digest(self, name: str, text: str) -> str:
-        raw = text.encode(errors="surrogateescape")
-        return entry.digest(self.mount.key, f"{self.folder}/{name}", raw).hex()
+        return notes.read(self.mount, self.folder, name)
 
     def base(self, epoch: int) -> Key:
         """What `epoch` starts from."""

@@ -57,7 +57,7 @@ def check(
 
 
 def _current(mount: Mount, model: str, versions: list[Version]) -> list[str]:
-    path = mount.where(model, layout.CURRENT)
+    path = mount.where(layout.version_folder(model, ""), layout.CURRENT)
     try:
         made = manifests.current(mount, model)
     except FileNotFoundError:

@@ -54,7 +54,7 @@ class Finder:
         self._name, self._root = name, root
         self._absolute = isinstance(name, str) and name.startswith("/")
         self._component = "" if self._absolute else layout.model_component(name)
-        self._last: tuple[Mount, tuple[int, int, int], Found] | None = None
+        self._last: tuple[Mount, os.stat_result, Found] | None = None
 
     def look(self) -> Found:
         """What is to be served now, as the server has it.
@@ -63,37 +63,39 @@ class Finder:
         """
         if self._absolute:
             return self._by_hand(*_absolute(self._name))
-        mount = roots.resolve(self._root, durable=True)
+        mount = roots.resolve(self._root, durable=True, reading=True)
         model = f"{layout.MODELS}/{self._component}"
+        versions = layout.version_folder(model, "")
+        last = self._last if self._last is not None and self._last[0] is mount else None
         try:
-            seen = mount.refresh(model)
+            seen = mount.look(versions, last[1] if last else None)
         except CorruptEntryError:  # a file, where a published model has a folder
             return self._by_hand(mount, layout.MODELS, self._component)
         if seen is None:
-            mount.refresh("")  # this host may remember that one of the folders was missing
-            mount.refresh(layout.MODELS)
-            seen = mount.refresh(model)
-        if seen is None:
-            raise ModelNotFound(
-                f"{mount.where(model)}: no model {self._name!r}: publish it, or check EFSSTATE_ROOT and the name"
-            )
-        moment = (seen.st_ino, seen.st_mtime_ns, seen.st_ctime_ns)
-        if self._last is not None and self._last[:2] == (mount, moment):
-            return self._last[2]
+            return self._unpublished(mount, model)
+        moment, names = seen
+        if last is not None and names is None:
+            return last[2]
         try:
             made = manifests.current(mount, model)
-        except (FileNotFoundError, CorruptEntryError) as error:
-            if layout.VERSIONS not in mount.names(model):
-                return self._by_hand(mount, layout.MODELS, self._component)
-            if isinstance(error, CorruptEntryError):
-                raise
+        except FileNotFoundError:
             raise ModelNotFound(
-                f"{mount.where(model, layout.CURRENT)}: missing: no version of model {self._name!r} is active: activate one"
+                f"{mount.where(versions, layout.CURRENT)}: missing: no version of model {self._name!r} is active: activate one"
             ) from None
         found = Found(mount, layout.version_folder(model, made.version), made, None)
         # A change right after this look may leave the folder's time as it is; then the next look must read again.
-        self._last = (mount, moment, found) if clock.now() - seen.st_mtime > _TICK else None
+        self._last = (mount, moment, found) if clock.now() - moment.st_mtime > _TICK else None
         return found
+
+    def _unpublished(self, mount: Mount, model: str) -> Found:
+        mount.refresh(layout.MODELS)
+        try:
+            mount.stat(layout.MODELS, self._component)
+        except FileNotFoundError:
+            raise ModelNotFound(
+                f"{mount.where(model)}: no model {self._name!r}: publish it, or check EFSSTATE_ROOT and the name"
+            ) from None
+        return self._by_hand(mount, layout.MODELS, self._component)
 
     @staticmethod
     def _by_hand(mount: Mount, folder: str, name: str) -> Found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from efsstate.errors import CorruptEntryError
-from efsstate.mount import layout, store
+from efsstate.mount import layout, notes, store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Manifest:
         return sha256("".join([f"{self.single}\n", *lines]).encode()).hexdigest()
 
     def encode(self) -> bytes:
-        """The payload of the version's MANIFEST, and of CURRENT while it is the active one."""
+        """The payload of the version's manifest, and the text of CURRENT while it is the active one, if it is short."""
         import json
 
         given = {
@@ -55,12 +55,17 @@ class Manifest:
 
 def decode(entry: Entry, path: str) -> Manifest:
     """The manifest in `entry`, every name and number looked at; `CorruptEntryError` naming `path` if it lies."""
-    import json
-
     if entry.codec != CODEC:
         raise CorruptEntryError(path, f"its codec is {entry.codec!r}, and a manifest's is {CODEC!r}")
+    return parse(bytes(entry.payload), path)
+
+
+def parse(text: str | bytes, path: str) -> Manifest:
+    """The manifest that `encode` made `text` of; errors as in `decode`."""
+    import json
+
     try:
-        given = json.loads(bytes(entry.payload))
+        given = json.loads(text)
         version, single, files, folders = given["version"], given["single"], given["files"], given["folders"]
         well = (
             isinstance(version, str)
@@ -115,7 +120,7 @@ def bad_version(version: str) -> str:
     well = version.isascii() and all(c.isalnum() or c in "._-" for c in version)
     if not version or not well or version[0] in ".-" or len(version) > 128:
         return "letters, digits and '. _ -', not beginning with '.' or '-', 128 characters at the most"
-    return ""
+    return f"{layout.CURRENT} is what tells the active one" if version == layout.CURRENT else ""
 
 
 def current(mount: Mount, model: str) -> Manifest:
@@ -123,8 +128,38 @@ def current(mount: Mount, model: str) -> Manifest:
 
     Raises `FileNotFoundError`, `CorruptEntryError`, `SignatureError`, `UnknownFormatError`, `OSError`.
     """
-    entry = store.read(mount, model, layout.CURRENT, certain=True)
-    return decode(entry, mount.where(model, layout.CURRENT))
+    folder = layout.version_folder(model, "")
+    path = mount.where(folder, layout.CURRENT)
+    for attempt in (0, 1):
+        text = notes.read(mount, folder, layout.CURRENT, certain=True)
+        if text[:1] == "{":
+            return parse(text, path)
+        if why := bad_version(text):
+            raise CorruptEntryError(path, f"it names the version {text[:200]!r}: {why}")
+        try:
+            return read(mount, model, text)
+        except FileNotFoundError:  # a prune took it; another was active before
+            if attempt:
+                break
+            mount.refresh(folder)
+    raise CorruptEntryError(path, f"it names version {text}, which is missing: activate another")
+
+
+def set_current(mount: Mount, model: str, made: Manifest) -> None:
+    """Make it the active version: the note holds the manifest where that is short, so that a reader needs no more."""
+    whole = made.encode().decode()
+    folder = layout.version_folder(model, "")
+    if len(whole) <= notes.LONGEST:
+        try:
+            notes.replace(mount, folder, layout.CURRENT, whole)
+        except OSError as error:
+            import errno
+
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+        else:
+            return
+    notes.replace(mount, folder, layout.CURRENT, made.version)
 
 
 def read(mount: Mount, model: str, version: str) -> Manifest:

@@ -131,7 +131,7 @@ def run(mount: Mount, model: str, source: Source, version: str | None, progress:
     if _exists(mount, model, made):
         told.add(told.total - told.done)
         if mount.refresh(staging) is not None:  # left by one that was killed between the rename and the end
-            clear(mount, staging)
+            clear(mount, *staging.rsplit("/", 1))
         return made
     held = _claim(mount, staging)
     try:
@@ -187,11 +187,15 @@ def _lock(staging: str) -> tuple[str, str]:
     return above, name + layout.LOCK_SUFFIX
 
 
-def clear(mount: Mount, staging: str) -> None:
-    """Remove a staging folder in which nobody works."""
+def clear(mount: Mount, above: str, name: str) -> None:
+    """Remove a staging folder in which nobody works, or a link that a killed activation left."""
+    staging = f"{above}/{name}"
     held = lock.attempt(mount, *_lock(staging))
     if isinstance(held, lock.Lock):
-        _tidy(mount, staging)
+        if name in mount.names(above) and not stat.S_ISDIR(mount.stat(above, name).st_mode):
+            mount.remove(above, name)
+        else:
+            _tidy(mount, staging)
         held.release(remove=True)
     else:
         os.close(held)

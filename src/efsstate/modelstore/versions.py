@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import stat
 import time
 
 from efsstate import events, units
 from efsstate.errors import CorruptEntryError, EfsStateError, ModelNotFound
 from efsstate.modelstore import manifest as manifests
-from efsstate.mount import clock, layout, store
+from efsstate.mount import clock, layout
 from efsstate.mount import root as roots
 
 TYPE_CHECKING = False
@@ -106,7 +107,7 @@ def _activate(mount: Mount, name: str, model: str, version: str) -> None:
         _found(mount, name, model, version)  # a prune took it this moment: says so
     if before is not None and before != version:
         _leave(mount, model, before)
-    store.write(mount, model, layout.CURRENT, made.encode(), codec=manifests.CODEC, durable=True)
+    manifests.set_current(mount, model, made)
     # A prune that took it before it saw CURRENT puts it back now; one that looked before we wrote does not.
     for attempt in range(_TRIES):
         try:
@@ -146,7 +147,7 @@ def _active(mount: Mount, model: str) -> str | None:
 
 
 def _current(mount: Mount, model: str) -> manifests.Manifest | None:
-    mount.refresh(model)
+    mount.refresh(layout.version_folder(model, ""))
     try:
         return manifests.current(mount, model)
     except FileNotFoundError:
@@ -162,8 +163,12 @@ def versions(name: str, *, root: str | os.PathLike[str] | None = None) -> list[V
     mount = roots.resolve(root, durable=True)
     found = _versions(mount, model)
     if not found:
-        raise ModelNotFound(f"{mount.where(model)}: no version of model {name!r} is here: publish one")
+        raise _no_version(mount, name, model)
     return found
+
+
+def _no_version(mount: Mount, name: str, model: str) -> ModelNotFound:
+    return ModelNotFound(f"{mount.where(model)}: no version of model {name!r} is here: publish one")
 
 
 def _versions(mount: Mount, model: str) -> list[Version]:
@@ -171,7 +176,7 @@ def _versions(mount: Mount, model: str) -> list[Version]:
     found = []
     for entry in mount.scan(layout.version_folder(model, "")):
         version = entry.name
-        if layout.is_temporary(version) or manifests.bad_version(version):
+        if manifests.bad_version(version):  # CURRENT, and what is being published
             continue
         size = files = 0
         problem = None
@@ -238,7 +243,9 @@ def prune(
     left = units.seconds(grace, "grace")
     model = layout.model_folder(name)
     mount = roots.resolve(root, durable=True)
-    found = versions(name, root=root)
+    found = _versions(mount, model)
+    if not found and not _left(mount, model):
+        raise _no_version(mount, name, model)
     mount.ask_time(model)
     now = clock.now()
     spare = [one for one in found if not one.active][keep - 1 :] if any(one.active for one in found) else []
@@ -269,20 +276,29 @@ def _clear(mount: Mount, model: str, before: float) -> None:
     from efsstate.modelstore import publishing
 
     above = layout.version_folder(model, "")
-    left = {name.removesuffix(layout.LOCK_SUFFIX) for name in mount.names(above) if layout.is_temporary(name)}
-    for name in left:
+    for name in _left(mount, model):
         if _newest(mount, above, name) < before:
-            publishing.clear(mount, f"{above}/{name}")
+            publishing.clear(mount, above, name)
+    if not mount.names(above) and mount.remove_folder(above):  # nothing was ever published
+        mount.remove_folder(model)
+
+
+def _left(mount: Mount, model: str) -> set[str]:
+    """What killed publications, activations and prunes left, or running ones still need."""
+    names = mount.names(layout.version_folder(model, ""))
+    return {name.removesuffix(layout.LOCK_SUFFIX) for name in names if layout.is_temporary(name)}
 
 
 def _newest(mount: Mount, above: str, name: str) -> float:
     """When something was last done in a staging folder."""
     times = []
-    for one in (name, name + layout.LOCK_SUFFIX):
+    for one in (name, name + layout.LOCK_SUFFIX, f"{name}/parts"):
+        folder, _, last = f"{above}/{one}".rpartition("/")
         try:
-            times.append(mount.stat(above, one).st_mtime)
-        except FileNotFoundError:
-            pass
-    for folder in (f"{above}/{name}", f"{above}/{name}/parts"):
-        times += [one.stat(follow_symlinks=False).st_mtime for one in mount.scan(folder)]
+            found = mount.stat(folder, last)
+        except (FileNotFoundError, CorruptEntryError):
+            continue  # no such thing, or not in a folder: a link that an activation left
+        times.append(found.st_mtime)
+        if stat.S_ISDIR(found.st_mode):
+            times += [entry.stat(follow_symlinks=False).st_mtime for entry in mount.scan(f"{above}/{one}")]
     return max(times, default=0.0)

@@ -11,8 +11,8 @@
     <root>/checkpoints/<name>/s<index>/...                a shard, the same again
     <root>/checkpoints/<name>/d<index>.<signature>        that the shard is finished
     <root>/checkpoints/<name>/SHARDS                      how many there are
-    <root>/models/<name>/CURRENT                          the active version's manifest
     <root>/models/<name>/versions/<id>/...                its files as published, and .efsstate-manifest
+    <root>/models/<name>/versions/CURRENT                 the active version: a symbolic link that holds its manifest or id
     <root>/models/<name>/versions/.tmp-<content>/...      being published: parts/ (files half copied), files/ (whole)
     <root>/models/<name>/versions/.tmp-<content>.lock     who publishes it
     <root>/shared-data/...                                the users' own

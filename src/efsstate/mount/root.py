@@ -69,11 +69,11 @@ def scratch(name: str) -> Mount:
     return Mount(path)
 
 
-def resolve(root: str | os.PathLike[str] | None = None, *, durable: bool = False) -> Mount:
+def resolve(root: str | os.PathLike[str] | None = None, *, durable: bool = False, reading: bool = False) -> Mount:
     """The mount that `root` names; else EFSSTATE_ROOT; else /mnt/efs; else the only mount under /mnt on Lambda.
 
     Elsewhere it is `./.efsstate`, with one warning, but for `durable` state `RootError`: that must not land on a
-    throw-away disk by mistake. `RootError` also for what is missing, a file, not mounted, or (durable) not writable.
+    throw-away disk by mistake. `RootError` also for what is missing, a file, not mounted, or (durable, unless only `reading`) not writable.
     """
     given = None if root is None else os.fspath(root)
     wanted = (given, variable("EFSSTATE_ROOT"), variable("EFSSTATE_SIGNING_KEY"))
@@ -84,7 +84,7 @@ def resolve(root: str | os.PathLike[str] | None = None, *, durable: bool = False
             if mount is None:
                 mount = _known[wanted] = _open(given)
     if durable:
-        _demand_durable(mount)
+        _demand_durable(mount, reading=reading)
     return mount
 
 
@@ -150,12 +150,12 @@ def _mounted(path: str) -> bool:
     return False
 
 
-def _demand_durable(mount: Mount) -> None:
+def _demand_durable(mount: Mount, *, reading: bool) -> None:
     if not mount.named:
         raise RootError(
             f"{mount.path}: no root was named, and this state must not be lost with a throw-away disk: {_FIX}"
         )
-    if not os.access(mount.path, os.W_OK | os.X_OK):
+    if not reading and not os.access(mount.path, os.W_OK | os.X_OK):
         raise RootError(
             f"{mount.path}: the root is not writable for uid {os.geteuid()}: give the access point's user the folder, and"
             " the function elasticfilesystem:ClientWrite"
