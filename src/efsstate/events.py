@@ -6,7 +6,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_listeners: tuple[Callable[[dict[str, object]], None], ...] = ()
+listeners: tuple[Callable[[dict[str, object]], None], ...] = ()  # a record is made only where there is one
 _said: set[str] = set()
 
 
@@ -17,24 +17,19 @@ def on_event(function: Callable[[dict[str, object]], None]) -> Callable[[], None
     (the namespace, checkpoint or model); most have `seconds` and `bytes`. It runs in the thread of the call that it
     tells of: keep it short. What it raises is logged and goes no further.
     """
-    global _listeners
-    _listeners = (*_listeners, function)
+    global listeners
+    listeners = (*listeners, function)
 
     def end() -> None:
-        global _listeners
-        _listeners = tuple(kept for kept in _listeners if kept is not function)
+        global listeners
+        listeners = tuple(kept for kept in listeners if kept is not function)
 
     return end
 
 
-def wanted() -> bool:
-    """Whether anybody listens: a record is made only then."""
-    return bool(_listeners)
-
-
 def emit(event: str, name: str, **values: object) -> None:
     """Tell the listeners, if there are any."""
-    for listener in _listeners:
+    for listener in listeners:
         try:
             listener({"event": event, "name": name, **values})
         except Exception as error:

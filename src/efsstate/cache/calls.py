@@ -82,13 +82,14 @@ class Calls:
         except ValueError as error:
             results.failed(error, "read a result")
             return _MISSING
+        counts = results.counts
         if level == "memory":
-            results.counts.memory += 1
+            counts.memory += 1
         else:
-            results.counts.mount += 1
+            counts.mount += 1
         if results.share.limit != 0 and not kwargs and self.key is None and _is_plain(args):
             results.share.remember((*map(type, args), *args), item)
-        if began and events.wanted():
+        if began and events.listeners:
             events.emit("hit", results.name, seconds=time.monotonic() - began, bytes=item.cost, level=level)
         return value
 
@@ -104,7 +105,7 @@ class Calls:
         digest = self.digest(args, kwargs) if results.known_enabled or results.enabled else None
         if digest is None:
             return self.function(*args, **kwargs)
-        began = time.monotonic() if events.wanted() else 0.0
+        began = time.monotonic() if events.listeners else 0.0
         item = results.recall(digest) if results.share.limit != 0 else None
         if item is not None:
             value = self.hit(item, args, kwargs, began, "memory")
@@ -145,7 +146,7 @@ class Calls:
     def wrapper(self) -> Any:
         """The function that takes the decorated one's place."""
         forms, counts, now, plain = self.results.share.forms, self.results.counts, time.time, self.call
-        packed, listeners = memory.PACKED, events.wanted
+        packed = memory.PACKED
 
         if self.is_async:
 
@@ -162,7 +163,7 @@ class Calls:
                         item = None
                     if item is not None and item.since <= now() < item.until:
                         value = item.value
-                        if value is not packed and not listeners():
+                        if value is not packed and not events.listeners:
                             item.used = True
                             counts.memory += 1
                             return value

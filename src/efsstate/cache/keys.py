@@ -17,7 +17,7 @@ from efsstate.mount import entry, layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     Add = Callable[[bytes], object]  # takes the next piece
@@ -330,7 +330,7 @@ class Keyer:
         h.update(b"".join(pieces))
         return h.hexdigest()  # type: ignore[no-any-return]
 
-    def digest_call(self, bound: tuple[tuple[bytes, Any], ...]) -> str:
+    def digest_call(self, bound: Iterable[tuple[bytes, Any]]) -> str:
         """The same of bound arguments, each with its name's bytes: see `Signature`."""
         pieces: list[bytes] = []
         add = pieces.append

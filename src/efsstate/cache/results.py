@@ -89,7 +89,7 @@ class Results:
         damaged = isinstance(error, CorruptEntryError)
         self.counts.damaged += damaged
         self.counts.errors += not damaged
-        if events.wanted():
+        if events.listeners:
             events.emit("error", self.name, error=type(error).__name__, message=str(error), doing=doing)
         kind = "root" if isinstance(error, RootError) else f"{self.name} {doing} {type(error).__name__}"
         kind += str(getattr(error, "errno", ""))
@@ -100,7 +100,7 @@ class Results:
 
     def tell(self, event: str, began: float, **values: object) -> None:
         """Tell the listeners what took so long since `began` (monotonic)."""
-        if events.wanted():
+        if events.listeners:
             events.emit(event, self.name, seconds=time.monotonic() - began, **values)
 
     def guarded(self, doing: str, function: Callable[[], Any], default: Any = None) -> Any:
@@ -156,7 +156,8 @@ class Results:
             if found is None:
                 self.share.drop(digest)
                 return None
-            return self._item(digest, *found, changes)
+            entry, generation, identity = found
+            return self._item(digest, entry, generation, identity, changes)
         except UnknownFormatError as error:
             if len(self._newer) < _MOST_NEWER:
                 self._newer.add(digest)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 REACH = 20.0
 _DAY = 86400.0
 _META = struct.Struct("<QB")  # generation, bytes of padding after the key; see `meta`
+_LEAST_META = _META.size
 _MOST = 2**62  # generations are milliseconds since the epoch, and never come near
 # What is raised where somebody else's values are taken for ours.
 _NOT_OURS = (CorruptEntryError, ArithmeticError, LookupError, TypeError, ValueError)
@@ -133,7 +134,7 @@ class Shelf:
         except FileNotFoundError:
             return None
         meta = entry.meta
-        own = _META.unpack_from(meta)[0] if len(meta) >= _META.size else -1
+        own = _META.unpack_from(meta)[0] if len(meta) >= _LEAST_META else -1
         if own > generation:  # written by somebody who knows of a clear that we have not seen yet
             if own >= _MOST:
                 return None

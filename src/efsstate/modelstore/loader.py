@@ -295,7 +295,7 @@ class Model(_Generic[T]):
         raise AssertionError
 
     def _tell(self, event: str, **values: object) -> None:
-        if events.wanted():
+        if events.listeners:
             events.emit(event, self.name, **values)
 
 

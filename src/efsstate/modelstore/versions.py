@@ -78,7 +78,7 @@ def publish(
     made = publishing.run(mount, model, publishing.Source(source), version, progress)
     if activate:
         _activate(mount, name, model, made.version)
-    if events.wanted():
+    if events.listeners:
         events.emit("publish", name, version=made.version, bytes=made.size)
     return made.version
 

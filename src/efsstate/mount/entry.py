@@ -34,6 +34,7 @@ LONGEST_META = 2**16 - 1
 _HEAD = struct.Struct("<4sBBHQQQ")
 _SEALED = _HEAD.size  # bytes before the checksum
 _CHECKSUM = 16
+_COPIED = 8192  # bytes; less is copied faster than a view is made
 HEADER = _HEAD.size + _CHECKSUM
 
 _blake2b: Any = None
@@ -56,11 +57,10 @@ def digest(key: bytes | None, place: str, head: bytes | bytearray, *parts: bytes
     """The 16-byte checksum of `head` (short: it is copied) and `parts` at `place`; keyed if `key` is given (at most 64 bytes)."""
     global _unkeyed
     at = place.encode()
-    start = len(at).to_bytes(2, "little") + at
     if _unkeyed is None:
         _unkeyed = blake2b()(digest_size=_CHECKSUM)
     h = blake2b()(digest_size=_CHECKSUM, key=key) if key else _unkeyed.copy()
-    h.update(start + head)
+    h.update(len(at).to_bytes(2, "little") + at + head)
     for part in parts:
         h.update(part)
     return h.digest()  # type: ignore[no-any-return]
@@ -71,7 +71,9 @@ class Entry:
 
     __slots__ = ("codec", "created", "meta", "payload", "ttl")
 
-    def __init__(self, payload: bytes | memoryview, codec: str, meta: bytes, created: float, ttl: float | None) -> None:
+    def __init__(
+        self, payload: bytes | bytearray | memoryview, codec: str, meta: bytes, created: float, ttl: float | None
+    ) -> None:
         self.payload = payload
         self.codec = codec
         self.meta = meta
@@ -158,7 +160,7 @@ def decode(data: bytes | bytearray, *, place: str, root: str, key: bytes | None 
     magic, fmt, codec_length, meta_length, created, ttl, length = _HEAD.unpack_from(data)
     middle = HEADER + codec_length
     start = middle + meta_length
-    view = memoryview(data)
+    view = data if size < _COPIED else memoryview(data)
     if (
         magic != MAGIC
         or fmt != FORMAT

@@ -427,12 +427,15 @@ class Mount:
                 return fd
         raise AssertionError
 
-    def read(self, folder: str, name: str, judge: Judge | None = None) -> bytes | bytearray:
-        """All bytes of the file `name`.
+    def read(self, folder: str, name: str, judge: Judge | None = None, stale: float | None = None) -> bytes | bytearray:
+        """All bytes of the file `name`; of the folder as it was at most `stale` seconds ago (`refresh`), if given.
 
         Many come as a bytearray that is the caller's to change: an array can live in it, and need not be copied. Before
         very many are read, `judge(first bytes, size, path)` may raise.
         """
+        held = self._folders.get(folder)
+        if stale is not None and (held is None or not 0 <= time.time() - held.refreshed < stale):
+            self.refresh(folder, older_than=stale)
         for attempt in range(_TRIES):
             try:
                 held = self._folders.get(folder) or self._folder(folder)
@@ -621,9 +624,6 @@ class Mount:
         if durable:
             self.sync(folder)
 
-    def sync(self, folder: str) -> None:
-        """Have the folder's names on disk: on NFS they are already, and this costs nothing."""
-        try:
     def relink(self, folder: str, name: str, note: str) -> None:
         """Give `name` a new note in one step, durably: every reader gets the old one or the new. Two requests."""
         temporary = layout.TEMPORARY + os.urandom(12).hex()
@@ -631,6 +631,9 @@ class Mount:
         inode = self.stat(folder, temporary).st_ino
         self.rename(folder, temporary, folder, name, inode=inode, durable=True)
 
+    def sync(self, folder: str) -> None:
+        """Have the folder's names on disk: on NFS they are already, and this costs nothing."""
+        try:
             held = self._folder(folder)
             os.fsync(held.fd)
         except OSError as error:

@@ -28,9 +28,7 @@ def read(mount: Mount, folder: str, name: str, *, stale: float | None = None, ce
     Raises `FileNotFoundError`, `CorruptEntryError` (`SignatureError` where there is a key), `UnknownFormatError`,
     `OSError`, and `EfsStateError` for one that is larger than the memory that is free.
     """
-    if stale is not None:
-        mount.refresh(folder, older_than=stale)
-    data = _certain(mount, folder, name) if certain else mount.read(folder, name, _judge)
+    data = _certain(mount, folder, name, stale) if certain else mount.read(folder, name, _judge, stale)
     return entry.decode(data, place=f"{folder}/{name}", root=mount.path, key=mount.key)
 
 
@@ -50,15 +48,15 @@ def _judge(head: bytes, size: int, path: str) -> None:
     memory.demand(size, path, "remove the file, if nothing of yours is that large")
 
 
-def _certain(mount: Mount, folder: str, name: str) -> bytes | bytearray:
+def _certain(mount: Mount, folder: str, name: str, stale: float | None) -> bytes | bytearray:
     for pause in _PAUSES:
         try:
-            return mount.read(folder, name, _judge)
+            return mount.read(folder, name, _judge, stale)
         except FileNotFoundError:
             if pause is None:
                 raise
         time.sleep(pause)
-        mount.refresh(folder)
+        stale = 0.0
     raise AssertionError
 
 
