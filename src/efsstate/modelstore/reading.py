@@ -220,9 +220,7 @@ def late(path: str, size: int) -> tuple[Callable[[int], None], Callable[[], str]
 
 def whole(file: Opened, *, digest: str | None = None) -> memoryview:
     """All bytes of the file, in one buffer; with `digest`, its SHA-256 in hex, they are checked on the way."""
-    memory.demand(
-        file.size, file.path, "use files.mmap() or files.stage(); keep_old=False frees the old version first"
-    )
+    memory.demand(file.size, file.path, "use files.mmap() or files.stage(); keep_old=False frees the old version first")
     view = buffer(file.size)
     count, words = late(file.path, file.size)
     checked = _Checked(digest)
