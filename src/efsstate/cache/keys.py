@@ -25,16 +25,17 @@ if TYPE_CHECKING:
 
 SCHEME = b"efsstate key 1;"  # raised only if the same call were to get another digest
 _DEEPEST = 100
-_LARGE = 1 << 16  # bytes; from here on a digest stands for them
+LARGE = 1 << 16  # bytes; from here on a digest stands for them
 _FLOAT = struct.Struct("<d")
 
 
-def _new_sum(start: bytes = b"") -> Any:
+def new_sum(start: bytes = b"") -> Any:
+    """A hash that makes digests of our length."""
     return entry.blake2b()(start, digest_size=layout.DIGEST_BYTES)
 
 
 def _sum(*parts: Any) -> bytes:
-    h = _new_sum()
+    h = new_sum()
     for part in parts:
         h.update(part)
     return bytes(h.digest())
@@ -46,10 +47,10 @@ def _sum_of(value: Any, depth: int) -> bytes:
     return _sum(*pieces)
 
 
-def _raw(tag: bytes, data: Any, add: Add) -> None:
+def feed_raw(tag: bytes, data: Any, add: Add) -> None:
     """Any number of bytes."""
     length = len(data)
-    if length < _LARGE:
+    if length < LARGE:
         add(b"%b%d:%b" % (tag, length, data))
     else:
         add(b"%b%d#%b" % (tag, length, _sum(data)))
@@ -69,18 +70,19 @@ def _int(value: int, add: Add, _: int) -> None:
     if -(2**63) <= value < 2**64:
         add(b"i%d;" % value)
     else:  # decimal digits take quadratic time, and Python refuses many of them
-        _raw(b"I", value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True), add)
+        feed_raw(b"I", value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True), add)
 
 
-def _str(value: str, add: Add, _: int) -> None:
+def feed_text(value: str, add: Add, _: int) -> None:
+    """A text, half surrogates too."""
     try:
         data = value.encode()
     except UnicodeEncodeError:
         data = value.encode("utf-8", "surrogatepass")
-    if len(data) < _LARGE:
+    if len(data) < LARGE:
         add(b"s%d:%b" % (len(data), data))
     else:
-        _raw(b"s", data, add)
+        feed_raw(b"s", data, add)
 
 
 def _items(tag: bytes) -> Feeder:
@@ -93,7 +95,7 @@ def _items(tag: bytes) -> Feeder:
     return run
 
 
-_tuple = _items(b"t")
+feed_tuple = _items(b"t")
 
 
 def _members(tag: bytes) -> Feeder:
@@ -104,7 +106,9 @@ def _members(tag: bytes) -> Feeder:
     return run
 
 
-def _mapping(tag: bytes, *, ordered: bool = False) -> Feeder:
+def mapping(tag: bytes, *, ordered: bool = False) -> Feeder:
+    """The feeder of dicts; `ordered`: their order counts."""
+
     def run(value: Any, add: Add, depth: int) -> None:
         add(b"%b%d:" % (tag, len(value)))
         pairs = [(_sum_of(key, depth + 1), item) for key, item in value.items()]
@@ -124,95 +128,31 @@ def _first(pair: tuple[bytes, object]) -> bytes:
 def _view(value: Any, add: Add, depth: int) -> None:
     with memoryview(value) as view:
         add(b"v")
-        _str(view.format, add, depth)
-        _tuple(view.shape or (), add, depth)
-        _raw(b"-", view.cast("B") if view.c_contiguous and view.nbytes else view.tobytes(), add)
+        feed_text(view.format, add, depth)
+        feed_tuple(view.shape or (), add, depth)
+        feed_raw(b"-", view.cast("B") if view.c_contiguous and view.nbytes else view.tobytes(), add)
 
 
-def _parts(tag: bytes, *names: str) -> Feeder:
+def parts(tag: bytes, *names: str) -> Feeder:
+    """The feeder of what its attributes `names` tell."""
+
     def run(value: Any, add: Add, depth: int) -> None:
         add(tag)
-        _tuple([getattr(value, name) for name in names], add, depth)
+        feed_tuple([getattr(value, name) for name in names], add, depth)
 
     return run
 
 
-def _class(tag: bytes, kind: type, add: Add, depth: int) -> None:
+def feed_class(tag: bytes, kind: type, add: Add, depth: int) -> None:
+    """Where a class is."""
     module = kind.__module__
     add(tag)
-    _str(f"{main_name() if module == '__main__' else module}:{kind.__qualname__}", add, depth)
-
-
-def _time(tag: bytes) -> Feeder:
-    """A time's zone counts by its name if it has one, else by what it is off by."""
-
-    def run(value: Any, add: Add, depth: int) -> None:
-        key = getattr(value.tzinfo, "key", None)
-        add(tag)
-        _str(value.replace(tzinfo=None).isoformat(), add, depth)
-        _tuple((value.fold, key if isinstance(key, str) else value.utcoffset()), add, depth)
-
-    return run
-
-
-def _dtype(dtype: Any, add: Add, depth: int) -> None:
-    if dtype.hasobject or dtype.kind == "T":
-        raise TypeError(f"an array of dtype {dtype} can't be part of a key: its items are objects; pass plain values")
-    _str(dtype.str if dtype.names is None else repr(dtype.descr), add, depth)
-
-
-def _array(value: Any, add: Add, depth: int) -> None:
-    import numpy as np
-
-    add(b"A")
-    _dtype(value.dtype, add, depth)
-    _tuple(value.shape, add, depth)
-    h = _new_sum()
-    if value.flags.c_contiguous:
-        h.update(value.reshape(-1).view("u1").data if value.nbytes else b"")
-    else:
-        # Piece by piece in C order: how it lies in memory must not show, and a large array is not copied.
-        pieces: Any = np.nditer(value, ["external_loop", "buffered", "zerosize_ok"], order="C", buffersize=_LARGE)
-        for piece in pieces:
-            h.update(np.ascontiguousarray(piece).view("u1").data if piece.nbytes else b"")
-    add(h.digest())
-
-
-def _scalar(value: Any, add: Add, depth: int) -> None:
-    add(b"n")
-    _dtype(value.dtype, add, depth)
-    _raw(b"-", value.tobytes(), add)
-
-
-def _decimal(value: Any, add: Add, depth: int) -> None:
-    add(b"m")
-    _str(str(value), add, depth)
-
-
-def _enum(value: Any, add: Add, depth: int) -> None:
-    _class(b"E", type(value), add, depth)
-    feed(value._value_ if value._name_ is None else value._name_, add, depth + 1)  # a flag may have no name
-
-
-def _dataclass(value: Any, add: Add, depth: int) -> None:
-    _class(b"D", type(value), add, depth)
-    fields = type(value).__dataclass_fields__
-    feed({name: getattr(value, name) for name in fields if hasattr(value, name)}, add, depth + 1)
-
-
-def _namedtuple(value: Any, add: Add, depth: int) -> None:
-    _class(b"M", type(value), add, depth)
-    feed(dict(zip(value._fields, value, strict=True)), add, depth + 1)
-
-
-def _path(value: Any, add: Add, depth: int) -> None:
-    add(b"P" if type(value).__name__.endswith("PosixPath") else b"p")  # on every system the same for the same path
-    _str(str(value), add, depth)
+    feed_text(f"{main_name() if module == '__main__' else module}:{kind.__qualname__}", add, depth)
 
 
 def _registered(to_parts: Callable[[Any], object]) -> Feeder:
     def run(value: Any, add: Add, depth: int) -> None:
-        _class(b"R", type(value), add, depth)
+        feed_class(b"R", type(value), add, depth)
         feed(to_parts(value), add, depth + 1)
 
     return run
@@ -224,30 +164,18 @@ _feeders: dict[type, Feeder] = {
     int: _int,
     float: lambda value, add, _: add(b"f" + _FLOAT.pack(value)),
     complex: lambda value, add, _: add(b"c" + _FLOAT.pack(value.real) + _FLOAT.pack(value.imag)),
-    str: _str,
-    bytes: lambda value, add, _: _raw(b"b", value, add),
-    bytearray: lambda value, add, _: _raw(b"a", value, add),
+    str: feed_text,
+    bytes: lambda value, add, _: feed_raw(b"b", value, add),
+    bytearray: lambda value, add, _: feed_raw(b"a", value, add),
     memoryview: _view,
     list: _items(b"l"),
-    tuple: _tuple,
+    tuple: feed_tuple,
     set: _members(b"S"),
     frozenset: _members(b"Z"),
-    dict: _mapping(b"d"),
-    range: _parts(b"r", "start", "stop", "step"),
-    slice: _parts(b"x", "start", "stop", "step"),
+    dict: mapping(b"d"),
+    range: parts(b"r", "start", "stop", "step"),
+    slice: parts(b"x", "start", "stop", "step"),
 }
-_LATER: tuple[tuple[str, str, Feeder], ...] = (  # a value's module is imported by whoever made the value
-    ("collections", "OrderedDict", _mapping(b"O", ordered=True)),
-    ("decimal", "Decimal", _decimal),
-    ("fractions", "Fraction", _parts(b"q", "numerator", "denominator")),
-    ("uuid", "UUID", lambda value, add, _: add(b"u" + value.bytes)),
-    ("datetime", "date", _parts(b"y", "year", "month", "day")),
-    ("datetime", "time", _time(b"h")),
-    ("datetime", "datetime", _time(b"w")),
-    ("datetime", "timedelta", _parts(b"e", "days", "seconds", "microseconds")),
-    ("numpy", "ndarray", _array),
-    ("numpy", "memmap", _array),
-)
 _taught: set[type] = set()
 
 
@@ -268,7 +196,11 @@ def register(kind: type, to_parts: Callable[[Any], object]) -> None:
 
 def _learn(value: Any) -> Feeder:
     kind = type(value)
-    feeder = _rule(value, kind)
+    feeder = next((_feeders[base] for base in kind.__mro__ if base in _taught), None)
+    if feeder is None:
+        from efsstate.cache import feeders
+
+        feeder = feeders.find(value, kind)
     if feeder is None:
         raise TypeError(
             f"an argument of type {kind.__module__}.{kind.__qualname__} can't be part of a key: it has no stable form;"
@@ -277,27 +209,6 @@ def _learn(value: Any) -> Feeder:
         )
     _feeders[kind] = feeder
     return feeder
-
-
-def _rule(value: Any, kind: type) -> Feeder | None:
-    for base in kind.__mro__:
-        if base in _taught:
-            return _feeders[base]
-    for module, name, feeder in _LATER:
-        if module in sys.modules and kind is getattr(sys.modules[module], name, None):
-            return feeder
-    enum, numpy, pathlib = sys.modules.get("enum"), sys.modules.get("numpy"), sys.modules.get("pathlib")
-    if enum is not None and isinstance(value, enum.Enum):
-        return _enum
-    if numpy is not None and isinstance(value, numpy.generic):
-        return _scalar
-    if pathlib is not None and isinstance(value, pathlib.PurePath) and kind.__module__.startswith("pathlib"):
-        return _path
-    if "__dataclass_fields__" in vars(kind):
-        return _dataclass
-    if isinstance(value, tuple) and isinstance(getattr(kind, "_fields", None), tuple):
-        return _namedtuple
-    return None
 
 
 def main_name() -> str:
@@ -342,5 +253,5 @@ class Keyer:
         return h.hexdigest()  # type: ignore[no-any-return]
 
     def _begin(self) -> Any:
-        self._begun = _new_sum(self._start)
+        self._begun = new_sum(self._start)
         return self._begun
