@@ -231,7 +231,7 @@ def _quiet(function, *given):
 
 
 def _in_little_memory(function, *given):
-    """The same, where asking for much more memory than there was is a MemoryError, and not the end of the machine."""
+    """The same, and texts of what is wrong with the memory that it took; asking for a TiB is a MemoryError, and not the end of the machine."""
     with open("/proc/self/statm") as file:
         limit = int(file.read().split()[0]) * resource.getpagesize() + ROOM
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
@@ -275,7 +275,7 @@ def planted(seconds, seed):
     return {"planted": count, "places": total}, wrong
 
 
-KINDS = ["cache/c/1/*", "cache/c/CLEARED", "cache/c/POLICY", "checkpoints/job/*-4", "models/m/CURRENT", "models/m/versions/v1/.efsstate-manifest", "models/m/versions/v1/weights"]  # fmt: skip
+KINDS = ["cache/c/?/*", "cache/c/CLEARED", "cache/c/POLICY", "checkpoints/job/[0-9]*-*", "models/m/versions/CURRENT", "models/m/versions/v1/.efsstate-manifest", "models/m/versions/v1/weights"]  # fmt: skip
 
 
 def huge():
@@ -290,7 +290,7 @@ def huge():
                 root = f"{folder}/{count}/root"
                 count += 1
                 shutil.copytree(os.path.dirname(start), os.path.dirname(root), symlinks=True)
-                path = sorted(glob.glob(f"{root}/{kind}"))[0]
+                path = sorted(glob.glob(f"{root}/{kind}"))[-1]
                 os.unlink(path)
                 plant(path, "")
                 try:
