@@ -179,6 +179,38 @@ def test_what_a_killed_publication_left_goes_after_grace(root, source, four, mon
     assert not set(left) & set(os.listdir(above))
 
 
+@pytest.mark.parametrize("sweeps", [False, True])
+def test_what_a_killed_first_publication_left_goes_with_its_model(root, source, sweeps):
+    """Nothing was ever published under the name; a model put there by hand beside it stays."""
+    os.makedirs(f"{root}/models/hand/versions")
+    pathlib.Path(root, "models", "hand", "w").write_text("1")
+    code, *_ = dying(lambda: publish("m", source, root=root), 12)
+    assert code == -9 and versions_left(root)
+    assert prune("m", root=root) == [] and versions_left(root)  # it may still be at work
+    for above, folders, files in os.walk(f"{root}/models/m"):
+        for name in [*folders, *files]:
+            os.utime(f"{above}/{name}", (1, 1), follow_symlinks=False)
+    efsstate.sweep(root=root) if sweeps else prune("m", root=root)
+    assert efsstate.models(root=root) == ["hand"] and os.listdir(f"{root}/models") == ["hand"]
+    with pytest.raises(ModelNotFound, match="no version of model 'm' is here: publish one"):
+        prune("m", root=root)
+    publish("m", source, root=root)
+    assert model("m", root=root)()
+
+
+def versions_left(root):
+    return [name for name in os.listdir(f"{root}/models/m/versions") if name.startswith(".tmp-")]
+
+
+def test_a_link_that_a_killed_activation_left_goes_after_grace(root, four):
+    os.symlink("x", place(root, "m", ".tmp-left"))
+    prune("m", keep=9, root=root)
+    assert versions_left(root) == [".tmp-left"]
+    os.utime(place(root, "m", ".tmp-left"), (1, 1), follow_symlinks=False)
+    prune("m", keep=9, root=root)
+    assert versions_left(root) == [] and len(versions("m", root=root)) == 4
+
+
 def damage(root, version, kind):
     folder = place(root, "m", version)
     file = pathlib.Path(folder, "w")

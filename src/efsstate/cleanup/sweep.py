@@ -290,7 +290,10 @@ class _Sweep:
         def job(report: SweepReport) -> bool:
             name, root = layout.model_name(folder), self._mount.path
             try:
-                sizes = {one.id: one.bytes for one in versions(name, root=root)}
+                try:
+                    sizes = {one.id: one.bytes for one in versions(name, root=root)}
+                except LookupError:
+                    sizes = {}  # of what killed publications left, nothing is a version
                 for version in prune(name, dry_run=self._wish.dry_run, root=root):
                     report.gone("version", sizes.get(version, 0))
             except (LookupError, ValueError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import threading
 
 from efsstate import deadline, events
@@ -33,6 +34,8 @@ class Staged:
         try:
             self._use.release(remove=True)
         except Exception as error:
+            if sys.is_finalizing():
+                return  # the lock goes with the process, and whoever looks next removes its file
             events.log("warning", "%s: could not be given back: %s", self.mount.where(self.folder), error)
 
 
