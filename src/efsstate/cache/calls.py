@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from efsstate.cache.memory import Item
+    from efsstate.cache.miss import Steps
 
 _COROUTINE = 0x80  # inspect.CO_COROUTINE, without the import
 _MISSING: Any = object()
@@ -67,12 +68,17 @@ class Calls:
             raise TypeError(f"{self.results.name}: the function does not take these arguments")
         return digest
 
-    def order(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, forced: bool = False) -> flight.Order:
-        """What a miss wants done."""
-        return flight.Order(
+    def steps(
+        self, digest: str, args: tuple[Any, ...], kwargs: dict[str, Any], old: Item | None, *, forced: bool = False
+    ) -> Steps:
+        """The way of a miss."""
+        from efsstate.cache import miss
+
+        order = miss.Order(
             lambda: self.function(*args, **kwargs),
             ttl_of=self.ttl_of, cache_if=self.cache_if, lock_timeout=self.lock_timeout, forced=forced,
         )  # fmt: skip
+        return miss.steps(self.results, digest, order, old)
 
     def hit(self, item: Item, args: tuple[Any, ...], kwargs: dict[str, Any], began: float, level: str) -> Any:
         """The item's value, counted, or _MISSING."""
@@ -116,10 +122,14 @@ class Calls:
             value = self.hit(item, args, kwargs, began, "mount")
             if value is not _MISSING:
                 return value
-        return flight.run(results, flight.steps(results, digest, self.order(args, kwargs), self.old(item)))
+        from efsstate.cache import miss
+
+        return miss.run(results, self.steps(digest, args, kwargs, self.old(item)))
 
     async def call_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call of an `async def`."""
+        from efsstate.cache import tasks
+
         results = self.results
         digest = self.digest(args, kwargs) if results.enabled else None
         if digest is None:
@@ -131,7 +141,7 @@ class Calls:
             if value is not _MISSING:
                 return value
         try:
-            item = await flight.call_async(results, lambda: results.fetch(digest))
+            item = await tasks.call(results, lambda: results.fetch(digest))
         except FAILURES as error:
             results.failed(error, "read a result")
             item = None
@@ -139,7 +149,7 @@ class Calls:
             value = self.hit(item, args, kwargs, began, "mount")
             if value is not _MISSING:
                 return value
-        return await flight.run_async(results, flight.steps(results, digest, self.order(args, kwargs), self.old(item)))
+        return await tasks.run(results, self.steps(digest, args, kwargs, self.old(item)))
 
     # What stands on the function
 
@@ -199,11 +209,13 @@ class Calls:
         def either(*args: Any, **kwargs: Any) -> Any:
             import asyncio
 
+            from efsstate.cache import tasks
+
             try:
                 loop = asyncio.get_running_loop()
             except RuntimeError:
                 return function(*args, **kwargs)
-            return loop.create_task(flight.in_thread(lambda: function(*args, **kwargs)))
+            return loop.create_task(tasks.in_thread(lambda: function(*args, **kwargs)))
 
         return either
 
@@ -245,7 +257,9 @@ class Calls:
         if digest is None:
             return self.function(*args, **kwargs)
         flight.doom(self.results, digest)
-        return flight.run(self.results, flight.steps(self.results, digest, self.order(args, kwargs, forced=True), None))
+        from efsstate.cache import miss
+
+        return miss.run(self.results, self.steps(digest, args, kwargs, None, forced=True))
 
     async def refresh_async(self, *args: Any, **kwargs: Any) -> Any:
         """The same of an async function."""
@@ -253,8 +267,9 @@ class Calls:
         if digest is None:
             return await self.function(*args, **kwargs)
         flight.doom(self.results, digest)
-        order = self.order(args, kwargs, forced=True)
-        return await flight.run_async(self.results, flight.steps(self.results, digest, order, None))
+        from efsstate.cache import tasks
+
+        return await tasks.run(self.results, self.steps(digest, args, kwargs, None, forced=True))
 
     def map(self, iterable: Iterable[Any]) -> list[Any]:
         """The results of a call with each item, in order; what is on the mount is read many at once."""
@@ -269,9 +284,11 @@ class Calls:
         """The same of an async function; what is missing is computed 16 at a time."""
         import asyncio
 
+        from efsstate.cache import tasks
+
         items = list(iterable)
         digests = [self.need((item,), {}) for item in items]
-        found = await flight.in_thread(lambda: fetch_all(self.results, digests))
+        found = await tasks.in_thread(lambda: fetch_all(self.results, digests))
         values = [None if kept is None else self.results.take(kept) for kept in found]
         rest = iter([index for index, kept in enumerate(found) if kept is None])
 

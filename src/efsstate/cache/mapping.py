@@ -104,8 +104,10 @@ class Cache:
         if not results.enabled or self._find(digest, fresh=True) is not None:
             return False
         results.share.drop(digest)
-        order = flight.Order(lambda: value, key=_pack_key(key), ttl_of=lambda _: seconds)
-        flight.run(results, flight.steps(results, digest, order, None))
+        from efsstate.cache import miss
+
+        order = miss.Order(lambda: value, key=_pack_key(key), ttl_of=lambda _: seconds)
+        miss.run(results, miss.steps(results, digest, order, None))
         return order.kept
 
     def delete(self, key: object) -> bool:
@@ -160,8 +162,10 @@ class Cache:
         if item is not None:
             return results.take(item)
         results.counts.computed -= 1  # the flight counts it, if it is computed
-        order = flight.Order(function, key=_pack_key(key), ttl_of=lambda _: results.ttl)
-        return flight.run(results, flight.steps(results, digest, order, None))
+        from efsstate.cache import miss
+
+        order = miss.Order(function, key=_pack_key(key), ttl_of=lambda _: results.ttl)
+        return miss.run(results, miss.steps(results, digest, order, None))
 
 
 def make_results(

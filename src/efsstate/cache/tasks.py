@@ -1,0 +1,108 @@
+"""What `async def` needs: the steps of a miss, and calls on the mount, without ever blocking the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+
+from efsstate.cache import flight as flights
+from efsstate.cache import threads
+from efsstate.cache.miss import COMPUTE, GIVE, IO, LANDING, Raised, end
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import Any
+
+    from efsstate.cache.flight import Flight
+    from efsstate.cache.miss import Steps
+    from efsstate.cache.results import Results
+
+
+async def run(results: Results, way: Steps) -> Any:
+    """`miss.run` in a task; a computation is awaited."""
+    action: Callable[[], Any] = lambda: next(way)  # noqa: E731
+    closing = False
+    while True:
+        try:
+            kind, what, more = action()
+        except StopIteration as stop:
+            return end(stop.value)
+        answer: Any
+        try:
+            if closing:  # the task is cancelled: what is to be given back is, but nothing is awaited any more
+                answer = None
+                if kind is IO or kind is GIVE:
+                    threads.submit(what)
+            elif kind is COMPUTE:
+                answer = await _compute_async(what, more)
+            elif kind is IO or kind is GIVE:
+                answer = await call(results, what, more or repr, always=kind is GIVE)
+            elif kind is LANDING:
+                answer = await _landing(what, more)
+            else:
+                await asyncio.sleep(what)
+                answer = None
+        except BaseException as error:
+            closing = closing or isinstance(error, (asyncio.CancelledError, GeneratorExit))
+            action = lambda error=error: way.throw(error)  # type: ignore[misc]  # noqa: E731
+        else:
+            action = lambda answer=answer: way.send(answer)  # type: ignore[misc]  # noqa: E731
+
+
+async def _compute_async(compute: Callable[[], Awaitable[Any]], mine: Flight | None) -> Any:
+    token = flights.computing.set(flights.computing.get() if mine is None else (*flights.computing.get(), mine))
+    try:
+        return await compute()
+    except Exception as error:
+        return Raised(error)
+    finally:
+        flights.computing.reset(token)
+
+
+async def _told(start: Callable[[Callable[[], object]], object], within: float | None) -> bool:
+    """Whether the function that `start` is given was called, on whatever thread, within so many seconds."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+
+    def set_done() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    def done() -> None:
+        try:
+            loop.call_soon_threadsafe(set_done)
+        except RuntimeError:
+            pass  # the loop is closed: nobody waits any more
+
+    start(done)
+    try:
+        await asyncio.wait_for(future, within)
+    except TimeoutError:
+        return False
+    return True
+
+
+async def _landing(flight: Flight, within: float) -> bool:
+    return await _told(flight.when_landed, max(0.0, within))
+
+
+async def call(
+    results: Results, function: Callable[[], Any], late: Callable[[Any], object] = repr, *, always: bool = False
+) -> Any:
+    """`threads.call`, awaited."""
+    timeout = results.io_timeout
+    job = threads.submit(function) if timeout is None else threads.begin(results.place, function, always=always)
+    try:
+        done = await _told(job.tell, timeout)
+    except BaseException:
+        if not job.abandon(late) and job.error is None:
+            late(job.result)
+        raise
+    return job.outcome() if done or timeout is None else threads.give_up(results.place, job, timeout, late)
+
+
+async def in_thread(function: Callable[[], Any]) -> Any:
+    """`function()` on a thread, awaited."""
+    job = threads.submit(function)
+    await _told(job.tell, None)
+    return job.outcome()
