@@ -5,8 +5,6 @@ import multiprocessing
 import os
 import pathlib
 import shutil
-import subprocess
-import sys
 import time
 
 import pytest
@@ -243,11 +241,3 @@ def test_the_wait_for_anothers_copy_ends_before_the_deadline(root, source, local
         model("m", stage=True, root=root)()
     held.release()
     assert model("m", stage=True, root=root)()
-
-
-def test_a_process_that_ends_with_a_copy_in_use_ends_quietly(root, source, local):
-    """The lock goes with the process; the next one that makes room removes its file."""
-    publish("m", source, root=root)
-    code = "import sys, efsstate; get = efsstate.model('m', stage=True, root=sys.argv[1]); print(get())"
-    done = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True, check=True)
-    assert done.stderr == "" and tree(done.stdout.strip()) == tree(source)
