@@ -1,5 +1,5 @@
 # make demo   the image service, on a local folder            make bench    the benchmarks, on tmpfs and in the NFS lab
-# make test   lint, types, the wheel, and its tests           make torture  the long tests (30 minutes and more)
+# make test   lint, types, the wheel, and its tests           make torture  the long tests (40 minutes)
 # make layer  the Lambda layer's zips                         make dev      an environment to work in (editable)
 # Each sets up what it needs, from a bare clone, on a machine with Python 3.11 or newer.
 

@@ -4,7 +4,7 @@ Each part is a module here, of its name, with `run(seconds, seed) -> dict`: figu
 has to be 0. What a part finds it prints, with what reproduces it; what it can't run on this machine it raises as `Skip`.
 
 A part runs in a process of its own, beside those that do not want the same cores (PLAN); one that does not come to an end is
-killed, and that is a violation. `python -m tests.torture.figures FILE` writes the figures into the documentation.
+killed, and that is a violation. `python -m tests.torture.figures [FILE]` writes the figures into the documentation.
 """
 
 import argparse
@@ -131,7 +131,7 @@ def main():
     parser.add_argument("--only", metavar="NAME,…", default=",".join(PARTS), help=f"some of {','.join(PARTS)}")
     parser.add_argument("--minutes", type=float, help="all parts together, in proportion (default: as planned, about 40 for all)")
     parser.add_argument("--seed", type=int, help="repeats what another run did, as far as a schedule can")
-    parser.add_argument("--json", metavar="FILE", help="write the figures there too")
+    parser.add_argument("--json", metavar="FILE", default="torture.json", help="where the figures go too (default: torture.json)")
     parser.add_argument("--part", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.part:
@@ -157,9 +157,8 @@ def main():
                 results[name] = found
                 print("\n".join(list(table({name: found}))[1:]), flush=True)
                 about["took_minutes"] = round((time.monotonic() - started) / 60, 1)
-                if options.json:
-                    with open(options.json, "w") as file:
-                        json.dump({"machine": about, "parts": {name: results[name] for name in PARTS if name in results}}, file, indent=1)
+                with open(options.json, "w") as file:
+                    json.dump({"machine": about, "parts": {name: results[name] for name in PARTS if name in results}}, file, indent=1)
 
     for group in groups:
         lanes = [threading.Thread(target=go, args=(lane,), daemon=True) for lane in group]

@@ -1,4 +1,4 @@
-"""Writes docs/guarantees-figures.md from what `python -m tests.torture --json FILE` left: `python -m tests.torture.figures FILE`."""
+"""Writes docs/guarantees-figures.md from what `python -m tests.torture` left in torture.json: `python -m tests.torture.figures [FILE]`."""
 
 import json
 import os
@@ -15,7 +15,7 @@ TRIED = {
     "syscalls": ("{faults} of {points} possible ones: {kills} kills, {errors} errors, {transfers} short transfers, failing closes and full files", "of {operations} kinds"),
     "fuzz": ("{inputs} inputs, {bombs} bombs", "{parsers} parsers"),
     "hostile": ("{planted} plants, {huge_files} files of a TiB, {names} strange names, {edits} edits by an attacker without the key", "{reads} reads, {misses} misses, {errors} clear errors under attack"),
-    "clocks": ("{jumps} jumps", "{operations}, {updates} updates, {clients} clients"),
+    "clocks": ("{jumps} jumps", "{operations}, and {updates} updates, by {clients} clients"),
     "model": ("", "{states} states, {steps} steps"),
     "mutation": ("{mutations} of {of} measures switched off", "{noticed} noticed"),
 }  # fmt: skip
@@ -116,8 +116,8 @@ def page(found):
     about, parts = found["machine"], found["parts"]
     yield "# The figures of the last long run"
     yield ""
-    yield "What is tried, and what may happen, is in [guarantees](guarantees.md). Written by `python -m tests.torture.figures FILE`, not by hand, from the"
-    yield f"FILE of `python -m tests.torture --seed {about['seed']} --json FILE`."
+    yield "What is tried, and what may happen, is in [guarantees](guarantees.md). Written by `python -m tests.torture.figures`, not by hand, after"
+    yield f"`python -m tests.torture --seed {about['seed']}`."
     yield ""
     yield (
         f"{about['date']}, commit `{about['commit']}`, {about['took_minutes']} minutes; {about['cpu']}, {about['cores']} cores, {about['memory_gib']} GiB, Linux {about['kernel']},"
@@ -131,7 +131,7 @@ def page(found):
             yield from tell(own)
 
 
-def main(path):
+def main(path="torture.json"):
     with open(path) as file:
         found = json.load(file)
     with open(PAGE, "w") as file:
