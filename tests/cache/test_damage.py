@@ -102,16 +102,32 @@ def test_a_link_in_place_of_the_namespace_does_not_lead_out(f, root, tmp_path):
     assert g(1) == 1 and list((tmp_path / "elsewhere").iterdir()) == [] and g.cache_info().errors + g.cache_info().damaged
 
 
-def test_a_damaged_generation_puts_everything_out_of_reach_and_heals(f, root):
-    cleared = root / "cache" / os.listdir(root / "cache")[0] / "CLEARED"
+def marks(root):
+    """The marks of the generations in the only namespace."""
+    (namespace,) = os.listdir(root / "cache")
+    return [path for path in (root / "cache" / namespace).iterdir() if path.name.startswith("CLEARED")]
+
+
+def test_a_clear_leaves_one_mark(f, root):
+    for _ in range(3):
+        f.cache_clear()
+    (mark,) = marks(root)
+    assert mark.is_symlink() and int(mark.name.split(".")[1]) > 0
+
+
+@pytest.mark.parametrize("make", [lambda path: path.write_bytes(b"x"), lambda path: path.symlink_to("cleared")])
+def test_a_forged_generation_puts_everything_out_of_reach_and_heals(f, root, make):
     f.cache_clear()
     f(1)
-    for broken in (b"", cleared.read_bytes()[:-1], b"nonsense" * 20):
-        cleared.write_bytes(broken)
+    (mark,) = marks(root)
+    _, number, signature = mark.name.split(".")
+    for forged in (f"CLEARED.{int(number) + 5}.{signature}", f"CLEARED.{number}.{'0' * 32}", f"CLEARED.{2**62 + 1}.{signature}"):
+        make(mark.parent / forged)
         time.sleep(0.01)  # generations are milliseconds: in the one of the clear, what was put since counts, and rightly
         g = cached(name=f.cache.name, memory=0)(f.__wrapped__)
         before = len(f.calls)
         assert g(1) == dict(VALUE, x=1) and len(f.calls) == before + 1 and g(1) and len(f.calls) == before + 1
+        assert len(marks(root)) == 1
 
 
 def test_a_lost_generation_does_not_bring_cleared_results_back(f, root, entries):
@@ -119,7 +135,8 @@ def test_a_lost_generation_does_not_bring_cleared_results_back(f, root, entries)
     kept = {path: path.read_bytes() for path in entries()}
     f.cache_clear()
     f(2)
-    (root / "cache" / os.listdir(root / "cache")[0] / "CLEARED").unlink()
+    (mark,) = marks(root)
+    mark.unlink()
     for path in kept:
         if path.name == f.cache_key(1):
             path.write_bytes(kept[path])
@@ -128,15 +145,15 @@ def test_a_lost_generation_does_not_bring_cleared_results_back(f, root, entries)
     assert g.explain(1) == "miss: it was cleared"
 
 
-def test_a_damaged_generation_heals_by_the_servers_clock(f, root, monkeypatch):
-    """A host whose clock is a day behind must not write one below what was cleared an hour ago."""
+def test_a_generation_is_numbered_by_the_servers_clock(f, root, monkeypatch):
+    """A host whose clock is a day behind, and that has written nothing yet, must not make one below an older clear."""
     f.cache_clear()
-    cleared = root / "cache" / os.listdir(root / "cache")[0] / "CLEARED"
-    cleared.write_bytes(b"")
+    (mark,) = marks(root)
+    mark.rename(mark.with_name(f"CLEARED.7.{'0' * 32}"))
     lost, now = int(time.time() * 1000), time.time
     monkeypatch.setattr(time, "time", lambda: now() - 86400)
     time.sleep(0.01)
-    monkeypatch.setattr("efsstate.mount.clock._offset", 0.0)  # a process that has written nothing yet
+    monkeypatch.setattr("efsstate.mount.clock._offset", 0.0)
     g = cached(name=f.cache.name, memory=0)(f.__wrapped__)
     g(1)
     assert g.cache._results.shelf().generation() > lost

@@ -8,7 +8,7 @@ import msgpack
 import pytest
 
 from efsstate import sweep
-from efsstate.mount import layout, store
+from efsstate.mount import layout, notes, store
 from efsstate.mount import root as roots
 from efsstate.mount.root import resolve
 
@@ -36,6 +36,12 @@ class Tree:
         from efsstate.mount import entry
 
         return entry.encode(b"x" * size, place=place, codec="msgpack", created=created, ttl=ttl, key=self.mount.key)
+
+    def cleared(self, namespace, *, age=0.0):
+        folder = f"{layout.CACHE}/{namespace}"
+        name = notes.mark(self.mount, folder, layout.cleared_mark(1000))
+        self.mount.symlink(folder, name, "cleared")
+        return self.age(f"{folder}/{name}", age)
 
     def file(self, name, *, age=0.0, body=b"?"):
         path = self.full(name)

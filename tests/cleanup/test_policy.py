@@ -46,11 +46,12 @@ def test_older_than_and_unused_for():
 
 def test_a_policy_is_read_with_when_it_was_cleared(tree):
     tree.policy("f", shortest=60, longest=90, max_bytes=7, max_entries=3, later_key=[1, 2])
-    tree.file("cache/f/CLEARED", age=100)
+    mark = tree.cleared("f", age=100)
+    tree.file(f"cache/f/CLEARED.{10**15}.{'0' * 32}", age=1)  # not signed
     policy, problem = read(tree.mount, "f")
     assert problem is None
     assert (policy.shortest, policy.longest, policy.max_bytes, policy.max_entries) == (60, 90, 7, 3)
-    assert policy.cleared == os.stat(tree.full("cache/f/CLEARED")).st_mtime
+    assert policy.cleared == os.lstat(tree.full(mark)).st_mtime
 
 
 @pytest.mark.parametrize(

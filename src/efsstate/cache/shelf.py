@@ -7,7 +7,7 @@ import struct
 import time
 
 from efsstate.errors import CorruptEntryError, UnknownFormatError
-from efsstate.mount import clock, codec, layout, store
+from efsstate.mount import clock, codec, layout, notes, store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class Shelf:
         self._folders = {folder[-1]: folder for folder in layout.entry_folders(component)}
         self._generation = 0
         self._looked = 0.0  # when the generation was read, by the wall clock; 0: never
+        self._seen: os.stat_result | None = None  # the folder's stat then, if it tells a change since
         self._settled: dict[str, int] = {}  # folders, and the mtime since which the generation is known to be the same
 
     def generation(self, *, older_than: float = REACH) -> int:
@@ -69,25 +70,38 @@ class Shelf:
         return self._generation
 
     def _read_generation(self) -> None:
+        """One request where nothing has changed in the namespace's folder since the look before, else two."""
         now = time.time()
-        try:
-            entry = store.read(self.mount, self.folder, layout.CLEARED, stale=0, certain=True)
-            found = int(codec.loads(entry.payload))
-            if not 0 <= found < _MOST:
-                raise ValueError(found)
-        except FileNotFoundError:
-            found = 0
-        except _NOT_OURS:
-            # What it said is lost: clearing once more is safe, trusting what is there is not.
-            found = self._write_generation(self._generation)
-        self._generation = max(found, self._generation)
+        seen = self.mount.look(self.folder, self._seen)
+        names = () if seen is None else seen[1]
+        if names is not None:
+            marks = [(number, self._is_mark(name, number)) for name, number in layout.cleared_marks(names)]
+            found = max([number for number, sound in marks if sound], default=0)
+            if not all(sound for _, sound in marks):
+                # Damaged or forged: clearing once more is safe, trusting what is left is not.
+                found = self._write_generation(max(found, self._generation))
+            self._generation = max(found, self._generation)
+        # A change right after this look may leave the folder's time as it is: then the next one must list it again.
+        self._seen = seen[0] if seen is not None and clock.tells(seen[0].st_mtime) else None
         self._looked = now
+
+    def _is_mark(self, name: str, generation: int) -> bool:
+        return generation < _MOST and name == notes.mark(self.mount, self.folder, layout.cleared_mark(generation))
 
     def _write_generation(self, known: int) -> int:
         # By a clock that is behind, a number whose predecessor is lost might be below one that was cleared long ago.
         self.mount.ask_time(self.folder)
         made = max(known + 1, int(clock.now() * 1000))
-        store.write(self.mount, self.folder, layout.CLEARED, codec.dumps(made), codec="msgpack")
+        while True:
+            try:
+                own = notes.mark(self.mount, self.folder, layout.cleared_mark(made))
+                self.mount.symlink(self.folder, own, "cleared")
+                break
+            except FileExistsError:
+                made += 1
+        for name, number in layout.cleared_marks(self.mount.names(self.folder)):
+            if number < made or not self._is_mark(name, number):
+                self.mount.remove(self.folder, name, quiet=True)
         return made
 
     def clear(self) -> None:

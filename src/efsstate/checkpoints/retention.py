@@ -7,7 +7,7 @@ import time
 
 from efsstate.checkpoints import owner
 from efsstate.checkpoints.protocol import Folder, Superseded
-from efsstate.mount import entry, layout, lock
+from efsstate.mount import layout, lock, notes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,7 +99,9 @@ def _all_past(mount: Mount, folder: str, names: list[str], shards: list[int], no
     count = Folder(mount, folder).read_note(layout.SHARDS)
     marks = set()
     for kind, index, signature in filter(None, map(layout.parse_shard, names)):
-        if kind == "d" and signature == entry.digest(mount.key, f"{folder}/d{index}", b"finished").hex():
+        if kind == "d" and f"{layout.shard_mark(index)}.{signature}" == notes.mark(
+            mount, folder, layout.shard_mark(index)
+        ):
             marks.add(index)
     if not count.isdigit() or len(marks) < int(count):
         return False

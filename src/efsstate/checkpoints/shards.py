@@ -7,7 +7,7 @@ import os
 from efsstate import deadline
 from efsstate.checkpoints import protocol
 from efsstate.errors import ClaimedError, EfsStateError
-from efsstate.mount import entry, layout
+from efsstate.mount import layout, notes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -146,8 +146,7 @@ class Shards:
 
     def _mark_name(self, index: int) -> str:
         folder = self._at()
-        place = f"{folder.folder}/d{index}"
-        return layout.shard_mark(index, entry.digest(folder.mount.key, place, b"finished").hex())
+        return notes.mark(folder.mount, folder.folder, layout.shard_mark(index))
 
     def _mark(self, index: int) -> None:
         folder = self._at()
@@ -161,7 +160,7 @@ class Shards:
         folder = self._at()
         found = [one for one in map(layout.parse_shard, folder.mount.names(folder.folder)) if one and one[1] < self._n]
         marks = {(index, signature) for kind, index, signature in found if kind == "d"}
-        self._done |= {i for i, signature in marks if self._mark_name(i) == layout.shard_mark(i, signature)}
+        self._done |= {i for i, signature in marks if self._mark_name(i) == f"{layout.shard_mark(i)}.{signature}"}
         return found
 
     def _is_done(self, index: int) -> bool:

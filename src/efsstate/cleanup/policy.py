@@ -14,7 +14,7 @@ whose POLICY is newer than this release is left alone as a whole.
 from __future__ import annotations
 
 from efsstate.errors import CorruptEntryError, UnknownFormatError
-from efsstate.mount import layout, store
+from efsstate.mount import layout, notes, store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def read(mount: Mount, namespace: str) -> tuple[Policy, Exception | None]:
     """The policy of `namespace`, and what was wrong with its file: then, or without one, every entry's header decides.
 
     Raises `UnknownFormatError`: the namespace is a newer release's, to be left alone. Two or three requests each for
-    POLICY and CLEARED.
+    the POLICY and the folder's listing.
     """
     folder = f"{layout.CACHE}/{namespace}"
     policy, problem = Policy(layout.readable(namespace)), None
@@ -85,7 +85,9 @@ def read(mount: Mount, namespace: str) -> tuple[Policy, Exception | None]:
     except (CorruptEntryError, OSError) as error:
         problem = error
     try:
-        policy.cleared = mount.stat(folder, layout.CLEARED).st_mtime
+        marks = layout.cleared_marks(mount.names(folder))
+        sound = [(n, name) for name, n in marks if name == notes.mark(mount, folder, layout.cleared_mark(n))]
+        policy.cleared = mount.stat(folder, max(sound)[1]).st_mtime if sound else None
     except OSError:
         pass
     return policy, problem

@@ -177,7 +177,8 @@ class _Sweep:
                     report.problem(error, mount.where(folder, item.name))
                     continue
                 if not stat.S_ISDIR(found.st_mode):
-                    if item.name not in (layout.POLICY, layout.CLEARED) and (strict or layout.is_temporary(item.name)):
+                    known = item.name == layout.POLICY or layout.is_cleared(item.name)
+                    if not known and (strict or layout.is_temporary(item.name)):
                         folder_module.tidy(mount, folder, item.name, found, self._wish, report)
                 elif found.st_dev != self._device:  # another file system is mounted there: not ours to clean
                     report.stranger("foreign", mount.where(folder, item.name))

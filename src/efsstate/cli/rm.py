@@ -100,7 +100,7 @@ def _ours(name: str, area: str) -> bool:
     if layout.is_temporary(name):
         return True
     if area == layout.CACHE:
-        return layout.is_digest(name) or name in (layout.POLICY, layout.CLEARED, layout.LOCK)
+        return layout.is_digest(name) or name in (layout.POLICY, layout.LOCK) or layout.is_cleared(name)
     return name == layout.LOCK or layout.parse_claim(name) is not None or layout.parse_shard(name) is not None
 
 

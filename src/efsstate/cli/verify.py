@@ -66,7 +66,7 @@ class _Check:
     def findings(self) -> Iterator[dict[str, Any]]:
         """What is wrong."""
         for namespace in folders(self._mount, layout.CACHE, self._place):
-            yield from self._files(f"{layout.CACHE}/{namespace}", lambda name: name in (layout.POLICY, layout.CLEARED))
+            yield from self._files(f"{layout.CACHE}/{namespace}", lambda name: name == layout.POLICY)
             for folder in layout.entry_folders(namespace):
                 yield from self._files(folder, layout.is_digest)
                 self._advance(1)

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from efsstate.modelstore.manifest import Manifest
     from efsstate.modelstore.plain import Plain
 
-_TICK = 2.0  # seconds: two changes of a folder may bear the same time, if the clock of its file system is so coarse
-
 
 class Found:
     """What is to be served: `identity` differs once it is something else; `plain` if it was put there by hand."""
@@ -84,7 +82,7 @@ class Finder:
             ) from None
         found = Found(mount, layout.version_folder(model, made.version), made, None)
         # A change right after this look may leave the folder's time as it is; then the next look must read again.
-        self._last = (mount, moment, found) if clock.now() - moment.st_mtime > _TICK else None
+        self._last = (mount, moment, found) if clock.tells(moment.st_mtime) else None
         return found
 
     def _unpublished(self, mount: Mount, model: str) -> Found:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 
+_TICK = 2.0  # seconds
 _offset = 0.0  # server minus local, seconds
 
 
@@ -23,6 +24,11 @@ def observe(server: float) -> None:
 def now() -> float:
     """Seconds since the epoch by the server's clock, as far as it is known here."""
     return time.time() + _offset
+
+
+def tells(stamp: float) -> bool:
+    """Whether a change made now would bear another time than `stamp` (server's): some file systems' clocks are coarse."""
+    return now() - stamp > _TICK
 
 
 def local(server: float) -> float:

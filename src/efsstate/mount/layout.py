@@ -3,7 +3,7 @@
     <root>/cache/<namespace>/<1 hex>/<digest>             an entry
     <root>/cache/<namespace>/<1 hex>/LOCK                 one byte for each entry that is computed now
     <root>/cache/<namespace>/POLICY                       what the sweep may judge by
-    <root>/cache/<namespace>/CLEARED                      the generation: raised by every clear
+    <root>/cache/<namespace>/CLEARED.<number>.<signature> the generation: every clear makes a higher one
     <root>/checkpoints/<name>/e<epoch>                    a claim: a symbolic link that holds who made it
     <root>/checkpoints/<name>/b<epoch>                    its base: a symbolic link that holds what it starts from
     <root>/checkpoints/<name>/<epoch>-<number>            a generation: one save
@@ -25,6 +25,10 @@ ends in `~` and a digest of the whole. Different names never share a component, 
 """
 
 from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 CACHE, CHECKPOINTS, MODELS, SHARED = "cache", "checkpoints", "models", "shared-data"
 POLICY, CLEARED, CURRENT, VERSIONS, LOCK = "POLICY", "CLEARED", "CURRENT", "versions", "LOCK"
@@ -132,6 +136,26 @@ def entry_folders(namespace: str) -> list[str]:
     return [f"{CACHE}/{namespace}/{digit}" for digit in "0123456789abcdef"]
 
 
+def cleared_mark(generation: int) -> str:
+    """What the mark of this generation is called, without its signature."""
+    return f"{CLEARED}.{generation}"
+
+
+def is_cleared(name: str) -> bool:
+    """Whether `name` is a mark of a generation, whoever signed it."""
+    kind, _, rest = name.partition(".")
+    number, _, signature = rest.partition(".")
+    well = (
+        kind == CLEARED and len(number) <= 19 and number.isascii() and number.isdigit() and str(int(number)) == number
+    )
+    return well and len(signature) == 32 and _HEX.issuperset(signature)
+
+
+def cleared_marks(names: Iterable[str]) -> list[tuple[str, int]]:
+    """The marks of generations among the `names`, each with its number."""
+    return [(name, int(name.split(".")[1])) for name in names if is_cleared(name)]
+
+
 def checkpoint_folder(name: str) -> str:
     """The folder of the checkpoint `name`, below the root."""
     return f"{CHECKPOINTS}/{component(name, 'checkpoint name')}"
@@ -142,9 +166,9 @@ def shard_folder(name: str, index: int) -> str:
     return f"{checkpoint_folder(name)}/s{index}"
 
 
-def shard_mark(index: int, signature: str) -> str:
-    """The link, beside the shards' folders, that says that shard `index` is finished."""
-    return f"d{index}.{signature}"
+def shard_mark(index: int) -> str:
+    """What the mark that shard `index` is finished is called, without its signature; it lies beside the shards' folders."""
+    return f"d{index}"
 
 
 def parse_shard(name: str) -> tuple[str, int, str] | None:

@@ -57,6 +57,11 @@ def read(mount: Mount, folder: str, name: str, *, certain: bool = False) -> str:
     return text
 
 
+def mark(mount: Mount, folder: str, name: str) -> str:
+    """The name that says by itself, sealed, what a note `name` would say: to see it in a listing is to have read it."""
+    return f"{name}.{_digest(mount, folder, name, 'mark')}"
+
+
 def _sealed(mount: Mount, folder: str, name: str, text: str) -> str:
     return f"{text} {_digest(mount, folder, name, text)}"
 
