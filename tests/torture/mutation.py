@@ -46,7 +46,7 @@ MUTATIONS = {
     "a newer format is left alone": ("mount/entry.py", "        raise UnknownFormatError(path, fmt)\n    if fmt < FORMAT:", "        raise CorruptEntryError(path, \"?\")\n    if fmt < FORMAT:", [M + "test_entry.py::test_a_newer_format_is_told_apart_from_damage"]),
     "what is huge is judged before it is read": ("mount/files.py", "        if size >= _HUGE and judge is not None:", "        if False:", [SHORT + "test_a_file_of_a_tebibyte_is_refused_before_it_is_read"]),
     "what does not fit in memory is not read": ("mount/store.py", "    memory.demand(size, path,", "    (lambda *_: None)(size, path,", [SHORT + "test_a_file_of_a_tebibyte_is_refused_before_it_is_read"]),
-    "who must be certain looks again": ("mount/store.py", "_PAUSES = (0.002, 0.01, None)", "_PAUSES = (None,)", [OURS + "test_who_must_be_certain_finds_what_comes_back_in_a_moment"]),
+    "who must be certain looks again": ("mount/notes.py", "_PAUSES = (0.002, 0.01, None)", "_PAUSES = (None,)", [OURS + "test_who_must_be_certain_finds_what_comes_back_in_a_moment"]),
     "the identity of a lock's file": ("mount/lock.py", "        return os.path.samestat(named, own)", "        return True", [M + "test_lock.py::test_a_removed_lock_file_is_noticed"]),
     "a fork's child gives nothing back": ("mount/lock.py", "            if os.getpid() == self._pid:\n", "            if True:\n", [M + "test_lock.py::test_a_forked_child_does_not_give_the_parents_lock_back"]),
     "unlock, though a child lives on": ("mount/lock.py", "fcntl.flock(fd, fcntl.LOCK_UN)  #", "pass  #", [K + "test_checkpoint.py::test_leaving_gives_the_lock_back_though_a_forked_child_lives_on"]),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from efsstate.mount import entry
 
 TYPE_CHECKING = False
@@ -14,21 +12,19 @@ if TYPE_CHECKING:
     from efsstate.mount.entry import Entry
     from efsstate.mount.files import Buffer, Mount, Parts
 
-_PAUSES = (0.002, 0.01, None)  # seconds between the looks of who must be certain
 
-
-def read(mount: Mount, folder: str, name: str, *, stale: float | None = None, certain: bool = False) -> Entry:
+def read(mount: Mount, folder: str, name: str, *, stale: float | None = None) -> Entry:
     """The entry at `name`, every byte checked.
 
     `stale`: the longest, in seconds, that this host's NFS client may have remembered the folder (0: ask now, a request
-    more); None leaves it to the client, which remembers for up to 60 s. `certain`: look again before saying that it is
-    missing. A client that replaces a file which one of its own processes has open first renames the old one away
-    (`.nfs…`), so that for a request's time every other host finds no such name (measured).
+    more); None leaves it to the client, which remembers for up to 60 s. One that is being replaced may be missing for a
+    request's time: a client that replaces a file which one of its own processes has open first renames the old one away
+    (`.nfs…`, measured).
 
     Raises `FileNotFoundError`, `CorruptEntryError` (`SignatureError` where there is a key), `UnknownFormatError`,
     `OSError`, and `EfsStateError` for one that is larger than the memory that is free.
     """
-    data = _certain(mount, folder, name, stale) if certain else mount.read(folder, name, _judge, stale)
+    data = mount.read(folder, name, _judge, stale)
     return entry.decode(data, place=f"{folder}/{name}", root=mount.path, key=mount.key)
 
 
@@ -46,18 +42,6 @@ def _judge(head: bytes, size: int, path: str) -> None:
     from efsstate.mount import memory
 
     memory.demand(size, path, "remove the file, if nothing of yours is that large")
-
-
-def _certain(mount: Mount, folder: str, name: str, stale: float | None) -> bytes | bytearray:
-    for pause in _PAUSES:
-        try:
-            return mount.read(folder, name, _judge, stale)
-        except FileNotFoundError:
-            if pause is None:
-                raise
-        time.sleep(pause)
-        stale = 0.0
-    raise AssertionError
 
 
 def write(
