@@ -26,6 +26,8 @@ ends in `~` and a digest of the whole. Different names never share a component, 
 
 from __future__ import annotations
 
+from efsstate.mount.entry import blake2b
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,9 +62,7 @@ def component(name: str, what: str = "name") -> str:
     if safe[0] == ".":  # "..", ".nfs…" and our own temporaries stay out of reach
         safe = "%2e" + safe[1:]
     if len(safe) > _LONGEST or name != name.lower():
-        from hashlib import blake2b
-
-        safe = f"{safe[:_LONGEST]}~{blake2b(raw, digest_size=16).hexdigest()}"
+        safe = f"{safe[:_LONGEST]}~{blake2b()(raw, digest_size=16).hexdigest()}"
     return safe
 
 
@@ -209,9 +209,7 @@ def parse_claim(name: str) -> tuple[str, int, int] | None:
 
 def sweep_marks(kind: str) -> str:
     """The folder of the marks of sweeps that were asked for the same (`kind` tells what), below the root."""
-    from hashlib import blake2b
-
-    return f"{SWEEPS}/{blake2b(kind.encode(), digest_size=8).hexdigest()}"
+    return f"{SWEEPS}/{blake2b()(kind.encode(), digest_size=8).hexdigest()}"
 
 
 def sweep_mark(folder: str) -> str:
@@ -220,9 +218,8 @@ def sweep_mark(folder: str) -> str:
     raw = plain.encode(errors="surrogateescape")
     if len(raw) <= _LONGEST:
         return plain
-    from hashlib import blake2b
 
-    return f"~{blake2b(raw, digest_size=16).hexdigest()}"
+    return f"~{blake2b()(raw, digest_size=16).hexdigest()}"
 
 
 def is_digest(name: str) -> bool:

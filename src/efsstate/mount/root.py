@@ -7,6 +7,7 @@ import stat
 import threading
 
 from efsstate.errors import RootError
+from efsstate.mount import entry
 from efsstate.mount.files import Mount
 
 _DEFAULT, _UNNAMED = "/mnt/efs", ".efsstate"
@@ -47,9 +48,7 @@ def signing_key() -> bytes | None:
     text = variable("EFSSTATE_SIGNING_KEY")
     if text is None:
         return None
-    from hashlib import blake2b
-
-    return blake2b(text.encode(), digest_size=32).digest()
+    return entry.blake2b()(text.encode(), digest_size=32).digest()
 
 
 def scratch(name: str) -> Mount:
