@@ -48,7 +48,7 @@ def signing_key() -> bytes | None:
     text = variable("EFSSTATE_SIGNING_KEY")
     if text is None:
         return None
-    return entry.blake2b()(text.encode(), digest_size=32).digest()
+    return bytes(entry.blake2b()(text.encode(), digest_size=32).digest())
 
 
 def scratch(name: str) -> Mount:
