@@ -154,7 +154,7 @@ def sections(result):
     )
     yield (
         "Many hits at once, over a link of 3 ms",
-        "64 entries that this client has never read, an entry's share: medians of three rounds.",
+        "64 entries that this client has never read, an entry's share; the ratio is the best of five rounds.",
         simple(figures, "many", "nfs", time, ("× a loop", lambda f: f"{f['ratio']:.1f}"), ("requests each", lambda f: count(f.get("requests")))),
     )  # fmt: skip
     yield (
