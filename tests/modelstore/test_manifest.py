@@ -4,10 +4,13 @@ import errno
 import json
 import os
 import pathlib
+import re
+import shutil
+import stat
 
 import pytest
 
-from efsstate import CorruptEntryError, model, publish, verify, versions
+from efsstate import CorruptEntryError, activate, model, prune, publish, verify, versions
 from efsstate.modelstore import manifest
 from efsstate.mount import notes, store
 from efsstate.mount.files import Mount
@@ -139,3 +142,37 @@ def test_where_links_are_short_current_names_the_version_alone(root, source, mon
     made = publish("m", source, root=root)
     assert os.readlink(current(root)).startswith(f"{made} ") and model("m", root=root)() == place(root, "m", made)
     assert not [name for name in os.listdir(f"{root}/models/m/versions") if name.startswith(".tmp-")]
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a pipe", "a device", "a file for the version's folder"])
+def test_what_stands_where_a_file_belongs_is_named_and_the_old_version_goes_on(root, tmp_path, kind):
+    """Neither opened for its content nor waited for, however the model is used."""
+    (tmp_path / "w").write_bytes(b"12345")
+    before = publish("m", tmp_path / "w", root=root)
+    serving = model("m", lambda files: bytes(files.read()), root=root, check_every=0)
+    assert serving() == b"12345"
+    (tmp_path / "w").write_bytes(b"new")
+    folder = pathlib.Path(place(root, "m", publish("m", tmp_path / "w", root=root)))
+    bad = folder / "w"
+    bad.unlink()
+    if kind == "a folder":
+        bad.mkdir()
+    elif kind == "a pipe":
+        os.mkfifo(bad)
+    elif kind == "a device":
+        try:
+            os.mknod(bad, stat.S_IFCHR | 0o600, os.makedev(1, 3))
+        except PermissionError:
+            pytest.skip("only root makes devices")
+    else:
+        shutil.rmtree(folder)
+        folder.write_text("x")
+    for use in (lambda files: files.read(), lambda files: files.mmap(), lambda files: files.path, lambda files: files.stage()):
+        with pytest.raises(CorruptEntryError, match=re.escape(str(folder))):
+            model("m", use, root=root)()
+    assert serving() == b"12345"
+    assert verify("m", root=root) != []
+    activate("m", before, root=root)
+    os.utime(folder, (1, 1))
+    if kind == "a file for the version's folder":
+        assert prune("m", keep=1, grace=60, root=root) == [folder.name] and verify("m", root=root) == []

@@ -73,6 +73,21 @@ def test_the_first_call_after_a_publication(lab, put):
         assert sent.ops == FIRST_CALL
 
 
+def test_the_first_call_after_a_publication_of_many_files(lab, tmp_path):
+    """Where the manifest is too long for a link it is read as a file, for 5 requests more: the folder opened, and OPEN, READ, CLOSE."""
+    for i in range(50):
+        (tmp_path / "f").mkdir(exist_ok=True)
+        (tmp_path / "f" / f"w{i}").write_text(str(i))
+    lab.run("a", lambda: publish("m", tmp_path / "f", root=lab.a))
+    get = model("m", lambda files: bytes(files.read("w7")), check_every=0, root=lab.b)
+    assert get() == b"7"
+    (tmp_path / "f" / "w7").write_text("new")
+    lab.run("a", lambda: publish("m", tmp_path / "f", root=lab.a))
+    with lab.count("b") as sent:
+        assert get() == b"new"
+    assert sum(sent.ops.values()) - 2 <= 10, sent.ops  # without the file's READ and CLOSE
+
+
 @pytest.mark.slow
 def test_the_first_call_after_a_publication_and_a_minute_without_any(lab, put):
     """A client that has forgotten all attributes asks for none twice; nor does a check then."""

@@ -130,17 +130,15 @@ def current(mount: Mount, model: str) -> Manifest:
     """
     folder = layout.version_folder(model, "")
     path = mount.where(folder, layout.CURRENT)
-    for attempt in (0, 1):
+    for look in (_read, read):
         text = notes.read(mount, folder, layout.CURRENT, certain=True)
         if text[:1] == "{":
             return parse(text, path)
         if why := bad_version(text):
             raise CorruptEntryError(path, f"it names the version {text[:200]!r}: {why}")
         try:
-            return read(mount, model, text)
-        except FileNotFoundError:  # a prune took it; another was active before
-            if attempt:
-                break
+            return look(mount, model, text)
+        except FileNotFoundError:  # a prune took it, and another was active before; or this client remembers it so
             mount.refresh(folder)
     raise CorruptEntryError(path, f"it names version {text}, which is missing: activate another")
 
@@ -168,6 +166,11 @@ def read(mount: Mount, model: str, version: str) -> Manifest:
     # By name, not by the folder that is open: a prune renames it before it empties it.
     mount.forget(folder)
     mount.refresh(layout.version_folder(model, ""))
+    return _read(mount, model, version)
+
+
+def _read(mount: Mount, model: str, version: str) -> Manifest:
+    folder = layout.version_folder(model, version)
     entry = store.read(mount, folder, layout.MANIFEST)
     path = mount.where(folder, layout.MANIFEST)
     found = decode(entry, path)

@@ -192,10 +192,10 @@ def clear(mount: Mount, above: str, name: str) -> None:
     staging = f"{above}/{name}"
     held = lock.attempt(mount, *_lock(staging))
     if isinstance(held, lock.Lock):
-        if name in mount.names(above) and not stat.S_ISDIR(mount.stat(above, name).st_mode):
-            mount.remove(above, name)
-        else:
-            _tidy(mount, staging)
+        try:
+            remove(mount, above, name)
+        except OSError as error:
+            _left(mount, staging, error)
         held.release(remove=True)
     else:
         os.close(held)
@@ -263,8 +263,22 @@ def _finish(mount: Mount, model: str, staging: str, made: Manifest) -> None:
             raise
 
 
+def remove(mount: Mount, above: str, name: str) -> None:
+    """Remove what is at `name`, if anything: a folder with all that is in it, or a file or link that is no version."""
+    if name not in mount.names(above):
+        return
+    if stat.S_ISDIR(mount.stat(above, name).st_mode):
+        mount.remove_tree(f"{above}/{name}")
+    else:
+        mount.remove(above, name)
+
+
 def _tidy(mount: Mount, staging: str) -> None:
     try:
         mount.remove_tree(staging)
     except OSError as error:
-        events.log("warning", "%s: what is left of a publication could not be removed: %s", mount.where(staging), error)
+        _left(mount, staging, error)
+
+
+def _left(mount: Mount, staging: str, error: OSError) -> None:
+    events.log("warning", "%s: what is left of a publication could not be removed: %s", mount.where(staging), error)

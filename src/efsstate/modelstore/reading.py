@@ -146,7 +146,8 @@ def each(work: Callable[[J], R], jobs: Sequence[J], *, threads: int, late: Calla
                 return
             with turn:
                 results[mine] = result
-                turn.notify_all()
+                if mine == yielded:  # else nobody waits for it yet, and to be woken costs a thread its turn
+                    turn.notify_all()
 
     workers = [threading.Thread(target=run, daemon=True, name="efsstate-model") for _ in range(min(threads, len(jobs)))]
     for worker in workers:

@@ -126,7 +126,7 @@ def _leave(mount: Mount, model: str, version: str) -> None:
     """From now on `version` is inactive."""
     try:
         mount.stamp(layout.version_folder(model, version), layout.MANIFEST)
-    except OSError as error:
+    except (OSError, CorruptEntryError) as error:
         events.log("warning", "%s", error)  # it is missing, or another user's: prune judges it by its older stamp
 
 
@@ -191,7 +191,8 @@ def _versions(mount: Mount, model: str) -> list[Version]:
             problem = str(error)
         try:
             changed = mount.stat(layout.version_folder(model, version), layout.MANIFEST).st_mtime
-        except FileNotFoundError:  # any other error is told: a version whose age is not known must not be taken for old
+        except (FileNotFoundError, CorruptEntryError):
+            # Any other error is told: a version whose age is not known must not be taken for old.
             try:
                 changed = entry.stat(follow_symlinks=False).st_mtime
             except FileNotFoundError:
@@ -258,6 +259,8 @@ def prune(
 
 def _take_away(mount: Mount, model: str, version: str) -> bool:
     """Remove the version, unless it is activated at this moment; whether it went."""
+    from efsstate.modelstore import publishing
+
     above = layout.version_folder(model, "")
     gone = f"{layout.TEMPORARY}gone-{version}"
     mount.forget(f"{above}/{version}")
@@ -266,7 +269,7 @@ def _take_away(mount: Mount, model: str, version: str) -> bool:
     if _active(mount, model) in (version, None):
         mount.rename(above, gone, above, version)
         return False
-    mount.remove_tree(f"{above}/{gone}")
+    publishing.remove(mount, above, gone)
     events.emit("prune", layout.model_name(model.rpartition("/")[2]), version=version)
     return True
 
