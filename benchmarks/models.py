@@ -16,13 +16,10 @@ SIZE, TENSORS = 128 << 20, 8
 
 def write(path):
     """A safetensors file of SIZE bytes of tensors, so that every reader can read it; and the same, published."""
-    import numpy
     from efsstate import publish
     from safetensors.numpy import save_file
 
-    random = numpy.random.default_rng(1)
-    tensors = {f"t{i}": random.integers(0, 255, SIZE // TENSORS, dtype=numpy.uint8) for i in range(TENSORS)}
-    save_file(tensors, path)
+    save_file(_tensors(), path)
     publish(ways.NAME, path, root=os.path.dirname(path))
     yield {}
 
@@ -67,7 +64,25 @@ def one(name, path, requests):
         "copies": (peak - memory) / SIZE,
         "requests": sum(after.values()) - sum(before.values()),
         "kept": bool(len(kept)),
+        "usable": read not in ways.TENSORS or _usable(kept),
     }
+
+
+def _usable(kept):
+    """Whether every tensor is there, and the first and the last byte for byte what was written."""
+    import numpy
+
+    if sorted(kept) != sorted(f"t{i}" for i in range(TENSORS)):
+        return False
+    tensors = _tensors()
+    return all(numpy.array_equal(numpy.asarray(kept[name]), tensors[name]) for name in ("t0", f"t{TENSORS - 1}"))
+
+
+def _tensors():
+    import numpy
+
+    random = numpy.random.default_rng(1)
+    return {f"t{i}": random.integers(0, 255, SIZE // TENSORS, dtype=numpy.uint8) for i in range(TENSORS)}
 
 
 def _resident():
@@ -94,6 +109,8 @@ def rows(a, b, requests, *, rounds=8):
                 items = processes.isolated(one, name, f"{b}/model.safetensors", requests)
                 if "failed" in items[-1]:
                     failed[name] = items[-1]["failed"]
+                elif not items[-1]["usable"]:
+                    failed[name] = "its tensors are not those that were written"
                 else:
                     found[name].append(items[-1])
     by_hand = next(name for name, (read, _) in ways.ALL.items() if read is ways.tuned)
