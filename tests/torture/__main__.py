@@ -39,7 +39,7 @@ PARTS = {
 }
 # Groups, one after the other; of each, lanes side by side; of each, parts with their minutes, one after the other. Two cores carry it.
 PLAN = [
-    [[("power", 16)]],
+    [[("power", 17)]],
     [[("load", 13)], [("syscalls", 5), ("fuzz", 3.5), ("hostile", 2.5), ("clocks", 1)]],
     [[("partitions", 6)], [("model", 2), ("mutation", 4)]],
 ]
