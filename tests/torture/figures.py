@@ -114,7 +114,7 @@ def mutation(own):
 
 def page(found):
     about, parts = found["machine"], found["parts"]
-    yield "# The figures of the last long run"
+    yield "# The figures of the last whole run of `make torture`"
     yield ""
     yield "What is tried, and what may happen, is in [guarantees](guarantees.md). Written by `python -m tests.torture.figures`, not by hand, after"
     yield f"`python -m tests.torture --seed {about['seed']}`."
