@@ -150,7 +150,7 @@ class _Copy:
         import json
 
         try:
-            data = self.mount.read(self.folder, _PROGRESS)
+            data, _ = self.mount.read_stat(self.folder, _PROGRESS, 100)
             index, offset = json.loads(data)
             return int(index), int(offset)
         except (OSError, ValueError, TypeError):

@@ -112,8 +112,8 @@ class Gated(Mount):
     def readlink(self, folder, name):
         return self.process.request(f"readlink {name}", lambda: super(Gated, self).readlink(folder, name))
 
-    def read(self, folder, name, limit=None):
-        return self.process.request(f"read {name}", lambda: super(Gated, self).read(folder, name, limit))
+    def read(self, folder, name, *options):
+        return self.process.request(f"read {name}", lambda: super(Gated, self).read(folder, name, *options))
 
     def rename(self, folder, name, to_folder, to_name, **options):
         return self.process.request(f"rename {to_name}", lambda: super(Gated, self).rename(folder, name, to_folder, to_name, **options))

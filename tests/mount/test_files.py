@@ -264,3 +264,17 @@ def test_a_watch_that_fails_in_the_middle_raises_and_gives_no_part(tmp_path):
     assert names.count("getdents64") > before + 2  # it comes in parts
     failed = run("-e", f"inject=getdents64:error=EIO:when={before + 2}")
     assert failed.returncode and "Input/output error" in failed.stderr
+
+
+def test_a_read_of_an_entry_that_is_cut_short_by_a_signal_is_no_damage(mount, monkeypatch):
+    store.write(mount, "x", "f", b"content" * 100, codec="")
+    real, short = os.read, []
+
+    def read(fd, length):
+        if not short:
+            short.append(length)
+            return real(fd, 50)
+        return real(fd, length)
+
+    monkeypatch.setattr(os, "read", read)
+    assert bytes(store.read(mount, "x", "f").payload) == b"content" * 100 and short

@@ -271,7 +271,7 @@ class Mount:
         for attempt in (0, 1):
             try:
                 held = self._folder(folder)
-                os.close(os.open(".", _DIRECTORY, dir_fd=held.fd))
+                os.close(_anew(held))
                 found = os.fstat(held.fd)
                 if found.st_nlink:
                     held.refreshed = now
@@ -291,7 +291,7 @@ class Mount:
         for attempt in (0, 1):
             try:
                 held = self._folder(folder)
-                fd = os.open(".", _DIRECTORY, dir_fd=held.fd)
+                fd = _anew(held)
                 try:
                     found = os.listdir(fd)
                     if not found and os.fstat(fd).st_nlink == 0:  # removed under us, perhaps made anew since
@@ -352,7 +352,7 @@ class Mount:
         for attempt in (0, 1):
             try:
                 held = self._folder(folder, make=True)
-                return Watch(os.open(".", _DIRECTORY, dir_fd=held.fd), self.where(folder))
+                return Watch(_anew(held), self.where(folder))
             except OSError as error:
                 if error.errno not in _GONE or attempt:
                     error.filename = self.where(folder)
@@ -364,7 +364,7 @@ class Mount:
         """The entries of `folder`, fresh and one by one, without a list of them; none if there is no such folder."""
         try:
             held = self._folder(folder)
-            fd = os.open(".", _DIRECTORY, dir_fd=held.fd)
+            fd = _anew(held)
         except OSError as error:
             if error.errno not in _GONE:
                 error.filename = self.where(folder)

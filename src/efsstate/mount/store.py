@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from efsstate.errors import CorruptEntryError
 from efsstate.mount import entry
 
 TYPE_CHECKING = False
@@ -24,8 +25,12 @@ def read(mount: Mount, folder: str, name: str, *, stale: float | None = None) ->
     Raises `FileNotFoundError`, `CorruptEntryError` (`SignatureError` where there is a key), `UnknownFormatError`,
     `OSError`, and `EfsStateError` for one that is larger than the memory that is free.
     """
-    data = mount.read(folder, name, _judge, stale)
-    return entry.decode(data, place=f"{folder}/{name}", root=mount.path, key=mount.key)
+    try:
+        data = mount.read(folder, name, _judge, stale)
+        return entry.decode(data, place=f"{folder}/{name}", root=mount.path, key=mount.key)
+    except CorruptEntryError:
+        # A signal may have cut the read of a small file short: with its length known, that shows.
+        return read_stat(mount, folder, name)[0]
 
 
 def read_stat(mount: Mount, folder: str, name: str, *, stale: float | None = None) -> tuple[Entry, os.stat_result]:
