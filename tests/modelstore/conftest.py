@@ -96,10 +96,11 @@ def dying(function, at, error=None, names=CHANGES):
                         mine = count == at
                     if mine and error is not None:
                         raise OSError(error, os.strerror(error))
-                answer = real(*given, **named)
-                if changes and mine:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return answer
+                try:
+                    return real(*given, **named)
+                finally:  # also where another thread was first, and it says that the folder exists
+                    if changes and mine:
+                        os.kill(os.getpid(), signal.SIGKILL)
 
             return call
 
