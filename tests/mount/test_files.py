@@ -12,7 +12,7 @@ import threading
 import pytest
 
 from efsstate.errors import CorruptEntryError
-from efsstate.mount import clock, files, store
+from efsstate.mount import clock, files, notes, store
 
 
 @pytest.fixture
@@ -278,3 +278,17 @@ def test_a_read_of_an_entry_that_is_cut_short_by_a_signal_is_no_damage(mount, mo
 
     monkeypatch.setattr(os, "read", read)
     assert bytes(store.read(mount, "x", "f").payload) == b"content" * 100 and short
+
+
+@pytest.mark.parametrize("call", ["stat", "rename"])
+def test_a_note_that_cannot_be_exchanged_leaves_the_old_one_and_nothing_else(mount, monkeypatch, call):
+    notes.replace(mount, "x", "N", "old")
+
+    def refused(*given, **named):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(os, call, refused)
+    with pytest.raises(OSError, match="x/"):
+        notes.replace(mount, "x", "N", "new")
+    monkeypatch.undo()
+    assert notes.read(mount, "x", "N") == "old" and mount.names("x") == ["N"]

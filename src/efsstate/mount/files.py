@@ -628,7 +628,11 @@ class Mount:
         """Give `name` a new note in one step, durably: every reader gets the old one or the new. Two requests."""
         temporary = layout.TEMPORARY + os.urandom(12).hex()
         self.symlink(folder, temporary, note, durable=False)
-        inode = self.stat(folder, temporary).st_ino
+        try:
+            inode = self.stat(folder, temporary).st_ino
+        except BaseException:
+            self.remove(folder, temporary, quiet=True)
+            raise
         self.rename(folder, temporary, folder, name, inode=inode, durable=True)
 
     def sync(self, folder: str) -> None:
