@@ -18,7 +18,7 @@ demo: $(VENV)/.demo wheel
 	$(BIN)/python -m examples.image_service
 
 test: packages $(VENV)/.test $(VENV)/.demo installed lint
-	$(BIN)/python -m pytest
+	scripts/tests $(BIN)/python
 
 test-heavy: packages $(VENV)/.test $(VENV)/.heavy wheel
 	$(WHEEL)
