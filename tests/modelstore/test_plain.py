@@ -1,15 +1,17 @@
 """Models that were put there by hand: taken when they are whole, reloaded when they changed and then kept still."""
 
 import os
+import pathlib
 import threading
 import time
 
 import pytest
 
 import efsstate
-from efsstate import EfsStateError, ModelNotFound, SignatureError, model
+from efsstate import CorruptEntryError, EfsStateError, ModelNotFound, SignatureError, model, publish
 from efsstate.modelstore import plain, reading
 from efsstate.mount import clock
+from efsstate.mount import root as roots
 
 
 @pytest.fixture
@@ -224,3 +226,15 @@ def test_staged_it_is_copied_again_when_it_changed(root, models, tmp_path, monke
     assert get() == "1"
     put(f"{models}/m", "2")
     assert get() == "1" and get() == "2"
+
+
+@pytest.mark.parametrize("plant", [lambda path: path.write_bytes(b""), lambda path: path.symlink_to("/")])
+def test_what_stands_in_the_versions_place_is_no_model_put_there_by_hand(root, tmp_path, plant):
+    (tmp_path / "w").write_text("1")
+    publish("m", tmp_path / "w", root=root)
+    versions = pathlib.Path(root, "models", "m", "versions")
+    versions.rename(tmp_path / "aside")
+    plant(versions)
+    roots._known.clear()  # another process, which does not hold the folder open
+    with pytest.raises(CorruptEntryError, match="m/versions: a symbolic link or a file stands where a folder belongs"):
+        model("m", root=root)()

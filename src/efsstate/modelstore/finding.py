@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from efsstate.errors import CorruptEntryError, ModelNotFound
 from efsstate.modelstore import manifest as manifests
@@ -67,7 +68,9 @@ class Finder:
         last = self._last if self._last is not None and self._last[0] is mount else None
         try:
             seen = mount.look(versions, last[1] if last else None)
-        except CorruptEntryError:  # a file, where a published model has a folder
+        except CorruptEntryError:
+            if stat.S_ISDIR(mount.stat(layout.MODELS, self._component).st_mode):
+                raise  # what stands where its versions belong is no model that somebody put there by hand
             return self._by_hand(mount, layout.MODELS, self._component)
         if seen is None:
             return self._unpublished(mount, model)
