@@ -236,5 +236,5 @@ def test_what_stands_in_the_versions_place_is_no_model_put_there_by_hand(root, t
     versions.rename(tmp_path / "aside")
     plant(versions)
     roots._known.clear()  # another process, which does not hold the folder open
-    with pytest.raises(CorruptEntryError, match="m/versions: a symbolic link or a file stands where a folder belongs"):
+    with pytest.raises(CorruptEntryError, match="m/versions: damaged: a symbolic link or a file stands where a folder belongs"):
         model("m", root=root)()
