@@ -1,4 +1,9 @@
-"""Writes docs/guarantees-figures.md from what `python -m tests.torture` left in torture.json: `python -m tests.torture.figures [FILE]`."""
+"""Writes docs/guarantees-figures.md from what `python -m tests.torture` left in torture.json.
+
+    python -m tests.torture.figures [FILE [AGAIN …]]
+
+AGAIN: what a run of some parts alone (`--only`) left, after what they had found was mended; the page says so.
+"""
 
 import json
 import os
@@ -123,6 +128,12 @@ def page(found):
         f"{about['date']}, commit `{about['commit']}`, {about['took_minutes']} minutes; {about['cpu']}, {about['cores']} cores, {about['memory_gib']} GiB, Linux {about['kernel']},"
         f" Python {about['python']}. **Violations: {sum(own['violations'] for own in parts.values())}.**"
     )
+    for name, (before, again) in found["again"].items():
+        yield ""
+        yield (
+            f"`{name}` had found {before} {'violation' if before == 1 else 'violations'}; what it found was mended, and it was run again: {again['date']}, commit `{again['commit']}`,"
+            f" seed {again['seed']}. Its figures are of that run."
+        )
     yield ""
     yield from rows(["part", "", "faults", "operations", "violations", "minutes"], summary(parts))
     for tell in (power, partitions, load, model, mutation):
@@ -131,9 +142,15 @@ def page(found):
             yield from tell(own)
 
 
-def main(path="torture.json"):
+def main(path="torture.json", *again):
     with open(path) as file:
-        found = json.load(file)
+        found = json.load(file) | {"again": {}}
+    for one in again:
+        with open(one) as file:
+            later = json.load(file)
+        for name, figures in later["parts"].items():
+            found["again"][name] = (found["parts"][name]["violations"], later["machine"])
+            found["parts"][name] = figures
     with open(PAGE, "w") as file:
         file.write("\n".join(page(found)).rstrip("\n").replace(" |  |", " | |") + "\n")
     print(PAGE)
