@@ -218,7 +218,7 @@ def test_keep_old_false_brings_the_old_one_back_if_the_new_one_fails(root, put):
         """This test's alone: another's may not be collected yet."""
 
     def load(files):
-        alive.append(sum(isinstance(o, Own) for o in gc.get_objects()))
+        alive.append(sum(type(o) is Own for o in gc.get_objects()))
         network = Own(files)
         if network.weights == b"2":
             raise RuntimeError("no")
