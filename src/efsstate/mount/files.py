@@ -28,8 +28,9 @@ from efsstate.mount import clock, layout
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from typing import Any
+    from typing import Any, TypeVar
 
+    T = TypeVar("T")
     Buffer = bytes | bytearray | memoryview
     Parts = Sequence[Buffer]
     Judge = Callable[[bytes, int, str], object]
@@ -267,48 +268,14 @@ class Mount:
         held = self._folders.get(folder)
         if held is not None and 0 <= time.time() - held.refreshed < older_than:
             return None
-        now = time.time()
-        for attempt in (0, 1):
-            try:
-                held = self._folder(folder)
-                os.close(_anew(held))
-                found = os.fstat(held.fd)
-                if found.st_nlink:
-                    held.refreshed = now
-                    return found
-            except OSError as error:
-                if error.errno not in _GONE:
-                    error.filename = self.where(folder)
-                    raise
-            self.forget(folder)
-            if older_than or attempt:  # who need not be certain pays nothing more for a folder that is not there yet
-                return None
-            self._refresh_above(folder)
-        raise AssertionError
+        # Who need not be certain pays nothing more for a folder that is not there yet.
+        seen = self._ask(folder, lambda _fd, _found: None, certain=not older_than)
+        return None if seen is None else seen[0]
 
     def names(self, folder: str) -> list[str]:
         """The names in `folder` as the server has them now; none if there is no such folder."""
-        for attempt in (0, 1):
-            try:
-                held = self._folder(folder)
-                fd = _anew(held)
-                try:
-                    found = os.listdir(fd)
-                    if not found and os.fstat(fd).st_nlink == 0:  # removed under us, perhaps made anew since
-                        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-                finally:
-                    os.close(fd)
-            except OSError as error:
-                if error.errno not in _GONE:
-                    error.filename = self.where(folder)
-                    raise
-                self.forget(folder)
-                if attempt:
-                    return []
-                self._refresh_above(folder)
-            else:
-                return found
-        raise AssertionError
+        seen = self.look(folder)
+        return [] if seen is None else seen[1] or []
 
     def look(self, folder: str, before: os.stat_result | None = None) -> tuple[os.stat_result, list[str] | None] | None:
         """The stat of `folder` as the server has it now, and its names; None if there is no such folder.
@@ -317,6 +284,16 @@ class Mount:
         host's client up to date about everything in the folder in one request, where a look at a name that was replaced
         takes two and at a new folder one (measured).
         """
+        known = None if before is None else _moment(before)
+        return self._ask(folder, lambda fd, found: None if _moment(found) == known else os.listdir(fd))
+
+    def _ask(
+        self, folder: str, take: Callable[[int, os.stat_result], T], *, certain: bool = True
+    ) -> tuple[os.stat_result, T] | None:
+        """The stat of `folder`, opened anew, and what `take` makes of its descriptor and that; None if there is none.
+
+        `certain`: though this host's client may remember that it, or one above it, was missing.
+        """
         for attempt in (0, 1):
             try:
                 held = self._folder(folder)
@@ -324,10 +301,10 @@ class Mount:
                 fd = _anew(held)
                 try:
                     found = os.fstat(fd)
-                    if found.st_nlink:
+                    if found.st_nlink:  # else removed under us, perhaps made anew since
+                        taken = take(fd, found)
                         held.refreshed = now
-                        same = before is not None and _moment(found) == _moment(before)
-                        return found, None if same else os.listdir(fd)
+                        return found, taken
                 finally:
                     os.close(fd)
             except OSError as error:
@@ -335,7 +312,7 @@ class Mount:
                     error.filename = self.where(folder)
                     raise
             self.forget(folder)
-            if attempt:
+            if attempt or not certain:
                 return None
             self._refresh_above(folder)
         raise AssertionError
