@@ -1,4 +1,4 @@
-"""Big files, read in ranges by several threads: one `read` after the other gets a fifth of what NFS can give."""
+"""Big files, read in ranges by several threads: one `read` after the other gets an eighth of what NFS can give."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     J = TypeVar("J")
     R = TypeVar("R")
 
-RANGE = 8 << 20  # bytes of a range, and
-THREADS = 8  # how many are in flight: docs/models.md has the measurement
+RANGE = 8 << 20  # bytes; with O_DIRECT the requests for a range are in flight all at once, so
+READERS = 2  # threads fill a link, and more take the processor from each other (measured: docs/models.md)
+THREADS = 8  # for copies and small files, whose threads wait for answers
 _PULL = 1 << 20  # bytes of a read through the page cache: one request to the server
 _PAGE = mmap.PAGESIZE
 _MARGIN = 0.25  # seconds before the deadline at which a read gives up, so that its error still reaches somebody
@@ -230,7 +231,7 @@ def whole(file: Opened, *, digest: str | None = None) -> memoryview:
         offset, length = job
         file.into(view[offset : offset + length], offset)
 
-    for (offset, length), _ in each(fill, ranges(file.size), threads=THREADS, late=words):
+    for (offset, length), _ in each(fill, ranges(file.size), threads=READERS, late=words):
         count(length)
         checked.take(view[offset : offset + length])
     checked.end(file.path)
@@ -252,7 +253,7 @@ def mapped(file: Opened, *, digest: str | None = None) -> memoryview:
             for at in range(offset, offset + length, _PULL):
                 spare.file.into(spare.view[: min(_PULL, offset + length - at)], at)
 
-        for (_, length), _ in each(pull, ranges(file.size), threads=2 * THREADS, late=words):
+        for (_, length), _ in each(pull, ranges(file.size), threads=READERS, late=words):
             count(length)
     view = memoryview(mmap.mmap(file.fileno(), file.size, prot=mmap.PROT_READ))
     checked = _Checked(digest)
