@@ -193,6 +193,52 @@ def test_a_planted_pickle_never_runs_unless_asked_for(f, entries, tmp_path, monk
     assert not (tmp_path / "bomb").exists()
 
 
+LARGE = os.urandom(20 << 20)  # read in two parts: the value, and what is before it
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_damage_to_large_bytes_is_never_served(monkeypatch, entries, signed):
+    if signed:
+        monkeypatch.setenv("EFSSTATE_SIGNING_KEY", "k" * 32)
+    function = cached(memory=0)(lambda x: LARGE + b"%d" % x)
+    function(1)
+    path = entries()[0]
+    whole = path.read_bytes()
+    start = whole.index(LARGE[:100])
+    places = [0, 4, 5, 8, 20, 31, 32, 47, 48, start - 6, start - 5, start - 4, start - 1, start, len(whole) // 2, len(whole) - 1]
+    cuts = [whole[:-1], whole + b"x", whole[: len(whole) // 2], whole[:start], whole[:start] + bytes(len(whole) - start)]
+    for broken in [*(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in places), *cuts]:
+        path.write_bytes(broken)
+        assert function(1) == LARGE + b"1"
+        path.write_bytes(whole)
+    info = function.cache_info()
+    assert info.mount == 0 and function(1) == LARGE + b"1" and function.cache_info().mount == 1
+
+
+def test_a_read_of_large_bytes_that_is_cut_short_by_a_signal_is_no_damage(monkeypatch):
+    large = cached(memory=0)(lambda x: LARGE)
+    large(1)
+    real, short = os.pread, []
+
+    def pread(fd, length, offset):
+        if length > 1 << 20 and not short:
+            short.append(length)
+            length //= 2
+        return real(fd, length, offset)
+
+    monkeypatch.setattr(os, "pread", pread)
+    assert large(1) == LARGE and short
+    assert large.cache_info().mount == 1 and large.cache_info().damaged == 0
+
+
+@pytest.mark.parametrize("value", ["x" * (20 << 20), [LARGE], (LARGE,), bytearray(LARGE), {"a": LARGE}])
+def test_large_values_that_are_not_bytes_come_back_as_they_were(value, another):
+    function = cached(memory=0)(lambda x: value)
+    function(1)
+    found = another(function)
+    assert found(1) == value and type(found(1)) is type(value) and found.cache_info().mount == 2
+
+
 @pytest.mark.parametrize("other", [None, "another key"])
 def test_with_a_key_what_is_not_signed_by_it_is_refused(monkeypatch, tmp_path, other):
     monkeypatch.setenv("BOMB", str(tmp_path / "bomb"))

@@ -163,17 +163,20 @@ def test_values_of_a_hundred_megabytes(another):
     assert f(1) == another(f)(1) == f(1) and f.cache_info().currsize == 0
 
 
-def test_a_hit_takes_one_copy_of_an_array(another):
+@pytest.mark.parametrize("memory", [0, None])
+@pytest.mark.parametrize("of", ["array", "bytes"])
+def test_a_hit_takes_one_copy(another, of, memory):
     import tracemalloc
 
     import numpy
 
-    f = cached(lambda x: numpy.zeros(4_000_000))
+    made = numpy.zeros(4_000_000) if of == "array" else bytes(32_000_000)
+    f = cached(lambda x: made, memory=memory)
     f(1)
-    g = another(f)
+    g = another(f, memory=memory)
     g.cache._results.fetch(g.cache_key(2))  # everything is imported and open
     tracemalloc.start()
     value = g(1)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert value.nbytes == 32_000_000 and peak < 33_000_000
+    assert memoryview(value).nbytes == 32_000_000 and value is not made and peak < 33_000_000

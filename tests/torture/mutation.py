@@ -39,7 +39,7 @@ MUTATIONS = {
     "a short read is gone on with": ("mount/files.py", "    while filled < length:  # a read gives", "    for _ in (1,):  # a read gives", [OURS + "test_a_short_read_is_gone_on_with"]),
     "a short write is gone on with": ("mount/files.py", "        while parts:\n            done = os.writev(fd, parts)", "        for _ in (1,):\n            done = os.writev(fd, parts)", [OURS + "test_a_short_write_is_gone_on_with"]),
     "the server's clock stamps": ("mount/clock.py", "_offset = difference if abs(difference) > 2 else 0.0", "_offset = 0.0", [OURS + "test_a_clients_own_clock_does_not_matter"]),
-    "the checksum": ("mount/entry.py", "        or digest(key, place, data[:_SEALED], view[HEADER:]) != data[_SEALED:HEADER]\n", "", [M + "test_entry.py::test_every_single_bit_flip_is_rejected"]),
+    "the checksum": ("mount/entry.py", "        or digest(key, place, data[:_SEALED], view[HEADER:], rest) != data[_SEALED:HEADER]\n", "", [M + "test_entry.py::test_every_single_bit_flip_is_rejected"]),
     "the checksum is bound to the place": ("mount/entry.py", "len(at).to_bytes(2, \"little\") + at + head", "head", [M + "test_entry.py::test_an_entry_moved_to_another_place_is_refused"]),
     "the checksum is keyed": ("mount/entry.py", "digest_size=_CHECKSUM, key=key)", "digest_size=_CHECKSUM)", [M + "test_entry.py::test_with_a_key_what_is_unsigned_or_signed_by_another_is_refused"]),
     "the length": ("mount/entry.py", "        or size != start + length\n", "", [OURS + "test_a_length_that_lies_is_damage_before_anything_is_hashed"]),

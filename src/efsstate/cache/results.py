@@ -180,12 +180,13 @@ class Results:
         self, digest: str, entry: Entry, generation: int, identity: tuple[int, int, int] | None, changes: int
     ) -> Item:
         payload = entry.payload
-        size = len(payload)
+        size = len(payload) if type(payload) is not tuple else len(payload[1])
         if identity is None or not self.share.fits(size):
             item = memory.Item(digest, memory.PACKED, payload, size, entry.created, entry.ttl, generation)
             item.first = [self._loads(payload)]
             return item
-        payload = memoryview(payload).toreadonly()  # it stays here: what a caller gets must not be a view into it
+        if type(payload) is not tuple:
+            payload = memoryview(payload).toreadonly()  # it stays here: what a caller gets must not be a view into it
         value = self._loads(payload)
         shared = memory.shared_size(value)
         if shared is None:

@@ -142,9 +142,9 @@ class Shelf:
         stale, stat = None if exact else 0.0 if fresh else REACH, None
         try:
             if identified:
-                entry, stat = store.read_stat(self.mount, folder, digest, stale=stale)
+                entry, stat = store.read_stat(self.mount, folder, digest, stale=stale, parted=True)
             else:
-                entry = store.read(self.mount, folder, digest, stale=stale)
+                entry = store.read(self.mount, folder, digest, stale=stale, parted=True)
         except FileNotFoundError:
             return None
         meta = entry.meta

@@ -62,18 +62,20 @@ def digest(key: bytes | None, place: str, head: bytes | bytearray, *parts: bytes
     h = blake2b()(digest_size=_CHECKSUM, key=key) if key else _unkeyed.copy()
     h.update(len(at).to_bytes(2, "little") + at + head)
     for part in parts:
-        h.update(part)
+        if part:
+            h.update(part)
     return h.digest()  # type: ignore[no-any-return]
 
 
 class Entry:
-    """What a file held: `payload` (a view), `codec`, `meta`, `created` (seconds, server's clock), `ttl` (seconds or None)."""
+    """What a file held: `payload` (a view), `codec`, `meta`, `created` (seconds, server's clock), `ttl` (seconds or None).
+
+    The payload of what was read in two parts is in two parts, too.
+    """
 
     __slots__ = ("codec", "created", "meta", "payload", "ttl")
 
-    def __init__(
-        self, payload: bytes | bytearray | memoryview, codec: str, meta: bytes, created: float, ttl: float | None
-    ) -> None:
+    def __init__(self, payload: Any, codec: str, meta: bytes, created: float, ttl: float | None) -> None:
         self.payload = payload
         self.codec = codec
         self.meta = meta
@@ -148,15 +150,15 @@ def labels(head: bytes, path: str) -> tuple[str, bytes, int]:
     )
 
 
-def decode(data: bytes | bytearray, *, place: str, root: str, key: bytes | None = None) -> Entry:
-    """The entry in `data`, every byte of it checked, as it stands at `place` below `root`.
+def decode(data: bytes | bytearray, rest: bytes = b"", *, place: str, root: str, key: bytes | None = None) -> Entry:
+    """The entry in `data` and `rest`, every byte of it checked, as it stands at `place` below `root`.
 
     Raises `CorruptEntryError` (cut, emptied, flipped, or another place's), `SignatureError` (the same, where there is a
     key: damage and forgery can't be told apart) or `UnknownFormatError` (newer than this release).
     """
-    size = len(data)
+    size = len(data) + len(rest)
     if size < HEADER:
-        raise _fault(data, f"{root}/{place}", key)
+        raise _fault(data, size, f"{root}/{place}", key)
     magic, fmt, codec_length, meta_length, created, ttl, length = _HEAD.unpack_from(data)
     middle = HEADER + codec_length
     start = middle + meta_length
@@ -165,15 +167,15 @@ def decode(data: bytes | bytearray, *, place: str, root: str, key: bytes | None 
         magic != MAGIC
         or fmt != FORMAT
         or size != start + length
-        or digest(key, place, data[:_SEALED], view[HEADER:]) != data[_SEALED:HEADER]
+        or digest(key, place, data[:_SEALED], view[HEADER:], rest) != data[_SEALED:HEADER]
     ):
-        raise _fault(data, f"{root}/{place}", key)
+        raise _fault(data, size, f"{root}/{place}", key)
     try:
         codec = data[HEADER:middle].decode("ascii")
     except UnicodeDecodeError:
         raise CorruptEntryError(f"{root}/{place}", "the name of its codec is not ASCII") from None
     return Entry(
-        view[start:],
+        (data[start:], rest) if rest else view[start:],
         codec,
         data[middle:start] if type(data) is bytes else bytes(data[middle:start]),
         created / 1e9,
@@ -181,10 +183,10 @@ def decode(data: bytes | bytearray, *, place: str, root: str, key: bytes | None 
     )
 
 
-def _fault(data: bytes | bytearray, path: str, key: bytes | None) -> Exception:
-    """Why `data` is not taken."""
+def _fault(data: bytes | bytearray, size: int, path: str, key: bytes | None) -> Exception:
+    """Why `data`, the first of `size` bytes, is not taken."""
     try:
-        peek(data, len(data), path)
+        peek(data, size, path)
     except (CorruptEntryError, UnknownFormatError) as error:
         return error
     if key:

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     T = TypeVar("T")
     Buffer = bytes | bytearray | memoryview
     Parts = Sequence[Buffer]
-    Judge = Callable[[bytes, int, str], object]
+    Data = Any  # bytes or a bytearray; two of bytes where a judge said where to part them
+    Judge = Callable[[bytes, int, str], int]
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _THROUGH = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -43,6 +44,7 @@ _OPEN_FOLDERS = 256  # of the 1,024 descriptors that Lambda allows
 _SMALL = 2**17  # bytes; what is smaller is read in one call, without asking how long it is
 _LARGE = 2**20  # bytes; from here on a read goes into a buffer of our own
 _HUGE = 2**24  # bytes; from here on a reader's judge is asked first
+_MOST = 0x7FFFF000  # bytes that one read gives
 _TRIES = 30  # of a look that another host's replacement made stale
 _GONE = (errno.ENOENT, errno.ESTALE)
 _NAME_IN_DIRENT = 19  # after d_ino, d_off, d_reclen and d_type, wherever Linux has 64 bits
@@ -404,11 +406,12 @@ class Mount:
                 return fd
         raise AssertionError
 
-    def read(self, folder: str, name: str, judge: Judge | None = None, stale: float | None = None) -> bytes | bytearray:
+    def read(self, folder: str, name: str, judge: Judge | None = None, stale: float | None = None) -> Data:
         """All bytes of the file `name`; of the folder as it was at most `stale` seconds ago (`refresh`), if given.
 
         Many come as a bytearray that is the caller's to change: an array can live in it, and need not be copied. Before
-        very many are read, `judge(first bytes, size, path)` may raise.
+        very many are read, `judge(first bytes, size, path)` may raise, or say where they are to be parted (0: nowhere):
+        those from there on are then a `bytes` that need not be copied either.
         """
         held = self._folders.get(folder)
         if stale is not None and (held is None or not 0 <= time.time() - held.refreshed < stale):
@@ -423,7 +426,7 @@ class Mount:
                         return begun
                     # Large; or empty, as what is no file may seem to be.
                     data = self._rest(fd, folder, name, begun, judge)
-                    held.small = len(data) < _SMALL
+                    held.small = type(data) is bytes and len(data) < _SMALL
                 finally:
                     os.close(fd)
             except OSError as error:
@@ -432,15 +435,21 @@ class Mount:
                 return data
         raise AssertionError
 
-    def _rest(self, fd: int, folder: str, name: str, data: bytes, judge: Judge | None) -> bytes | bytearray:
+    def _rest(self, fd: int, folder: str, name: str, data: bytes, judge: Judge | None) -> Data:
         found = os.fstat(fd)
         self._demand_regular(found, folder, name)
         return self._whole(fd, found.st_size, data, folder, name, judge)
 
-    def _whole(self, fd: int, size: int, data: bytes, folder: str, name: str, judge: Judge | None) -> bytes | bytearray:
+    def _whole(self, fd: int, size: int, data: bytes, folder: str, name: str, judge: Judge | None) -> Data:
         """`size` bytes of an open file, of which `data` was read before."""
         if size >= _HUGE and judge is not None:
-            judge(data or os.pread(fd, _SMALL, 0), size, self.where(folder, name))
+            head = data or os.pread(fd, _SMALL, 0)
+            start = judge(head, size, self.where(folder, name))
+            if start and size - start <= _MOST:
+                rest = os.pread(fd, size - start, start)
+                if len(rest) == size - start:
+                    return head[:start], rest
+                del rest  # cut short, as a call may be that a signal interrupts
         if not data and size < _LARGE:
             data = os.read(fd, size)
         # Large, or cut short, as a call may be that a signal interrupts.
@@ -448,7 +457,7 @@ class Mount:
 
     def read_stat(
         self, folder: str, name: str, limit: int | None = None, judge: Judge | None = None
-    ) -> tuple[bytes | bytearray, os.stat_result]:
+    ) -> tuple[Data, os.stat_result]:
         """As `read`, all bytes or the first `limit`; and the file's stat, from before they were read."""
         for attempt in range(_TRIES):
             try:

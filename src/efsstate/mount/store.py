@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from efsstate.errors import CorruptEntryError
-from efsstate.mount import entry
+from efsstate.mount import codec, entry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,39 +14,52 @@ if TYPE_CHECKING:
     from efsstate.mount.files import Buffer, Mount, Parts
 
 
-def read(mount: Mount, folder: str, name: str, *, stale: float | None = None) -> Entry:
+def read(mount: Mount, folder: str, name: str, *, stale: float | None = None, parted: bool = False) -> Entry:
     """The entry at `name`, every byte checked.
 
     `stale`: the longest, in seconds, that this host's NFS client may have remembered the folder (0: ask now, a request
     more); None leaves it to the client, which remembers for up to 60 s. One that is being replaced may be missing for a
     request's time: a client that replaces a file which one of its own processes has open first renames the old one away
-    (`.nfs…`, measured).
+    (`.nfs…`, measured). `parted`: the payload of a very large `bytes` value may come as `codec.loads` takes it without a copy.
 
     Raises `FileNotFoundError`, `CorruptEntryError` (`SignatureError` where there is a key), `UnknownFormatError`,
     `OSError`, and `EfsStateError` for one that is larger than the memory that is free.
     """
     try:
-        data = mount.read(folder, name, _judge, stale)
-        return entry.decode(data, place=f"{folder}/{name}", root=mount.path, key=mount.key)
+        data = mount.read(folder, name, _part if parted else _judge, stale)
+        data, rest = data if type(data) is tuple else (data, b"")
+        return entry.decode(data, rest, place=f"{folder}/{name}", root=mount.path, key=mount.key)
     except CorruptEntryError:
         # A signal may have cut the read of a small file short: with its length known, that shows.
         return read_stat(mount, folder, name)[0]
 
 
-def read_stat(mount: Mount, folder: str, name: str, *, stale: float | None = None) -> tuple[Entry, os.stat_result]:
+def read_stat(
+    mount: Mount, folder: str, name: str, *, stale: float | None = None, parted: bool = False
+) -> tuple[Entry, os.stat_result]:
     """The same, and the stat of the file that it was read from."""
     if stale is not None:
         mount.refresh(folder, older_than=stale)
-    data, found = mount.read_stat(folder, name, judge=_judge)
-    return entry.decode(data, place=f"{folder}/{name}", root=mount.path, key=mount.key), found
+    data, found = mount.read_stat(folder, name, judge=_part if parted else _judge)
+    data, rest = data if type(data) is tuple else (data, b"")
+    return entry.decode(data, rest, place=f"{folder}/{name}", root=mount.path, key=mount.key), found
 
 
-def _judge(head: bytes, size: int, path: str) -> None:
+def _judge(head: bytes, size: int, path: str) -> int:
     """Refuse what can't be an entry, or does not fit in memory, before all of it is read."""
     entry.peek(head, size, path)
     from efsstate.mount import memory
 
     memory.demand(size, path, "remove the file, if nothing of yours is that large")
+    return 0
+
+
+def _part(head: bytes, size: int, path: str) -> int:
+    """The same; and where the bytes begin of a value that is nothing but bytes."""
+    _judge(head, size, path)
+    name, meta, _ = entry.labels(head, path)
+    start = entry.HEADER + len(name) + len(meta)
+    return codec.bytes_start(name, head, start, size)
 
 
 def write(

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Buffer = bytes | bytearray | memoryview
     Encoder = Callable[[Any, "Out"], Any]
     Dumps = Callable[[Any], Buffer | list[Buffer]]
-    Loads = Callable[[Buffer], Any]
+    Loads = Callable[[Any], Any]
 
 _TUPLE, _INT, _SET, _FROZENSET, _COMPLEX, _BYTEARRAY, _DICT = 1, 2, 3, 4, 5, 6, 19
 DECIMAL, UUID = 7, 8
@@ -302,14 +302,26 @@ _decoders: dict[int, Callable[..., Any]] = {
 _marks.update((code, _Mark(code)) for code in (_TUPLE, _SET, _FROZENSET, *range(DATE, _DICT + 1)))
 
 
-def loads(payload: Buffer) -> Any:
-    """The value in `payload`; what it returns is the caller's own.
+def bytes_start(name: str, head: bytes, start: int, size: int) -> int:
+    """Where the bytes begin of a value that is nothing but long bytes; 0 for any other.
+
+    `name` is the codec's, `head` the first of `size` bytes of a file, and its payload begins at `start`. What is read from
+    there on as a `bytes` is the value: `loads` takes the payload in two parts, and copies none.
+    """
+    long = name == "msgpack" and head[start : start + 5] == b"\xc6" + max(0, size - start - 5).to_bytes(8, "big")[4:]
+    return start + 5 if long else 0
+
+
+def loads(payload: Any) -> Any:
+    """The value in `payload`; what it returns is the caller's own. In two parts, the second is the value (`bytes_start`).
 
     A numpy array is a view into `payload` where that is writable (a bytearray that nobody else uses), else a copy.
     Raises `ValueError` for anything that is not what `dumps` made.
     """
     if _unpack is None:
         _load_msgpack()
+    if type(payload) is tuple:
+        return payload[1]
     try:
         if payload[0] != 0xC1:
             return _unpack(payload, ext_hook=_plain_extension, strict_map_key=False)
