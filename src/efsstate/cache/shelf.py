@@ -142,9 +142,9 @@ class Shelf:
         stale, stat = None if exact else 0.0 if fresh else REACH, None
         try:
             if identified:
-                entry, stat = store.read_stat(self.mount, folder, digest, stale=stale, parted=True)
+                entry, stat = store.read_stat(self.mount, folder, digest, stale, True)
             else:
-                entry = store.read(self.mount, folder, digest, stale=stale, parted=True)
+                entry = store.read(self.mount, folder, digest, stale, True)
         except FileNotFoundError:
             return None
         meta = entry.meta

@@ -62,8 +62,7 @@ def digest(key: bytes | None, place: str, head: bytes | bytearray, *parts: bytes
     h = blake2b()(digest_size=_CHECKSUM, key=key) if key else _unkeyed.copy()
     h.update(len(at).to_bytes(2, "little") + at + head)
     for part in parts:
-        if part:
-            h.update(part)
+        h.update(part)
     return h.digest()  # type: ignore[no-any-return]
 
 
@@ -150,7 +149,7 @@ def labels(head: bytes, path: str) -> tuple[str, bytes, int]:
     )
 
 
-def decode(data: bytes | bytearray, rest: bytes = b"", *, place: str, root: str, key: bytes | None = None) -> Entry:
+def decode(data: bytes | bytearray, place: str, root: str, key: bytes | None = None, rest: bytes = b"") -> Entry:
     """The entry in `data` and `rest`, every byte of it checked, as it stands at `place` below `root`.
 
     Raises `CorruptEntryError` (cut, emptied, flipped, or another place's), `SignatureError` (the same, where there is a

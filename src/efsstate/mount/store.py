@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from efsstate.mount.files import Buffer, Mount, Parts
 
 
-def read(mount: Mount, folder: str, name: str, *, stale: float | None = None, parted: bool = False) -> Entry:
+def read(mount: Mount, folder: str, name: str, stale: float | None = None, parted: bool = False) -> Entry:
     """The entry at `name`, every byte checked.
 
     `stale`: the longest, in seconds, that this host's NFS client may have remembered the folder (0: ask now, a request
@@ -28,21 +28,21 @@ def read(mount: Mount, folder: str, name: str, *, stale: float | None = None, pa
     try:
         data = mount.read(folder, name, _part if parted else _judge, stale)
         data, rest = data if type(data) is tuple else (data, b"")
-        return entry.decode(data, rest, place=f"{folder}/{name}", root=mount.path, key=mount.key)
+        return entry.decode(data, f"{folder}/{name}", mount.path, mount.key, rest)
     except CorruptEntryError:
         # A signal may have cut the read of a small file short: with its length known, that shows.
         return read_stat(mount, folder, name)[0]
 
 
 def read_stat(
-    mount: Mount, folder: str, name: str, *, stale: float | None = None, parted: bool = False
+    mount: Mount, folder: str, name: str, stale: float | None = None, parted: bool = False
 ) -> tuple[Entry, os.stat_result]:
     """The same, and the stat of the file that it was read from."""
     if stale is not None:
         mount.refresh(folder, older_than=stale)
     data, found = mount.read_stat(folder, name, judge=_part if parted else _judge)
     data, rest = data if type(data) is tuple else (data, b"")
-    return entry.decode(data, rest, place=f"{folder}/{name}", root=mount.path, key=mount.key), found
+    return entry.decode(data, f"{folder}/{name}", mount.path, mount.key, rest), found
 
 
 def _judge(head: bytes, size: int, path: str) -> int:
