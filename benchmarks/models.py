@@ -51,7 +51,7 @@ def cold(path):
 
 def one(name, path, requests):
     """One read of the file in a process of its own: rate, memory, requests."""
-    read = ways.ALL[name][0]
+    read = (ways.ALL | ways.BY_HAND)[name][0]
     cold(path)
     before, memory = requests.settled(), _resident()
     start = time.perf_counter()
@@ -91,7 +91,11 @@ def _resident():
 
 
 def rows(a, b, requests, *, rounds=8):
-    """Every way in turn, `rounds` times (the slow ones every fourth), each in a process of its own; rate and ratio (to `read()`) are of the best round, `of_tuned` is the median of the rounds."""
+    """Every way in turn, `rounds` times (the slow ones every fourth), each in a process of its own.
+
+    Rate and ratio (to `read()`) are of the best round. `of_tuned`, where a way was read in every round: the median of the rounds'
+    ratios to the mix of threads and ranges by hand to which that median is the lowest.
+    """
     written = processes.isolated(
         write, f"{a}/model.safetensors"
     )  # elsewhere: nothing of it may lie in the readers' memory
@@ -101,10 +105,11 @@ def rows(a, b, requests, *, rounds=8):
     prepare(a)
     gc.collect()
     gc.freeze()
-    found = {name: [] for name in ways.ALL}
+    every = ways.ALL | ways.BY_HAND
+    found = {name: [] for name in every}
     failed = {}
     for turn in range(rounds):
-        for name, (read, _) in ways.ALL.items():
+        for name, (read, _) in every.items():
             if name not in failed and not (read in ways.SLOW and turn % 4):
                 items = processes.isolated(one, name, f"{b}/model.safetensors", requests)
                 if "failed" in items[-1]:
@@ -113,7 +118,7 @@ def rows(a, b, requests, *, rounds=8):
                     failed[name] = "its tensors are not those that were written"
                 else:
                     found[name].append(items[-1])
-    by_hand = next(name for name, (read, _) in ways.ALL.items() if read is ways.tuned)
+    hands = [samples for name, samples in found.items() if name in ways.BY_HAND and len(samples) == rounds]
     for name, samples in found.items():
         if name in failed:
             yield {"row": "model", "subject": name, "failed": failed[name]}
@@ -121,9 +126,14 @@ def rows(a, b, requests, *, rounds=8):
         # The best of each: another's work on this machine takes time from what is bound by the processor, not from what waits.
         best = min(s["seconds"] for s in samples)
         yield {
-            "row": "model", "subject": name, "time": measure.spread([s["seconds"] for s in samples]),
+            "row": "model by hand" if name in ways.BY_HAND else "model", "subject": name,
+            "time": measure.spread([s["seconds"] for s in samples]),
             "rate": SIZE / best, "copies": max(s["copies"] for s in samples),
             "ratio": min(s["seconds"] for s in found["`read()`"]) / best,
-            "of_tuned": statistics.median(t["seconds"] / s["seconds"] for t, s in zip(found[by_hand], samples)),
+            "of_tuned": min((_median_ratio(hand, samples) for hand in hands), default=None) if len(samples) == rounds else None,
             "requests": statistics.median(s["requests"] for s in samples) if requests.counted else None,
         }  # fmt: skip
+
+
+def _median_ratio(samples, others):
+    return statistics.median(one["seconds"] / other["seconds"] for one, other in zip(samples, others))

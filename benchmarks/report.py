@@ -83,7 +83,7 @@ def flipped(figures):
 
 def confusion(figures):
     rows = figures.rows("confusion", "local")
-    groups = list(dict.fromkeys(name for f in rows for name in [*f.get("wrong", {}), *f.get("errors", {})]))
+    groups = sorted({name for f in rows for name in [*f.get("wrong", {}), *f.get("errors", {})]})  # as figures.json sorts them
 
     def cell(f, group):
         if "failed" in f:
@@ -217,7 +217,26 @@ def sections(result):
     rate = ("MiB/s", lambda f: f"{f['rate'] / 2**20:.0f}")
     yield "Model read over NFS", "128 MiB, written by a, read by b with a cold cache, readahead 128 KiB, each in a process of its own. Rate and ratio are of the best round, time is the median. Copies: the growth of the process's memory over the file's size.", simple(
         figures, "model", "nfs", time, rate, ("× `read()`", lambda f: count(f["ratio"])), ("copies", lambda f: f"{f['copies']:.2f}"), ("requests", lambda f: count(f["requests"])))  # fmt: skip
+    yield (
+        "The same by hand",
+        "`preadv` with O_DIRECT into one buffer, MiB/s of the best round. More threads take the processor from each other: in the lab's guest there is one.",
+        by_hand(figures),
+    )
     yield "Sweep", SWEEP, sweeps(figures)
+
+
+def by_hand(figures):
+    """Threads by ranges."""
+    rates = {f["subject"]: f["rate"] for f in figures.rows("model by hand", "nfs") if "rate" in f}
+    mixes = {tuple(name.removeprefix("by hand: ").split(" × ")): rate for name, rate in rates.items()}
+    lengths = list(dict.fromkeys(length for _, length in mixes))
+    return table(
+        ["", *lengths],
+        [
+            [threads, *(f"{mixes[threads, length] / 2**20:.0f}" if (threads, length) in mixes else NONE for length in lengths)]
+            for threads in dict.fromkeys(threads for threads, _ in mixes)
+        ],
+    )
 
 
 def flat(figures):

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from benchmarks import measure
 
-RANGE, THREADS = 8 << 20, 8
 NAME = "bench"
 
 
@@ -26,33 +25,37 @@ def mapped(path):
     return pages
 
 
-def tuned(path):
-    """By hand: 8 MiB preadv by 8 threads with O_DIRECT, into one buffer."""
-    direct = getattr(os, "O_DIRECT", 0) if measure.Requests(path).counted else 0
-    fd = os.open(path, os.O_RDONLY | direct)
-    size = os.fstat(fd).st_size
-    view = memoryview(
-        mmap.mmap(-1, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    )
-    offsets, lock = iter(range(0, size, RANGE)), threading.Lock()
+def by_hand(threads, length):
+    """preadv of `length` bytes by `threads` threads with O_DIRECT, into one buffer."""
 
-    def work():
-        while True:
-            with lock:
-                offset = next(offsets, None)
-            if offset is None:
-                return
-            done, end = offset, min(offset + RANGE, len(view))
-            while done < min(end, size):
-                done += os.preadv(fd, [view[done:end]], done)
+    def read(path):
+        direct = getattr(os, "O_DIRECT", 0) if measure.Requests(path).counted else 0
+        fd = os.open(path, os.O_RDONLY | direct)
+        size = os.fstat(fd).st_size
+        view = memoryview(
+            mmap.mmap(-1, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        )
+        offsets, lock = iter(range(0, size, length)), threading.Lock()
 
-    threads = [threading.Thread(target=work) for _ in range(THREADS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    os.close(fd)
-    return view[:size]
+        def work():
+            while True:
+                with lock:
+                    offset = next(offsets, None)
+                if offset is None:
+                    return
+                done, end = offset, min(offset + length, len(view))
+                while done < min(end, size):
+                    done += os.preadv(fd, [view[done:end]], done)
+
+        workers = [threading.Thread(target=work) for _ in range(threads)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        os.close(fd)
+        return view[:size]
+
+    return read
 
 
 def chunks(path, length=1 << 16):
@@ -162,7 +165,6 @@ ALL = {
     "`read(64 KiB)` in a loop": (chunks, ""),
     "`read(1 MiB)` in a loop": (large_chunks, ""),
     "mmap, every page touched": (mapped, ""),
-    "8 MiB `preadv` × 8 threads, O_DIRECT, by hand": (tuned, ""),
     "efsstate `files.read()`": (ours_alone, "efsstate"),
     "efsstate `model(…)()`, with `files.read()`": (ours, "efsstate"),
     "efsstate `model(…)()`, with `files.mmap()`": (ours_pulled, "efsstate"),
@@ -173,6 +175,12 @@ ALL = {
     "Run:ai Model Streamer, tensors kept (cloned)": (streamer, "runai-model-streamer"),
     "Run:ai Model Streamer, nothing kept": (streamer_passing, "runai-model-streamer"),
     "fastsafetensors": (fast, "fastsafetensors"),
+}
+
+BY_HAND = {
+    f"by hand: {threads} threads × {length} MiB": (by_hand(threads, length << 20), "")
+    for threads in (2, 4, 8, 16)
+    for length in (1, 2, 4, 8)
 }
 
 TENSORS = {ours_tensors, safetensors_torch, safetensors_numpy, streamer, fast}  # these hand over tensors, which are looked at
