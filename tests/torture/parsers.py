@@ -88,9 +88,9 @@ def entry_decode(data):
 def entry_sealed(data):
     """With the checksum put right: what is behind it is looked at too."""
     data = bytearray(data)
-    head = entry._HEAD.size
     if len(data) >= entry.HEADER:
-        data[head : entry.HEADER] = entry.digest(None, _PLACE, bytes(data[:head]), memoryview(data)[entry.HEADER :])
+        start = entry._SEALED
+        data[start - entry._CHECKSUM : start] = entry.digest(None, _PLACE, bytes(data[start:]))
     found = entry.decode(data, place=_PLACE, root="p")
     assert len(found.payload) <= len(data)
     entry.peek(bytes(data[: entry.HEADER]), len(data), "p")

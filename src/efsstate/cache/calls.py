@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 _COROUTINE = 0x80  # inspect.CO_COROUTINE, without the import
 _MISSING: Any = object()
-_PLAIN = frozenset({str, int, bytes, bool, type(None)})  # arguments that are the same if they are equal, type and all
+_LONG = frozenset({str, bytes})
+_PLAIN = _LONG | {int, bool, type(None)}  # arguments that are the same if they are equal, type and all
 _LONGEST_PLAIN = 1024  # bytes or characters
 
 
@@ -93,8 +94,10 @@ class Calls:
             counts.memory += 1
         else:
             counts.mount += 1
-        if results.share.limit != 0 and not kwargs and self.key is None and _is_plain(args):
-            results.share.remember((*map(type, args), *args), item)
+        if results.share.limit != 0 and not kwargs and self.key is None:
+            form = _form(args)
+            if form is not None:
+                results.share.remember(form, item)
         if began and events.listeners:
             events.emit("hit", results.name, seconds=time.monotonic() - began, bytes=item.cost, level=level)
         return value
@@ -324,14 +327,18 @@ def _life(value: Any) -> float | None:
     return None if value is None else units.seconds(value, "ttl")
 
 
-def _is_plain(args: tuple[Any, ...]) -> bool:
-    """Whether equal arguments of equal types are the same call, and small enough to be kept."""
-    return _PLAIN.issuperset(map(type, args)) and all(
-        arg.bit_length() < 8 * _LONGEST_PLAIN
-        if type(arg) is int
-        else not hasattr(arg, "__len__") or len(arg) <= _LONGEST_PLAIN
-        for arg in args
-    )
+def _form(args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """What equal arguments of equal types have in common, where they are the same call and small enough to be kept."""
+    kinds = (*map(type, args),)
+    if not _PLAIN.issuperset(kinds):
+        return None
+    for arg in args:
+        if type(arg) is int:
+            if arg.bit_length() >= 8 * _LONGEST_PLAIN:
+                return None
+        elif type(arg) in _LONG and len(arg) > _LONGEST_PLAIN:
+            return None
+    return (*kinds, *args)
 
 
 def _namespace(function: Any, code: Any) -> str:

@@ -7,6 +7,7 @@ import threading
 from os import register_at_fork
 
 from efsstate.mount import root
+from efsstate.mount.entry import Entry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,33 +28,23 @@ _SHARED_LATER = (
 )
 
 
-class Item:
-    """One result: `value`, to be handed out as it is, or PACKED: then each caller's copy is made from `payload`.
+class Item(Entry):
+    """One result: an entry, and `value`, to be handed out as it is, or PACKED: then each caller's copy is made from `payload`.
 
     `first` holds the copy that was made to see whether one can be, until somebody takes it.
     `since` and `until` are the wall clock's times between which it is taken without asking the mount; the clock may jump.
     """
 
     # Defaults of the class, so that a hit that is not kept in memory pays for few of them.
+    value: Any = PACKED
+    digest = ""
+    cost = generation = 0
     forms: list[Any] | tuple[()] = ()
     used = False
     since = until = 0.0
     identity: tuple[int, int, int] | None = None
     first: Any = None
     owner: Share
-
-    def __init__(
-        self,
-        digest: str,
-        value: Any,
-        payload: Any,
-        cost: int,
-        created: float,
-        ttl: float | None,
-        generation: int,
-    ) -> None:
-        self.digest, self.value, self.payload, self.cost = digest, value, payload, cost
-        self.created, self.ttl, self.generation = created, ttl, generation
 
 
 def shared_size(value: Any, depth: int = 0) -> int | None:
@@ -83,16 +74,18 @@ class Share:
         self.forms: dict[Any, Item] = {}
         self.size = 0
         self._items: dict[str, Item] = {}
-        self._dropped = 0
+        self._most = 0  # what `limits` found
 
     def limits(self) -> int:
         """The most bytes that it may take."""
-        whole = pool_size()
-        return whole if self.limit is None else min(self.limit, whole)
+        if not self._most:
+            whole = pool_size()
+            self._most = whole if self.limit is None else min(self.limit, whole)
+        return self._most
 
     def fits(self, size: int) -> bool:
         """Whether a value of `size` bytes is kept: at most a quarter of the share."""
-        return self.limit != 0 and (size + _OVERHEAD) * 4 <= self.limits()
+        return self.limit != 0 and (size + _OVERHEAD) * 4 <= (self._most or self.limits())
 
     def get(self, digest: str) -> Item | None:
         """The item, fresh or not."""

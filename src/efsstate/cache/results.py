@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from efsstate.cache.memory import Item
-    from efsstate.mount.entry import Entry
 
 FAILURES = (OSError, EfsStateError, MemoryError)
 _FOREVER = 10.0**10  # seconds: the shortest life of what never expires, for the sweep
@@ -113,7 +112,7 @@ class Results:
 
     # How long a result counts
 
-    def left(self, item: Item | Entry) -> float:
+    def left(self, item: Item) -> float:
         """Seconds for which it still counts; negative: expired since so many."""
         limit = item.ttl
         if self.ttl is not None and (limit is None or self.ttl < limit):
@@ -152,12 +151,9 @@ class Results:
             if held is not None and not fresh and not exact and self.left(held) > 0 and shelf.unchanged(digest, held):
                 self._trust(held)
                 return held
-            found = shelf.read(digest, self._codec_name, fresh=fresh, exact=exact, identified=kept)
-            if found is None:
-                self.share.drop(digest)
-                return None
-            entry, generation, identity = found
-            return self._item(digest, entry, generation, identity, changes)
+            item = shelf.read(digest, self._codec_name, fresh, exact, kept)
+            if item is not None:
+                return self._ready(digest, item, changes) if kept else self._taken(item)
         except UnknownFormatError as error:
             if len(self._newer) < _MOST_NEWER:
                 self._newer.add(digest)
@@ -176,25 +172,28 @@ class Results:
         found: Item | None = self.guarded("read a result", lambda: self.fetch(digest))
         return found
 
-    def _item(
-        self, digest: str, entry: Entry, generation: int, identity: tuple[int, int, int] | None, changes: int
-    ) -> Item:
-        payload = entry.payload
-        size = len(payload) if type(payload) is not tuple else len(payload[1])
-        if identity is None or not self.share.fits(size):
-            item = memory.Item(digest, memory.PACKED, payload, size, entry.created, entry.ttl, generation)
-            item.first = [self._loads(payload)]
-            return item
+    def _taken(self, item: Item) -> Item:
+        """The item with its value, for a caller, and not for memory."""
+        payload = item.payload
+        item.cost = len(payload) if type(payload) is not tuple else len(payload[1])
+        item.first = [self._loads(payload)]
+        return item
+
+    def _ready(self, digest: str, item: Item, changes: int) -> Item:
+        """The item with its value, and kept in memory where it fits."""
+        payload = item.payload
+        if not self.share.fits(len(payload) if type(payload) is not tuple else len(payload[1])):
+            return self._taken(item)
         if type(payload) is not tuple:
-            payload = memoryview(payload).toreadonly()  # it stays here: what a caller gets must not be a view into it
+            # It stays here: what a caller gets must not be a view into it.
+            payload = item.payload = memoryview(payload).toreadonly()
         value = self._loads(payload)
         shared = memory.shared_size(value)
         if shared is None:
-            item = memory.Item(digest, memory.PACKED, payload, size, entry.created, entry.ttl, generation)
-            item.first = [value]
+            item.first, item.cost = [value], len(payload)
         else:
-            item = memory.Item(digest, value, None, shared, entry.created, entry.ttl, generation)
-        item.identity = identity
+            item.value, item.payload, item.cost = value, None, shared
+        item.digest = digest
         self._remember(item, changes)
         return item
 
@@ -243,14 +242,18 @@ class Results:
         return item
 
     def _held(self, digest: str, value: Any, payload: Any, ttl: float | None, generation: int) -> Item | None:
+        item = memory.Item(None, self._codec_name, b"", 0.0, ttl)
         shared = memory.shared_size(value)
         if shared is not None:
-            return memory.Item(digest, value, None, shared, 0.0, ttl, generation)
-        parts = payload if isinstance(payload, list) else [payload]
-        size = sum([memoryview(part).nbytes for part in parts])
-        if not self.share.fits(size):
-            return None
-        return memory.Item(digest, memory.PACKED, b"".join(parts), size, 0.0, ttl, generation)
+            item.value, item.cost = value, shared
+        else:
+            parts = payload if isinstance(payload, list) else [payload]
+            item.cost = sum([memoryview(part).nbytes for part in parts])
+            if not self.share.fits(item.cost):
+                return None
+            item.payload = b"".join(parts)
+        item.digest, item.generation = digest, generation
+        return item
 
     def _look_after(self, shelf: Shelf, ttl: float | None) -> None:
         """What a put brings with it: the policy, and a little clean-up where there is a limit."""
@@ -285,7 +288,7 @@ class Results:
         removed = shelf.remove(digest)
         self._changes += 1
         self.share.drop(digest)
-        return removed and found is not None and self.left(found[0]) > 0
+        return removed and found is not None and self.left(found) > 0
 
     def clear(self) -> None:
         """Put all results out of reach. Raises what the mount raises."""
@@ -302,7 +305,7 @@ class Results:
         except (*FAILURES, ValueError) as error:
             self.failed(error, "read a value")
             return None
-        return None if found is None or self.left(found[0]) <= 0 else key_of(found[0])
+        return None if found is None or self.left(found) <= 0 else key_of(found)
 
     def explain(self, digest: str) -> str:
         """Why the mount has a result or has not. Raises what the mount raises."""
@@ -310,10 +313,10 @@ class Results:
         found = shelf.read(digest, self._codec_name, exact=True)
         if found is None:
             return f"miss: {shelf.why_not(digest, self._codec_name)}"
-        left = self.left(found[0])
+        left = self.left(found)
         if left <= 0:
             return f"miss: expired {-left:.0f} s ago" + (
                 ", but may be given while it is recomputed" if -left < self.stale else ""
             )
-        self._loads(found[0].payload)
+        self._loads(found.payload)
         return f"hit: on the mount, {'for ever' if left == float('inf') else f'for {left:.0f} s more'}"

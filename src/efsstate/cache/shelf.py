@@ -6,6 +6,7 @@ import os
 import struct
 import time
 
+from efsstate.cache.memory import Item
 from efsstate.errors import CorruptEntryError, UnknownFormatError
 from efsstate.mount import clock, codec, layout, notes, store
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from efsstate.cache.memory import Item
     from efsstate.mount.entry import Entry
     from efsstate.mount.files import Buffer, Mount
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 REACH = 20.0
 _DAY = 86400.0
 _META = struct.Struct("<QB")  # generation, bytes of padding after the key; see `meta`
+_GENERATION = _META.unpack_from
 _LEAST_META = _META.size
 _MOST = 2**62  # generations are milliseconds since the epoch, and never come near
 # What is raised where somebody else's values are taken for ours.
@@ -125,9 +126,9 @@ class Shelf:
                 self._settled[folder] = found.st_mtime_ns
 
     def read(
-        self, digest: str, codec_name: str, *, fresh: bool = False, exact: bool = False, identified: bool = False
-    ) -> tuple[Entry, int, tuple[int, int, int] | None] | None:
-        """The entry, its generation and, with `identified`, its identity; None if there is none that counts.
+        self, digest: str, codec_name: str, fresh: bool = False, exact: bool = False, identified: bool = False
+    ) -> Item | None:
+        """The entry, with its generation and, with `identified`, its identity; None if there is none that counts.
 
         That is one that is missing, cleared, or another codec's. `fresh`: ask the server about the name, whatever this host's client remembers; `exact`: about clears too.
         Raises `OSError`, `CorruptEntryError`, `UnknownFormatError`.
@@ -138,26 +139,27 @@ class Shelf:
             self._look_exactly(folder)
         elif not 0 <= now - self._looked < REACH:
             self._read_generation()
-        generation = self._generation
-        stale, stat = None if exact else 0.0 if fresh else REACH, None
+        stale = None if exact else 0.0 if fresh else REACH
+        stat = None
         try:
             if identified:
-                entry, stat = store.read_stat(self.mount, folder, digest, stale, True)
+                item, stat = store.read_stat(self.mount, folder, digest, stale, True, Item)
+                item.identity = identity(stat)
             else:
-                entry = store.read(self.mount, folder, digest, stale, True)
+                item = store.read(self.mount, folder, digest, stale, True, Item)
         except FileNotFoundError:
             return None
-        meta = entry.meta
-        own = _META.unpack_from(meta)[0] if len(meta) >= _LEAST_META else -1
-        if own > generation:  # written by somebody who knows of a clear that we have not seen yet
+        meta = item.meta
+        own = item.generation = _GENERATION(meta)[0] if len(meta) >= _LEAST_META else -1
+        if own > self._generation:  # written by somebody who knows of a clear that we have not seen yet
             if own >= _MOST:
                 return None
-            generation = self._generation = own
-        if own < generation or entry.codec != codec_name:
+            self._generation = own
+        if own < self._generation or item.codec != codec_name:
             return None
-        if now - entry.created > _DAY:
+        if now - item.created > _DAY:
             self._note_use(folder, digest, stat)
-        return entry, own, None if stat is None else identity(stat)
+        return item
 
     def _note_use(self, folder: str, digest: str, stat: os.stat_result | None) -> None:
         """At most once a day for the whole fleet: whoever touches it shows that to all others."""

@@ -1,15 +1,15 @@
 r"""Bytes to entry and back, without any I/O: the one format of everything that efsstate stores as a file.
 
-    entry   = magic format codec-length meta-length created ttl payload-length checksum codec meta payload
+    entry   = magic format checksum codec-length meta-length created ttl payload-length codec meta payload
     magic   = "\xe5FS\n"        4 bytes; the line feed shows a transfer that translated line ends
     format  = u8                 1
+    checksum = 16 bytes          BLAKE2b, keyed with the signing key if there is one, over all bytes after the checksum,
+                                 a NUL, and the place (the path below the root)
     codec-length = u8            0 to 32
     meta-length  = u16           little endian, like every number here
     created = u64                nanoseconds since the epoch, by the server's clock
     ttl     = u64                milliseconds; 2^64-1 is for ever
     payload-length = u64
-    checksum = 16 bytes          BLAKE2b, keyed with the signing key if there is one, over the place (the path below the
-                                 root, with its length), all bytes before the checksum, and all after it
     codec   = codec-length bytes, ASCII
     meta    = meta-length bytes  the feature's own (a cache: generation and key)
     payload = payload-length bytes; the file ends with it
@@ -27,15 +27,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from typing_extensions import TypeVar
+
+    E = TypeVar("E", bound="Entry", default="Entry")
+
 MAGIC = b"\xe5FS\n"
 FORMAT = 1
 FOREVER = 2**64 - 1
 LONGEST_META = 2**16 - 1
-_HEAD = struct.Struct("<4sBBHQQQ")
-_SEALED = _HEAD.size  # bytes before the checksum
 _CHECKSUM = 16
+_HEAD = struct.Struct(f"<4sB{_CHECKSUM}sBHQQQ")
+_BARE = struct.Struct("<BHQQQ")  # what the checksum covers of it
+_SEALED = _HEAD.size - _BARE.size  # where that begins
 _COPIED = 8192  # bytes; less is copied faster than a view is made
-HEADER = _HEAD.size + _CHECKSUM
+HEADER = _HEAD.size
 
 _blake2b: Any = None
 _unkeyed: Any = None  # a hash that has begun without a key: to copy it is a fifth faster than to begin anew
@@ -53,16 +58,15 @@ def blake2b() -> Any:
     return _blake2b
 
 
-def digest(key: bytes | None, place: str, head: bytes | bytearray, *parts: bytes | bytearray | memoryview) -> bytes:
-    """The 16-byte checksum of `head` (short: it is copied) and `parts` at `place`; keyed if `key` is given (at most 64 bytes)."""
+def digest(key: bytes | None, place: str, *parts: bytes | bytearray | memoryview) -> bytes:
+    """The 16-byte checksum of `parts`, one after another, at `place`; keyed if `key` is given (at most 64 bytes)."""
     global _unkeyed
-    at = place.encode()
     if _unkeyed is None:
         _unkeyed = blake2b()(digest_size=_CHECKSUM)
     h = blake2b()(digest_size=_CHECKSUM, key=key) if key else _unkeyed.copy()
-    h.update(len(at).to_bytes(2, "little") + at + head)
     for part in parts:
         h.update(part)
+    h.update(f"\0{place}".encode())  # no place has a NUL: where it begins is never in doubt
     return h.digest()  # type: ignore[no-any-return]
 
 
@@ -96,17 +100,15 @@ def encode(
     parts = payload if isinstance(payload, list) else [payload]
     name = codec.encode("ascii")
     ttl_ms = FOREVER if ttl is None else min(round(ttl * 1000), FOREVER - 1)
-    head = _HEAD.pack(
-        MAGIC,
-        FORMAT,
+    sealed = _BARE.pack(
         len(name),
         len(meta),
         max(0, int(created * 1e9)),
         ttl_ms,
         sum([memoryview(part).nbytes for part in parts]),
     )
-    tail = name + meta
-    return [head + digest(key, place, head, tail, *parts) + tail, *parts]
+    sealed += name + meta
+    return [MAGIC + bytes([FORMAT]) + digest(key, place, sealed, *parts) + sealed, *parts]
 
 
 def peek(head: bytes | bytearray, size: int, path: str) -> tuple[float, float | None]:
@@ -117,7 +119,7 @@ def peek(head: bytes | bytearray, size: int, path: str) -> tuple[float, float | 
     """
     if len(head) < HEADER:
         raise CorruptEntryError(path, f"{len(head)} bytes, shorter than a header")
-    magic, fmt, codec_length, meta_length, created, ttl, length = _HEAD.unpack_from(head)
+    magic, fmt, _, codec_length, meta_length, created, ttl, length = _HEAD.unpack_from(head)
     if magic != MAGIC:
         raise CorruptEntryError(path, "not an entry: the first four bytes are wrong")
     if fmt > FORMAT:
@@ -138,7 +140,7 @@ def labels(head: bytes, path: str) -> tuple[str, bytes, int]:
     """
     if len(head) < HEADER:
         raise CorruptEntryError(path, f"{len(head)} bytes, shorter than a header")
-    _, _, codec_length, meta_length, _, _, length = _HEAD.unpack_from(head)
+    _, _, _, codec_length, meta_length, _, _, length = _HEAD.unpack_from(head)
     start = HEADER + codec_length + meta_length
     if len(head) < start:
         raise CorruptEntryError(path, f"{len(head)} bytes, shorter than its labels")
@@ -149,8 +151,10 @@ def labels(head: bytes, path: str) -> tuple[str, bytes, int]:
     )
 
 
-def decode(data: bytes | bytearray, place: str, root: str, key: bytes | None = None, rest: bytes = b"") -> Entry:
-    """The entry in `data` and `rest`, every byte of it checked, as it stands at `place` below `root`.
+def decode(
+    data: bytes | bytearray, place: str, root: str, key: bytes | None = None, rest: bytes = b"", kind: type[E] = Entry
+) -> E:
+    """The entry in `data` and `rest`, every byte of it checked, as it stands at `place` below `root`; a `kind`.
 
     Raises `CorruptEntryError` (cut, emptied, flipped, or another place's), `SignatureError` (the same, where there is a
     key: damage and forgery can't be told apart) or `UnknownFormatError` (newer than this release).
@@ -158,7 +162,7 @@ def decode(data: bytes | bytearray, place: str, root: str, key: bytes | None = N
     size = len(data) + len(rest)
     if size < HEADER:
         raise _fault(data, size, f"{root}/{place}", key)
-    magic, fmt, codec_length, meta_length, created, ttl, length = _HEAD.unpack_from(data)
+    magic, fmt, checksum, codec_length, meta_length, created, ttl, length = _HEAD.unpack_from(data)
     middle = HEADER + codec_length
     start = middle + meta_length
     view = data if size < _COPIED else memoryview(data)
@@ -166,14 +170,14 @@ def decode(data: bytes | bytearray, place: str, root: str, key: bytes | None = N
         magic != MAGIC
         or fmt != FORMAT
         or size != start + length
-        or digest(key, place, data[:_SEALED], view[HEADER:], rest) != data[_SEALED:HEADER]
+        or checksum != digest(key, place, view[_SEALED:], rest)
     ):
         raise _fault(data, size, f"{root}/{place}", key)
     try:
         codec = data[HEADER:middle].decode("ascii")
     except UnicodeDecodeError:
         raise CorruptEntryError(f"{root}/{place}", "the name of its codec is not ASCII") from None
-    return Entry(
+    return kind(
         (data[start:], rest) if rest else view[start:],
         codec,
         data[middle:start] if type(data) is bytes else bytes(data[middle:start]),

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from efsstate.errors import CorruptEntryError
 from efsstate.mount import codec, entry
+from efsstate.mount.entry import Entry, decode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable
 
-    from efsstate.mount.entry import Entry
+    from efsstate.mount.entry import E
     from efsstate.mount.files import Buffer, Mount, Parts
 
 
-def read(mount: Mount, folder: str, name: str, stale: float | None = None, parted: bool = False) -> Entry:
-    """The entry at `name`, every byte checked.
+def read(
+    mount: Mount, folder: str, name: str, stale: float | None = None, parted: bool = False, kind: type[E] = Entry
+) -> E:
+    """The entry at `name`, every byte checked; a `kind`.
 
     `stale`: the longest, in seconds, that this host's NFS client may have remembered the folder (0: ask now, a request
     more); None leaves it to the client, which remembers for up to 60 s. One that is being replaced may be missing for a
@@ -27,22 +30,23 @@ def read(mount: Mount, folder: str, name: str, stale: float | None = None, parte
     """
     try:
         data = mount.read(folder, name, _part if parted else _judge, stale)
-        data, rest = data if type(data) is tuple else (data, b"")
-        return entry.decode(data, f"{folder}/{name}", mount.path, mount.key, rest)
+        if type(data) is tuple:
+            return decode(data[0], f"{folder}/{name}", mount.path, mount.key, data[1], kind)
+        return decode(data, f"{folder}/{name}", mount.path, mount.key, b"", kind)
     except CorruptEntryError:
         # A signal may have cut the read of a small file short: with its length known, that shows.
-        return read_stat(mount, folder, name)[0]
+        return read_stat(mount, folder, name, None, parted, kind)[0]
 
 
 def read_stat(
-    mount: Mount, folder: str, name: str, stale: float | None = None, parted: bool = False
-) -> tuple[Entry, os.stat_result]:
+    mount: Mount, folder: str, name: str, stale: float | None = None, parted: bool = False, kind: type[E] = Entry
+) -> tuple[E, os.stat_result]:
     """The same, and the stat of the file that it was read from."""
     if stale is not None:
         mount.refresh(folder, older_than=stale)
     data, found = mount.read_stat(folder, name, judge=_part if parted else _judge)
     data, rest = data if type(data) is tuple else (data, b"")
-    return entry.decode(data, f"{folder}/{name}", mount.path, mount.key, rest), found
+    return decode(data, f"{folder}/{name}", mount.path, mount.key, rest, kind), found
 
 
 def _judge(head: bytes, size: int, path: str) -> int:
