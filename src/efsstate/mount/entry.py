@@ -152,7 +152,12 @@ def labels(head: bytes, path: str) -> tuple[str, bytes, int]:
 
 
 def decode(
-    data: bytes | bytearray, place: str, root: str, key: bytes | None = None, rest: bytes = b"", kind: type[E] = Entry
+    data: bytes | bytearray,
+    place: str,
+    root: str,
+    key: bytes | None = None,
+    rest: bytes = b"",
+    kind: type[E] = Entry,  # type: ignore[assignment]  # (it is the default of E too, which mypy does not look at)
 ) -> E:
     """The entry in `data` and `rest`, every byte of it checked, as it stands at `place` below `root`; a `kind`.
 

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 
 def read(
-    mount: Mount, folder: str, name: str, stale: float | None = None, parted: bool = False, kind: type[E] = Entry
+    mount: Mount,
+    folder: str,
+    name: str,
+    stale: float | None = None,
+    parted: bool = False,
+    kind: type[E] = Entry,  # type: ignore[assignment]  # (it is the default of E too, which mypy does not look at)
 ) -> E:
     """The entry at `name`, every byte checked; a `kind`.
 
@@ -39,7 +44,12 @@ def read(
 
 
 def read_stat(
-    mount: Mount, folder: str, name: str, stale: float | None = None, parted: bool = False, kind: type[E] = Entry
+    mount: Mount,
+    folder: str,
+    name: str,
+    stale: float | None = None,
+    parted: bool = False,
+    kind: type[E] = Entry,  # type: ignore[assignment]
 ) -> tuple[E, os.stat_result]:
     """The same, and the stat of the file that it was read from."""
     if stale is not None:
