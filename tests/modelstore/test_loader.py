@@ -521,3 +521,18 @@ def test_who_may_only_read_loads_models(tmp_path):
             finally:
                 os._exit(2)
         assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_another_content_under_the_same_id_is_another_version(root, tmp_path):
+    """Pruned, and published anew, by somebody who likes ids of his own; nobody looked in between."""
+    (tmp_path / "w").write_text("1")
+    publish("m", tmp_path / "w", version="v1", root=root)
+    get = model("m", lambda files: bytes(files.read()), check_every=0, root=root)
+    assert get() == b"1"
+    (tmp_path / "w").write_text("2")
+    publish("m", tmp_path / "w", version="v2", root=root)
+    os.utime(f"{root}/models/m/versions/v1/.efsstate-manifest", (1, 1))
+    assert efsstate.prune("m", keep=1, root=root) == ["v1"]
+    (tmp_path / "w").write_text("3")
+    publish("m", tmp_path / "w", version="v1", root=root)
+    assert get() == b"3"

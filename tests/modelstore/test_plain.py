@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import shutil
+import subprocess
 import threading
 import time
 
@@ -12,6 +14,7 @@ from efsstate import CorruptEntryError, EfsStateError, ModelNotFound, SignatureE
 from efsstate.modelstore import plain, reading
 from efsstate.mount import clock
 from efsstate.mount import root as roots
+from tests.modelstore.conftest import current, dying
 
 
 @pytest.fixture
@@ -238,3 +241,73 @@ def test_what_stands_in_the_versions_place_is_no_model_put_there_by_hand(root, t
     roots._known.clear()  # another process, which does not hold the folder open
     with pytest.raises(CorruptEntryError, match="m/versions: damaged: a symbolic link or a file stands where a folder belongs"):
         model("m", root=root)()
+
+
+def test_it_serves_until_a_version_is_active(root, models, tmp_path, looks):
+    """At every moment of the first publication over it, for an environment that is new then."""
+    os.mkdir(f"{models}/bert")
+    put(f"{models}/bert/w", "by hand")
+    (tmp_path / "w").write_text("published")
+    before, seen = root, set()
+    get = model("bert", text, root=root, check_every=0)
+    assert get() == "by hand"
+    for at in range(1, 200):
+        root = f"{before}.{at}"
+        shutil.copytree(before, root, symlinks=True)
+        code, *_ = dying(lambda: publish("bert", tmp_path / "w", root=root), at)
+        seen.add(told := model("bert", text, root=root)())
+        assert told == ("published" if os.path.lexists(current(root, "bert")) else "by hand")
+        if code == 0:
+            break
+    assert seen == {"by hand", "published"} and plain._TWICE not in looks
+    publish("bert", tmp_path / "w", activate=False, root=before)
+    assert get() == "by hand" and get() == "by hand"
+    publish("bert", tmp_path / "w", root=before)
+    assert get() == "published"
+
+
+def test_a_folder_of_its_own_that_is_called_versions(root, models):
+    os.makedirs(f"{models}/bert/versions")
+    put(f"{models}/bert/w", "x")
+    put(f"{models}/bert/versions/a", "y")
+    assert model("bert", lambda files: (files.names, bytes(files.read("versions/a"))), root=root)() == (["versions/a", "w"], b"y")
+
+
+def test_without_an_active_version_and_with_nothing_beside_it_is_an_error(root, tmp_path):
+    (tmp_path / "w").write_text("x")
+    publish("m", tmp_path / "w", activate=False, root=root)
+    with pytest.raises(ModelNotFound, match="no version of model 'm' is active: activate one"):
+        model("m", root=root)()
+
+
+def test_what_the_nfs_client_put_aside_is_no_part_of_it(root, models):
+    """A removed file that somebody still has open goes on being listed, as `.nfs…`."""
+    os.mkdir(f"{models}/bert")
+    put(f"{models}/bert/w", "x")
+    put(f"{models}/bert/.nfs00000001", "old")
+    assert model("bert", lambda files: files.names, root=root)() == ["w"]
+
+
+@pytest.mark.parametrize("name", ["/", "//", "/tmp/..", "/x\0", "/\ud800"])
+def test_a_path_that_can_be_no_models_is_refused_when_the_model_is_made(name):
+    with pytest.raises(ValueError, match="can't be used"):
+        model(name)
+
+
+def test_a_link_to_the_root_of_all_is_no_model(tmp_path):
+    (tmp_path / "link").symlink_to("/")
+    with pytest.raises(ModelNotFound, match="no such file or folder"):
+        model(str(tmp_path / "link"))()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a read-only mount needs root")
+def test_where_the_servers_time_can_not_be_asked_for_it_is_looked_at_twice(root, models, looks):
+    """On a read-only mount; our own clock may be an hour ahead."""
+    put(f"{models}/m", "x", age=3600)
+    subprocess.run(["mount", "--bind", root, root], check=True)
+    try:
+        if subprocess.run(["mount", "-o", "remount,ro,bind", root]).returncode:
+            pytest.skip("no read-only mounts here")
+        assert model("m", text, root=root)() == "x" and looks == [0.05]
+    finally:
+        subprocess.run(["umount", "-l", root], check=True)

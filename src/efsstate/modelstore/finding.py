@@ -25,7 +25,8 @@ class Found:
 
     def __init__(self, mount: Mount, folder: str, manifest: Manifest | None, plain: Plain | None) -> None:
         self._mount, self._folder, self._manifest, self.plain = mount, folder, manifest, plain
-        self.identity = plain.identity if plain else manifest.version if manifest else ""
+        # Not by its id: once it was pruned, another content may be published under that.
+        self.identity = plain.identity if plain else manifest.encode().decode() if manifest else ""
 
     def holds(self, path: object) -> bool:
         """Whether `path` is one of the model's, and may be there after all: the server is asked."""
@@ -52,6 +53,8 @@ class Finder:
     def __init__(self, name: str, root: str | os.PathLike[str] | None) -> None:
         self._name, self._root = name, root
         self._absolute = isinstance(name, str) and name.startswith("/")
+        if self._absolute and (why := _bad_path(name)):
+            raise ValueError(f"model {name!r} can't be used: {why}")
         self._component = "" if self._absolute else layout.model_component(name)
         self._last: tuple[Mount, os.stat_result, Found] | None = None
 
@@ -80,9 +83,12 @@ class Finder:
         try:
             made = manifests.current(mount, model)
         except FileNotFoundError:
-            raise ModelNotFound(
-                f"{mount.where(versions, layout.CURRENT)}: missing: no version of model {self._name!r} is active: activate one"
-            ) from None
+            if set(mount.names(model)) <= {layout.VERSIONS}:
+                raise ModelNotFound(
+                    f"{mount.where(versions, layout.CURRENT)}: missing: no version of model {self._name!r} is active:"
+                    " activate one"
+                ) from None
+            return self._by_hand(mount, layout.MODELS, self._component)
         found = Found(mount, layout.version_folder(model, made.version), made, None)
         # A change right after this look may leave the folder's time as it is; then the next look must read again.
         self._last = (mount, moment, found) if clock.tells(moment.st_mtime) else None
@@ -106,11 +112,22 @@ class Finder:
         return Found(mount, folder, None, plain)
 
 
+def _bad_path(name: str) -> str:
+    try:
+        if b"\0" in os.fsencode(name):
+            return "it has a NUL character"
+    except UnicodeEncodeError:
+        return "it is not valid Unicode"
+    return "" if os.path.normpath(name).strip("/") else "it names no file or folder"
+
+
 def _absolute(name: str) -> tuple[Mount, str, str]:
     path = os.path.realpath(name)
     above, last = os.path.split(path)
     try:
         os.stat(path)
-        return Mount(above, key=roots.signing_key()), "", last
+        if last:  # else it is a link to the root of all
+            return Mount(above, key=roots.signing_key()), "", last
     except (FileNotFoundError, NotADirectoryError):
-        raise ModelNotFound(f"{name}: no model: there is no such file or folder") from None
+        pass
+    raise ModelNotFound(f"{name}: no model: there is no such file or folder") from None

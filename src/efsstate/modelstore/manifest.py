@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from efsstate.errors import CorruptEntryError
+import stat
+
+from efsstate import events
+from efsstate.errors import CorruptEntryError, UnknownFormatError
 from efsstate.mount import layout, notes, store
 
 TYPE_CHECKING = False
@@ -110,7 +113,7 @@ def bad_name(name: str) -> str:
             return f"a part of it is longer than {_LONGEST_NAME} bytes"
         if part.startswith(".nfs"):
             return "names that begin with '.nfs' are the NFS client's own"
-        if not part.isprintable():
+        if any(c < " " or "\x7f" <= c <= "\x9f" for c in part):
             return "it has control characters"
     return ""
 
@@ -143,6 +146,18 @@ def current(mount: Mount, model: str) -> Manifest:
     raise CorruptEntryError(path, f"it names version {text}, which is missing: activate another")
 
 
+def active(mount: Mount, model: str) -> Manifest | None:
+    """The same, as the server has it now; None, with a warning, where that can't be told: by damage, or a newer format."""
+    mount.refresh(layout.version_folder(model, ""))
+    try:
+        return current(mount, model)
+    except FileNotFoundError:
+        return None
+    except (CorruptEntryError, UnknownFormatError) as error:
+        events.log("warning", "%s; no version counts as active", error)
+        return None
+
+
 def set_current(mount: Mount, model: str, made: Manifest) -> None:
     """Make it the active version: the note holds the manifest where that is short, so that a reader needs no more."""
     whole = made.encode().decode()
@@ -167,6 +182,31 @@ def read(mount: Mount, model: str, version: str) -> Manifest:
     mount.forget(folder)
     mount.refresh(layout.version_folder(model, ""))
     return _read(mount, model, version)
+
+
+def look(mount: Mount, model: str, version: str) -> Manifest | None:
+    """The same, and None where a manifest of ours is there, damaged: what else can't be read is none that we know."""
+    try:
+        return read(mount, model, version)
+    except CorruptEntryError:
+        if not _has_manifest(mount, model, version):
+            raise
+        return None
+
+
+def ours(mount: Mount, model: str) -> bool:
+    """Whether anything in the folder `versions` is ours: a model that was put there by hand may have one of its own."""
+    names = mount.names(layout.version_folder(model, ""))
+    return layout.CURRENT in names or any(
+        layout.is_temporary(name) or _has_manifest(mount, model, name) for name in names
+    )
+
+
+def _has_manifest(mount: Mount, model: str, version: str) -> bool:
+    try:
+        return stat.S_ISREG(mount.stat(layout.version_folder(model, version), layout.MANIFEST).st_mode)
+    except (FileNotFoundError, CorruptEntryError):
+        return False
 
 
 def _read(mount: Mount, model: str, version: str) -> Manifest:

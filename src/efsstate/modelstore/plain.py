@@ -8,9 +8,10 @@ import time
 
 from efsstate import deadline
 from efsstate.errors import CorruptEntryError, EfsStateError, ModelNotFound, SignatureError
+from efsstate.modelstore import manifest as manifests
 from efsstate.modelstore import reading
-from efsstate.modelstore.manifest import Manifest, bad_name
-from efsstate.mount import clock
+from efsstate.modelstore.manifest import Manifest
+from efsstate.mount import clock, layout
 from efsstate.mount.files import Mount
 
 _SETTLED = 60.0  # seconds after its last change at which it is taken as whole, by the server's clock
@@ -44,7 +45,11 @@ class Plain:
     def _walk(self, folder: str, below: str) -> None:
         for found in self.mount.scan(folder):
             name = f"{below}/{found.name}" if below else found.name
-            if why := bad_name(name):
+            if layout.is_foreign_nfs(found.name):
+                continue  # removed, and still open somewhere
+            if name == layout.VERSIONS and found.is_dir(follow_symlinks=False) and manifests.ours(self.mount, folder):
+                continue  # it is being published: until a version is active, what was put there by hand serves
+            if why := manifests.bad_name(name):
                 raise EfsStateError(f"{self.path}/{name!r}: can't be used: {why}")
             if found.is_symlink():
                 raise EfsStateError(f"{self.path}/{name}: can't be used: a symbolic link: put the file itself there")
@@ -68,10 +73,9 @@ class Plain:
     def settled(self) -> Plain:
         """What is there once nobody writes to it any more; waits, until the deadline at the most, if it is young."""
         newest = max([found.st_mtime for found in self._files.values()])
-        if clock.now() - newest > _SETTLED:
-            self.mount.ask_time(self.folder)  # our own clock may be ahead, and a file that grows would look old by it
-            if clock.now() - newest > _SETTLED:
-                return self
+        # Our own clock may be ahead, and a file that grows would look old by it: only the server's will do.
+        if clock.now() - newest > _SETTLED and self.mount.ask_time(self.folder) and clock.now() - newest > _SETTLED:
+            return self
         until, before = deadline.until(None), self
         while True:
             if time.monotonic() + _TWICE > until:

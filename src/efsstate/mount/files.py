@@ -684,14 +684,15 @@ class Mount:
         """The file `name`, to be filled in ranges by several threads; what a killed one left of it is kept."""
         return Filling(self.where(folder, name), self.open(folder, name, os.O_RDWR | os.O_CREAT))
 
-    def ask_time(self, folder: str) -> None:
-        """Learn the server's time by a file that is made and removed; where that is refused, the clock stays as it is."""
+    def ask_time(self, folder: str) -> bool:
+        """Learn the server's time by a file that is made and removed; False where that is refused: the clock stays as it is."""
         name = layout.TEMPORARY + os.urandom(12).hex()
         try:
             self._write(folder, name, lambda _: (), flags=_WRITE, durable=False)
         except (OSError, CorruptEntryError):
-            return
+            return False
         self.remove(folder, name, quiet=True)
+        return True
 
     def stamp(self, folder: str, name: str) -> None:
         """Have the server put its time on `name`, as if it had just been written."""
