@@ -1,8 +1,10 @@
 """Publishing: what a version is, what is refused, what is done once, and that nobody ever meets half a version."""
 
+import hashlib
 import multiprocessing
 import os
 import pathlib
+import shutil
 import socket
 import threading
 
@@ -10,10 +12,13 @@ import pytest
 
 import efsstate
 from efsstate import ClaimedError, EfsStateError, activate, model, publish, versions
-from efsstate.modelstore import reading
+from efsstate.modelstore import manifest, reading
 from efsstate.mount import layout, lock
 from efsstate.mount.files import Mount
-from tests.modelstore.conftest import active, place, tree
+from tests import faults
+from tests.modelstore.conftest import active, dying, place, tree
+
+strace = pytest.mark.skipif(faults.MISSING is not None, reason=str(faults.MISSING))
 
 
 def test_a_folder_becomes_a_version_as_it_is(root, source, small_ranges):
@@ -224,6 +229,169 @@ def test_a_second_publisher_of_the_same_content_waits_for_the_first(root, source
     held.release()
     waiting.join(30)
     assert done == [made]
+
+
+def harm(folder, kind):
+    """Damage a version as a disk, or somebody, may."""
+    manifest = folder / ".efsstate-manifest"
+    if kind == "short file":
+        os.truncate(folder / "a" / "b" / "weights", 7)
+    elif kind == "missing file":
+        (folder / "config.json").unlink()
+    elif kind == "missing folder":
+        shutil.rmtree(folder / "a")
+    elif kind == "missing empty folder":
+        (folder / "empty").rmdir()
+    elif kind == "file for a folder":
+        shutil.rmtree(folder / "a")
+        (folder / "a").write_text("x")
+    elif kind == "folder for a file":
+        (folder / "config.json").unlink()
+        (folder / "config.json").mkdir()
+    elif kind == "damaged manifest":
+        manifest.write_bytes(manifest.read_bytes()[:-1] + b"x")
+    elif kind == "empty manifest":
+        manifest.write_bytes(b"")
+    elif kind == "missing manifest":
+        manifest.unlink()
+    elif kind == "nothing but its folder":
+        shutil.rmtree(folder)
+        folder.mkdir()
+
+
+def age(folder):
+    """As if nothing had been done to it for long."""
+    for above, _, files in os.walk(folder, topdown=False):
+        for name in [*files, "."]:
+            os.utime(f"{above}/{name}", (1, 1))
+
+
+HARMS = ["short file", "missing file", "missing folder", "missing empty folder", "file for a folder", "folder for a file", "damaged manifest", "empty manifest", "missing manifest", "nothing but its folder"]
+
+
+@pytest.mark.parametrize("version", [None, "v1"])
+@pytest.mark.parametrize("kind", HARMS)
+def test_a_damaged_version_is_mended_by_publishing_it_again(root, source, kind, version):
+    """And what is whole of the damaged one stays for the grace, for whoever reads it."""
+    folder = pathlib.Path(place(root, "m", publish("m", source, version=version, root=root)))
+    inode = os.stat(folder).st_ino
+    harm(folder, kind)
+    age(folder)
+    assert efsstate.verify("m", root=root) != []
+    assert publish("m", source, version=version, root=root) == folder.name
+    assert efsstate.verify("m", root=root) == [] and tree(folder) == tree(source)
+    assert active(root, "m") == folder.name and model("m", root=root)() == str(folder)
+    gone = [one for one in folder.parent.iterdir() if one.name.startswith(".tmp-")]
+    assert [os.stat(one).st_ino for one in gone] == ([] if kind == "nothing but its folder" else [inode])
+    assert efsstate.prune("m", root=root) == [] and all(one.exists() for one in gone)
+    for one in gone:
+        age(one)
+    assert efsstate.prune("m", root=root) == [] and not any(one.exists() for one in gone)
+
+
+@pytest.mark.parametrize("kind", ["short file", "missing manifest"])
+def test_a_mending_that_is_killed_is_finished_by_the_next(root, source, kind):
+    """At whatever change of the disk; what is there is damaged, missing or whole, and never another's."""
+    folder = pathlib.Path(place(root, "m", publish("m", source, root=root)))
+    harm(folder, kind)
+    for at in range(1, 200):
+        copy = f"{root}.{at}"
+        shutil.copytree(root, copy, symlinks=True)
+        code, *_ = dying(lambda: publish("m", source, root=copy), at)
+        assert publish("m", source, root=copy) == folder.name
+        assert efsstate.verify("m", root=copy) == [] and tree(place(copy, "m", folder.name)) == tree(source)
+        if code == 0:
+            break
+    assert at > 20
+
+
+def test_another_publisher_that_ends_between_two_looks_is_no_stranger(root, source, monkeypatch):
+    """The folder has come since the look for its manifest."""
+    real = manifest.look
+
+    def late(mount, model, version):
+        try:
+            return real(mount, model, version)
+        except FileNotFoundError:
+            monkeypatch.setattr(manifest, "look", real)
+            publish("m", source, root=root)
+            raise
+
+    monkeypatch.setattr(manifest, "look", late)
+    assert publish("m", source, root=root) == active(root, "m") and manifest.look is real
+
+
+def test_a_strangers_folder_is_not_taken_for_a_damaged_version(root, source):
+    publish("m", source, root=root)
+    (folder := pathlib.Path(place(root, "m", "backup"))).mkdir()
+    (folder / "precious").write_text("x")
+    with pytest.raises(EfsStateError, match="backup/precious: not of the content that is published.*move it away"):
+        publish("m", source, version="backup", root=root)
+    assert (folder / "precious").read_text() == "x"
+
+
+def test_of_a_flipped_bit_the_error_advises_what_heals_it(root, source):
+    """Publishing does not read what is there: the same id would go on with the damage, another id is written anew."""
+    made = publish("m", source, root=root)
+    with open(place(root, "m", made) + "/a/b/weights", "r+b") as file:
+        byte = file.read(1)
+        file.seek(0)
+        file.write(bytes([byte[0] ^ 1]))
+    load = model("m", lambda files: bytes(files.read("a/b/weights")), verify="digest", root=root)
+    with pytest.raises(efsstate.CorruptEntryError, match="publish it under a new id"):
+        load()
+    with pytest.raises(efsstate.CorruptEntryError, match="publish it under a new id"):
+        model("m", stage=True, root=root)()
+    publish("m", source, version="anew", root=root)
+    fresh = model("m", lambda files: bytes(files.read("a/b/weights")), verify="digest", root=root)
+    assert fresh() == (source / "a" / "b" / "weights").read_bytes()
+
+
+def test_our_own_name_is_refused(root, source, tmp_path):
+    """In a version it is the manifest's: what is published under it could not be read."""
+    (tmp_path / ".efsstate-manifest").write_text("mine")
+    with pytest.raises(EfsStateError, match="can't be published: .*manifest is called so: rename it"):
+        publish("m", tmp_path / ".efsstate-manifest", root=root)
+    (source / ".efsstate-manifest").mkdir()
+    (source / ".efsstate-manifest" / "w").write_text("x")
+    with pytest.raises(EfsStateError, match="can't be published: .*manifest is called so: rename it"):
+        publish("m", source, root=root)
+    assert os.listdir(root) == []
+
+
+@pytest.mark.parametrize("name", ["a\u00a0b", "12.41.07\u202fPM.png", "zero\u200bwidth", "\U0001fae9", "\ue000"])
+def test_names_that_are_only_unusual_are_published(root, tmp_path, name):
+    """Whatever Unicode this Python knows."""
+    (tmp_path / name).write_text("x")
+    publish("m", tmp_path / name, root=root)
+    assert model("m", root=root)().endswith(f"/{name}") and efsstate.verify("m", root=root) == []
+
+
+@strace
+def test_files_are_on_disk_before_they_are_named_and_so_is_the_version(root, tmp_path):
+    """Each file cut to its length and synced, then renamed; after the version's rename its folder is synced; then CURRENT."""
+    (tmp_path / "w").write_text("x")
+
+    def operation():
+        yield
+        publish("m", tmp_path / "w", root=root)
+        yield
+
+    calls = [name for name, _ in faults.calls(operation)]
+    kept = [name for name in calls if name in ("pwrite64", "ftruncate", "fsync", "writev") or name.startswith(("rename", "symlink"))]
+    named = [name.rstrip("at2") if name.startswith(("rename", "symlink")) else name for name in kept]
+    assert named == ["pwrite64", "ftruncate", "fsync", "rename", "fsync"] + ["writev", "fsync", "rename", "fsync", "rename", "fsync"] + ["rename", "fsync"] + ["symlink", "rename", "fsync"]
+
+
+def test_a_part_that_is_longer_than_the_file_is_cut(root, source):
+    """What a killed publisher left may be of a longer file of the same name."""
+    staging = next(iter(staged(root, source)))
+    part = hashlib.sha256(b"config.json").hexdigest()
+    mount = Mount(root)
+    mount.make(f"{staging}/parts")
+    pathlib.Path(root, staging, "parts", part).write_bytes(b"x" * 1000)
+    made = publish("m", source, root=root)
+    assert tree(place(root, "m", made)) == tree(source)
 
 
 def staged(root, source):

@@ -29,7 +29,8 @@ def command(place: str | None, repair: bool, out: Output, root: str | None, cons
     """Check the checksum of every cache entry, checkpoint and model, or of those at PLACE.
 
     Exit code 1 where something is damaged and was not repaired. --repair removes damaged cache entries. A damaged
-    checkpoint generation stays: its readers pass it over with a warning; a damaged model version stays: publish it again.
+    checkpoint generation stays: its readers pass it over with a warning; a damaged model version stays: publish it again,
+    under a new id.
     """
     mount = open_root(root)
     where = locate(mount, place) if place is not None else None
@@ -128,7 +129,7 @@ class _Check:
         where = self._mount.where(layout.MODELS, name)
         try:
             for text in verify(layout.model_name(name), root=self._mount.path):
-                yield _finding(where, text, "publish it again, or activate another version")
+                yield _finding(where, text, "activate another version, or publish it under a new id")
         except (LookupError, ValueError, NotImplementedError):
             return  # put there by hand: there is nothing to check it by
         except (OSError, EfsStateError) as error:

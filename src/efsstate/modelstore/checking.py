@@ -50,8 +50,11 @@ def check(
 
         sizes = {name: size for name, (size, _) in made.files.items()}
         wrong += [why for _, why in reading.every(sizes, look, late=late, done=add) if why]
-        known = {*made.files, layout.MANIFEST}
-        extra = [name for name in _walk(mount, folder, "") if name not in known]
+        known = {*made.files, layout.MANIFEST, *[f"{name}/" for name in made.folders]}
+        parents = {f"{name[:at]}/" for name in known for at, c in enumerate(f"{name}/") if c == "/"}
+        there = set(walk(mount, folder))
+        wrong += [f"{mount.where(folder, name)}: missing" for name in made.folders if f"{name}/" not in there]
+        extra = sorted(there - known - parents)
         wrong += [f"{mount.where(folder, name)}: it was not published with this version" for name in extra]
     return wrong
 
@@ -98,10 +101,12 @@ def _file(
     return "" if found == digest else f"{path}: its SHA-256 is not the one that was published"
 
 
-def _walk(mount: Mount, folder: str, below: str) -> Iterator[str]:
+def walk(mount: Mount, folder: str, below: str = "") -> Iterator[str]:
+    """The paths of all that is in `folder`; those of folders end in "/"."""
     for found in mount.scan(f"{folder}/{below}".rstrip("/")):
         name = f"{below}/{found.name}" if below else found.name
         if found.is_dir(follow_symlinks=False):
-            yield from _walk(mount, folder, name)
+            yield f"{name}/"
+            yield from walk(mount, folder, name)
         else:
             yield name

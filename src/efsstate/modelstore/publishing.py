@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
 
 from efsstate import deadline, events
-from efsstate.errors import ClaimedError, EfsStateError
+from efsstate.errors import ClaimedError, CorruptEntryError, EfsStateError
+from efsstate.modelstore import checking, reading
 from efsstate.modelstore import manifest as manifests
-from efsstate.modelstore import reading
 from efsstate.modelstore.manifest import Manifest
 from efsstate.mount import entry, layout, lock
 from efsstate.mount.files import Mount
@@ -52,7 +53,7 @@ class Source:
         empty = True
         for found in self.mount.scan(folder):
             name = f"{folder}/{found.name}" if folder else found.name
-            if name == layout.MANIFEST:
+            if name == layout.MANIFEST and found.is_file(follow_symlinks=False):
                 continue  # of the version that this folder was copied from
             empty = False
             if found.is_symlink():
@@ -61,7 +62,7 @@ class Source:
                     " version has it"
                 )
             if found.is_dir():
-                if why := manifests.bad_name(name):
+                if why := _bad_name(name):
                     raise EfsStateError(f"{self.path}/{name!r}: can't be published: {why}")
                 self._walk(name)
             else:
@@ -70,7 +71,7 @@ class Source:
             self.folders.append(folder)
 
     def _take(self, name: str, found: os.stat_result) -> None:
-        if why := manifests.bad_name(name):
+        if why := _bad_name(name):
             raise EfsStateError(f"{self.path}: can't be published: its file name {name!r}: {why}")
         if not stat.S_ISREG(found.st_mode):
             raise EfsStateError(f"{self.path}/{name}: can't be published: a device, socket or pipe, not a regular file")
@@ -90,6 +91,11 @@ class Source:
     def size(self) -> int:
         """Bytes of all files."""
         return sum([found.st_size for found in self.files.values()])
+
+
+def _bad_name(name: str) -> str:
+    """Why what is at `name` can't be a part of a version; empty if it can."""
+    return "a version's manifest is called so: rename it" if name == layout.MANIFEST else manifests.bad_name(name)
 
 
 def _moment(found: os.stat_result) -> tuple[int, int, int]:
@@ -128,19 +134,17 @@ def run(mount: Mount, model: str, source: Source, version: str | None, progress:
     content = made.content
     made.version = version or content[:16]
     staging = layout.staging_folder(model, content)
-    if _exists(mount, model, made):
+    if _exists(mount, model, made, told):
         told.add(told.total - told.done)
         if mount.refresh(staging) is not None:  # left by one that was killed between the rename and the end
             clear(mount, *staging.rsplit("/", 1))
         return made
     held = _claim(mount, staging)
     try:
-        if not _exists(mount, model, made):  # another publisher may have finished while we waited
+        if not _exists(mount, model, made, told):  # another publisher may have finished while we waited
             _fill(mount, staging, source, made, told)
-            _finish(mount, model, staging, made)
+            _finish(mount, model, staging, made, told)
     except OSError as error:
-        import errno
-
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             mount.remove_tree(staging)  # what can't be finished must not keep a disk full
         raise
@@ -153,18 +157,45 @@ def run(mount: Mount, model: str, source: Source, version: str | None, progress:
     return made
 
 
-def _exists(mount: Mount, model: str, made: Manifest) -> bool:
-    """Whether the version is there already; an error if it is, with other content."""
+def _exists(mount: Mount, model: str, made: Manifest, told: _Told) -> bool:
+    """Whether the version is there already, and not damaged as far as sizes tell; an error if it has other content."""
+    final = layout.version_folder(model, made.version)
     try:
-        found = manifests.read(mount, model, made.version)
+        found = manifests.look(mount, model, made.version)
     except FileNotFoundError:
+        known = {*made.files, layout.MANIFEST}  # another publisher may have finished since that look
+        others = [name for name in checking.walk(mount, final) if name[-1] != "/" and name not in known]
+        if others:
+            raise EfsStateError(
+                f"{mount.where(final, min(others))}: not of the content that is published, and the folder has no"
+                " manifest, so it may be somebody's own: move it away, or publish under another id"
+            ) from None
+        return False
+    if found is None:
         return False
     if found.content != made.content:
         raise EfsStateError(
-            f"{mount.where(layout.version_folder(model, made.version))}: this version exists, with other content, and"
-            " versions never change: publish under another id, or without one"
+            f"{mount.where(final)}: this version exists, with other content, and versions never change: publish under"
+            " another id, or without one"
         )
-    return True
+    return _is_whole(mount, final, made, told)
+
+
+def _is_whole(mount: Mount, final: str, made: Manifest, told: _Told) -> bool:
+    """Whether every file has its size. Their bytes are not read: that takes as long as to publish them."""
+
+    def look(name: str) -> bool:
+        folder, _, last = f"{final}/{name}".rpartition("/")
+        try:
+            found = mount.stat(folder, last)
+        except (FileNotFoundError, CorruptEntryError):
+            return False
+        return stat.S_ISREG(found.st_mode) and found.st_size == made.files[name][0]
+
+    looks = reading.each(look, list(made.files), threads=reading.THREADS, late=told.late)
+    return all(well for _, well in looks) and {f"{name}/" for name in made.folders}.issubset(
+        checking.walk(mount, final) if made.folders else ()
+    )
 
 
 def _claim(mount: Mount, staging: str) -> lock.Lock:
@@ -242,8 +273,8 @@ def _size(mount: Mount, folder: str, name: str) -> int | None:
         return None
 
 
-def _finish(mount: Mount, model: str, staging: str, made: Manifest) -> None:
-    """Manifest, then rename: there is no version before, and a whole one after."""
+def _finish(mount: Mount, model: str, staging: str, made: Manifest, told: _Told) -> None:
+    """Manifest, then rename: there is no version before, or a damaged one, and a whole one after."""
     final = layout.version_folder(model, made.version)
 
     def build(created: float) -> list[bytes | bytearray | memoryview]:
@@ -256,11 +287,25 @@ def _finish(mount: Mount, model: str, staging: str, made: Manifest) -> None:
     mount.rename(parts, layout.MANIFEST, files, layout.MANIFEST, durable=True)
     inode = mount.stat(staging, _FILES).st_ino
     mount.forget(files)
+    above = layout.version_folder(model, "")
     try:
-        mount.rename(staging, _FILES, layout.version_folder(model, ""), made.version, inode=inode, durable=True)
-    except OSError:
-        if not _exists(mount, model, made):  # else another publisher was faster
+        mount.rename(staging, _FILES, above, made.version, inode=inode, durable=True)
+    except OSError as error:
+        if _exists(mount, model, made, told):  # another publisher was faster
+            return
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
+        # Somebody may be reading what is whole of it: it goes with a prune, when nothing was done to it for the grace.
+        mount.stamp(above, put_aside(mount, model, made.version))
+        mount.rename(staging, _FILES, above, made.version, inode=inode, durable=True)
+
+
+def put_aside(mount: Mount, model: str, version: str) -> str:
+    """Rename the version to a temporary, of which nobody takes a half for the whole while it is removed; its name."""
+    above, gone = layout.version_folder(model, ""), f"{layout.TEMPORARY}gone-{version}-{os.urandom(4).hex()}"
+    mount.forget(f"{above}/{version}")
+    mount.rename(above, version, above, gone)
+    return gone
 
 
 def remove(mount: Mount, above: str, name: str) -> None:

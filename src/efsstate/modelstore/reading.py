@@ -280,7 +280,8 @@ class _Checked:
     def end(self, path: str) -> None:
         if self._hash is not None and self._hash.hexdigest() != self._wanted:
             raise CorruptEntryError(
-                path, "its SHA-256 is not the one in the manifest: activate another version, or publish it anew"
+                path,
+                "its SHA-256 is not the one in the manifest: activate another version, or publish it under a new id",
             )
 
 

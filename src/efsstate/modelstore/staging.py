@@ -118,7 +118,10 @@ def _copy(
             target.close()
         size, wanted = files[name]
         if source.size != size or wanted not in (None, digest):
-            raise CorruptEntryError(source.path, "its SHA-256 is not the one in the manifest: publish it anew")
+            raise CorruptEntryError(
+                source.path,
+                "its SHA-256 is not the one in the manifest: activate another version, or publish it under a new id",
+            )
 
     try:
         for name in folders:

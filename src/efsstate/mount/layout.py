@@ -15,6 +15,7 @@
     <root>/models/<name>/versions/CURRENT                 the active version: a symbolic link that holds its manifest or id
     <root>/models/<name>/versions/.tmp-<content>/...      being published: parts/ (files half copied), files/ (whole)
     <root>/models/<name>/versions/.tmp-<content>.lock     who publishes it
+    <root>/models/<name>/versions/.tmp-gone-<id>-<random> a version that is being removed, or was damaged and is replaced
     <root>/shared-data/...                                the users' own
     <root>/.efsstate/sweep/<kind>/<folder>                which folder was swept when; also its sweeper's lock
     .../.tmp-<random>                                     being written; an abandoned one goes with the sweep
