@@ -1,5 +1,6 @@
 """The command `efsstate model`: what it prints, what it exits with, and its documents."""
 
+import contextlib
 import json
 import os
 
@@ -88,3 +89,46 @@ def test_prune(run, two):
     code, out, _ = run("prune", "shop/ranking", "--keep", "1", "--grace", "0s", "-y", "--json")
     assert code == 0 and json.loads(out)["removed"] == [two[0]]
     assert run("prune", "shop/ranking", "--keep", "1", "--grace", "0s", "-y")[1] == "shop/ranking: nothing to remove\n"
+
+
+def test_what_is_no_model_does_not_hide_the_others(run, two, root):
+    """Files, folders and links that were put among the models."""
+    for name in ("My Model", "a--b--"):
+        os.mkdir(f"{root}/models/{name}")
+    with open(f"{root}/models/my-model.pth", "w") as file:
+        file.write("x")
+    os.symlink("/etc", f"{root}/models/link")
+    code, out, _ = run("list")
+    lines = out.splitlines()[1:]
+    assert code == 0 and [line.split()[0] for line in lines] == ["my-model.pth", "shop/ranking", "shop/ranking", "My", "a--b--", "link"]
+    assert "put there by hand" in lines[0] and all("not a model" in line for line in lines[3:])
+    code, out, _ = run("list", "--json")
+    assert code == 0 and json.loads(out)["strangers"] == [f"{root}/models/{name}" for name in ("My Model", "a--b--", "link")]
+    for command in ("list", "verify", "prune"):
+        code, _, err = run(command, "my-model.pth", *(["-y"] if command == "prune" else []))
+        assert code == 3 and "put there by hand: it has no versions" in err and "remove" not in err
+
+
+def test_a_model_that_can_not_be_looked_at_does_not_hide_the_others(run, two, root):
+    os.mkdir(f"{root}/models/bad")
+    with open(f"{root}/models/bad/versions", "w") as file:
+        file.write("x")
+    code, out, err = run("list")
+    assert code == 3 and out.count("shop/ranking") == 2 and "bad/versions" in err
+
+
+def test_the_bar_advances_to_its_end(monkeypatch):
+    """By percent, however many bytes there are at once."""
+    from efsstate.cli import model, output
+
+    seen = []
+
+    class Out(output.Output):
+        @contextlib.contextmanager
+        def progress(self, what, total=None):
+            yield seen.append
+
+    with model._bar(Out.__new__(Out), "publishing") as progress:
+        for done in (0, 1, 500, 500, 1000):
+            progress(done, 1000)
+    assert sum(seen) == 100 and all(one > 0 for one in seen) and len(seen) == 2

@@ -174,5 +174,5 @@ def test_what_stands_where_a_file_belongs_is_named_and_the_old_version_goes_on(r
     assert verify("m", root=root) != []
     activate("m", before, root=root)
     os.utime(folder, (1, 1))
-    if kind == "a file for the version's folder":
-        assert prune("m", keep=1, grace=60, root=root) == [folder.name] and verify("m", root=root) == []
+    if kind == "a file for the version's folder":  # somebody's notes, as far as anybody knows
+        assert prune("m", keep=1, grace=60, root=root) == [] and folder.read_text() == "x"

@@ -3,14 +3,15 @@
 import os
 import pathlib
 import shutil
+import subprocess
 import threading
 import time
 
 import pytest
 
 import efsstate
-from efsstate import CorruptEntryError, ModelNotFound, activate, model, prune, publish, verify, versions
-from efsstate.modelstore import versions as module
+from efsstate import CorruptEntryError, EfsStateError, ModelNotFound, activate, model, prune, publish, verify, versions
+from efsstate.modelstore import pruning as module
 from efsstate.mount import clock
 from tests.modelstore.conftest import active, current, dying, place, relink
 
@@ -104,17 +105,147 @@ def test_without_an_active_version_nothing_is_pruned(root, four):
 
 
 def test_a_version_activated_while_prune_takes_it_stays(root, four, monkeypatch):
-    """Between prune's look and its rename: it puts the version back."""
+    """Between prune's look and its rename, however long that takes: it puts the version back."""
     real = module._take_away
 
-    def late(mount, name, version):
+    def late(mount, name, version, before):
         if version == four[0]:
             activate("m", four[0], root=root)
-        return real(mount, name, version)
+            age(root, four[0], 86400)
+        return real(mount, name, version, before)
 
     monkeypatch.setattr(module, "_take_away", late)
     assert four[0] not in prune("m", keep=1, grace=0, root=root)
     assert active(root, "m") == four[0] and model("m", root=root)()
+
+
+def test_a_version_activated_and_left_again_while_prune_takes_it_stays(root, four, monkeypatch):
+    """Readers have it since a moment ago, though it is not the active one."""
+    real = module._take_away
+
+    def late(mount, name, version, before):
+        if version == four[0]:
+            activate("m", four[0], root=root)
+            activate("m", four[3], root=root)
+        return real(mount, name, version, before)
+
+    monkeypatch.setattr(module, "_take_away", late)
+    assert prune("m", keep=1, grace="12h", root=root) == [four[2], four[1]]
+    assert [v.id for v in versions("m", root=root)] == [four[3], four[0]] and verify("m", root=root) == []
+
+
+@pytest.mark.parametrize("kind", ["CURRENT", "no CURRENT"])
+def test_where_it_is_not_known_what_was_active_the_grace_of_all_begins_anew(root, four, kind):
+    """The one that serves has been inactive for no time at all, whatever its stamp says."""
+    damage(root, four[3], kind)
+    activate("m", four[0], root=root)
+    assert prune("m", keep=1, grace="12h", root=root) == []
+
+
+def test_the_stamps_come_before_current(root, four):
+    """Killed in between, no prune finds either version to be inactive for long."""
+    code, *_ = dying(lambda: activate("m", four[0], root=root), 1, names=["rename"])
+    assert code == -9 and active(root, "m") == four[0]
+    changed = {v.id: v.changed for v in versions("m", root=root)}
+    assert min(changed[four[0]], changed[four[3]]) > time.time() - 3600
+
+
+def test_what_is_published_again_without_being_activated_has_its_grace_anew(root, four, tmp_path):
+    (tmp_path / "w").write_text("0")
+    assert publish("m", tmp_path / "w", activate=False, root=root) == four[0]
+    assert four[0] not in prune("m", keep=1, grace="12h", root=root)
+
+
+def test_prune_leaves_what_it_does_not_know(root, four):
+    """A newer release's version, and what strangers put beside the versions; none of it takes the place of one to keep."""
+    above = pathlib.Path(place(root, "m", "x")).parent
+    with open(above / four[0] / ".efsstate-manifest", "r+b") as file:
+        file.seek(4)
+        file.write(b"\x09")
+    age(root, four[0], 4 * 86400)
+    (above / "backup").mkdir()
+    (above / "backup" / "precious").write_text("x")
+    (above / "NOTES.txt").write_text("x")
+    damage(root, four[1], "manifest")
+    age(root, four[1], 3 * 86400)
+    assert prune("m", keep=2, grace="12h", root=root) == [four[1]]  # damaged, but ours
+    assert {os.path.basename(p) for p in above.iterdir()} == {four[0], four[2], four[3], "backup", "NOTES.txt", "CURRENT"}
+    assert (above / "backup" / "precious").read_text() == "x"
+    told = {v.id: v.problem for v in versions("m", root=root)}
+    assert "newer" in told[four[0]] and "no manifest" in told["backup"] and told["NOTES.txt"]
+
+
+def test_a_current_of_a_newer_release_can_be_rolled_back(root, source):
+    """Its version is of a format that is not known here; nothing else is lost by that."""
+    for i in range(60):
+        (source / f"more{i}").write_text(str(i))
+    old = publish("m", source, root=root)
+    (source / "more0").write_text("new")
+    new = publish("m", source, root=root)
+    with open(place(root, "m", new) + "/.efsstate-manifest", "r+b") as file:
+        file.seek(4)
+        file.write(b"\x09")
+    assert [v.active for v in versions("m", root=root)] == [False, False]
+    assert prune("m", keep=1, grace=0, root=root) == []
+    activate("m", old, root=root)
+    assert active(root, "m") == old and model("m", root=root)()
+
+
+@pytest.mark.parametrize("kind", ["a file", "a folder", "a folder with versions", "a link"])
+def test_what_was_put_there_by_hand_has_no_versions(root, tmp_path, kind):
+    """It says so, and is never advised to be removed."""
+    hand = pathlib.Path(root, "models", "m")
+    hand.parent.mkdir()
+    if kind == "a file":
+        hand.write_text("x")
+    elif kind == "a link":
+        hand.symlink_to("/etc")
+    else:
+        hand.mkdir()
+        (hand / "w").write_text("x")
+        if kind == "a folder with versions":
+            (hand / "versions").mkdir()
+            (hand / "versions" / "a").write_text("x")
+    for call in (versions, prune, verify, lambda name, root: activate(name, "v", root=root)):
+        with pytest.raises(ModelNotFound, match="no model: neither" if kind == "a link" else "put there by hand: it has no versions"):
+            call("m", root=root)
+    (tmp_path / "w").write_text("1")
+    if kind in ("a file", "a link"):
+        with pytest.raises(EfsStateError, match="put there by hand has this name: move it away"):
+            publish("m", tmp_path / "w", root=root)
+    assert efsstate.models(root=root) == ([] if kind == "a link" else ["m"])
+
+
+def test_models_are_what_can_be_loaded_by_its_name(root, four):
+    for name in ("My Model", "a--b--", ".hidden"):
+        os.mkdir(f"{root}/models/{name}")
+    os.symlink("/etc", f"{root}/models/link")
+    pathlib.Path(root, "models", "my-model.pth").write_text("x")
+    assert efsstate.models(root=root) == ["m", "my-model.pth"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a read-only mount needs root")
+def test_readers_need_no_right_to_write(root, four):
+    """Listed, verified and tried for a prune on a mount that is read-only."""
+    subprocess.run(["mount", "--bind", root, root], check=True)
+    try:
+        if subprocess.run(["mount", "-o", "remount,ro,bind", root]).returncode:
+            pytest.skip("no read-only mounts here")
+        assert [v.id for v in versions("m", root=root)] == four[::-1]
+        assert verify("m", root=root) == [] and efsstate.models(root=root) == ["m"]
+        assert prune("m", keep=1, dry_run=True, grace="12h", root=root) == [four[2], four[1], four[0]]
+        with pytest.raises(efsstate.RootError, match="not writable"):
+            prune("m", keep=1, grace=0, root=root)
+    finally:
+        subprocess.run(["umount", "-l", root], check=True)
+
+
+def test_verify_finds_empty_folders_that_are_missing_or_too_many(root, source):
+    made = pathlib.Path(place(root, "m", publish("m", source, root=root)))
+    assert verify("m", root=root) == []
+    (made / "empty").rmdir()
+    (made / "extra").mkdir()
+    assert verify("m", root=root) == [f"{made}/empty: missing", f"{made}/extra/: it was not published with this version"]
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -54,6 +55,7 @@ def list_(out: output.Output, root: str | None, name: str | None) -> int:
     names = [name] if name is not None else versions.models(root=root)
     rows: list[list[Any]] = []
     entries: list[dict[str, Any]] = []
+    problems: list[str] = []
     for each in names:
         try:
             found = _usage(versions.versions, each, root=root)
@@ -63,15 +65,23 @@ def list_(out: output.Output, root: str | None, name: str | None) -> int:
             rows.append([each, "-", "put there by hand", "-", "-", "-"])
             entries.append({"name": each, "id": None})
             continue
+        except (OSError, EfsStateError) as error:  # one that can't be looked at must not hide the others
+            if name is not None:
+                raise
+            problems.append(output.words(error))
+            continue
         for one in found:
             state = "damaged" if one.problem else "active" if one.active else ""
             age = output.age_text(clock.now() - one.changed)
             rows.append([each, one.id, state, output.bytes_text(one.bytes), str(one.files), age])
             fields = ("id", "active", "bytes", "files", "changed", "problem")
             entries.append({"name": each, **{field: getattr(one, field) for field in fields}})
+    strangers = versions.strangers(root=root) if name is None else []
+    rows += [[os.path.basename(path), "-", "not a model", "-", "-", "-"] for path in strangers]
     out.table(["model", "version", "state", "size>", "files>", "changed>"], rows)
-    out.document("model.list", versions=entries)
-    return output.FINE
+    out.problems(problems)
+    out.document("model.list", versions=entries, strangers=strangers, problems=problems)
+    return output.COULD_NOT_CHECK if problems else output.FINE
 
 
 @command.command()
@@ -100,7 +110,14 @@ def verify(out: output.Output, root: str | None, name: str) -> int:
     findings = []
     for text in wrong:
         where, _, what = text.partition(": ")
-        findings.append({"level": "error", "where": where, "what": what, "do": "activate or publish a good version"})
+        findings.append(
+            {
+                "level": "error",
+                "where": where,
+                "what": what,
+                "do": "activate another version, or publish it under a new id",
+            }
+        )
     code = out.findings(findings)
     if not findings:
         out.say(f"{name}: every byte is as published")

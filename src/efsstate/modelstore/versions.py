@@ -8,13 +8,13 @@ import time
 from efsstate import events, units
 from efsstate.errors import CorruptEntryError, EfsStateError, ModelNotFound
 from efsstate.modelstore import manifest as manifests
-from efsstate.mount import clock, layout
+from efsstate.mount import layout
 from efsstate.mount import root as roots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from efsstate.mount.files import Mount
 
@@ -62,8 +62,9 @@ def publish(
 ) -> str:
     """Make a version of the model `name` from the file or folder `source`, and activate it; the version's id.
 
-    The id is `version`, else it follows from the content: the same content is one version, copied once. A publication
-    that was killed goes on where it was when it is started again. `progress` is called with (bytes done, bytes in all);
+    The id is `version`, else it follows from the content: the same content is one version, copied once. One that lacks
+    its manifest or a file, or has one of another size, is made anew; its bytes are not compared. A publication that was
+    killed goes on where it was when it is started again. `progress` is called with (bytes done, bytes in all):
     every byte counts twice, once when it is digested and once when it is copied.
 
     Raises `ValueError` (a name or id that can't be one), `RootError`, `EfsStateError` (what can't be published, an id
@@ -75,9 +76,20 @@ def publish(
     if version is not None and (why := manifests.bad_version(version)):
         raise ValueError(f"version {version!r} can't be used: {why}")
     mount = roots.resolve(root, durable=True)
-    made = publishing.run(mount, model, publishing.Source(source), version, progress)
+    try:
+        made = publishing.run(mount, model, publishing.Source(source), version, progress)
+    except CorruptEntryError:
+        if (kind := _kind(mount, model)) and not stat.S_ISDIR(kind):
+            raise EfsStateError(
+                f"{mount.where(model)}: can't be published: a file or link that was put there by hand has this name: move"
+                " it away, or publish under another name"
+            ) from None
+        raise
     if activate:
         _activate(mount, name, model, made.version)
+    else:
+        _stamp(mount, model, made.version)  # it may have been there for long: its grace begins anew
+        _await(mount, name, model, made.version)
     if events.listeners:
         events.emit("publish", name, version=made.version, bytes=made.size)
     return made.version
@@ -91,39 +103,51 @@ def activate(name: str, version: str, *, root: str | os.PathLike[str] | None = N
     model = layout.model_folder(name)
     if why := manifests.bad_version(version):
         raise ValueError(f"version {version!r} can't be used: {why}")
-    _activate(roots.resolve(root, durable=True), name, model, version)
+    mount = roots.resolve(root, durable=True)
+    _demand_published(mount, name, model)
+    _activate(mount, name, model, version)
 
 
 def _activate(mount: Mount, name: str, model: str, version: str) -> None:
     made = _found(mount, name, model, version)
-    now = _current(mount, model)
+    now = manifests.active(mount, model)
     if now is not None and now.encode() == made.encode():
         return
-    before = now.version if now is not None else None
+    # Where it is not known what was active until now, it may have been any of them.
+    before = [now.version] if now is not None else mount.names(layout.version_folder(model, ""))
     # Stamped before CURRENT names it, so that no prune that looks meanwhile finds it inactive for long.
     try:
         mount.stamp(layout.version_folder(model, version), layout.MANIFEST)
     except FileNotFoundError:
         _found(mount, name, model, version)  # a prune took it this moment: says so
-    if before is not None and before != version:
-        _leave(mount, model, before)
+    for other in before:
+        if other != version and not manifests.bad_version(other):
+            _stamp(mount, model, other)
     manifests.set_current(mount, model, made)
     # A prune that took it before it saw CURRENT puts it back now; one that looked before we wrote does not.
+    try:
+        _await(mount, name, model, version)
+    except ModelNotFound:
+        if now is not None and now.version != version:
+            _activate(mount, name, model, now.version)
+        raise
+
+
+def _await(mount: Mount, name: str, model: str, version: str) -> None:
+    """Look until `version` is there, for a prune may have it in its hands; `ModelNotFound` if it took it."""
     for attempt in range(_TRIES):
         try:
             _found(mount, name, model, version)
         except ModelNotFound:
             if attempt + 1 == _TRIES:
-                if before is not None and before != version:
-                    _activate(mount, name, model, before)
                 raise
             time.sleep(0.05)
         else:
             return
 
 
-def _leave(mount: Mount, model: str, version: str) -> None:
-    """From now on `version` is inactive."""
+def _stamp(mount: Mount, model: str, version: str) -> None:
+    """Have its grace begin now."""
     try:
         mount.stamp(layout.version_folder(model, version), layout.MANIFEST)
     except (OSError, CorruptEntryError) as error:
@@ -140,27 +164,11 @@ def _found(mount: Mount, name: str, model: str, version: str) -> manifests.Manif
         ) from None
 
 
-def _active(mount: Mount, model: str) -> str | None:
-    """The id that CURRENT names, as the server has it now; None where it is missing or damaged."""
-    made = _current(mount, model)
-    return None if made is None else made.version
-
-
-def _current(mount: Mount, model: str) -> manifests.Manifest | None:
-    mount.refresh(layout.version_folder(model, ""))
-    try:
-        return manifests.current(mount, model)
-    except FileNotFoundError:
-        return None
-    except CorruptEntryError as error:
-        events.log("warning", "%s; no version counts as active", error)
-        return None
-
-
 def versions(name: str, *, root: str | os.PathLike[str] | None = None) -> list[Version]:
     """The versions of the model `name`: the active one, then those last published or (de)activated. Raises `ModelNotFound`, `OSError`."""
     model = layout.model_folder(name)
-    mount = roots.resolve(root, durable=True)
+    mount = roots.resolve(root, durable=True, reading=True)
+    _demand_published(mount, name, model)
     found = _versions(mount, model)
     if not found:
         raise _no_version(mount, name, model)
@@ -171,8 +179,33 @@ def _no_version(mount: Mount, name: str, model: str) -> ModelNotFound:
     return ModelNotFound(f"{mount.where(model)}: no version of model {name!r} is here: publish one")
 
 
+def _kind(mount: Mount, model: str) -> int:
+    """The mode of what has the model's name, 0 if nothing has."""
+    above, _, last = model.rpartition("/")
+    mount.refresh(above)
+    try:
+        return mount.stat(above, last).st_mode
+    except FileNotFoundError:
+        return 0
+
+
+def _demand_published(mount: Mount, name: str, model: str) -> None:
+    """`ModelNotFound` where what has the model's name can't have versions: put there by hand, or no model at all."""
+    kind = _kind(mount, model)
+    if not kind:
+        raise _no_version(mount, name, model)
+    if stat.S_ISDIR(kind):
+        names = set(mount.names(model))
+        if names <= {layout.VERSIONS} or (layout.VERSIONS in names and manifests.ours(mount, model)):
+            return
+    elif not stat.S_ISREG(kind):
+        raise ModelNotFound(f"{mount.where(model)}: no model: neither a file nor a folder")
+    raise ModelNotFound(f"{mount.where(model)}: put there by hand: it has no versions")
+
+
 def _versions(mount: Mount, model: str) -> list[Version]:
-    active = _active(mount, model)
+    made = manifests.active(mount, model)
+    active = None if made is None else made.version
     found = []
     for entry in mount.scan(layout.version_folder(model, "")):
         version = entry.name
@@ -203,9 +236,28 @@ def _versions(mount: Mount, model: str) -> list[Version]:
 
 
 def models(*, root: str | os.PathLike[str] | None = None) -> list[str]:
-    """The names of the models below the root, those that were put there by hand too."""
-    names = roots.resolve(root, durable=True).names(layout.MODELS)
-    return sorted([layout.model_name(name) for name in names if name[0] != "."])
+    """The names of the models below the root, those that were put there by hand too; nothing that can't be loaded by one."""
+    return sorted([layout.model_name(name) for name, well in _entries(root) if well])
+
+
+def strangers(*, root: str | os.PathLike[str] | None = None) -> list[str]:
+    """The paths of what is among the models and can't be one: a link, or a name that no model can have."""
+    where = roots.resolve(root, durable=True, reading=True).where
+    return sorted([where(layout.MODELS, name) for name, well in _entries(root) if not well])
+
+
+def _entries(root: str | os.PathLike[str] | None) -> Iterator[tuple[str, bool]]:
+    """What is among the models, and whether it can be one; but for what is hidden."""
+    for entry in roots.resolve(root, durable=True, reading=True).scan(layout.MODELS):
+        if entry.name[0] != ".":
+            try:
+                named = layout.model_component(layout.model_name(entry.name)) == entry.name
+            except ValueError:
+                named = False
+            yield (
+                entry.name,
+                named and (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)),
+            )
 
 
 def verify(
@@ -221,7 +273,7 @@ def verify(
     from efsstate.modelstore import checking
 
     model = layout.model_folder(name)
-    mount = roots.resolve(root, durable=True)
+    mount = roots.resolve(root, durable=True, reading=True)
     return checking.check(mount, model, versions(name, root=root), progress)
 
 
@@ -236,72 +288,19 @@ def prune(
     """Remove the versions of the model `name` that nobody can be using any more; their ids, newest first.
 
     The active one stays, and so do as many of the newest as make it `keep` in all; the others go once they have been
-    inactive for `grace`, by the server's clock. Without an active version none goes. What killed publications left goes
-    after `grace`, too. `dry_run` removes nothing. Raises `ModelNotFound`, `ValueError`, `OSError`.
+    inactive for `grace`, by the server's clock. Without an active version none goes; nor does one that a newer release
+    published, or what has no manifest of ours. What killed publications left goes after `grace`, too. `dry_run` removes
+    nothing. Raises `ModelNotFound`, `ValueError`, `OSError`.
     """
     if keep < 1:
         raise ValueError(f"keep={keep}: the active version always stays, so it is 1 at the least")
-    left = units.seconds(grace, "grace")
+    from efsstate.modelstore import pruning
+
+    seconds = units.seconds(grace, "grace")
     model = layout.model_folder(name)
-    mount = roots.resolve(root, durable=True)
+    mount = roots.resolve(root, durable=True, reading=dry_run)
+    _demand_published(mount, name, model)
     found = _versions(mount, model)
-    if not found and not _left(mount, model):
+    if not found and not pruning.left(mount, model):
         raise _no_version(mount, name, model)
-    mount.ask_time(model)
-    now = clock.now()
-    spare = [one for one in found if not one.active][keep - 1 :] if any(one.active for one in found) else []
-    old = [one.id for one in spare if now - one.changed > left]
-    gone = [version for version in old if dry_run or _take_away(mount, model, version)]
-    if not dry_run:
-        _clear(mount, model, now - left)
-    return gone
-
-
-def _take_away(mount: Mount, model: str, version: str) -> bool:
-    """Remove the version, unless it is activated at this moment; whether it went."""
-    from efsstate.modelstore import publishing
-
-    above = layout.version_folder(model, "")
-    gone = f"{layout.TEMPORARY}gone-{version}"
-    mount.forget(f"{above}/{version}")
-    mount.rename(above, version, above, gone)
-    # Looked at after the rename, as `activate` looks for the version after it has written CURRENT: one of us sees it.
-    if _active(mount, model) in (version, None):
-        mount.rename(above, gone, above, version)
-        return False
-    publishing.remove(mount, above, gone)
-    events.emit("prune", layout.model_name(model.rpartition("/")[2]), version=version)
-    return True
-
-
-def _clear(mount: Mount, model: str, before: float) -> None:
-    """Remove what killed publications and prunes left before the server's time `before`."""
-    from efsstate.modelstore import publishing
-
-    above = layout.version_folder(model, "")
-    for name in _left(mount, model):
-        if _newest(mount, above, name) < before:
-            publishing.clear(mount, above, name)
-    if not mount.names(above) and mount.remove_folder(above):  # nothing was ever published
-        mount.remove_folder(model)
-
-
-def _left(mount: Mount, model: str) -> set[str]:
-    """What killed publications, activations and prunes left, or running ones still need."""
-    names = mount.names(layout.version_folder(model, ""))
-    return {name.removesuffix(layout.LOCK_SUFFIX) for name in names if layout.is_temporary(name)}
-
-
-def _newest(mount: Mount, above: str, name: str) -> float:
-    """When something was last done in a staging folder."""
-    times = []
-    for one in (name, name + layout.LOCK_SUFFIX, f"{name}/parts"):
-        folder, _, last = f"{above}/{one}".rpartition("/")
-        try:
-            found = mount.stat(folder, last)
-        except (FileNotFoundError, CorruptEntryError):
-            continue  # no such thing, or not in a folder: a link that an activation left
-        times.append(found.st_mtime)
-        if stat.S_ISDIR(found.st_mode):
-            times += [entry.stat(follow_symlinks=False).st_mtime for entry in mount.scan(f"{above}/{one}")]
-    return max(times, default=0.0)
+    return pruning.run(mount, model, found, keep=keep, grace=seconds, dry_run=dry_run)
