@@ -75,6 +75,11 @@ def same(a, b):
         return False
     if isinstance(a, numpy.ndarray):
         return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    if isinstance(a, (numpy.str_, numpy.bytes_)):
+        plain = str.__str__ if isinstance(a, str) else bytes  # numpy's own comparison drops the zeros at the end
+        return plain(a) == plain(b) and a.dtype == b.dtype
+    if isinstance(a, numpy.void):
+        return a.dtype == b.dtype and a.tobytes() == b.tobytes() and a.flags.writeable == b.flags.writeable
     if isinstance(a, (list, tuple)):
         return len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, dict):
@@ -86,6 +91,7 @@ def same(a, b):
     return repr(a) == repr(b)
 
 
+RECORD = numpy.array([(1, 2.0)], [("a", "i4"), ("b", "f8")])[0]
 VALUES = [
     None, True, False, 0, -1, 1, 2**31, 2**63 - 1, 2**63, 2**64 - 1, 2**64, -(2**63), -(2**63) - 1, 2**1000, -(2**1000), 0.0, -0.0, 1.5, float("inf"), float("nan"), 1e-300,
     "", "é", "\0", "x" * 70000, b"", b"\xff", b"x" * 70000, bytearray(b"abc"), bytearray(), 1 + 2j, complex("nan"), complex(-0.0, 0.0),
@@ -99,7 +105,7 @@ VALUES = [
     D(2026, 1, 1, tzinfo=datetime.timezone(datetime.timedelta(0), "GMT")),
     pathlib.PurePosixPath("a/b"), pathlib.Path("/x"), pathlib.PureWindowsPath("C:\\x"), pathlib.Path(os.fsdecode(b"bad\xff")),
     Color.RED, Level.LOW, Bits.A, Pair(1, [2]), Pair(Pair(1, 2), None), Box(1, [Frozen(2, (3,))]), Child(1, [], "c"), Outer.Inner(1), {"k": [Box(1, [2])]},
-    numpy.int8(-3), numpy.uint64(2**64 - 1), numpy.float16(1.5), numpy.float64(-0.0), numpy.complex64(1j), numpy.bool_(True), numpy.str_("é"), numpy.bytes_(b"x\0y"),
+    numpy.int8(-3), numpy.uint64(2**64 - 1), numpy.float16(1.5), numpy.float64(-0.0), numpy.complex64(1j), numpy.bool_(True), numpy.str_("é"), numpy.bytes_(b"x\0y"), numpy.str_(""), numpy.bytes_(b""), numpy.str_("a\0"), numpy.bytes_(b"a\0"), numpy.void(b"ab\0"), numpy.void(b""), RECORD,
     numpy.datetime64("2026-01-01T00:00:00", "ns"), numpy.timedelta64(5, "D"), numpy.datetime64("NaT", "s"), numpy.longdouble(1) / 3,
 ]  # fmt: skip
 
@@ -142,6 +148,12 @@ def test_an_array_is_not_copied_on_the_way_in_and_not_on_the_way_out_of_a_buffer
     assert not numpy.shares_memory(codec.loads(frozen)["a"], numpy.frombuffer(frozen, "u1"))
 
 
+def test_a_structured_scalar_is_the_callers_to_change():
+    back = codec.loads(packed([RECORD, RECORD]))
+    back[0]["a"] = 7
+    assert (back[0]["a"], back[1]["a"], RECORD["a"]) == (7, 1, 1)
+
+
 def refusals():
     class Number(int):
         pass
@@ -160,11 +172,17 @@ def refusals():
         x: int
 
     @dataclasses.dataclass
+    class Batch(collections.deque):
+        name: str
+
+    @dataclasses.dataclass
     class FromDict(dict):
         x: int = 0
 
     extra = Box(1, [])
     extra.more = 1
+    extended = type("Pair", (Pair,), {})(1, 2)
+    extended.more = 1
     missing = Box(1, [])
     del missing.a
     loop = []
@@ -183,7 +201,7 @@ def refusals():
     return [
         Number(1), Text("a"), Mine(), Items(), object(), lambda: 1, int, open, loop, deep, memoryview(b"x"), range(3), iter([]), collections.Counter("a"),
         collections.OrderedDict(), Local(1), FromDict(), extra, missing, Bits.A | Bits.B, "\ud800", {"\ud800": 1}, datetime.datetime(2026, 1, 1, tzinfo=Zone()),
-        numpy.array([object()]), numpy.ma.array([1]), numpy.zeros(3).view(Sub), structured[["a"]], ValueError("x"), sys, types.SimpleNamespace(a=1), {1: object()}, {(1, Number(2)): 3},
+        extended, Batch("a"), structured[["b", "a"]], numpy.array([object()]), numpy.ma.array([1]), numpy.zeros(3).view(Sub), structured[["a"]], ValueError("x"), sys, types.SimpleNamespace(a=1), {1: object()}, {(1, Number(2)): 3},
     ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import typing
 import uuid
 import zoneinfo
 
@@ -50,9 +51,53 @@ class Other:
     y: int = 0
 
 
+class Level(enum.Enum):
+    LOW = 1
+
+
+def local(value, *names):
+    """Classes of one name and place: an enum, a dataclass and a namedtuple."""
+
+    class Kind(enum.Enum):
+        A = value
+
+    return Kind.A, dataclasses.make_dataclass("Made", names)(1, 2), collections.namedtuple("Tuple", names)(1, 2)
+
+
+def holding(thing, **held):
+    vars(thing).update(held)
+    return thing
+
+
+class Tagged(collections.namedtuple("Tagged", "a b")):
+    @functools.cached_property
+    def total(self):
+        return self.a + self.b
+
+
+@dataclasses.dataclass
+class Cell(typing.Generic[typing.TypeVar("T")]):
+    a: int
+
+
+@dataclasses.dataclass
+class Sized:
+    a: int
+    limit: typing.ClassVar = object()
+    start: dataclasses.InitVar = object()
+
+    @functools.cached_property
+    def twice(self):
+        return 2 * self.a
+
+
 Pair = collections.namedtuple("Pair", "a b")
 Twin = collections.namedtuple("Twin", "a b")
 LARGE = 1 << 17
+
+TRIPLE = numpy.array([(1, 2, 3), (4, 5, 6)], [("a", "i4"), ("b", "i4"), ("c", "i4")])
+OVERLAPPING = numpy.dtype({"names": ["a", "b"], "formats": ["i4", "i2"], "offsets": [0, 2]})
+RECORDS = [TRIPLE, TRIPLE[["a", "c"]], TRIPLE[["c", "a"]], TRIPLE[::-1], TRIPLE[["c", "a"]][::-1], TRIPLE[["c", "a"]][0], numpy.array([(1, 2)], OVERLAPPING), numpy.array([(1, 3)], OVERLAPPING)]
 
 DIFFERENT = [
     None, True, False, 0, 1, -1, 255, 256, 2**63, 2**64, 2**64 - 1, -(2**63), 2**200, 1.0, 0.0, -0.0, float("inf"), 1j, 1 + 0j,
@@ -64,10 +109,14 @@ DIFFERENT = [
     datetime.date(2026, 1, 1), datetime.datetime(2026, 1, 1), datetime.datetime(2026, 1, 1, fold=1), datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
     datetime.datetime(2026, 1, 1, tzinfo=zoneinfo.ZoneInfo("UTC")), datetime.time(1), datetime.time(1, tzinfo=datetime.UTC), datetime.timedelta(1), datetime.timedelta(0, 1),
     Color.RED, Color.BLUE, Bits.A, Bits.B, Bits.A | Bits.B, Point(1), Point(1, 1), Other(1), Pair(1, 2), Twin(1, 2), (1, 2),
-    pathlib.PurePosixPath("a"), pathlib.PureWindowsPath("a"), pathlib.PurePosixPath("a/b"),
+    datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone(datetime.timedelta(hours=1))), datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone(datetime.timedelta(hours=1), "A")),
+    datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone(datetime.timedelta(hours=1), "B")), datetime.time(1, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin")), zoneinfo.ZoneInfo("UTC"), datetime.UTC,
+    *local(1, "x", "y"), *local(2, "y", "x"), holding(Point(1), more=1), holding(Point(1), more=2), Tagged(1, 2), holding(Tagged(1, 2), more=1), holding(Tagged(1, 2), more=2),
+    pathlib.PurePosixPath("a"), pathlib.PosixPath("a"), pathlib.PureWindowsPath("a"), pathlib.PurePosixPath("a/b"),
     numpy.arange(3), numpy.arange(3.0), numpy.arange(3).astype("i4"), numpy.arange(4), numpy.arange(3).reshape(3, 1), numpy.arange(3).reshape(1, 3),
-    numpy.array(1), numpy.int64(1), numpy.int32(1), numpy.float64(1), numpy.bool_(True), numpy.str_("1"), numpy.array(["1"]), numpy.zeros(0), numpy.zeros((0, 3)),
-    numpy.array([1], ">i8"), numpy.datetime64("2026-01-01"), numpy.array([(1, 2.0)], [("a", "i4"), ("b", "f8")]),
+    numpy.array(1), numpy.int64(1), numpy.int32(1), numpy.float64(1), numpy.bool_(True), numpy.str_("1"), numpy.str_("1\0"), numpy.str_(""), numpy.bytes_(b""), numpy.bytes_(b"a"), numpy.bytes_(b"a\0"), numpy.array(["1"]), numpy.zeros(0), numpy.zeros((0, 3)),
+    numpy.array([1], ">i8"), numpy.datetime64("2026-01-01"), numpy.array([(1, 2.0)], [("a", "i4"), ("b", "f8")]), *RECORDS,
+    numpy.array([(1, 2.0)], [("a", "i4"), ("b", "f8")])[0], numpy.void(b"ab"), numpy.array([(1, [2, 3])], [("a", "i4"), ("b", "f8", (2,))]), numpy.array([((1, 2),)], [("a", [("b", "i4"), ("c", "i4")])]),
     "x" * LARGE, b"x" * LARGE, bytearray(b"x" * LARGE), ["x" * LARGE], "x" * (LARGE + 1),
 ]  # fmt: skip
 
@@ -130,6 +179,59 @@ def test_what_has_no_stable_form_is_a_clear_type_error():
     loop.append(loop)
     with pytest.raises(TypeError, match="contains itself"):
         KEYER.digest(loop)
+
+
+def test_what_holds_more_than_its_attributes_tell_is_a_clear_type_error():
+    values = []
+    for base in (list, dict, set, str, int, tuple, collections.deque, Exception):
+        kind = dataclasses.make_dataclass("Batch", [("name", object, "a")], bases=(base,))
+        values.append(kind())
+
+    class Zone(datetime.tzinfo):
+        def utcoffset(self, when):
+            return None
+
+    values += [datetime.time(1, tzinfo=Zone()), datetime.datetime(2026, 1, 1, tzinfo=Zone()), tuple.__new__(Pair, (1, 2, 3))]
+    for value in values:
+        with pytest.raises(TypeError, match=r"can't be part of a key: .*ignore=.*register"):
+            KEYER.digest(value)
+    register(Zone, lambda zone: "utc")
+    assert KEYER.digest(values[-3]) != KEYER.digest(datetime.time(1))
+
+
+def test_a_dataclass_is_known_by_its_fields_and_not_by_what_its_class_holds():
+    assert KEYER.digest(Sized(1)) == KEYER.digest(Sized(1)) != KEYER.digest(Sized(2))
+
+
+def test_what_a_value_has_worked_out_of_itself_does_not_count():
+    for value in (Sized(1), Tagged(1, 2)):
+        before = KEYER.digest(value)
+        assert value.twice if isinstance(value, Sized) else value.total
+        assert KEYER.digest(value) == before
+    assert KEYER.digest(Cell[int](1)) == KEYER.digest(Cell(1)) != KEYER.digest(Cell(2))
+
+
+def test_a_structured_array_is_known_by_its_fields_and_not_by_what_lies_between_them():
+    aligned = numpy.dtype([("a", "u1"), ("b", "i4")], align=True)
+    one, other = numpy.zeros(3, aligned), numpy.zeros(3, aligned)
+    other.view("u1")[1] = 7
+    assert KEYER.digest(one) == KEYER.digest(other) and KEYER.digest(one[0]) == KEYER.digest(other[0])
+    assert KEYER.digest(TRIPLE[["c", "a"]]) == KEYER.digest(TRIPLE.copy()[["c", "a"]])
+
+
+def test_a_decimal_is_the_same_whatever_its_context():
+    value = decimal.Decimal("1E+5")
+    before = KEYER.digest(value)
+    with decimal.localcontext() as context:
+        context.capitals = 0
+        assert KEYER.digest(value) == before
+
+
+def test_what_keys_know_already_is_not_to_be_registered():
+    for kind in (str, int, dict, type(None), object):
+        with pytest.raises(TypeError, match="known already"):
+            register(kind, lambda value: 1)
+    assert KEYER.digest("a") != KEYER.digest("b")
 
 
 def test_register_teaches_a_type_and_its_subclasses():

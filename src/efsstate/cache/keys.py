@@ -176,6 +176,7 @@ _feeders: dict[type, Feeder] = {
     range: parts(b"r", "start", "stop", "step"),
     slice: parts(b"x", "start", "stop", "step"),
 }
+_BUILT_IN = tuple(_feeders)
 _taught: set[type] = set()
 
 
@@ -183,15 +184,26 @@ def register(kind: type, to_parts: Callable[[Any], object]) -> None:
     """Teach keys the type `kind` and its subclasses: `to_parts(value)` returns what tells one value from another.
 
     That is anything keys know already: a plain value, or a tuple of them. It must be the same on every host, and
-    differ wherever a function's result may. Example: `register(Image, lambda image: (image.size, image.tobytes()))`.
+    differ wherever a function's result may. `TypeError` for a built-in type. Example: `register(Image, lambda image: (image.size, image.tobytes()))`.
     """
     if not isinstance(kind, type) or not callable(to_parts):
         raise TypeError("register(type, to_parts): a class and a function of one value are needed")
+    if any(kind in known.__mro__ for known in _BUILT_IN):
+        raise TypeError(f"register({kind.__qualname__}, …): it is known already: register a class of your own")
     for known in [known for known in _feeders if kind in known.__mro__]:
         if known is not kind and known not in _taught:
             del _feeders[known]  # learned by a rule that this one now goes before
     _feeders[kind] = _registered(to_parts)
     _taught.add(kind)
+
+
+def unstable(value: object, why: str) -> TypeError:
+    """What is raised for a value that can't be part of a key."""
+    kind = type(value)
+    return TypeError(
+        f"an argument of type {kind.__module__}.{kind.__qualname__} can't be part of a key: {why}; pass plain values,"
+        f" leave it out with ignore=, or teach it once with efsstate.register({kind.__qualname__}, to_parts)"
+    )
 
 
 def _learn(value: Any) -> Feeder:
@@ -202,11 +214,7 @@ def _learn(value: Any) -> Feeder:
 
         feeder = feeders.find(value, kind)
     if feeder is None:
-        raise TypeError(
-            f"an argument of type {kind.__module__}.{kind.__qualname__} can't be part of a key: it has no stable form;"
-            " pass plain values, leave it out with ignore=, or teach it once with"
-            f" efsstate.register({kind.__qualname__}, to_parts)"
-        )
+        raise unstable(value, "it has no stable form")
     _feeders[kind] = feeder
     return feeder
 

@@ -52,6 +52,10 @@ def _array(value: Any, out: Out) -> object:
 
 
 def _scalar(value: Any, out: Out) -> object:
+    if isinstance(value, str):  # numpy drops the zeros at its end, and reads no empty one
+        return out.mark(SCALAR, "U", str.__str__(value))
+    if isinstance(value, bytes):
+        return out.mark(SCALAR, "S", bytes(value))
     return out.mark(SCALAR, _dtype(value), value.tobytes())
 
 
@@ -95,13 +99,19 @@ def _to_array(into: In, spec: Any, shape: list[int], fortran: bool) -> Any:
     return flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
 
 
-def _to_scalar(_: In, spec: Any, raw: bytes) -> Any:
+def _to_scalar(_: In, spec: Any, raw: Any) -> Any:
     import numpy as np
 
+    if spec in ("U", "S"):
+        kind, plain = (np.str_, str) if spec == "U" else (np.bytes_, bytes)
+        if type(raw) is not plain:
+            raise ValueError("a scalar's kind")
+        return kind(raw)
     dtype = _to_dtype(spec)
     if len(raw) != dtype.itemsize:  # 20 bytes must not ask for 2 GiB
         raise ValueError("a scalar's length")
-    return np.frombuffer(raw, dtype, 1)[0] if raw else np.zeros(1, dtype)[0]
+    # A structured scalar is a view: of a copy, which is the caller's to change.
+    return np.frombuffer(raw, dtype, 1).copy()[0] if raw else np.zeros(1, dtype)[0]
 
 
 CARRIERS: dict[int, Callable[[bytes], Any]] = {}

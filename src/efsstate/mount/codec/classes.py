@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import MemberDescriptorType
 
 from efsstate.errors import EncodeError
 from efsstate.mount.codec import DATACLASS, ENUM, NAMEDTUPLE, encode_items, refusal
@@ -41,7 +42,7 @@ def _find(module: str, qualname: str) -> Any:
     return found if isinstance(found, type) else None
 
 
-def _field_names(kind: Any) -> list[str] | None:
+def field_names(kind: Any) -> list[str] | None:
     """The fields of a dataclass whose instances hold nothing else, else None."""
     fields = vars(kind).get("__dataclass_fields__")
     if not isinstance(fields, dict):
@@ -50,24 +51,39 @@ def _field_names(kind: Any) -> list[str] | None:
     return [name for name, field in fields.items() if getattr(field._field_type, "name", "") == "_FIELD"]  # noqa: SLF001
 
 
+def hidden(kind: type) -> type | None:
+    """The base that is not written in Python, and so holds what no attribute tells; None if there is none."""
+    for base in kind.__mro__[:-1]:
+        if not base.__flags__ & _HEAP_TYPE or type(vars(base).get("__new__")) is type(len):
+            return base
+    return None
+
+
+def held(value: Any) -> list[str]:
+    """The names of what the value holds, in its `__dict__` and in its slots."""
+    slots = [
+        slot for base in type(value).__mro__ for slot, what in vars(base).items() if type(what) is MemberDescriptorType
+    ]
+    return [*getattr(value, "__dict__", ()), *[slot for slot in slots if hasattr(value, slot)]]
+
+
 def _dataclass(value: Any, out: Out) -> object:
     kind = type(value)
-    names = _field_names(kind) or []
-    held = getattr(value, "__dict__", {})
-    slots = {
-        slot for base in kind.__mro__ for slot, what in vars(base).items() if type(what).__name__ == "member_descriptor"
-    }
-    extra = [name for name in (*held, *slots) if name not in names and hasattr(value, name)]
+    names, present = field_names(kind) or [], held(value)
+    extra = [name for name in present if name not in names]
     if extra:
         raise refusal(value, f"it holds {extra[0]!r} too, which is not a field")
+    base = hidden(kind)
+    if base is not None:
+        raise refusal(value, f"it is a {base.__qualname__}, which holds more than its fields")
+    own = getattr(value, "__dict__", {})
     try:
-        object.__new__(kind)  # a subclass of a built-in type holds more than its fields
-        values = [held[name] if name in held else getattr(value, name) for name in names]
+        values = [own[name] if name in own else getattr(value, name) for name in names]
         for name in names:
             default = kind.__dataclass_fields__[name].default  # which may stand on the class alone
-            if name not in held and name not in slots and getattr(value, name) is not default:
+            if name not in present and getattr(value, name) is not default:
                 raise refusal(value, f"its field {name!r} is not a plain attribute")
-    except (TypeError, AttributeError) as error:
+    except AttributeError as error:
         raise refusal(value, str(error)) from None
     return out.mark(DATACLASS, *_named(kind), names, encode_items(values, out))
 
@@ -91,7 +107,7 @@ def encoder(value: Any, kind: type) -> tuple[Encoder | None, bool]:
     enum = sys.modules.get("enum")
     if enum is not None and isinstance(value, enum.Enum):
         return _enum, False
-    if _field_names(kind) is not None and kind.__flags__ & _HEAP_TYPE:
+    if field_names(kind) is not None and kind.__flags__ & _HEAP_TYPE:
         return _dataclass, False
     if isinstance(value, tuple) and isinstance(getattr(kind, "_fields", None), tuple):
         return _namedtuple, False
@@ -102,10 +118,8 @@ def encoder(value: Any, kind: type) -> tuple[Encoder | None, bool]:
 
 
 def _to_dataclass(_: In, module: str, qualname: str, names: list[str], values: list[Any]) -> Any:
-    from types import MemberDescriptorType
-
     kind = _find(module, qualname)
-    if kind is None or _field_names(kind) != names or len(values) != len(names):
+    if kind is None or field_names(kind) != names or len(values) != len(names):
         raise ValueError(f"the dataclass {module}.{qualname} is not imported, or its fields have changed")
     made = object.__new__(kind)
     held = getattr(made, "__dict__", None)
