@@ -41,9 +41,12 @@ def seconds(value: Duration, what: str = "duration") -> float:
             )
         result = total()
     else:
-        result = float(value)
+        try:
+            result = float(value)
+        except OverflowError:  # an int that no float holds
+            result = float("inf")
     if not 0 <= result < float("inf"):
-        raise ValueError(f"{what}: {value!r} is not a length of time: it must be finite and not negative")
+        raise ValueError(f"{what}: {value!r:.80} is not a length of time: it must be finite and not negative")
     return float(result)
 
 

@@ -187,10 +187,14 @@ def test_a_bad_option_is_an_error_at_once(bad):
         cached(**bad)(lambda x: x)
 
 
-@pytest.mark.parametrize("bad", [{"ttl": True}, {"ttl": []}, {"memory": 1.5}, {"name": 5}])
+@pytest.mark.parametrize("bad", [{"ttl": True}, {"ttl": []}, {"memory": 1.5}, {"name": 5}, {"codec": "json"}, {"codec": 5}, {"codec": None}, {"root": 5}, {"root": b"/x"}, {"io_timeout": True}, {"key": "x"}, {"cache_if": True}, {"ignore": 5}, {"lock_timeout": []}, {"stale": True}])
 def test_an_option_of_a_wrong_type_is_an_error_at_once(bad):
-    with pytest.raises(TypeError):
+    (option,) = bad
+    with pytest.raises(TypeError, match=option):
         cached(**bad)(lambda x: x)
+    if option in ("ttl", "codec", "memory", "root", "io_timeout"):
+        with pytest.raises(TypeError, match=option):
+            efsstate.Cache("box", **bad)
 
 
 def test_a_ttl_of_ten_thousand_years_is_kept_like_any(another):
@@ -401,6 +405,48 @@ def test_efsstate_disable_makes_plain_calls(monkeypatch, root):
     with pytest.raises(KeyError):
         f.peek(1)
     assert list(root.iterdir()) == []
+
+
+def test_map_makes_plain_calls_where_it_is_disabled(monkeypatch):
+    import asyncio
+
+    monkeypatch.setenv("EFSSTATE_DISABLE", "1")
+    things = [object(), object()]
+
+    async def g(x):
+        return x
+
+    assert cached(lambda x: x).map(things) == things and asyncio.run(cached(g).map(things)) == things
+
+
+def test_what_comes_from_memory_is_what_the_codec_gives_back(another):
+    import json
+
+    f = counting(codec=json)
+    f(1)
+    assert f(1) == another(f, codec=json)(1) == [1, 0] and f.cache_info().memory == 1
+
+
+def test_a_static_method_is_decorated_below_or_above():
+    calls = []
+
+    class Service:
+        @cached
+        @staticmethod
+        def above(x):
+            calls.append(x)
+            return x
+
+        @staticmethod
+        @cached
+        def below(x):
+            calls.append(x)
+            return x
+
+    assert (Service.above(1), Service().above(1), Service.below(2), Service().below(2)) == (1, 1, 2, 2)
+    assert calls == [1, 2] and Service.above.cache_info().hits == Service.below.cache_info().hits == 1
+    with pytest.raises(TypeError, match="below @classmethod"):
+        cached(classmethod(lambda cls: 1))
 
 
 def test_nothing_touches_the_mount_before_the_first_call(monkeypatch):

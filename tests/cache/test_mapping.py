@@ -110,6 +110,14 @@ def test_many_at_once(cache, elsewhere):
     assert cache.get_many([]) == {} and cache.get_many(iter([3])) == {3: [3]}
 
 
+def test_many_keys_that_one_dict_can_not_hold_are_refused(cache):
+    cache.set(1, "int"), cache.set(True, "bool")
+    for keys in ([1, True], [1.0, 1], [("a", 1), ("a", True)]):
+        with pytest.raises(ValueError, match="one dict can't hold both"):
+            cache.get_many(keys)
+    assert cache.get_many([1, 1]) == {1: "int"} and cache.get_many([True]) == {True: "bool"}
+
+
 def test_get_or_compute_computes_once_and_keeps(cache, elsewhere):
     calls = []
 

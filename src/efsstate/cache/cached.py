@@ -74,6 +74,8 @@ def cached(
     """
 
     def decorate(function: Any) -> Any:
+        if type(function) is staticmethod:  # the class is to find one, or an instance would pass itself
+            return staticmethod(decorate(function.__func__))
         calls = Calls(
             function, name=name, version=version, ttl=ttl, stale=stale, key=key, ignore=ignore, cache_if=cache_if,
             codec=codec, memory=memory, max_bytes=max_bytes, root=root, lock_timeout=lock_timeout, io_timeout=io_timeout,

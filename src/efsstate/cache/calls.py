@@ -37,7 +37,11 @@ class Calls:
         codec: Any, memory: Any, max_bytes: Any, root: Any, lock_timeout: Any, io_timeout: Any,
     ) -> None:  # fmt: skip
         if not callable(function):
-            raise TypeError(f"cached: a function is needed, not {function!r}")
+            below = ": put @cached below @classmethod" if type(function) is classmethod else ""
+            raise TypeError(f"cached: a function is needed, not {function!r}{below}")
+        for option, given in (("key", key), ("cache_if", cache_if)):
+            if given is not None and not callable(given):
+                raise TypeError(f"{option}: a function is needed, not {given!r}")
         self.function = function
         self.signature = Signature(function, ignore)
         code = getattr(function, "__code__", None)
@@ -277,7 +281,7 @@ class Calls:
     def map(self, iterable: Iterable[Any]) -> list[Any]:
         """The results of a call with each item, in order; what is on the mount is read many at once."""
         items = list(iterable)
-        found = fetch_all(self.results, [self.need((item,), {}) for item in items])
+        found = fetch_all(self.results, self._digests(items))
         return [
             self.call((item,), {}) if kept is None else self.results.take(kept)
             for item, kept in zip(items, found, strict=True)
@@ -290,7 +294,7 @@ class Calls:
         from efsstate.cache import tasks
 
         items = list(iterable)
-        digests = [self.need((item,), {}) for item in items]
+        digests = self._digests(items)
         found = await tasks.in_thread(lambda: fetch_all(self.results, digests))
         values = [None if kept is None else self.results.take(kept) for kept in found]
         rest = iter([index for index, kept in enumerate(found) if kept is None])
@@ -301,6 +305,10 @@ class Calls:
 
         await asyncio.gather(*[some() for _ in range(min(16, sum(kept is None for kept in found)))])
         return values
+
+    def _digests(self, items: list[Any]) -> list[str]:
+        # Where nothing is kept nothing needs a key: the calls are plain ones.
+        return [self.need((item,), {}) for item in items] if self.results.enabled else [""] * len(items)
 
     def explain(self, *args: Any, **kwargs: Any) -> str:
         """Why a call with these arguments would hit or miss, as the server has it now."""

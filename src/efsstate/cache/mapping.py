@@ -128,7 +128,11 @@ class Cache:
             self._results.guarded("clear", self._results.clear)
 
     def keys(self) -> Iterator[Any]:
-        """The keys that have a value, in no order; it reads every entry. Keys that msgpack can't hold are left out."""
+        """The keys that have a value, in no order; it reads every entry.
+
+        Left out are keys beyond 16 KiB, those with numpy arrays, and those that msgpack can't hold; and all that a
+        decorated function has, for its results are kept without their arguments.
+        """
         results = self._results
         if not results.enabled:
             return
@@ -143,9 +147,20 @@ class Cache:
                         results.failed(error, "read a key")
 
     def get_many(self, keys: Iterable[object]) -> dict[Any, Any]:
-        """Those of `keys` (hashable) that have a value, with it; the mount is asked for them all at once."""
+        """Those of `keys` (hashable) that have a value, with it; the mount is asked for them all at once.
+
+        Raises `ValueError` for keys that are two here and one in a dict, such as 1 and True.
+        """
         wanted = list(keys)
-        found = fetch_all(self._results, [self._keyer.digest(key) for key in wanted])
+        digests = [self._keyer.digest(key) for key in wanted]
+        known: dict[Any, tuple[object, str]] = {}
+        for key, digest in zip(wanted, digests, strict=True):
+            first, other = known.setdefault(key, (key, digest))
+            if digest != other:
+                raise ValueError(
+                    f"get_many: {first!r} and {key!r} are two keys, and one dict can't hold both: get them one by one"
+                )
+        found = fetch_all(self._results, digests)
         return {key: self._results.take(item) for key, item in zip(wanted, found, strict=True) if item is not None}
 
     def set_many(self, values: dict[Any, Any], ttl: Duration | None = None) -> None:
@@ -175,6 +190,9 @@ def make_results(
     timeout = None if io_timeout is None else units.seconds(io_timeout, "io_timeout")
     if timeout == 0:
         raise ValueError("io_timeout: 0 leaves the mount no time: leave it out to wait as long as it takes")
+    codecs.demand_codec(codec)
+    if root is not None and not isinstance(root, str) and not hasattr(root, "__fspath__"):
+        raise TypeError(f"root: a path is needed, not {root!r}")
     return Results(
         name,
         ttl=None if ttl is None or callable(ttl) else units.seconds(ttl, "ttl"),

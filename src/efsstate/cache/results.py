@@ -243,7 +243,8 @@ class Results:
 
     def _held(self, digest: str, value: Any, payload: Any, ttl: float | None, generation: int) -> Item | None:
         item = memory.Item(None, self._codec_name, b"", 0.0, ttl)
-        shared = memory.shared_size(value)
+        # Another's codec may give back something else: a JSON has no tuples.
+        shared = memory.shared_size(value) if self._codec_name in ("msgpack", "pickle") else None
         if shared is not None:
             item.value, item.cost = value, shared
         else:

@@ -41,7 +41,10 @@ class Signature:
             self._inspect(function)
         else:
             self._read(function, code)
-        self._ignore = frozenset([ignore] if isinstance(ignore, str) else ignore)
+        try:
+            self._ignore = frozenset([ignore] if isinstance(ignore, str) else ignore)
+        except TypeError:
+            raise TypeError(f"ignore: a parameter's name or several are needed, not {ignore!r}") from None
         unknown = self._ignore.difference(self._positional, self._keyword, (self._rest, self._rest_named))
         if unknown and self._rest_named is None:
             raise ValueError(f"ignore: the function has no parameter {', '.join(map(repr, sorted(unknown)))}")

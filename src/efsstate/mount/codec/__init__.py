@@ -342,12 +342,21 @@ def loads(payload: Any) -> Any:
 # Which codec
 
 
+def demand_codec(codec: Any) -> None:
+    """`TypeError` for what is no codec."""
+    if isinstance(codec, str) and codec in ("msgpack", "pickle"):
+        return
+    if not callable(getattr(codec, "dumps", None)) or not callable(getattr(codec, "loads", None)):
+        raise TypeError(f"codec: 'msgpack', 'pickle' or an object with dumps and loads is needed, not {codec!r}")
+
+
 def resolve_codec(codec: Any, *, signed: bool = False) -> tuple[str, Dumps, Loads]:
     """The name that goes into the entry, `dumps` and `loads` of "msgpack", "pickle", or an object that has both.
 
     `dumps` raises `EncodeError`, `loads` `ValueError`. `signed`: the root has a key, so that only what this deployment
     wrote ever reaches pickle; without one, pickle is worth a warning.
     """
+    demand_codec(codec)
     if codec == "msgpack":
         return "msgpack", dumps, loads
     from efsstate.mount.codec import others

@@ -27,9 +27,7 @@ def resolve(codec: Any, *, signed: bool) -> tuple[str, Dumps, Loads]:
                 once="pickle unsigned",
             )
         return "pickle", _encoder(lambda value: pickle.dumps(value, 5), "pickle"), _decoder(pickle.loads)
-    given, taken = getattr(codec, "dumps", None), getattr(codec, "loads", None)
-    if not callable(given) or not callable(taken):
-        raise TypeError(f"codec: 'msgpack', 'pickle' or an object with dumps and loads is needed, not {codec!r}")
+    given, taken = codec.dumps, codec.loads
     name = getattr(codec, "name", None) or getattr(codec, "__name__", None) or type(codec).__name__
     name = "x-" + str(name).encode("ascii", "replace").decode()[:30]
     return name, _encoder(given, name), _decoder(lambda payload: taken(bytes(payload)))
