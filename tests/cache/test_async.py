@@ -1,6 +1,7 @@
 """`async def`: the same function objects, and an event loop that never stalls, whatever the mount does."""
 
 import asyncio
+import functools
 import inspect
 import threading
 import time
@@ -50,6 +51,63 @@ def test_the_same_things_stand_on_it():
             await f(1, 2, 3)
 
     asyncio.run(main())
+
+
+def test_what_can_be_known_to_be_async_is():
+    calls = []
+
+    async def work(a, x):
+        calls.append(x)
+        return x
+
+    class Service:
+        async def __call__(self, x):
+            return await work(0, x)
+
+        async def method(self, x):
+            return await work(0, x)
+
+    def hidden(x):
+        return work(0, x)
+
+    made = [cached(name="partial")(functools.partial(work, 1)), cached(name="object")(Service()), cached(name="both")(functools.partial(Service())), cached(ignore="self")(Service().method)]
+    if hasattr(inspect, "markcoroutinefunction"):
+        made.append(cached(inspect.markcoroutinefunction(hidden)))
+
+    async def main():
+        for f in made:
+            calls.clear()
+            assert await f(1) == await f(1) == 1 and calls == [1] and await f.map([1, 2]) == [1, 2]
+
+    asyncio.run(main())
+
+
+def test_an_awaitable_of_a_plain_function_is_warned_of_once_and_says_what_to_do(caplog):
+    async def work(x):
+        return x
+
+    @functools.wraps(work)
+    def wrapper(x):
+        return work(x)
+
+    async def main():
+        f = cached(wrapper)
+        assert [await f(x) for x in (1, 1, 2)] == [1, 1, 2] and f.cache_info().unstored == 3
+
+    asyncio.run(main())
+    assert len(caplog.records) == 1 and "async def" in caplog.text and "pickle" not in caplog.text
+
+
+def test_generator_functions_are_refused():
+    def plain(x):
+        yield x
+
+    async def asynchronous(x):
+        yield x
+
+    for function in (plain, asynchronous, functools.partial(plain, 1)):
+        with pytest.raises(TypeError, match="generator"):
+            cached(name="items")(function)
 
 
 def test_outside_of_a_loop_they_are_plain_calls():

@@ -386,9 +386,107 @@ def test_exotic_callables_are_bound_too():
         def method(self, a, b=2):
             pass
 
-    for function in (wrapper, functools.partial(wrapped, b=2), Callable(), Callable().method):
-        assert digest(function, 1) == digest(function, a=1) == digest(function, 1, b=2)
+    for function in (wrapper, functools.partial(wrapped, b=2), functools.partial(wrapper, b=2), functools.lru_cache(wrapped), Callable()):
+        assert digest(function, 1) == digest(function, a=1) == digest(function, 1, b=2) != digest(function, 1, b=3)
     assert digest(max, 1, 2) != digest(max, 2, 1)
+
+
+def test_a_wrapper_that_gives_an_argument_of_its_own_is_known_by_what_it_takes():
+    def inject(function):
+        @functools.wraps(function)
+        def wrapper(*args, **kwargs):
+            return function("db", *args, **kwargs)
+
+        return wrapper
+
+    def named(function):
+        @functools.wraps(function)
+        def wrapper(tenant, x, y=2):
+            return function(tenant + str(x))
+
+        return wrapper
+
+    calls = []
+
+    @cached
+    @inject
+    def f(db, x, y=0):
+        calls.append((db, x, y))
+        return x
+
+    @cached
+    @named
+    def g(name):
+        calls.append(name)
+        return name
+
+    assert f(1) == f(1) == 1 and f(2) == 2 and f(x=1) == f(x=1) == 1
+    assert calls == [("db", 1, 0), ("db", 2, 0), ("db", 1, 0)] and f.explain(1).startswith("hit")
+    calls.clear()
+    assert g("a", 1) == g(tenant="a", x=1) == g("a", 1, 2) == "a1" and g("b", 1) == "b1" and calls == ["a1", "b1"]
+
+
+def test_a_method_that_passes_its_arguments_on_is_one_call_in_all_forms():
+    def passing(function):
+        @functools.wraps(function)
+        def wrapper(self, *args, **kwargs):
+            return function(self, *args, **kwargs)
+
+        return wrapper
+
+    calls = []
+
+    class Service:
+        @cached(ignore=("self", "verbose"))
+        @passing
+        def run(self, x, y=2, verbose=False):
+            calls.append(x)
+            return x
+
+    one, other = Service(), Service()
+    assert one.run(1) == other.run(x=1) == one.run(1, y=2) == one.run(1, 2, True) == 1 and calls == [1]
+
+
+def test_a_bound_method_is_known_by_what_it_is_bound_to():
+    calls = []
+
+    @dataclasses.dataclass
+    class Scaled:
+        by: int
+
+        def times(self, x, y=0):
+            calls.append(x)
+            return self.by * x + y
+
+    one, two = Scaled(1), Scaled(2)
+    first, second = cached(one.times), cached(two.times)
+    assert (first(5), second(5), first(x=5), second(5, 0), first(5, y=1)) == (5, 10, 5, 10, 6) and calls == [5, 5, 5]
+    one.by = 3
+    assert first(5) == 15
+    with pytest.raises(TypeError):
+        first(5, self=two)
+
+    class Service(Scaled):
+        pass
+
+    with pytest.raises(TypeError, match="Service"):
+        cached(Service(1).times)(5)
+    assert cached(ignore="self", name="any")(Service(4).times)(5) == cached(ignore="self", name="any")(Service(7).times)(5) == 20
+    with pytest.raises(TypeError, match="Service"):
+        cached(name="hash")(Service(1).__repr__)()
+    assert [cached(name="upper")(text.upper)() for text in ("a", "b")] == ["A", "B"]
+
+
+def test_what_has_no_name_of_its_own_needs_one():
+    class Callable:
+        def __call__(self, x):
+            return x
+
+    for function in (functools.partial(max, 1), functools.update_wrapper(functools.partial(pow, 1), pow), Callable(), [].append):
+        with pytest.raises(TypeError, match="name="):
+            cached(function)
+    assert cached(name="call")(Callable())(1) == 1 and cached(name="partial")(functools.partial(max, 1))(5) == 5
+    assert cached(len)("ab") == 2 and cached(functools.lru_cache(lambda x: x))(1) == 1
 
 
 def test_ignored_parameters_do_not_count():
@@ -482,3 +580,22 @@ def test_two_functions_with_one_name_are_warned_of(caplog):
         exec(compile(text, "twins.py", "exec"), space)
         cached(space["_"])
     assert "two functions are called twins._" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["a, b = cached(lambda x: x + 1), cached(lambda x: x + 2)", "def make(n):\n    def f(x): return x\n    def g(x): return -x\n    g.__qualname__ = f.__qualname__\n    return cached(f), cached(g)\nmake(1)"])
+def test_two_functions_in_one_line_or_one_function_are_warned_of_too(text, caplog):
+    exec(compile(text, "twins.py", "exec"), {"__name__": "others", "cached": cached})
+    assert len(caplog.records) == 1 and "they share results" in caplog.text
+
+
+def test_one_function_that_is_decorated_again_is_not_warned_of(caplog):
+    def make(n):
+        @cached
+        @functools.lru_cache
+        def f(x):
+            return x
+
+        return f
+
+    made = [make(n) for n in range(3)] + [cached(lambda x: x) for _ in range(3)]
+    assert made[0](1) == made[1](1) and not caplog.records

@@ -61,7 +61,7 @@ def cached(
     """Keep what a function returns, `def` or `async def`, on the mount: it is worked out once for all hosts.
 
     `name`: functions with the same name share results; without one it is the module and the qualified name, within one
-    Lambda function. `version`: raise it when the function changes; "source" takes the source in. `ttl`: how long a
+    Lambda function, and what has none (a partial, an object) is a `TypeError`, as generator functions are. `version`: raise it when the function changes; "source" takes the source in. `ttl`: how long a
     result counts, or a function of the result that says so (0: it is not kept). `stale`: how long after that one caller
     recomputes while the others get the old result. `key`: called with the arguments, returns what identifies the call.
     `ignore`: parameters that do not count. `cache_if`: called with the result, says whether it is kept. `codec`,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from functools import partial
 
 from efsstate import deadline, events, units
 from efsstate.cache import flight, keys, memory, threads
 from efsstate.cache.mapping import Cache, fetch_all, make_results
 from efsstate.cache.results import FAILURES
-from efsstate.cache.signature import Signature
+from efsstate.cache.signature import Signature, code_of
+from efsstate.errors import EncodeError
 from efsstate.mount import root as roots
 
 TYPE_CHECKING = False
@@ -19,14 +22,15 @@ if TYPE_CHECKING:
     from efsstate.cache.memory import Item
     from efsstate.cache.miss import Steps
 
-_COROUTINE = 0x80  # inspect.CO_COROUTINE, without the import
+_COROUTINE, _GENERATORS = 0x80, 0x220  # inspect's CO_ flags, without the import
 _MISSING: Any = object()
 _LONG = frozenset({str, bytes})
 _PLAIN = _LONG | {int, bool, type(None)}  # arguments that are the same if they are equal, type and all
+_MOST_WRAPPED = 100  # functions, one in another: some objects have a `__wrapped__` without end
 _LONGEST_PLAIN = 1024  # bytes or characters
 
 
-_decorated: dict[str, tuple[str, int]] = {}  # the places of the functions that took their namespaces from their names
+_decorated: dict[str, list[Any]] = {}  # the codes of the functions that took their namespaces from their names
 
 
 class Calls:
@@ -44,15 +48,21 @@ class Calls:
                 raise TypeError(f"{option}: a function is needed, not {given!r}")
         self.function = function
         self.signature = Signature(function, ignore)
-        code = getattr(function, "__code__", None)
-        self.is_async = code is not None and bool(code.co_flags & _COROUTINE)
-        namespace = _namespace(function, code) if name is None else name
+        flags = getattr(code_of(function), "co_flags", 0)
+        if flags & _GENERATORS:
+            raise TypeError(
+                f"cached: {function!r} is a generator function: what it yields is gone after one use; return a list"
+            )
+        self.is_async = bool(flags & _COROUTINE) or _marked_async(function)
+        namespace = _namespace(function) if name is None else name
         stale_for = 0.0 if stale is None else units.seconds(stale, "stale")
         self.results = make_results(namespace, ttl, stale_for, codec, memory, max_bytes, root, io_timeout)
         self.keyer = keys.Keyer(namespace, _source(function) if version == "source" else version)
         self.cache = Cache.__new__(Cache)
         self.cache.name, self.cache._results, self.cache._keyer = namespace, self.results, self.keyer  # noqa: SLF001
         self.key, self.cache_if = key, cache_if
+        # What a method is bound to counts too, and may change: then plain arguments alone are not the call.
+        self.by_form = key is None and self.signature.owner is None
         self.lock_timeout = None if lock_timeout is None else units.seconds(lock_timeout, "lock_timeout")
         fixed = self.results.ttl
         self.ttl_of = (lambda value: _life(ttl(value))) if callable(ttl) else (lambda _: fixed)
@@ -81,9 +91,18 @@ class Calls:
 
         order = miss.Order(
             lambda: self.function(*args, **kwargs),
-            ttl_of=self.ttl_of, cache_if=self.cache_if, lock_timeout=self.lock_timeout, forced=forced,
+            ttl_of=self.ttl_of, cache_if=self.wanted, lock_timeout=self.lock_timeout, forced=forced,
         )  # fmt: skip
         return miss.steps(self.results, digest, order, old)
+
+    def wanted(self, value: Any) -> bool:
+        """Whether a result is to be kept; `EncodeError` for what is still to be awaited."""
+        if hasattr(type(value), "__await__"):
+            raise EncodeError(
+                "it is to be awaited: put @cached on the `async def` itself, below what hides it, or mark what hides it with"
+                " inspect.markcoroutinefunction (Python 3.12)"
+            )
+        return self.cache_if is None or bool(self.cache_if(value))
 
     def hit(self, item: Item, args: tuple[Any, ...], kwargs: dict[str, Any], began: float, level: str) -> Any:
         """The item's value, counted, or _MISSING."""
@@ -98,7 +117,7 @@ class Calls:
             counts.memory += 1
         else:
             counts.mount += 1
-        if results.share.limit != 0 and not kwargs and self.key is None:
+        if results.share.limit != 0 and not kwargs and self.by_form:
             form = _form(args)
             if form is not None:
                 results.share.remember(form, item)
@@ -349,22 +368,37 @@ def _form(args: tuple[Any, ...]) -> tuple[Any, ...] | None:
     return (*kinds, *args)
 
 
-def _namespace(function: Any, code: Any) -> str:
+def _namespace(function: Any) -> str:
     """The module and qualified name, within one Lambda function; `__main__` is its file's name."""
-    module = getattr(function, "__module__", None) or type(function).__module__
-    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    if type(function) is partial or not isinstance(module, str) or not isinstance(name, str):
+        raise TypeError(f"cached: {function!r} has no name of its own, by which its results are known: give it name=")
     namespace = f"{keys.main_name() if module == '__main__' else module}.{name}"
     program = roots.function_name()
     if program:
         namespace = f"{program}/{namespace}"
-    if code is not None:
-        place = (code.co_filename, code.co_firstlineno)
-        if _decorated.setdefault(namespace, place) != place and "<locals>" not in namespace:
-            events.log(
-                "warning", "cached: two functions are called %s: they share results; give one of them name=", namespace,
-                once=f"two {namespace}",
-            )  # fmt: skip
+    codes = _codes(function)
+    if _decorated.setdefault(namespace, codes) != codes:
+        events.log(
+            "warning", "cached: two functions are called %s: they share results; give one of them name=", namespace,
+            once=f"two {namespace}",
+        )  # fmt: skip
     return namespace
+
+
+def _codes(function: Any) -> list[Any]:
+    """What tells two functions of one name apart: their codes, and those of what they wrap. A loop makes one code again."""
+    codes: list[Any] = []
+    while function is not None and len(codes) < _MOST_WRAPPED:
+        code = code_of(function)
+        codes.append(type(function) if code is None else (code.co_filename, code))
+        function = getattr(function, "__wrapped__", None)
+    return codes
+
+
+def _marked_async(function: Any) -> bool:
+    inspect = sys.modules.get("inspect")  # whoever has marked it has imported that
+    return inspect is not None and inspect.iscoroutinefunction(function)
 
 
 def _source(function: Any) -> tuple[str, str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -27,31 +30,68 @@ class Signature:
         "_rest_named",
         "_tags",
         "_tails",
+        "_through",
+        "owner",
     )
 
-    def __init__(self, function: Callable[..., Any], ignore: Iterable[str] = ()) -> None:
+    def __init__(self, function: Callable[..., Any], ignore: Iterable[str] = (), *, wrapped: bool = False) -> None:
+        """`wrapped`: what `inspect.signature` says it takes, which may be what it wraps, and not what is called."""
         self._defaults: dict[str, object] = {}
         self._positional: tuple[str, ...] = ()
         self._keyword: tuple[str, ...] = ()
         self._positional_only: frozenset[str] = frozenset()
         self._rest: str | None = None
         self._rest_named: str | None = None
-        code = getattr(function, "__code__", None)
-        if code is None or hasattr(function, "__wrapped__") or hasattr(function, "__self__"):
-            self._inspect(function)
+        self._through: Signature | None = (
+            None  # of what it passes all on to: where that takes the arguments, it says what they are
+        )
+        plain = getattr(function, "__func__", function)
+        code = getattr(plain, "__code__", None)
+        if wrapped or code is None:
+            self._inspect(plain, follow=wrapped)
         else:
-            self._read(function, code)
+            self._read(plain, code)
+        self.owner = bound_to(function)
+        if self.owner is not None:
+            self._bind_owner(plain is not function)
+        if not wrapped and self._rest and self._rest_named and (code is None or hasattr(plain, "__wrapped__")):
+            through = Signature(function, wrapped=True)
+            self._through = through if through._agrees(self) else None
+        self._settle(ignore)
+
+    def _bind_owner(self, named: bool) -> None:
+        """What a method is bound to: an argument, under its own name, that no caller gives."""
+        name = "self"
+        if named and self._positional:
+            name, self._positional = self._positional[0], self._positional[1:]
+        self._keyword = (name, *self._keyword)
+        self._positional_only |= {name}
+        self._defaults[name] = self.owner
+
+    def _agrees(self, own: Signature) -> bool:
+        """Whether a wrapper that takes `own` may pass its arguments on as they are."""
+        return (
+            self._positional[: len(own._positional)] == own._positional
+            and set(own._keyword) <= {*self._positional, *self._keyword}
+            and all(self._defaults.get(name, _MISSING) is default for name, default in own._defaults.items())
+        )
+
+    def _settle(self, ignore: Iterable[str]) -> None:
         try:
             self._ignore = frozenset([ignore] if isinstance(ignore, str) else ignore)
         except TypeError:
             raise TypeError(f"ignore: a parameter's name or several are needed, not {ignore!r}") from None
-        unknown = self._ignore.difference(self._positional, self._keyword, (self._rest, self._rest_named))
-        if unknown and self._rest_named is None:
-            raise ValueError(f"ignore: the function has no parameter {', '.join(map(repr, sorted(unknown)))}")
+        if self._through is not None:
+            self._through._settle(ignore)  # noqa: SLF001 - one of ours
+        else:
+            unknown = self._ignore.difference(self._positional, self._keyword, (self._rest, self._rest_named))
+            if unknown and self._rest_named is None:
+                raise ValueError(f"ignore: the function has no parameter {', '.join(map(repr, sorted(unknown)))}")
         self._tags = dict(map(_tag, self._positional + self._keyword))
         # Where every call has the same form, its arguments are paired with these and that is all: `_tails[n]` is what
         # the defaults add to n arguments, if they do for the rest.
-        self._plain = None if self._keyword or self._ignore else list(self._tags.values())
+        one_form = not self._keyword and not self._ignore and self._through is None
+        self._plain = list(self._tags.values()) if one_form else None
         self._tails: dict[int, tuple[tuple[bytes, Any], ...]] = self._make_tails()
 
     def _make_tails(self) -> dict[int, tuple[tuple[bytes, Any], ...]]:
@@ -76,14 +116,14 @@ class Signature:
         self._defaults = dict(zip(self._positional[len(self._positional) - len(defaults) :], defaults, strict=True))
         self._defaults.update(function.__kwdefaults__ or {})
 
-    def _inspect(self, function: Callable[..., Any]) -> None:
+    def _inspect(self, function: Callable[..., Any], *, follow: bool) -> None:
         import inspect
 
         positional: list[str] = []
         keyword: list[str] = []
         positional_only: list[str] = []
         try:
-            parameters = list(inspect.signature(function).parameters.values())
+            parameters = list(inspect.signature(function, follow_wrapped=follow).parameters.values())
         except (ValueError, TypeError):  # a built-in that tells nothing of itself
             self._rest, self._rest_named = "args", "kwargs"
             return
@@ -111,6 +151,12 @@ class Signature:
         return self._bind(args, kwargs)
 
     def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Bound | None:
+        bound: list[tuple[bytes, Any]] = []
+        if self._through is not None:
+            through = self._through.bind(args, kwargs)
+            if through is not None:
+                return through
+            bound.append((b"own:", None))  # or it might be taken for another call in the other form
         positional, tags, ignore = self._positional, self._tags, self._ignore
         found: dict[str, Any] = dict(zip(positional, args, strict=False))
         rest = args[len(positional) :]
@@ -126,7 +172,6 @@ class Signature:
                 return None
             elif name not in ignore:
                 rest_named[name] = value
-        bound: list[tuple[bytes, Any]] = []
         for name, tag in tags.items():
             value = found.get(name, _MISSING)
             if value is _MISSING:
@@ -140,6 +185,21 @@ class Signature:
         if rest_named and self._rest_named not in ignore:
             bound.append((b"**:", rest_named))
         return tuple(bound)
+
+
+def bound_to(function: Any) -> Any:
+    """What a method is bound to; None where there is nothing: a built-in function's `__self__` is its module."""
+    owner = getattr(function, "__self__", None)
+    return None if type(owner) is type(sys) else owner
+
+
+def code_of(function: Any) -> Any:
+    """The code that a call runs: of a function, or of what is called in its place; None if it is not Python's."""
+    while type(function) is partial:
+        function = function.func
+    if not hasattr(function, "__code__"):
+        function = getattr(type(function), "__call__", None)  # noqa: B004 - what it is, and not whether
+    return getattr(function, "__code__", None)
 
 
 def _tag(name: str) -> tuple[str, bytes]:
