@@ -266,9 +266,13 @@ def test_a_registered_type_goes_before_what_is_known_of_it():
 
 SHOW = """
 from efsstate.cache.keys import Keyer
-import datetime, decimal, uuid, pathlib
+import dataclasses, datetime, decimal, pathlib, uuid, zoneinfo
+Made = dataclasses.make_dataclass("Made", ["x", ("y", bytes, dataclasses.field(default=b""))])
+Made.__module__ = "made"
 for value in (None, 1, ("a b", "c"), {"b": [1.5, True], "a": {"x", "y", "z"}}, "\\u00e9" * 70000, 2**100, frozenset({(1,), (2,)}),
-              decimal.Decimal("1.50"), datetime.datetime(2026, 1, 2, 3, 4, 5, 6), uuid.UUID(int=7), pathlib.PurePosixPath("a/b"), b"\\0", -0.0):
+              decimal.Decimal("1.50"), datetime.datetime(2026, 1, 2, 3, 4, 5, 6), uuid.UUID(int=7), pathlib.PurePosixPath("a/b"), b"\\0", -0.0,
+              pathlib.PosixPath("a/b"), datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC), datetime.time(1, tzinfo=datetime.timezone(datetime.timedelta(hours=-3), "here")),
+              zoneinfo.ZoneInfo("Europe/Berlin"), uuid.SafeUUID.safe, Made(1, b"x")):
     print(Keyer("vectors", 2).digest(value))
 """
 RECORDED = """
@@ -285,6 +289,12 @@ eb40466fc52ef9ba8ef9c65d8039c731c616847266beb158
 f52d6fae2cf586762641ba426f76f12562b09ae9882dbecb
 7a5f9ca3857ea20ed28a568789055d074001586ff97874ab
 001a4664d8a48ec1f64b0eeab26cc61097db457e96aaeeaa
+d37fc4fd29e712aad08d15a704d17ca685ba6c128c35e850
+ed50e2a6434d62cc362689a036c1a6cd63d19c3a1fd6ec42
+5c2d3431260a34093fc15b3c22141d90be9bb73d1957778b
+3d27d3d4bafd24834c918181d6bd17dafb2f5076aa8edd49
+4edbc994256a61245b11b706a6ee77f1afff17993163721b
+baed7d1ac0aeb6f6efe1d1361d2b6ea583421abba50fe728
 """
 
 
