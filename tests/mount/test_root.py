@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 
 import pytest
 
@@ -101,3 +102,49 @@ def test_the_signing_key_reaches_the_mount(monkeypatch, tmp_path):
     assert len(keyed) == 32
     monkeypatch.setenv("EFSSTATE_SIGNING_KEY", "other")
     assert root.resolve(tmp_path).key != keyed
+
+
+def test_a_root_that_hangs_at_its_first_use_holds_up_no_other(monkeypatch, tmp_path):
+    """And a child that is forked meanwhile has its own first use."""
+    for name in "a", "b":
+        (tmp_path / name).mkdir()
+    inside, gate, made = threading.Event(), threading.Event(), root.Mount
+
+    def make(path, **more):
+        if path == str(tmp_path / "a") and threading.current_thread() is hanging:
+            inside.set()
+            assert gate.wait(30)
+        return made(path, **more)
+
+    monkeypatch.setattr(root, "Mount", make)
+    hanging = threading.Thread(target=root.resolve, args=(tmp_path / "a",))
+    hanging.start()
+    assert inside.wait(10)
+    try:
+        others = [threading.Thread(target=root.resolve, args=(tmp_path / name,)) for name in ("a", "b")]
+        for other in others:
+            other.daemon = True
+            other.start()
+            other.join(10)
+        assert not any(other.is_alive() for other in others)
+        pid = os.fork()
+        if not pid:
+            import signal
+
+            signal.alarm(10)
+            monkeypatch.setattr(root, "_known", {})
+            os._exit(0 if root.resolve(tmp_path / "a").path else 1)
+        assert os.waitpid(pid, 0)[1] == 0
+        first = root.resolve(tmp_path / "a")
+    finally:
+        gate.set()
+        hanging.join(10)
+    assert root.resolve(tmp_path / "a") is first  # who came later does not put another in its place
+
+
+def test_durable_state_without_a_named_root_makes_no_folder_and_says_nothing_of_caching(caplog, tmp_path):
+    with caplog.at_level(logging.WARNING, "efsstate"):
+        for reading in (False, True):
+            with pytest.raises(RootError, match="no root was named"):
+                root.resolve(durable=True, reading=reading)
+    assert not caplog.records and os.listdir(tmp_path) == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
 
 from efsstate.errors import RootError
 from efsstate.mount import entry
@@ -13,7 +12,6 @@ from efsstate.mount.files import Mount
 _DEFAULT, _UNNAMED = "/mnt/efs", ".efsstate"
 _MODE = 0o700
 _known: dict[tuple[str | None, str | None, str | None], Mount] = {}
-_lock = threading.Lock()
 _FIX = "set EFSSTATE_ROOT to a folder on the mount, such as /mnt/efs/app, or pass root="
 
 
@@ -78,19 +76,19 @@ def resolve(root: str | os.PathLike[str] | None = None, *, durable: bool = False
     wanted = (given, variable("EFSSTATE_ROOT"), variable("EFSSTATE_SIGNING_KEY"))
     mount = _known.get(wanted)
     if mount is None:
-        with _lock:
-            mount = _known.get(wanted)
-            if mount is None:
-                mount = _known[wanted] = _open(given)
+        # No lock is held meanwhile: it would make every root wait for one that hangs, and a fork's child for ever.
+        mount = _known.setdefault(wanted, _open(given, durable=durable))
     if durable:
         _demand_durable(mount, reading=reading)
     return mount
 
 
-def _open(given: str | None) -> Mount:
+def _open(given: str | None, *, durable: bool = False) -> Mount:
     path, source, named = _choose(given)
     path = os.path.abspath(path)
     if not named:
+        if durable:
+            raise _unnamed(path)  # before it is made
         try:
             os.makedirs(path, _MODE, exist_ok=True)
         except OSError as error:
@@ -149,11 +147,13 @@ def _mounted(path: str) -> bool:
     return False
 
 
+def _unnamed(path: str) -> RootError:
+    return RootError(f"{path}: no root was named, and this state must not be lost with a throw-away disk: {_FIX}")
+
+
 def _demand_durable(mount: Mount, *, reading: bool) -> None:
     if not mount.named:
-        raise RootError(
-            f"{mount.path}: no root was named, and this state must not be lost with a throw-away disk: {_FIX}"
-        )
+        raise _unnamed(mount.path)
     if not reading and not os.access(mount.path, os.W_OK | os.X_OK):
         raise RootError(
             f"{mount.path}: the root is not writable for uid {os.geteuid()}: give the access point's user the folder, and"
