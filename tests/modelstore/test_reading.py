@@ -196,6 +196,36 @@ def test_a_control_groups_limit_counts_and_its_page_cache_does_not(tmp_path, mon
     assert memory.free() == 186 << 20
 
 
+@pytest.mark.parametrize("there", ["a/b", "a", ""])
+def test_a_control_groups_limit_counts_with_version_1_too(there, tmp_path, monkeypatch):
+    """Wherever it is on the way to the process's group; a container's tree has nothing of the path that it is told."""
+    top = tmp_path / "memory"
+    for part in ("", "a", "a/b"):
+        if part == there or there.startswith(part):
+            (top / part).mkdir(parents=True, exist_ok=True)
+            (top / part / "memory.limit_in_bytes").write_text("9223372036854771712\n")
+            (top / part / "memory.usage_in_bytes").write_text(f"{100 << 20}\n")
+            (top / part / "memory.stat").write_text("cache 5\ninactive_file 1\ntotal_inactive_file 0\n")
+    limit = top / there
+    (limit / "memory.limit_in_bytes").write_text(f"{256 << 20}\n")
+    (limit / "memory.stat").write_text(f"inactive_file 5\ntotal_inactive_file {20 << 20}\ntotal_active_file {10 << 20}\n")
+    real = memory.kernel
+
+    def kernel(top, folder, name):
+        if name == "cgroup":
+            return "9:name=systemd:/x\n4:cpu,memory:/a/b\n3:cpuset:/c\n0::/\n"
+        return real(top.replace("/sys/fs/cgroup", str(tmp_path)), folder, name)
+
+    monkeypatch.setattr(memory, "kernel", kernel)
+    assert memory.free() == 186 << 20
+
+
+@pytest.mark.skipif(not os.path.exists("/sys/fs/cgroup/memory/memory.limit_in_bytes"), reason="no control groups of version 1 here")
+def test_the_kernels_own_control_groups_of_version_1_are_read():
+    with open("/sys/fs/cgroup/memory/memory.limit_in_bytes") as file:
+        assert 0 < memory._group() <= int(file.read())
+
+
 def test_reading_takes_the_memory_of_one_copy(root, tmp_path):
     """Peak memory of a read with its digest checked: at most 1.1 times the file."""
     with open(tmp_path / "w", "wb") as file:

@@ -9,6 +9,10 @@ from efsstate.mount import root as roots
 from efsstate.mount.files import Mount
 
 _SMALL = 16 << 20  # bytes below which nobody asks
+_GROUPS = {  # of control groups, version 2 and 1: the top folder, the files with the limit and what is used, names in memory.stat
+    "": ("/sys/fs/cgroup", "memory.max", "memory.current", ""),
+    "memory": ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+}
 
 
 def kernel(top: str, folder: str, name: str) -> str:
@@ -53,26 +57,27 @@ def _machine() -> int | None:
 
 def _group() -> int | None:
     try:
-        # "0::/a/b" with version 2 of control groups; a container sees its own as "/".
-        line = next(one for one in kernel("/proc", str(os.getpid()), "cgroup").splitlines() if one.startswith("0::"))
-        parts = [part for part in line[3:].split("/") if part]
-    except (OSError, EfsStateError, StopIteration):
+        lines = kernel("/proc", str(os.getpid()), "cgroup").splitlines()
+    except (OSError, EfsStateError):
         return None
     found = []
-    for depth in range(len(parts) + 1):  # a limit above holds too
-        left = _limit("/".join(parts[:depth]))
-        if left is not None:
-            found.append(left)
+    for line in lines:
+        _, kinds, path = line.split(":", 2)  # "0::/a/b" with version 2, "4:memory:/a/b" with version 1
+        kind = "memory" if "memory" in kinds.split(",") else kinds
+        parts = [part for part in path.split("/") if part]
+        # A limit above holds too. A container may see a path that its own tree does not have: then the top is its own.
+        for depth in range(len(parts) + 1 if kind in _GROUPS else 0):
+            left = _limit("/".join(parts[:depth]), *_GROUPS[kind])
+            if left is not None:
+                found.append(left)
     return min(found) if found else None
 
 
-def _limit(folder: str) -> int | None:
-    top = "/sys/fs/cgroup"
+def _limit(folder: str, top: str, limit: str, used: str, prefix: str) -> int | None:
     try:
-        limit = int(kernel(top, folder, "memory.max"))  # "max" where there is none
-        used = int(kernel(top, folder, "memory.current"))
+        free = int(kernel(top, folder, limit)) - int(kernel(top, folder, used))  # "max" where there is no limit
         stat = dict(line.split(" ", 1) for line in kernel(top, folder, "memory.stat").splitlines())
-        return limit - used + int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0))
+        return free + int(stat.get(f"{prefix}inactive_file", 0)) + int(stat.get(f"{prefix}active_file", 0))
     except (OSError, EfsStateError, ValueError):
         return None
 
