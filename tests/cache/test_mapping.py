@@ -187,3 +187,17 @@ def test_disabled_it_forgets_everything(monkeypatch, root):
     assert cache.get("k", 5) == 5 and "k" not in cache and not cache.delete("k") and not cache.add("k", 1)
     assert cache.get_many(["k"]) == {} and list(cache.keys()) == [] and cache.get_or_compute("k", lambda: 9) == 9
     assert list(root.iterdir()) == []
+
+
+def test_a_root_that_is_removed_and_made_anew_is_used_again(cache, root):
+    import shutil
+
+    cache.set("k", 1)
+    shutil.rmtree(root)
+    lonely = Cache("box", memory=0)
+    lonely.set("k", 2)
+    assert not root.exists() and lonely._results.counts.puts == 0  # a mount point that is missing is not ours to make
+    root.mkdir()
+    before = cache._results.counts.errors
+    cache.set("k", 3)
+    assert lonely.get("k") == Cache("box", memory=0).get("k") == 3 and cache._results.counts.errors == before

@@ -292,3 +292,69 @@ def test_a_note_that_cannot_be_exchanged_leaves_the_old_one_and_nothing_else(mou
         notes.replace(mount, "x", "N", "new")
     monkeypatch.undo()
     assert notes.read(mount, "x", "N") == "old" and mount.names("x") == ["N"]
+
+
+ACTS = {
+    "replace": lambda mount: put(mount, "cache/ns/a", "f", b"2"),
+    "symlink": lambda mount: mount.symlink("cache/ns/a", "f", "note"),
+    "create": lambda mount: mount.create("cache/ns/a", "f", lambda created: [b""]),
+    "open": lambda mount: os.close(mount.open("cache/ns/a", "f", os.O_RDWR | os.O_CREAT)),
+    "make": lambda mount: mount.make("cache/ns/a/f"),
+    "watch": lambda mount: mount.watch("cache/ns/a/f"),
+    "in the root": lambda mount: put(mount, "", "cache", b""),
+}
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_a_root_removed_and_made_anew_is_written_to_at_once(act, tmp_path):
+    """It has the new root's modes; while there is none, nothing is made, and the error names it."""
+    root = tmp_path / "root"
+    root.mkdir(0o700)
+    mount = files.Mount(str(root))
+    put(mount, "cache/ns/a", "g", b"1")
+    shutil.rmtree(root)
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError, match=str(root)):
+            ACTS[act](mount)
+    assert not root.exists()
+    root.mkdir()
+    root.chmod(0o770)
+    ACTS[act](mount)
+    assert os.listdir(root) == ["cache"] and act == "in the root" or len(mount.names("cache/ns/a")) == 1
+    assert stat.S_IMODE((root / "cache").stat().st_mode) in (0o770, 0o660)
+
+
+LOOKS = {
+    "names": lambda mount: mount.names("cache/ns/a") == ["g"],
+    "look": lambda mount: mount.look("cache/ns/a")[1] == ["g"],
+    "refresh": lambda mount: mount.refresh("cache/ns/a") is not None,
+    "fresh read": lambda mount: mount.read("cache/ns/a", "g", stale=0) == b"2",
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_root_removed_and_made_anew_is_seen_by_who_only_reads(look, tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    mount = files.Mount(str(root))
+    put(mount, "cache/ns/a", "g", b"1")
+    shutil.rmtree(root)
+    assert mount.names("cache/ns/a") == [] and mount.names("") == []
+    root.mkdir()
+    put(files.Mount(str(root)), "cache/ns/a", "g", b"2")
+    assert LOOKS[look](mount) and mount.read("cache/ns/a", "g") == b"2"
+
+
+def test_an_open_of_the_root_that_was_removed_heals_without_a_look(tmp_path):
+    """Nothing of it was open but the root itself: the first name below it is missing."""
+    root = tmp_path / "root"
+    root.mkdir()
+    mount = files.Mount(str(root))
+    root.rmdir()
+    with pytest.raises(FileNotFoundError):
+        mount.read("cache", "g")
+    root.mkdir()
+    put(files.Mount(str(root)), "cache", "g", b"2")
+    assert mount.read("cache", "g") == b"2"
+    descriptor = mount.open("cache", "g")
+    os.close(descriptor)

@@ -175,17 +175,33 @@ class Mount:
         self.key = key
         self.named = named  # False for the folder that is only taken because nobody named one
         self._folders: dict[str, _Folder] = {}
-        top = _Folder(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))  # the root itself may be a link
-        self._top = top
-        mode = os.stat(path).st_mode
-        self.file_mode = mode & 0o666
-        self.folder_mode = mode & 0o2777
+        self._open_top()
 
     def where(self, folder: str, name: str = "") -> str:
         """The full path, for messages."""
         return "/".join([part for part in (self.path, folder, name) if part])
 
     # Folders
+
+    def _open_top(self) -> None:
+        top = _Folder(os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))  # the root itself may be a link
+        mode = os.fstat(top.fd).st_mode
+        self._top, self.file_mode, self.folder_mode = top, mode & 0o666, mode & 0o2777
+
+    def _reopen_top(self) -> bool:
+        """Open the root again if it was removed under us, perhaps made anew since; whether it was. Never made by us."""
+        try:
+            if os.fstat(self._top.fd).st_nlink:
+                return False
+        except OSError as error:
+            if error.errno not in _GONE:
+                return False
+        self._folders.clear()
+        try:
+            self._open_top()
+        except OSError:
+            return False
+        return True
 
     def _folder(self, folder: str, *, make: bool = False) -> _Folder:
         found = self._folders.get(folder)
@@ -223,6 +239,8 @@ class Mount:
                 raise CorruptEntryError(
                     self.where(folder), "a symbolic link or a file stands where a folder belongs; remove it"
                 ) from None
+            if error.errno in _GONE and parent is self._top and self._reopen_top():
+                return self._open_folder(folder, self._top, name, flags)
             if error.errno == errno.ESTALE:
                 self.forget(folder.rpartition("/")[0])
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.where(folder)) from None
@@ -253,6 +271,8 @@ class Mount:
 
     def forget(self, folder: str) -> None:
         """Close what is open of `folder`, below it and above it: it was removed or replaced, and so may these be."""
+        if not folder:
+            self._reopen_top()
         for known in list(self._folders):
             if known == folder or known.startswith(folder + "/") or folder.startswith(known + "/"):
                 self._folders.pop(known, None)
