@@ -1,9 +1,11 @@
 """Memory: bounded by bytes, one pool for all, and never a value that the mount no longer has for more than its reach."""
 
 import random
+import gc
 import sys
 import threading
 import time
+import tracemalloc
 
 import pytest
 
@@ -15,6 +17,19 @@ from efsstate.cache import memory, shelf
 def small_pool(monkeypatch):
     monkeypatch.setattr(memory, "_pool", None)
     monkeypatch.setattr(memory, "_pool_size", 100_000)
+
+
+def taken(work):
+    """The bytes that `work` leaves in this process's memory."""
+    work(range(3))  # what is imported and made once is not meant
+    gc.collect()
+    tracemalloc.start()
+    try:
+        work(range(10, 1500))
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
 
 
 def held():
@@ -80,11 +95,20 @@ def test_the_plain_arguments_go_with_the_item(small_pool):
 
 def test_long_arguments_are_not_kept_as_they_are():
     f = cached(name="long")(lambda x: 1)
-    for x in ("x" * 1025, b"x" * 1025, 2**9000, 1.5, (1,)):
+    for x in ("x" * 1025, b"x" * 1025, "\U0001f600" * 300, 2**9000, 1.5, (1,)):
         f(x), f(x)
         assert not f.cache._results.share.forms and f.cache_info().memory > 0
-    f("x" * 1024), f("x" * 1024)
+    f("x" * 900), f("x" * 900)
     assert len(f.cache._results.share.forms) == 1
+    g = cached(name="longs")(lambda *parts: 1)
+    g(*["x" * 500] * 2), g(*["x" * 500] * 2)
+    assert not g.cache._results.share.forms and g.cache_info().memory > 0
+
+
+def test_the_arguments_of_a_call_whose_result_is_copied_are_not_kept():
+    f = cached(name="copied")(lambda x: [x])
+    f(1), f(1), f(1)
+    assert not f.cache._results.share.forms and f.cache_info().memory == 2
 
 
 def test_accounts_stay_exact_under_threads(small_pool):
@@ -154,3 +178,45 @@ def test_an_unchanged_entry_is_not_read_again(monkeypatch):
     here._results.shelf().generation()
     monkeypatch.setattr(Mount, "read", lambda *a, **k: pytest.fail("it was read again"))
     assert here.get("k") == first
+
+
+PARTS = {
+    "ints": lambda i: (i,),
+    "texts": lambda i: (f"{i}" + "x" * 600,),
+    "long texts": lambda i: (f"{i}" + "x" * 1000,),
+    "wide texts": lambda i: (f"{i}" + "\U0001f600" * 1000,),
+    "many": lambda i: tuple(f"{i}-{j}" + "x" * 1000 for j in range(10)),
+    "many short": lambda i: tuple(f"{i}-{j}" for j in range(10)),
+}
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_what_is_kept_of_calls_takes_no_more_than_the_pool(kind, monkeypatch):
+    """As the process has it, not as we count it."""
+    monkeypatch.setattr(memory, "_pool", None)
+    monkeypatch.setattr(memory, "_pool_size", 2**19)
+    f = cached(name="kept")(lambda *parts: None)
+
+    def work(numbers):
+        for i in numbers:
+            f(*PARTS[kind](i)), f(*PARTS[kind](i))
+
+    assert taken(work) < 1.15 * 2**19 and f.cache_info().memory > 1000
+
+
+def test_forms_of_one_call_are_counted_too(small_pool):
+    f = cached(name="forms")(lambda x, y=None, z=None, w=None: None)
+    for i in range(300):
+        for args in ((i,), (i, None), (i, None, None), (i, None, None, None)) * 2:
+            f(*args)
+    share = f.cache._results.share
+    assert held() == share.size == sum(item.cost for item in share._items.values()) <= 100_000
+    assert all(item.cost > memory._OVERHEAD + sum(map(sys.getsizeof, item.forms)) for item in share._items.values()) and len(share.forms) > 100
+
+
+def test_a_long_key_counts(small_pool):
+    cache = Cache("keys")
+    Cache("keys", memory=0).set_many({f"{i}" + "k" * 5000: i for i in range(50)})
+    for i in range(50):
+        assert cache.get(f"{i}" + "k" * 5000) == i
+    assert len(cache._results.share._items) < 20

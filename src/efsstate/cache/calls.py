@@ -7,7 +7,7 @@ import time
 from functools import partial
 
 from efsstate import deadline, events, units
-from efsstate.cache import flight, keys, memory, threads
+from efsstate.cache import flight, keys, threads
 from efsstate.cache.mapping import Cache, fetch_all, make_results
 from efsstate.cache.results import FAILURES
 from efsstate.cache.signature import Signature, code_of
@@ -24,10 +24,7 @@ if TYPE_CHECKING:
 
 _COROUTINE, _GENERATORS = 0x80, 0x220  # inspect's CO_ flags, without the import
 _MISSING: Any = object()
-_LONG = frozenset({str, bytes})
-_PLAIN = _LONG | {int, bool, type(None)}  # arguments that are the same if they are equal, type and all
 _MOST_WRAPPED = 100  # functions, one in another: some objects have a `__wrapped__` without end
-_LONGEST_PLAIN = 1024  # bytes or characters
 
 
 _decorated: dict[str, list[Any]] = {}  # the codes of the functions that took their namespaces from their names
@@ -62,7 +59,9 @@ class Calls:
         self.cache.name, self.cache._results, self.cache._keyer = namespace, self.results, self.keyer  # noqa: SLF001
         self.key, self.cache_if = key, cache_if
         # What a method is bound to counts too, and may change: then plain arguments alone are not the call.
-        self.by_form = key is None and self.signature.owner is None
+        self.has_forms = (
+            key is None and self.signature.owner is None and not self.is_async and self.results.share.limit != 0
+        )  # see Share.remember
         self.lock_timeout = None if lock_timeout is None else units.seconds(lock_timeout, "lock_timeout")
         fixed = self.results.ttl
         self.ttl_of = (lambda value: _life(ttl(value))) if callable(ttl) else (lambda _: fixed)
@@ -115,12 +114,10 @@ class Calls:
         counts = results.counts
         if level == "memory":
             counts.memory += 1
+            if self.has_forms and not kwargs:
+                results.share.remember(args, item)
         else:
             counts.mount += 1
-        if results.share.limit != 0 and not kwargs and self.by_form:
-            form = _form(args)
-            if form is not None:
-                results.share.remember(form, item)
         if began and events.listeners:
             events.emit("hit", results.name, seconds=time.monotonic() - began, bytes=item.cost, level=level)
         return value
@@ -182,7 +179,6 @@ class Calls:
     def wrapper(self) -> Any:
         """The function that takes the decorated one's place."""
         forms, counts, now, plain = self.results.share.forms, self.results.counts, time.time, self.call
-        packed = memory.PACKED
 
         if self.is_async:
 
@@ -197,12 +193,10 @@ class Calls:
                         item = forms.get((*map(type, args), *args))
                     except Exception:  # an argument that has no hash, or one of its own
                         item = None
-                    if item is not None and item.since <= now() < item.until:
-                        value = item.value
-                        if value is not packed and not events.listeners:
-                            item.used = True
-                            counts.memory += 1
-                            return value
+                    if item is not None and item.since <= now() < item.until and not events.listeners:
+                        item.used = True
+                        counts.memory += 1
+                        return item.value
                 return plain(args, kwargs)
 
         made: Any = deadline._named_like(wrapper, self.function)  # noqa: SLF001
@@ -352,20 +346,6 @@ def _life_left(left: float) -> str:
 
 def _life(value: Any) -> float | None:
     return None if value is None else units.seconds(value, "ttl")
-
-
-def _form(args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    """What equal arguments of equal types have in common, where they are the same call and small enough to be kept."""
-    kinds = (*map(type, args),)
-    if not _PLAIN.issuperset(kinds):
-        return None
-    for arg in args:
-        if type(arg) is int:
-            if arg.bit_length() >= 8 * _LONGEST_PLAIN:
-                return None
-        elif type(arg) in _LONG and len(arg) > _LONGEST_PLAIN:
-            return None
-    return (*kinds, *args)
 
 
 def _namespace(function: Any) -> str:

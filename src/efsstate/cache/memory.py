@@ -13,13 +13,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from cachetools import Cache
-
 _ELSEWHERE = 64 * 2**20  # bytes, where the function's memory is not known
-_OVERHEAD = 700  # bytes that an item takes besides its value
+_OVERHEAD = 1200  # bytes that an item that was read takes besides its value, measured
 _MOST_FORMS = 4  # in which one call's arguments are remembered
+_LARGEST_FORM = 1024  # bytes of the arguments of one call
+_FORM_OVERHEAD = 150  # bytes that a remembered form takes besides
 PACKED: Any = object()
 
+_PLAIN = frozenset({type(None), bool, int, str, bytes})  # arguments that are the same if they are equal, type and all
 _SHARED = frozenset({type(None), bool, int, float, complex, str, bytes})
 _SHARED_LATER = (
     ("decimal", ("Decimal",)),
@@ -99,28 +100,43 @@ class Share:
         if not self.fits(item.cost):
             self.drop(item.digest)
             return
-        item.cost += _OVERHEAD
+        item.cost += _OVERHEAD + len(item.meta)
         with _lock:
-            pool = _get_pool()
             item.owner = self
-            pool[id(self), item.digest] = item
+            _get_pool()[id(self), item.digest] = item
             self._items[item.digest] = item
-            while self.size > self.limits():
-                oldest = next((other for other in self._items.values() if other is not item), None)
-                if oldest is None:
-                    break
-                if oldest.used:  # a second chance, at the end of the row
-                    oldest.used = False
-                    self._items[oldest.digest] = self._items.pop(oldest.digest)
-                else:
-                    del pool[id(self), oldest.digest]
+            self._shrink(item)
 
-    def remember(self, form: Any, item: Item) -> None:
-        """Have the plain arguments `form` find `item` without a digest."""
+    def _shrink(self, kept: Item) -> None:
+        while self.size > self.limits():
+            oldest = next((other for other in self._items.values() if other is not kept), None)
+            if oldest is None:
+                break
+            if oldest.used:  # a second chance, at the end of the row
+                oldest.used = False
+                self._items[oldest.digest] = self._items.pop(oldest.digest)
+            else:
+                del _get_pool()[id(self), oldest.digest]
+
+    def remember(self, args: tuple[Any, ...], item: Item) -> None:
+        """Have arguments that equal `args`, type and all, find `item` without a digest, where both are plain and small.
+
+        A value that each caller needs a copy of is not worth it. What it takes counts as the item's.
+        """
+        if item.value is PACKED or len(item.forms) >= _MOST_FORMS:
+            return
+        kinds = (*map(type, args),)
+        size = sum(map(sys.getsizeof, args)) if _PLAIN.issuperset(kinds) else _LARGEST_FORM
+        if size >= _LARGEST_FORM:
+            return
+        form, size = (*kinds, *args), size + sys.getsizeof(kinds) * 2 + _FORM_OVERHEAD
         with _lock:
-            if self._items.get(item.digest) is item and len(item.forms) < _MOST_FORMS:
+            # It may have gone meanwhile; and another thread may have been here.
+            if self._items.get(item.digest) is item and form not in self.forms and self.fits(item.cost + size):
+                _get_pool().grow((id(self), item.digest), size)
                 item.forms = [*item.forms, form]
                 self.forms[form] = item
+                self._shrink(item)
 
     def drop(self, digest: str) -> None:
         """Forget one item."""
@@ -145,7 +161,7 @@ class Share:
                 del self.forms[form]
 
 
-_pool: Cache[Any, Item] | None = None
+_pool: Any = None
 _pool_size: int | None = None
 _lock = threading.RLock()
 
@@ -162,7 +178,7 @@ def _cost(item: Item) -> int:
     return item.cost
 
 
-def _get_pool() -> Cache[Any, Item]:
+def _get_pool() -> Any:
     global _pool
     if _pool is None:
         from cachetools import Cache
@@ -180,6 +196,14 @@ def _get_pool() -> Cache[Any, Item]:
                 item = self[key]
                 super().__delitem__(key)
                 item.owner._left(item)  # noqa: SLF001
+
+            def grow(self, key: Any, size: int) -> None:
+                """Count `size` bytes more for an item, which stays, whoever has to go for it."""
+                item = self[key]
+                super().__delitem__(key)
+                item.owner.size -= item.cost
+                item.cost += size
+                self[key] = item
 
             def popitem(self) -> tuple[Any, Item]:
                 while True:
