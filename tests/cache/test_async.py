@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from efsstate import cached
+from efsstate import cached, register
 from efsstate.mount.files import Mount
 
 
@@ -272,5 +272,73 @@ def test_stale_results_are_given_to_tasks_too(monkeypatch):
         assert await f() == 0
         offset[0] = 61
         assert sorted(await asyncio.gather(*[f() for _ in range(5)])) == [0, 0, 0, 0, 1]
+
+    asyncio.run(main())
+
+
+class Noting:
+    """A codec, and the parts of an object, that note on which thread they are used."""
+
+    def __init__(self):
+        self.seen = []
+
+    def dumps(self, value):
+        return value[0]
+
+    def loads(self, payload):
+        self.seen.append(threading.get_ident())
+        return [payload]
+
+    def parts(self, one):
+        self.seen.append(threading.get_ident())
+        return one.data
+
+
+@pytest.mark.parametrize(("size", "memory", "on_the_loop"), [(1000, None, True), (2**21, None, False), (2**21, 0, False)])
+def test_what_takes_long_to_decode_is_not_decoded_on_the_loop(size, memory, on_the_loop):
+    """From memory, from the mount, and for those who waited for a computation."""
+    codec = Noting()
+
+    @cached(codec=codec, memory=memory)
+    async def f(x):
+        await asyncio.sleep(0.05)
+        return [bytes(size)]
+
+    async def main():
+        for _ in range(3):
+            assert len({id(found) for found in await asyncio.gather(*[f(1) for _ in range(5)])}) == 5
+        assert await f.peek(1) == [bytes(size)]
+        assert codec.seen and (threading.get_ident() in codec.seen) is on_the_loop
+
+    asyncio.run(main())
+
+
+class Image:
+    def __init__(self, data):
+        self.data = data
+
+
+@pytest.mark.parametrize("key", [None, lambda x, ignored=None: x])
+def test_what_takes_long_to_digest_is_not_digested_on_the_loop(key):
+    """What does not count for the digest does not count here."""
+    noting = Noting()
+    register(Image, noting.parts)
+
+    @cached(key=key, ignore=() if key else "ignored")
+    async def f(x, ignored=None):
+        return 1
+
+    small, large = Image(bytes(1000)), Image(bytes(2**21))
+    few, many = {"a": [1, "b"]}, [{"a": i} for i in range(20_000)]
+    quick = [(small,), ([small, few],), (small, many)]
+    slow = [(large,), ([small, large],), ((memoryview(bytes(2**21)), small),), ([small, many],), ({"a": {1: many}, "b": small},)]
+
+    async def main():
+        for args in quick + slow:
+            for call in (f, f.refresh, f.invalidate):
+                noting.seen.clear()
+                await call(*args)
+                assert set(noting.seen) == {threading.get_ident()} if args in quick else threading.get_ident() not in noting.seen
+                assert noting.seen
 
     asyncio.run(main())

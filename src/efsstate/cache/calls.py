@@ -75,6 +75,15 @@ class Calls:
         bound = self.signature.bind(args, kwargs)
         return None if bound is None else self.keyer.digest_call(bound)
 
+    async def digest_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+        """The same, on a thread where there is much to digest; what the user's `key` does stays on the loop."""
+        from efsstate.cache import tasks
+
+        if self.key is not None:
+            return await tasks.digest(self.keyer.digest, self.key(*args, **kwargs))
+        bound = self.signature.bind(args, kwargs)
+        return None if bound is None else await tasks.digest(self.keyer.digest_call, tuple(bound))
+
     def need(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """The digest; `TypeError` if the function would not take the arguments."""
         digest = self.digest(args, kwargs)
@@ -103,14 +112,17 @@ class Calls:
             )
         return self.cache_if is None or bool(self.cache_if(value))
 
-    def hit(self, item: Item, args: tuple[Any, ...], kwargs: dict[str, Any], began: float, level: str) -> Any:
-        """The item's value, counted, or _MISSING."""
+    def hit(
+        self, item: Item, args: tuple[Any, ...], kwargs: dict[str, Any], began: float, level: str, value: Any = _MISSING
+    ) -> Any:
+        """The item's value, unless it was taken already, counted; or _MISSING."""
         results = self.results
-        try:
-            value = results.take(item)
-        except ValueError as error:
-            results.failed(error, "read a result")
-            return _MISSING
+        if value is _MISSING:
+            try:
+                value = results.take(item)
+            except ValueError as error:
+                results.failed(error, "read a result")
+                return _MISSING
         counts = results.counts
         if level == "memory":
             counts.memory += 1
@@ -121,6 +133,17 @@ class Calls:
         if began and events.listeners:
             events.emit("hit", results.name, seconds=time.monotonic() - began, bytes=item.cost, level=level)
         return value
+
+    async def hit_async(self, item: Item, began: float, level: str) -> Any:
+        """The same for a task."""
+        from efsstate.cache import tasks
+
+        try:
+            value = await tasks.take(self.results, item)
+        except ValueError as error:
+            self.results.failed(error, "read a result")
+            return _MISSING
+        return self.hit(item, (), {}, began, level, value)
 
     def old(self, item: Item | None) -> Item | None:
         """The item, if it is expired but may be given while another is computed."""
@@ -154,13 +177,13 @@ class Calls:
         from efsstate.cache import tasks
 
         results = self.results
-        digest = self.digest(args, kwargs) if results.enabled else None
+        digest = await self.digest_async(args, kwargs) if results.enabled else None
         if digest is None:
             return await self.function(*args, **kwargs)
         began = time.monotonic()
         item = results.recall(digest)
         if item is not None:
-            value = self.hit(item, args, kwargs, began, "memory")
+            value = await self.hit_async(item, began, "memory")
             if value is not _MISSING:
                 return value
         try:
@@ -169,7 +192,7 @@ class Calls:
             results.failed(error, "read a result")
             item = None
         if item is not None and results.left(item) > 0:
-            value = self.hit(item, args, kwargs, began, "mount")
+            value = await self.hit_async(item, began, "mount")
             if value is not _MISSING:
                 return value
         return await tasks.run(results, self.steps(digest, args, kwargs, self.old(item)))
@@ -283,7 +306,7 @@ class Calls:
 
     async def refresh_async(self, *args: Any, **kwargs: Any) -> Any:
         """The same of an async function."""
-        digest = self.digest(args, kwargs) if self.results.enabled else None
+        digest = await self.digest_async(args, kwargs) if self.results.enabled else None
         if digest is None:
             return await self.function(*args, **kwargs)
         flight.doom(self.results, digest)

@@ -11,7 +11,7 @@ import time
 
 from efsstate import deadline, events
 from efsstate.cache import flight as flights
-from efsstate.cache import threads
+from efsstate.cache import memory, threads
 from efsstate.cache.results import FAILURES
 from efsstate.errors import EncodeError
 from efsstate.mount import layout, lock
@@ -65,7 +65,10 @@ class Order:
 
 
 def steps(results: Results, digest: str, order: Order, old: Item | None) -> Steps:
-    """The way of a miss; `old` is an expired result that may still be given. Returns the caller's value, or `Raised`."""
+    """The way of a miss; `old` is an expired result that may still be given.
+
+    Returns the caller's value, the item that it is to be taken from, or `Raised`.
+    """
     if order.forced or not results.storable:
         return (yield from _compute(results, digest, order, None, old))
     key, mine = (results.place, results.component, digest), flights.Flight()
@@ -77,12 +80,12 @@ def steps(results: Results, digest: str, order: Order, old: Item | None) -> Step
             if flight is mine:
                 flights.leave(key, mine)
             results.counts.memory += 1
-            return results.take(item)
+            return item
         if flight is mine:
             break
         if old is not None:
             results.counts.stale += 1
-            return results.take(old)
+            return old
         if flights.waits_for_us(flight):
             return (yield from _compute(results, digest, order, None, None))
         began = time.monotonic()
@@ -94,7 +97,7 @@ def steps(results: Results, digest: str, order: Order, old: Item | None) -> Step
         _tell_wait(results, began)
         if landed and flight.item is not None:
             results.counts.memory += 1
-            return results.take(flight.item)
+            return flight.item
         if not landed or flight.alone:
             return (yield from _compute(results, digest, order, None, None))
     try:
@@ -114,13 +117,13 @@ def _fly(results: Results, digest: str, order: Order, old: Item | None, mine: Fl
     try:
         if not (yield from _claim(results, digest, until, held, wait=old is None)) and old is not None:
             results.counts.stale += 1
-            return results.take(old)
+            return old
         # The look before the claim may be older than what the last holder of the claim put.
         item = yield from _attempt(results, "read a result", lambda: results.fetch(digest, fresh=True, again=True))
         if item is not None and results.left(item) > 0:
             mine.item = item
             results.counts.mount += 1
-            return results.take(item)
+            return item
         return (yield from _compute(results, digest, order, mine, old))
     finally:
         for claim in held:
@@ -186,7 +189,7 @@ def _compute(results: Results, digest: str, order: Order, mine: Flight | None, o
             return value
         results.failed(value.error, "compute a result anew")
         results.counts.stale += 1
-        return results.take(old)
+        return old
     results.tell("miss", began, key=digest)
     if generation is not None and not (mine is not None and mine.doomed):
         yield from _keep(results, digest, order, mine, value, generation)
@@ -234,7 +237,7 @@ def run(results: Results, way: Steps) -> Any:
         try:
             kind, what, more = action()
         except StopIteration as stop:
-            return end(stop.value)
+            return end(results, stop.value)
         try:
             answer = _do(results, kind, what, more)
         except BaseException as error:
@@ -243,11 +246,11 @@ def run(results: Results, way: Steps) -> Any:
             action = lambda answer=answer: way.send(answer)  # type: ignore[misc]  # noqa: E731
 
 
-def end(value: Any) -> Any:
+def end(results: Results, value: Any) -> Any:
     """What the steps came to: returned, or raised."""
     if type(value) is Raised:
         raise value.error
-    return value
+    return results.take(value) if type(value) is memory.Item else value
 
 
 def _do(results: Results, kind: str, what: Any, more: Any) -> Any:

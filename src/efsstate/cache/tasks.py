@@ -6,6 +6,7 @@ import asyncio
 
 from efsstate.cache import flight as flights
 from efsstate.cache import threads
+from efsstate.cache.memory import PACKED, Item
 from efsstate.cache.miss import COMPUTE, GIVE, IO, LANDING, Raised, end
 
 TYPE_CHECKING = False
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from efsstate.cache.miss import Steps
     from efsstate.cache.results import Results
 
+_HEAVY = 2**20  # bytes: to decode or digest as many takes longer than a hand-over to a thread, and holds up the loop
+_PIECE = 256  # bytes that an object counts for: it takes as long to digest as so many
+_HOLDING = frozenset({tuple, list, set, frozenset, dict})
+
 
 async def run(results: Results, way: Steps) -> Any:
     """`miss.run` in a task; a computation is awaited."""
@@ -26,7 +31,7 @@ async def run(results: Results, way: Steps) -> Any:
         try:
             kind, what, more = action()
         except StopIteration as stop:
-            return end(stop.value)
+            return await take(results, stop.value) if type(stop.value) is Item else end(results, stop.value)
         answer: Any
         try:
             if closing:  # the task is cancelled: what is to be given back is, but nothing is awaited any more
@@ -106,3 +111,35 @@ async def in_thread(function: Callable[[], Any]) -> Any:
     job = threads.submit(function)
     await _told(job.tell, None)
     return job.outcome()
+
+
+async def take(results: Results, item: Item) -> Any:
+    """`results.take`; where much is to be decoded, on a thread: not one of the mount's, which may all hang."""
+    if item.value is PACKED and not item.first and item.cost >= _HEAVY:
+        return await asyncio.to_thread(results.take, item)
+    return results.take(item)
+
+
+async def digest(function: Callable[[Any], str], parts: Any) -> str:
+    """`function(parts)`, on a thread where there is much to digest."""
+    return await asyncio.to_thread(function, parts) if _is_heavy(parts) else function(parts)
+
+
+def _is_heavy(parts: Any) -> bool:
+    """Whether there is about a mebibyte of it; what is larger is not looked through to its end."""
+    left, rest = _HEAVY, [parts]
+    while rest and left > 0:
+        part = rest.pop()
+        kind = type(part)
+        if kind is str or kind is bytes or kind is bytearray:
+            left -= len(part)
+        elif kind in _HOLDING:
+            left -= _PIECE * len(part)
+            if left > 0:  # else it may be too long to be taken apart
+                rest += part
+                rest += part.values() if kind is dict else ()
+        elif hasattr(kind, "nbytes"):  # an array, or a memoryview
+            left -= part.nbytes
+        elif kind.__dictoffset__:
+            rest.append(object.__getattribute__(part, "__dict__"))  # without what its class does when it is asked
+    return left <= 0
