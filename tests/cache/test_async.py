@@ -9,6 +9,7 @@ import time
 import pytest
 
 from efsstate import cached, register
+from efsstate.cache import threads
 from efsstate.mount.files import Mount
 
 
@@ -272,6 +273,36 @@ def test_stale_results_are_given_to_tasks_too(monkeypatch):
         assert await f() == 0
         offset[0] = 61
         assert sorted(await asyncio.gather(*[f() for _ in range(5)])) == [0, 0, 0, 0, 1]
+
+    asyncio.run(main())
+
+
+def test_more_maps_at_once_than_there_are_threads_end(monkeypatch):
+    """And a call after them finds a thread."""
+    read = Mount.read
+    monkeypatch.setattr(Mount, "read", lambda *args, **more: time.sleep(0.003) or read(*args, **more))
+
+    async def main():
+        f = make(memory=0)
+        await f.map(range(100))
+        maps = [asyncio.create_task(f.map(range(i, i + 20))) for i in range(2 * threads._MOST)]
+        _, pending = await asyncio.wait(maps, timeout=60)
+        assert not pending and [task.result() for task in maps] == [[[x, 0] for x in range(i, i + 20)] for i in range(len(maps))]
+        assert await asyncio.wait_for(f(1), 20) == [1, 0]
+
+    asyncio.run(main())
+
+
+def test_more_removals_at_once_than_there_are_threads_are_all_done(monkeypatch):
+    """All of them take longer than the timeout, each of them a tenth of it."""
+    remove = Mount.remove
+
+    async def main():
+        f = make(io_timeout=1)
+        await f.map(range(400))
+        monkeypatch.setattr(Mount, "remove", lambda *args, **more: time.sleep(0.1) or remove(*args, **more))
+        assert await asyncio.gather(*[f.invalidate(i) for i in range(400)]) == [True] * 400
+        assert f.cache_info().errors == 0
 
     asyncio.run(main())
 

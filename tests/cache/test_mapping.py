@@ -189,6 +189,12 @@ def test_disabled_it_forgets_everything(monkeypatch, root):
     assert list(root.iterdir()) == []
 
 
+def test_of_many_values_all_but_those_that_can_not_be_encoded_are_kept(cache, elsewhere):
+    with pytest.raises(EncodeError):
+        cache.set_many({"bad": object()} | {i: i for i in range(50)} | {"worse": object()})
+    assert len(elsewhere.get_many(range(50))) == 50
+
+
 def test_a_root_that_is_removed_and_made_anew_is_used_again(cache, root):
     import shutil
 

@@ -227,3 +227,118 @@ def test_map_reads_many_at_once(monkeypatch):
     assert f.map(range(64)) == list(range(64)) and most[0] >= 12
     most[0] = 0
     assert len(f.cache.get_many([("x", 1)])) == 0
+
+
+@pytest.fixture
+def all_hang():
+    """Every thread of the pool is in a call that hangs, of calls without a timeout."""
+    gate, inside = threading.Event(), threading.Semaphore(0)
+    jobs = [threads.submit(lambda: inside.release() or gate.wait(60)) for _ in range(threads._MOST)]
+    for _ in jobs:
+        assert inside.acquire(timeout=20)
+    yield
+    gate.set()
+    assert all(job.wait(20) for job in jobs)
+    until(lambda: not any(threads._stuck.values()))
+
+
+def test_nobody_waits_for_the_threads_on_one_of_them():
+    """More jobs than threads that each need another job, and many at once: those are done where they are asked for."""
+
+    def nested():
+        return threads.call("x", lambda: sum(threads.spread("x", lambda n: n, range(20), None)), 60)
+
+    jobs = [threads.submit(nested) for _ in range(100)]
+    assert all(job.wait(30) for job in jobs) and {job.outcome() for job in jobs} == {190}
+
+
+def test_many_at_once_end_though_their_turn_never_comes(all_hang):
+    found = []
+    many = threading.Thread(target=lambda: found.extend(threads.spread("x", lambda n: n, range(64), None)), daemon=True)
+    many.start()
+    many.join(20)
+    assert found == list(range(64))
+
+
+def test_a_call_whose_turn_never_comes_is_left_and_the_next_has_a_thread(all_hang):
+    begun = []
+    with pytest.raises(threads.Stuck):
+        threads.call("y", lambda: begun.append(1), 0.2)
+    until(lambda: not threads._stuck["y"])
+    assert threads.call("y", lambda: 1, 20) == 1 and not begun
+
+
+def test_a_call_that_waits_for_its_turn_is_not_a_mount_that_hangs(monkeypatch):
+    """All 1,200 writes take longer than the timeout, each of them a twentieth of it."""
+    replace = Mount.replace
+    monkeypatch.setattr(Mount, "replace", lambda *args, **more: time.sleep(0.05) or replace(*args, **more))
+    cache = Cache("box", io_timeout=1)
+    writers = [threading.Thread(target=cache.set_many, args=({(i, j): j for j in range(400)},)) for i in range(3)]
+    [writer.start() for writer in writers], [writer.join() for writer in writers]
+    assert cache._results.counts.errors == 0 and cache._results.counts.puts == 1200
+
+
+def test_many_calls_at_once_let_others_have_their_turn():
+    done, width = [], threads._MOST
+    many = threading.Thread(target=threads.spread, args=("x", lambda n: time.sleep(0.005) or done.append(n), range(4000), 20, width))
+    many.start()
+    until(lambda: len(done) > width)
+    assert threads.call("y", lambda: len(done), 20) < 2000
+    many.join()
+    assert sorted(done) == list(range(4000))
+
+
+def test_of_many_at_once_the_one_that_hangs_is_left():
+    gate = threading.Event()
+    found = threads.spread("x", lambda n: gate.wait(60) if n == 7 else n, range(64), 0.3)
+    assert found == [None if n == 7 else n for n in range(64)] and len(threads._stuck["x"]) == 1
+    gate.set()
+    until(lambda: not threads._stuck["x"])
+
+
+def test_what_waits_for_its_turn_is_not_begun_on_a_mount_that_is_left_alone(hang):
+    f = cached(io_timeout=0.3, memory=0)(lambda x: x)
+    f(0)
+    hang()
+    callers = [threading.Thread(target=f, args=(i,)) for i in range(150)]
+    [caller.start() for caller in callers], [caller.join() for caller in callers]
+    assert hang.calls <= threads._MOST + threads._MOST_STUCK
+
+
+def test_writes_that_were_not_done_are_counted(hang):
+    cache = Cache("box", io_timeout=0.2)
+    cache.set("k", 1)
+    hang()
+    cache.set_many({i: i for i in range(50)})
+    assert cache._results.counts.errors >= 50 and cache._results.counts.puts == 1
+
+
+def test_what_came_too_late_leaves_no_copy_for_a_caller_in_memory(hang):
+    Cache("box").set("k", [1])
+    cache = Cache("box", io_timeout=0.2)
+    hang()
+    assert cache.get("k") is None and cache.get_many(["k"]) == {}
+    hang(False)
+    until(lambda: not any(threads._stuck.values()) and cache._results.share._items)
+    assert not any(item.first for item in cache._results.share._items.values())
+
+
+def test_where_no_thread_can_be_started_the_mount_counts_as_failing():
+    code = """
+import resource
+from efsstate import Cache
+Cache("box").set_many({i: i for i in range(50)})
+cache = Cache("box", io_timeout=5, memory=0)
+cache.get_many([])
+from efsstate.cache import threads
+threads._threads = None
+for line in open("/proc/self/status"):
+    if line.startswith("VmSize:"):
+        most = int(line.split()[1]) * 1024 + 2**22  # the stack of a thread takes twice as much
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+cache.set("k", 1)
+cache.set_many({1: 1, 2: 2})
+print(cache.get_many([1, 2]), cache.get("k"), cache._results.counts.errors)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "{} None 4\n", done.stderr

@@ -7,7 +7,7 @@ import time
 from functools import partial
 
 from efsstate import deadline, events, units
-from efsstate.cache import flight, keys, threads
+from efsstate.cache import flight, keys
 from efsstate.cache.mapping import Cache, fetch_all, make_results
 from efsstate.cache.results import FAILURES
 from efsstate.cache.signature import Signature, code_of
@@ -84,9 +84,8 @@ class Calls:
         bound = self.signature.bind(args, kwargs)
         return None if bound is None else await tasks.digest(self.keyer.digest_call, tuple(bound))
 
-    def need(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    def need(self, digest: str | None) -> str:
         """The digest; `TypeError` if the function would not take the arguments."""
-        digest = self.digest(args, kwargs)
         if digest is None:
             raise TypeError(f"{self.results.name}: the function does not take these arguments")
         return digest
@@ -234,33 +233,49 @@ class Calls:
         made.__wrapped__ = self.function
         made.cache = self.cache
         made.cache_info, made.cache_key = self.cache_info, self.cache_key
-        made.peek, made.invalidate, made.cache_clear = (
+        made.peek, made.invalidate, made.explain = (
             self._either(self.peek),
             self._either(self.invalidate),
-            self._either(self.cache.clear),
+            self._either(self.explain),
         )
-        made.explain = self._either(self.explain)
+        made.cache_clear = self._either(self.clear, keyed=False)
         made.refresh = self.refresh_async if self.is_async else self.refresh
         made.map = self.map_async if self.is_async else self.map
         return made
 
-    def _either(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Of an async function, in an event loop: on a thread, to be awaited; it runs even if nobody does."""
-        if not self.is_async:
-            return function
+    def _either(self, steps: Callable[[str | None], Steps], *, keyed: bool = True) -> Callable[..., Any]:
+        """Does the steps, which get the call's digest if `keyed`.
+
+        Of an async function, in an event loop, it returns a task, which runs even if nobody awaits it.
+        """
+
+        def plain(*args: Any, **kwargs: Any) -> Any:
+            from efsstate.cache import miss
+
+            return miss.run(self.results, steps(self.digest(args, kwargs) if keyed else None))
+
+        async def task(*args: Any, **kwargs: Any) -> Any:
+            from efsstate.cache import tasks
+
+            return await tasks.run(self.results, steps(await self.digest_async(args, kwargs) if keyed else None))
 
         def either(*args: Any, **kwargs: Any) -> Any:
             import asyncio
 
-            from efsstate.cache import tasks
-
             try:
                 loop = asyncio.get_running_loop()
             except RuntimeError:
-                return function(*args, **kwargs)
-            return loop.create_task(tasks.in_thread(lambda: function(*args, **kwargs)))
+                return plain(*args, **kwargs)
+            return loop.create_task(task(*args, **kwargs))
 
-        return either
+        made = either if self.is_async else plain
+        made.__doc__ = steps.__doc__
+        return made
+
+    def _ask(self, doing: str, function: Callable[[], Any]) -> Steps:
+        from efsstate.cache import miss
+
+        return miss._attempt(self.results, doing, function)  # noqa: SLF001
 
     def cache_info(self) -> Any:
         """(hits, misses, maxsize, currsize, …): calls and bytes in memory, as `functools` has it, and more."""
@@ -273,26 +288,31 @@ class Calls:
 
     def cache_key(self, *args: Any, **kwargs: Any) -> str:
         """The digest of a call, 48 hex digits: the name of its file."""
-        return self.need(args, kwargs)
+        return self.need(self.digest(args, kwargs))
 
-    def peek(self, *args: Any, **kwargs: Any) -> Any:
+    def peek(self, digest: str | None) -> Steps:
         """The result if there is one; `KeyError` if not. Nothing is computed."""
-        digest = self.need(args, kwargs)
-        results = self.results
+        digest, results = self.need(digest), self.results
         item = results.recall(digest) if results.enabled else None
         if item is None and results.enabled:
-            item = results.fetch_in_time(digest)
+            item = yield from self._ask("read a result", lambda: results.fetch(digest))
         if item is None or results.left(item) <= 0:
             raise KeyError(f"{results.name}: no result for these arguments")
-        return results.take(item)
+        return item
 
-    def invalidate(self, *args: Any, **kwargs: Any) -> bool:
+    def invalidate(self, digest: str | None) -> Steps:
         """Have the next call compute, here at once and elsewhere within 60 s; whether there was a result."""
-        digest, results = self.need(args, kwargs), self.results
+        digest, results = self.need(digest), self.results
         if not results.enabled:
             return False
         flight.doom(results, digest)
-        return bool(results.guarded("remove a result", lambda: results.remove(digest), False))
+        return bool((yield from self._ask("remove a result", lambda: results.remove(digest))))
+
+    def clear(self, _: str | None) -> Steps:
+        """Forget everything: see `Cache.clear`."""
+        if self.results.enabled:
+            flight.doom(self.results)
+            yield from self._ask("clear", self.results.clear)
 
     def refresh(self, *args: Any, **kwargs: Any) -> Any:
         """Compute now and keep the result in place of the one there is; the new one."""
@@ -324,32 +344,29 @@ class Calls:
         ]
 
     async def map_async(self, iterable: Iterable[Any]) -> list[Any]:
-        """The same of an async function; what is missing is computed 16 at a time."""
+        """The same of an async function: 16 at a time, and what is missing is computed so, too."""
         import asyncio
 
-        from efsstate.cache import tasks
-
         items = list(iterable)
-        digests = self._digests(items)
-        found = await tasks.in_thread(lambda: fetch_all(self.results, digests))
-        values = [None if kept is None else self.results.take(kept) for kept in found]
-        rest = iter([index for index, kept in enumerate(found) if kept is None])
+        values = [None] * len(items)
+        rest = iter(range(len(items)))
 
         async def some() -> None:
             for index in rest:
                 values[index] = await self.call_async((items[index],), {})
 
-        await asyncio.gather(*[some() for _ in range(min(16, sum(kept is None for kept in found)))])
+        await asyncio.gather(*[some() for _ in range(min(16, len(items)))])
         return values
 
     def _digests(self, items: list[Any]) -> list[str]:
         # Where nothing is kept nothing needs a key: the calls are plain ones.
-        return [self.need((item,), {}) for item in items] if self.results.enabled else [""] * len(items)
+        return [self.need(self.digest((item,), {})) for item in items] if self.results.enabled else [""] * len(items)
 
-    def explain(self, *args: Any, **kwargs: Any) -> str:
+    def explain(self, digest: str | None) -> Steps:
         """Why a call with these arguments would hit or miss, as the server has it now."""
+        from efsstate.cache import miss
+
         results = self.results
-        digest = self.digest(args, kwargs)
         if not results.enabled:
             return "miss: EFSSTATE_DISABLE is set"
         if digest is None:
@@ -358,7 +375,7 @@ class Calls:
         if held is not None:
             return f"hit: in memory, {_life_left(results.left(held))}"
         try:
-            return str(threads.call(results.place, lambda: results.explain(digest), results.io_timeout))
+            return str((yield miss.IO, lambda: results.explain(digest), None))
         except FAILURES as error:
             return f"miss: {error}"
 

@@ -79,23 +79,43 @@ class Cache:
 
     def set(self, key: object, value: Any, ttl: Duration | None = None) -> None:
         """Keep `value` under `key`, for `ttl` if given. Raises `EncodeError` for what would not come back as it is."""
-        seconds = self._results.ttl if ttl is None else units.seconds(ttl, "ttl")
-        if seconds == 0:
-            self.delete(key)
-            return
-        results, digest = self._results, self._keyer.digest(key)
+        self._keep([(key, value)], ttl)
+
+    def set_many(self, values: dict[Any, Any], ttl: Duration | None = None) -> None:
+        """Keep all of `values`, several at once; the others, too, where one raises `EncodeError`."""
+        self._keep(list(values.items()), ttl)
+
+    def _keep(self, pairs: list[tuple[Any, Any]], ttl: Duration | None) -> None:
+        results = self._results
+        seconds = results.ttl if ttl is None else units.seconds(ttl, "ttl")
+        wanted = [(self._keyer.digest(key), value, _pack_key(key)) for key, value in pairs]
         if not results.enabled:
             return
-        began, packed = time.monotonic(), _pack_key(key)
-        flight.doom(results, digest)
-        try:
-            threads.call(results.place, lambda: results.keep(digest, value, seconds, None, packed), results.io_timeout)
-        except EncodeError:
-            raise
-        except FAILURES as error:
-            results.failed(error, "keep a value")
-        else:
-            results.tell("put", began)
+        if seconds == 0:
+            for digest, _, _ in wanted:
+                self._remove(digest)
+            return
+        for digest, _, _ in wanted:
+            flight.doom(results, digest)
+
+        def keep(one: tuple[str, Any, bytes]) -> tuple[Item | None, Exception | None]:
+            try:
+                return results.keep(one[0], one[1], seconds, None, one[2]), None
+            except (EncodeError, *FAILURES) as error:
+                return None, error
+
+        began, refused = time.monotonic(), None
+        not_done = None, threads.Stuck(f"{results.place}: the mount did not answer in time, or is left alone")
+        for done in threads.spread(results.place, keep, wanted, results.io_timeout):
+            item, error = done or not_done
+            if isinstance(error, EncodeError):
+                refused = refused or error
+            elif error is not None:
+                results.failed(error, "keep a value")
+            else:
+                results.tell("put", began, bytes=0 if item is None else item.cost)
+        if refused is not None:
+            raise refused
 
     def add(self, key: object, value: Any, ttl: Duration | None = None) -> bool:
         """Keep `value` under `key` unless it has one on any host; whether it was kept."""
@@ -112,9 +132,11 @@ class Cache:
 
     def delete(self, key: object) -> bool:
         """Remove `key`; whether it was there."""
-        results, digest = self._results, self._keyer.digest(key)
-        if not results.enabled:
-            return False
+        digest = self._keyer.digest(key)
+        return self._results.enabled and self._remove(digest)
+
+    def _remove(self, digest: str) -> bool:
+        results = self._results
         flight.doom(results, digest)
         return bool(results.guarded("remove a value", lambda: results.remove(digest), False))
 
@@ -162,10 +184,6 @@ class Cache:
                 )
         found = fetch_all(self._results, digests)
         return {key: self._results.take(item) for key, item in zip(wanted, found, strict=True) if item is not None}
-
-    def set_many(self, values: dict[Any, Any], ttl: Duration | None = None) -> None:
-        """Keep all of `values`, several at once."""
-        threads.spread("", lambda pair: self.set(pair[0], pair[1], ttl), list(values.items()), None)
 
     def get_or_compute(self, key: object, function: Callable[[], Any]) -> Any:
         """The value of `key`; else what `function()` returns, worked out once for all hosts, and kept."""

@@ -263,7 +263,7 @@ def _do(results: Results, kind: str, what: Any, more: Any) -> Any:
         finally:
             flights.computing.reset(token)
     if kind is IO or kind is GIVE:
-        return threads.call(results.place, what, results.io_timeout, more or repr, always=kind is GIVE)
+        return threads.call(results.place, what, results.io_timeout, more or threads.drop, always=kind is GIVE)
     if kind is LANDING:
         return what.wait(max(0.0, more))
     return time.sleep(what)

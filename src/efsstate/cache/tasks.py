@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from efsstate.cache import flight as flights
 from efsstate.cache import threads
@@ -41,7 +42,7 @@ async def run(results: Results, way: Steps) -> Any:
             elif kind is COMPUTE:
                 answer = await _compute_async(what, more)
             elif kind is IO or kind is GIVE:
-                answer = await call(results, what, more or repr, always=kind is GIVE)
+                answer = await call(results, what, more or threads.drop, always=kind is GIVE)
             elif kind is LANDING:
                 answer = await _landing(what, more)
             else:
@@ -64,8 +65,8 @@ async def _compute_async(compute: Callable[[], Awaitable[Any]], mine: Flight | N
         flights.computing.reset(token)
 
 
-async def _told(start: Callable[[Callable[[], object]], object], within: float | None) -> bool:
-    """Whether the function that `start` is given was called, on whatever thread, within so many seconds."""
+async def _told(start: Callable[[Callable[[], object]], object], left: Callable[[], float | None]) -> bool:
+    """Whether the function that `start` is given was called, on whatever thread, before no seconds were `left`."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
 
@@ -80,37 +81,32 @@ async def _told(start: Callable[[Callable[[], object]], object], within: float |
             pass  # the loop is closed: nobody waits any more
 
     start(done)
-    try:
-        await asyncio.wait_for(future, within)
-    except TimeoutError:
-        return False
+    while not future.done():
+        within = left()
+        if within is not None and within <= 0:
+            return False
+        await asyncio.wait([future], timeout=within)
     return True
 
 
 async def _landing(flight: Flight, within: float) -> bool:
-    return await _told(flight.when_landed, max(0.0, within))
+    until = time.monotonic() + within
+    return await _told(flight.when_landed, lambda: until - time.monotonic())
 
 
 async def call(
-    results: Results, function: Callable[[], Any], late: Callable[[Any], object] = repr, *, always: bool = False
+    results: Results, function: Callable[[], Any], late: Callable[[Any], object] = threads.drop, *, always: bool = False
 ) -> Any:
     """`threads.call`, awaited."""
     timeout = results.io_timeout
     job = threads.submit(function) if timeout is None else threads.begin(results.place, function, always=always)
     try:
-        done = await _told(job.tell, timeout)
+        done = await _told(job.tell, lambda: job.left(timeout))
     except BaseException:
         if not job.abandon(late) and job.error is None:
             late(job.result)
         raise
     return job.outcome() if done or timeout is None else threads.give_up(results.place, job, timeout, late)
-
-
-async def in_thread(function: Callable[[], Any]) -> Any:
-    """`function()` on a thread, awaited."""
-    job = threads.submit(function)
-    await _told(job.tell, None)
-    return job.outcome()
 
 
 async def take(results: Results, item: Item) -> Any:
