@@ -214,6 +214,36 @@ def test_forms_of_one_call_are_counted_too(small_pool):
     assert all(item.cost > memory._OVERHEAD + sum(map(sys.getsizeof, item.forms)) for item in share._items.values()) and len(share.forms) > 100
 
 
+@pytest.mark.parametrize("look", ["in", "get", "get_many", "add"])
+def test_a_look_leaves_no_copy_for_nobody(look, monkeypatch):
+    monkeypatch.setattr(memory, "_pool", None)
+    monkeypatch.setattr(memory, "_pool_size", 2**20)
+    Cache("lists", memory=0).set_many({i: [1] * 2000 for i in range(1500)})
+    here = Cache("lists")
+    ways = {
+        "in": lambda i: i in here,
+        "get": here.get,
+        "get_many": lambda i: here.get_many([i, i]),
+        "add": lambda i: here.add(i, 1),
+    }
+
+    def work(numbers):
+        for i in numbers:
+            ways[look](i)
+
+    assert taken(work) < 1.15 * 2**20 and here._results.share.size > 0
+
+
+def test_a_map_that_raises_leaves_no_copy_for_nobody():
+    f = cached(name="raising")(lambda x: [1 / x])
+    f(1), f(2)
+    again = cached(name="raising")(f.__wrapped__)
+    with pytest.raises(ZeroDivisionError):
+        again.map([0, 1, 2])
+    items = again.cache._results.share._items.values()
+    assert len(items) == 2 and not any(item.first for item in items)
+
+
 def test_a_long_key_counts(small_pool):
     cache = Cache("keys")
     Cache("keys", memory=0).set_many({f"{i}" + "k" * 5000: i for i in range(50)})

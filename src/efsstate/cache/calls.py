@@ -338,10 +338,12 @@ class Calls:
         """The results of a call with each item, in order; what is on the mount is read many at once."""
         items = list(iterable)
         found = fetch_all(self.results, self._digests(items))
-        return [
-            self.call((item,), {}) if kept is None else self.results.take(kept)
-            for item, kept in zip(items, found, strict=True)
-        ]
+        # First what was found: if a computation raises, the copies that were made must not stay in memory.
+        values = [None if kept is None else self.results.take(kept) for kept in found]
+        for index, kept in enumerate(found):
+            if kept is None:
+                values[index] = self.call((items[index],), {})
+        return values
 
     async def map_async(self, iterable: Iterable[Any]) -> list[Any]:
         """The same of an async function: 16 at a time, and what is missing is computed so, too."""

@@ -121,7 +121,11 @@ class Cache:
         """Keep `value` under `key` unless it has one on any host; whether it was kept."""
         results, digest = self._results, self._keyer.digest(key)
         seconds = results.ttl if ttl is None else units.seconds(ttl, "ttl")
-        if not results.enabled or self._find(digest, fresh=True) is not None:
+        if not results.enabled:
+            return False
+        item = self._find(digest, fresh=True)
+        if item is not None:
+            threads.drop(item)
             return False
         results.share.drop(digest)
         from efsstate.cache import miss
@@ -141,7 +145,9 @@ class Cache:
         return bool(results.guarded("remove a value", lambda: results.remove(digest), False))
 
     def __contains__(self, key: object) -> bool:
-        return self._find(self._keyer.digest(key)) is not None
+        item = self._find(self._keyer.digest(key))
+        threads.drop(item)
+        return item is not None
 
     def clear(self) -> None:
         """Forget everything: here at once, elsewhere within 60 s. The files go with the sweep."""
