@@ -1,13 +1,16 @@
 """`Cache`: a map that every host shares."""
 
+import copy
 import datetime
+import gc
+import os
 import pickle
 import time
 
 import numpy
 import pytest
 
-from efsstate import Cache, EncodeError
+from efsstate import Cache, EncodeError, cached
 
 
 @pytest.fixture
@@ -193,6 +196,22 @@ def test_of_many_values_all_but_those_that_can_not_be_encoded_are_kept(cache, el
     with pytest.raises(EncodeError):
         cache.set_many({"bad": object()} | {i: i for i in range(50)} | {"worse": object()})
     assert len(elsewhere.get_many(range(50))) == 50
+
+
+def test_a_copy_is_the_cache_itself_and_it_is_not_pickled(cache):
+    """A second one, with the same descriptors, would close them at its end."""
+    cache.set("k", 1)
+    assert copy.copy(cache) is copy.deepcopy([cache])[0] is cache
+    f = cached(name="box")(lambda x: x)
+    assert copy.deepcopy({"f": f})["f"](1) == 1 and f.cache_info().misses == 1
+    mount = cache._results.shelf().mount
+    for duplicate in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="cop"):
+            duplicate(mount)
+    with pytest.raises(TypeError, match=r"Cache\('box'\) can't be pickled"):
+        pickle.dumps(cache)
+    gc.collect()
+    assert os.fstat(mount._top.fd).st_nlink
 
 
 def test_a_root_that_is_removed_and_made_anew_is_used_again(cache, root):

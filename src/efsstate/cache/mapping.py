@@ -50,6 +50,15 @@ class Cache:
     def __repr__(self) -> str:
         return f"Cache({self.name!r})"
 
+    def __copy__(self) -> Cache:
+        return self
+
+    def __deepcopy__(self, _: object) -> Cache:
+        return self  # another one would close the folders that this one has open
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"{self!r} can't be pickled, it has folders open: make it there anew, with the same options")
+
     def _find(self, digest: str, *, fresh: bool = False) -> Item | None:
         results = self._results
         if not results.enabled:

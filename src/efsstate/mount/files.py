@@ -181,6 +181,11 @@ class Mount:
         """The full path, for messages."""
         return "/".join([part for part in (self.path, folder, name) if part])
 
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            f"{self.path}: a mount can't be copied: the copy's end would close the folders that this one has open"
+        )
+
     # Folders
 
     def _open_top(self) -> None:
