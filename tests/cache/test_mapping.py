@@ -10,7 +10,7 @@ import time
 import numpy
 import pytest
 
-from efsstate import Cache, EncodeError, cached
+from efsstate import Cache, EncodeError, cached, on_event
 
 
 @pytest.fixture
@@ -190,6 +190,58 @@ def test_disabled_it_forgets_everything(monkeypatch, root):
     assert cache.get("k", 5) == 5 and "k" not in cache and not cache.delete("k") and not cache.add("k", 1)
     assert cache.get_many(["k"]) == {} and list(cache.keys()) == [] and cache.get_or_compute("k", lambda: 9) == 9
     assert list(root.iterdir()) == []
+
+
+@pytest.fixture
+def told():
+    """The records of all events, (event, bytes, level), and a check that each has what every one has."""
+    seen = []
+    end = on_event(seen.append)
+
+    def look():
+        assert all(record["name"] == "box" and record["seconds"] >= 0 for record in seen)
+        found = [(record["event"], record.get("bytes"), record.get("level")) for record in seen]
+        seen.clear()
+        return found
+
+    yield look
+    end()
+
+
+def test_every_value_that_many_calls_at_once_find_or_keep_is_told(cache, elsewhere, told):
+    cache.set_many({1: "one", 2: "two"})
+    assert [(event, size > 0) for event, size, _ in told()] == [("put", True)] * 2
+    cache.set(3, "three")
+    assert [(event, size > 0) for event, size, _ in told()] == [("put", True)]
+    assert elsewhere.get(1) == "one" and told()[0][0] == "hit"
+    assert len(elsewhere.get_many([1, 2, 3, 4])) == 3
+    found = told()
+    assert [(event, level) for event, _, level in found] == [("hit", "memory"), ("hit", "mount"), ("hit", "mount"), ("miss", None)]
+    assert all(size > 0 for event, size, _ in found if event == "hit")
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_every_result_of_a_map_is_told(told, is_async):
+    import asyncio
+
+    async def later(x):
+        return x
+
+    f = cached(name="box")(later if is_async else lambda x: x)
+    run = (lambda items: asyncio.run(f.map(items))) if is_async else f.map
+    run([1, 2])
+    assert sorted(event for event, _, _ in told()) == ["miss", "miss", "put", "put"]
+    f.cache._results.share.drop(f.cache_key(2))
+    run([1, 2])
+    found = told()
+    assert sorted((event, level) for event, _, level in found) == [("hit", "memory"), ("hit", "mount")] and all(size > 0 for _, size, _ in found)
+
+
+def test_one_computation_is_one_miss(cache, told):
+    assert cache.get_or_compute("a", lambda: 1) == 1 and cache.add("b", 1) is True
+    assert [event for event, _, _ in told()] == ["miss", "put"] * 2 and cache._results.counts.computed == 2
+    assert cache.get("c") is None
+    assert [event for event, _, _ in told()] == ["miss"] and cache._results.counts.computed == 3
 
 
 def test_of_many_values_all_but_those_that_can_not_be_encoded_are_kept(cache, elsewhere):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from efsstate import units
+from efsstate import events, units
 from efsstate.cache import flight, keys, threads
 from efsstate.cache.results import FAILURES, Results
 from efsstate.errors import EncodeError
@@ -59,7 +59,8 @@ class Cache:
     def __reduce__(self) -> Any:
         raise TypeError(f"{self!r} can't be pickled, it has folders open: make it there anew, with the same options")
 
-    def _find(self, digest: str, *, fresh: bool = False) -> Item | None:
+    def _find(self, digest: str, *, fresh: bool = False, last: bool = True) -> Item | None:
+        """The item, counted and told; `last`: a miss too, for nobody asks further."""
         results = self._results
         if not results.enabled:
             return None
@@ -71,8 +72,9 @@ class Cache:
             return held
         item: Item | None = results.guarded("read a value", lambda: results.fetch(digest, exact=fresh))
         if item is None or results.left(item) <= 0:
-            results.counts.computed += 1
-            results.tell("miss", began)
+            if last:
+                results.counts.computed += 1
+                results.tell("miss", began, key=digest)
             return None
         results.counts.mount += 1
         results.tell("hit", began, bytes=item.cost, level="mount")
@@ -132,7 +134,7 @@ class Cache:
         seconds = results.ttl if ttl is None else units.seconds(ttl, "ttl")
         if not results.enabled:
             return False
-        item = self._find(digest, fresh=True)
+        item = self._find(digest, fresh=True, last=False)
         if item is not None:
             threads.drop(item)
             return False
@@ -188,8 +190,8 @@ class Cache:
 
         Raises `ValueError` for keys that are two here and one in a dict, such as 1 and True.
         """
-        wanted = list(keys)
-        digests = [self._keyer.digest(key) for key in wanted]
+        results, wanted = self._results, list(keys)
+        digests, began = [self._keyer.digest(key) for key in wanted], time.monotonic()
         known: dict[Any, tuple[object, str]] = {}
         for key, digest in zip(wanted, digests, strict=True):
             first, other = known.setdefault(key, (key, digest))
@@ -197,8 +199,12 @@ class Cache:
                 raise ValueError(
                     f"get_many: {first!r} and {key!r} are two keys, and one dict can't hold both: get them one by one"
                 )
-        found = fetch_all(self._results, digests)
-        return {key: self._results.take(item) for key, item in zip(wanted, found, strict=True) if item is not None}
+        found = fetch_all(results, digests)
+        for digest, item in zip(digests, found, strict=True):
+            if item is None and results.enabled:
+                results.counts.computed += 1
+                results.tell("miss", began, key=digest)
+        return {key: results.take(item) for key, item in zip(wanted, found, strict=True) if item is not None}
 
     def get_or_compute(self, key: object, function: Callable[[], Any]) -> Any:
         """The value of `key`; else what `function()` returns, worked out once for all hosts, and kept."""
@@ -206,10 +212,9 @@ class Cache:
         if not results.enabled:
             return function()
         digest = self._keyer.digest(key)
-        item = self._find(digest)
+        item = self._find(digest, last=False)
         if item is not None:
             return results.take(item)
-        results.counts.computed -= 1  # the flight counts it, if it is computed
         from efsstate.cache import miss
 
         order = miss.Order(function, key=_pack_key(key), ttl_of=lambda _: results.ttl)
@@ -251,13 +256,18 @@ def fetch_all(results: Results, digests: list[str]) -> list[Item | None]:
     """What there is of them that counts, memory first, then the mount, many reads in flight at once."""
     if not results.enabled:
         return [None] * len(digests)
+    began = time.monotonic()
     found: list[Item | None] = [results.recall(digest) for digest in digests]
     results.counts.memory += sum(item is not None for item in found)
     missing = [index for index, item in enumerate(found) if item is None]
+    for item in found if events.listeners else ():
+        if item is not None:
+            results.tell("hit", began, bytes=item.cost, level="memory")
     wanted = [digests[index] for index in missing]
     fetched = threads.spread(results.place, results.fetch, wanted, results.io_timeout)
     for index, item in zip(missing, fetched, strict=True):
         if item is not None and results.left(item) > 0:
             found[index] = item
             results.counts.mount += 1
+            results.tell("hit", began, bytes=item.cost, level="mount")
     return found
