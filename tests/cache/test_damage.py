@@ -292,3 +292,17 @@ def test_a_reader_at_any_time_finds_a_whole_value_while_others_put_and_remove(ro
                 assert len(value) % 50 == 0 and set(value) <= {len(value) // 50}
     assert [os.waitpid(pid, 0)[1] for pid in pids] == [0, 0] and found > 10
     assert cache.get("none") is None and cache._results.counts.damaged == cache._results.counts.errors == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "result", "values"),
+    [
+        ({}, object(), {"cache": "w", "doing": "keep a result", "error": "EncodeError"}),
+        ({"ttl": lambda value: -1}, 1, {"cache": "w", "doing": "keep a result", "error": "ValueError"}),
+        ({"root": "/nowhere/at/all"}, 1, {"cache": "w", "doing": "read a result", "error": "RootError"}),
+        ({"codec": "pickle"}, 1, {"codec": "pickle"}),
+    ],
+)
+def test_a_warning_has_values_for_machines(options, result, values, caplog):
+    cached(name="w", **options)(lambda: result)()
+    assert [record.efsstate for record in caplog.records] == [values]

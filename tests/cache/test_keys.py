@@ -589,7 +589,7 @@ def test_two_functions_with_one_name_are_warned_of(caplog):
     for text in ("def _(x): return x", "\n\ndef _(x): return -x"):
         exec(compile(text, "twins.py", "exec"), space)
         cached(space["_"])
-    assert "two functions are called twins._" in caplog.text
+    assert "two functions are called twins._" in caplog.text and caplog.records[0].efsstate == {"cache": "twins._"}
 
 
 @pytest.mark.parametrize("text", ["a, b = cached(lambda x: x + 1), cached(lambda x: x + 2)", "def make(n):\n    def f(x): return x\n    def g(x): return -x\n    g.__qualname__ = f.__qualname__\n    return cached(f), cached(g)\nmake(1)"])

@@ -403,7 +403,7 @@ def _namespace(function: Any) -> str:
     if _decorated.setdefault(namespace, codes) != codes:
         events.log(
             "warning", "cached: two functions are called %s: they share results; give one of them name=", namespace,
-            once=f"two {namespace}",
+            once=f"two {namespace}", cache=namespace,
         )  # fmt: skip
     return namespace
 

@@ -213,7 +213,10 @@ def _keep(results: Results, digest: str, order: Order, mine: Flight | None, valu
     except EncodeError as error:
         results.counts.unstored += 1
         results.storable = False
-        events.log("warning", "cache %s: a result was not kept: %s", results.name, error, once=f"encode {results.name}")
+        events.log(
+            "warning", "cache %s: a result was not kept: %s", results.name, error, once=f"encode {results.name}",
+            cache=results.name, doing="keep a result", error=type(error).__name__,
+        )  # fmt: skip
     except FAILURES as error:
         shared = True  # who waited finds it in memory, or computes in turn
         results.failed(error, "keep a result")
@@ -221,7 +224,7 @@ def _keep(results: Results, digest: str, order: Order, mine: Flight | None, valu
         results.counts.unstored += 1
         events.log(
             "warning", "cache %s: a result was not kept: ttl or cache_if raised %r", results.name, error,
-            once=f"options {results.name}",
+            once=f"options {results.name}", cache=results.name, doing="keep a result", error=type(error).__name__,
         )  # fmt: skip
     if mine is not None and not shared:
         mine.alone = True

@@ -97,7 +97,7 @@ def _open(given: str | None, *, durable: bool = False) -> Mount:
             ) from error
         from efsstate import events
 
-        events.log("warning", "no root was named: caching in %s; %s", path, _FIX, once="unnamed root")
+        events.log("warning", "no root was named: caching in %s; %s", path, _FIX, once="unnamed root", root=path)
     try:
         mount = Mount(path, key=signing_key(), named=named)
     except FileNotFoundError:

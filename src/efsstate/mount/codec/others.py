@@ -25,6 +25,7 @@ def resolve(codec: Any, *, signed: bool) -> tuple[str, Dumps, Loads]:
                 "codec='pickle' without EFSSTATE_SIGNING_KEY: whoever may write to the mount can run code in this"
                 " process; set the key, or use codec='msgpack'",
                 once="pickle unsigned",
+                codec="pickle",
             )
         return "pickle", _encoder(lambda value: pickle.dumps(value, 5), "pickle"), _decoder(pickle.loads)
     given, taken = codec.dumps, codec.loads
