@@ -27,6 +27,12 @@ def mount(tmp_path):
     return Mount(str(tmp_path))
 
 
+def elsewhere(mount, digest):
+    """Whether another process gets the claim."""
+    code = "import sys; from efsstate.mount import lock; from efsstate.mount.files import Mount; print(lock.claim(Mount(sys.argv[1]), 'x', sys.argv[2]) is not None)"
+    return subprocess.run([sys.executable, "-c", code, mount.path, digest], check=True, capture_output=True, text=True).stdout == "True\n"
+
+
 def soon(seconds=10.0):
     return time.monotonic() + seconds
 
@@ -85,6 +91,17 @@ def test_a_removed_lock_file_is_noticed(mount, tmp_path):
     held.release()
     other.release(remove=True)
     assert mount.names("x") == []
+
+
+def test_who_shares_a_claim_keeps_it_when_another_gives_it_back(mount, tmp_path):
+    """The kernel has one lock for all of a process."""
+    digest = "0" * 48
+    first, second = lock.claim(mount, "x", digest), lock.claim(mount, "x", digest)
+    assert first and second
+    first.release()
+    assert not elsewhere(mount, digest)
+    second.release()
+    assert elsewhere(mount, digest)
 
 
 def test_a_forked_child_does_not_give_the_parents_lock_back(mount):

@@ -144,12 +144,13 @@ class _Bytes:
     where the client is cut off: `_files_lock` is never held meanwhile, and a claim never closes another root's file.
     """
 
-    __slots__ = ("checked", "fd", "fit", "held", "opening")
+    __slots__ = ("bytes", "checked", "fd", "fit", "held", "opening")
 
     def __init__(self) -> None:
         self.fd = -1
         self.fit = False  # whether `fd` may be used; it becomes unfit only while nobody holds it
         self.held = 0
+        self.bytes: dict[int, int] = {}  # how many claims of this process share each byte
         self.checked = 0.0
         self.opening = threading.Lock()
 
@@ -195,7 +196,11 @@ class Claim:
         import fcntl
 
         try:
-            fcntl.lockf(file.fd, fcntl.LOCK_UN, 1, self._offset)
+            with file.opening:  # else one that claims the byte at this moment would lose it
+                file.bytes[self._offset] -= 1
+                if not file.bytes[self._offset]:
+                    del file.bytes[self._offset]
+                    fcntl.lockf(file.fd, fcntl.LOCK_UN, 1, self._offset)
         except OSError:
             pass  # it was lost already: cut off for longer than the server's lease
         finally:
@@ -211,7 +216,7 @@ def claim(mount: Mount, folder: str, digest: str, *, keep_open: bool = True) -> 
     It is a byte of the folder's lock file, at a place that the digest gives. On NFS that is 3 requests, taking and giving
     back, where a lock file each is 6 or more, changes the folder for every other client, and has to be removed in a way
     that nobody gets the lock of a file that is going. A forked child does not share it. Within one process it excludes
-    nobody: the caller sees to that. It may exclude two digests that begin alike: they wait for each other.
+    nobody, who claims it there shares it: the caller sees to that. It may exclude two digests that begin alike: they wait for each other.
 
     `keep_open`: the lock file stays open for the next claim. Without, it takes 2 requests more, and a process can end
     while the client is cut off: with a file open there, the kernel waits for the server to close it (measured).
@@ -221,7 +226,7 @@ def claim(mount: Mount, folder: str, digest: str, *, keep_open: bool = True) -> 
         file = _take(mount.path, folder)
         try:
             _open(file, mount, folder)
-            _lock_byte(file.fd, offset)
+            _lock_byte(file, offset)
         except Exception as error:
             refused = isinstance(error, BlockingIOError)
             with _files_lock:
@@ -239,11 +244,14 @@ def claim(mount: Mount, folder: str, digest: str, *, keep_open: bool = True) -> 
     raise AssertionError
 
 
-def _lock_byte(fd: int, offset: int) -> None:
+def _lock_byte(file: _Bytes, offset: int) -> None:
     import fcntl
 
     try:
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
+        with file.opening:
+            fcntl.lockf(file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
+            # The kernel has one lock for all of a process: the first to give it back would free the others' too.
+            file.bytes[offset] = file.bytes.get(offset, 0) + 1
     except PermissionError as error:  # what some systems say for "somebody has it"
         raise BlockingIOError(errno.EAGAIN, error.strerror) from None
 
