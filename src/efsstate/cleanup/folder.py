@@ -177,7 +177,7 @@ def tidy(mount: Mount, folder: str, name: str, found: os.stat_result, wish: Wish
     if layout.is_foreign_nfs(name) or name == layout.LOCK:  # one a folder, whose bytes are claims: it stays
         return
     try:
-        mine = stat.S_ISREG(found.st_mode) and layout.is_temporary(name)
+        mine = (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)) and layout.is_temporary(name)
         if not mine:
             report.stranger("foreign", mount.where(folder, name))
         elif wish.now - used(found) / 1e9 >= ABANDONED and (wish.dry_run or mount.remove(folder, name)):
