@@ -3,7 +3,7 @@
 import pytest
 
 from efsstate import events
-from efsstate.cache import flight, memory
+from efsstate.cache import flight, memory, shelf
 from efsstate.mount import root as roots
 
 
@@ -19,7 +19,8 @@ def root(tmp_path, monkeypatch):
     # A root for each test: what is open of it goes with it, or the process runs out of descriptors.
     roots._known.clear()
     memory._pool = None
-    flight._flights.clear()
+    flight._under_way.clear()
+    flight._joinable.clear()
 
 
 @pytest.fixture
@@ -33,12 +34,19 @@ def entries(root):
 
 
 @pytest.fixture
-def another(root):
+def apart():
+    """What is used for the first time after a call of this shares nothing with what was used before: another process's."""
+    return shelf._shelves.clear
+
+
+@pytest.fixture
+def another(root, apart):
     """The same function as another process has it: nothing in memory."""
 
     def make(function, **options):
         from efsstate import cached
 
+        apart()
         made = cached(name=function.cache.name, **options)(function.__wrapped__)
         assert made.cache_info().currsize == 0
         return made

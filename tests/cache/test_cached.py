@@ -271,6 +271,22 @@ def test_a_stale_result_is_given_while_another_recomputes(later):
     assert found == [2] and f() == 2 and f.cache_info().stale == 2
 
 
+def test_a_stale_result_is_not_given_once_it_is_too_old_although_it_was_when_the_call_began(later):
+    @cached(ttl=10, stale=10)
+    def f():
+        if done:
+            later(10)
+            raise ValueError
+        done.append(1)
+        return 1
+
+    done = []
+    assert f() == 1
+    later(15)
+    with pytest.raises(ValueError):
+        f()
+
+
 def test_where_recomputing_raises_the_stale_result_is_given_and_the_error_counted(later):
     fail = []
 

@@ -19,9 +19,13 @@ def cache():
 
 
 @pytest.fixture
-def elsewhere():
+def elsewhere(cache, apart):
     """As another process has it."""
-    return Cache("box")
+    cache._results.shelf()
+    apart()
+    other = Cache("box")
+    other._results.shelf()
+    return other
 
 
 KEYS = ["a", 1, 1.0, True, None, b"a", (1, "a"), ("a b", "c"), ("a", "b c"), frozenset({1, 2}), datetime.date(2026, 1, 1), 2**70, "é", ""]
@@ -81,13 +85,16 @@ def test_ttl_of_the_cache_and_of_a_value(monkeypatch):
     cache = Cache("short", ttl="1m")
     cache.set("default", 1)
     cache.set("shorter", 1, ttl=10)
-    cache.add("longer", 1, ttl="1h")
+    cache.set("longer", 1, ttl="1h")
+    assert cache.add("added", 1, ttl="1h")
     cache.set("none", 1, ttl=0)
     assert "none" not in cache and "shorter" in cache
     offset[0] = 11
     assert "shorter" not in cache and "default" in cache
     offset[0] = 61
-    assert "default" not in cache and sorted(cache.keys()) == []
+    assert "default" not in cache and sorted(cache.keys()) == ["added", "longer"]
+    offset[0] = 3601
+    assert list(cache.keys()) == []
     with pytest.raises(ValueError, match="ttl"):
         cache.set("k", 1, ttl=-1)
 

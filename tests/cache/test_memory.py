@@ -129,12 +129,13 @@ def test_accounts_stay_exact_under_threads(small_pool):
 
 
 @pytest.mark.parametrize("change", ["delete", "set", "clear"])
-def test_a_change_elsewhere_shows_within_the_reach(change, monkeypatch):
+def test_a_change_elsewhere_shows_within_the_reach(change, monkeypatch, apart):
     """Two caches in one process stand for two hosts: nothing of their memory is shared."""
     real, offset = time.time, [0.0]
     monkeypatch.setattr(time, "time", lambda: real() + offset[0])
     here, there = Cache("k"), Cache("k")
     there.set("k", "old")
+    apart()
     assert here.get("k") == "old"
     if change == "set":
         there.set("k", "new")
@@ -147,17 +148,19 @@ def test_a_change_elsewhere_shows_within_the_reach(change, monkeypatch):
     assert here.get("k", fresh=True) == expected and here.get("k") == expected
     here, there = Cache("k"), Cache("k")
     there.set("k", "old")
+    apart()
     assert here.get("k") == "old"
     there.set("k", "new") if change == "set" else there.clear() if change == "clear" else there.delete("k")
     offset[0] += 2 * shelf.REACH + 1
     assert 2 * shelf.REACH + 1 < 60 and here.get("k") == expected
 
 
-def test_a_frozen_environment_asks_again_when_it_wakes(monkeypatch):
+def test_a_frozen_environment_asks_again_when_it_wakes(monkeypatch, apart):
     real, offset = time.time, [0.0]
     monkeypatch.setattr(time, "time", lambda: real() + offset[0])
     here, there = Cache("k"), Cache("k")
     there.set("k", "old")
+    apart()
     for jump in (3600, -7200):
         there.set("k", "old")
         assert here.get("k", fresh=True) == "old"

@@ -223,6 +223,53 @@ def test_a_call_of_itself_with_the_same_arguments_does_not_deadlock():
     assert f(1) == 2 and time.monotonic() - began < 10
 
 
+def test_a_child_that_is_forked_by_a_computation_does_not_wait_for_it():
+    """The parent's claim is held until the child has ended: who waits for both waits for ever."""
+
+    @cached(lock_timeout=30)
+    def f(x):
+        if os.getpid() == parent:
+            pid = os.fork()
+            if not pid:
+                began = time.monotonic()
+                os._exit(0 if f(x) == "child" and time.monotonic() - began < 10 else 1)
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        return "child"
+
+    parent = os.getpid()
+    assert f(1) == 0
+
+
+def test_of_two_that_are_to_wait_for_each_other_at_one_moment_only_one_does():
+    for _ in range(200):
+        flights, gate, let = [flight.Flight(("", "", str(i))) for i in range(2)], threading.Barrier(2), []
+
+        def wait(i, flights=flights, gate=gate, let=let):
+            flight.computing.set((flights[i],))
+            gate.wait()
+            let.append(flight.begin_wait(flights[1 - i]) is not None)
+
+        threads = [threading.Thread(target=wait, args=(i,)) for i in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(let) == [False, True]
+
+
+def test_a_computation_with_several_waits_is_seen_to_wait_until_the_last_is_over():
+    first, second, third = (flight.Flight(("", "", name)) for name in "abc")
+    token = flight.computing.set((first,))
+    waits = [flight.begin_wait(other) for other in (second, second, third)]
+    flight.end_wait(waits[0], second)
+    flight.computing.reset(token)
+    flight.computing.set((second,))
+    assert flight.begin_wait(first) is None
+    flight.end_wait(waits[1], second)
+    assert flight.begin_wait(first) is not None
+    flight.computing.set(())
+
+
 def test_recursion_is_cached():
     calls = []
 
@@ -232,6 +279,8 @@ def test_recursion_is_cached():
         return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
 
     assert fibonacci(30) == 832040 and len(calls) == 31
+    depth = cached(lambda n: 0 if not n else depth(n - 1) + 1)
+    assert depth(sys.getrecursionlimit() // 8) == sys.getrecursionlimit() // 8
 
 
 def test_two_threads_that_need_each_others_key_do_not_deadlock():
@@ -281,6 +330,24 @@ def test_results_that_are_not_kept_are_not_waited_for_one_after_another():
         return x
 
     assert together(8, lambda i: f(1)) == [1] * 8
+
+
+def test_one_result_that_can_not_be_stored_does_not_let_others_be_computed_twice():
+    calls = []
+
+    @cached
+    def f(x):
+        calls.append(x)
+        time.sleep(0.1)
+        return object() if x == "bad" else x
+
+    f("bad")
+    assert together(8, lambda i: f(1)) == [1] * 8 and calls == ["bad", 1]
+    gate = threading.Barrier(4, timeout=20)
+    g = cached(name=f.cache.name)(lambda x: (gate.wait(), object()))
+    cached(name=f.cache.name)(lambda x: object())("bad")
+    g.cache._results.unstorable.update(f.cache._results.unstorable)
+    assert len(together(4, lambda i: g("bad"))) == 4  # all at the same time
 
 
 def test_two_functions_of_one_name_in_one_process_share_a_computation():
@@ -347,7 +414,7 @@ def test_nothing_is_left_of_flights_and_claims():
         return x
 
     together(30, lambda i: f(i % 10))
-    assert not flight._flights
+    assert not flight._joinable and not flight._under_way
     from efsstate.mount import lock
 
     assert {key: file.held for key, file in lock._files.items() if file.held} == {}

@@ -9,7 +9,7 @@ from functools import partial
 from efsstate import deadline, events, units
 from efsstate.cache import flight, keys
 from efsstate.cache.mapping import Cache, fetch_all, make_results
-from efsstate.cache.results import FAILURES
+from efsstate.cache.results import FAILURES, MISSING
 from efsstate.cache.signature import Signature, code_of
 from efsstate.errors import EncodeError
 from efsstate.mount import root as roots
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from efsstate.cache.miss import Steps
 
 _COROUTINE, _GENERATORS = 0x80, 0x220  # inspect's CO_ flags, without the import
-_MISSING: Any = object()
 _MOST_WRAPPED = 100  # functions, one in another: some objects have a `__wrapped__` without end
 
 
@@ -112,16 +111,16 @@ class Calls:
         return self.cache_if is None or bool(self.cache_if(value))
 
     def hit(
-        self, item: Item, args: tuple[Any, ...], kwargs: dict[str, Any], began: float, level: str, value: Any = _MISSING
+        self, item: Item, args: tuple[Any, ...], kwargs: dict[str, Any], began: float, level: str, value: Any = MISSING
     ) -> Any:
-        """The item's value, unless it was taken already, counted; or _MISSING."""
+        """The item's value, unless it was taken already, counted; or MISSING."""
         results = self.results
-        if value is _MISSING:
+        if value is MISSING:
             try:
                 value = results.take(item)
-            except ValueError as error:
-                results.failed(error, "read a result")
-                return _MISSING
+            except (ValueError, *FAILURES) as error:
+                results.unreadable(item, error)
+                return MISSING
         counts = results.counts
         if level == "memory":
             counts.memory += 1
@@ -139,9 +138,9 @@ class Calls:
 
         try:
             value = await tasks.take(self.results, item)
-        except ValueError as error:
-            self.results.failed(error, "read a result")
-            return _MISSING
+        except (ValueError, *FAILURES) as error:
+            self.results.unreadable(item, error)
+            return MISSING
         return self.hit(item, (), {}, began, level, value)
 
     def old(self, item: Item | None) -> Item | None:
@@ -160,12 +159,12 @@ class Calls:
         item = results.recall(digest) if results.share.limit != 0 else None
         if item is not None:
             value = self.hit(item, args, kwargs, began, "memory")
-            if value is not _MISSING:
+            if value is not MISSING:
                 return value
         item = results.fetch(digest) if results.io_timeout is None else results.fetch_in_time(digest)
         if item is not None and results.left(item) > 0:
             value = self.hit(item, args, kwargs, began, "mount")
-            if value is not _MISSING:
+            if value is not MISSING:
                 return value
         from efsstate.cache import miss
 
@@ -183,7 +182,7 @@ class Calls:
         item = results.recall(digest)
         if item is not None:
             value = await self.hit_async(item, began, "memory")
-            if value is not _MISSING:
+            if value is not MISSING:
                 return value
         try:
             item = await tasks.call(results, lambda: results.fetch(digest))
@@ -192,7 +191,7 @@ class Calls:
             item = None
         if item is not None and results.left(item) > 0:
             value = await self.hit_async(item, began, "mount")
-            if value is not _MISSING:
+            if value is not MISSING:
                 return value
         return await tasks.run(results, self.steps(digest, args, kwargs, self.old(item)))
 
@@ -296,9 +295,12 @@ class Calls:
         item = results.recall(digest) if results.enabled else None
         if item is None and results.enabled:
             item = yield from self._ask("read a result", lambda: results.fetch(digest))
-        if item is None or results.left(item) <= 0:
+        from efsstate.cache import miss
+
+        value = MISSING if item is None or results.left(item) <= 0 else (yield from miss.take(results, item))
+        if value is MISSING:
             raise KeyError(f"{results.name}: no result for these arguments")
-        return item
+        return value
 
     def invalidate(self, digest: str | None) -> Steps:
         """Have the next call compute, here at once and elsewhere within 60 s; whether there was a result."""
@@ -338,12 +340,7 @@ class Calls:
         """The results of a call with each item, in order; what is on the mount is read many at once."""
         items = list(iterable)
         found = fetch_all(self.results, self._digests(items))
-        # First what was found: if a computation raises, the copies that were made must not stay in memory.
-        values = [None if kept is None else self.results.take(kept) for kept in found]
-        for index, kept in enumerate(found):
-            if kept is None:
-                values[index] = self.call((items[index],), {})
-        return values
+        return [self.call((item,), {}) if value is MISSING else value for item, value in zip(items, found, strict=True)]
 
     async def map_async(self, iterable: Iterable[Any]) -> list[Any]:
         """The same of an async function: 16 at a time, and what is missing is computed so, too."""
@@ -378,7 +375,7 @@ class Calls:
             return f"hit: in memory, {_life_left(results.left(held))}"
         try:
             return str((yield miss.IO, lambda: results.explain(digest), None))
-        except FAILURES as error:
+        except (ValueError, *FAILURES) as error:
             return f"miss: {error}"
 
 

@@ -13,20 +13,23 @@ if TYPE_CHECKING:
     from efsstate.cache.memory import Item
     from efsstate.cache.results import Results
 
+    Key = tuple[str, str, str]  # the root, the namespace, the digest
+
 
 class Flight:
     """A computation under way in this process."""
 
-    __slots__ = ("_landed", "_lock", "_tell", "alone", "doomed", "item", "waits_for")
+    __slots__ = ("_landed", "_lock", "_tell", "alone", "doomed", "item", "key", "waits_for")
 
-    def __init__(self) -> None:
+    def __init__(self, key: Key) -> None:
         self._lock = threading.Lock()
         self._landed = False
         self._tell: list[Callable[[], object]] = []
+        self.key = key
         self.item: Item | None = None  # what came of it, for those who waited
         self.alone = False  # its result can't be shared: everybody computes
         self.doomed = False  # what it makes is out of date already: it is not kept
-        self.waits_for: Flight | None = None
+        self.waits_for: list[Flight] = []  # several where it has several tasks
 
     def land(self) -> None:
         """It is over: whoever waits goes on."""
@@ -51,7 +54,8 @@ class Flight:
         return event.wait(timeout)
 
 
-_flights: dict[tuple[str, str, str], Flight] = {}
+_joinable: dict[Key, Flight] = {}  # at most one for a key
+_under_way: set[Flight] = set()  # those, and who computes without waiting for them
 _guard = threading.Lock()
 computing: ContextVar[tuple[Flight, ...]] = ContextVar("efsstate_flights", default=())  # that this context computes
 
@@ -60,41 +64,81 @@ def _after_fork() -> None:
     """In a child: the threads that were computing are not there."""
     global _guard
     _guard = threading.Lock()
-    _flights.clear()
+    _joinable.clear()
+    _under_way.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork)
 
 
+def key_of(results: Results, digest: str) -> Key:
+    """What tells a computation from others in this process."""
+    return results.place, results.component, digest
+
+
 def doom(results: Results, digest: str | None = None) -> None:
     """What is being computed now for `digest`, or for all of the cache, is not to be kept: it began too early."""
+    wanted = key_of(results, digest or "")
     with _guard:
-        for key, flight in list(_flights.items()):
-            if key[:2] == (results.place, results.component) and digest in (None, key[2]):
+        for flight in _under_way:
+            if flight.key == wanted or (digest is None and flight.key[:2] == wanted[:2]):
                 flight.doomed = True
-                del _flights[key]
+                if _joinable.get(flight.key) is flight:
+                    del _joinable[flight.key]
 
 
-def join(key: tuple[str, str, str], mine: Flight) -> Flight:
-    """The flight of `key`: whose is there already, else `mine`."""
+def join(mine: Flight) -> Flight:
+    """The flight that may be waited for, of this key: whose is there already, else `mine`."""
     with _guard:
-        return _flights.setdefault(key, mine)
+        flight = _joinable.setdefault(mine.key, mine)
+        if flight is mine:
+            _under_way.add(mine)
+        return flight
 
 
-def leave(key: tuple[str, str, str], mine: Flight) -> None:
+def go_alone(mine: Flight) -> None:
+    """`mine` begins, whoever else computes the same."""
+    with _guard:
+        _under_way.add(mine)
+
+
+def leave(mine: Flight) -> None:
     """`mine` is over."""
     with _guard:
-        if _flights.get(key) is mine:
-            del _flights[key]
+        _under_way.discard(mine)
+        if _joinable.get(mine.key) is mine:
+            del _joinable[mine.key]
     mine.land()
 
 
-def waits_for_us(flight: Flight | None) -> bool:
-    """Whether `flight` waits, through others, for one that this context computes: then nobody would ever go on."""
+def computes(key: Key) -> bool:
+    """Whether this context is computing it: in a forked child, too, where nobody else knows of that."""
+    return any(own.key == key for own in computing.get())
+
+
+def begin_wait(flight: Flight) -> tuple[Flight, ...] | None:
+    """Let this context wait for `flight`: its own flights, for `end_wait`. None where it must not.
+
+    That is where `flight` waits for one of them, if through others: nobody would ever go on. It is decided and noted at
+    once, so that of two that are to wait for each other only one does.
+    """
     mine = computing.get()
-    seen = 0
-    while flight is not None and seen < 100:
-        if flight in mine:
-            return True
-        flight, seen = flight.waits_for, seen + 1
-    return False
+    with _guard:
+        seen, ahead = set(), [flight]
+        while ahead:
+            other = ahead.pop()
+            if other in mine:
+                return None
+            if other not in seen:
+                seen.add(other)
+                ahead += other.waits_for
+        for own in mine:
+            own.waits_for.append(flight)
+    return mine
+
+
+def end_wait(mine: tuple[Flight, ...], flight: Flight) -> None:
+    """They do not wait for `flight` any more."""
+    with _guard:
+        for own in mine:
+            own.waits_for.remove(flight)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from efsstate import events, units
+from efsstate import units
 from efsstate.cache import flight, keys, threads
-from efsstate.cache.results import FAILURES, Results
+from efsstate.cache.results import FAILURES, MISSING, Results
 from efsstate.errors import EncodeError
 from efsstate.mount import codec as codecs
 
@@ -86,7 +86,7 @@ class Cache:
         `fresh`: as every host has it now, asked of the server. Raises `TypeError` for a key without a stable form.
         """
         item = self._find(self._keyer.digest(key), fresh=fresh)
-        return default if item is None else self._results.take(item)
+        return default if item is None else self._results.value(item, default)
 
     def set(self, key: object, value: Any, ttl: Duration | None = None) -> None:
         """Keep `value` under `key`, for `ttl` if given. Raises `EncodeError` for what would not come back as it is."""
@@ -111,7 +111,7 @@ class Cache:
 
         def keep(one: tuple[str, Any, bytes]) -> tuple[Item | None, Exception | None]:
             try:
-                return results.keep(one[0], one[1], seconds, None, one[2]), None
+                return results.keep(one[0], one[1], seconds, key=one[2], own_ttl=ttl is not None), None
             except (EncodeError, *FAILURES) as error:
                 return None, error
 
@@ -141,8 +141,12 @@ class Cache:
         results.share.drop(digest)
         from efsstate.cache import miss
 
-        order = miss.Order(lambda: value, key=_pack_key(key), ttl_of=lambda _: seconds)
+        order = miss.Order(
+            lambda: value, key=_pack_key(key), ttl_of=lambda _: seconds, own_ttl=ttl is not None, adding=True
+        )
         miss.run(results, miss.steps(results, digest, order, None))
+        if order.refused is not None:
+            raise order.refused
         return order.kept
 
     def delete(self, key: object) -> bool:
@@ -199,12 +203,12 @@ class Cache:
                 raise ValueError(
                     f"get_many: {first!r} and {key!r} are two keys, and one dict can't hold both: get them one by one"
                 )
-        found = fetch_all(results, digests)
-        for digest, item in zip(digests, found, strict=True):
-            if item is None and results.enabled:
+        values = fetch_all(results, digests)
+        for digest, value in zip(digests, values, strict=True):
+            if value is MISSING and results.enabled:
                 results.counts.computed += 1
                 results.tell("miss", began, key=digest)
-        return {key: results.take(item) for key, item in zip(wanted, found, strict=True) if item is not None}
+        return {key: value for key, value in zip(wanted, values, strict=True) if value is not MISSING}
 
     def get_or_compute(self, key: object, function: Callable[[], Any]) -> Any:
         """The value of `key`; else what `function()` returns, worked out once for all hosts, and kept."""
@@ -213,8 +217,9 @@ class Cache:
             return function()
         digest = self._keyer.digest(key)
         item = self._find(digest, last=False)
-        if item is not None:
-            return results.take(item)
+        value = MISSING if item is None else results.value(item, MISSING)
+        if value is not MISSING:
+            return value
         from efsstate.cache import miss
 
         order = miss.Order(function, key=_pack_key(key), ttl_of=lambda _: results.ttl)
@@ -252,22 +257,22 @@ def _pack_key(key: object) -> bytes:
     return bytes(packed) if not isinstance(packed, list) and len(packed) <= _LONGEST_KEY else b""
 
 
-def fetch_all(results: Results, digests: list[str]) -> list[Item | None]:
-    """What there is of them that counts, memory first, then the mount, many reads in flight at once."""
+def fetch_all(results: Results, digests: list[str]) -> list[Any]:
+    """The values of those that count, else MISSING: memory first, then the mount, many reads in flight at once."""
     if not results.enabled:
-        return [None] * len(digests)
+        return [MISSING] * len(digests)
     began = time.monotonic()
     found: list[Item | None] = [results.recall(digest) for digest in digests]
-    results.counts.memory += sum(item is not None for item in found)
     missing = [index for index, item in enumerate(found) if item is None]
-    for item in found if events.listeners else ():
-        if item is not None:
-            results.tell("hit", began, bytes=item.cost, level="memory")
-    wanted = [digests[index] for index in missing]
-    fetched = threads.spread(results.place, results.fetch, wanted, results.io_timeout)
-    for index, item in zip(missing, fetched, strict=True):
-        if item is not None and results.left(item) > 0:
-            found[index] = item
-            results.counts.mount += 1
-            results.tell("hit", began, bytes=item.cost, level="mount")
-    return found
+    fetched = threads.spread(results.place, results.fetch, [digests[index] for index in missing], results.io_timeout)
+    values = []
+    read = dict(zip(missing, fetched, strict=True))
+    for index, held in enumerate(found):
+        item = read.get(index) if held is None else held
+        value = MISSING
+        if item is not None and (held is not None or results.left(item) > 0):
+            value = results.value(item, MISSING)
+            if value is not MISSING:
+                results.served(item, "mount" if held is None else "memory", began)
+        values.append(value)
+    return values

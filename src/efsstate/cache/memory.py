@@ -41,7 +41,7 @@ class Item(Entry):
     digest = ""
     cost = generation = 0
     forms: list[Any] | tuple[()] = ()
-    used = False
+    used = own_ttl = hollow = False
     since = until = 0.0
     identity: tuple[int, int, int] | None = None
     first: Any = None

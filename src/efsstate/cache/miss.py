@@ -11,8 +11,8 @@ import time
 
 from efsstate import deadline, events
 from efsstate.cache import flight as flights
-from efsstate.cache import memory, threads
-from efsstate.cache.results import FAILURES
+from efsstate.cache import threads
+from efsstate.cache.results import FAILURES, MISSING
 from efsstate.errors import EncodeError
 from efsstate.mount import layout, lock
 
@@ -24,14 +24,16 @@ if TYPE_CHECKING:
     from efsstate.cache.flight import Flight
     from efsstate.cache.memory import Item
     from efsstate.cache.results import Results
+    from efsstate.cache.shelf import Start
 
     Step = tuple[str, Any, Any]
     Steps = Generator[Step, Any, Any]
 
 _FIRST, _LONGEST = 0.004, 0.25  # seconds between two tries for a claim
 # The kinds of steps: ask the mount (a function, and what is done with a result that comes too late); give back to it,
-# even if it is left alone; sleep (seconds); wait for a flight (it, seconds); compute (a function, our flight).
-IO, GIVE, SLEEP, LANDING, COMPUTE = "io", "give", "sleep", "landing", "compute"
+# even if it is left alone; sleep (seconds); wait for a flight (it, seconds); take the value of an item; compute (a
+# function, our flight).
+IO, GIVE, SLEEP, LANDING, TAKE, COMPUTE = "io", "give", "sleep", "landing", "take", "compute"
 
 
 class Raised:
@@ -44,9 +46,23 @@ class Raised:
 
 
 class Order:
-    """What one call wants computed: see `cached`. `kept` tells afterwards whether it was computed here and kept."""
+    """What one call wants computed: see `cached`.
 
-    __slots__ = ("cache_if", "compute", "forced", "kept", "key", "lock_timeout", "ttl_of")
+    Afterwards `kept` tells whether it was computed here and kept, and `refused` why it can't be.
+    """
+
+    __slots__ = (
+        "adding",
+        "cache_if",
+        "compute",
+        "forced",
+        "kept",
+        "key",
+        "lock_timeout",
+        "own_ttl",
+        "refused",
+        "ttl_of",
+    )
 
     def __init__(
         self,
@@ -54,56 +70,87 @@ class Order:
         *,
         key: bytes = b"",
         ttl_of: Callable[[Any], float | None],
+        own_ttl: bool = False,
         cache_if: Callable[[Any], bool] | None = None,
         lock_timeout: float | None = None,
         forced: bool = False,
+        adding: bool = False,
     ) -> None:
-        self.compute, self.key, self.ttl_of, self.cache_if = compute, key, ttl_of, cache_if
+        self.compute, self.key, self.ttl_of, self.own_ttl, self.cache_if = compute, key, ttl_of, own_ttl, cache_if
         self.lock_timeout = lock_timeout
-        self.forced = forced  # compute in any case, and keep it
+        self.forced = forced  # compute in any case, and have it take the place of what there is
+        self.adding = adding  # whoever asked is told whether it was kept
         self.kept = False
+        self.refused: EncodeError | None = None
 
 
 def steps(results: Results, digest: str, order: Order, old: Item | None) -> Steps:
-    """The way of a miss; `old` is an expired result that may still be given.
-
-    Returns the caller's value, the item that it is to be taken from, or `Raised`.
-    """
-    if order.forced or not results.storable:
-        return (yield from _compute(results, digest, order, None, old))
-    key, mine = (results.place, results.component, digest), flights.Flight()
+    """The way of a miss; `old` is an expired result that may still be given. Returns the caller's value, or `Raised`."""
+    key = flights.key_of(results, digest)
+    mine = flights.Flight(key)
+    if order.forced or flights.computes(key) or (digest in results.unstorable and not order.adding):
+        return (yield from _alone(results, digest, order, mine, old))
+    began = time.monotonic()
     until = deadline.until(order.lock_timeout)
     while True:
-        flight = flights.join(key, mine)
-        item = results.recall(digest)  # of a flight that landed since we looked
-        if item is not None:
-            if flight is mine:
-                flights.leave(key, mine)
-            results.counts.memory += 1
-            return item
+        flight = flights.join(mine)
         if flight is mine:
             break
         if old is not None:
-            results.counts.stale += 1
-            return old
-        if flights.waits_for_us(flight):
-            return (yield from _compute(results, digest, order, None, None))
-        began = time.monotonic()
-        for own in flights.computing.get():
-            own.waits_for = flight
-        landed = yield (LANDING, flight, until - began)
-        for own in flights.computing.get():
-            own.waits_for = None
-        _tell_wait(results, began)
+            value = yield from _serve(results, old, "stale", began)
+            if value is not MISSING:
+                return value
+            old = None
+        waiting = flights.begin_wait(flight)
+        if waiting is None:
+            return (yield from _alone(results, digest, order, mine, None))
+        since = time.monotonic()
+        try:
+            landed = yield (LANDING, flight, until - since)
+        finally:
+            flights.end_wait(waiting, flight)
+        _tell_wait(results, since)
         if landed and flight.item is not None:
-            results.counts.memory += 1
-            return flight.item
+            value = yield from _serve(results, flight.item, "memory", began)
+            if value is not MISSING:
+                return value
         if not landed or flight.alone:
-            return (yield from _compute(results, digest, order, None, None))
+            return (yield from _alone(results, digest, order, mine, None))
     try:
+        item = results.recall(digest)  # of a flight that landed since we looked
+        if item is not None:
+            value = yield from _serve(results, item, "memory", began)
+            if value is not MISSING:
+                return value
         return (yield from _fly(results, digest, order, old, mine, until))
     finally:
-        flights.leave(key, mine)
+        flights.leave(mine)
+
+
+def _alone(results: Results, digest: str, order: Order, mine: Flight, old: Item | None) -> Steps:
+    """Compute, whoever else does."""
+    flights.go_alone(mine)
+    try:
+        return (yield from _compute(results, digest, order, mine, old))
+    finally:
+        flights.leave(mine)
+
+
+def _serve(results: Results, item: Item, level: str, began: float) -> Steps:
+    """The item's value, counted and told as a hit; MISSING where it can't be read any more."""
+    value = yield from take(results, item)
+    if value is not MISSING:
+        results.served(item, level, began)
+    return value
+
+
+def take(results: Results, item: Item) -> Steps:
+    """The item's value, or MISSING."""
+    try:
+        return (yield (TAKE, item, None))
+    except (ValueError, *FAILURES) as error:
+        results.unreadable(item, error)
+        return MISSING
 
 
 def _tell_wait(results: Results, began: float) -> None:
@@ -114,16 +161,19 @@ def _tell_wait(results: Results, began: float) -> None:
 def _fly(results: Results, digest: str, order: Order, old: Item | None, mine: Flight, until: float) -> Steps:
     """Claim the key among all hosts, look again, compute, put, release."""
     held: list[lock.Claim] = []
+    began = time.monotonic()
     try:
         if not (yield from _claim(results, digest, until, held, wait=old is None)) and old is not None:
-            results.counts.stale += 1
-            return old
+            value = yield from _serve(results, old, "stale", began)
+            if value is not MISSING:
+                return value
         # The look before the claim may be older than what the last holder of the claim put.
         item = yield from _attempt(results, "read a result", lambda: results.fetch(digest, fresh=True, again=True))
         if item is not None and results.left(item) > 0:
-            mine.item = item
-            results.counts.mount += 1
-            return item
+            value = yield from _serve(results, item, "mount", began)
+            if value is not MISSING:
+                mine.item = item
+                return value
         return (yield from _compute(results, digest, order, mine, old))
     finally:
         for claim in held:
@@ -177,57 +227,73 @@ def _release(claim: lock.Claim | None) -> None:
         claim.release()
 
 
-def _compute(results: Results, digest: str, order: Order, mine: Flight | None, old: Item | None) -> Steps:
+def _compute(results: Results, digest: str, order: Order, mine: Flight, old: Item | None) -> Steps:
     """The value, computed and kept; `old` instead if that fails."""
-    # Read before: what was being computed while the cache was cleared belongs to what was cleared.
-    generation = yield from _attempt(results, "read the generation", lambda: results.shelf().generation())
+    # Looked at before: what is changed while it is being computed must not be undone by what it was computed from.
+    look = lambda: results.start(digest, mine, changing=order.forced, exact=order.adding)  # noqa: E731
+    start = yield from _attempt(results, "look at what a result replaces", look)
     results.counts.computed += 1
     began = time.monotonic()
     value = yield (COMPUTE, order.compute, mine)
     if type(value) is Raised:
-        if old is None or order.forced:
-            return value
-        results.failed(value.error, "compute a result anew")
-        results.counts.stale += 1
-        return old
+        results.tell("miss", began, key=digest, error=type(value.error).__name__)
+        if old is not None and not order.forced and results.left(old) > -results.stale:
+            results.failed(value.error, "compute a result anew")
+            given = yield from _serve(results, old, "stale", began)
+            return value if given is MISSING else given
+        return value
     results.tell("miss", began, key=digest)
-    if generation is not None and not (mine is not None and mine.doomed):
-        yield from _keep(results, digest, order, mine, value, generation)
-    elif mine is not None and not mine.doomed:
-        mine.alone = True
+    if not mine.doomed:
+        mine.alone = not (yield from _keep(results, digest, order, mine, value, start))
+    if order.forced and mine.alone:
+        # The old one must not be served after the new one was asked for.
+        yield from _attempt(results, "remove a result", lambda: results.remove(digest))
     return value
 
 
-def _keep(results: Results, digest: str, order: Order, mine: Flight | None, value: Any, generation: int) -> Steps:
+def _keep(results: Results, digest: str, order: Order, mine: Flight, value: Any, start: Start | None) -> Steps:
+    """Put it, if it is to be; whether others may share it, or look for it."""
+    if start is None:
+        return False
     began = time.monotonic()
-    shared = False
     try:
-        if order.cache_if is None or order.cache_if(value):
-            ttl = order.ttl_of(value)
-            if ttl is None or ttl > 0:
-                item = yield (IO, lambda: results.keep(digest, value, ttl, generation, order.key), None)
-                shared = order.kept = results.storable = True
-                if mine is not None:
-                    mine.item = item
-                results.tell("put", began, bytes=0 if item is None else item.cost, key=digest)
+        if order.cache_if is not None and not order.cache_if(value):
+            return False
+        ttl = order.ttl_of(value)
+        if ttl is not None and ttl <= 0:
+            return False
     except EncodeError as error:
-        results.counts.unstored += 1
-        results.storable = False
-        events.log(
-            "warning", "cache %s: a result was not kept: %s", results.name, error, once=f"encode {results.name}",
-            cache=results.name, doing="keep a result", error=type(error).__name__,
-        )  # fmt: skip
-    except FAILURES as error:
-        shared = True  # who waited finds it in memory, or computes in turn
-        results.failed(error, "keep a result")
+        order.refused = error
     except Exception as error:
         results.counts.unstored += 1
         events.log(
             "warning", "cache %s: a result was not kept: ttl or cache_if raised %r", results.name, error,
             once=f"options {results.name}", cache=results.name, doing="keep a result", error=type(error).__name__,
         )  # fmt: skip
-    if mine is not None and not shared:
-        mine.alone = True
+        return False
+    else:
+        put = lambda: results.keep(digest, value, ttl, key=order.key, own_ttl=order.own_ttl, start=start)  # noqa: E731
+        try:
+            item = yield (IO, put, None)
+        except EncodeError as error:
+            order.refused = error
+        except FAILURES as error:
+            results.failed(error, "keep a result")
+            return True  # who waited finds it in memory, or computes in turn
+        else:
+            results.unstorable.discard(digest)
+            if item is not None:  # else it was out of date: who waited looks again
+                order.kept = True
+                mine.item = None if item.hollow else item
+                results.tell("put", began, bytes=item.cost, key=digest)
+            return True
+    results.counts.unstored += 1
+    results.note_unstorable(digest)
+    events.log(
+        "warning", "cache %s: a result was not kept: %s", results.name, order.refused, once=f"encode {results.name}",
+        cache=results.name, doing="keep a result", error="EncodeError",
+    )  # fmt: skip
+    return False
 
 
 # Doing it
@@ -240,7 +306,7 @@ def run(results: Results, way: Steps) -> Any:
         try:
             kind, what, more = action()
         except StopIteration as stop:
-            return end(results, stop.value)
+            return end(stop.value)
         try:
             answer = _do(results, kind, what, more)
         except BaseException as error:
@@ -249,16 +315,16 @@ def run(results: Results, way: Steps) -> Any:
             action = lambda answer=answer: way.send(answer)  # type: ignore[misc]  # noqa: E731
 
 
-def end(results: Results, value: Any) -> Any:
+def end(value: Any) -> Any:
     """What the steps came to: returned, or raised."""
     if type(value) is Raised:
         raise value.error
-    return results.take(value) if type(value) is memory.Item else value
+    return value
 
 
 def _do(results: Results, kind: str, what: Any, more: Any) -> Any:
     if kind is COMPUTE:
-        token = flights.computing.set(flights.computing.get() if more is None else (*flights.computing.get(), more))
+        token = flights.computing.set((*flights.computing.get(), more))
         try:
             return what()
         except Exception as error:
@@ -267,6 +333,8 @@ def _do(results: Results, kind: str, what: Any, more: Any) -> Any:
             flights.computing.reset(token)
     if kind is IO or kind is GIVE:
         return threads.call(results.place, what, results.io_timeout, more or threads.drop, always=kind is GIVE)
+    if kind is TAKE:
+        return results.take(what)
     if kind is LANDING:
         return what.wait(max(0.0, more))
     return time.sleep(what)

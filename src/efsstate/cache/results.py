@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from efsstate import events
 from efsstate.cache import memory, threads
-from efsstate.cache.shelf import REACH, Shelf, key_of
+from efsstate.cache import shelf as shelves
+from efsstate.cache.shelf import REACH, key_of
 from efsstate.errors import CorruptEntryError, EfsStateError, RootError, UnknownFormatError
 from efsstate.mount import clock, codec, layout, root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable
     from typing import Any
 
+    from efsstate.cache.flight import Flight
     from efsstate.cache.memory import Item
+    from efsstate.cache.shelf import Shelf, Start
 
 FAILURES = (OSError, EfsStateError, MemoryError)
+MISSING: Any = object()  # in a value's place where there is none
 _FOREVER = 10.0**10  # seconds: the shortest life of what never expires, for the sweep
 _ENDLESS = float("inf")
 _SKEW = 5.0  # seconds that a clock may be behind the server's
-_MOST_NEWER = 1024  # entries of a newer format that are remembered
+_MOST_NOTED = 1024  # digests that are remembered for what is wrong with their entries or results
 
 
 class Counts:
@@ -58,13 +62,12 @@ class Results:
         self.io_timeout = io_timeout
         self.counts = Counts()
         self.share = memory.Share(memory_limit)
-        self.storable = True  # False after a result that could not be stored: then nobody waits for one
-        self.place = str(given_root or "")
+        self.unstorable: set[str] = set()  # whose last result could not be stored: nobody waits for another
+        self._place: str | None = None
         self._given_root = given_root
         self._codec = codec
         self._shelf: Shelf | None = None
         self._newer: set[str] = set()
-        self._changes = 0  # by this process: what was read before one and remembered after it would be out of date
         self._policy: tuple[float, float | None] | None = None
         self.known_enabled: bool | None = None  # what `enabled` found: a hit looks here first
 
@@ -75,12 +78,22 @@ class Results:
             self.known_enabled = not root.disabled()
         return self.known_enabled
 
+    @property
+    def place(self) -> str:
+        """The root's path, for what there is one of for each root of the process."""
+        if self._place is None:
+            given = self._given_root
+            self._place = root.place(None if given is None else os.fspath(given))
+        return self._place
+
     def shelf(self) -> Shelf:
         """The namespace on the mount; `RootError` if there is no root."""
         if self._shelf is None:
             mount = root.resolve(self._given_root)
             self._codec_name, self._dumps, self._loads = codec.resolve_codec(self._codec, signed=mount.key is not None)
-            self._shelf = Shelf(mount, self.component)
+            shelf = shelves.find(mount, self.component)
+            shelf.shares.add(self.share)
+            self._shelf = shelf
         return self._shelf
 
     def failed(self, error: BaseException, doing: str) -> None:
@@ -115,7 +128,7 @@ class Results:
     def left(self, item: Item) -> float:
         """Seconds for which it still counts; negative: expired since so many."""
         limit = item.ttl
-        if self.ttl is not None and (limit is None or self.ttl < limit):
+        if self.ttl is not None and (limit is None or self.ttl < limit) and not item.own_ttl:
             limit = self.ttl
         if limit is None:
             return _ENDLESS
@@ -141,21 +154,21 @@ class Results:
         `fresh`: whatever this host's client remembers of the name; `exact`: and of clears. `again`: a second look of one
         call, whose failure was told after the first.
         """
-        changes = self._changes
         if self._newer:
             self._newer.discard(digest)
         try:
             shelf = self._shelf or self.shelf()
             kept = self.share.limit != 0
+            change = shelf.last_change(digest) if kept else None
             held = self.share.get(digest) if kept else None
             if held is not None and not fresh and not exact and self.left(held) > 0 and shelf.unchanged(digest, held):
                 self._trust(held)
                 return held
             item = shelf.read(digest, self._codec_name, fresh, exact, kept)
             if item is not None:
-                return self._ready(digest, item, changes) if kept else self._taken(item)
+                return self._ready(digest, item, shelf, change) if kept else self._taken(item)
         except UnknownFormatError as error:
-            if len(self._newer) < _MOST_NEWER:
+            if len(self._newer) < _MOST_NOTED:
                 self._newer.add(digest)
             if not again:
                 self.failed(error, "read a result")
@@ -179,7 +192,7 @@ class Results:
         item.first = [self._loads(payload)]
         return item
 
-    def _ready(self, digest: str, item: Item, changes: int) -> Item:
+    def _ready(self, digest: str, item: Item, shelf: Shelf, change: object) -> Item:
         """The item with its value, and kept in memory where it fits."""
         payload = item.payload
         if not self.share.fits(len(payload) if type(payload) is not tuple else len(payload[1])):
@@ -194,15 +207,35 @@ class Results:
         else:
             item.value, item.payload, item.cost = value, None, shared
         item.digest = digest
-        self._remember(item, changes)
+        self._remember(item, shelf, change)
         return item
 
-    def _remember(self, item: Item, changes: int) -> None:
+    def _remember(self, item: Item, shelf: Shelf, change: object) -> None:
+        """Keep it in memory, unless this process has changed the entry since `change`."""
         self._trust(item)
         if item.until > item.since:
             self.share.put(item)
-            if changes != self._changes:
+            if shelf.last_change(item.digest) is not change:
                 self.share.drop(item.digest)
+
+    def served(self, item: Item, level: str, began: float) -> None:
+        """Count and tell a hit: from "memory", the "mount", or "stale"."""
+        counts = self.counts
+        setattr(counts, level, getattr(counts, level) + 1)
+        self.tell("hit", began, bytes=item.cost, level=level)
+
+    def value(self, item: Item, default: Any) -> Any:
+        """`take`, or `default` where the value can't be read any more: counted, told and forgotten."""
+        try:
+            return self.take(item)
+        except (ValueError, *FAILURES) as error:
+            self.unreadable(item, error)
+            return default
+
+    def unreadable(self, item: Item, error: BaseException) -> None:
+        """Count and tell an item that can't be taken, and forget it."""
+        self.failed(error, "read a result")
+        self.share.drop(item.digest)
 
     def take(self, item: Item) -> Any:
         """The value, the caller's own. Raises `ValueError` if it can't be read."""
@@ -216,33 +249,52 @@ class Results:
 
     # Keeping
 
-    def keep(self, digest: str, value: Any, ttl: float | None, generation: int | None, key: bytes = b"") -> Item | None:
-        """Put `value` on the mount, made under `generation` (None: now), and in memory; the item if it is kept there.
+    def keep(
+        self,
+        digest: str,
+        value: Any,
+        ttl: float | None,
+        *,
+        key: bytes = b"",
+        own_ttl: bool = False,
+        start: Start | None = None,
+    ) -> Item | None:
+        """Put `value` on the mount and in memory; the item if it is kept, `hollow` where memory has no room for it.
 
-        Raises `EncodeError`, and what the mount raises.
+        `start`: what it was computed from; where that is out of date by now, it is not kept. `own_ttl`: the cache's own
+        does not shorten `ttl`. Raises `EncodeError`, and what the mount raises.
         """
         shelf = self.shelf()
         payload = self._dumps(value)
-        changes = self._changes = self._changes + 1
-        now = shelf.generation()
+        replaces = start is None or start.changing
+        change, now = shelf.forget(digest), shelf.generation()
         item = self._held(digest, value, payload, ttl, now)
+        item.own_ttl = own_ttl
+        kept = True
         try:
-            if digest not in self._newer:
-                made = now if generation is None else generation
-                shelf.write(digest, payload, codec_name=self._codec_name, ttl=ttl, generation=made, key=key)
-                self.counts.puts += 1
+            if replaces or digest not in self._newer:  # hosts of two releases must not take turns at replacing it
+                kept = shelf.write(
+                    digest, payload, codec_name=self._codec_name, ttl=ttl, key=key, own_ttl=own_ttl, start=start,
+                    generation=now if start is None else start.generation,
+                )  # fmt: skip
+                self.counts.puts += kept
+        except BaseException:
+            if replaces:
+                shelf.discard(digest)  # what was to be replaced must not be served from now on
+            raise
         finally:
             # On a full disk memory still serves, for as long as it may without asking the mount.
-            self.share.drop(digest)
-            if item is not None:
+            last = shelf.last_change(digest) is change
+            change = shelf.forget(digest)  # what was read meanwhile
+            if kept and last and not item.hollow and (start is None or start.generation == now):
                 item.created = clock.now()
-                if generation is None or generation == now:
-                    self._remember(item, changes)
+                self._remember(item, shelf, change)
         self._look_after(shelf, ttl)
-        return item
+        return item if kept else None
 
-    def _held(self, digest: str, value: Any, payload: Any, ttl: float | None, generation: int) -> Item | None:
+    def _held(self, digest: str, value: Any, payload: Any, ttl: float | None, generation: int) -> Item:
         item = memory.Item(None, self._codec_name, b"", 0.0, ttl)
+        item.digest, item.generation = digest, generation
         # Another's codec may give back something else: a JSON has no tuples.
         shared = memory.shared_size(value) if self._codec_name in ("msgpack", "pickle") else None
         if shared is not None:
@@ -250,10 +302,10 @@ class Results:
         else:
             parts = payload if isinstance(payload, list) else [payload]
             item.cost = sum([memoryview(part).nbytes for part in parts])
-            if not self.share.fits(item.cost):
-                return None
-            item.payload = b"".join(parts)
-        item.digest, item.generation = digest, generation
+            if self.share.fits(item.cost):
+                item.payload = b"".join(parts)
+            else:
+                item.hollow = True
         return item
 
     def _look_after(self, shelf: Shelf, ttl: float | None) -> None:
@@ -281,23 +333,35 @@ class Results:
     def remove(self, digest: str) -> bool:
         """Remove a result here and on the mount; whether there was one that counted. Raises what the mount raises."""
         shelf = self.shelf()
-        self.share.drop(digest)
+        shelf.forget(digest)
         try:
-            found = shelf.read(digest, self._codec_name, fresh=True)
-        except CorruptEntryError:
+            found = shelf.glance(digest, self._codec_name)
+        except EfsStateError:  # damaged, or newer: it goes all the same
             found = None
         removed = shelf.remove(digest)
-        self._changes += 1
-        self.share.drop(digest)
+        shelf.forget(digest)
         return removed and found is not None and self.left(found) > 0
+
+    def start(self, digest: str, mine: Flight, *, changing: bool, exact: bool) -> Start:
+        """What `mine`, a computation that begins now, starts from. Raises what the mount raises."""
+        start = self.shelf().start(digest, changing=changing, exact=exact)
+        start.flight = mine
+        return start
+
+    def note_unstorable(self, digest: str) -> None:
+        """The result could not be stored: who wants another one does not wait for it."""
+        if len(self.unstorable) >= _MOST_NOTED:
+            self.unstorable.clear()
+        self.unstorable.add(digest)
 
     def clear(self) -> None:
         """Put all results out of reach. Raises what the mount raises."""
+        shelf = self.shelf()
+        shelf.forget()
         try:
-            self.shelf().clear()
+            shelf.clear()
         finally:
-            self._changes += 1
-            self.share.clear()
+            shelf.forget()
 
     def key_of(self, digest: str) -> bytes | None:
         """The key of a value that counts, as `keep` got it. On the caller's thread; raises nothing."""

@@ -1,53 +1,92 @@
-"""One namespace on the mount: its entries, its generation and its policy; every failure is raised."""
+"""One namespace on the mount: its entries, its generation and its policy; every failure is raised.
+
+What a computation began with may be out of date when its result is put: another host changed or removed the entry
+meanwhile. `start` and `write` tell, without anybody waiting for anybody:
+
+- Who removes or refreshes an entry first exchanges a *mark* beside it, then removes. Who computed puts its result, then looks
+  at the mark. Whichever comes second sees the other: the remover removes what was put, or the computer takes it back.
+- Who sets a value leaves no mark (it would be half as much again): right before its put, who computed looks whether the
+  entry is the one that was there at its start. What is set in that last moment, a request's time, is overwritten.
+"""
 
 from __future__ import annotations
 
-import os
 import struct
 import time
+from _weakref import ref
+from _weakrefset import WeakSet
 
 from efsstate.cache.memory import Item
 from efsstate.errors import CorruptEntryError, UnknownFormatError
-from efsstate.mount import clock, codec, layout, notes, store
+from efsstate.mount import clock, codec, entry, layout, notes, store
+from efsstate.mount.files import identity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator
     from typing import Any
 
+    from efsstate.cache.flight import Flight
+    from efsstate.cache.memory import Share
     from efsstate.mount.entry import Entry
-    from efsstate.mount.files import Buffer, Mount
+    from efsstate.mount.files import Buffer, Identity, Made, Mount
 
 # What another host changes shows here within: this, for what its NFS client remembers of names, and this again for what
 # our memory holds. Together they stay below the promised 60 s.
 REACH = 20.0
 _DAY = 86400.0
-_META = struct.Struct("<QB")  # generation, bytes of padding after the key; see `meta`
+_TICK = 0.05  # seconds by which two stamps of the server may be in the wrong order
+_META = struct.Struct("<QB")  # generation, bytes of padding after the key; see `pack_meta`
+_PADDING, _OWN_TTL = 0x7F, 0x80
 _GENERATION = _META.unpack_from
 _LEAST_META = _META.size
 _MOST = 2**62  # generations are milliseconds since the epoch, and never come near
 # What is raised where somebody else's values are taken for ours.
 _NOT_OURS = (CorruptEntryError, ArithmeticError, LookupError, TypeError, ValueError)
+_GLANCE = entry.HEADER + 32 + entry.LONGEST_META  # bytes that have an entry's head
+_BEGINNINGS = [f"{number:02x}" for number in range(256)]
 _ALIGN = 16  # where a payload begins in its file, so that arrays can be used where they were read
 
 
-def identity(stat: os.stat_result) -> tuple[int, int, int]:
-    """What tells a file from the one that takes its place."""
-    return stat.st_ino, stat.st_mtime_ns, stat.st_size
+def pack_meta(generation: int, key: bytes, codec_name: str, *, own_ttl: bool = False) -> bytes:
+    """Generation u64, padding u8, the key, and the padding that puts the payload at a multiple of 16 bytes.
 
-
-def pack_meta(generation: int, key: bytes, codec_name: str) -> bytes:
-    """Generation u64, padding u8, the key, and the padding that puts the payload at a multiple of 16 bytes."""
-    from efsstate.mount import entry
-
+    The padding's highest bit says that the ttl is this value's own: the cache's, however short, does not shorten it.
+    """
     length = entry.HEADER + len(codec_name) + _META.size + len(key)
     padding = -length % _ALIGN
-    return _META.pack(generation, padding) + key + bytes(padding)
+    return _META.pack(generation, padding | _OWN_TTL if own_ttl else padding) + key + bytes(padding)
 
 
 def key_of(entry: Entry) -> bytes:
     """The key that an entry was written with, if it was."""
-    return entry.meta[_META.size : len(entry.meta) - entry.meta[_META.size - 1]]
+    return entry.meta[_META.size : len(entry.meta) - (entry.meta[_META.size - 1] & _PADDING)]
+
+
+class Start:
+    """What a computation starts from: the clear's generation, the entry that it may replace, and when (monotonic)."""
+
+    __slots__ = ("at", "changing", "flight", "generation", "mark", "seen")
+
+    def __init__(self, generation: int, seen: Identity | None, mark: Identity | None, *, changing: bool) -> None:
+        self.generation, self.seen, self.mark, self.changing = generation, seen, mark, changing
+        self.at = time.monotonic()
+        self.flight: Flight | None = None
+
+
+_shelves: dict[tuple[str, bytes | None, str], ref[Shelf]] = {}
+
+
+def find(mount: Mount, component: str) -> Shelf:
+    """The namespace's shelf: one a process, so that what one cache of that name changes shows in every other at once."""
+    key = mount.path, mount.key, component
+    known = _shelves.get(key)
+    shelf = known() if known is not None else None
+    if shelf is None:
+        shelf = Shelf(mount, component)
+        _shelves[key] = ref(shelf)
+    return shelf
 
 
 class Shelf:
@@ -56,6 +95,10 @@ class Shelf:
     def __init__(self, mount: Mount, component: str) -> None:
         self.mount = mount
         self.component = component
+        self.shares: WeakSet[Share] = WeakSet()  # where this process remembers them
+        # The last change by this process of a digest that begins so: what was read before it is out of date.
+        self._changes: dict[str, object] = {}
+        self._marks: dict[str, Identity] = {}  # the last of this process: what begins after one is not overtaken by it
         self.folder = f"{layout.CACHE}/{component}"
         # By a digest's first digit: every hit needs one.
         self._folders = {folder[-1]: folder for folder in layout.entry_folders(component)}
@@ -157,6 +200,8 @@ class Shelf:
             self._generation = own
         if own < self._generation or item.codec != codec_name:
             return None
+        if meta[_LEAST_META - 1] >= _OWN_TTL:
+            item.own_ttl = True
         if now - item.created > _DAY:
             self._note_use(folder, digest, stat)
         return item
@@ -173,11 +218,11 @@ class Shelf:
     def why_not(self, digest: str, codec_name: str) -> str:
         """Why `read` gives None."""
         try:
-            entry = store.read(self.mount, layout.entry_folder(self.component, digest), digest, stale=0)
+            found = store.read(self.mount, self._folders[digest[0]], digest, stale=0)
         except FileNotFoundError:
             return "there is no result"
-        if entry.codec != codec_name:
-            return f"it was stored with codec {entry.codec!r}"
+        if found.codec != codec_name:
+            return f"it was stored with codec {found.codec!r}"
         return "it was cleared"
 
     def unchanged(self, digest: str, held: Item) -> bool:
@@ -204,15 +249,105 @@ class Shelf:
         ttl: float | None,
         generation: int,
         key: bytes = b"",
-    ) -> None:
-        """Put an entry, as made under `generation`. One of a newer format is left alone."""
-        meta = pack_meta(generation, key, codec_name)
-        folder = layout.entry_folder(self.component, digest)
-        store.write(self.mount, folder, digest, payload, codec=codec_name, meta=meta, ttl=ttl)
+        own_ttl: bool = False,
+        start: Start | None = None,
+    ) -> bool:
+        """Put an entry, as made under `generation`; False if it was computed from a `start` that is out of date by now."""
+        meta = pack_meta(generation, key, codec_name, own_ttl=own_ttl)
+        folder = self._folders[digest[0]]
+        unless = None if start is None else lambda: self._identity(folder, digest) != start.seen
+        made = store.write(self.mount, folder, digest, payload, codec=codec_name, meta=meta, ttl=ttl, unless=unless)
+        if made is None:
+            return False
+        if start is not None and self._is_overtaken(folder, digest, start, made):
+            found = self._identity(folder, digest)
+            if found is not None and found[0] == made.inode:
+                self.mount.remove(folder, digest)
+            return False
+        return True
+
+    def _identity(self, folder: str, name: str) -> Identity | None:
+        try:
+            return identity(self.mount.stat(folder, name))
+        except FileNotFoundError:
+            return None
+
+    def _is_overtaken(self, folder: str, digest: str, start: Start, made: Made) -> bool:
+        """Whether the entry was removed or refreshed since `start`; asked after our own put, so that one of us sees the other."""
+        if start.flight is not None and start.flight.doomed:  # by this process
+            return True
+        try:
+            mark = self.mount.stat(folder, layout.change_mark(digest))
+        except FileNotFoundError:
+            return False
+        # Both stamps are the server's: no clock of ours counts, but for how long the computation took.
+        began = made.server - (made.here - start.at)
+        tick = _TICK if made.server % 1 else 1 + _TICK  # some file systems stamp whole seconds
+        return identity(mark) != start.mark and mark.st_mtime > began - tick
+
+    def start(self, digest: str, *, changing: bool = False, exact: bool = False) -> Start:
+        """What a computation that begins now starts from; `changing`: those that began before are not to undo it.
+
+        `exact`: ask for the mark, so that one of this very moment, by another host, is not taken for one that came after.
+        """
+        folder = self._folders[digest[0]]
+        generation = self.generation()
+        if changing:
+            self._mark(folder, digest)
+        name = layout.change_mark(digest)
+        mark = self._identity(folder, name) if exact else self._marks.get(name)
+        return Start(generation, self._identity(folder, digest), mark, changing=changing)
+
+    def discard(self, digest: str) -> None:
+        """Remove an entry if that can be done."""
+        self.mount.remove(self._folders[digest[0]], digest, quiet=True)
+
+    def _mark(self, folder: str, digest: str) -> None:
+        name = layout.change_mark(digest)
+        self._marks[name] = identity(self.mount.relink(folder, name, "changed"))
 
     def remove(self, digest: str) -> bool:
-        """Remove an entry, whatever it is; whether there was one."""
-        return self.mount.remove(layout.entry_folder(self.component, digest), digest)
+        """Remove an entry, whatever it is, and what is being computed for it now on any host; whether there was one."""
+        folder = self._folders[digest[0]]
+        if self.mount.refresh(folder) is None:  # who computes has a claim, and that is in the folder
+            return False
+        try:
+            self._mark(folder, digest)
+        finally:  # on a full disk, too
+            removed = self.mount.remove(folder, digest)
+        return removed
+
+    def glance(self, digest: str, codec_name: str) -> Item | None:
+        """The entry as `read` gives it, asked of the server, by its head alone: unchecked, without its payload."""
+        folder = self._folders[digest[0]]
+        self.mount.refresh(folder)
+        try:
+            data, found = self.mount.read_stat(folder, digest, _GLANCE)
+        except FileNotFoundError:
+            return None
+        head, path = bytes(data), self.mount.where(folder, digest)
+        created, ttl = entry.peek(head, found.st_size, path)
+        codec_named, meta, _ = entry.labels(head, path)
+        item = Item(b"", codec_named, meta, created, ttl)
+        item.own_ttl = len(meta) >= _LEAST_META and meta[_LEAST_META - 1] >= _OWN_TTL
+        own = _GENERATION(meta)[0] if len(meta) >= _LEAST_META else -1
+        return item if self.generation() <= own < _MOST and codec_named == codec_name else None
+
+    def last_change(self, digest: str) -> object:
+        """What is another one once this process has changed the entry: see `forget`."""
+        return self._changes.get(digest[:2])
+
+    def forget(self, digest: str | None = None) -> object:
+        """This process changes the entry (None: all): what it remembers of it, or reads of it now, is out of date."""
+        change = object()
+        for beginning in _BEGINNINGS if digest is None else [digest[:2]]:
+            self._changes[beginning] = change
+        for share in list(self.shares):
+            if digest is None:
+                share.clear()
+            else:
+                share.drop(digest)
+        return change
 
     def widen_policy(
         self, name: str, shortest: float, longest: float | None, max_bytes: int | None

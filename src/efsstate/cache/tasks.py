@@ -7,8 +7,8 @@ import time
 
 from efsstate.cache import flight as flights
 from efsstate.cache import threads
-from efsstate.cache.memory import PACKED, Item
-from efsstate.cache.miss import COMPUTE, GIVE, IO, LANDING, Raised, end
+from efsstate.cache.memory import PACKED
+from efsstate.cache.miss import COMPUTE, GIVE, IO, LANDING, TAKE, Raised, end
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from efsstate.cache.flight import Flight
+    from efsstate.cache.memory import Item
     from efsstate.cache.miss import Steps
     from efsstate.cache.results import Results
 
@@ -32,7 +33,7 @@ async def run(results: Results, way: Steps) -> Any:
         try:
             kind, what, more = action()
         except StopIteration as stop:
-            return await take(results, stop.value) if type(stop.value) is Item else end(results, stop.value)
+            return end(stop.value)
         answer: Any
         try:
             if closing:  # the task is cancelled: what is to be given back is, but nothing is awaited any more
@@ -43,6 +44,8 @@ async def run(results: Results, way: Steps) -> Any:
                 answer = await _compute_async(what, more)
             elif kind is IO or kind is GIVE:
                 answer = await call(results, what, more or threads.drop, always=kind is GIVE)
+            elif kind is TAKE:
+                answer = await take(results, what)
             elif kind is LANDING:
                 answer = await _landing(what, more)
             else:
@@ -55,8 +58,8 @@ async def run(results: Results, way: Steps) -> Any:
             action = lambda answer=answer: way.send(answer)  # type: ignore[misc]  # noqa: E731
 
 
-async def _compute_async(compute: Callable[[], Awaitable[Any]], mine: Flight | None) -> Any:
-    token = flights.computing.set(flights.computing.get() if mine is None else (*flights.computing.get(), mine))
+async def _compute_async(compute: Callable[[], Awaitable[Any]], mine: Flight) -> Any:
+    token = flights.computing.set((*flights.computing.get(), mine))
     try:
         return await compute()
     except Exception as error:

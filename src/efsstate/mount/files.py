@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     Parts = Sequence[Buffer]
     Data = Any  # bytes or a bytearray; two of bytes where a judge said where to part them
     Judge = Callable[[bytes, int, str], int]
+    Identity = tuple[int, int, int]
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _THROUGH = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -90,6 +91,20 @@ def _anew(held: _Folder) -> int:
         return os.open(f"/proc/self/fd/{held.fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:  # no /proc here
         return os.open(".", _DIRECTORY, dir_fd=held.fd)
+
+
+def identity(found: os.stat_result) -> Identity:
+    """What tells a file from the one that takes its place."""
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+class Made:
+    """A file that was made: its inode, and the server's time (seconds since the epoch) and this host's (monotonic) then."""
+
+    __slots__ = ("here", "inode", "server")
+
+    def __init__(self, found: os.stat_result) -> None:
+        self.inode, self.server, self.here = found.st_ino, found.st_mtime, time.monotonic()
 
 
 def _moment(found: os.stat_result) -> tuple[int, int, int]:
@@ -528,8 +543,9 @@ class Mount:
             except OSError:
                 pass
 
-    def _fill(self, fd: int, build: Callable[[float], Parts], *, durable: bool) -> os.stat_result:
+    def _fill(self, fd: int, build: Callable[[float], Parts], *, durable: bool) -> Made:
         found = os.fstat(fd)
+        made = Made(found)
         clock.observe(found.st_mtime)  # just made, so this is the server's time now
         self._own_mode(fd, found)
         parts = [memoryview(part).cast("B") for part in build(found.st_mtime)]
@@ -541,11 +557,9 @@ class Mount:
                 parts[0] = parts[0][done:]
         if durable:
             os.fsync(fd)
-        return found
+        return made
 
-    def _write(
-        self, folder: str, name: str, build: Callable[[float], Parts], *, flags: int, durable: bool
-    ) -> os.stat_result:
+    def _write(self, folder: str, name: str, build: Callable[[float], Parts], *, flags: int, durable: bool) -> Made:
         """Create `name` and fill it; removes it again on an error, unless it was to be visible from its creation on."""
         for attempt in (0, 1):
             held = self._folder(folder, make=True)
@@ -559,7 +573,7 @@ class Mount:
                 raise
             try:
                 try:
-                    found = self._fill(fd, build, durable=durable)
+                    made = self._fill(fd, build, durable=durable)
                 finally:
                     os.close(fd)  # an NFS client may report a full disk only here
             except BaseException as error:
@@ -568,18 +582,37 @@ class Mount:
                 if layout.is_temporary(name):
                     self.remove(folder, name, quiet=True)
                 raise
-            return found
+            return made
         raise AssertionError
 
-    def replace(self, folder: str, name: str, build: Callable[[float], Parts], *, durable: bool = False) -> None:
+    def replace(
+        self,
+        folder: str,
+        name: str,
+        build: Callable[[float], Parts],
+        *,
+        durable: bool = False,
+        unless: Callable[[], bool] | None = None,
+    ) -> Made | None:
         """Give `name` a new content in one step: every reader gets the old or the new, whole.
 
         `build` gets the server's time (seconds since the epoch) and returns the buffers to write, in order. `durable`:
         it survives a power loss once this returns (on NFS it does anyway, at no cost; a local disk needs two fsyncs).
+        `unless` is called right before the rename, when the temporary's creation has made this host's client ask the server
+        about the folder; where it is true nothing is changed, and None returned.
         """
         temporary = layout.TEMPORARY + os.urandom(12).hex()
         made = self._write(folder, temporary, build, flags=_WRITE, durable=durable)
-        self.rename(folder, temporary, folder, name, inode=made.st_ino, durable=durable)
+        try:
+            refused = unless is not None and unless()
+        except BaseException:
+            self.remove(folder, temporary, quiet=True)
+            raise
+        if refused:
+            self.remove(folder, temporary, quiet=True)
+            return None
+        self.rename(folder, temporary, folder, name, inode=made.inode, durable=durable)
+        return made
 
     def rename(
         self, folder: str, name: str, to_folder: str, to_name: str, *, inode: int | None = None, durable: bool = False
@@ -635,16 +668,17 @@ class Mount:
         if durable:
             self.sync(folder)
 
-    def relink(self, folder: str, name: str, note: str) -> None:
-        """Give `name` a new note in one step, durably: every reader gets the old one or the new. Two requests."""
+    def relink(self, folder: str, name: str, note: str) -> os.stat_result:
+        """Give `name` a new note in one step, durably: every reader gets the old one or the new; its stat. Two requests."""
         temporary = layout.TEMPORARY + os.urandom(12).hex()
         self.symlink(folder, temporary, note, durable=False)
         try:
-            inode = self.stat(folder, temporary).st_ino
+            found = self.stat(folder, temporary)
         except BaseException:
             self.remove(folder, temporary, quiet=True)
             raise
-        self.rename(folder, temporary, folder, name, inode=inode, durable=True)
+        self.rename(folder, temporary, folder, name, inode=found.st_ino, durable=True)
+        return found
 
     def sync(self, folder: str) -> None:
         """Have the folder's names on disk: on NFS they are already, and this costs nothing."""

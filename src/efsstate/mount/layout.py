@@ -137,6 +137,11 @@ def entry_folders(namespace: str) -> list[str]:
     return [f"{CACHE}/{namespace}/{digit}" for digit in "0123456789abcdef"]
 
 
+def change_mark(digest: str) -> str:
+    """What tells computations under way that a result was changed; one for many digests, and a temporary to the sweep."""
+    return f"{TEMPORARY}changed-{digest[:3]}"
+
+
 def cleared_mark(generation: int) -> str:
     """What the mark of this generation is called, without its signature."""
     return f"{CLEARED}.{generation}"

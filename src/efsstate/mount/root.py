@@ -83,6 +83,11 @@ def resolve(root: str | os.PathLike[str] | None = None, *, durable: bool = False
     return mount
 
 
+def place(given: str | None) -> str:
+    """What names the root that `resolve` would take, without asking the file system."""
+    return os.path.abspath(given or variable("EFSSTATE_ROOT") or _DEFAULT)
+
+
 def _open(given: str | None, *, durable: bool = False) -> Mount:
     path, source, named = _choose(given)
     path = os.path.abspath(path)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from efsstate.mount.entry import E
-    from efsstate.mount.files import Buffer, Mount, Parts
+    from efsstate.mount.files import Buffer, Made, Mount, Parts
 
 
 def read(
@@ -86,9 +86,14 @@ def write(
     meta: bytes = b"",
     ttl: float | None = None,
     durable: bool = False,
-) -> None:
-    """Put an entry at `name` in one step, in place of any before it. Raises `OSError`; then the old one stands."""
-    mount.replace(folder, name, _builder(mount, folder, name, payload, codec, meta, ttl), durable=durable)
+    unless: Callable[[], bool] | None = None,
+) -> Made | None:
+    """Put an entry at `name` in one step, in place of any before it; None if `unless` kept it back (`Mount.replace`).
+
+    Raises `OSError`; then the old one stands.
+    """
+    build = _builder(mount, folder, name, payload, codec, meta, ttl)
+    return mount.replace(folder, name, build, durable=durable, unless=unless)
 
 
 def create(
