@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from functools import partial
 
 from efsstate import deadline, events, units
-from efsstate.cache import flight, keys
+from efsstate.cache import flight, keys, signature
 from efsstate.cache.mapping import Cache, fetch_all, make_results
 from efsstate.cache.results import FAILURES, MISSING
-from efsstate.cache.signature import Signature, code_of
 from efsstate.errors import EncodeError
-from efsstate.mount import root as roots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,12 +17,6 @@ if TYPE_CHECKING:
 
     from efsstate.cache.memory import Item
     from efsstate.cache.miss import Steps
-
-_COROUTINE, _GENERATORS = 0x80, 0x220  # inspect's CO_ flags, without the import
-_MOST_WRAPPED = 100  # functions, one in another: some objects have a `__wrapped__` without end
-
-
-_decorated: dict[str, list[Any]] = {}  # the codes of the functions that took their namespaces from their names
 
 
 class Calls:
@@ -43,17 +33,12 @@ class Calls:
             if given is not None and not callable(given):
                 raise TypeError(f"{option}: a function is needed, not {given!r}")
         self.function = function
-        self.signature = Signature(function, ignore)
-        flags = getattr(code_of(function), "co_flags", 0)
-        if flags & _GENERATORS:
-            raise TypeError(
-                f"cached: {function!r} is a generator function: what it yields is gone after one use; return a list"
-            )
-        self.is_async = bool(flags & _COROUTINE) or _marked_async(function)
-        namespace = _namespace(function) if name is None else name
+        self.signature = signature.Signature(function, ignore)
+        self.is_async = signature.is_async(function)
+        namespace = signature.namespace(function) if name is None else name
         stale_for = 0.0 if stale is None else units.seconds(stale, "stale")
         self.results = make_results(namespace, ttl, stale_for, codec, memory, max_bytes, root, io_timeout)
-        self.keyer = keys.Keyer(namespace, _source(function) if version == "source" else version)
+        self.keyer = keys.Keyer(namespace, signature.source(function) if version == "source" else version)
         self.cache = Cache.__new__(Cache)
         self.cache.name, self.cache._results, self.cache._keyer = namespace, self.results, self.keyer  # noqa: SLF001
         self.key, self.cache_if = key, cache_if
@@ -385,48 +370,6 @@ def _life_left(left: float) -> str:
 
 def _life(value: Any) -> float | None:
     return None if value is None else units.seconds(value, "ttl")
-
-
-def _namespace(function: Any) -> str:
-    """The module and qualified name, within one Lambda function; `__main__` is its file's name."""
-    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
-    if type(function) is partial or not isinstance(module, str) or not isinstance(name, str):
-        raise TypeError(f"cached: {function!r} has no name of its own, by which its results are known: give it name=")
-    namespace = f"{keys.main_name() if module == '__main__' else module}.{name}"
-    program = roots.function_name()
-    if program:
-        namespace = f"{program}/{namespace}"
-    codes = _codes(function)
-    if _decorated.setdefault(namespace, codes) != codes:
-        events.log(
-            "warning", "cached: two functions are called %s: they share results; give one of them name=", namespace,
-            once=f"two {namespace}", cache=namespace,
-        )  # fmt: skip
-    return namespace
-
-
-def _codes(function: Any) -> list[Any]:
-    """What tells two functions of one name apart: their codes, and those of what they wrap. A loop makes one code again."""
-    codes: list[Any] = []
-    while function is not None and len(codes) < _MOST_WRAPPED:
-        code = code_of(function)
-        codes.append(type(function) if code is None else (code.co_filename, code))
-        function = getattr(function, "__wrapped__", None)
-    return codes
-
-
-def _marked_async(function: Any) -> bool:
-    inspect = sys.modules.get("inspect")  # whoever has marked it has imported that
-    return inspect is not None and inspect.iscoroutinefunction(function)
-
-
-def _source(function: Any) -> tuple[str, str]:
-    import inspect
-
-    try:
-        return "source", inspect.getsource(function)
-    except (OSError, TypeError) as error:
-        raise ValueError(f"version='source': {function!r} has no source to be read ({error}): give a version") from None
 
 
 _info: Any = None

@@ -1,9 +1,13 @@
-"""How a call's arguments come into one form, however they were passed; the parameters are taken in once."""
+"""A function that is decorated: its parameters, by which a call's arguments come into one form, its name, and whether it is async."""
 
 from __future__ import annotations
 
 import sys
 from functools import partial
+
+from efsstate import events
+from efsstate.cache import keys
+from efsstate.mount import root as roots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,8 +16,10 @@ if TYPE_CHECKING:
 
     Bound = Iterable[tuple[bytes, Any]]
 
-_VARARGS, _VARKEYWORDS = 4, 8  # inspect's CO_ flags, without its 5 ms
+_VARARGS, _VARKEYWORDS, _COROUTINE, _GENERATORS = 0x04, 0x08, 0x80, 0x220  # inspect's CO_ flags, without its 5 ms
 _MISSING: Any = object()
+_MOST_WRAPPED = 100  # functions, one in another: some objects have a `__wrapped__` without end
+_decorated: dict[str, list[Any]] = {}  # the codes of the functions that took their namespaces from their names
 
 
 class Signature:
@@ -204,3 +210,52 @@ def code_of(function: Any) -> Any:
 
 def _tag(name: str) -> tuple[str, bytes]:
     return name, b"=%b:" % name.encode()
+
+
+def is_async(function: Any) -> bool:
+    """Whether a call of it gives something to be awaited; `TypeError` for one that yields."""
+    flags = getattr(code_of(function), "co_flags", 0)
+    if flags & _GENERATORS:
+        raise TypeError(
+            f"cached: {function!r} is a generator function: what it yields is gone after one use; return a list"
+        )
+    inspect = sys.modules.get("inspect")  # whoever has marked it as async has imported that
+    return bool(flags & _COROUTINE) or (inspect is not None and inspect.iscoroutinefunction(function))
+
+
+def namespace(function: Any) -> str:
+    """The module and qualified name, within one Lambda function; `__main__` is its file's name."""
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    if type(function) is partial or not isinstance(module, str) or not isinstance(name, str):
+        raise TypeError(f"cached: {function!r} has no name of its own, by which its results are known: give it name=")
+    namespace = f"{keys.main_name() if module == '__main__' else module}.{name}"
+    program = roots.function_name()
+    if program:
+        namespace = f"{program}/{namespace}"
+    codes = _codes(function)
+    if _decorated.setdefault(namespace, codes) != codes:
+        events.log(
+            "warning", "cached: two functions are called %s: they share results; give one of them name=", namespace,
+            once=f"two {namespace}", cache=namespace,
+        )  # fmt: skip
+    return namespace
+
+
+def _codes(function: Any) -> list[Any]:
+    """What tells two functions of one name apart: their codes, and those of what they wrap. A loop makes one code again."""
+    codes: list[Any] = []
+    while function is not None and len(codes) < _MOST_WRAPPED:
+        code = code_of(function)
+        codes.append(type(function) if code is None else (code.co_filename, code))
+        function = getattr(function, "__wrapped__", None)
+    return codes
+
+
+def source(function: Any) -> tuple[str, str]:
+    """Its text, as a version."""
+    import inspect
+
+    try:
+        return "source", inspect.getsource(function)
+    except (OSError, TypeError) as error:
+        raise ValueError(f"version='source': {function!r} has no source to be read ({error}): give a version") from None
