@@ -15,9 +15,13 @@ if TYPE_CHECKING:
 
 _COROUTINE = 0x80  # inspect.CO_COROUTINE, without the import
 WAIT = 60.0  # seconds that a wait lasts at the most where no deadline is known
+MARGIN = (
+    0.25  # seconds before the deadline at which a wait that must tell of itself ends: its error still reaches somebody
+)
 
 _here: contextvars.ContextVar[Invocation | None] = contextvars.ContextVar("efsstate_deadline", default=None)
 _running: list[Invocation] = []  # for threads, which start with an empty context
+reserved: contextvars.ContextVar[float] = contextvars.ContextVar("efsstate_reserved", default=0.0)  # seconds
 
 
 class Invocation:
@@ -73,11 +77,11 @@ def current() -> Invocation | None:
 
 
 def remaining() -> float | None:
-    """Seconds until the deadline (never below 0), or None where none is known."""
+    """Seconds until the deadline (never below 0), less what is `reserved` for later; None where none is known."""
     found = current()
     if found is None or found.deadline is None:
         return None
-    return max(0.0, found.deadline - time.monotonic())
+    return max(0.0, found.deadline - reserved.get() - time.monotonic())
 
 
 def until(wait: float | None, *, margin: float = 0.0) -> float:

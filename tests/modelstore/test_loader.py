@@ -12,7 +12,7 @@ import weakref
 import pytest
 
 import efsstate
-from efsstate import CorruptEntryError, EfsStateError, ModelNotFound, activate, model, publish
+from efsstate import CorruptEntryError, EfsStateError, ModelNotFound, activate, deadline, model, publish
 from efsstate.modelstore import loader, reading
 from tests.modelstore.conftest import place, relink
 
@@ -233,6 +233,95 @@ def test_keep_old_false_brings_the_old_one_back_if_the_new_one_fails(root, put):
     assert get().weights == b"3"
 
 
+@pytest.fixture
+def picky(root):
+    """A model that keeps one version in memory, what its load raises (text -> error), and what it was given to load."""
+    bad, tries = {}, []
+
+    def load(files):
+        network = Network(files)
+        tries.append(network.weights)
+        if network.weights in bad:
+            raise bad[network.weights]
+        return network
+
+    return model("m", load, check_every=0, keep_old=False, root=root), bad, tries
+
+
+def test_keep_old_false_an_old_one_that_did_not_come_back_at_once_comes_with_the_next_call(put, picky):
+    get, bad, tries = picky
+    put("1")
+    get()
+    put("2")
+    bad |= {b"1": OSError(5, "Input/output error"), b"2": RuntimeError("wrong opset")}
+    for _ in range(2):
+        with pytest.raises(OSError, match="Input/output error"):
+            get()
+    del bad[b"1"]
+    assert [get().weights for _ in range(3)] == [b"1"] * 3
+    assert tries == [b"1", b"2", b"1", b"1", b"1"]  # the new one once
+    get._failure.until = 0
+    bad.clear()
+    assert get().weights == b"2" and get._failure is None
+
+
+def test_keep_old_false_the_old_one_comes_back_though_no_look_succeeds(root, put, picky, monkeypatch):
+    get, bad, _ = picky
+    put("1")
+    get()
+    put("2")
+    bad |= {b"1": OSError(5, "Input/output error"), b"2": RuntimeError("wrong opset")}
+    with pytest.raises(OSError, match="Input/output error"):
+        get()
+    bad.clear()
+
+    def cut_off():
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(get._finder, "look", cut_off)
+    assert get().weights == b"1"
+
+
+def test_keep_old_false_a_new_one_too_slow_for_the_deadline_leaves_time_for_the_old_one(root, tmp_path):
+    """The first invocation that meets it answers with the old one, and so do the next."""
+    tries = []
+
+    def load(files):
+        tries.append(files.version)
+        if files.version == slow:
+            for _ in range(1000):
+                files.read()
+                time.sleep(0.01)
+        return bytes(files.read())
+
+    (tmp_path / "w").write_text("old")
+    old, slow = publish("m", tmp_path / "w", root=root), None
+    get = model("m", load, check_every=0, keep_old=False, root=root)
+    with efsstate.invocation(Context(2)):
+        assert get() == b"old"
+    (tmp_path / "w").write_text("new")
+    slow = publish("m", tmp_path / "w", root=root)
+    get._loaded.seconds = 0.4  # more than it needs here, less than half of what there is
+    for _ in range(3):
+        with efsstate.invocation(Context(2)):
+            assert get() == b"old"
+            assert deadline.remaining() > 0.4
+    assert tries == [old, slow, old]
+
+
+def test_keep_old_false_a_new_one_cut_off_with_no_time_left_is_not_what_the_next_call_tries(put, picky):
+    get, bad, tries = picky
+    put("1")
+    get()
+    put("2")
+    bad |= {b"1": reading.OutOfTime("late"), b"2": reading.OutOfTime("late")}
+    with pytest.raises(reading.OutOfTime):
+        get()
+    bad.clear()
+    assert [get().weights for _ in range(3)] == [b"1"] * 3
+    assert tries == [b"1", b"2", b"1", b"1"]
+
+
 def test_no_reload_that_the_deadline_can_not_hold(root, put):
     put("1")
 
@@ -273,9 +362,10 @@ def test_a_first_load_that_raises_is_remembered_and_every_caller_gets_the_error(
             errors.append(caught.value)
             depth, trace = 0, caught.value.__traceback__
             while trace:
-                depth, names, trace = depth + 1, trace.tb_frame.f_code.co_name, trace.tb_next
-            assert names == "load" and depth < 12  # it ends where it was raised, and does not grow
-        assert len(loads) == 1
+                depth, trace = depth + 1, trace.tb_next
+            assert depth < 12  # it does not grow
+        assert len(loads) == 1 and len({id(e) for e in errors}) == 4
+        assert all(len(e.__notes__) == 1 and "in load\n" in e.__notes__[0] for e in errors[1:])  # where it was raised
     with pytest.raises(Odd):
         get()
     put("2")
@@ -299,6 +389,45 @@ def test_what_a_failed_load_had_in_memory_is_freed(root, put):
         get()
     gc.collect()
     assert gone[0]() is None
+
+
+def test_a_remembered_failure_keeps_no_callers_request_alive(root, put):
+    """Neither the error's traceback nor the frames behind that of a load or look that failed."""
+    put("1")
+    requests = []
+
+    class Request:
+        """What a handler got."""
+
+    def load(files):
+        raise RuntimeError("no") from ValueError("because")
+
+    def handler(get):
+        body = Request()
+        requests.append(weakref.ref(body))
+        get()
+
+    for get in (model("m", load, root=root), model("nope", load, root=root)):
+        for _ in range(3):
+            with pytest.raises((RuntimeError, ModelNotFound)):
+                handler(get)
+        assert get._failure is not None
+    gc.collect()
+    assert [request() for request in requests] == [None] * 6
+
+
+def test_after_a_look_in_vain_the_next_is_within_half_a_minute(root, put):
+    """However rarely a loaded model is looked at."""
+    get = model("m", Network, check_every=3600, root=root)
+    with pytest.raises(ModelNotFound):
+        get()
+    assert get._look_at - time.monotonic() <= 30
+    put("1")
+    with pytest.raises(ModelNotFound):
+        get()
+    get._look_at = 0
+    assert get().weights == b"1"
+    assert get._look_at - time.monotonic() > 3000
 
 
 def test_none_is_no_model(root, put):
@@ -345,8 +474,10 @@ def test_a_wait_for_another_threads_load_ends_before_the_deadline(root, put):
     thread = threading.Thread(target=get)
     thread.start()
     loading.wait(30)
-    with efsstate.invocation(Context(0.5)), pytest.raises(EfsStateError, match="still loading it"):
-        get()
+    with efsstate.invocation(Context(1)):
+        with pytest.raises(EfsStateError, match="still loading it"):
+            get()
+        assert deadline.remaining() > 0  # so that the error still reaches somebody
     go.set()
     thread.join()
     assert get() == 1

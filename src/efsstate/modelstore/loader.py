@@ -31,7 +31,6 @@ else:
             return cls
 
 
-_MARGIN = 0.25  # seconds before the deadline at which a wait ends, so that its error still reaches somebody
 _RETRY, _LONGEST_RETRY = 30.0, 900.0  # seconds after which a failed load is tried again, doubled each time
 
 
@@ -50,22 +49,40 @@ class _Failure:
     __slots__ = ("error", "identity", "times", "trace", "until")
 
     def __init__(self, error: Exception, identity: str | None, before: _Failure | None) -> None:
-        self.error, self.identity, self.trace = error, identity, error.__traceback__
+        import traceback
+
+        # Copied, and its traceback as text: frames keep their callers', and the first one's request, as long as this is.
+        self.error, self.identity = _bare(error), identity
+        self.trace = "As it was when it was tried:\n" + "".join(traceback.format_exception(error)).rstrip()
         self.times: int = before.times + 1 if before is not None and before.identity == identity else 0
         self.until = time.monotonic() + min(_LONGEST_RETRY, _RETRY * 2**self.times)
 
     def again(self) -> Exception:
-        """The error for one more caller: a copy, so that each has a traceback of its own and none grows."""
-        import copy
+        """The error for one more caller: a copy, so that none gets another's traceback."""
+        other = _bare(self.error)
+        other.add_note(self.trace)
+        return other
 
+
+def _bare(error: Exception) -> Exception:
+    """A copy of the error without what led to it: no traceback, no cause."""
+    import copy
+
+    other: object = None
+    try:
+        other = copy.copy(error)
+    except Exception:
+        pass  # its class takes other arguments than `args`
+    if type(other) is not type(error):
         try:
-            other = copy.copy(self.error)
+            other = type(error).__new__(type(error), *error.args)
+            other.__dict__.update(error.__dict__)
         except Exception:
-            return self.error.with_traceback(self.trace)
-        if type(other) is not type(self.error):
-            return self.error.with_traceback(self.trace)
-        other.__cause__, other.__suppress_context__ = self.error.__cause__, self.error.__suppress_context__
-        return other.with_traceback(self.trace)
+            other = EfsStateError(f"{type(error).__name__}: {error}")
+    assert isinstance(other, Exception)
+    if (notes := getattr(other, "__notes__", None)) is not None:
+        other.__notes__ = list(notes)
+    return other
 
 
 class Model(_Generic[T]):
@@ -94,6 +111,9 @@ class Model(_Generic[T]):
         self._loaded: _Loaded | None = None
         self._look_at = 0.0  # when the server is asked again
         self._failure: _Failure | None = None
+        self._old: tuple[Found, float] | None = (
+            None  # freed for one that did not load: what comes back, and its seconds
+        )
         self._changed: tuple[str, float] | None = None  # a plain model that changed: what it is now, and since when
         self._new_turn()
 
@@ -142,7 +162,7 @@ class Model(_Generic[T]):
     def _slow(self) -> Any:
         if self._pid != os.getpid():
             self._new_turn()  # a fork, perhaps in the middle of a load by a thread that is not here
-        until = deadline.until(None, margin=_MARGIN)
+        until = deadline.until(None, margin=deadline.MARGIN)
         with self._turn:
             while True:
                 if self._loaded is not None and (self._busy is not None or time.monotonic() < self._look_at):
@@ -158,7 +178,12 @@ class Model(_Generic[T]):
                         " give the function a longer timeout, or load it before you start threads"
                     )
                 self._turn.wait(left)
-            if self._loaded is None and self._failure is not None and time.monotonic() < self._look_at:
+            if (
+                self._loaded is None
+                and self._old is None
+                and self._failure is not None
+                and time.monotonic() < self._look_at
+            ):
                 raise self._failure.again()
             self._busy = threading.get_ident()
         try:
@@ -176,13 +201,16 @@ class Model(_Generic[T]):
             found = self._finder.look()
         except Exception as error:
             self._tell("error", error=repr(error))
-            if self._loaded is None:
+            if self._loaded is None and self._old is None:
                 self._failure = _Failure(error, None, failure)
                 raise
             events.log("warning", "model %r: no look for a new version; the old one serves: %s", self.name, error)
-            return self._loaded.value
+            return self._come_back() if self._loaded is None else self._loaded.value
         failed = failure is not None and failure.identity == found.identity and now < failure.until
         if self._loaded is None:
+            if self._old is not None:
+                same = found.identity == self._old[0].identity
+                return self._come_back() if failed or same or not self._fits(self._old[1]) else self._replace(found)
             if failed:
                 assert failure is not None
                 raise failure.again()
@@ -190,7 +218,10 @@ class Model(_Generic[T]):
         if found.identity == self._loaded.found.identity:
             self._changed = None
         elif not failed and self._still(found, now) and self._fits(self._loaded.seconds):
-            return self._reload(found) if self._keep_old else self._replace(found, self._loaded.found)
+            if self._keep_old:
+                return self._reload(found)
+            self._old = self._loaded.found, self._loaded.seconds
+            return self._replace(found)
         return self._loaded.value
 
     def _still(self, found: Found, now: float) -> bool:
@@ -234,12 +265,16 @@ class Model(_Generic[T]):
             return self._loaded.value
         return self._serve(made)
 
-    def _replace(self, found: Found, old: Found) -> Any:
+    def _replace(self, found: Found) -> Any:
         """As `_reload`, for models of which only one fits: the old one goes first, and comes back if it must."""
         import gc
 
+        assert self._old is not None
+        seconds, left = self._old[1], deadline.remaining()
         self._loaded = None
         gc.collect()  # many a model refers to itself
+        # The old one's time is kept for it, half as much again for its luck: else a slow new one takes both down.
+        kept = deadline.reserved.set(0.0 if left is None else min(1.5 * seconds, left / 2))
         try:
             made = self._make(found)
         except Exception as error:
@@ -247,13 +282,26 @@ class Model(_Generic[T]):
             events.log("error", "model %r: the new version does not load; the old one comes back: %r", self.name, error)
         else:
             return self._serve(made)
+        finally:
+            deadline.reserved.reset(kept)
         gc.collect()
-        return self._serve(self._make(old))
+        return self._come_back()
+
+    def _come_back(self) -> Any:
+        """Load the old one again. It did load before, so each call tries it until it does."""
+        assert self._old is not None
+        try:
+            made = self._make(self._old[0])
+        except Exception as error:
+            self._tell("error", error=repr(error))
+            _let_go(error)
+            raise
+        return self._serve(made)
 
     def _serve(self, made: _Loaded) -> Any:
         if self._failure is not None and self._failure.identity in (None, made.found.identity):
             self._failure = None
-        self._changed = None
+        self._changed = self._old = None
         self._loaded = made
         self._look_at = time.monotonic() + self._check_every
         return made.value
@@ -261,8 +309,9 @@ class Model(_Generic[T]):
     def _failed(self, error: Exception, found: Found) -> None:
         self._tell("error", error=repr(error))
         _let_go(error)
-        # What the deadline cut off is no failure of the version: the next invocation has a deadline of its own.
-        if self._loaded is not None or not _is_late(error):
+        # What the deadline cut off is no failure of the version: the next invocation has a deadline of its own. But where
+        # there is an old one it is, so that the next invocation has that, and not the same again.
+        if self._loaded is not None or self._old is not None or not _is_late(error):
             self._failure = _Failure(error, found.identity, self._failure)
 
     def _make(self, found: Found) -> _Loaded:
@@ -358,8 +407,9 @@ def model(
 
     At most every `check_every` a call asks the server for another active version (one request), loads it and serves it
     from then on; the old one serves until then, and if the new one fails. `keep_old=False` frees the old one first, and
-    loads it again if the new one fails. Nothing is reloaded where twice the last load's time does not fit before the
-    deadline. `verify` compares what is read with the manifest: "size", "digest" (SHA-256), or None. `stage=True` copies
+    loads it again if the new one fails, in time that is kept for it. Nothing is reloaded where twice the last load's time
+    does not fit before the deadline. Without `load` a path that was returned is kept in place as long as its version is
+    loaded: who goes on with one after a swap gives a `load`. `verify` compares what is read with the manifest: "size", "digest" (SHA-256), or None. `stage=True` copies
     the files to `/tmp` first, once for all processes of the environment.
 
     A call raises what loading raised, and goes on raising it for 30 s (doubled each time, up to 15 minutes) or until
