@@ -26,26 +26,27 @@ _lock_descriptor: Callable[..., bool] | None = None
 
 
 class Lock:
-    """A lock that is held; `waited` tells whether somebody else had it first."""
+    """A lock that is held; `waited` tells whether somebody else had it first, `shared` whether others may share it."""
 
-    __slots__ = ("_fd", "_mount", "_pid", "folder", "name", "waited")
+    __slots__ = ("_fd", "_mount", "_pid", "folder", "name", "shared", "waited")
 
-    def __init__(self, mount: Mount, folder: str, name: str, fd: int) -> None:
+    def __init__(self, mount: Mount, folder: str, name: str, fd: int, *, shared: bool = False) -> None:
         self._mount, self._fd, self._pid = mount, fd, os.getpid()
         self.folder, self.name = folder, name
-        self.waited = False
+        self.shared, self.waited = shared, False
 
     def release(self, *, remove: bool = False) -> None:
         """Give the lock back; `remove`: its file too, before, so that no one who gets it next finds the name of ours.
 
-        In a forked child it only closes the descriptor: the lock is the parent's.
+        In a forked child it only closes the descriptor: the lock is the parent's. A shared one is only closed anywhere: it
+        counts until every process that inherited it has let go.
         """
         fd, self._fd = self._fd, -1
         if fd < 0:
             return
         try:
             try:
-                if os.getpid() == self._pid:
+                if os.getpid() == self._pid and not self.shared:
                     if remove:
                         self._mount.remove(self.folder, self.name, quiet=True)
                     import fcntl
@@ -76,32 +77,46 @@ class Lock:
         return os.path.samestat(named, own)
 
 
-def attempt(mount: Mount, folder: str, name: str, fd: int | None = None) -> Lock | int:
-    """The lock, or the open descriptor to try again with (or to close) if somebody holds it."""
-    global _lock_descriptor
-    if _lock_descriptor is None:
-        from filelock import lock_descriptor
-
-        _lock_descriptor = lock_descriptor
+def attempt(mount: Mount, folder: str, name: str, fd: int | None = None, *, shared: bool = False) -> Lock | int:
+    """The lock, or the open descriptor to try again with (or to close) if somebody holds it (`shared`: alone)."""
     if fd is None:
         fd = mount.open(folder, name, os.O_RDWR | os.O_CREAT)
     try:
-        taken = _lock_descriptor(fd, blocking=False)
+        taken = _share(fd) if shared else _lock(fd)
     except BaseException as error:
         os.close(fd)
         if isinstance(error, OSError):
             error.filename = mount.where(folder, name)
         raise
-    return Lock(mount, folder, name, fd) if taken else fd
+    return Lock(mount, folder, name, fd, shared=shared) if taken else fd
 
 
-def acquire(mount: Mount, folder: str, name: str, *, until: float) -> Lock | None:
+def _lock(fd: int) -> bool:
+    global _lock_descriptor
+    if _lock_descriptor is None:
+        from filelock import lock_descriptor
+
+        _lock_descriptor = lock_descriptor
+    return _lock_descriptor(fd, blocking=False)
+
+
+def _share(fd: int) -> bool:
+    import fcntl
+
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def acquire(mount: Mount, folder: str, name: str, *, until: float, shared: bool = False) -> Lock | None:
     """The lock on `name`, waiting until the monotonic time `until`; None if somebody still holds it then.
 
     It polls, with jitter: a blocking `flock` is polled by the kernel with a back-off of up to 30 s where the server
     can't call back, as EFS can't.
     """
-    got, delay, waited = attempt(mount, folder, name), _FIRST, False
+    got, delay, waited = attempt(mount, folder, name, shared=shared), _FIRST, False
     while not isinstance(got, Lock):
         left = until - time.monotonic()
         if left <= 0 and waited:
@@ -112,7 +127,7 @@ def acquire(mount: Mount, folder: str, name: str, *, until: float) -> Lock | Non
         # Jitter from the random bytes of the kernel: `random` would be an import on the first lock.
         time.sleep(min(left, delay * (0.5 + os.urandom(1)[0] / 512)))
         delay = min(delay * 1.5, _LONGEST)
-        got = attempt(mount, folder, name, got)
+        got = attempt(mount, folder, name, got, shared=shared)
     got.waited = waited
     return got
 
