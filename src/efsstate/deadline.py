@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 _COROUTINE = 0x80  # inspect.CO_COROUTINE, without the import
 WAIT = 60.0  # seconds that a wait lasts at the most where no deadline is known
-MARGIN = (
-    0.25  # seconds before the deadline at which a wait that must tell of itself ends: its error still reaches somebody
-)
+MARGIN = 0.25  # seconds before the deadline at which a wait that must tell of itself ends
 
 _here: contextvars.ContextVar[Invocation | None] = contextvars.ContextVar("efsstate_deadline", default=None)
 _running: list[Invocation] = []  # for threads, which start with an empty context

@@ -667,3 +667,16 @@ def test_another_content_under_the_same_id_is_another_version(root, tmp_path):
     (tmp_path / "w").write_text("3")
     publish("m", tmp_path / "w", version="v1", root=root)
     assert get() == b"3"
+
+
+def test_where_nothing_is_loaded_another_version_is_looked_for_after_half_a_minute(root, put):
+    """However seldom a model that serves is looked at."""
+    put("bad")
+
+    def load(files):
+        raise ValueError
+
+    get = model("m", load, check_every=3600, root=root)
+    with pytest.raises(ValueError):
+        get()
+    assert get._look_at - time.monotonic() == pytest.approx(30, abs=2)

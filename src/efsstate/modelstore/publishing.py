@@ -200,7 +200,7 @@ def _is_whole(mount: Mount, final: str, made: Manifest, told: _Told) -> bool:
 
 def _claim(mount: Mount, staging: str) -> lock.Lock:
     """The staging folder for ourselves: two publishers of the same content do the work once, not twice."""
-    until = deadline.until(_WAIT)
+    until = deadline.until(_WAIT, margin=deadline.MARGIN)
     while True:
         held = lock.acquire(mount, *_lock(staging), until=until)
         if held is None:

@@ -28,9 +28,10 @@ READERS = 2  # threads fill a link, and more take the processor from each other 
 THREADS = 8  # for copies and small files, whose threads wait for answers
 _PULL = 1 << 20  # bytes of a read through the page cache: one request to the server
 _PAGE = mmap.PAGESIZE
-_MARGIN = 0.25  # seconds before the deadline at which a read gives up, so that its error still reaches somebody
+_LEAST = 64 << 10  # bytes of a range where there is hardly any memory
 _DIRECT = getattr(os, "O_DIRECT", 0)
 _network: dict[str, bool] = {}  # root -> whether it is on NFS
+_doing = threading.local()  # `job`: whether this thread does a job of an `each`, which watches the deadline for it
 
 
 class OutOfTime(EfsStateError):  # noqa: N818 - reads as what it says
@@ -105,23 +106,25 @@ def on_network(mount: Mount) -> bool:
     return known
 
 
-def ranges(size: int) -> list[tuple[int, int]]:
+def ranges(size: int, step: int | None = None) -> list[tuple[int, int]]:
     """(offset, length) of every range of a file of `size` bytes."""
-    return [(offset, min(RANGE, size - offset)) for offset in range(0, size, RANGE)]
+    step = step or RANGE
+    return [(offset, min(step, size - offset)) for offset in range(0, size, step)]
 
 
 def each(work: Callable[[J], R], jobs: Sequence[J], *, threads: int, late: Callable[[], str]) -> Iterator[tuple[J, R]]:
     """Do `work` on every job, by several threads, and yield (job, result) in their order, at most a few ahead.
 
-    The first error ends it. At the deadline it raises `OutOfTime` with what `late()` says, whether or not a thread
-    hangs in the file system.
+    The first error ends it. Shortly before the deadline it raises `OutOfTime` with what `late()` says, whether or not a
+    thread hangs in the file system. So a single job has a thread too, but where there is no deadline, and in a job of
+    another `each`, which watches for both.
     """
-    if len(jobs) < 2:
+    left = deadline.remaining()
+    if getattr(_doing, "job", False) or (len(jobs) < 2 and left is None):
         for job in jobs:
             yield job, work(job)
         return
-    left = deadline.remaining()
-    until = None if left is None else time.monotonic() + max(0.0, left - _MARGIN)
+    until = None if left is None else time.monotonic() + max(0.0, left - deadline.MARGIN)
     turn = threading.Condition()
     results: dict[int, Any] = {}
     taken = yielded = 0
@@ -130,6 +133,7 @@ def each(work: Callable[[J], R], jobs: Sequence[J], *, threads: int, late: Calla
 
     def run() -> None:
         nonlocal taken, failed
+        _doing.job = True
         while True:
             with turn:
                 while not (ended or failed or taken >= len(jobs)) and taken >= yielded + threads + 2:
@@ -153,15 +157,16 @@ def each(work: Callable[[J], R], jobs: Sequence[J], *, threads: int, late: Calla
     workers = [threading.Thread(target=run, daemon=True, name="efsstate-model") for _ in range(min(threads, len(jobs)))]
     for worker in workers:
         worker.start()
-    hung = False
     try:
         for index, job in enumerate(jobs):
             with turn:
-                while index not in results and failed is None:
+                while True:
                     wait = None if until is None else until - time.monotonic()
+                    # Before every job, ready or not: else what reads fast enough for its consumer is never stopped.
                     if wait is not None and wait <= 0:
-                        hung = True
                         raise OutOfTime(late())
+                    if index in results or failed is not None:
+                        break
                     turn.wait(wait)
                 if failed is not None:
                     raise failed
@@ -173,9 +178,9 @@ def each(work: Callable[[J], R], jobs: Sequence[J], *, threads: int, late: Calla
         with turn:
             ended = True
             turn.notify_all()
-        if not hung:
-            for worker in workers:
-                worker.join()
+        for worker in workers:
+            # One that hangs is left behind. The others end what they do before the caller closes the files they do it to.
+            worker.join(None if until is None else max(0.0, until + deadline.MARGIN / 2 - time.monotonic()))
 
 
 def every(
@@ -256,10 +261,16 @@ def mapped(file: Opened, *, digest: str | None = None) -> memoryview:
         for (_, length), _ in each(pull, ranges(file.size), threads=READERS, late=words):
             count(length)
     view = memoryview(mmap.mmap(file.fileno(), file.size, prot=mmap.PROT_READ))
-    checked = _Checked(digest)
-    for offset, length in ranges(file.size) if digest is not None else ():
-        checked.take(view[offset : offset + length])
-    checked.end(file.path)
+    if digest is not None:
+        checked = _Checked(digest)
+
+        def check(job: tuple[int, int]) -> None:
+            offset, length = job
+            checked.take(view[offset : offset + length])
+
+        for _ in each(check, ranges(file.size), threads=1, late=words):  # in a thread: a page may have to come anew
+            pass
+        checked.end(file.path)
     return view
 
 
@@ -290,10 +301,11 @@ def copy(
 ) -> str:
     """Copy the file in ranges, by several threads, and give its SHA-256; without a `target` it is only digested.
 
-    A range that the target holds already is not written again.
+    A range that the target holds already is not written again. Where little memory is free the ranges are shorter.
     """
     from hashlib import sha256
 
+    step = min(RANGE, _room(file.size) // _PAGE * _PAGE)
     digest = sha256()
     spare: list[memoryview] = []
     guard = threading.Lock()
@@ -303,20 +315,26 @@ def copy(
         with guard:
             room = spare.pop() if spare else None
         if room is None:
-            room = buffer(min(RANGE, file.size))
+            room = buffer(min(step, file.size))
         view = room[:length]
         file.into(view, offset)
         if target is not None and not target.holds(view, offset):
             target.put(view, offset)
         return room
 
-    for (_, length), room in each(move, ranges(file.size), threads=THREADS, late=late):
+    for (_, length), room in each(move, ranges(file.size, step), threads=THREADS, late=late):
         digest.update(room[:length])
         with guard:
             spare.append(room)
         if done is not None:
             done(length)
     return digest.hexdigest()
+
+
+def _room(size: int) -> int:
+    """Bytes for each buffer of a copy: all of them take a quarter of what is free, and as much again to be compared."""
+    left = memory.free() if size > _PULL else None  # small files are many, and to ask takes longer than to read one
+    return RANGE if left is None else max(_LEAST, left // 4 // (THREADS + 3))  # 2 that are ahead, and the digest's
 
 
 def mib(size: float) -> str:
