@@ -1,5 +1,7 @@
 """Local copies: one for all processes, whole or absent whoever is killed, verified, bounded, and safe from removal on the mount."""
 
+import errno
+import fcntl
 import gc
 import multiprocessing
 import os
@@ -10,7 +12,7 @@ import time
 import pytest
 
 import efsstate
-from efsstate import CorruptEntryError, EfsStateError, RootError, model, publish
+from efsstate import CorruptEntryError, EfsStateError, RootError, deadline, model, publish
 from efsstate.modelstore import reading, staging
 from tests.modelstore.conftest import dying, place, tree
 
@@ -23,8 +25,35 @@ def local(tmp_path, monkeypatch):
     return tmp / f"efsstate-models-{os.geteuid()}"
 
 
+class Left:
+    """A Lambda context with so many milliseconds."""
+
+    def __init__(self, milliseconds):
+        self.get_remaining_time_in_millis = lambda: milliseconds
+
+
 def copies(local):
     return sorted(n for n in os.listdir(local) if n not in ("uses", "LOCK"))
+
+
+def used(local):
+    """The copies that somebody uses."""
+    found = []
+    for name in os.listdir(local / "uses"):
+        fd = os.open(local / "uses" / name, os.O_RDWR)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            found.append(name)
+        os.close(fd)
+    return found
+
+
+def flip(path):
+    with open(path, "r+b") as file:
+        first = file.read(1)
+        file.seek(0)
+        file.write(bytes([first[0] ^ 1]))
 
 
 def test_a_copy_is_the_version_as_published(root, source, local, small_ranges):
@@ -74,7 +103,7 @@ def test_processes_share_one_copy_made_by_one_of_them(root, tmp_path, local, sma
     start.set()
     seen = [results.get(timeout=60) for _ in workers]
     assert len({path for path, _ in seen}) == 1 and sorted(reads for _, reads in seen) == [0, 0, 0, 20]
-    assert len(copies(local)) == 1 and len(os.listdir(local / "uses")) == 4
+    assert copies(local) == used(local) and len(copies(local)) == 1
     hold.set()
     for worker in workers:
         worker.join()
@@ -120,6 +149,75 @@ def test_what_is_copied_is_compared_with_its_digest(root, source, local):
     with pytest.raises(CorruptEntryError, match="SHA-256"):
         model("m", stage=True, root=root)()
     assert copies(local) == []
+
+
+@pytest.mark.parametrize("use", ["path", "stage()", "read('a/b/weights')", "mmap('a/b/weights')"])
+@pytest.mark.parametrize("how", ["digest", "a key"])
+def test_a_flipped_bit_in_a_copy_is_noticed_where_it_is_used_and_the_copy_made_anew(root, source, local, monkeypatch, use, how):
+    """Of the right size: what made it is gone, and nothing but a digest tells."""
+    if how == "a key":
+        monkeypatch.setenv("EFSSTATE_SIGNING_KEY", "k" * 40)
+    publish("m", source, root=root)
+    verify = "digest" if how == "digest" else "size"
+    path = model("m", stage=True, verify=verify, root=root)()
+    gc.collect()
+    flip(f"{path}/a/b/weights")
+    seen = []
+
+    def load(files):
+        seen.append(eval(f"files.{use}"))
+        return tree(files.path)
+
+    assert model("m", load, stage=True, verify=verify, root=root)() == tree(source)
+    assert use.startswith(("path", "stage")) or bytes(seen[0]) == (source / "a/b/weights").read_bytes()
+    assert copies(local) == used(local) or not used(local)
+
+
+def test_a_damaged_copy_that_another_uses_is_an_error_that_says_so_and_is_made_anew_when_it_goes(root, source, local):
+    publish("m", source, root=root)
+    keep = model("m", stage=True, root=root)
+    flip(f"{keep()}/a/b/weights")
+    get = model("m", stage=True, verify="digest", root=root)
+    with pytest.raises(CorruptEntryError, match="SHA-256.*not made anew while another model or process uses it"):
+        get()
+    del keep
+    gc.collect()
+    get = model("m", stage=True, verify="digest", root=root)
+    assert tree(get()) == tree(source)
+
+
+def test_what_is_damaged_on_the_mount_is_no_reason_to_copy_for_ever(root, source, local, monkeypatch):
+    made = publish("m", source, root=root)
+    copied, real = [], staging._copy
+    monkeypatch.setattr(staging, "_copy", lambda *given: copied.append(1) or real(*given))
+    flip(pathlib.Path(place(root, "m", made), "a/b/weights"))
+    with pytest.raises(CorruptEntryError, match="SHA-256"):
+        model("m", stage=True, verify="digest", root=root)()
+    assert copied == [1]
+
+
+def test_a_stray_file_among_the_copies_is_no_trouble(root, source, local):
+    publish("m", source, root=root)
+    model("m", stage=True, root=root)()
+    gc.collect()
+    shutil.rmtree(local / copies(local)[0])
+    for name in (".tmp-x", "stray"):
+        (local / name).write_text("x")
+    assert tree(model("m", stage=True, root=root)()) == tree(source)
+    assert not (local / ".tmp-x").exists() and (local / "stray").exists()
+
+
+def test_a_copy_that_is_there_is_used_while_another_is_being_made(root, source, local):
+    """Whoever has the right to copy may need minutes for gigabytes."""
+    from efsstate.mount import lock
+    from efsstate.mount import root as roots
+
+    publish("m", source, root=root)
+    model("m", stage=True, root=root)()
+    held = lock.attempt(roots.scratch("efsstate-models"), "", "LOCK")
+    with efsstate.invocation(Left(1000)):
+        assert tree(model("m", stage=True, root=root)()) == tree(source)
+    held.release()
 
 
 @pytest.fixture
@@ -168,6 +266,63 @@ def test_a_copy_in_use_stays_and_the_lack_of_room_is_told(root, three, local):
     assert os.path.exists(path_a) and not os.path.exists(path_b)
 
 
+def test_nothing_goes_where_that_would_not_make_room_enough(root, three, local, tmp_path):
+    a, path_a = staged("a", root)
+    path_b = staged("b", root)[1]
+    gc.collect()
+    (tmp_path / "d").write_bytes(os.urandom(2 << 20))
+    publish("d", tmp_path / "d", root=root)
+    with pytest.raises(EfsStateError, match=r"no room for a copy of 2\.0 MiB: 0\.5 MiB are free, and 1\.0 MiB of copies that nobody uses may go"):
+        staged("d", root)
+    assert os.path.exists(path_a) and os.path.exists(path_b) and a
+
+
+def test_a_copy_that_a_forked_child_uses_stays(root, three, local):
+    """The parent has let go of it; the child inherited it."""
+    a, path_a = staged("a", root)
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(theirs)
+        os.read(ours, 1)
+        os._exit(0)
+    os.close(ours)
+    del a
+    gc.collect()
+    for name in ("b", "c"):
+        staged(name, root)
+        gc.collect()
+    assert os.path.exists(path_a)
+    os.close(theirs)
+    os.waitpid(child, 0)
+    staged("b", root)
+    assert not os.path.exists(path_a)
+
+
+def test_a_childs_end_does_not_let_the_parents_copy_go(root, three, local):
+    a, path_a = staged("a", root)
+    child = os.fork()
+    if not child:
+        del a
+        gc.collect()
+        os._exit(0)
+    os.waitpid(child, 0)
+    for name in ("b", "c"):
+        staged(name, root)
+        gc.collect()
+    assert os.path.exists(path_a)
+
+
+def test_so_much_stays_free_of_the_disk(local, monkeypatch):
+    """Whatever else the function writes to /tmp."""
+    from efsstate.mount import root as roots
+
+    mount = roots.scratch("efsstate-models")
+    found = os.statvfs(mount.path)
+    monkeypatch.setattr(os, "statvfs", lambda *_: found)
+    assert staging._room(mount) == found.f_bavail * found.f_frsize - (32 << 20)
+
+
 def test_what_a_killed_process_used_is_in_use_no_more(root, three, local):
     def use():
         keep = staged("a", root), staged("b", root)
@@ -175,15 +330,12 @@ def test_what_a_killed_process_used_is_in_use_no_more(root, three, local):
         return keep
 
     assert dying(use, 0)[0] == -9
-    assert len(os.listdir(local / "uses")) == 2
-    staged("c", root)
-    gc.collect()
-    assert len(copies(local)) == 2 and len(os.listdir(local / "uses")) <= 1
+    assert len(os.listdir(local / "uses")) == 2 and used(local) == []
+    kept = staged("c", root)
+    assert len(copies(local)) == 2 and sorted(os.listdir(local / "uses")) == copies(local) and len(used(local)) == 1 and kept
 
 
 def test_a_full_disk_leaves_no_half(root, source, local, monkeypatch):
-    import errno
-
     from efsstate.mount.files import Filling
 
     publish("m", source, root=root)
@@ -192,7 +344,7 @@ def test_a_full_disk_leaves_no_half(root, source, local, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device", self.path)
 
     monkeypatch.setattr(Filling, "put", full)
-    with pytest.raises(EfsStateError, match="no room for a copy"):
+    with pytest.raises(EfsStateError, match=r"no room for a copy of 0\.\d MiB: No space left on device while it was written, though .* were free"):
         model("m", stage=True, root=root)()
     assert copies(local) == []
 
@@ -207,7 +359,7 @@ def test_a_reload_stages_the_new_version_and_lets_the_old_copy_go(root, tmp_path
     second = get()
     gc.collect()
     assert (first[1], second[1]) == (b"1", b"2") and first[0] != second[0]
-    assert len(os.listdir(local / "uses")) == 1
+    assert used(local) == [os.path.relpath(second[0], local).split("/")[0]]
 
 
 def test_a_folder_of_somebody_elses_is_refused(root, source, local, tmp_path):
@@ -233,11 +385,9 @@ def test_the_wait_for_anothers_copy_ends_before_the_deadline(root, source, local
     publish("m", source, root=root)
     held = lock.attempt(roots.scratch("efsstate-models"), "", "LOCK")
 
-    class Context:
-        def get_remaining_time_in_millis(self):
-            return 300
-
-    with efsstate.invocation(Context()), pytest.raises(reading.OutOfTime, match="still copying"):
-        model("m", stage=True, root=root)()
+    with efsstate.invocation(Left(800)):
+        with pytest.raises(reading.OutOfTime, match="still copying"):
+            model("m", stage=True, root=root)()
+        assert deadline.remaining() > 0  # so that the error still reaches somebody
     held.release()
     assert model("m", stage=True, root=root)()

@@ -8,18 +8,22 @@ from efsstate.modelstore import reading
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
 
     from efsstate.modelstore.manifest import Manifest
     from efsstate.modelstore.staging import Staged
     from efsstate.mount.files import Mount
+
+    T = TypeVar("T")
 
 
 class Files:
     """The files of one version of a model, as `load` gets them.
 
     `version` is its id. With `verify="size"` every file that is used is checked against the size in the manifest, with
-    "digest" against its SHA-256 too, with None not at all. Damage raises `CorruptEntryError`. With EFSSTATE_SIGNING_KEY it
-    is always "digest", and `path` and `mmap` are of a local copy, as with `stage`.
+    "digest" against its SHA-256 too, with None not at all. Damage raises `CorruptEntryError`, but that of a local copy,
+    which is made anew. With EFSSTATE_SIGNING_KEY it is always "digest", and `path` and `mmap` are of a local copy, as with
+    `stage`.
     """
 
     def __init__(
@@ -31,12 +35,12 @@ class Files:
         self._verify = verify if mount.key is None else "digest"
         self._checked = False
         self._staged: Staged | None = None
-        self._mount, self._folder = mount, folder
+        self._mount, self._folder = self._origin = mount, folder
         if stage:
             self._go_local()
 
     def __repr__(self) -> str:
-        return f"<{len(self._manifest.files)} files at {self._path(self._mount, self._folder)}>"
+        return f"<{len(self._manifest.files)} files at {self._path()}>"
 
     @property
     def names(self) -> list[str]:
@@ -53,10 +57,10 @@ class Files:
         """A path for any library: of the file where a single one was published, else of the folder."""
         if self._mount.key is not None:
             self._go_local()  # what is on the mount may be changed between our look and the library's
-        if self._verify is not None and not self._checked and self._staged is None:
-            self._check()
-        self._checked = True
-        return self._path(self._mount, self._folder)
+        if not self._checked:
+            self._sound(self._check)
+            self._checked = True
+        return self._path()
 
     def read(self, name: str | None = None) -> memoryview:
         """All bytes of the file `name` (needless where there is only one), in one writable buffer of their own.
@@ -64,8 +68,13 @@ class Files:
         Read in ranges, by several threads. Raises `KeyError` (no such file), `EfsStateError` (more than the memory that
         is free; the deadline came), `CorruptEntryError`, `OSError`.
         """
-        opened, digest = self._open(self._name(name))
-        return reading.whole(opened, digest=digest)
+        name = self._name(name)
+
+        def read() -> memoryview:
+            opened, digest = self._open(name)
+            return reading.whole(opened, digest=digest)
+
+        return self._sound(read)
 
     def mmap(self, name: str | None = None) -> memoryview:
         """The pages of the file `name`, read only, all pulled in by several threads first; errors as `read`.
@@ -75,38 +84,67 @@ class Files:
         """
         if self._mount.key is not None:
             self._go_local()  # pages that the kernel drops come anew from wherever they are, unchecked
-        opened, digest = self._open(self._name(name), direct=False)
-        return reading.mapped(opened, digest=digest)
+        name = self._name(name)
+
+        def map_it() -> memoryview:
+            opened, digest = self._open(name, direct=False)
+            return reading.mapped(opened, digest=digest)
+
+        return self._sound(map_it)
 
     def stage(self) -> str:
-        """`path` of a copy on the local disk, that the processes of this environment share.
+        """`path` of a copy on the local disk, that the processes of this environment share; from then on all is of it.
 
-        It is complete, its digests are checked, and it stays as long as the model is loaded; then it goes when another
-        model needs the room. Raises `EfsStateError` (no room; the deadline came), `CorruptEntryError`, `OSError`.
+        It is complete, its digests are checked when it is made (with "digest" always), and it stays as long as the model is
+        loaded; then it goes when another model needs the room. Raises `EfsStateError` (no room; the deadline came),
+        `CorruptEntryError`, `OSError`.
         """
-        if self._staged is None:
-            from hashlib import blake2b
-
-            from efsstate.modelstore import staging
-
-            place = f"{self._mount.where(self._folder)}\0{self.version}\0{self._manifest.content}"
-            files = {name: (size, digest or None) for name, (size, digest) in self._manifest.files.items()}
-            self._staged = staging.stage(
-                blake2b(place.encode(), digest_size=16).hexdigest(),
-                files,
-                self._manifest.folders,
-                lambda name: self._open(name)[0],
-            )
-        return self._path(self._staged.mount, self._staged.folder)
+        self._go_local()
+        return self.path
 
     def _go_local(self) -> None:
         """From here on everything is taken from the local copy."""
-        self.stage()
-        assert self._staged is not None
-        self._mount, self._folder = self._staged.mount, self._staged.folder
+        if self._staged is not None:
+            return
+        from efsstate.modelstore import staging
 
-    def _path(self, mount: Mount, folder: str) -> str:
-        return mount.where(folder, next(iter(self._manifest.files)) if self._manifest.single else "")
+        files = {name: (size, digest or None) for name, (size, digest) in self._manifest.files.items()}
+        self._staged = staging.stage(self._key(), files, self._manifest.folders, lambda name: self._open(name)[0])
+        self._mount, self._folder = self._staged.mount, self._staged.folder
+        # Sizes are compared there. Bytes are where it is made, and another process may have done that long ago.
+        self._checked = self._staged.made or self._verify != "digest"
+
+    def _key(self) -> str:
+        from hashlib import blake2b
+
+        mount, folder = self._origin
+        place = f"{mount.where(folder)}\0{self.version}\0{self._manifest.content}"
+        return blake2b(place.encode(), digest_size=16).hexdigest()
+
+    def _sound(self, work: Callable[[], T]) -> T:
+        """What `work` gives; where it met a damaged local copy, once more after that was made anew."""
+        try:
+            return work()
+        except CorruptEntryError:
+            if self._staged is None:
+                raise
+        from efsstate.modelstore import staging
+
+        self._staged = None  # our use of it ends, so that only another's keeps it
+        self._mount, self._folder = self._origin
+        alone = staging.discard(self._key())
+        self._go_local()
+        try:
+            return work()
+        except CorruptEntryError as error:
+            if alone:
+                raise
+            raise CorruptEntryError(
+                error.path, f"{error.reason}; this local copy is not made anew while another model or process uses it"
+            ) from None
+
+    def _path(self) -> str:
+        return self._mount.where(self._folder, next(iter(self._manifest.files)) if self._manifest.single else "")
 
     def _name(self, name: str | None) -> str:
         files = self._manifest.files
@@ -132,6 +170,8 @@ class Files:
 
     def _check(self) -> None:
         """What is going to be read by its path, by code that knows of no manifest."""
+        if self._verify is None:
+            return
         sizes = {name: size for name, (size, _) in self._manifest.files.items()}
         total = sum(sizes.values())
         count, words = reading.late(self._mount.where(self._folder), total)

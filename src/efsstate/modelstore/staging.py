@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import sys
 import threading
 
@@ -19,23 +20,27 @@ if TYPE_CHECKING:
 
     from efsstate.mount.files import Mount
 
-_USES = "uses"  # a file for every process that uses a copy, locked as long as it does
+_USES = "uses"  # a file for every copy, whose lock is shared by the processes that use it
 _SPARE = 32 << 20  # bytes that stay free
 _WAIT = 3600.0  # seconds for which the one waits for the other's copy, where no deadline is known
 
 
 class Staged:
-    """A copy that is in use: `folder` on the local mount `mount`. It may go once this object is gone."""
+    """A copy that is in use: `folder` on the local mount `mount`; `made` if it was made, and so compared, just now.
+
+    It may go once this object is gone, here and in every forked child.
+    """
 
     def __init__(self, mount: Mount, folder: str, use: lock.Lock) -> None:
         self.mount, self.folder, self._use = mount, folder, use
+        self.made = False
 
     def __del__(self) -> None:
         try:
-            self._use.release(remove=True)
+            self._use.release()
         except Exception as error:
             if sys.is_finalizing():
-                return  # the lock goes with the process, and whoever looks next removes its file
+                return  # the lock goes with the process
             events.log("warning", "%s: could not be given back: %s", self.mount.where(self.folder), error)
 
 
@@ -51,31 +56,68 @@ def stage(
     (a file that is not what its digest says), `OutOfTime`, `OSError`.
     """
     local = roots.scratch("efsstate-models")
+    until = deadline.until(_WAIT, margin=deadline.MARGIN)
     # The use is told before the copy is looked at, so that nobody who makes room in between removes it.
-    staged = Staged(local, key, _use(local, key))
-    held = lock.acquire(local, "", layout.LOCK, until=deadline.until(_WAIT))
+    staged = Staged(local, key, _use(local, key, until))
+    if not _is_whole(local, key, files):  # one that is there is used, whatever else is being copied
+        held = _turn(local, key, until)
+        try:
+            local.forget(key)  # who copied while we waited has put another folder in its place
+            if not _is_whole(local, key, files):
+                _copy(local, key, files, folders, opened)
+                staged.made = True
+        finally:
+            held.release()
+    local.stamp("", key)
+    return staged
+
+
+def discard(key: str) -> bool:
+    """Remove the copy `key`, which is damaged; False if somebody uses it."""
+    local = roots.scratch("efsstate-models")
+    held = _turn(local, key, deadline.until(_WAIT, margin=deadline.MARGIN))
+    try:
+        alone = _alone(local, key)
+        if alone is None:
+            return False
+        try:
+            if key in local.names(""):
+                _take_away(local, key)
+        finally:
+            alone.release(remove=True)
+    finally:
+        held.release()
+    return True
+
+
+def _turn(local: Mount, key: str, until: float) -> lock.Lock:
+    """The right to copy and to remove; `OutOfTime` if another process still has it then."""
+    held = lock.acquire(local, "", layout.LOCK, until=until)
     if held is None:
         raise reading.OutOfTime(
             f"{local.where(key)}: another process was still copying a model here when the deadline came"
         )
-    try:
-        if not _is_whole(local, key, files):
-            _copy(local, key, files, folders, opened)
-        local.stamp("", key)
-    finally:
-        held.release()
-    return staged
+    return held
 
 
-def _use(local: Mount, key: str) -> lock.Lock:
+def _use(local: Mount, key: str, until: float) -> lock.Lock:
+    """A share of the copy's lock: as long as anybody has one the copy stays."""
     while True:
-        got = lock.attempt(local, _USES, f"{key}.{os.getpid()}.{os.urandom(4).hex()}")
-        if not isinstance(got, lock.Lock):
-            os.close(got)  # who makes room was faster, and takes it for a dead process's
-        elif got.is_current():
+        got = lock.acquire(local, _USES, key, until=until, shared=True)
+        if got is None:
+            raise reading.OutOfTime(f"{local.where(key)}: another process was still removing it when the deadline came")
+        if got.is_current():
             return got
-        else:
-            got.release()
+        got.release()  # who made room was faster, and has removed the file
+
+
+def _alone(local: Mount, key: str) -> lock.Lock | None:
+    """The copy's lock for ourselves; None if a process that lives uses the copy."""
+    got = lock.attempt(local, _USES, key)
+    if isinstance(got, lock.Lock):
+        return got
+    os.close(got)
+    return None
 
 
 def _is_whole(local: Mount, key: str, files: Mapping[str, tuple[int, str | None]]) -> bool:
@@ -96,12 +138,11 @@ def _copy(
     folders: list[str],
     opened: Callable[[str], reading.Opened],
 ) -> None:
-    for name in local.names(""):
-        if layout.is_temporary(name) or name == key:
-            local.remove_tree(name)  # a killed process's half, or a copy that somebody damaged
+    _tidy(local, key)
     sizes = {name: size for name, (size, _) in files.items()}
     total = sum(sizes.values())
-    _make_room(local, total, key)
+    _make_room(local, total)
+    free = _room(local)
     making = layout.TEMPORARY + key
     count, words = reading.late(local.where(key), total)
     guard = threading.Lock()
@@ -133,24 +174,70 @@ def _copy(
     except BaseException as error:
         local.remove_tree(making)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _no_room(local, total) from error
+            why = f"{error.strerror} while it was written, though {reading.mib(free)} were free: something else fills the disk"
+            raise _no_room(local, total, why) from error
         raise
 
 
-def _make_room(local: Mount, wanted: int, key: str) -> None:
-    """Remove what was used least recently, and is not used now, until `wanted` bytes have room."""
-    if _room(local) >= wanted:
-        return
-    copies = [name for name in local.names("") if name not in (_USES, layout.LOCK, key)]
-    for name in sorted(copies, key=lambda name: local.stat("", name).st_mtime_ns):
-        if not _in_use(local, name):
-            gone = layout.TEMPORARY + name
-            local.forget(name)
-            local.rename("", name, "", gone)  # first, so that no half of it is ever taken for the whole
-            local.remove_tree(gone)
-        if _room(local) >= wanted:
-            return
-    raise _no_room(local, wanted)
+def _tidy(local: Mount, key: str) -> None:
+    """Remove a killed process's half, a copy `key` that somebody damaged, and the locks of copies that are gone."""
+    there = local.names("")
+    for name in there:
+        if layout.is_temporary(name) or name == key:
+            _remove(local, name)
+    for name in local.names(_USES):
+        if name not in there and name != key and (alone := _alone(local, name)) is not None:
+            alone.release(remove=True)
+
+
+def _remove(local: Mount, name: str) -> None:
+    if stat.S_ISDIR(local.stat("", name).st_mode):
+        local.remove_tree(name)
+    else:
+        local.remove("", name)  # not ours, but it has a name that we need
+
+
+def _take_away(local: Mount, key: str) -> None:
+    gone = layout.TEMPORARY + key
+    local.forget(key)
+    local.rename("", key, "", gone)  # first, so that no half of it is ever taken for the whole
+    _remove(local, gone)
+
+
+def _make_room(local: Mount, wanted: int) -> None:
+    """Remove what was used least recently, and is not used now, until `wanted` bytes have room; else nothing."""
+    free = _room(local)
+    found = {name: local.stat("", name) for name in local.names("") if name not in (_USES, layout.LOCK)}
+    copies = [name for name, about in found.items() if stat.S_ISDIR(about.st_mode)]
+    going: dict[str, lock.Lock] = {}
+    may_go = 0
+    try:
+        for name in sorted(copies, key=lambda name: found[name].st_mtime_ns):
+            if free + may_go >= wanted:
+                break
+            alone = _alone(local, name)
+            if alone is not None:
+                going[name] = alone
+                may_go += _size(local, name)
+        if free + may_go < wanted:
+            why = f"{reading.mib(max(0, free))} are free, and {reading.mib(may_go)} of copies that nobody uses may go"
+            raise _no_room(local, wanted, why)
+        for name in going:
+            _take_away(local, name)
+    finally:
+        for alone in going.values():
+            alone.release(remove=True)
+
+
+def _size(local: Mount, folder: str) -> int:
+    """Bytes that removing `folder` frees."""
+    size = 0
+    for found in local.scan(folder):
+        if found.is_dir(follow_symlinks=False):
+            size += _size(local, f"{folder}/{found.name}")
+        else:
+            size += found.stat(follow_symlinks=False).st_blocks * 512
+    return size
 
 
 def _room(local: Mount) -> int:
@@ -158,20 +245,8 @@ def _room(local: Mount) -> int:
     return found.f_bavail * found.f_frsize - _SPARE
 
 
-def _no_room(local: Mount, wanted: int) -> EfsStateError:
+def _no_room(local: Mount, wanted: int, why: str) -> EfsStateError:
     return EfsStateError(
-        f"{local.path}: no room for a copy of {reading.mib(wanted)}: {reading.mib(max(0, _room(local)))} are free, and"
-        " what else is staged is in use: give the function more ephemeral storage, or use files.read() or files.mmap()"
+        f"{local.path}: no room for a copy of {reading.mib(wanted)}: {why}: give the function more ephemeral storage, or"
+        " use files.read() or files.mmap()"
     )
-
-
-def _in_use(local: Mount, key: str) -> bool:
-    """Whether a process that lives holds the copy; what dead ones left is removed."""
-    for name in local.names(_USES):
-        if name.startswith(key + "."):
-            got = lock.attempt(local, _USES, name)
-            if not isinstance(got, lock.Lock):
-                os.close(got)
-                return True
-            got.release(remove=True)
-    return False
