@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import types
 
 import numpy
 import pytest
@@ -14,6 +15,7 @@ import pytest
 import efsstate
 from efsstate import cached, on_event
 from efsstate.mount import clock
+from efsstate.mount.files import Mount
 
 
 def counting(**options):
@@ -34,6 +36,15 @@ def later(monkeypatch):
     offset = [0.0]
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + offset[0])
+    adopt = Mount._adopt
+
+    def adopt_later(mount, fd):
+        found = adopt(mount, fd)
+        made = types.SimpleNamespace(st_ino=found.st_ino, st_mtime=found.st_mtime + offset[0])
+        clock.observe(made.st_mtime)
+        return made
+
+    monkeypatch.setattr(Mount, "_adopt", adopt_later)
 
     def advance(seconds):
         offset[0] += seconds

@@ -1,14 +1,18 @@
 """What is changed while its old value is being computed, or read, stays changed: in one process, and between hosts."""
 
+import asyncio
 import itertools
+import multiprocessing
 import os
+import random
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
-from efsstate import Cache, EncodeError, cached
+from efsstate import Cache, CorruptEntryError, EncodeError, cached, sweep
 from efsstate.cache import shelf
 from efsstate.mount.files import Mount
 
@@ -91,28 +95,29 @@ def test_a_result_that_began_after_a_change_is_kept_at_once(another):
 class Turns:
     """Has threads take single steps on the mount, in the order that is asked for."""
 
-    STEPS = ("_write", "symlink", "stat", "rename", "remove", "refresh")
+    STEPS = ("_write", "draft", "stat", "remove", "refresh")
 
     def __init__(self, monkeypatch):
         self.gates = {}
         self.trace = []  # (whose, which) step
         for name in self.STEPS:
             monkeypatch.setattr(Mount, name, self._gated(name, getattr(Mount, name)))
+        monkeypatch.setattr(os, "rename", self._gated("os.rename", os.rename))
 
     def _gated(self, name, real):
-        def step(mount, *args, **options):
+        def step(*args, **options):
             gates = self.gates.get(threading.get_ident())
             if gates is not None:
                 who, arrived, may = gates
                 arrived.release()
                 assert may.acquire(timeout=20)
                 self.trace.append((who, name))
-            return real(mount, *args, **options)
+            return real(*args, **options)
 
         return step
 
-    def play(self, order, *actions):
-        """Do the actions, the next step of the one that `order` names at a time; how many steps each took."""
+    def play(self, order, *actions, look=lambda: None):
+        """Do the actions, the next step of the one that `order` names at a time, and `look` after each; how many each took."""
         gates = [(i, threading.Semaphore(0), threading.Semaphore(0)) for i in range(len(actions))]
         self.trace.clear()
         over, taken, errors = [False] * len(actions), [0] * len(actions), []
@@ -139,6 +144,7 @@ class Turns:
                 taken[i] += 1
                 gates[i][2].release()
                 assert gates[i][1].acquire(timeout=20)
+                look()
         for thread in threads:
             thread.join()
         assert not errors, errors
@@ -167,50 +173,150 @@ def hosts(apart):
 
 
 @pytest.mark.parametrize("before", [False, True])
-def test_a_removal_is_never_undone_whatever_the_order_of_the_steps(monkeypatch, hosts, before):
-    """The computation began before the removal did: in no order of what follows may its result be there at the end."""
-    turns, tried = Turns(monkeypatch), 0
-    steps = None
-    for order in itertools.chain([[0] * 9], orders(7, 5)):
-        one, other = hosts()
-        digest = f"{tried:03x}" + "0" * 45
-        tried += 1
-        if before:
-            one.write(digest, b"older", codec_name="bytes", ttl=None, generation=0)
-        else:
-            one.mount.ask_time(one._folders["0"])  # a claim makes the folder
-        start = one.start(digest)
-        taken = turns.play(
-            order,
-            lambda: one.write(digest, b"old", codec_name="bytes", ttl=None, generation=0, start=start),
-            lambda: other.remove(digest),
-        )
-        steps = steps or taken
-        assert other.read(digest, "bytes", fresh=True) is None, order
-    assert steps[0] <= 7 and steps[1] <= 5, f"there are orders that were not tried: {steps} steps"
-
-
-def test_a_value_that_is_set_is_never_lost_with_what_is_taken_back(monkeypatch, hosts):
-    """A removal, then a set, while an older computation ends: what was set is there, or (in the last moment) the older."""
-    turns, lost = Turns(monkeypatch), 0
-    for number, order in enumerate(orders(7, 3)):
+@pytest.mark.parametrize("change", ["remove", "refresh"])
+def test_a_change_is_never_undone_whatever_the_order_of_the_steps(monkeypatch, hosts, before, change):
+    """The computation began before it: in no order of the steps, and at no moment after the change, is its result there."""
+    turns, steps, again = Turns(monkeypatch), None, []
+    for number, order in enumerate(itertools.chain([[0] * 9], orders(6, 4 if change == "remove" else 5))):
         one, other = hosts()
         digest = f"{number:03x}" + "0" * 45
-        one.mount.ask_time(one._folders["0"])
-        start = one.start(digest)
+        if before:
+            one.write(digest, b"older", codec_name="bytes", ttl=None, generation=0)
+        start, seen = one.start(digest, alone=False, changing=False), []
+
+        def find(other=other, digest=digest):
+            try:
+                found = other.read(digest, "bytes", fresh=True)
+            except CorruptEntryError:  # the draft of the refresh was moved, by one who had looked at its own right before
+                return None
+            return found and found.payload
+
+        def make(other=other, digest=digest, seen=seen, find=find):
+            again.append(other.start(digest, alone=True, changing=True)) if change == "refresh" else other.remove(digest)
+            seen.append(find())
+
+        def look(seen=seen, order=order, find=find):
+            # A refresh that is not over yet leaves what was there when it began.
+            assert not seen or find() in ((None,) if change == "remove" else (None, seen[0])), order
+
+        write = lambda one=one, digest=digest, start=start: one.write(digest, b"old", codec_name="bytes", ttl=None, generation=0, start=start)  # noqa: E731
+        taken = turns.play(order, write, make, look=look)
+        steps = steps or taken
+        if change == "refresh":
+            other.write(digest, b"new", codec_name="bytes", ttl=None, generation=0, start=again[-1])
+            assert find() == b"new", order
+    assert steps[0] <= 6 and steps[1] <= 5, f"there are orders that were not tried: {steps} steps"
+
+
+def test_who_was_overtaken_does_not_put_the_draft_of_a_refresh_that_goes_on(hosts, entries):
+    one, other = hosts()
+    start = one.start("0" * 48, alone=False, changing=False)
+    later = other.start("0" * 48, alone=True, changing=True)
+    assert one.write("0" * 48, b"old", codec_name="bytes", ttl=None, generation=0, start=start) is False and not entries()
+    assert other.write("0" * 48, b"new", codec_name="bytes", ttl=None, generation=0, start=later) is True
+
+
+def test_of_two_that_refresh_the_one_that_began_later_is_kept_whatever_the_order_of_the_steps(monkeypatch, hosts):
+    turns = Turns(monkeypatch)
+    for number, order in enumerate(orders(6, 6)):
+        one, other = hosts()
+        digest = f"{number:03x}" + "0" * 45
+        starts = [shelf.start(digest, alone=True, changing=True) for shelf in (one, other)]
+        turns.play(order, *[lambda i=i: (one, other)[i].write(digest, b"%d" % i, codec_name="bytes", ttl=None, generation=0, start=starts[i]) for i in (0, 1)])
+        assert bytes(other.read(digest, "bytes", fresh=True).payload) == b"1", order
+
+
+def test_what_is_set_is_overwritten_only_in_the_last_moment(monkeypatch, hosts):
+    """After the computation's last look, and before its rename."""
+    turns, lost = Turns(monkeypatch), 0
+    for number, order in enumerate(orders(6, 3)):
+        one, other = hosts()
+        digest = f"{number:03x}" + "0" * 45
+        start = one.start(digest, alone=False, changing=False)
         turns.play(
             order,
             lambda: one.write(digest, b"old", codec_name="bytes", ttl=None, generation=0, start=start),
             lambda: other.write(digest, b"new", codec_name="bytes", ttl=None, generation=0),
         )
-        found = other.read(digest, "bytes", fresh=True)
-        assert found is not None, order
-        if bytes(found.payload) == b"old":
-            (done,) = [i for i, step in enumerate(turns.trace) if step == (0, "rename")]
-            look = max(i for i, step in enumerate(turns.trace[:done]) if step == (0, "stat"))
-            assert look < turns.trace.index((1, "rename")) < done, order
+        if bytes(other.read(digest, "bytes", fresh=True).payload) == b"old":
+            look = max(i for i, step in enumerate(turns.trace) if step == (0, "stat"))
+            done = turns.trace.index((0, "os.rename"))
+            assert look < turns.trace.index((1, "os.rename")) < done, order
             lost += 1
+        else:
+            start.end()
     assert lost
+
+
+def test_whoever_computes_without_the_claim_does_not_outrun_its_holder(hosts):
+    """Else many who waited too long would keep each other, and the holder, from ever keeping a result."""
+    one, other = hosts()
+    first = one.start("0" * 48, alone=False, changing=False)
+    assert other.start("0" * 48, alone=True, changing=False).draft is None
+    assert other.write("0" * 48, b"x", codec_name="bytes", ttl=None, generation=0, start=other.start("0" * 48, alone=True, changing=False)) is False
+    assert one.write("0" * 48, b"y", codec_name="bytes", ttl=None, generation=0, start=first) is True
+    killed = other.start("1" * 48, alone=False, changing=False)
+    assert killed.draft is not None
+    assert one.write("1" * 48, b"z", codec_name="bytes", ttl=None, generation=0, start=one.start("1" * 48, alone=False, changing=False)) is True
+
+
+def test_a_computation_that_forks_puts_its_result_once(root):
+    """The child has the draft open, too: both would write into one file."""
+
+    @cached
+    def f(x):
+        pid = os.fork()
+        if pid:
+            os.waitpid(pid, 0)
+        return "child" if not pid else "parent"
+
+    ours = os.getpid()
+    value = f(1)
+    if os.getpid() != ours:
+        os._exit(0)
+    assert value == "parent" and cached(name=f.cache.name, memory=0)(f.__wrapped__).peek(1) == "parent"
+
+
+def test_under_load_nothing_older_than_a_change_is_seen_once_it_is_made(tmp_path):
+    """Processes and threads that compute, invalidate, refresh, delete and clear the same few keys, whose truth only grows."""
+    truth = [multiprocessing.Value("q", 0) for _ in range(3)]
+    wrong = multiprocessing.Value("q", 0)
+
+    def work(k):
+        found = truth[k].value
+        time.sleep(random.choice([0, 0, 0.001, 0.005]))
+        return found
+
+    def run(seed):
+        choose = random.Random(seed)
+        f = cached(name="f", memory=0, key=lambda k: k)(work)
+        changes = [f.invalidate, f.refresh, f.cache.delete, lambda _: f.cache_clear()]
+        for _ in range(150):
+            k = choose.randrange(3)
+            if choose.random() < 0.5:
+                f(k)
+                continue
+            with truth[k].get_lock():
+                truth[k].value += 1
+                least = truth[k].value
+            choose.choice(changes)(k)
+            found = f.cache.get(k, fresh=True)
+            wrong.value += found is not None and found < least
+
+    def start(seed):
+        threads = [threading.Thread(target=run, args=(f"{seed} {i}",)) for i in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=start, args=(seed,)) for seed in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4 and wrong.value == 0
 
 
 # In one process
@@ -290,18 +396,47 @@ def test_a_file_system_that_is_full_does_not_bring_the_replaced_value_back(monke
     assert box.get("k") is None
 
 
-def test_marks_are_few_and_go_with_the_sweep(root):
-    from efsstate import sweep
+@pytest.mark.parametrize("end", ["kept", "raised", "not kept", "not encoded", "invalidated", "cancelled", "killed"])
+def test_no_draft_is_left_behind_but_a_killed_ones_which_goes_with_the_sweep(root, end):
+    @cached(cache_if=lambda value: end != "not kept")
+    def f(x):
+        assert len(list(root.rglob(".tmp-*"))) == 1
+        if end == "killed":
+            os.kill(os.getpid(), 9)
+        if end == "raised":
+            raise ValueError
+        if end == "invalidated":
+            f.invalidate(1)
+        return object() if end == "not encoded" else x
 
-    box = Cache("box")
-    box.set_many({i: i for i in range(50)})
-    for _ in range(3):
-        for i in range(50):
-            box.delete(i)
-            box.set(i, i)
-    marks = list(root.rglob(".tmp-changed-*"))
-    assert 1 < len(marks) <= 50 and all(mark.is_symlink() for mark in marks)
-    assert sweep().reasons.get("temporary", 0) == 0
-    for mark in marks:
-        os.utime(mark, (0, 0), follow_symlinks=False)
-    assert sweep().reasons["temporary"] == len(marks) and sorted(box.keys()) == list(range(50))
+    @cached
+    async def g(x):
+        await asyncio.sleep(60)
+
+    async def cancel():
+        task = asyncio.create_task(g(1))
+        while not list(root.rglob(".tmp-*")):
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.wait([task])
+
+    if end == "cancelled":
+        asyncio.run(cancel())
+        until = time.monotonic() + 10
+        while list(root.rglob(".tmp-*")) and time.monotonic() < until:
+            time.sleep(0.01)
+    elif end == "killed":
+        pid = os.fork()
+        if not pid:
+            f(1)
+        os.waitpid(pid, 0)
+        (left,) = root.rglob(".tmp-*")
+        assert sweep().reasons == {}
+        os.utime(left, (0, 0))
+        assert sweep().reasons == {"temporary": 1}
+    elif end == "raised":
+        with pytest.raises(ValueError):
+            f(1)
+    else:
+        f(1)
+    assert not list(root.rglob(".tmp-*"))

@@ -227,7 +227,7 @@ def test_temporaries_that_were_abandoned_beside_the_areas_go_too(tree):
 def test_abandoned_temporaries_go_and_young_ones_and_the_folders_lock_stay(tree):
     old = [tree.file("cache/f/3/.tmp-aa", age=ABANDONED + 60), tree.file("cache/f/.tmp-bb", age=ABANDONED + 60)]
     kept = [tree.file("cache/f/3/.tmp-cc", age=HOUR), tree.file("cache/f/4/LOCK", age=10 * DAY)]
-    mark = tree.full("cache/f/3/.tmp-changed-3ab")
+    mark = tree.full("cache/f/3/.tmp-link")
     os.symlink("changed", mark)
     os.utime(mark, (0, 0), follow_symlinks=False)
     report = tree.sweep()

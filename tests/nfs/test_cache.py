@@ -58,20 +58,20 @@ def test_a_put_is_four_requests(lab):
     assert sent.ops == {"OPEN": 16, "WRITE": 16, "CLOSE": 16, "RENAME": 16}
 
 
-def test_a_miss_alone_is_ten_requests_in_all(lab):
+def test_a_miss_alone_is_eleven_requests_in_all(lab):
     a = on(lab, "a")
     for x in range(100):
         a(x)
     with lab.count("a") as sent:
         for x in range(100, 116):
             a(x)
-    assert len(a.calls) == 116 and sent.total <= 10 * 16, sent.ops
+    assert len(a.calls) == 116 and sent.total <= 11 * 16, sent.ops
     assert sent.ops["LOCK"] == sent.ops["LOCKU"] == 16
     fresh = on(lab, "a", name="k")
     fresh(0)
     with lab.count("a") as sent:
         fresh("new")
-    assert sent.total <= 10 + 3, sent.ops  # and the lock file, which this process has not open yet, and its first look at clears
+    assert sent.total <= 11 + 3, sent.ops  # and the lock file, which this process has not open yet, and its first look at clears
 
 
 def test_hit_put_and_miss_cost_the_same_requests_among_1000_and_20000_entries(lab):

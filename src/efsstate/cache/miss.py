@@ -131,7 +131,7 @@ def _alone(results: Results, digest: str, order: Order, mine: Flight, old: Item 
     """Compute, whoever else does."""
     flights.go_alone(mine)
     try:
-        return (yield from _compute(results, digest, order, mine, old))
+        return (yield from _compute(results, digest, order, mine, old, alone=True))
     finally:
         flights.leave(mine)
 
@@ -163,7 +163,8 @@ def _fly(results: Results, digest: str, order: Order, old: Item | None, mine: Fl
     held: list[lock.Claim] = []
     began = time.monotonic()
     try:
-        if not (yield from _claim(results, digest, until, held, wait=old is None)) and old is not None:
+        ours = yield from _claim(results, digest, until, held, wait=old is None)
+        if not ours and old is not None:
             value = yield from _serve(results, old, "stale", began)
             if value is not MISSING:
                 return value
@@ -174,7 +175,7 @@ def _fly(results: Results, digest: str, order: Order, old: Item | None, mine: Fl
             if value is not MISSING:
                 mine.item = item
                 return value
-        return (yield from _compute(results, digest, order, mine, old))
+        return (yield from _compute(results, digest, order, mine, old, alone=not ours))
     finally:
         for claim in held:
             invocation = deadline.current()
@@ -183,10 +184,16 @@ def _fly(results: Results, digest: str, order: Order, old: Item | None, mine: Fl
             yield from _attempt(results, "give a claim back", claim.release, GIVE)
 
 
-def _attempt(results: Results, doing: str, function: Callable[[], Any], kind: str = IO) -> Steps:
-    """What the function returns; None where the mount fails."""
+def _attempt(
+    results: Results,
+    doing: str,
+    function: Callable[[], Any],
+    kind: str = IO,
+    late: Callable[[Any], object] | None = None,
+) -> Steps:
+    """What the function returns; None where the mount fails. `late` gets what comes when nobody waits any more."""
     try:
-        return (yield (kind, function, None))
+        return (yield (kind, function, late))
     except FAILURES as error:
         results.failed(error, doing)
         return None
@@ -227,28 +234,37 @@ def _release(claim: lock.Claim | None) -> None:
         claim.release()
 
 
-def _compute(results: Results, digest: str, order: Order, mine: Flight, old: Item | None) -> Steps:
-    """The value, computed and kept; `old` instead if that fails."""
-    # Looked at before: what is changed while it is being computed must not be undone by what it was computed from.
-    look = lambda: results.start(digest, mine, changing=order.forced, exact=order.adding)  # noqa: E731
-    start = yield from _attempt(results, "look at what a result replaces", look)
-    results.counts.computed += 1
-    began = time.monotonic()
-    value = yield (COMPUTE, order.compute, mine)
-    if type(value) is Raised:
-        results.tell("miss", began, key=digest, error=type(value.error).__name__)
-        if old is not None and not order.forced and results.left(old) > -results.stale:
-            results.failed(value.error, "compute a result anew")
-            given = yield from _serve(results, old, "stale", began)
-            return value if given is MISSING else given
+def _compute(results: Results, digest: str, order: Order, mine: Flight, old: Item | None, *, alone: bool) -> Steps:
+    """The value, computed and kept; `old` instead if that fails. `alone`: whoever else computes it."""
+    # Before: what is changed while it is being computed must not be undone by what it was computed from.
+    begin = lambda: results.start(digest, mine, alone=alone, changing=order.forced)  # noqa: E731
+    start = yield from _attempt(results, "begin a result", begin, late=_end)
+    try:
+        results.counts.computed += 1
+        began = time.monotonic()
+        value = yield (COMPUTE, order.compute, mine)
+        if type(value) is Raised:
+            results.tell("miss", began, key=digest, error=type(value.error).__name__)
+            if old is not None and not order.forced and results.left(old) > -results.stale:
+                results.failed(value.error, "compute a result anew")
+                given = yield from _serve(results, old, "stale", began)
+                return value if given is MISSING else given
+            return value
+        results.tell("miss", began, key=digest)
+        if not mine.doomed:
+            mine.alone = not (yield from _keep(results, digest, order, mine, value, start))
+        if order.forced and not order.kept:
+            # The old one must not be served after the new one was asked for, though another may be about to replace it.
+            yield from _attempt(results, "remove a result", lambda: results.retract(digest, start))
         return value
-    results.tell("miss", began, key=digest)
-    if not mine.doomed:
-        mine.alone = not (yield from _keep(results, digest, order, mine, value, start))
-    if order.forced and mine.alone:
-        # The old one must not be served after the new one was asked for.
-        yield from _attempt(results, "remove a result", lambda: results.remove(digest))
-    return value
+    finally:
+        if start is not None and start.draft is not None and not start.draft.over:
+            yield from _attempt(results, "give a result up", start.end, GIVE)
+
+
+def _end(start: Start | None) -> None:
+    if start is not None:
+        start.end()
 
 
 def _keep(results: Results, digest: str, order: Order, mine: Flight, value: Any, start: Start | None) -> Steps:

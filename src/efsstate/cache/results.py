@@ -280,7 +280,7 @@ class Results:
                 self.counts.puts += kept
         except BaseException:
             if replaces:
-                shelf.discard(digest)  # what was to be replaced must not be served from now on
+                self.retract(digest, start)
             raise
         finally:
             # On a full disk memory still serves, for as long as it may without asking the mount.
@@ -342,9 +342,15 @@ class Results:
         shelf.forget(digest)
         return removed and found is not None and self.left(found) > 0
 
-    def start(self, digest: str, mine: Flight, *, changing: bool, exact: bool) -> Start:
+    def retract(self, digest: str, start: Start | None) -> None:
+        """What was to be replaced must not be served from now on; what came since `start` (None: anything) may. Raises nothing."""
+        shelf = self.shelf()
+        shelf.forget(digest)
+        shelf.discard(digest, start)
+
+    def start(self, digest: str, mine: Flight, *, alone: bool, changing: bool) -> Start:
         """What `mine`, a computation that begins now, starts from. Raises what the mount raises."""
-        start = self.shelf().start(digest, changing=changing, exact=exact)
+        start = self.shelf().start(digest, alone=alone, changing=changing)
         start.flight = mine
         return start
 

@@ -1,12 +1,13 @@
 """One namespace on the mount: its entries, its generation and its policy; every failure is raised.
 
-What a computation began with may be out of date when its result is put: another host changed or removed the entry
-meanwhile. `start` and `write` tell, without anybody waiting for anybody:
+What a computation began with may be out of date when its result is to be put: another host changed or removed the entry
+meanwhile. So who computes makes the file of its result when it begins, as a *draft* that is empty still, under a name that the
+digest gives; the put is a rename of it. Who removes or refreshes an entry removes the draft first, then the entry: in whatever
+order the steps of both come, the rename fails or its outcome is removed. Nobody waits, no clock counts, and it holds for who is
+killed or frozen in the middle.
 
-- Who removes or refreshes an entry first exchanges a *mark* beside it, then removes. Who computed puts its result, then looks
-  at the mark. Whichever comes second sees the other: the remover removes what was put, or the computer takes it back.
-- Who sets a value leaves no mark (it would be half as much again): right before its put, who computed looks whether the
-  entry is the one that was there at its start. What is set in that last moment, a request's time, is overwritten.
+Who sets a value leaves the draft alone (it would be a request more): right before its rename, who computed looks whether the
+entry is the one that was there when it began. What is set in that last moment, a request's time, is overwritten.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from _weakrefset import WeakSet
 from efsstate.cache.memory import Item
 from efsstate.errors import CorruptEntryError, UnknownFormatError
 from efsstate.mount import clock, codec, entry, layout, notes, store
-from efsstate.mount.files import identity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,13 +30,14 @@ if TYPE_CHECKING:
     from efsstate.cache.flight import Flight
     from efsstate.cache.memory import Share
     from efsstate.mount.entry import Entry
-    from efsstate.mount.files import Buffer, Identity, Made, Mount
+    from efsstate.mount.files import Buffer, Draft, Mount
+
+    Identity = tuple[int, int, int]
 
 # What another host changes shows here within: this, for what its NFS client remembers of names, and this again for what
 # our memory holds. Together they stay below the promised 60 s.
 REACH = 20.0
 _DAY = 86400.0
-_TICK = 0.05  # seconds by which two stamps of the server may be in the wrong order
 _META = struct.Struct("<QB")  # generation, bytes of padding after the key; see `pack_meta`
 _PADDING, _OWN_TTL = 0x7F, 0x80
 _GENERATION = _META.unpack_from
@@ -45,6 +46,7 @@ _MOST = 2**62  # generations are milliseconds since the epoch, and never come ne
 # What is raised where somebody else's values are taken for ours.
 _NOT_OURS = (CorruptEntryError, ArithmeticError, LookupError, TypeError, ValueError)
 _GLANCE = entry.HEADER + 32 + entry.LONGEST_META  # bytes that have an entry's head
+_DRAFTS = 3  # tries to make one where others are making theirs
 _BEGINNINGS = [f"{number:02x}" for number in range(256)]
 _ALIGN = 16  # where a payload begins in its file, so that arrays can be used where they were read
 
@@ -64,15 +66,30 @@ def key_of(entry: Entry) -> bytes:
     return entry.meta[_META.size : len(entry.meta) - (entry.meta[_META.size - 1] & _PADDING)]
 
 
+def identity(found: os.stat_result) -> Identity:
+    """What tells a file from the one that takes its place."""
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
 class Start:
-    """What a computation starts from: the clear's generation, the entry that it may replace, and when (monotonic)."""
+    """What a computation starts from: the clear's generation, the entry that it may replace, and the draft of its result.
 
-    __slots__ = ("at", "changing", "flight", "generation", "mark", "seen")
+    Without a `draft` the result is not kept: another's is there, or (`error`) it could not be made.
+    """
 
-    def __init__(self, generation: int, seen: Identity | None, mark: Identity | None, *, changing: bool) -> None:
-        self.generation, self.seen, self.mark, self.changing = generation, seen, mark, changing
-        self.at = time.monotonic()
+    __slots__ = ("changing", "draft", "error", "flight", "generation", "seen")
+
+    def __init__(self, generation: int, *, changing: bool) -> None:
+        self.generation, self.changing = generation, changing
+        self.draft: Draft | None = None
+        self.error: OSError | None = None
+        self.seen: Identity | None = None
         self.flight: Flight | None = None
+
+    def end(self) -> None:
+        """No result comes of it, or it is put."""
+        if self.draft is not None:
+            self.draft.drop()
 
 
 _shelves: dict[tuple[str, bytes | None, str], ref[Shelf]] = {}
@@ -98,7 +115,6 @@ class Shelf:
         self.shares: WeakSet[Share] = WeakSet()  # where this process remembers them
         # The last change by this process of a digest that begins so: what was read before it is out of date.
         self._changes: dict[str, object] = {}
-        self._marks: dict[str, Identity] = {}  # the last of this process: what begins after one is not overtaken by it
         self.folder = f"{layout.CACHE}/{component}"
         # By a digest's first digit: every hit needs one.
         self._folders = {folder[-1]: folder for folder in layout.entry_folders(component)}
@@ -255,16 +271,21 @@ class Shelf:
         """Put an entry, as made under `generation`; False if it was computed from a `start` that is out of date by now."""
         meta = pack_meta(generation, key, codec_name, own_ttl=own_ttl)
         folder = self._folders[digest[0]]
-        unless = None if start is None else lambda: self._identity(folder, digest) != start.seen
-        made = store.write(self.mount, folder, digest, payload, codec=codec_name, meta=meta, ttl=ttl, unless=unless)
-        if made is None:
-            return False
-        if start is not None and self._is_overtaken(folder, digest, start, made):
-            found = self._identity(folder, digest)
-            if found is not None and found[0] == made.inode:
-                self.mount.remove(folder, digest)
-            return False
-        return True
+        draft = None
+        if start is not None:
+            if start.error is not None:
+                raise start.error
+            if start.draft is None:
+                return False
+            draft = start.draft
+        return store.write(
+            self.mount, folder, digest, payload, codec=codec_name, meta=meta, ttl=ttl, draft=draft,
+            unless=lambda: start is not None and self._is_overtaken(folder, digest, start),
+        )  # fmt: skip
+
+    def _is_overtaken(self, folder: str, digest: str, start: Start) -> bool:
+        """Whether this process has changed it since, or anybody has set it."""
+        return (start.flight is not None and start.flight.doomed) or self._identity(folder, digest) != start.seen
 
     def _identity(self, folder: str, name: str) -> Identity | None:
         try:
@@ -272,50 +293,45 @@ class Shelf:
         except FileNotFoundError:
             return None
 
-    def _is_overtaken(self, folder: str, digest: str, start: Start, made: Made) -> bool:
-        """Whether the entry was removed or refreshed since `start`; asked after our own put, so that one of us sees the other."""
-        if start.flight is not None and start.flight.doomed:  # by this process
-            return True
-        try:
-            mark = self.mount.stat(folder, layout.change_mark(digest))
-        except FileNotFoundError:
-            return False
-        # Both stamps are the server's: no clock of ours counts, but for how long the computation took.
-        began = made.server - (made.here - start.at)
-        tick = _TICK if made.server % 1 else 1 + _TICK  # some file systems stamp whole seconds
-        return identity(mark) != start.mark and mark.st_mtime > began - tick
-
-    def start(self, digest: str, *, changing: bool = False, exact: bool = False) -> Start:
+    def start(self, digest: str, *, alone: bool, changing: bool) -> Start:
         """What a computation that begins now starts from; `changing`: those that began before are not to undo it.
 
-        `exact`: ask for the mark, so that one of this very moment, by another host, is not taken for one that came after.
+        `alone`: without the claim, so that another's draft is of one who computes, and not of one who was killed.
         """
+        folder, name = self._folders[digest[0]], layout.draft(digest)
+        start = Start(self.generation(), changing=changing)
+        try:
+            for _ in range(_DRAFTS):
+                try:
+                    start.draft = self.mount.draft(folder, name)
+                    break
+                except FileExistsError:
+                    if alone and not changing:
+                        break  # they keep what they compute, and would never come to it if they could be outrun
+                    self.mount.refresh(folder)  # or our client may remember that there is no such name
+                    self.mount.remove(folder, name)
+            start.seen = self._identity(folder, digest)
+        except OSError as error:
+            start.error = error
+        return start
+
+    def discard(self, digest: str, start: Start | None) -> None:
+        """Remove an entry, if that can be done, and if it is the one that was there at the `start`."""
         folder = self._folders[digest[0]]
-        generation = self.generation()
-        if changing:
-            self._mark(folder, digest)
-        name = layout.change_mark(digest)
-        mark = self._identity(folder, name) if exact else self._marks.get(name)
-        return Start(generation, self._identity(folder, digest), mark, changing=changing)
-
-    def discard(self, digest: str) -> None:
-        """Remove an entry if that can be done."""
-        self.mount.remove(self._folders[digest[0]], digest, quiet=True)
-
-    def _mark(self, folder: str, digest: str) -> None:
-        name = layout.change_mark(digest)
-        self._marks[name] = identity(self.mount.relink(folder, name, "changed"))
+        try:
+            if start is None or self._identity(folder, digest) == start.seen:
+                self.mount.remove(folder, digest)
+        except OSError:
+            pass
 
     def remove(self, digest: str) -> bool:
-        """Remove an entry, whatever it is, and what is being computed for it now on any host; whether there was one."""
+        """Remove an entry, whatever it is, and what is being computed for it now on any host; whether there was one.
+
+        As far as this host's client knows of them: ask the server about the folder before.
+        """
         folder = self._folders[digest[0]]
-        if self.mount.refresh(folder) is None:  # who computes has a claim, and that is in the folder
-            return False
-        try:
-            self._mark(folder, digest)
-        finally:  # on a full disk, too
-            removed = self.mount.remove(folder, digest)
-        return removed
+        self.mount.remove(folder, layout.draft(digest))
+        return self.mount.remove(folder, digest)
 
     def glance(self, digest: str, codec_name: str) -> Item | None:
         """The entry as `read` gives it, asked of the server, by its head alone: unchecked, without its payload."""

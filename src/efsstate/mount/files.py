@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     Parts = Sequence[Buffer]
     Data = Any  # bytes or a bytearray; two of bytes where a judge said where to part them
     Judge = Callable[[bytes, int, str], int]
-    Identity = tuple[int, int, int]
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _THROUGH = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -91,20 +90,6 @@ def _anew(held: _Folder) -> int:
         return os.open(f"/proc/self/fd/{held.fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:  # no /proc here
         return os.open(".", _DIRECTORY, dir_fd=held.fd)
-
-
-def identity(found: os.stat_result) -> Identity:
-    """What tells a file from the one that takes its place."""
-    return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-class Made:
-    """A file that was made: its inode, and the server's time (seconds since the epoch) and this host's (monotonic) then."""
-
-    __slots__ = ("here", "inode", "server")
-
-    def __init__(self, found: os.stat_result) -> None:
-        self.inode, self.server, self.here = found.st_ino, found.st_mtime, time.monotonic()
 
 
 def _moment(found: os.stat_result) -> tuple[int, int, int]:
@@ -543,76 +528,63 @@ class Mount:
             except OSError:
                 pass
 
-    def _fill(self, fd: int, build: Callable[[float], Parts], *, durable: bool) -> Made:
-        found = os.fstat(fd)
-        made = Made(found)
-        clock.observe(found.st_mtime)  # just made, so this is the server's time now
-        self._own_mode(fd, found)
-        parts = [memoryview(part).cast("B") for part in build(found.st_mtime)]
-        while parts:
-            done = os.writev(fd, parts)
-            while parts and done >= len(parts[0]):
-                done -= len(parts.pop(0))
-            if parts:
-                parts[0] = parts[0][done:]
+    def _fill(self, fd: int, build: Callable[[float], Parts], *, durable: bool) -> os.stat_result:
+        found = self._adopt(fd)
+        _put(fd, build(found.st_mtime))
         if durable:
             os.fsync(fd)
-        return made
+        return found
 
-    def _write(self, folder: str, name: str, build: Callable[[float], Parts], *, flags: int, durable: bool) -> Made:
-        """Create `name` and fill it; removes it again on an error, unless it was to be visible from its creation on."""
+    def _adopt(self, fd: int) -> os.stat_result:
+        """Take in a file that was just made."""
+        found = os.fstat(fd)
+        clock.observe(found.st_mtime)  # just made, so this is the server's time now
+        self._own_mode(fd, found)
+        return found
+
+    def _make(self, folder: str, name: str, flags: int) -> int:
         for attempt in (0, 1):
             held = self._folder(folder, make=True)
             try:
-                fd = os.open(name, flags, self.file_mode, dir_fd=held.fd)
+                return os.open(name, flags, self.file_mode, dir_fd=held.fd)
             except OSError as error:
                 if error.errno in _GONE and not attempt:  # the folder was removed while we held it open
                     self.forget(folder)
                     continue
                 error.filename = self.where(folder, name)
                 raise
-            try:
-                try:
-                    made = self._fill(fd, build, durable=durable)
-                finally:
-                    os.close(fd)  # an NFS client may report a full disk only here
-            except BaseException as error:
-                if isinstance(error, OSError) and error.filename is None:
-                    error.filename = self.where(folder, name)
-                if layout.is_temporary(name):
-                    self.remove(folder, name, quiet=True)
-                raise
-            return made
         raise AssertionError
 
-    def replace(
-        self,
-        folder: str,
-        name: str,
-        build: Callable[[float], Parts],
-        *,
-        durable: bool = False,
-        unless: Callable[[], bool] | None = None,
-    ) -> Made | None:
+    def _write(
+        self, folder: str, name: str, build: Callable[[float], Parts], *, flags: int, durable: bool
+    ) -> os.stat_result:
+        """Create `name` and fill it; removes it again on an error, unless it was to be visible from its creation on."""
+        fd = self._make(folder, name, flags)
+        try:
+            try:
+                return self._fill(fd, build, durable=durable)
+            finally:
+                os.close(fd)  # an NFS client may report a full disk only here
+        except BaseException as error:
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename = self.where(folder, name)
+            if layout.is_temporary(name):
+                self.remove(folder, name, quiet=True)
+            raise
+
+    def draft(self, folder: str, name: str) -> Draft:
+        """A new temporary that is to get its content and its own name later; `FileExistsError` if the name is taken."""
+        return Draft(self, folder, name, self._make(folder, name, _WRITE | os.O_EXCL))
+
+    def replace(self, folder: str, name: str, build: Callable[[float], Parts], *, durable: bool = False) -> None:
         """Give `name` a new content in one step: every reader gets the old or the new, whole.
 
         `build` gets the server's time (seconds since the epoch) and returns the buffers to write, in order. `durable`:
         it survives a power loss once this returns (on NFS it does anyway, at no cost; a local disk needs two fsyncs).
-        `unless` is called right before the rename, when the temporary's creation has made this host's client ask the server
-        about the folder; where it is true nothing is changed, and None returned.
         """
         temporary = layout.TEMPORARY + os.urandom(12).hex()
         made = self._write(folder, temporary, build, flags=_WRITE, durable=durable)
-        try:
-            refused = unless is not None and unless()
-        except BaseException:
-            self.remove(folder, temporary, quiet=True)
-            raise
-        if refused:
-            self.remove(folder, temporary, quiet=True)
-            return None
-        self.rename(folder, temporary, folder, name, inode=made.inode, durable=durable)
-        return made
+        self.rename(folder, temporary, folder, name, inode=made.st_ino, durable=durable)
 
     def rename(
         self, folder: str, name: str, to_folder: str, to_name: str, *, inode: int | None = None, durable: bool = False
@@ -668,17 +640,16 @@ class Mount:
         if durable:
             self.sync(folder)
 
-    def relink(self, folder: str, name: str, note: str) -> os.stat_result:
-        """Give `name` a new note in one step, durably: every reader gets the old one or the new; its stat. Two requests."""
+    def relink(self, folder: str, name: str, note: str) -> None:
+        """Give `name` a new note in one step, durably: every reader gets the old one or the new. Two requests."""
         temporary = layout.TEMPORARY + os.urandom(12).hex()
         self.symlink(folder, temporary, note, durable=False)
         try:
-            found = self.stat(folder, temporary)
+            inode = self.stat(folder, temporary).st_ino
         except BaseException:
             self.remove(folder, temporary, quiet=True)
             raise
-        self.rename(folder, temporary, folder, name, inode=found.st_ino, durable=True)
-        return found
+        self.rename(folder, temporary, folder, name, inode=inode, durable=True)
 
     def sync(self, folder: str) -> None:
         """Have the folder's names on disk: on NFS they are already, and this costs nothing."""
@@ -774,6 +745,96 @@ class Mount:
             else:
                 self.remove(folder, name)
         return self.remove_folder(folder)
+
+
+def _put(fd: int, parts: Parts) -> int:
+    """Write all of it; how many bytes it was."""
+    rest = [memoryview(part).cast("B") for part in parts]
+    size = sum(map(len, rest))
+    while rest:
+        done = os.writev(fd, rest)
+        while rest and done >= len(rest[0]):
+            done -= len(rest.pop(0))
+        if rest:
+            rest[0] = rest[0][done:]
+    return size
+
+
+class Draft:
+    """A temporary whose content comes later. It becomes a file of another name in one step, but only while its name is there.
+
+    So whoever removes that name keeps the file from ever being seen, whatever its maker does at that moment. `over`: it has
+    become that file, or is gone.
+    """
+
+    def __init__(self, mount: Mount, folder: str, name: str, fd: int) -> None:
+        self._mount, self._folder, self._name, self._fd, self._pid = mount, folder, name, fd, os.getpid()
+        try:
+            found = mount._adopt(fd)  # noqa: SLF001
+        except OSError as error:
+            os.close(fd)
+            error.filename = mount.where(folder, name)
+            raise
+        self._inode, self._made, self._began = found.st_ino, found.st_mtime, time.monotonic()
+        self._size = 0
+        self.over = False
+
+    def become(self, name: str, build: Callable[[float], Parts], *, unless: Callable[[], bool]) -> bool:
+        """Fill it and give it `name`; False where it was removed meanwhile, or `unless` is true right before.
+
+        `build` is as `Mount.replace` takes it. Raises `OSError`; then nothing has changed.
+        """
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return False
+        if os.getpid() != self._pid:  # a forked child's copy: both would write into one file
+            os.close(fd)
+            return False
+        mount, folder = self._mount, self._folder
+        try:
+            try:
+                # The server's time now, as far as it is known: a clock that stood still makes it older, never younger.
+                self._size = _put(fd, build(self._made + time.monotonic() - self._began))
+            finally:
+                os.close(fd)  # an NFS client may report a full disk only here
+            mount.refresh(folder)
+            if not self._is_ours() or unless():
+                self.drop()
+                return False
+            source = mount._folder(folder)  # noqa: SLF001
+            os.rename(self._name, name, src_dir_fd=source.fd, dst_dir_fd=source.fd)
+        except FileNotFoundError:
+            self.over = True
+            return mount._is(folder, name, self._inode)  # noqa: SLF001 - a lost reply makes a rename look so
+        except BaseException as error:
+            if isinstance(error, OSError):
+                error.filename, error.filename2 = mount.where(folder, self._name), None
+            self.drop()
+            raise
+        self.over = True
+        return True
+
+    def _is_ours(self) -> bool:
+        """Whether the name is this file's. One that was made since may have its inode, now that it is closed, but is empty."""
+        try:
+            found = self._mount.stat(self._folder, self._name)
+        except OSError:
+            return False
+        return found.st_ino == self._inode and found.st_size == self._size
+
+    def drop(self) -> None:
+        """Close and remove it, unless it is over."""
+        if self.over:
+            return
+        self.over = True
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            try:
+                os.close(fd)
+            except OSError:
+                pass
+        if os.getpid() == self._pid and self._is_ours():
+            self._mount.remove(self._folder, self._name, quiet=True)
 
 
 class Filling:

@@ -137,9 +137,9 @@ def entry_folders(namespace: str) -> list[str]:
     return [f"{CACHE}/{namespace}/{digit}" for digit in "0123456789abcdef"]
 
 
-def change_mark(digest: str) -> str:
-    """What tells computations under way that a result was changed; one for many digests, and a temporary to the sweep."""
-    return f"{TEMPORARY}changed-{digest[:3]}"
+def draft(digest: str) -> str:
+    """The temporary of who computes an entry, from the beginning on: who removes it keeps what is computed from being kept."""
+    return TEMPORARY + digest
 
 
 def cleared_mark(generation: int) -> str:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from efsstate.mount.entry import E
-    from efsstate.mount.files import Buffer, Made, Mount, Parts
+    from efsstate.mount.files import Buffer, Draft, Mount, Parts
 
 
 def read(
@@ -86,14 +86,18 @@ def write(
     meta: bytes = b"",
     ttl: float | None = None,
     durable: bool = False,
-    unless: Callable[[], bool] | None = None,
-) -> Made | None:
-    """Put an entry at `name` in one step, in place of any before it; None if `unless` kept it back (`Mount.replace`).
+    draft: Draft | None = None,
+    unless: Callable[[], bool] = bool,
+) -> bool:
+    """Put an entry at `name` in one step, in place of any before it. Raises `OSError`; then the old one stands.
 
-    Raises `OSError`; then the old one stands.
+    With a `draft` in that folder: False, and nothing changed, where that or `unless` keeps it back (`Draft.become`).
     """
     build = _builder(mount, folder, name, payload, codec, meta, ttl)
-    return mount.replace(folder, name, build, durable=durable, unless=unless)
+    if draft is not None:
+        return draft.become(name, build, unless=unless)
+    mount.replace(folder, name, build, durable=durable)
+    return True
 
 
 def create(
