@@ -335,6 +335,51 @@ def test_two_caches_of_one_name_see_each_others_changes_at_once(root):
     assert other.get("b") is None
 
 
+def test_what_is_set_in_this_process_is_not_even_overwritten_in_the_last_moment(monkeypatch):
+    box, real, calls = Cache("k"), os.rename, []
+
+    def rename(*given, **more):
+        if not calls:
+            calls.append(1)
+            box.set("a", "new")  # the computation has looked, and is about to rename
+        return real(*given, **more)
+
+    monkeypatch.setattr(os, "rename", rename)
+    assert box.get_or_compute("a", lambda: "old") == "old"
+    assert calls == [1] and box.get("a") == box.get("a", fresh=True) == "new"
+
+
+@pytest.mark.parametrize("change", ["invalidate", "cache_clear"])
+def test_what_is_changed_between_a_put_and_its_remembering_is_not_remembered(monkeypatch, change):
+    f, g = cached(name="k")(lambda x: [x]), cached(name="k", memory=0)(lambda x: [x])
+    real, done = shelf.Shelf.forget, []
+
+    def forget(self, digest=None, since=None):
+        if since is not None and not done:  # the put is done, and is about to be remembered
+            done.append(1)
+            getattr(g, change)(*[1] * (change == "invalidate"))
+        return real(self, digest, since)
+
+    monkeypatch.setattr(shelf.Shelf, "forget", forget)
+    assert f(1) == [1] and done and f.cache_info().currsize == 0
+
+
+def test_of_two_that_set_at_once_memory_has_what_the_mount_has():
+    box = Cache("k")
+
+    def work(i):
+        for n in range(100):
+            box.set("a", [i, n])
+
+    for _ in range(5):
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert box.get("a") == box.get("a", fresh=True)
+
+
 @pytest.mark.parametrize("options", [{}, {"lock_timeout": 0}])
 @pytest.mark.parametrize("call", ["refresh", "__call__"])
 def test_every_computation_under_way_is_reached_by_a_change(options, call, entries):

@@ -252,7 +252,7 @@ def planted(seconds, seed):
         todo = [(path, plant) for path in _paths(start) for plant in PLANTS if plant is not _device or os.geteuid() == 0]
         total = len(todo)
         chance.shuffle(todo)
-        while todo and time.monotonic() < until:
+        while todo and (time.monotonic() < until or count < 2):  # on the slowest machine, too
             path, plant = todo.pop()
             base = f"{folder}/{count}"
             count += 1

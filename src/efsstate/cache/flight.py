@@ -76,15 +76,20 @@ def key_of(results: Results, digest: str) -> Key:
     return results.place, results.component, digest
 
 
-def doom(results: Results, digest: str | None = None) -> None:
-    """What is being computed now for `digest`, or for all of the cache, is not to be kept: it began too early."""
+def doom(results: Results, digest: str | None = None) -> bool:
+    """What is being computed now for `digest`, or for all of the cache, is not to be kept: it began too early.
+
+    Whether anything was, by this process.
+    """
+    found = False
     wanted = key_of(results, digest or "")
     with _guard:
         for flight in _under_way:
             if flight.key == wanted or (digest is None and flight.key[:2] == wanted[:2]):
-                flight.doomed = True
+                flight.doomed = found = True
                 if _joinable.get(flight.key) is flight:
                     del _joinable[flight.key]
+    return found
 
 
 def join(mine: Flight) -> Flight:

@@ -106,11 +106,12 @@ class Cache:
             for digest, _, _ in wanted:
                 self._remove(digest)
             return
-        for digest, _, _ in wanted:
-            flight.doom(results, digest)
+        computed = {digest for digest, _, _ in wanted if flight.doom(results, digest)}
 
         def keep(one: tuple[str, Any, bytes]) -> tuple[Item | None, Exception | None]:
             try:
+                if one[0] in computed:  # by this process: here there is no last moment
+                    results.shelf().end_draft(one[0])
                 return results.keep(one[0], one[1], seconds, key=one[2], own_ttl=ttl is not None), None
             except (EncodeError, *FAILURES) as error:
                 return None, error

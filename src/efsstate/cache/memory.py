@@ -166,6 +166,11 @@ _pool_size: int | None = None
 _lock = threading.RLock()
 
 
+def guard() -> Any:
+    """The lock under which memory changes."""
+    return _lock
+
+
 def pool_size() -> int:
     """Bytes that all caches of this process may take: a sixteenth of the function's memory, 64 MiB elsewhere."""
     global _pool_size

@@ -284,9 +284,8 @@ class Results:
             raise
         finally:
             # On a full disk memory still serves, for as long as it may without asking the mount.
-            last = shelf.last_change(digest) is change
-            change = shelf.forget(digest)  # what was read meanwhile
-            if kept and last and not item.hollow and (start is None or start.generation == now):
+            change = shelf.forget(digest, since=change)  # what was read meanwhile
+            if kept and change is not None and not item.hollow and (start is None or start.generation == now):
                 item.created = clock.now()
                 self._remember(item, shelf, change)
         self._look_after(shelf, ttl)
@@ -345,8 +344,8 @@ class Results:
     def retract(self, digest: str, start: Start | None) -> None:
         """What was to be replaced must not be served from now on; what came since `start` (None: anything) may. Raises nothing."""
         shelf = self.shelf()
-        shelf.forget(digest)
         shelf.discard(digest, start)
+        shelf.forget(digest)
 
     def start(self, digest: str, mine: Flight, *, alone: bool, changing: bool) -> Start:
         """What `mine`, a computation that begins now, starts from. Raises what the mount raises."""

@@ -17,6 +17,7 @@ import time
 from _weakref import ref
 from _weakrefset import WeakSet
 
+from efsstate.cache import memory
 from efsstate.cache.memory import Item
 from efsstate.errors import CorruptEntryError, UnknownFormatError
 from efsstate.mount import clock, codec, entry, layout, notes, store
@@ -329,9 +330,12 @@ class Shelf:
 
         As far as this host's client knows of them: ask the server about the folder before.
         """
-        folder = self._folders[digest[0]]
-        self.mount.remove(folder, layout.draft(digest))
-        return self.mount.remove(folder, digest)
+        self.end_draft(digest)
+        return self.mount.remove(self._folders[digest[0]], digest)
+
+    def end_draft(self, digest: str) -> None:
+        """What is being computed for the entry is not to be put, whoever computes it."""
+        self.mount.remove(self._folders[digest[0]], layout.draft(digest))
 
     def glance(self, digest: str, codec_name: str) -> Item | None:
         """The entry as `read` gives it, asked of the server, by its head alone: unchecked, without its payload."""
@@ -353,17 +357,22 @@ class Shelf:
         """What is another one once this process has changed the entry: see `forget`."""
         return self._changes.get(digest[:2])
 
-    def forget(self, digest: str | None = None) -> object:
-        """This process changes the entry (None: all): what it remembers of it, or reads of it now, is out of date."""
+    def forget(self, digest: str | None = None, since: object = None) -> object:
+        """This process changes the entry (None: all): what it remembers of it, or reads of it now, is out of date.
+
+        The change, for `last_change`; None if it had been changed `since` that one.
+        """
         change = object()
-        for beginning in _BEGINNINGS if digest is None else [digest[:2]]:
-            self._changes[beginning] = change
+        with memory.guard():  # or of two changes at once each would take itself for the last
+            last = since is None or digest is None or self._changes.get(digest[:2]) is since
+            for beginning in _BEGINNINGS if digest is None else [digest[:2]]:
+                self._changes[beginning] = change
         for share in list(self.shares):
             if digest is None:
                 share.clear()
             else:
                 share.drop(digest)
-        return change
+        return change if last else None
 
     def widen_policy(
         self, name: str, shortest: float, longest: float | None, max_bytes: int | None
