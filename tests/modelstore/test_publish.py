@@ -209,7 +209,7 @@ def test_publishers_of_one_name_at_once_all_end_well(root, source, tmp_path, sam
     assert [name for name in os.listdir(os.path.dirname(place(root, "m", "x"))) if name not in (*made, "CURRENT")] == []
 
 
-def test_a_second_publisher_of_the_same_content_waits_for_the_first(root, source):
+def test_a_second_publisher_of_the_same_content_waits_for_the_first(root, source, early):
     made = publish("m", source, root=root)
     staging = next(iter(staged(root, source)))
     mount = Mount(root)
@@ -219,7 +219,7 @@ def test_a_second_publisher_of_the_same_content_waits_for_the_first(root, source
 
     class Context:
         def get_remaining_time_in_millis(self):
-            return 800
+            return 1800
 
     with efsstate.invocation(Context()):
         with pytest.raises(ClaimedError, match="still publishes the same content"):

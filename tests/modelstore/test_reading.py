@@ -130,7 +130,7 @@ class Context:
         return self.left * 1000
 
 
-def test_the_deadline_ends_a_read_that_hangs_and_tells_how_far_it_came(tmp_path, small_ranges, monkeypatch):
+def test_the_deadline_ends_a_read_that_hangs_and_tells_how_far_it_came(tmp_path, small_ranges, monkeypatch, early):
     """NFS mounts are hard: a call that hangs is left to its thread."""
     real, stuck = os.preadv, threading.Event()
 
@@ -140,7 +140,7 @@ def test_the_deadline_ends_a_read_that_hangs_and_tells_how_far_it_came(tmp_path,
         return real(fd, buffers, offset)
 
     monkeypatch.setattr(os, "preadv", preadv)
-    with efsstate.invocation(Context(1)):
+    with efsstate.invocation(Context(1.8)):
         with pytest.raises(reading.OutOfTime, match=r"f: 0\.1 MiB of 6\.2 MiB read in"):
             reading.whole(opened(tmp_path, os.urandom(400 * RANGE)))
         assert deadline.remaining() > 0  # so that the error still reaches somebody
@@ -150,7 +150,7 @@ def test_the_deadline_ends_a_read_that_hangs_and_tells_how_far_it_came(tmp_path,
 
 
 @pytest.mark.parametrize("use", ["read", "stage", "path"])
-def test_the_deadline_ends_the_read_of_a_small_file_that_hangs(root, tmp_path, monkeypatch, use):
+def test_the_deadline_ends_the_read_of_a_small_file_that_hangs(root, tmp_path, monkeypatch, use, early):
     """One of a single range, by each way that reads its bytes."""
     (tmp_path / "w").write_bytes(os.urandom(100_000))
     publish("m", tmp_path / "w", root=root)
@@ -158,7 +158,7 @@ def test_the_deadline_ends_the_read_of_a_small_file_that_hangs(root, tmp_path, m
     real, stuck = os.preadv, threading.Event()
     monkeypatch.setattr(os, "preadv", lambda *given: stuck.wait(30) and real(*given))
     ways = {"read": lambda files: files.read(), "stage": lambda files: files.stage(), "path": lambda files: files.path}
-    with efsstate.invocation(Context(1)):
+    with efsstate.invocation(Context(1.8)):
         with pytest.raises(reading.OutOfTime):
             model("m", ways[use], verify="digest", root=root)()
         assert deadline.remaining() > 0
@@ -167,18 +167,18 @@ def test_the_deadline_ends_the_read_of_a_small_file_that_hangs(root, tmp_path, m
         time.sleep(0.01)
 
 
-def test_the_deadline_ends_many_small_reads(tmp_path, monkeypatch):
+def test_the_deadline_ends_many_small_reads(tmp_path, monkeypatch, early):
     """Files of one range each, none of which takes long."""
     files, done, real = [opened(tmp_path, b"x", str(n)) for n in range(200)], [], os.preadv
     monkeypatch.setattr(os, "preadv", lambda *given: time.sleep(0.02) or real(*given))
-    with efsstate.invocation(Context(1)):
+    with efsstate.invocation(Context(1.8)):
         with pytest.raises(reading.OutOfTime):
             done.extend(bytes(reading.whole(file)) for file in files)
         assert deadline.remaining() > 0 and len(done) < 100
 
 
 @pytest.mark.parametrize("way", ["copy", "mapped"])
-def test_the_deadline_ends_what_the_digest_holds_up(tmp_path, small_ranges, monkeypatch, way):
+def test_the_deadline_ends_what_the_digest_holds_up(tmp_path, small_ranges, monkeypatch, way, early):
     """Every range is there when it is wanted, and the processor is what takes long."""
     file, seen = opened(tmp_path, bytes(400 * RANGE)), []
 
@@ -187,7 +187,7 @@ def test_the_deadline_ends_what_the_digest_holds_up(tmp_path, small_ranges, monk
         time.sleep(0.01)
 
     monkeypatch.setattr(reading._Checked, "take", slow)
-    with efsstate.invocation(Context(1)):
+    with efsstate.invocation(Context(1.8)):
         with pytest.raises(reading.OutOfTime):
             if way == "copy":
                 reading.copy(file, None, late=str, done=slow)

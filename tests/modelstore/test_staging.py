@@ -378,14 +378,14 @@ def test_a_folder_of_somebody_elses_is_refused(root, source, local, tmp_path):
         model("m", stage=True, root=root)()
 
 
-def test_the_wait_for_anothers_copy_ends_before_the_deadline(root, source, local):
+def test_the_wait_for_anothers_copy_ends_before_the_deadline(root, source, local, early):
     from efsstate.mount import lock
     from efsstate.mount import root as roots
 
     publish("m", source, root=root)
     held = lock.attempt(roots.scratch("efsstate-models"), "", "LOCK")
 
-    with efsstate.invocation(Left(800)):
+    with efsstate.invocation(Left(1800)):
         with pytest.raises(reading.OutOfTime, match="still copying"):
             model("m", stage=True, root=root)()
         assert deadline.remaining() > 0  # so that the error still reaches somebody
