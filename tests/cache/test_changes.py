@@ -1,6 +1,7 @@
 """What is changed while its old value is being computed, or read, stays changed: in one process, and between hosts."""
 
 import asyncio
+import gc
 import itertools
 import multiprocessing
 import os
@@ -68,6 +69,18 @@ def test_a_refresh_is_not_undone_by_what_began_before_it(computing, call):
     assert f.refresh(1) == "new"
     end()
     assert f.peek(1) == "new"
+
+
+def test_of_two_refreshes_under_way_the_one_that_began_later_is_kept(computing):
+    """Whichever ends first; the other takes the old result away, which must not keep the later from being put."""
+    f = cached(name="k", memory=0)(lambda x: "older")
+    for first in (0, 1):
+        f(1)
+        ends = [computing("cached(name='k')(work).refresh(1)") for _ in range(2)]
+        ends[first]()
+        ends[1 - first]()
+        assert f.peek(1) == "old"
+        f.invalidate(1)
 
 
 @pytest.mark.parametrize("change", ["set", "set and expired", "delete"])
@@ -320,6 +333,30 @@ def test_under_load_nothing_older_than_a_change_is_seen_once_it_is_made(tmp_path
 
 
 # In one process
+
+
+def test_caches_of_one_name_may_come_and_go_while_others_change(monkeypatch):
+    """In one thread and another; and what is gone leaves nothing."""
+    interval, wrong = sys.getswitchinterval(), []
+    sys.setswitchinterval(1e-5)
+
+    def work(number):
+        for i in range(300):
+            try:
+                Cache("n", memory=None if number else 0).set(i % 5, i)
+            except Exception as error:
+                wrong.append(error)
+
+    try:
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    gc.collect()
+    assert wrong == [] and shelf._shelves == {}
 
 
 def test_two_caches_of_one_name_see_each_others_changes_at_once(root):

@@ -92,7 +92,7 @@ class Results:
             mount = root.resolve(self._given_root)
             self._codec_name, self._dumps, self._loads = codec.resolve_codec(self._codec, signed=mount.key is not None)
             shelf = shelves.find(mount, self.component)
-            shelf.shares.add(self.share)
+            shelf.remember_in(self.share)
             self._shelf = shelf
         return self._shelf
 

@@ -99,12 +99,18 @@ _shelves: dict[tuple[str, bytes | None, str], ref[Shelf]] = {}
 def find(mount: Mount, component: str) -> Shelf:
     """The namespace's shelf: one a process, so that what one cache of that name changes shows in every other at once."""
     key = mount.path, mount.key, component
-    known = _shelves.get(key)
-    shelf = known() if known is not None else None
-    if shelf is None:
-        shelf = Shelf(mount, component)
-        _shelves[key] = ref(shelf)
-    return shelf
+
+    def end(dead: ref[Shelf]) -> None:
+        if _shelves.get(key) is dead:
+            del _shelves[key]
+
+    with memory.guard():
+        known = _shelves.get(key)
+        shelf = known() if known is not None else None
+        if shelf is None:
+            shelf = Shelf(mount, component)
+            _shelves[key] = ref(shelf, end)
+        return shelf
 
 
 class Shelf:
@@ -113,7 +119,7 @@ class Shelf:
     def __init__(self, mount: Mount, component: str) -> None:
         self.mount = mount
         self.component = component
-        self.shares: WeakSet[Share] = WeakSet()  # where this process remembers them
+        self._shares: WeakSet[Share] = WeakSet()  # where this process remembers them
         # The last change by this process of a digest that begins so: what was read before it is out of date.
         self._changes: dict[str, object] = {}
         self.folder = f"{layout.CACHE}/{component}"
@@ -286,7 +292,10 @@ class Shelf:
 
     def _is_overtaken(self, folder: str, digest: str, start: Start) -> bool:
         """Whether this process has changed it since, or anybody has set it."""
-        return (start.flight is not None and start.flight.doomed) or self._identity(folder, digest) != start.seen
+        if start.flight is not None and start.flight.doomed:
+            return True
+        # None: who removed it left the draft, and so meant what was there, such as the sweep, or a refresh that is not kept.
+        return self._identity(folder, digest) not in (None, start.seen)
 
     def _identity(self, folder: str, name: str) -> Identity | None:
         try:
@@ -353,6 +362,11 @@ class Shelf:
         own = _GENERATION(meta)[0] if len(meta) >= _LEAST_META else -1
         return item if self.generation() <= own < _MOST and codec_named == codec_name else None
 
+    def remember_in(self, share: Share) -> None:
+        """Have `share` hear of changes."""
+        with memory.guard():
+            self._shares.add(share)
+
     def last_change(self, digest: str) -> object:
         """What is another one once this process has changed the entry: see `forget`."""
         return self._changes.get(digest[:2])
@@ -367,7 +381,8 @@ class Shelf:
             last = since is None or digest is None or self._changes.get(digest[:2]) is since
             for beginning in _BEGINNINGS if digest is None else [digest[:2]]:
                 self._changes[beginning] = change
-        for share in list(self.shares):
+            shares = list(self._shares)
+        for share in shares:
             if digest is None:
                 share.clear()
             else:

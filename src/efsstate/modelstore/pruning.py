@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 
 from efsstate import events
@@ -63,13 +62,10 @@ def _take_away(mount: Mount, model: str, version: str, before: float) -> bool:
 
 def _is_old(mount: Mount, folder: str, before: float) -> bool:
     try:
-        fd = mount.open(folder, layout.MANIFEST)  # opened, because that is when an NFS client asks for its time
+        _, found = mount.read_stat(folder, layout.MANIFEST, 0)  # opened: that is when an NFS client asks for its time
     except FileNotFoundError:
         return False
-    try:
-        return os.fstat(fd).st_mtime < before
-    finally:
-        os.close(fd)
+    return found.st_mtime < before
 
 
 def _clear(mount: Mount, model: str, before: float) -> None:

@@ -251,7 +251,7 @@ def _fill(mount: Mount, staging: str, source: Source, made: Manifest, told: _Tol
             target.end(size)
         finally:
             target.close()
-        if copied != digest or _moment(os.fstat(opened.fileno())) != _moment(opened.stat):
+        if copied != digest or _moment(opened.look()) != _moment(opened.stat):
             mount.remove(parts, part, quiet=True)
             raise EfsStateError(_MOVING.format(opened.path))
         mount.make(folder)

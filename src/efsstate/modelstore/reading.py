@@ -47,12 +47,16 @@ class Opened:
         self.network = on_network(mount)
         self.direct = bool(_DIRECT) and direct and self.network
         self._fds = [mount.open(folder, name, os.O_RDONLY | (_DIRECT if self.direct else 0))]
+        self.stat = self.look()
+        self.size = self.stat.st_size
+
+    def look(self) -> os.stat_result:
+        """Its stat as it is now."""
         try:
-            self.stat = os.fstat(self._fds[0])
+            return os.fstat(self._fds[0])
         except OSError as error:
             error.filename = self.path
             raise
-        self.size = self.stat.st_size
 
     def __del__(self, _close: Callable[[int], None] = os.close) -> None:
         for fd in getattr(self, "_fds", ()):

@@ -190,7 +190,11 @@ class Mount:
 
     def _open_top(self) -> None:
         top = _Folder(os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))  # the root itself may be a link
-        mode = os.fstat(top.fd).st_mode
+        try:
+            mode = os.fstat(top.fd).st_mode
+        except OSError as error:
+            error.filename = self.path
+            raise
         self._top, self.file_mode, self.folder_mode = top, mode & 0o666, mode & 0o2777
 
     def _reopen_top(self) -> bool:
