@@ -3,9 +3,11 @@
 import asyncio
 import gc
 import itertools
+import json
 import multiprocessing
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +16,7 @@ import time
 import pytest
 
 from efsstate import Cache, CorruptEntryError, EncodeError, cached, sweep
+from efsstate.cache import flight as flights
 from efsstate.cache import shelf
 from efsstate.mount.files import Mount
 
@@ -415,6 +418,104 @@ def test_of_two_that_set_at_once_memory_has_what_the_mount_has():
         for thread in threads:
             thread.join()
         assert box.get("a") == box.get("a", fresh=True)
+
+
+@pytest.mark.parametrize("change", ["invalidate", "delete", "set", "cache_clear"])
+def test_memory_forgets_although_the_mount_hangs(monkeypatch, change):
+    f = cached(io_timeout=0.2, key=lambda x: x)(lambda x: [x])
+    assert f(1) == [1] and f.cache_info().currsize > 0
+    gate, calls = threading.Event(), []
+
+    def hang(*_, **__):
+        calls.append(1)
+        gate.wait(20)
+        raise OSError(5, "Input/output error")
+
+    for name in ("refresh", "_make", "symlink", "look"):
+        monkeypatch.setattr(Mount, name, hang)
+    {"invalidate": f.invalidate, "delete": f.cache.delete, "set": lambda k: f.cache.set(k, 5), "cache_clear": lambda _: f.cache_clear()}[change](*[1] * (change != "cache_clear") or [None])
+    assert calls and f.cache_info().currsize == 0
+    gate.set()
+
+
+def test_who_waited_with_another_codec_computes_for_himself():
+    class Json:
+        name = "json"
+
+        @staticmethod
+        def dumps(value):
+            return json.dumps(value).encode()
+
+        @staticmethod
+        def loads(data):
+            return json.loads(bytes(data))
+
+    inside, gate, found = threading.Event(), threading.Event(), []
+
+    def work(x):
+        inside.set()
+        gate.wait(10)
+        return ["a", x]
+
+    f, g = cached(name="k")(work), cached(name="k", codec=Json)(lambda x: ["b", x])
+    thread = threading.Thread(target=f, args=(1,))
+    thread.start()
+    inside.wait(10)
+    other = threading.Thread(target=lambda: found.append(g(1)))
+    other.start()
+    while not [flight for flight in flights._joinable.values() if flight._tell]:
+        time.sleep(0.01)
+    gate.set()
+    thread.join(), other.join()
+    assert found == [["b", 1]]
+
+
+def test_a_signals_handler_may_change_what_its_thread_is_at():
+    """It comes between any two instructions, and so while the thread holds what guards the computations."""
+    f = cached(lambda x: x)
+    for x in range(10):
+        f(x)
+    count = [0]
+
+    def handle(*_):
+        count[0] += 1
+        f.invalidate(count[0] % 10)
+
+    before = signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    try:
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            f(count[0] % 10)
+            f.invalidate(count[0] % 7)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert count[0] > 50
+
+
+def test_a_task_that_outlives_its_computation_computes_nothing_itself():
+    calls = []
+
+    @cached
+    async def f(x):
+        calls.append(x)
+        if len(calls) == 1:
+            rest.append(asyncio.create_task(later()))
+        await asyncio.sleep(0.05)
+        return [x]
+
+    async def later():
+        await asyncio.sleep(0.2)
+        await f.invalidate(1)
+        return await asyncio.gather(*[f(1) for _ in range(5)])
+
+    async def main():
+        await f(1)
+        return await rest[0]
+
+    rest = []
+    assert asyncio.run(main()) == [[1]] * 5 and calls == [1, 1]
 
 
 @pytest.mark.parametrize("options", [{}, {"lock_timeout": 0}])

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 class Flight:
     """A computation under way in this process."""
 
-    __slots__ = ("_landed", "_lock", "_tell", "alone", "doomed", "item", "key", "waits_for")
+    __slots__ = ("_lock", "_tell", "alone", "doomed", "item", "key", "landed", "waits_for")
 
     def __init__(self, key: Key) -> None:
-        self._lock = threading.Lock()
-        self._landed = False
+        self._lock = threading.RLock()
+        self.landed = False
         self._tell: list[Callable[[], object]] = []
         self.key = key
         self.item: Item | None = None  # what came of it, for those who waited
@@ -34,7 +34,7 @@ class Flight:
     def land(self) -> None:
         """It is over: whoever waits goes on."""
         with self._lock:
-            self._landed = True
+            self.landed = True
             tell, self._tell = self._tell, []
         for function in tell:
             function()
@@ -42,7 +42,7 @@ class Flight:
     def when_landed(self, function: Callable[[], object]) -> None:
         """Have `function` called, on any thread, when it is over: at once if it is."""
         with self._lock:
-            if not self._landed:
+            if not self.landed:
                 self._tell.append(function)
                 return
         function()
@@ -56,14 +56,14 @@ class Flight:
 
 _joinable: dict[Key, Flight] = {}  # at most one for a key
 _under_way: set[Flight] = set()  # those, and who computes without waiting for them
-_guard = threading.Lock()
+_guard = threading.RLock()  # a signal's handler, or a collected coroutine, may come here while its thread holds it
 computing: ContextVar[tuple[Flight, ...]] = ContextVar("efsstate_flights", default=())  # that this context computes
 
 
 def _after_fork() -> None:
     """In a child: the threads that were computing are not there."""
     global _guard
-    _guard = threading.Lock()
+    _guard = threading.RLock()
     _joinable.clear()
     _under_way.clear()
 
@@ -84,11 +84,12 @@ def doom(results: Results, digest: str | None = None) -> bool:
     found = False
     wanted = key_of(results, digest or "")
     with _guard:
-        for flight in _under_way:
+        for flight in list(_under_way):
             if flight.key == wanted or (digest is None and flight.key[:2] == wanted[:2]):
                 flight.doomed = found = True
                 if _joinable.get(flight.key) is flight:
                     del _joinable[flight.key]
+    results.forget(digest)  # before the mount is asked, which may hang
     return found
 
 
@@ -118,7 +119,7 @@ def leave(mine: Flight) -> None:
 
 def computes(key: Key) -> bool:
     """Whether this context is computing it: in a forked child, too, where nobody else knows of that."""
-    return any(own.key == key for own in computing.get())
+    return any(own.key == key and not own.landed for own in computing.get())  # a task may outlive the one that began it
 
 
 def begin_wait(flight: Flight) -> tuple[Flight, ...] | None:

@@ -225,9 +225,5 @@ def _get_pool() -> Any:
     return _pool
 
 
-def _after_fork() -> None:
-    global _lock
-    _lock = threading.RLock()
-
-
-register_at_fork(after_in_child=_after_fork)
+# A fork waits until no thread is changing the pool: the child would have it half changed.
+register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)

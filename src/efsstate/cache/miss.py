@@ -110,7 +110,7 @@ def steps(results: Results, digest: str, order: Order, old: Item | None) -> Step
         finally:
             flights.end_wait(waiting, flight)
         _tell_wait(results, since)
-        if landed and flight.item is not None:
+        if landed and flight.item is not None and flight.item.codec == results.codec_name:
             value = yield from _serve(results, flight.item, "memory", began)
             if value is not MISSING:
                 return value

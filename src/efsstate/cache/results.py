@@ -67,6 +67,7 @@ class Results:
         self._given_root = given_root
         self._codec = codec
         self._shelf: Shelf | None = None
+        self.codec_name = ""  # once there is a shelf
         self._newer: set[str] = set()
         self._policy: tuple[float, float | None] | None = None
         self.known_enabled: bool | None = None  # what `enabled` found: a hit looks here first
@@ -90,7 +91,7 @@ class Results:
         """The namespace on the mount; `RootError` if there is no root."""
         if self._shelf is None:
             mount = root.resolve(self._given_root)
-            self._codec_name, self._dumps, self._loads = codec.resolve_codec(self._codec, signed=mount.key is not None)
+            self.codec_name, self._dumps, self._loads = codec.resolve_codec(self._codec, signed=mount.key is not None)
             shelf = shelves.find(mount, self.component)
             shelf.remember_in(self.share)
             self._shelf = shelf
@@ -164,7 +165,7 @@ class Results:
             if held is not None and not fresh and not exact and self.left(held) > 0 and shelf.unchanged(digest, held):
                 self._trust(held)
                 return held
-            item = shelf.read(digest, self._codec_name, fresh, exact, kept)
+            item = shelf.read(digest, self.codec_name, fresh, exact, kept)
             if item is not None:
                 return self._ready(digest, item, shelf, change) if kept else self._taken(item)
         except UnknownFormatError as error:
@@ -274,7 +275,7 @@ class Results:
         try:
             if replaces or digest not in self._newer:  # hosts of two releases must not take turns at replacing it
                 kept = shelf.write(
-                    digest, payload, codec_name=self._codec_name, ttl=ttl, key=key, own_ttl=own_ttl, start=start,
+                    digest, payload, codec_name=self.codec_name, ttl=ttl, key=key, own_ttl=own_ttl, start=start,
                     generation=now if start is None else start.generation,
                 )  # fmt: skip
                 self.counts.puts += kept
@@ -292,10 +293,10 @@ class Results:
         return item if kept else None
 
     def _held(self, digest: str, value: Any, payload: Any, ttl: float | None, generation: int) -> Item:
-        item = memory.Item(None, self._codec_name, b"", 0.0, ttl)
+        item = memory.Item(None, self.codec_name, b"", 0.0, ttl)
         item.digest, item.generation = digest, generation
         # Another's codec may give back something else: a JSON has no tuples.
-        shared = memory.shared_size(value) if self._codec_name in ("msgpack", "pickle") else None
+        shared = memory.shared_size(value) if self.codec_name in ("msgpack", "pickle") else None
         if shared is not None:
             item.value, item.cost = value, shared
         else:
@@ -334,12 +335,17 @@ class Results:
         shelf = self.shelf()
         shelf.forget(digest)
         try:
-            found = shelf.glance(digest, self._codec_name)
+            found = shelf.glance(digest, self.codec_name)
         except EfsStateError:  # damaged, or newer: it goes all the same
             found = None
         removed = shelf.remove(digest)
         shelf.forget(digest)
         return removed and found is not None and self.left(found) > 0
+
+    def forget(self, digest: str | None) -> None:
+        """Memory has it no more (None: all), in any cache of this name."""
+        if self._shelf is not None:
+            self._shelf.forget(digest)
 
     def retract(self, digest: str, start: Start | None) -> None:
         """What was to be replaced must not be served from now on; what came since `start` (None: anything) may. Raises nothing."""
@@ -371,7 +377,7 @@ class Results:
     def key_of(self, digest: str) -> bytes | None:
         """The key of a value that counts, as `keep` got it. On the caller's thread; raises nothing."""
         try:
-            found = self.shelf().read(digest, self._codec_name)
+            found = self.shelf().read(digest, self.codec_name)
         except (*FAILURES, ValueError) as error:
             self.failed(error, "read a value")
             return None
@@ -380,9 +386,9 @@ class Results:
     def explain(self, digest: str) -> str:
         """Why the mount has a result or has not. Raises what the mount raises."""
         shelf = self.shelf()
-        found = shelf.read(digest, self._codec_name, exact=True)
+        found = shelf.read(digest, self.codec_name, exact=True)
         if found is None:
-            return f"miss: {shelf.why_not(digest, self._codec_name)}"
+            return f"miss: {shelf.why_not(digest, self.codec_name)}"
         left = self.left(found)
         if left <= 0:
             return f"miss: expired {-left:.0f} s ago" + (
