@@ -88,8 +88,10 @@ def _huge_with_a_true_head(path, outside):
     head = b"".join(map(bytes, entry.encode(b"x" * 1000, place=place, codec="msgpack", meta=bytes(16), created=time.time(), ttl=None)))
     start = len(head) - 1000
     with open(path, "wb") as file:
-        file.write(head[: 24] + (HUGE - start).to_bytes(8, "little") + head[32:])
+        file.write(head[: entry.HEADER - 8] + (HUGE - start).to_bytes(8, "little") + head[entry.HEADER :])
         file.truncate(HUGE)
+    with open(path, "rb") as file:
+        entry.peek(file.read(start), HUGE, path)  # raises where the head is not the true one
 
 
 def _noise(path, outside):
