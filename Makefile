@@ -22,7 +22,7 @@ test: packages $(VENV)/.test $(VENV)/.demo installed lint
 
 test-heavy: packages $(VENV)/.test $(VENV)/.heavy wheel
 	$(WHEEL)
-	$(BIN)/python -m pytest -m "heavy or recipes"
+	$(BIN)/python -m pytest -m heavy
 
 torture: packages $(VENV)/.test wheel
 	$(WHEEL)
@@ -66,7 +66,7 @@ $(VENV)/.test: pyproject.toml $(VENV)/.venv
 	touch $@
 
 $(VENV)/.heavy: pyproject.toml $(VENV)/.venv
-	$(BIN)/python -m pip install --quiet --group heavy --group recipes
+	$(BIN)/python -m pip install --quiet --group heavy
 	touch $@
 
 $(VENV)/.bench: pyproject.toml $(VENV)/.venv

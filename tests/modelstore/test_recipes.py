@@ -82,7 +82,6 @@ def wanted(name):
     return pytest.importorskip(name) if os.environ.get("CI", "").lower() != "true" else importlib.import_module(name)
 
 
-@pytest.mark.recipes
 def test_safetensors(recipe, tmp_path):
     np = wanted("numpy")
     save, load = wanted("safetensors.numpy").save_file, wanted("safetensors.numpy").load_file
@@ -96,7 +95,7 @@ def test_safetensors(recipe, tmp_path):
         assert not loaded[name].flags.owndata
 
 
-@pytest.mark.recipes
+@pytest.mark.heavy
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_safetensors_torch(recipe, tmp_path):
     torch = wanted("torch")
@@ -108,7 +107,7 @@ def test_safetensors_torch(recipe, tmp_path):
     assert max(t.data_ptr() for t in loaded.values()) - first < 4096  # all in the one buffer
 
 
-@pytest.mark.recipes
+@pytest.mark.heavy
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_torch(recipe, tmp_path):
     torch = wanted("torch")
@@ -119,7 +118,6 @@ def test_torch(recipe, tmp_path):
         assert torch.equal(loaded(given), net(given))
 
 
-@pytest.mark.recipes
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("external", [False, True])
 def test_onnxruntime(recipe, tmp_path, external):
@@ -147,7 +145,6 @@ def test_onnxruntime(recipe, tmp_path, external):
     assert np.allclose(session.run(None, {"x": given})[0], given @ weights, atol=1e-4)
 
 
-@pytest.mark.recipes
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_joblib_and_scikit_learn(recipe, tmp_path):
     np, joblib = wanted("numpy"), wanted("joblib")
@@ -163,7 +160,6 @@ def test_joblib_and_scikit_learn(recipe, tmp_path):
     assert isinstance(loaded[-1].coef_, np.memmap)
 
 
-@pytest.mark.recipes
 def test_tokenizers(recipe, tmp_path):
     tokenizers = wanted("tokenizers")
     made = tokenizers.Tokenizer(tokenizers.models.WordLevel({"hello": 0, "world": 1, "?": 2}, unk_token="?"))
