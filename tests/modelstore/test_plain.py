@@ -23,11 +23,21 @@ def models(root):
     return f"{root}/models"
 
 
-def put(path, text, age=120):
+@pytest.fixture(autouse=True)
+def old(monkeypatch):
+    """What is put there is as old as it has to be, at once: the time of a change can't be set."""
+    monkeypatch.setattr(plain, "_SETTLED", -10.0)
+
+
+@pytest.fixture
+def young(old, monkeypatch):
+    """It is younger than that."""
+    monkeypatch.setattr(plain, "_SETTLED", 60.0)
+
+
+def put(path, text):
     with open(path, "w") as file:
         file.write(text)
-    then = time.time() - age
-    os.utime(path, (then, then))
     return str(path)
 
 
@@ -95,12 +105,38 @@ def test_what_is_no_model(root, models, kind):
         model(f"{models}/x/y/m" if kind == "no parent" else f"{models}/m", text)()
 
 
-def test_a_young_file_is_looked_at_twice(root, models, looks):
-    put(f"{models}/m", "x", age=30)
+def test_a_young_file_is_looked_at_twice(root, models, looks, young):
+    put(f"{models}/m", "x")
     assert model("m", text, root=root)() == "x" and looks == [0.05]
 
 
-def test_a_file_that_grows_is_waited_for(root, models, monkeypatch):
+def test_a_copy_that_keeps_the_times_is_as_young_as_it_is(root, models, looks, young):
+    """`cp -p`, `rsync -a` and `tar` give what is a year old its old time; the file, and between two files the folder, is young all the same."""
+    os.makedirs(f"{models}/m/sub")
+    for name in ("m/w", "m/sub/w", "single"):
+        put(f"{models}/{name}", "x")
+    for name in ("m/w", "m/sub/w", "m/sub", "m", "single"):
+        os.utime(f"{models}/{name}", (1, 1))
+    for n, name in enumerate(("m", "single"), 1):
+        assert model(name, lambda files: files.names, root=root)() == (["sub/w", "w"] if n == 1 else ["single"])
+        assert looks == [0.05] * n
+
+
+def test_between_two_files_of_a_copy_the_folder_is_young(root, models, looks, young, monkeypatch):
+    """Also one below it: the first file keeps still long since, and the next is about to come."""
+    os.makedirs(f"{models}/m/sub")
+    put(f"{models}/m/w", "x")
+    put(f"{models}/m/sub/w", "x")
+    monkeypatch.setattr(plain, "_SETTLED", 0.2)
+    for folder in ("m", "m/sub"):
+        time.sleep(0.3)
+        put(f"{models}/{folder}/next", "")
+        os.unlink(f"{models}/{folder}/next")  # nothing but the folder's own time tells of it
+        assert model("m", lambda files: files.names, root=root)() == ["sub/w", "w"]
+    assert looks == [0.3, 0.05] * 2
+
+
+def test_a_file_that_grows_is_waited_for(root, models, monkeypatch, young):
     """Copied by hand for a second: what is loaded is all of it."""
     monkeypatch.setattr(plain, "_TWICE", 0.2)
     stop = threading.Event()
@@ -120,8 +156,8 @@ def test_a_file_that_grows_is_waited_for(root, models, monkeypatch):
     thread.join()
 
 
-def test_a_file_that_grows_past_the_deadline_is_not_taken(root, models):
-    put(f"{models}/m", "x", age=1)
+def test_a_file_that_grows_past_the_deadline_is_not_taken(root, models, young):
+    put(f"{models}/m", "x")
 
     class Context:
         def get_remaining_time_in_millis(self):
@@ -131,9 +167,9 @@ def test_a_file_that_grows_past_the_deadline_is_not_taken(root, models):
         model("m", text, root=root)()
 
 
-def test_age_is_by_the_servers_clock(root, models, looks, monkeypatch):
+def test_age_is_by_the_servers_clock(root, models, looks, monkeypatch, young):
     """A host whose clock is an hour ahead still looks twice at a young file."""
-    put(f"{models}/m", "x", age=5)
+    put(f"{models}/m", "x")
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + 3600)
     monkeypatch.setattr(clock, "_offset", 0.0)
@@ -167,31 +203,21 @@ def test_one_that_never_keeps_still_is_an_error(root, models, looks):
         model("m", load, root=root)()
 
 
-def test_reloaded_when_it_changed_and_then_kept_still_for_a_whole_check_every(root, models, looks, monkeypatch):
+def test_reloaded_when_it_changed_and_then_kept_still_for_a_whole_check_every(root, models, monkeypatch):
     now = [1000.0]
     put(f"{models}/m", "1")
     get = model("m", text, check_every=60, root=root)
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     assert get() == "1"
-    put(f"{models}/m", "2 and growing", age=0)
+    put(f"{models}/m", "2 and growing")
     now[0] += 61
     assert get() == "1"  # seen for the first time
-    put(f"{models}/m", "2 and grown", age=0)
+    put(f"{models}/m", "2 and grown")
     now[0] += 61
     assert get() == "1"  # still changing
     now[0] += 59
-    assert get() == "1"
+    assert get() == "1"  # not asked
     now[0] += 2
-    monkeypatch.undo()
-    monkeypatch.setattr(plain, "_TWICE", 0.01)
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    os.utime(f"{models}/m", (1, 1)) if False else None
-    past = time.time() - 120
-    del past
-    assert get._finder.look().identity == get._changed[0]
-    get._finder.look().plain
-    now[0] += 61
-    monkeypatch.setattr(plain.clock, "now", lambda: time.time() + 300)
     assert get() == "2 and grown"
 
 
@@ -303,7 +329,7 @@ def test_a_link_to_the_root_of_all_is_no_model(tmp_path):
 @pytest.mark.skipif(os.geteuid() != 0, reason="a read-only mount needs root")
 def test_where_the_servers_time_can_not_be_asked_for_it_is_looked_at_twice(root, models, looks):
     """On a read-only mount; our own clock may be an hour ahead."""
-    put(f"{models}/m", "x", age=3600)
+    put(f"{models}/m", "x")
     subprocess.run(["mount", "--bind", root, root], check=True)
     try:
         if subprocess.run(["mount", "-o", "remount,ro,bind", root]).returncode:

@@ -30,6 +30,9 @@ class Plain:
             )
         mount.refresh(folder)
         found = mount.stat(folder, name)
+        # What a copy keeps (`cp -p`, `rsync -a`, `tar`) is the time of the data; that of the change can't be kept. A folder's too:
+        # between two files of a copy, no file is young.
+        self._changed = found.st_ctime
         self.single = stat.S_ISREG(found.st_mode)
         self._files: dict[str, os.stat_result] = {}
         if self.single:
@@ -54,29 +57,35 @@ class Plain:
             if found.is_symlink():
                 raise EfsStateError(f"{self.path}/{name}: can't be used: a symbolic link: put the file itself there")
             if found.is_dir(follow_symlinks=False):
+                self._changed = max(self._changed, found.stat(follow_symlinks=False).st_ctime)
                 self._walk(f"{folder}/{found.name}", name)
             else:
                 self._take(folder, found.name, name)
 
     def _take(self, folder: str, last: str, name: str) -> None:
         # Opened, because that is when an NFS client asks the server how long the file is now.
-        self._files[name] = self.mount.read_stat(folder, last, 0)[1]
+        self._files[name] = found = self.mount.read_stat(folder, last, 0)[1]
+        self._changed = max(self._changed, found.st_ctime)
 
     def again(self) -> Plain:
         """The same place, looked at now."""
         return Plain(self.mount, self.folder, self.name)
 
+    @property
+    def age(self) -> float:
+        """Seconds since the last change, by the server's clock as far as it is known."""
+        return clock.now() - self._changed
+
     def settled(self) -> Plain:
         """What is there once nobody writes to it any more; waits, until the deadline at the most, if it is young."""
-        newest = max([found.st_mtime for found in self._files.values()])
         # Our own clock may be ahead, and a file that grows would look old by it: only the server's will do.
-        if clock.now() - newest > _SETTLED and self.mount.ask_time(self.folder) and clock.now() - newest > _SETTLED:
+        if self.age > _SETTLED and self.mount.ask_time(self.folder) and self.age > _SETTLED:
             return self
         until, before = deadline.until(None), self
         while True:
             if time.monotonic() + _TWICE > until:
                 raise reading.OutOfTime(
-                    f"{self.path}: not loaded: it was changed {max(0.0, clock.now() - newest):.0f} s ago, and there was no"
+                    f"{self.path}: not loaded: it was changed {max(0.0, before.age):.0f} s ago, and there was no"
                     " time to see whether it is still being copied: call again, or publish it"
                 )
             time.sleep(_TWICE)
