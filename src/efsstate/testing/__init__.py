@@ -1,7 +1,6 @@
 """Run your Lambda handlers here under the real runtime client, in several execution environments at once.
 
     from efsstate.testing import Function
-from efsstate.testing._result import Init, Result
 
     with Function("app.handler", path="src", environment={"EFSSTATE_ROOT": "/tmp/shared"}, timeout=3, memory=512) as f:
         result = f.invoke({"image": "..."})              # a warm free environment, else a new one
