@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     F = TypeVar("F", bound=Callable[..., Any])
 
+_REMAINING = "get_remaining_time_in_millis"
 _COROUTINE = 0x80  # inspect.CO_COROUTINE, without the import
 WAIT = 60.0  # seconds that a wait lasts at the most where no deadline is known
 MARGIN = 0.25  # seconds before the deadline at which a wait that must tell of itself ends
@@ -32,8 +33,20 @@ class Invocation:
         self._token: contextvars.Token[Invocation | None] | None = None
 
     def __enter__(self) -> Invocation:  # noqa: PYI034 - not made to be subclassed
-        remaining = getattr(self.context, "get_remaining_time_in_millis", None)
+        remaining = getattr(self.context, _REMAINING, None)
         self.deadline = None if remaining is None else time.monotonic() + remaining() / 1000
+        if remaining is None and self.context is not None:
+            # A handler that is tried with a stand-in goes on; one whose arguments were swapped must not do so unseen.
+            from efsstate import events
+
+            events.log(
+                "warning",
+                "a handler runs without a deadline: its context, an object of type %s, has no %s(): call it as"
+                " handler(event, context), or with None to try it",
+                type(self.context).__name__,
+                _REMAINING,
+                once="context",
+            )
         self._token = _here.set(self)
         _running.append(self)
         return self
@@ -101,10 +114,14 @@ def invocation(target: Any) -> Any:
     """Give everything below it the deadline: it decorates a handler, or stands in a `with` around a context.
 
     `target` is the handler, `def` or `async def`, called as `handler(event, context)`; or the Lambda context object
-    (anything with `get_remaining_time_in_millis()`). When it ends, what is still claimed is given back.
+    (anything with `get_remaining_time_in_millis()`), or None for no deadline. When it ends, what is still claimed is
+    given back. `TypeError` for anything else. A handler that is called with another context runs without a deadline,
+    with one warning.
     """
-    if hasattr(target, "get_remaining_time_in_millis") or not callable(target):
+    if target is None or hasattr(target, _REMAINING):
         return Invocation(target)
+    if not callable(target):
+        demand_context(target, "invocation")
     code = getattr(target, "__code__", None)
     if code is not None and code.co_flags & _COROUTINE:
 
@@ -119,6 +136,15 @@ def invocation(target: Any) -> Any:
             return target(event, context, *more, **named)
 
     return _named_like(run, target)
+
+
+def demand_context(given: object, what: str) -> None:
+    """`TypeError` for what is not a Lambda context: an event in its place would be taken for "no deadline"."""
+    if not hasattr(given, _REMAINING):
+        raise TypeError(
+            f"{what}: the Lambda context, the second argument of a handler, is needed (it has {_REMAINING}()), not an"
+            f" object of type {type(given).__name__}; pass None where there is no deadline"
+        )
 
 
 def _named_like(wrapper: Any, wrapped: Any) -> Any:

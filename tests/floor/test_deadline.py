@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from efsstate import deadline, invocation
+from efsstate import deadline, events, invocation
 
 
 class Context:
@@ -70,11 +70,35 @@ def test_concurrent_tasks_keep_their_own():
 def test_as_a_context_manager_and_without_a_deadline():
     with invocation(Context(5)) as here:
         assert deadline.current() is here
-        with invocation(object()):
+        with invocation(None):
             assert deadline.remaining() is None
         assert deadline.remaining() > 4
     with invocation(Context(-3)):
         assert deadline.remaining() == 0 and deadline.until(9) <= time.monotonic()
+
+
+@pytest.mark.parametrize("given", [{"date": "2026-11-01"}, "context", 5, object()], ids=str)
+def test_what_is_no_context_is_refused(given):
+    """Such as the event: it would be no deadline."""
+    with pytest.raises(TypeError, match=f"second argument of a handler.*not an object of type {type(given).__name__}"):
+        invocation(given)
+
+
+def test_a_handler_that_is_tried_with_a_stand_in_runs_with_one_warning(caplog):
+    events._said.clear()
+
+    @invocation
+    def handler(event, context):
+        return event, deadline.remaining()
+
+    @invocation
+    async def later(event, context):
+        return event, deadline.remaining()
+
+    assert handler(1) == handler(1, None) == (1, None) and not caplog.records
+    assert handler(1, {}) == handler(1, object()) == asyncio.run(later(1, {})) == (1, None)
+    (record,) = caplog.records
+    assert record.name == "efsstate" and "without a deadline" in record.getMessage() and "type dict" in record.getMessage()
 
 
 def test_what_is_still_held_is_given_back_whatever_happens(caplog):
