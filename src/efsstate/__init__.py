@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         EncodeError,
         ModelNotFound,
         RootError,
+        ShardsError,
         SignatureError,
         UnknownFormatError,
     )
@@ -41,6 +42,7 @@ _LAZY = {
     "Model": "modelstore.loader",
     "ModelNotFound": "errors",
     "RootError": "errors",
+    "ShardsError": "errors",
     "SignatureError": "errors",
     "SweepReport": "cleanup.sweep",
     "UnknownFormatError": "errors",

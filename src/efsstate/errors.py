@@ -53,6 +53,10 @@ class ClaimLost(EfsStateError):  # noqa: N818 - the contract's name
     """The claim was taken over; what was being saved counts only if the new owner started from it."""
 
 
+class ShardsError(EfsStateError, ValueError):
+    """The name is a job with another number of shards."""
+
+
 class EncodeError(EfsStateError, ValueError):
     """A value can't be stored by its codec without changing it."""
 

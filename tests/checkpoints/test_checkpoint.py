@@ -301,6 +301,10 @@ def test_break_claim_fences_the_holder_and_lets_others_in(root):
     assert checkpoint("job", root=root).load() == 2
 
 
+def test_break_claim_makes_no_checkpoint_of_a_name_that_is_not_there(root, tmp_path):
+    assert checkpoint("typo", root=root).break_claim() == {} and not list(tmp_path.iterdir())
+
+
 def test_epochs_grow_also_after_the_folder_was_removed(root, folder):
     import shutil
 
@@ -390,6 +394,7 @@ def test_reset_starts_over(root, inside):
         ({"wait": "soon"}, ValueError),
         ({"ttl": object()}, TypeError),
         ({"codec": "yaml"}, TypeError),
+        ({"migrate": 5}, TypeError),
         ({"unknown": 1}, TypeError),
     ],
     ids=str,
@@ -397,6 +402,20 @@ def test_reset_starts_over(root, inside):
 def test_bad_options_are_refused_when_it_is_made(root, options, error):
     with pytest.raises(error):
         checkpoint("job", root=root, **options)
+
+
+@pytest.mark.parametrize("given", [{"date": "2026-11-01"}, "context", 5, object()], ids=str)
+def test_what_is_no_context_is_refused_when_it_is_made(root, given):
+    """Such as the event: it would be no deadline."""
+    with pytest.raises(TypeError, match=f"context: .*second argument.*get_remaining_time_in_millis.*not an object of type {type(given).__name__}; pass None"):
+        checkpoint("job", root=root, context=given)
+    assert checkpoint("job", root=root, context=None).load() is None
+
+
+def test_update_wants_a_function_before_it_claims(root, tmp_path):
+    with pytest.raises(TypeError, match="a function is needed, not 5"):
+        checkpoint("job", root=root).update(5)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["", "a\0b", "\ud800"])

@@ -128,8 +128,13 @@ def test_a_bad_every_is_refused_before_the_loop(root, every, error):
 
 
 def test_what_is_no_source_is_refused_before_the_loop(root):
-    with checkpoint("job", root=root) as job, pytest.raises(TypeError):
+    with checkpoint("job", root=root) as job, pytest.raises(TypeError, match="source: .*needed, not 5"):
         job.resume(5)
+
+
+def test_a_position_that_is_no_function_is_refused_before_the_loop(root):
+    with checkpoint("job", root=root) as job, pytest.raises(TypeError, match="position: a function of an item is needed, not 'id'"):
+        job.resume([1], position="id")
 
 
 def test_it_stops_at_the_margin_of_the_deadline_with_all_saved_and_goes_on_next_time(root):

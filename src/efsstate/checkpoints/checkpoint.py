@@ -83,12 +83,16 @@ class Checkpoint:
         self._options = options
         self._folder_name = layout.checkpoint_folder(name)
         self._context = options["context"]
+        if self._context is not None:
+            deadline.demand_context(self._context, "context")
         self._wait = seconds(options["wait"], "wait")
         self._ttl = None if options["ttl"] is None else seconds(options["ttl"], "ttl")
         self._margin = None if options["margin"] is None else seconds(options["margin"], "margin")
         self._keep = _whole_number(options["keep"], "keep", 100)
         self._schema = _whole_number(options["schema"], "schema", 2**31)
         self._root = options["root"]
+        if options["migrate"] is not None:
+            _demand_function(options["migrate"], "migrate")
         if options["codec"] not in ("msgpack", "pickle"):
             resolve_codec(options["codec"])  # a bad codec is told here, not at the first save
         self._guard = threading.RLock()
@@ -384,6 +388,7 @@ class Checkpoint:
         `every`: how often to save, an int of items, or a time ("10s", a timedelta). `position`: a function of an item that
         gives its position, such as its id; without it, positions count items. Within the margin of the deadline it saves
         and ends: look at `finished`. Coming to its end finishes the checkpoint when the `with` is left.
+        Raises `TypeError` or `ValueError` for a bad argument at once.
         """
         from efsstate.checkpoints.resume import Loop
 
@@ -397,6 +402,7 @@ class Checkpoint:
 
     def update(self, function: Callable[[Any], Any], default: Any = None) -> Any:
         """Claim, load, save what `function(state)` returns (`default` where nothing was saved), release; returns it."""
+        _demand_function(function, "function")
         with self:
             blank = self._seen is None or self._seen.empty
             self.save(function(default if blank else self._state))
@@ -423,10 +429,13 @@ class Checkpoint:
     def break_claim(self) -> dict[str, Any]:
         """Fence whoever holds the claim: none of its later saves counts, and others may claim at once.
 
-        Returns what the last claimant said of itself.
+        Returns what the last claimant said of itself; {} for a name that is not there, and then nothing is made.
         """
         folder = self._at()
-        told = owner.of(folder, folder.look().top)
+        at = folder.look()
+        if not at.names:
+            return {}  # a mistyped name must not become a checkpoint
+        told = owner.of(folder, at.top)
         try:
             folder.claim(owner.describe(broke_the_claim=True), accept_older=False)
         except protocol.Superseded:
@@ -454,6 +463,11 @@ class Checkpoint:
         from efsstate.checkpoints.shards import Shards
 
         return Shards(self, n)
+
+
+def _demand_function(value: Any, what: str) -> None:
+    if not callable(value):
+        raise TypeError(f"{what}: a function is needed, not {value!r}")
 
 
 def _whole_number(value: Any, what: str, most: int) -> int:

@@ -38,8 +38,15 @@ class Loop:
             raise TypeError(f"every: an int (items), or a time as '10s' or a timedelta, is needed, not {every!r}")
         if isinstance(every, int) and every < 1:
             raise ValueError(f"every: at least 1 item is needed, not {every!r}")
+        if position is not None and not callable(position):
+            raise TypeError(f"position: a function of an item is needed, not {position!r}")
         if not callable(source):
-            iter(source)
+            try:
+                iter(source)
+            except TypeError:
+                raise TypeError(
+                    f"source: an iterable, or a function of the last position, is needed, not {source!r}"
+                ) from None
         self._every_items = every if isinstance(every, int) else _NEVER
         self._every_time = _NEVER if isinstance(every, int) else seconds(every, "every")
         self._job, self._source, self._cursor, self._margin = job, source, position, margin

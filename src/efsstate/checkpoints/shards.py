@@ -6,7 +6,7 @@ import os
 
 from efsstate import deadline
 from efsstate.checkpoints import protocol
-from efsstate.errors import ClaimedError, EfsStateError
+from efsstate.errors import ClaimedError, ShardsError
 from efsstate.mount import layout, notes
 
 TYPE_CHECKING = False
@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from efsstate.checkpoints.checkpoint import Checkpoint
 
 _MARGIN = 2.0  # seconds before the deadline in which no further shard is begun
-
-
-class ShardsError(EfsStateError, ValueError):
-    """The name is a job with another number of shards."""
 
 
 class Progress:
