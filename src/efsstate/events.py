@@ -15,9 +15,11 @@ def on_event(function: Callable[[dict[str, object]], None]) -> Callable[[], None
 
     Every record has `event` (`"hit"`, `"miss"`, `"put"`, `"wait"`, `"error"`, `"save"`, `"claim"`, `"load"`, …) and `name`
     (the namespace, checkpoint or model); most have `seconds` and `bytes`. It runs in the thread of the call that it
-    tells of: keep it short. What it raises is logged and goes no further.
+    tells of: keep it short. What it raises is logged and goes no further. `TypeError` for what is no function.
     """
     global listeners
+    if not callable(function):
+        raise TypeError(f"on_event: a function is needed, not {function!r}")
     listeners = (*listeners, function)
 
     def end() -> None:

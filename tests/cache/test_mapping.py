@@ -128,6 +128,15 @@ def test_many_keys_that_one_dict_can_not_hold_are_refused(cache):
     assert cache.get_many([1, 1]) == {1: "int"} and cache.get_many([True]) == {True: "bool"}
 
 
+def test_what_is_no_function_and_no_dict_is_refused_at_once(cache):
+    cache.set("k", 1)
+    for key in ("k", "other"):
+        with pytest.raises(TypeError, match="get_or_compute: a function is needed, not 5"):
+            cache.get_or_compute(key, 5)
+    with pytest.raises(TypeError, match=r"set_many: a dict of keys and values is needed, not \[1, 2\]"):
+        cache.set_many([1, 2])
+
+
 def test_get_or_compute_computes_once_and_keeps(cache, elsewhere):
     calls = []
 

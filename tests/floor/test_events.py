@@ -22,6 +22,12 @@ def test_listeners_get_plain_records_until_they_end(caplog):
     assert caplog.text.count("ZeroDivisionError") == 1 and not events.listeners
 
 
+def test_what_is_no_function_is_refused_at_once():
+    with pytest.raises(TypeError, match="on_event: a function is needed, not 5"):
+        on_event(5)
+    assert not events.listeners
+
+
 def test_log_records_carry_their_values(caplog):
     events.log("warning", "%s is full", "x", once="test", path="x")
     events.log("warning", "%s is full", "x", once="test", path="x")

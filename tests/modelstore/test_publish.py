@@ -77,7 +77,7 @@ def test_publishing_need_not_activate(root, source):
     assert active(root, "m") == second
 
 
-@pytest.mark.parametrize("version", ["", "..", ".hidden", "a/b", "a b", "x" * 129, "-r", "ü", "a\n"])
+@pytest.mark.parametrize("version", ["", "..", ".hidden", "a/b", "a b", "x" * 129, "-r", "ü", "a\n", 5])
 def test_an_id_that_is_no_name_is_refused(root, source, version):
     with pytest.raises(ValueError, match="can't be used"):
         publish("m", source, version=version, root=root)

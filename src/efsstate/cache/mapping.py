@@ -94,6 +94,8 @@ class Cache:
 
     def set_many(self, values: dict[Any, Any], ttl: Duration | None = None) -> None:
         """Keep all of `values`, several at once; the others, too, where one raises `EncodeError`."""
+        if not hasattr(values, "items"):
+            raise TypeError(f"set_many: a dict of keys and values is needed, not {values!r:.80}")
         self._keep(list(values.items()), ttl)
 
     def _keep(self, pairs: list[tuple[Any, Any]], ttl: Duration | None) -> None:
@@ -214,6 +216,8 @@ class Cache:
     def get_or_compute(self, key: object, function: Callable[[], Any]) -> Any:
         """The value of `key`; else what `function()` returns, worked out once for all hosts, and kept."""
         results = self._results
+        if not callable(function):
+            raise TypeError(f"get_or_compute: a function is needed, not {function!r:.80}")
         if not results.enabled:
             return function()
         digest = self._keyer.digest(key)

@@ -120,6 +120,8 @@ def bad_name(name: str) -> str:
 
 def bad_version(version: str) -> str:
     """Why `version` can't be the id of a version; empty if it can."""
+    if not isinstance(version, str):
+        return "a string is needed"
     well = version.isascii() and all(c.isalnum() or c in "._-" for c in version)
     if not version or not well or version[0] in ".-" or len(version) > 128:
         return "letters, digits and '. _ -', not beginning with '.' or '-', 128 characters at the most"
