@@ -53,6 +53,7 @@ def test_the_four_errors_and_the_handlers_are_there():
         assert one.name in text("troubleshooting.md")
     for handler in ("efsstate.janitor", "efsstate.ops", "efsstate.publisher", "efsstate.deploy.doctor"):
         assert callable(__import__(handler, fromlist=["handler"]).handler)
+    assert "`efsstate.publisher.handler`" in text("deploy.md")
 
 
 def test_the_permissions_named_are_those_asked_for():
