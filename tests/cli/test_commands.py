@@ -91,6 +91,27 @@ def test_show_of_checkpoints_and_models(shell):
     assert "model.bin" in str(shell.json("show", row["path"])["value"])
 
 
+def test_show_of_more_than_one_entry_asks_for_one(shell, tree):
+    (row,) = shell.json("ls", "models")["rows"]
+    folders = ["cache", "cache/thumbnails", "cache/thumbnails/", "cache/thumbnails/" + digests(tree, "thumbnails")[0][17]]
+    for place in (*folders, "models", "models/resnet50", "models/resnet50/versions", row["path"] + "/model.bin"):
+        code, out, err = shell("show", place)
+        assert (code, out) == (2, "") and "name one entry" in err and "damaged" not in err, place
+
+
+def test_what_is_not_there_is_said_in_the_same_words_everywhere(shell, tree):
+    digest = "cache/thumbnails/0/" + "0" * 48
+    version = "models/resnet50/versions/nope"
+    calls = [["ls", "cache/nope"], ["stat", "cache/nope"], ["show", "cache/nope"], ["show", digest], ["show", version], ["show", "checkpoints/nope"]]
+    calls += [["rm", "cache/nope", "-y"], ["rm", "checkpoints/nope", "-y"], ["rm", digest, "-y"]]
+    calls += [["checkpoint", "show", "nope"], ["checkpoint", "break", "nope", "-y"]]
+    for call in calls:
+        code, out, err = shell(*call)
+        place = call[1] if "/" in call[1] else "checkpoints/nope"
+        assert (code, out, err) == (3, "", f"efsstate: {tree.full(place)}: there is nothing of this name\n"), call
+    assert not tree.there("checkpoints/nope")
+
+
 def test_gc_needs_a_yes_and_a_dry_run_none(shell):
     code, out, err = shell("gc")
     assert code == 2 and "5 files" in err and "-y" in err and shell.tree.entries("thumbnails") == 12
@@ -135,6 +156,21 @@ def test_verify_reads_models(shell, tree):
         opened.write(b"X")
     told = shell.json("verify", "models", code=1)
     assert len(told["findings"]) == 1 and "resnet50" in told["findings"][0]["where"]
+
+
+def test_verify_counts_the_files_of_models_and_their_bytes(shell, tree, tmp_path):
+    from efsstate import publish
+
+    source = tmp_path / "two"
+    source.mkdir()
+    (source / "a").write_bytes(b"a" * 70_000)
+    (source / "b").write_bytes(b"b" * 30_000)
+    publish("shop/two", source, root=tree.path)
+    told = shell.json("verify", "models/shop/two")
+    assert (told["checked"], told["size"]) == (2, 100_000)
+    assert "2 files, 97.7 KiB checked: 0 findings" in shell("verify", "models/shop/two")[1]
+    told = shell.json("verify", "models")
+    assert (told["checked"], told["size"]) == (3, 105_000)
 
 
 def test_rm_of_a_namespace_leaves_what_is_not_ours(shell, tree):
@@ -195,6 +231,19 @@ def test_checkpoint_ls_show_and_break(shell, tree):
         with pytest.raises(ClaimLost):
             job.save(2)
     assert shell("checkpoint", "show", "nothing")[0] == 3
+
+
+def test_checkpoint_break_of_what_nobody_holds_says_so_and_fences_all_the_same(shell, tree):
+    before = shell.json("checkpoint", "show", "backfill")["epoch"]
+    assert "which nobody holds (the last was a process on " in shell("checkpoint", "break", "backfill")[2]
+    code, out, _ = shell("checkpoint", "break", "backfill", "-y")
+    assert code == 0 and out.startswith("nobody held the claim of backfill (the last was a process on ") and "broke" not in out
+    assert shell.json("checkpoint", "show", "backfill")["epoch"] == before + 1
+    assert shell.json("checkpoint", "break", "backfill", "-y")["held"] is False
+    with checkpoint("backfill", root=tree.path):
+        assert shell("checkpoint", "break", "backfill", "-y")[1].startswith("broke the claim of backfill, held by a process on ")
+    os.mkdir(tree.full("checkpoints/blank"))
+    assert "nobody ever claimed it" in shell("checkpoint", "break", "blank", "-y")[1]
 
 
 def test_a_checkpoint_whose_name_is_cut_on_the_disk_is_listed(shell, tree):

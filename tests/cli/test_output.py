@@ -114,6 +114,21 @@ def test_help_lists_every_command_that_is_there(capsys):
     assert app.run(["--version"]) == 0 and capsys.readouterr().out.startswith("efsstate ")
 
 
+def test_help_says_where_the_root_goes_and_what_rm_removes(capsys):
+    app.run(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--root after the command" in text and "rm Remove a namespace, an entry or a checkpoint. " in text
+
+
+def test_an_error_about_the_root_names_the_option(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("EFSSTATE_ROOT", str(tmp_path / "none"))
+    for command in (["ls"], ["gc", "-y"], ["model", "list"]):
+        assert app.run(command) == 3
+        assert capsys.readouterr().err.endswith(", or pass --root\n")
+    assert app.run(["model", "list", "--root", str(tmp_path / "none")]) == 3
+    assert "the root (--root) does not exist" in capsys.readouterr().err
+
+
 def test_every_command_that_is_listed_loads_and_has_help(capsys):
     for name in app.efsstate.list_commands(None):
         assert app.run([name, "--help"]) == 0, name

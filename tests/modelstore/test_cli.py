@@ -34,7 +34,7 @@ def two(run, tmp_path, root):
 
 def test_publish_and_list(run, two, root):
     code, out, _ = run("list")
-    assert code == 0 and [line.split()[:3] for line in out.splitlines()[1:]] == [["shop/ranking", two[1], "active"], ["shop/ranking", two[0], "3"]]
+    assert code == 0 and [line.split()[:3] for line in out.splitlines()[1:]] == [["shop/ranking", two[1], "active"], ["shop/ranking", two[0], "inactive"]]
     os.mkdir(f"{root}/models/by-hand")
     code, out, _ = run("list", "--json")
     rows = json.loads(out)["versions"]

@@ -39,7 +39,7 @@ def test_without_a_name_only_the_cache_gets_a_folder_and_one_warning(caplog, tmp
         root.resolve()
         root._known.clear()
         root.resolve()
-    assert len(caplog.records) == 1 and "EFSSTATE_ROOT" in caplog.text
+    assert len(caplog.records) == 1 and "EFSSTATE_ROOT" in caplog.text and "or pass root= (the command: --root)" in caplog.text
     assert caplog.records[0].efsstate == {"root": str(tmp_path / ".efsstate")}
     with pytest.raises(RootError, match=r"EFSSTATE_ROOT.*or pass root="):
         root.resolve(durable=True)

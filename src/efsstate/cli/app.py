@@ -20,7 +20,7 @@ COMMANDS = {
     "show": "Show one entry: its header and its decoded value.",
     "gc": "Remove what is expired, over its limit, or abandoned.",
     "verify": "Check every byte of what is stored.",
-    "rm": "Remove a namespace, an entry, a checkpoint or a model.",
+    "rm": "Remove a namespace, an entry or a checkpoint.",
     "checkpoint": "List, show and break the claims of checkpoints.",
     "model": "Publish, activate, list, check and prune models.",
     "template": "Write infrastructure templates.",
@@ -62,8 +62,8 @@ def _version(ctx: click.Context, _option: click.Parameter, value: bool) -> None:
 def efsstate() -> None:
     """Look after what efsstate keeps on a shared file system.
 
-    The root is --root, else EFSSTATE_ROOT, else /mnt/efs. Exit codes: 0 fine, 1 findings, 2 usage, 3 could not check,
-    130 interrupted.
+    The root is --root after the command (efsstate ls --root PATH), else EFSSTATE_ROOT, else /mnt/efs. Exit codes: 0 fine,
+    1 findings, 2 usage, 3 could not check, 130 interrupted.
     """
 
 

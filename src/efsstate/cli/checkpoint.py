@@ -9,7 +9,7 @@ import click
 from efsstate.cli import output
 from efsstate.cli.inventory import Inventory
 from efsstate.cli.output import Consent, Listing, Output
-from efsstate.cli.places import Place, open_root
+from efsstate.cli.places import Place, find, open_root
 from efsstate.mount import layout
 
 if TYPE_CHECKING:
@@ -103,8 +103,12 @@ def _status(mount: Mount, name: str) -> dict[str, Any]:
         job = checkpoint(name, root=mount.path)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    mount.stat(layout.CHECKPOINTS, layout.component(name))  # FileNotFoundError: a status would be that of nothing
+    find(mount, f"{layout.CHECKPOINTS}/{layout.component(name)}")  # a status would be that of nothing
     return job.status()
+
+
+def _last(told: dict[str, Any]) -> str:
+    return f"the last was {owner(told)}" if told["epoch"] else "nobody ever claimed it"
 
 
 @command.command("break")
@@ -117,12 +121,14 @@ def break_(name: str, out: Output, root: str | None, consent: Consent) -> int:
 
     mount = open_root(root)
     told = _status(mount, name)
-    who = owner(told)
-    if not consent(f"the claim of {name}, held by {who}"):
-        out.say(f"would break the claim of {name}, held by {who}" if consent.dry_run else "nothing was changed")
-        out.document("checkpoint.break", root=mount.path, name=name, broken=False, owner=told["owner"])
+    held = told["claimed"]
+    what = f"the claim of {name}, " + (f"held by {owner(told)}" if held else f"which nobody holds ({_last(told)})")
+    if not consent(what):
+        out.say(f"would break {what}" if consent.dry_run else "nothing was changed")
+        out.document("checkpoint.break", root=mount.path, name=name, broken=False, held=held, owner=told["owner"])
         return output.FINE
+    # Also where nobody has its lock: a holder that was cut off lost that, and goes on saving once it is back.
     before = checkpoint(name, root=mount.path).break_claim()
-    out.say(f"broke the claim of {name}, held by {who}")
-    out.document("checkpoint.break", root=mount.path, name=name, broken=True, owner=before)
+    out.say(f"broke {what}" if held else f"nobody held the claim of {name} ({_last(told)}): it can be claimed")
+    out.document("checkpoint.break", root=mount.path, name=name, broken=True, held=held, owner=before)
     return output.FINE

@@ -71,7 +71,7 @@ def list_(out: output.Output, root: str | None, name: str | None) -> int:
             problems.append(output.words(error))
             continue
         for one in found:
-            state = "damaged" if one.problem else "active" if one.active else ""
+            state = "damaged" if one.problem else "active" if one.active else "inactive"
             age = output.age_text(clock.now() - one.changed)
             rows.append([each, one.id, state, output.bytes_text(one.bytes), str(one.files), age])
             fields = ("id", "active", "bytes", "files", "changed", "problem")

@@ -42,6 +42,7 @@ from rich.table import Table
 from rich.text import Text
 
 from efsstate import units
+from efsstate.errors import RootError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -156,6 +157,8 @@ def words(error: BaseException) -> str:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, click.ClickException):
         return error.format_message()
+    if isinstance(error, RootError):  # `root=` is what a program passes
+        return str(error).replace("or pass root=", "or pass --root").replace("(root=)", "(--root)")
     return str(error) or type(error).__name__
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from typing import TYPE_CHECKING
 
 import click
@@ -58,7 +60,7 @@ def locate(mount: Mount, text: str) -> Place:
         )
     if not parts:
         return Place(area, None, None)
-    if _is_folder(mount, f"{area}/{parts[0]}"):
+    if is_folder(mount, f"{area}/{parts[0]}"):
         return Place(area, parts[0], "/".join(parts[1:]) or None)
     try:
         folder = (layout.model_component if area == layout.MODELS else layout.component)("/".join(parts))
@@ -67,12 +69,21 @@ def locate(mount: Mount, text: str) -> Place:
     return Place(area, folder, None)
 
 
-def _is_folder(mount: Mount, folder: str) -> bool:
-    parent, _, name = folder.rpartition("/")
+def is_folder(mount: Mount, path: str) -> bool:
+    """Whether a folder is at `path`, below the root."""
     try:
-        return (mount.stat(parent, name).st_mode & 0o170000) == 0o040000
+        return stat.S_ISDIR(find(mount, path).st_mode)
     except OSError:
         return False
+
+
+def find(mount: Mount, path: str) -> os.stat_result:
+    """The stat of what is at `path`, below the root. Raises `FileNotFoundError` in our words, not the system's."""
+    parent, _, name = path.rpartition("/")
+    try:
+        return mount.stat(parent, name)
+    except FileNotFoundError:
+        raise FileNotFoundError(errno.ENOENT, "there is nothing of this name", mount.where(path)) from None
 
 
 def folders(mount: Mount, area: str, place: Place | None) -> Iterator[str]:
@@ -80,8 +91,8 @@ def folders(mount: Mount, area: str, place: Place | None) -> Iterator[str]:
     if place is not None and place.area != area:
         return
     if place is not None and place.folder is not None:
-        if not _is_folder(mount, f"{area}/{place.folder}"):
-            raise FileNotFoundError(2, "there is nothing of this name", mount.where(f"{area}/{place.folder}"))
+        if not is_folder(mount, f"{area}/{place.folder}"):
+            raise FileNotFoundError(errno.ENOENT, "there is nothing of this name", mount.where(area, place.folder))
         yield place.folder
         return
     yield from sorted(

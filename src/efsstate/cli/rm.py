@@ -10,7 +10,7 @@ import click
 
 from efsstate.cli import output
 from efsstate.cli.output import Consent, Output
-from efsstate.cli.places import Place, locate, open_root
+from efsstate.cli.places import Place, find, locate, open_root
 from efsstate.errors import ClaimedError
 from efsstate.mount import layout, lock
 
@@ -72,9 +72,9 @@ def _files(mount: Mount, place: Place) -> Iterator[tuple[str, str, int]]:
         where, _, name = place.path.rpartition("/")
         if place.area != layout.CACHE or not layout.is_digest(name):
             raise click.UsageError(f"{place.path}: only a whole checkpoint, or a cache entry, can be removed")
-        yield where, name, mount.stat(where, name).st_size
+        yield where, name, find(mount, place.path).st_size
         return
-    mount.stat(place.area, place.folder)
+    find(mount, place.path)
     yield from _below(mount, folder, place.area)
 
 

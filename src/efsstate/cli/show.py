@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import stat
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from efsstate.cli import output
 from efsstate.cli.output import Output
-from efsstate.cli.places import locate, open_root
+from efsstate.cli.places import find, locate, open_root
 from efsstate.errors import CorruptEntryError
 from efsstate.mount import clock, codec, layout, store
 
@@ -29,15 +30,19 @@ def command(path: str, out: Output, root: str | None) -> int:
     """
     mount = open_root(root)
     place = locate(mount, path)
-    if place.folder is None or (place.rest is None and place.area == layout.MODELS):
-        raise click.UsageError(f"{path}: name one entry, such as `efsstate ls` lists them")
+    not_one = click.UsageError(f"{path}: name one entry, such as `efsstate ls` lists them")
+    if place.folder is None:
+        raise not_one
     if place.area == layout.CHECKPOINTS and place.rest is None:
         from efsstate.cli.checkpoint import show_status
 
         return show_status(mount, layout.readable(place.folder), out)
+    is_folder = stat.S_ISDIR(find(mount, place.path).st_mode)
     folder, _, name = place.path.rpartition("/")
-    if place.area == layout.MODELS and place.rest and place.rest.startswith(f"{layout.VERSIONS}/"):
+    if is_folder and place.area == layout.MODELS and place.path.count("/") == 3:
         folder, name = place.path, layout.MANIFEST
+    elif is_folder or place.area == layout.MODELS:  # read as an entry, it would be called damaged, and to be removed
+        raise not_one
     try:
         held, found = store.read_stat(mount, folder, name, stale=0)
     except CorruptEntryError as error:

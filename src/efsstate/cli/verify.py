@@ -124,18 +124,27 @@ class _Check:
         return None
 
     def _model(self, name: str) -> Iterator[dict[str, Any]]:
-        from efsstate.modelstore.versions import verify
+        from efsstate.modelstore.versions import verify, versions
 
-        where = self._mount.where(layout.MODELS, name)
+        where, model, root = self._mount.where(layout.MODELS, name), layout.model_name(name), self._mount.path
+        read = 0
+
+        def progress(done: int, _total: int) -> None:
+            nonlocal read
+            read = done
+
         try:
-            for text in verify(layout.model_name(name), root=self._mount.path):
+            files = sum([one.files for one in versions(model, root=root)])
+            for text in verify(model, root=root, progress=progress):
                 yield _finding(where, text, "activate another version, or publish it under a new id")
         except (LookupError, ValueError, NotImplementedError):
             return  # put there by hand: there is nothing to check it by
         except (OSError, EfsStateError) as error:
             self.failed = True
             yield _finding(where, output.words(error), "look at its permissions")
-        self.checked += 1
+            return
+        self.checked += files
+        self.size += read
 
 
 def _finding(where: str, what: str, do: str) -> dict[str, Any]:

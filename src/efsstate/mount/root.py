@@ -102,7 +102,8 @@ def _open(given: str | None, *, durable: bool = False) -> Mount:
             ) from error
         from efsstate import events
 
-        events.log("warning", "no root was named: caching in %s; %s", path, _FIX, once="unnamed root", root=path)
+        fix = f"{_FIX} (the command: --root)"  # the command has no hand in what is logged
+        events.log("warning", "no root was named: caching in %s; %s", path, fix, once="unnamed root", root=path)
     try:
         mount = Mount(path, key=signing_key(), named=named)
     except FileNotFoundError:
