@@ -155,7 +155,7 @@ def _strace(pid, trace, options):
     with open(f"/proc/{pid}/status") as file:
         while "TracerPid:\t0" in file.read():
             if spawned.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(f"strace could not attach: {spawned.stderr.read().decode()}")
+                raise RuntimeError(f"strace could not attach (it {spawned.poll()}): {spawned.stderr.read().decode()}")
             time.sleep(0.0005)
             file.seek(0)
     return spawned
