@@ -18,7 +18,7 @@ def root(tmp_path, monkeypatch):
     yield folder
     # A root for each test: what is open of it goes with it, or the process runs out of descriptors.
     roots._known.clear()
-    memory._pool = None
+    memory._reset()
     flight._under_way.clear()
     flight._joinable.clear()
 

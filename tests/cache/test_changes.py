@@ -17,7 +17,7 @@ import pytest
 
 from efsstate import Cache, CorruptEntryError, EncodeError, cached, sweep
 from efsstate.cache import flight as flights
-from efsstate.cache import shelf
+from efsstate.cache import memory, results, shelf
 from efsstate.mount.files import Mount
 
 COMPUTER = """
@@ -623,3 +623,232 @@ def test_no_draft_is_left_behind_but_a_killed_ones_which_goes_with_the_sweep(roo
     else:
         f(1)
     assert not list(root.rglob(".tmp-*"))
+
+
+# What a change must not leave in this process, in the moment that it takes
+
+
+def gate(monkeypatch, kind, name, thread="other"):
+    """`kind.name`, called by the thread of that name, waits before it returns: `(it is there, let it go on)`."""
+    there, go_on, real = threading.Event(), threading.Event(), getattr(kind, name)
+
+    def gated(self, *args, **kwargs):
+        found = real(self, *args, **kwargs)
+        if threading.current_thread().name == thread and not there.is_set():
+            there.set()
+            assert go_on.wait(30)
+        return found
+
+    monkeypatch.setattr(kind, name, gated)
+    return there, go_on
+
+
+def started(function, name="other"):
+    thread = threading.Thread(target=function, name=name)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("change", ["invalidate", "delete", "clear"])
+def test_who_comes_after_a_change_does_not_join_a_flight_that_read_before_it(monkeypatch, computing, change):
+    """A flight that begins after the change has begun, and finds another host's result before that is gone."""
+    f = cached(name="k", memory=0)(lambda x: "new")
+    end = computing("cached(name='k')(work)(1)")
+    change_is, go_on = gate(monkeypatch, shelf.Shelf, "_read_generation" if change == "clear" else "glance", "change")
+    way = {"invalidate": lambda: f.invalidate(1), "delete": lambda: f.cache._remove(f.cache_key(1)), "clear": f.cache_clear}
+    changing = started(way[change], "change")
+    assert change_is.wait(30)
+    flight_is, fly = gate(monkeypatch, results.Results, "recall", "flight")  # after its first look, which found nothing
+    flying = started(lambda: f(1), "flight")
+    assert flight_is.wait(30)
+    end()
+    found, land = gate(monkeypatch, results.Results, "take", "flight")
+    fly.set()
+    assert found.wait(30)
+    told = []
+    go_on.set()
+    changing.join(30)
+    last = started(lambda: told.append(f(1)), "last")
+    last.join(1)  # it computes; or, if it were to join, it would wait for the flight
+    land.set()
+    flying.join(30), last.join(30)
+    assert told == ["new"]
+
+
+def test_what_was_read_before_a_change_is_in_memory_at_no_moment(monkeypatch):
+    f = cached(name="k")(lambda x: 1)
+    f(1)
+    f.cache._results.share.clear()
+    read, go_on = gate(monkeypatch, shelf.Shelf, "read")
+    kept, end = gate(monkeypatch, memory.Share, "put")
+    reading = started(lambda: f(1))
+    assert read.wait(30)
+    f.invalidate(1)
+    go_on.set()
+    while reading.is_alive() and not kept.is_set():
+        reading.join(0.01)
+    assert f.cache._results.share.get(f.cache_key(1)) is None
+    end.set()
+    reading.join(30)
+
+
+def test_of_two_clears_at_once_the_later_counts(monkeypatch):
+    cache = Cache("k", memory=0)
+    cache.set("x", 1)
+    written, go_on = gate(monkeypatch, shelf.Shelf, "_write_generation")
+    first = started(cache.clear)
+    assert written.wait(30)
+    cache.clear()
+    go_on.set()
+    first.join(30)
+    cache.set("a", "after both")
+    assert cache.get("a") == "after both" == cache.get("a", fresh=True)
+
+
+def test_each_waiter_gets_an_array_of_its_own(computing):
+    """Of another process's result, that memory has no room for."""
+    import numpy as np
+
+    f = cached(name="k", memory=0)(lambda x: None)
+    end = computing("import numpy\ncached(name='k')(lambda x: numpy.zeros(len(work()) * 2**19))(1)")
+    got = []
+    waiting = [started(lambda: got.append(f(1))) for _ in range(4)]
+    while f.cache._results.shelf()._looked == 0:
+        time.sleep(0.01)
+    end()
+    for thread in waiting:
+        thread.join(30)
+    got[0][:] = 7
+    assert len(got) == 4 and [array[0] for array in got[1:]] == [0, 0, 0]
+    assert not any(np.shares_memory(a, b) for a, b in itertools.combinations(got, 2))
+
+
+def test_a_signals_handler_may_change_what_its_thread_is_changing(monkeypatch):
+    f = cached(name="k")(lambda x: x)
+    real, nested = memory.Share._left, []
+
+    def left(self, item):
+        if not nested:
+            nested.append(1)
+            f.invalidate(1)  # as a handler that runs here
+            nested.append(f.cache._results.recall(f.cache_key(1)))
+        real(self, item)
+
+    monkeypatch.setattr(memory.Share, "_left", left)
+    f(1)
+    f.invalidate(1)  # the handler removed it before
+    assert nested == [1, None]
+    assert [f(1), f(1), f.refresh(1), f.cache_clear(), f(1), f.invalidate(1)] == [1, 1, 1, None, 1, True]
+
+
+def test_memory_that_an_exception_left_half_changed_begins_anew(monkeypatch):
+    f, other = cached(name="k")(lambda x: x), cached(name="other")(lambda x: x)
+    other(1)
+
+    def left(self, item):
+        raise KeyboardInterrupt
+
+    f(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(memory.Share, "_left", left)
+        with pytest.raises(KeyboardInterrupt):
+            f.invalidate(1)
+    for one in (f, other):
+        assert [one(1), one(1), one.refresh(1), one.invalidate(1), one(1)] == [1, 1, 1, True, 1]
+        assert one.cache_info().currsize > 0
+
+
+def test_an_interrupt_between_two_steps_leaves_nothing_behind(root):
+    """What a signal's handler raises, at whatever line of the loop that does a miss's steps it comes."""
+    from efsstate.cache import miss
+    from efsstate.mount import lock
+
+    f = cached(name="k")(lambda x: x)
+    f(0)
+    at, interrupted = 0, True
+    while interrupted:
+        at, interrupted, lines = at + 1, False, 0
+
+        def trace(frame, event, _):
+            nonlocal lines, interrupted
+            if frame.f_code is not miss.run.__code__:
+                return None
+            if event == "line":
+                lines += 1
+                if lines == at and lines > 6:  # once it has begun
+                    interrupted = True
+                    raise KeyboardInterrupt
+            return trace
+
+        before, interrupted = sys.gettrace(), at <= 6
+        sys.settrace(trace)
+        try:
+            f(at)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(before)
+        assert not flights._under_way and not flights._joinable, at
+        gc.collect()
+        assert not any(file.bytes for file in lock._files.values()), at
+    assert at > 20  # lines that the loop comes to
+
+
+def test_a_draft_whose_write_failed_half_way_is_removed(root):
+    """On a disk that is full it would keep it full for a day."""
+    code = """
+import os, resource, signal
+from efsstate import cached
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+f = cached(name="k")(lambda x: b"x" * 200_000)
+f(0)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, -1))
+assert f(1) == f(2) == b"x" * 200_000 and f.cache_info().errors == 2
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    files = [path for path in root.rglob("*") if path.is_file() and path.stat().st_size]
+    assert len([path for path in files if len(path.name) == 48]) == 1 and not [path for path in files if path.name.startswith(".tmp-")]
+
+
+def test_a_refresh_that_can_make_no_file_removes_the_old_result(monkeypatch):
+    f = cached(name="k", memory=0)(lambda x: next(numbers))
+    numbers = itertools.count()
+    assert f(1) == 0 == f(1)
+
+    def full(self, folder, name):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Mount, "draft", full)
+        assert f.refresh(1) == 1
+    assert f(1) == 2
+
+
+def test_where_nothing_can_be_claimed_one_of_many_keeps_its_result(monkeypatch, root):
+    """Each would remove the others' drafts, and nobody would ever come to the end; but one that was killed is not waited for."""
+    from efsstate.cache import miss
+
+    def no_locks(results, digest):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(miss, "_try_claim", no_locks)
+    f = cached(name="k", memory=0)(lambda x: x)
+    digest = f.cache_key(1)
+    there = f.cache._results.shelf()
+    theirs = there.start(digest, alone=True, changing=False)
+    assert f(1) == 1 and f.cache_info().puts == 0 and theirs.draft is not None
+    (draft,) = [path for path in root.rglob(".tmp-*")]
+    os.utime(draft, (1, 1))
+    assert f(1) == 1 and f.cache_info().puts == 1
+
+
+def test_what_can_not_be_read_is_removed_all_the_same(monkeypatch, entries):
+    f = cached(name="k", memory=0)(lambda x: x)
+    f(1)
+
+    def broken(self, digest, codec_name):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(shelf.Shelf, "glance", broken)
+    f.invalidate(1)
+    assert entries() == []

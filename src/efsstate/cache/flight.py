@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 class Flight:
     """A computation under way in this process."""
 
-    __slots__ = ("_lock", "_tell", "alone", "doomed", "item", "key", "landed", "waits_for")
+    __slots__ = ("_tell", "alone", "doomed", "item", "key", "landed", "waits_for")
 
     def __init__(self, key: Key) -> None:
-        self._lock = threading.RLock()
         self.landed = False
         self._tell: list[Callable[[], object]] = []
         self.key = key
@@ -33,7 +32,7 @@ class Flight:
 
     def land(self) -> None:
         """It is over: whoever waits goes on."""
-        with self._lock:
+        with _guard:
             self.landed = True
             tell, self._tell = self._tell, []
         for function in tell:
@@ -41,7 +40,7 @@ class Flight:
 
     def when_landed(self, function: Callable[[], object]) -> None:
         """Have `function` called, on any thread, when it is over: at once if it is."""
-        with self._lock:
+        with _guard:
             if not self.landed:
                 self._tell.append(function)
                 return
@@ -110,11 +109,13 @@ def go_alone(mine: Flight) -> None:
 
 def leave(mine: Flight) -> None:
     """`mine` is over."""
-    with _guard:
-        _under_way.discard(mine)
-        if _joinable.get(mine.key) is mine:
-            del _joinable[mine.key]
-    mine.land()
+    try:
+        with _guard:
+            _under_way.discard(mine)
+            if _joinable.get(mine.key) is mine:
+                del _joinable[mine.key]
+    finally:
+        mine.land()
 
 
 def computes(key: Key) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from _weakrefset import WeakSet
 from os import register_at_fork
 
 from efsstate.mount import root
@@ -11,6 +12,7 @@ from efsstate.mount.entry import Entry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 _ELSEWHERE = 64 * 2**20  # bytes, where the function's memory is not known
@@ -76,6 +78,8 @@ class Share:
         self.size = 0
         self._items: dict[str, Item] = {}
         self._most = 0  # what `limits` found
+        with _lock:
+            _shares.add(self)
 
     def limits(self) -> int:
         """The most bytes that it may take."""
@@ -101,11 +105,13 @@ class Share:
             self.drop(item.digest)
             return
         item.cost += _OVERHEAD + len(item.meta)
-        with _lock:
-            item.owner = self
-            _get_pool()[id(self), item.digest] = item
-            self._items[item.digest] = item
-            self._shrink(item)
+        item.owner = self
+        _change(self._put, item)
+
+    def _put(self, item: Item) -> None:
+        _get_pool()[id(self), item.digest] = item
+        self._items[item.digest] = item
+        self._shrink(item)
 
     def _shrink(self, kept: Item) -> None:
         while self.size > self.limits():
@@ -130,25 +136,37 @@ class Share:
         if size >= _LARGEST_FORM:
             return
         form, size = (*kinds, *args), size + sys.getsizeof(kinds) * 2 + _FORM_OVERHEAD
-        with _lock:
-            # It may have gone meanwhile; and another thread may have been here.
-            if self._items.get(item.digest) is item and form not in self.forms and self.fits(item.cost + size):
-                _get_pool().grow((id(self), item.digest), size)
-                item.forms = [*item.forms, form]
-                self.forms[form] = item
-                self._shrink(item)
+        _change(self._remember, form, size, item)
+
+    def _remember(self, form: tuple[Any, ...], size: int, item: Item) -> None:
+        # It may have gone meanwhile; and another thread may have been here.
+        if self._items.get(item.digest) is item and form not in self.forms and self.fits(item.cost + size):
+            _get_pool().grow((id(self), item.digest), size)
+            item.forms = [*item.forms, form]
+            self.forms[form] = item
+            self._shrink(item)
 
     def drop(self, digest: str) -> None:
         """Forget one item."""
-        with _lock:
-            if digest in self._items:
-                del _get_pool()[id(self), digest]
+        item = self._items.get(digest)
+        if item is not None:
+            item.until = -1.0  # from now on, also where it can't go yet
+            _change(self._drop, digest)
+
+    def _drop(self, digest: str) -> None:
+        if digest in self._items:
+            del _get_pool()[id(self), digest]
 
     def clear(self) -> None:
         """Forget all of this cache's."""
-        with _lock:
-            for digest in list(self._items):
-                del _get_pool()[id(self), digest]
+        for digest in list(self._items):
+            self.drop(digest)
+
+    def reset(self) -> None:
+        """Forget all of it, in whatever state it is."""
+        self._items.clear()
+        self.forms.clear()
+        self.size = 0
 
     def _left(self, item: Item) -> None:
         """`item` is out of the pool: take it out here, whoever still holds it."""
@@ -164,6 +182,40 @@ class Share:
 _pool: Any = None
 _pool_size: int | None = None
 _lock = threading.RLock()
+_shares: WeakSet[Share] = WeakSet()
+_changing = False  # by the thread that holds the lock
+_later: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+
+
+def _change(function: Callable[..., None], *given: Any) -> None:
+    """Change the pool, one at a time.
+
+    A signal's handler, or what the collector ends, may come here while its own thread is in the middle of a change: that one
+    is done first. Where such a handler raises, the pool is half changed, and begins anew.
+    """
+    global _changing
+    with _lock:
+        _later.append((function, given))
+        if _changing:
+            return
+        try:
+            _changing = True
+            while _later:
+                function, given = _later.pop(0)
+                function(*given)
+        except BaseException:
+            _reset()
+            raise
+        finally:
+            _changing = False
+
+
+def _reset() -> None:
+    global _pool
+    _pool = None
+    _later.clear()
+    for share in list(_shares):
+        share.reset()
 
 
 def guard() -> Any:

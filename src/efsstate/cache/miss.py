@@ -86,9 +86,15 @@ class Order:
 
 def steps(results: Results, digest: str, order: Order, old: Item | None) -> Steps:
     """The way of a miss; `old` is an expired result that may still be given. Returns the caller's value, or `Raised`."""
-    key = flights.key_of(results, digest)
-    mine = flights.Flight(key)
-    if order.forced or flights.computes(key) or (digest in results.unstorable and not order.adding):
+    mine = flights.Flight(flights.key_of(results, digest))
+    try:  # from before it is known to others: what an interrupt leaves there is waited for by every later call
+        return (yield from _way(results, digest, order, old, mine))
+    finally:
+        flights.leave(mine)
+
+
+def _way(results: Results, digest: str, order: Order, old: Item | None, mine: Flight) -> Steps:
+    if order.forced or flights.computes(mine.key) or (digest in results.unstorable and not order.adding):
         return (yield from _alone(results, digest, order, mine, old))
     began = time.monotonic()
     until = deadline.until(order.lock_timeout)
@@ -116,24 +122,18 @@ def steps(results: Results, digest: str, order: Order, old: Item | None) -> Step
                 return value
         if not landed or flight.alone:
             return (yield from _alone(results, digest, order, mine, None))
-    try:
-        item = results.recall(digest)  # of a flight that landed since we looked
-        if item is not None:
-            value = yield from _serve(results, item, "memory", began)
-            if value is not MISSING:
-                return value
-        return (yield from _fly(results, digest, order, old, mine, until))
-    finally:
-        flights.leave(mine)
+    item = results.recall(digest)  # of a flight that landed since we looked
+    if item is not None:
+        value = yield from _serve(results, item, "memory", began)
+        if value is not MISSING:
+            return value
+    return (yield from _fly(results, digest, order, old, mine, until))
 
 
 def _alone(results: Results, digest: str, order: Order, mine: Flight, old: Item | None) -> Steps:
     """Compute, whoever else does."""
     flights.go_alone(mine)
-    try:
-        return (yield from _compute(results, digest, order, mine, old, alone=True))
-    finally:
-        flights.leave(mine)
+    return (yield from _compute(results, digest, order, mine, old, alone=True))
 
 
 def _serve(results: Results, item: Item, level: str, began: float) -> Steps:
@@ -164,7 +164,7 @@ def _fly(results: Results, digest: str, order: Order, old: Item | None, mine: Fl
     began = time.monotonic()
     try:
         ours = yield from _claim(results, digest, until, held, wait=old is None)
-        if not ours and old is not None:
+        if ours is False and old is not None:
             value = yield from _serve(results, old, "stale", began)
             if value is not MISSING:
                 return value
@@ -173,7 +173,7 @@ def _fly(results: Results, digest: str, order: Order, old: Item | None, mine: Fl
         if item is not None and results.left(item) > 0:
             value = yield from _serve(results, item, "mount", began)
             if value is not MISSING:
-                mine.item = item
+                mine.item = None if item.hollow else item
                 return value
         return (yield from _compute(results, digest, order, mine, old, alone=not ours))
     finally:
@@ -201,15 +201,15 @@ def _attempt(
 
 def _claim(
     results: Results, digest: str, until: float, held: list[lock.Claim], *, wait: bool
-) -> Generator[Step, Any, bool]:
-    """Whether the key is ours, in `held`; without claims, where the mount gives none, too."""
+) -> Generator[Step, Any, bool | None]:
+    """Whether the key is ours, in `held`; None where the mount gives no claims."""
     began, delay = time.monotonic(), _FIRST
     while True:
         try:
             claim = yield (IO, lambda: _try_claim(results, digest), _release)
         except FAILURES as error:
             results.failed(error, "claim a result")
-            return True
+            return None
         if claim is not None:
             held.append(claim)
             invocation = deadline.current()
@@ -316,19 +316,26 @@ def _keep(results: Results, digest: str, order: Order, mine: Flight, value: Any,
 
 
 def run(results: Results, way: Steps) -> Any:
-    """Do the steps on this thread; the value."""
-    action: Callable[[], Any] = lambda: next(way)  # noqa: E731
+    """Do the steps on this thread; the value.
+
+    An exception that comes between two of them, as a signal's handler may raise, goes into the way as one of a step does:
+    what the way holds must be given back, and the collector can't do that, for it does no steps.
+    """
+    answer: Any = None
+    error: BaseException | None = None
     while True:
         try:
-            kind, what, more = action()
-        except StopIteration as stop:
-            return end(stop.value)
-        try:
-            answer = _do(results, kind, what, more)
-        except BaseException as error:
-            action = lambda error=error: way.throw(error)  # type: ignore[misc]  # noqa: E731
-        else:
-            action = lambda answer=answer: way.send(answer)  # type: ignore[misc]  # noqa: E731
+            while True:  # in the `try`, for a signal's handler is run where a loop turns, too
+                kind, what, more = way.send(answer) if error is None else way.throw(error)
+                error = None
+                answer = _do(results, kind, what, more)
+        except BaseException as caught:
+            if way.gi_frame is None:  # type: ignore[attr-defined]  # it is over
+                if isinstance(caught, StopIteration):
+                    return end(caught.value)
+                error = None  # or what came last would be in a cycle with this frame, and what is in that would stay
+                raise
+            answer, error = None, caught
 
 
 def end(value: Any) -> Any:

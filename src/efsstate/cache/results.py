@@ -6,6 +6,7 @@ import os
 import time
 
 from efsstate import events
+from efsstate.cache import flight as flights
 from efsstate.cache import memory, threads
 from efsstate.cache import shelf as shelves
 from efsstate.cache.shelf import REACH, key_of
@@ -83,8 +84,11 @@ class Results:
     def place(self) -> str:
         """The root's path, for what there is one of for each root of the process."""
         if self._place is None:
-            given = self._given_root
-            self._place = root.place(None if given is None else os.fspath(given))
+            given = None if self._given_root is None else os.fspath(self._given_root)
+            try:
+                self._place = root.place(given)
+            except OSError:  # a relative one, and the working directory is gone: no root, but the caller has a result
+                return given or ""
         return self._place
 
     def shelf(self) -> Shelf:
@@ -191,6 +195,9 @@ class Results:
         payload = item.payload
         item.cost = len(payload) if type(payload) is not tuple else len(payload[1])
         item.first = [self._loads(payload)]
+        item.hollow = (
+            type(payload) is not tuple
+        )  # an array of the caller's is a view into it: it can't be anybody else's
         return item
 
     def _ready(self, digest: str, item: Item, shelf: Shelf, change: object) -> Item:
@@ -215,9 +222,9 @@ class Results:
         """Keep it in memory, unless this process has changed the entry since `change`."""
         self._trust(item)
         if item.until > item.since:
-            self.share.put(item)
-            if shelf.last_change(item.digest) is not change:
-                self.share.drop(item.digest)
+            with memory.guard():  # looked at after the put, another thread would be given it in between
+                if shelf.last_change(item.digest) is change:
+                    self.share.put(item)
 
     def served(self, item: Item, level: str, began: float) -> None:
         """Count and tell a hit: from "memory", the "mount", or "stale"."""
@@ -336,10 +343,12 @@ class Results:
         shelf.forget(digest)
         try:
             found = shelf.glance(digest, self.codec_name)
-        except EfsStateError:  # damaged, or newer: it goes all the same
+        except (OSError, EfsStateError):  # damaged, newer, or can't be read: it goes all the same
             found = None
         removed = shelf.remove(digest)
-        shelf.forget(digest)
+        flights.doom(
+            self, digest
+        )  # who began meanwhile may have read what was there still, and who comes must not join
         return removed and found is not None and self.left(found) > 0
 
     def forget(self, digest: str | None) -> None:
@@ -372,7 +381,7 @@ class Results:
         try:
             shelf.clear()
         finally:
-            shelf.forget()
+            flights.doom(self)  # as in `remove`
 
     def key_of(self, digest: str) -> bytes | None:
         """The key of a value that counts, as `keep` got it. On the caller's thread; raises nothing."""

@@ -48,6 +48,7 @@ _MOST = 2**62  # generations are milliseconds since the epoch, and never come ne
 _NOT_OURS = (CorruptEntryError, ArithmeticError, LookupError, TypeError, ValueError)
 _GLANCE = entry.HEADER + 32 + entry.LONGEST_META  # bytes that have an entry's head
 _DRAFTS = 3  # tries to make one where others are making theirs
+_LEFT = 3600.0  # seconds after which a draft is taken for one of who was killed, where no claim tells
 _BEGINNINGS = [f"{number:02x}" for number in range(256)]
 _ALIGN = 16  # where a payload begins in its file, so that arrays can be used where they were read
 
@@ -147,10 +148,14 @@ class Shelf:
             if not all(sound for _, sound in marks):
                 # Damaged or forged: clearing once more is safe, trusting what is left is not.
                 found = self._write_generation(max(found, self._generation))
-            self._generation = max(found, self._generation)
+            self._raise_generation(found)
         # A change right after this look may leave the folder's time as it is: then the next one must list it again.
         self._seen = seen[0] if seen is not None and clock.tells(seen[0].st_mtime) else None
         self._looked = now
+
+    def _raise_generation(self, number: int) -> None:
+        with memory.guard():  # of two clears at once here the later counts, whoever comes back last
+            self._generation = max(self._generation, number)
 
     def _is_mark(self, name: str, generation: int) -> bool:
         return generation < _MOST and name == notes.mark(self.mount, self.folder, layout.cleared_mark(generation))
@@ -174,7 +179,7 @@ class Shelf:
     def clear(self) -> None:
         """Put every entry out of reach: from now on here and where an exact look is taken, within 60 s elsewhere."""
         self._read_generation()
-        self._generation = self._write_generation(self._generation)
+        self._raise_generation(self._write_generation(self._generation))
         self._looked = time.time()
         for folder in layout.entry_folders(self.component):
             self.mount.touch_folder(folder)
@@ -220,7 +225,7 @@ class Shelf:
         if own > self._generation:  # written by somebody who knows of a clear that we have not seen yet
             if own >= _MOST:
                 return None
-            self._generation = own
+            self._raise_generation(own)
         if own < self._generation or item.codec != codec_name:
             return None
         if meta[_LEAST_META - 1] >= _OWN_TTL:
@@ -316,20 +321,29 @@ class Shelf:
                     start.draft = self.mount.draft(folder, name)
                     break
                 except FileExistsError:
-                    if alone and not changing:
+                    if alone and not changing and not self._is_left(folder, name):
                         break  # they keep what they compute, and would never come to it if they could be outrun
                     self.mount.refresh(folder)  # or our client may remember that there is no such name
                     self.mount.remove(folder, name)
             start.seen = self._identity(folder, digest)
         except OSError as error:
             start.error = error
+        except BaseException:
+            start.end()  # nobody else knows of its draft
+            raise
         return start
 
+    def _is_left(self, folder: str, name: str) -> bool:
+        try:
+            return clock.now() - self.mount.stat(folder, name).st_mtime > _LEFT
+        except FileNotFoundError:
+            return True
+
     def discard(self, digest: str, start: Start | None) -> None:
-        """Remove an entry, if that can be done, and if it is the one that was there at the `start`."""
+        """Remove an entry, if that can be done, and if it is the one that was there at the `start`, if that told."""
         folder = self._folders[digest[0]]
         try:
-            if start is None or self._identity(folder, digest) == start.seen:
+            if start is None or start.error is not None or self._identity(folder, digest) == start.seen:
                 self.mount.remove(folder, digest)
         except OSError:
             pass

@@ -263,9 +263,13 @@ def call(
     if timeout is None:
         return function()
     job = begin(root, function, always=always)
-    if job.wait(timeout):
-        return job.outcome()
-    return give_up(root, job, timeout, late)
+    try:
+        done = job.wait(timeout)
+    except BaseException:  # a signal's handler raised: nobody waits any more
+        if not job.abandon(late) and job.error is None:
+            late(job.result)
+        raise
+    return job.outcome() if done else give_up(root, job, timeout, late)
 
 
 def spread(

@@ -775,9 +775,10 @@ class Draft:
         self._mount, self._folder, self._name, self._fd, self._pid = mount, folder, name, fd, os.getpid()
         try:
             found = mount._adopt(fd)  # noqa: SLF001
-        except OSError as error:
+        except BaseException as error:
             os.close(fd)
-            error.filename = mount.where(folder, name)
+            if isinstance(error, OSError):
+                error.filename = mount.where(folder, name)
             raise
         self._inode, self._made, self._began = found.st_ino, found.st_mtime, time.monotonic()
         self._size = 0
@@ -788,19 +789,17 @@ class Draft:
 
         `build` is as `Mount.replace` takes it. Raises `OSError`; then nothing has changed.
         """
-        fd, self._fd = self._fd, -1
+        fd = self._fd
         if fd < 0:
             return False
         if os.getpid() != self._pid:  # a forked child's copy: both would write into one file
-            os.close(fd)
+            self._close()
             return False
         mount, folder = self._mount, self._folder
         try:
-            try:
-                # The server's time now, as far as it is known: a clock that stood still makes it older, never younger.
-                self._size = _put(fd, build(self._made + time.monotonic() - self._began))
-            finally:
-                os.close(fd)  # an NFS client may report a full disk only here
+            # The server's time now, as far as it is known: a clock that stood still makes it older, never younger.
+            self._size = _put(fd, build(self._made + time.monotonic() - self._began))
+            self._close()  # an NFS client may report a full disk only here
             mount.refresh(folder)
             if not self._is_ours() or unless():
                 self.drop()
@@ -812,32 +811,39 @@ class Draft:
             return mount._is(folder, name, self._inode)  # noqa: SLF001 - a lost reply makes a rename look so
         except BaseException as error:
             if isinstance(error, OSError):
-                error.filename, error.filename2 = mount.where(folder, self._name), None
+                error.filename = mount.where(folder, self._name)
+                if error.filename2 is not None:
+                    error.filename2 = mount.where(folder, name)
             self.drop()
             raise
         self.over = True
         return True
 
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        os.close(fd)
+
     def _is_ours(self) -> bool:
-        """Whether the name is this file's. One that was made since may have its inode, now that it is closed, but is empty."""
+        """Whether the name is this file's. One that was made since may have its inode, once it is closed, but is empty."""
         try:
             found = self._mount.stat(self._folder, self._name)
         except OSError:
             return False
-        return found.st_ino == self._inode and found.st_size == self._size
+        # While it is open nobody else has its inode; and who could not write all of it does not know its size.
+        return found.st_ino == self._inode and (self._fd >= 0 or found.st_size == self._size)
 
     def drop(self) -> None:
         """Close and remove it, unless it is over."""
         if self.over:
             return
         self.over = True
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
+        ours = os.getpid() == self._pid and self._is_ours()
+        if self._fd >= 0:
             try:
-                os.close(fd)
+                self._close()
             except OSError:
                 pass
-        if os.getpid() == self._pid and self._is_ours():
+        if ours:  # removed when it is closed: of an open file an NFS client keeps a copy under another name
             self._mount.remove(self._folder, self._name, quiet=True)
 
 

@@ -167,7 +167,7 @@ class _Bytes:
         self.held = 0
         self.bytes: dict[int, int] = {}  # how many claims of this process share each byte
         self.checked = 0.0
-        self.opening = threading.Lock()
+        self.opening = threading.RLock()
 
     def close(self) -> None:
         fd, self.fd = self.fd, -1
@@ -178,13 +178,13 @@ class _Bytes:
 _MOST_OPEN = 64  # lock files of a root
 _CHECK = 20.0  # seconds after which an open lock file is asked whether it still has its name
 _files: dict[tuple[str, str], _Bytes] = {}
-_files_lock = threading.Lock()
+_files_lock = threading.RLock()
 
 
 def _after_fork() -> None:
     """In a child: locks of bytes stay with the parent, and so do its threads; the descriptors are shared, and let go."""
     global _files_lock
-    _files_lock = threading.Lock()
+    _files_lock = threading.RLock()
     for file in _files.values():
         file.close()
     _files.clear()
@@ -224,6 +224,9 @@ class Claim:
             if self._closed is not None:
                 _let_go(self._closed)
 
+    def __del__(self) -> None:
+        self.release()  # what a signal's handler raised may have come before anybody had it
+
 
 def claim(mount: Mount, folder: str, digest: str, *, keep_open: bool = True) -> Claim | None:
     """Claim `digest` (hex) among the processes of all hosts; None if one of them has it. Raises `OSError`.
@@ -242,7 +245,7 @@ def claim(mount: Mount, folder: str, digest: str, *, keep_open: bool = True) -> 
         try:
             _open(file, mount, folder)
             _lock_byte(file, offset)
-        except Exception as error:
+        except BaseException as error:  # one that a signal's handler raised, too, or it is held for ever
             refused = isinstance(error, BlockingIOError)
             with _files_lock:
                 file.held -= 1
@@ -264,7 +267,14 @@ def _lock_byte(file: _Bytes, offset: int) -> None:
 
     try:
         with file.opening:
-            fcntl.lockf(file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
+            try:
+                fcntl.lockf(file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
+            except OSError:
+                raise
+            except BaseException:  # a signal's handler raised right after it was taken
+                if offset not in file.bytes:
+                    fcntl.lockf(file.fd, fcntl.LOCK_UN, 1, offset)
+                raise
             # The kernel has one lock for all of a process: the first to give it back would free the others' too.
             file.bytes[offset] = file.bytes.get(offset, 0) + 1
     except PermissionError as error:  # what some systems say for "somebody has it"
