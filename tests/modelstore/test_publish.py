@@ -396,12 +396,32 @@ def test_a_part_that_is_longer_than_the_file_is_cut(root, source):
     assert tree(place(root, "m", made)) == tree(source)
 
 
+def test_a_folder_of_models_is_published_where_it_is(root, tmp_path):
+    """Whoever put one there by hand, and then publishes it; killed half way, and started again."""
+    there = os.path.join(root, "models", "m")
+    os.makedirs(f"{there}/a")
+    for name in ("config.json", "a/weights"):
+        pathlib.Path(there, name).write_bytes(os.urandom(1000))
+    wanted = tree(there)
+
+    def again():
+        return publish("m", there, root=root)
+
+    for at in (3, 6, 9, 12, 15):
+        dying(again, at)
+    made = again()
+    assert tree(place(root, "m", made)) == wanted
+    assert again() == made
+
+
+
+
 def staged(root, source):
     """The folder that a publication of `source` is put together in."""
     from efsstate.modelstore import publishing
     from efsstate.modelstore.manifest import Manifest
 
-    found = publishing.Source(source)
+    found = publishing.Source(source, "")
     files = {}
     for name, seen in found.files.items():
         files[name] = (seen.st_size, reading.copy(found.open(name), None, late=str))

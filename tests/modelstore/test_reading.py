@@ -122,6 +122,49 @@ def test_an_error_of_one_thread_ends_it_and_names_the_file(tmp_path, small_range
     assert threading.active_count() == before
 
 
+def test_an_error_keeps_no_buffer(tmp_path, small_ranges, monkeypatch):
+    """The caller may handle it and go on: the buffer is as big as the model, and no garbage collection may come."""
+    monkeypatch.setattr(os, "preadv", lambda fd, buffers, offset: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+    file = opened(tmp_path, os.urandom(40 * RANGE))
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            try:
+                reading.whole(file)
+            except OSError:
+                pass
+        assert not [one for one in gc.get_objects() if type(one) is OSError and one.errno == 5]
+    finally:
+        gc.enable()
+
+
+def test_where_no_more_threads_can_be_started_those_that_are_do_it_all(tmp_path, small_ranges, monkeypatch):
+    data, started, real = os.urandom(40 * RANGE), [], threading.Thread.start
+
+    def start(thread):
+        started.append(thread)
+        if len(started) > 1:
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    file, before = opened(tmp_path, data), threading.active_count()
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert bytes(reading.whole(file)) == data
+    with pytest.raises(RuntimeError, match="can't start"):
+        reading.whole(file)
+    assert threading.active_count() == before
+
+
+def test_cut_before_it_is_mapped(tmp_path, monkeypatch):
+    file = opened(tmp_path, b"x" * 10)
+    os.truncate(tmp_path / "f", 0)
+    with pytest.raises(CorruptEntryError, match="shorter than its 10 bytes"):
+        reading.mapped(file)
+
+
+
+
 class Context:
     def __init__(self, left):
         self.left = left

@@ -8,6 +8,7 @@ import os
 import pathlib
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -173,6 +174,58 @@ def test_a_flipped_bit_in_a_copy_is_noticed_where_it_is_used_and_the_copy_made_a
     assert copies(local) == used(local) or not used(local)
 
 
+def test_a_damaged_copy_is_made_anew_once_by_the_threads_of_a_load(root, tmp_path, local):
+    source = tmp_path / "several"
+    source.mkdir()
+    for number in range(8):
+        (source / f"f{number}").write_bytes(os.urandom(300_000))
+    publish("m", source, root=root)
+
+    def load(files):
+        with ThreadPoolExecutor(8) as pool:
+            return [bytes(data) for data in pool.map(files.read, files.names)]
+
+    for _ in range(5):
+        path = model("m", stage=True, root=root)()
+        gc.collect()
+        for number in (0, 3, 5):
+            flip(f"{path}/f{number}")
+        assert model("m", load, stage=True, verify="digest", root=root)() == [(source / f"f{n}").read_bytes() for n in range(8)]
+        gc.collect()
+
+
+def test_a_copy_that_lost_a_file_or_an_empty_folder_while_it_is_used_is_made_anew(root, source, local):
+    publish("m", source, root=root)
+
+    def load(files):
+        os.remove(f"{files.path}/a/b/weights")
+        return bytes(files.read("a/b/weights"))
+
+    assert model("m", load, stage=True, root=root)() == (source / "a/b/weights").read_bytes()
+    gc.collect()
+    path = model("m", stage=True, root=root)()
+    gc.collect()
+    os.rmdir(f"{path}/empty")
+    assert tree(model("m", stage=True, root=root)()) == tree(source)
+
+
+def test_models_of_many_folders_keep_few_descriptors(root, tmp_path, local):
+    """Lambda gives a process 1,024."""
+    for name in ("many", "by-hand"):
+        for number in range(150):
+            (tmp_path / name / f"d{number}").mkdir(parents=True)
+            (tmp_path / name / f"d{number}" / "f").write_text("x")
+    publish("m", tmp_path / "many", root=root)
+    model("m", stage=True, root=root)()
+    before = len(os.listdir("/proc/self/fd"))
+    keep = [model("m", stage=True, root=root), model(str(tmp_path / "by-hand"), lambda files: files.path, root=root)]
+    for get in keep:
+        get()
+    assert len(os.listdir("/proc/self/fd")) - before < 30
+
+
+
+
 def test_a_damaged_copy_that_another_uses_is_an_error_that_says_so_and_is_made_anew_when_it_goes(root, source, local):
     publish("m", source, root=root)
     keep = model("m", stage=True, root=root)
@@ -275,6 +328,20 @@ def test_nothing_goes_where_that_would_not_make_room_enough(root, three, local, 
     with pytest.raises(EfsStateError, match=r"no room for a copy of 2\.0 MiB: 0\.5 MiB are free, and 1\.0 MiB of copies that nobody uses may go"):
         staged("d", root)
     assert os.path.exists(path_a) and os.path.exists(path_b) and a
+
+
+def test_room_is_made_for_the_blocks_that_small_files_take(root, three, local, tmp_path, monkeypatch):
+    """300 files of 10 bytes are 1.2 MB of the disk, not 3,000 bytes."""
+    (tmp_path / "small").mkdir()
+    for number in range(300):
+        (tmp_path / "small" / f"f{number}").write_text("0123456789")
+    publish("small", tmp_path / "small", root=root)
+    wanted, real = [], staging._make_room
+    monkeypatch.setattr(staging, "_make_room", lambda local, size: wanted.append(size) or real(local, size))
+    staged("small", root)
+    assert wanted == [300 * os.statvfs(local).f_frsize]
+
+
 
 
 def test_a_copy_that_a_forked_child_uses_stays(root, three, local):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+
+from efsstate import deadline
 from efsstate.errors import CorruptEntryError, EfsStateError
 from efsstate.modelstore import reading
 
@@ -35,12 +38,20 @@ class Files:
         self._verify = verify if mount.key is None else "digest"
         self._checked = False
         self._staged: Staged | None = None
-        self._mount, self._folder = self._origin = mount, folder
+        self._staging = threading.RLock()
+        self._at = self._origin = mount, folder
+        self._reserved = deadline.reserved.get()  # here too, for the threads of a `load`, which have no context
         if stage:
             self._go_local()
 
     def __repr__(self) -> str:
         return f"<{len(self._manifest.files)} files at {self._path()}>"
+
+    def loaded(self) -> None:
+        """The load is over: nothing is reserved any more, and the folders of the copy need not stay open."""
+        self._reserved = 0.0
+        if self._staged is not None:
+            self._staged.mount.forget(self._staged.folder)
 
     @property
     def names(self) -> list[str]:
@@ -55,12 +66,17 @@ class Files:
     @property
     def path(self) -> str:
         """A path for any library: of the file where a single one was published, else of the folder."""
-        if self._mount.key is not None:
-            self._go_local()  # what is on the mount may be changed between our look and the library's
-        if not self._checked:
-            self._sound(self._check)
-            self._checked = True
-        return self._path()
+        local = (
+            self._origin[0].key is not None
+        )  # what is on the mount may be changed between our look and the library's
+
+        def path() -> str:
+            if not self._checked:
+                self._check()
+                self._checked = True
+            return self._path()
+
+        return self._sound(path, local=local)
 
     def read(self, name: str | None = None) -> memoryview:
         """All bytes of the file `name` (needless where there is only one), in one writable buffer of their own.
@@ -82,15 +98,16 @@ class Files:
         Nothing is copied, and the processes of a machine share them. But the kernel may drop pages and get them anew: if
         the file is removed or cut meanwhile, on any host, the process is killed by SIGBUS. `stage` where that may happen.
         """
-        if self._mount.key is not None:
-            self._go_local()  # pages that the kernel drops come anew from wherever they are, unchecked
+        local = (
+            self._origin[0].key is not None
+        )  # pages that the kernel drops come anew from wherever they are, unchecked
         name = self._name(name)
 
         def map_it() -> memoryview:
             opened, digest = self._open(name, direct=False)
             return reading.mapped(opened, digest=digest)
 
-        return self._sound(map_it)
+        return self._sound(map_it, local=local)
 
     def stage(self) -> str:
         """`path` of a copy on the local disk, that the processes of this environment share; from then on all is of it.
@@ -99,20 +116,24 @@ class Files:
         loaded; then it goes when another model needs the room. Raises `EfsStateError` (no room; the deadline came),
         `CorruptEntryError`, `OSError`.
         """
-        self._go_local()
+        self._sound(self._go_local)
         return self.path
 
     def _go_local(self) -> None:
         """From here on everything is taken from the local copy."""
-        if self._staged is not None:
-            return
-        from efsstate.modelstore import staging
+        with self._staging:
+            if self._staged is not None:
+                return
+            from efsstate.modelstore import staging
 
-        files = {name: (size, digest or None) for name, (size, digest) in self._manifest.files.items()}
-        self._staged = staging.stage(self._key(), files, self._manifest.folders, lambda name: self._open(name)[0])
-        self._mount, self._folder = self._staged.mount, self._staged.folder
-        # Sizes are compared there. Bytes are where it is made, and another process may have done that long ago.
-        self._checked = self._staged.made or self._verify != "digest"
+            def opened(name: str) -> reading.Opened:
+                return self._open(name, at=self._origin)[0]
+
+            files = {name: (size, digest or None) for name, (size, digest) in self._manifest.files.items()}
+            staged = staging.stage(self._key(), files, self._manifest.folders, opened)
+            # Sizes are compared there. Bytes are where it is made, and another process may have done that long ago.
+            self._checked = staged.made or self._verify != "digest"
+            self._staged, self._at = staged, (staged.mount, staged.folder)
 
     def _key(self) -> str:
         from hashlib import blake2b
@@ -121,30 +142,46 @@ class Files:
         place = f"{mount.where(folder)}\0{self.version}\0{self._manifest.content}"
         return blake2b(place.encode(), digest_size=16).hexdigest()
 
-    def _sound(self, work: Callable[[], T]) -> T:
+    def _sound(self, work: Callable[[], T], *, local: bool = False) -> T:
         """What `work` gives; where it met a damaged local copy, once more after that was made anew."""
+        kept = deadline.reserved.set(self._reserved)
         try:
-            return work()
-        except CorruptEntryError:
-            if self._staged is None:
-                raise
+            if local:
+                self._go_local()
+            at = self._at
+            try:
+                return work()
+            except (CorruptEntryError, FileNotFoundError):
+                if at is self._origin:
+                    raise
+            alone = self._make_anew(at)
+            try:
+                return work()
+            except CorruptEntryError as error:
+                if alone:
+                    raise
+                raise CorruptEntryError(
+                    error.path,
+                    f"{error.reason}; this local copy is not made anew while another model or process uses it",
+                ) from None
+        finally:
+            deadline.reserved.reset(kept)
+
+    def _make_anew(self, at: tuple[Mount, str]) -> bool:
+        """Have the local copy that was used `at` made again, by one thread; False if somebody else uses it."""
         from efsstate.modelstore import staging
 
-        self._staged = None  # our use of it ends, so that only another's keeps it
-        self._mount, self._folder = self._origin
-        alone = staging.discard(self._key())
-        self._go_local()
-        try:
-            return work()
-        except CorruptEntryError as error:
-            if alone:
-                raise
-            raise CorruptEntryError(
-                error.path, f"{error.reason}; this local copy is not made anew while another model or process uses it"
-            ) from None
+        with self._staging:
+            if self._at is not at:
+                return True  # another thread did it
+            self._staged = None  # our use of it ends, so that only another's keeps it
+            alone = staging.discard(self._key())
+            self._go_local()
+            return alone
 
     def _path(self) -> str:
-        return self._mount.where(self._folder, next(iter(self._manifest.files)) if self._manifest.single else "")
+        mount, folder = self._at
+        return mount.where(folder, next(iter(self._manifest.files)) if self._manifest.single else "")
 
     def _name(self, name: str | None) -> str:
         files = self._manifest.files
@@ -152,16 +189,21 @@ class Files:
             return next(iter(files))
         there = ", ".join(self.names[:10]) + (", …" if len(files) > 10 else "")
         if name is None:
-            raise EfsStateError(f"{self._mount.where(self._folder)}: it has {len(files)} files: name one: {there}")
+            raise EfsStateError(
+                f"{self._origin[0].where(self._origin[1])}: it has {len(files)} files: name one: {there}"
+            )
         if name not in files:
-            raise KeyError(f"{self._mount.where(self._folder)}: it has no file {name!r}, but: {there}")
+            raise KeyError(f"{self._origin[0].where(self._origin[1])}: it has no file {name!r}, but: {there}")
         return name
 
-    def _open(self, name: str, *, direct: bool = True) -> tuple[reading.Opened, str | None]:
+    def _open(
+        self, name: str, *, at: tuple[Mount, str] | None = None, direct: bool = True
+    ) -> tuple[reading.Opened, str | None]:
         """The file, and the digest to compare it with; its size is compared."""
         size, digest = self._manifest.files[name]
-        folder, _, last = f"{self._folder}/{name}".strip("/").rpartition("/")
-        opened = reading.Opened(self._mount, folder, last, direct=direct)
+        mount, folder = at or self._at
+        folder, _, last = f"{folder}/{name}".strip("/").rpartition("/")
+        opened = reading.Opened(mount, folder, last, direct=direct)
         if self._verify is not None and opened.size != size:
             raise CorruptEntryError(
                 opened.path, f"{opened.size} bytes, and not the {size} that were published: activate another version"
@@ -174,7 +216,7 @@ class Files:
             return
         sizes = {name: size for name, (size, _) in self._manifest.files.items()}
         total = sum(sizes.values())
-        count, words = reading.late(self._mount.where(self._folder), total)
+        count, words = reading.late(self._path(), total)
 
         def check(name: str, done: Callable[[int], None] | None) -> None:
             opened, digest = self._open(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from _weakrefset import WeakSet  # as `threading` has it: the public module would be one more import
 
 from efsstate import deadline, events, units
 from efsstate.errors import EfsStateError
@@ -32,6 +33,9 @@ else:
 
 
 _RETRY, _LONGEST_RETRY = 30.0, 900.0  # seconds after which a failed load is tried again, doubled each time
+_WAIT = 3600.0  # seconds for which a thread waits for another's load, where no deadline is known
+_COROUTINE = 0x80  # inspect.CO_COROUTINE, without the import
+_INTERRUPTS = (KeyboardInterrupt, SystemExit, GeneratorExit)  # whoever sent one wants an end, not the old model
 
 
 class _Loaded:
@@ -48,7 +52,7 @@ class _Failure:
 
     __slots__ = ("error", "identity", "times", "trace", "until")
 
-    def __init__(self, error: Exception, identity: str | None, before: _Failure | None) -> None:
+    def __init__(self, error: BaseException, identity: str | None, before: _Failure | None) -> None:
         import traceback
 
         # Copied, and its traceback as text: frames keep their callers', and the first one's request, as long as this is.
@@ -57,32 +61,54 @@ class _Failure:
         self.times: int = before.times + 1 if before is not None and before.identity == identity else 0
         self.until = time.monotonic() + min(_LONGEST_RETRY, _RETRY * 2**self.times)
 
-    def again(self) -> Exception:
+    def again(self) -> BaseException:
         """The error for one more caller: a copy, so that none gets another's traceback."""
         other = _bare(self.error)
         other.add_note(self.trace)
         return other
 
 
-def _bare(error: Exception) -> Exception:
+def _bare(error: BaseException) -> BaseException:
     """A copy of the error without what led to it: no traceback, no cause."""
-    import copy
-
-    other: object = None
+    builtin: Any = next(kind for kind in type(error).__mro__ if kind.__module__ == "builtins")
     try:
-        other = copy.copy(error)
+        # What its class does when one is made is done already: a message would be put together a second time.
+        _, given, *state = builtin.__reduce__(error)
+        other: BaseException = builtin.__new__(type(error), *given)
+        builtin.__init__(other, *given)
+        for fields in state:
+            other.__setstate__(fields)
     except Exception:
-        pass  # its class takes other arguments than `args`
-    if type(other) is not type(error):
-        try:
-            other = type(error).__new__(type(error), *error.args)
-            other.__dict__.update(error.__dict__)
-        except Exception:
-            other = EfsStateError(f"{type(error).__name__}: {error}")
-    assert isinstance(other, Exception)
-    if (notes := getattr(other, "__notes__", None)) is not None:
+        other = EfsStateError(f"{type(error).__name__}: {error}")
+    if (notes := getattr(error, "__notes__", None)) is not None:
         other.__notes__ = list(notes)
     return other
+
+
+class _Turn:
+    """Whose turn it is to look, and to load: `busy` is that thread's id, in a list of its own for each time."""
+
+    __slots__ = ("__weakref__", "busy", "over")
+
+    def __init__(self) -> None:
+        self.renew()
+        _turns.add(self)
+
+    def renew(self) -> None:
+        self.over = threading.Condition()
+        self.busy: list[int] | None = None
+
+
+_turns: WeakSet[_Turn] = WeakSet()
+
+
+def _after_fork() -> None:
+    """In a child: the load of a thread that is not here never ends."""
+    for turn in _turns:
+        turn.renew()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class Model(_Generic[T]):
@@ -103,6 +129,7 @@ class Model(_Generic[T]):
             raise ValueError(f"verify={verify!r}: it is 'size', 'digest' or None")
         if load is not None and not callable(load):
             raise TypeError(f"load={load!r}: a function of the files is needed")
+        _refuse_async(load)
         self.name = name
         self._options = (check_every, verify, stage, keep_old, root)
         self._load, self._verify, self._stage, self._keep_old = load, verify, stage, keep_old
@@ -115,11 +142,7 @@ class Model(_Generic[T]):
             None  # freed for one that did not load: what comes back, and its seconds
         )
         self._changed: tuple[str, float] | None = None  # a plain model that changed: what it is now, and since when
-        self._new_turn()
-
-    def _new_turn(self) -> None:
-        self._turn, self._pid = threading.Condition(), os.getpid()
-        self._busy: int | None = None  # the thread that looks, or loads
+        self._turn = _Turn()
 
     def __repr__(self) -> str:
         loaded = self._loaded
@@ -160,16 +183,29 @@ class Model(_Generic[T]):
         return made
 
     def _slow(self) -> Any:
-        if self._pid != os.getpid():
-            self._new_turn()  # a fork, perhaps in the middle of a load by a thread that is not here
-        until = deadline.until(None, margin=deadline.MARGIN)
-        with self._turn:
+        until = deadline.until(_WAIT, margin=deadline.MARGIN)
+        mine = [threading.get_ident()]
+        try:
+            try:
+                value, served = self._wait(mine, until)
+                return value if served else self._fresh()
+            finally:
+                self._leave(mine)
+        finally:
+            self._leave(mine)  # a signal's handler may have raised in the first
+
+    def _wait(self, mine: list[int], until: float) -> tuple[Any, bool]:
+        """Take the turn to look, to be given back with `_leave`; or (what another loaded meanwhile, True)."""
+        with self._turn.over:
             while True:
-                if self._loaded is not None and (self._busy is not None or time.monotonic() < self._look_at):
-                    return self._loaded.value  # while one looks for a new version, and loads it, the old one serves
-                if self._busy is None:
+                if self._loaded is not None and (self._turn.busy is not None or time.monotonic() < self._look_at):
+                    return (
+                        self._loaded.value,
+                        True,
+                    )  # while one looks for a new version, and loads it, the old one serves
+                if self._turn.busy is None:
                     break
-                if self._busy == threading.get_ident():
+                if self._turn.busy == mine:
                     raise RuntimeError(f"model {self.name!r}: its load function calls the model itself")
                 left = until - time.monotonic()
                 if left <= 0:
@@ -177,7 +213,7 @@ class Model(_Generic[T]):
                         f"model {self.name!r}: another thread of this process was still loading it when the wait ended:"
                         " give the function a longer timeout, or load it before you start threads"
                     )
-                self._turn.wait(left)
+                self._turn.over.wait(left)
             if (
                 self._loaded is None
                 and self._old is None
@@ -185,13 +221,14 @@ class Model(_Generic[T]):
                 and time.monotonic() < self._look_at
             ):
                 raise self._failure.again()
-            self._busy = threading.get_ident()
-        try:
-            return self._fresh()
-        finally:
-            with self._turn:
-                self._busy = None
-                self._turn.notify_all()
+            self._turn.busy = mine
+        return None, False
+
+    def _leave(self, mine: list[int]) -> None:
+        with self._turn.over:
+            if self._turn.busy is mine:  # else it is another's turn, which must not end with ours
+                self._turn.busy = None
+                self._turn.over.notify_all()
 
     def _fresh(self) -> Any:
         """Look at what is to be served, and serve it."""
@@ -250,19 +287,26 @@ class Model(_Generic[T]):
     def _first(self, found: Found) -> Any:
         try:
             made = self._make(found)
-        except Exception as error:
+        except BaseException as error:
             self._failed(error, found)
             raise
         return self._serve(made)
 
     def _reload(self, found: Found) -> Any:
+        left = deadline.remaining()
+        # Half of the time is left to the handler, whose old version could have served it: a slow new one takes all.
+        kept = deadline.reserved.set(0.0 if left is None else left / 2)
         try:
             made = self._make(found)
-        except Exception as error:
+        except BaseException as error:
             self._failed(error, found)
+            if isinstance(error, _INTERRUPTS):
+                raise
             events.log("error", "model %r: the new version does not load; the old one serves: %r", self.name, error)
             assert self._loaded is not None
             return self._loaded.value
+        finally:
+            deadline.reserved.reset(kept)
         return self._serve(made)
 
     def _replace(self, found: Found) -> Any:
@@ -277,8 +321,10 @@ class Model(_Generic[T]):
         kept = deadline.reserved.set(0.0 if left is None else min(1.5 * seconds, left / 2))
         try:
             made = self._make(found)
-        except Exception as error:
+        except BaseException as error:
             self._failed(error, found)
+            if isinstance(error, _INTERRUPTS):
+                raise
             events.log("error", "model %r: the new version does not load; the old one comes back: %r", self.name, error)
         else:
             return self._serve(made)
@@ -292,7 +338,7 @@ class Model(_Generic[T]):
         assert self._old is not None
         try:
             made = self._make(self._old[0])
-        except Exception as error:
+        except BaseException as error:
             self._tell("error", error=repr(error))
             _let_go(error)
             raise
@@ -306,12 +352,16 @@ class Model(_Generic[T]):
         self._look_at = time.monotonic() + self._check_every
         return made.value
 
-    def _failed(self, error: Exception, found: Found) -> None:
+    def _failed(self, error: BaseException, found: Found) -> None:
         self._tell("error", error=repr(error))
         _let_go(error)
         # What the deadline cut off is no failure of the version: the next invocation has a deadline of its own. But where
         # there is an old one it is, so that the next invocation has that, and not the same again.
-        if self._loaded is not None or self._old is not None or not _is_late(error):
+        if self._loaded is not None or self._old is not None:
+            self._failure = _Failure(error, found.identity, self._failure)
+        elif isinstance(error, _INTERRUPTS) or _is_late(error):
+            self._failure = None  # nor is it what failed before: that there was no model at all, or another version
+        else:
             self._failure = _Failure(error, found.identity, self._failure)
 
     def _make(self, found: Found) -> _Loaded:
@@ -332,12 +382,15 @@ class Model(_Generic[T]):
                 continue
             if value is None:
                 raise EfsStateError(f"{files!r}: its load function returned None: it must return the loaded model")
+            files.loaded()
             if found.plain is not None and (now_plain := found.plain.again()).identity != found.identity:
                 if attempt:
                     raise EfsStateError(f"{found.plain.path}: it changed again while it was loaded: publish it instead")
                 del value
                 found.plain = now_plain
                 continue
+            if found.plain is not None:
+                found.plain.let_go()
             seconds = time.monotonic() - started
             self._tell("load", version=files.version, seconds=seconds, bytes=files.size)
             return _Loaded(value, files, found, seconds)
@@ -348,13 +401,27 @@ class Model(_Generic[T]):
             events.emit(event, self.name, **values)
 
 
-def _let_go(error: BaseException | None) -> None:
+def _let_go(error: BaseException) -> None:
     """Free what the frames of the error's traceback hold: a failed load's buffers are as big as the model."""
     import traceback
 
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
+    ahead, seen = [error], set()
+    while ahead:
+        one = ahead.pop()
+        if id(one) not in seen:  # an error may be its own cause
+            seen.add(id(one))
+            traceback.clear_frames(one.__traceback__)
+            ahead += [other for other in (one.__cause__, one.__context__) if other is not None]
+            ahead += getattr(one, "exceptions", ())
+
+
+def _refuse_async(load: Any) -> None:
+    code = getattr(load, "__code__", None)
+    if code is not None and code.co_flags & _COROUTINE:
+        raise TypeError(
+            f"load={load.__qualname__}: it is `async def`, and what it returns can be awaited once only: a load function"
+            " is a plain `def`"
+        )
 
 
 def _is_late(error: BaseException) -> bool:

@@ -71,6 +71,10 @@ class Plain:
         """The same place, looked at now."""
         return Plain(self.mount, self.folder, self.name)
 
+    def let_go(self) -> None:
+        """Close the folders: those of several models are more descriptors than a function may have."""
+        self.mount.forget(self.holder)
+
     @property
     def age(self) -> float:
         """Seconds since the last change, by the server's clock as far as it is known."""

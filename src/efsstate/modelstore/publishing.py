@@ -29,10 +29,11 @@ _WAIT = (
 
 
 class Source:
-    """A file or folder to be published, outside of the store: `files` maps its paths to their stats."""
+    """A file or folder to be published: `files` maps its paths to their stats; what is at `store` is none of its own."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], store: str) -> None:
         given = os.path.abspath(os.fspath(path))
+        self._store = os.path.realpath(store)
         found = os.stat(given)
         self.path, self.single = given, stat.S_ISREG(found.st_mode)
         self.files: dict[str, os.stat_result] = {}
@@ -55,6 +56,8 @@ class Source:
             name = f"{folder}/{found.name}" if folder else found.name
             if name == layout.MANIFEST and found.is_file(follow_symlinks=False):
                 continue  # of the version that this folder was copied from
+            if found.name == layout.VERSIONS and os.path.realpath(f"{self.path}/{name}") == self._store:
+                continue  # a folder of models, published where it is: what we make of it does not belong to it
             empty = False
             if found.is_symlink():
                 raise EfsStateError(

@@ -158,10 +158,17 @@ def each(work: Callable[[J], R], jobs: Sequence[J], *, threads: int, late: Calla
                 if mine == yielded:  # else nobody waits for it yet, and to be woken costs a thread its turn
                     turn.notify_all()
 
-    workers = [threading.Thread(target=run, daemon=True, name="efsstate-model") for _ in range(min(threads, len(jobs)))]
-    for worker in workers:
-        worker.start()
+    workers: list[threading.Thread] = []
     try:
+        for _ in range(min(threads, len(jobs))):
+            worker = threading.Thread(target=run, daemon=True, name="efsstate-model")
+            try:
+                worker.start()
+            except RuntimeError:
+                if not workers:
+                    raise
+                break  # the process may have no more threads: those that it has do it all
+            workers.append(worker)
         for index, job in enumerate(jobs):
             with turn:
                 while True:
@@ -185,6 +192,7 @@ def each(work: Callable[[J], R], jobs: Sequence[J], *, threads: int, late: Calla
         for worker in workers:
             # One that hangs is left behind. The others end what they do before the caller closes the files they do it to.
             worker.join(None if until is None else max(0.0, until + deadline.MARGIN / 2 - time.monotonic()))
+        failed = None  # its traceback has this frame and the buffers: they would keep each other
 
 
 def every(
@@ -264,7 +272,10 @@ def mapped(file: Opened, *, digest: str | None = None) -> memoryview:
 
         for (_, length), _ in each(pull, ranges(file.size), threads=READERS, late=words):
             count(length)
-    view = memoryview(mmap.mmap(file.fileno(), file.size, prot=mmap.PROT_READ))
+    try:
+        view = memoryview(mmap.mmap(file.fileno(), file.size, prot=mmap.PROT_READ))
+    except ValueError:
+        raise CorruptEntryError(file.path, f"shorter than its {file.size} bytes: cut while it was read") from None
     if digest is not None:
         checked = _Checked(digest)
 

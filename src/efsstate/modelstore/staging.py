@@ -59,11 +59,11 @@ def stage(
     until = deadline.until(_WAIT, margin=deadline.MARGIN)
     # The use is told before the copy is looked at, so that nobody who makes room in between removes it.
     staged = Staged(local, key, _use(local, key, until))
-    if not _is_whole(local, key, files):  # one that is there is used, whatever else is being copied
+    if not _is_whole(local, key, files, folders):  # one that is there is used, whatever else is being copied
         held = _turn(local, key, until)
         try:
             local.forget(key)  # who copied while we waited has put another folder in its place
-            if not _is_whole(local, key, files):
+            if not _is_whole(local, key, files, folders):
                 _copy(local, key, files, folders, opened)
                 staged.made = True
         finally:
@@ -120,14 +120,17 @@ def _alone(local: Mount, key: str) -> lock.Lock | None:
     return None
 
 
-def _is_whole(local: Mount, key: str, files: Mapping[str, tuple[int, str | None]]) -> bool:
-    for name, (size, _) in files.items():
-        folder, _, last = f"{key}/{name}".rpartition("/")
-        try:
-            if local.stat(folder, last).st_size != size:
+def _is_whole(local: Mount, key: str, files: Mapping[str, tuple[int, str | None]], folders: list[str]) -> bool:
+    try:
+        for name in (*files, *folders):
+            folder, _, last = f"{key}/{name}".rpartition("/")
+            found = local.stat(folder, last)
+            if not (found.st_size == files[name][0] if name in files else stat.S_ISDIR(found.st_mode)):
                 return False
-        except (OSError, CorruptEntryError):
-            return False
+    except (OSError, CorruptEntryError):
+        return False
+    finally:
+        local.forget(key)  # the descriptors of a model's many folders are more than a function may have
     return True
 
 
@@ -141,7 +144,7 @@ def _copy(
     _tidy(local, key)
     sizes = {name: size for name, (size, _) in files.items()}
     total = sum(sizes.values())
-    _make_room(local, total)
+    _make_room(local, _on_disk(local, [*sizes.values(), *[1 for _ in folders]]))
     free = _room(local)
     making = layout.TEMPORARY + key
     count, words = reading.late(local.where(key), total)
@@ -238,6 +241,12 @@ def _size(local: Mount, folder: str) -> int:
         else:
             size += found.stat(follow_symlinks=False).st_blocks * 512
     return size
+
+
+def _on_disk(local: Mount, sizes: list[int]) -> int:
+    """Bytes of disk that files of these sizes take: many small ones take far more than they have."""
+    block = os.statvfs(local.path).f_frsize
+    return sum([-(-size // block) * block for size in sizes])
 
 
 def _room(local: Mount) -> int:

@@ -77,7 +77,9 @@ def publish(
         raise ValueError(f"version {version!r} can't be used: {why}")
     mount = roots.resolve(root, durable=True)
     try:
-        made = publishing.run(mount, model, publishing.Source(source), version, progress)
+        made = publishing.run(
+            mount, model, publishing.Source(source, mount.where(model, layout.VERSIONS)), version, progress
+        )
     except CorruptEntryError:
         if (kind := _kind(mount, model)) and not stat.S_ISDIR(kind):
             raise EfsStateError(
