@@ -277,19 +277,27 @@ def test_whoever_computes_without_the_claim_does_not_outrun_its_holder(hosts):
 
 
 def test_a_computation_that_forks_puts_its_result_once(root):
-    """The child has the draft open, too: both would write into one file."""
+    """The child has the draft open, too: both would write into one file, and an NFS client could not remove it."""
 
     @cached
     def f(x):
+        assert drafts()
         pid = os.fork()
         if pid:
             os.waitpid(pid, 0)
+        else:
+            status.write_text(str(drafts()))
         return "child" if not pid else "parent"
 
-    ours = os.getpid()
+    def drafts():
+        paths = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+        return [path for path in paths if path.startswith(f"{root}/") and "/.tmp-" in path]
+
+    ours, status = os.getpid(), root / "child"
     value = f(1)
     if os.getpid() != ours:
         os._exit(0)
+    assert status.read_text() == "[]"
     assert value == "parent" and cached(name=f.cache.name, memory=0)(f.__wrapped__).peek(1) == "parent"
 
 

@@ -324,6 +324,18 @@ def test_a_root_removed_and_made_anew_is_written_to_at_once(act, tmp_path):
     assert stat.S_IMODE((root / "cache").stat().st_mode) in (0o770, 0o660)
 
 
+def test_an_error_names_the_path_whole_and_no_other(tmp_path):
+    """The system calls get names within an open folder, and a link's text, which is no path."""
+    mount = files.Mount(str(tmp_path))
+    mount.symlink("x", "l", "note")
+    with pytest.raises(FileExistsError) as caught:
+        mount.symlink("x", "l", "another note")
+    assert str(caught.value) == f"[Errno 17] File exists: '{tmp_path}/x/l'"
+    with pytest.raises(FileNotFoundError) as caught:
+        mount.rename("x", "missing", "x", "m")
+    assert str(caught.value) == f"[Errno 2] No such file or directory: '{tmp_path}/x/missing' -> '{tmp_path}/x/m'"
+
+
 LOOKS = {
     "names": lambda mount: mount.names("cache/ns/a") == ["g"],
     "look": lambda mount: mount.look("cache/ns/a")[1] == ["g"],

@@ -21,6 +21,7 @@ import os
 import stat
 import sys
 import time
+from _weakrefset import WeakSet  # as `threading` has it: the public module would be one more import
 
 from efsstate.errors import CorruptEntryError
 from efsstate.mount import clock, layout
@@ -638,7 +639,9 @@ class Mount:
                 if error.errno in _GONE and not attempt:
                     self.forget(folder)
                     continue
-                error.filename, error.filename2 = self.where(folder, name), None
+                error.filename = self.where(folder, name)
+                if error.filename2 is not None:
+                    del error.filename2  # the text of the link is no path; None would be told as one
                 raise
             break
         if durable:
@@ -772,7 +775,7 @@ class Draft:
     """
 
     def __init__(self, mount: Mount, folder: str, name: str, fd: int) -> None:
-        self._mount, self._folder, self._name, self._fd, self._pid = mount, folder, name, fd, os.getpid()
+        self._mount, self._folder, self._name, self._fd = mount, folder, name, fd
         try:
             found = mount._adopt(fd)  # noqa: SLF001
         except BaseException as error:
@@ -783,6 +786,7 @@ class Draft:
         self._inode, self._made, self._began = found.st_ino, found.st_mtime, time.monotonic()
         self._size = 0
         self.over = False
+        _drafts.add(self)
 
     def become(self, name: str, build: Callable[[float], Parts], *, unless: Callable[[], bool]) -> bool:
         """Fill it and give it `name`; False where it was removed meanwhile, or `unless` is true right before.
@@ -791,9 +795,6 @@ class Draft:
         """
         fd = self._fd
         if fd < 0:
-            return False
-        if os.getpid() != self._pid:  # a forked child's copy: both would write into one file
-            self._close()
             return False
         mount, folder = self._mount, self._folder
         try:
@@ -837,14 +838,31 @@ class Draft:
         if self.over:
             return
         self.over = True
-        ours = os.getpid() == self._pid and self._is_ours()
+        ours = self._is_ours()
+        self.leave()
+        if ours:  # removed when it is closed: of an open file an NFS client keeps a copy under another name
+            self._mount.remove(self._folder, self._name, quiet=True)
+
+    def leave(self) -> None:
+        """Close it, and leave what has its name alone."""
+        self.over = True
         if self._fd >= 0:
             try:
                 self._close()
             except OSError:
                 pass
-        if ours:  # removed when it is closed: of an open file an NFS client keeps a copy under another name
-            self._mount.remove(self._folder, self._name, quiet=True)
+
+
+_drafts: WeakSet[Draft] = WeakSet()
+
+
+def _after_fork() -> None:
+    """In a child: drafts are the parent's. Both would write into one file, and one that is open here can't be removed there."""
+    for draft in _drafts:
+        draft.leave()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class Filling:
