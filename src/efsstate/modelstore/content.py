@@ -48,9 +48,10 @@ class Files:
         return f"<{len(self._manifest.files)} files at {self._path()}>"
 
     def loaded(self) -> None:
-        """The load is over: nothing is reserved any more, and the folders of the copy need not stay open."""
+        """The load is over: nothing is reserved any more."""
         self._reserved = 0.0
         if self._staged is not None:
+            # The folders of several models are more descriptors than a function may have.
             self._staged.mount.forget(self._staged.folder)
 
     @property

@@ -129,8 +129,6 @@ def _is_whole(local: Mount, key: str, files: Mapping[str, tuple[int, str | None]
                 return False
     except (OSError, CorruptEntryError):
         return False
-    finally:
-        local.forget(key)  # the descriptors of a model's many folders are more than a function may have
     return True
 
 
