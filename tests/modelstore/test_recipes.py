@@ -21,6 +21,7 @@ def test_the_documents_show_the_examples(name):
     """The text in the documents is the one that is run here."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "models.md").read_text(), re.DOTALL)
     code = (ROOT / "examples" / "models" / f"{name}.py").read_text().split('"""', 2)[2].strip()
+    code = code.replace("from examples.models.", "from ")  # there the reader has them side by side
     assert code in [block.strip() for block in blocks]
 
 
