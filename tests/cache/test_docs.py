@@ -48,7 +48,6 @@ def test_what_a_function_captures_is_not_in_the_key():
 
     assert [capturing(n)(1) for n in (1, 2)] == [(1, 1), (1, 1)]
     assert [capturing(n, version=n)(1) for n in (1, 2)] == [passing(n)(1) for n in (1, 2)] == [(1, 1), (2, 1)]
-    assert [cached(name="pair")(functools.partial(lambda a, b: (a, b), n))(1) for n in (1, 2)] == [(1, 1), (1, 1)]
 
 
 class Shape:

@@ -487,6 +487,19 @@ def test_a_bound_method_is_known_by_what_it_is_bound_to():
     assert [cached(name="upper")(text.upper)() for text in ("a", "b")] == ["A", "B"]
 
 
+def test_what_a_partial_fixes_counts(root):
+    """Under one name, which a `partial` must be given, two would else share results."""
+
+    def f(a, b, partial=0):
+        return a, b, partial
+
+    for n in (1, 2):
+        g = cached(name="f")(functools.partial(f, n))
+        assert [g(5), g(5, partial=3), g(5)] == [(n, 5, 0), (n, 5, 3), (n, 5, 0)] and (g.cache_info().hits, g.cache_info().misses) == (1, 2)
+    nested = functools.partial(functools.partial(f, 1), 7)
+    assert cached(name="f")(nested)() == (1, 7, 0)
+
+
 def test_what_has_no_name_of_its_own_needs_one():
     class Callable:
         def __call__(self, x):

@@ -66,6 +66,13 @@ def test_add_keeps_only_what_is_not_there(cache, elsewhere):
     assert elsewhere.add("k", 4) is True and cache.get("k") == 4
 
 
+def test_what_add_does_not_keep_is_nowhere(cache, root):
+    """Else this process alone would go on with a value, and the next `add` would replace it."""
+    cache.add("k", 1)
+    shutil.rmtree(root)
+    assert [cache.add("y", 1), cache.get("y"), cache.add("y", 2), cache.get("y")] == [False, None, False, None]
+
+
 def test_one_of_many_processes_adds(cache, tmp_path):
     import os
 

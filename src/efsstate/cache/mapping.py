@@ -150,6 +150,8 @@ class Cache:
         miss.run(results, miss.steps(results, digest, order, None))
         if order.refused is not None:
             raise order.refused
+        if not order.kept:
+            results.share.drop(digest)  # or, where the mount fails, this process alone would have a value that is not there
         return order.kept
 
     def delete(self, key: object) -> bool:

@@ -57,6 +57,8 @@ class Signature:
             self._inspect(plain, follow=wrapped)
         else:
             self._read(plain, code)
+        if type(plain) is partial and plain.args:
+            self._fix("partial()", plain.args)  # `inspect` knows no more of them
         self.owner = bound_to(function)
         if self.owner is not None:
             self._bind_owner(plain is not function)
@@ -70,9 +72,12 @@ class Signature:
         name = "self"
         if named and self._positional:
             name, self._positional = self._positional[0], self._positional[1:]
+        self._fix(name, self.owner)
+
+    def _fix(self, name: str, value: object) -> None:
         self._keyword = (name, *self._keyword)
         self._positional_only |= {name}
-        self._defaults[name] = self.owner
+        self._defaults[name] = value
 
     def _agrees(self, own: Signature) -> bool:
         """Whether a wrapper that takes `own` may pass its arguments on as they are."""

@@ -199,4 +199,6 @@ def _fault(data: bytes | bytearray, size: int, path: str, key: bytes | None) -> 
         return error
     if key:
         return SignatureError(path, "it is damaged, unsigned, signed with another key, or signed for another place")
-    return CorruptEntryError(path, "its checksum does not match")
+    return CorruptEntryError(
+        path, "its checksum does not match: it was changed, or it is signed, and EFSSTATE_SIGNING_KEY is missing here"
+    )
