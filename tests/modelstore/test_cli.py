@@ -82,6 +82,30 @@ def test_verify_finds_damage(run, two, root):
     assert code == 1 and [f["where"] for f in json.loads(out)["findings"]] == [place(root, "shop/ranking", two[0]) + "/w"]
 
 
+def test_verify_knows_paths_and_advice_apart(run, root, tmp_path, capsys):
+    """Whatever the files are called; and the advice is the finding's own."""
+    (tmp_path / "s").mkdir()
+    for name in ("step: 1.bin", "b", "c"):
+        (tmp_path / "s" / name).write_text("abc")
+    made = json.loads(run("publish", "m", str(tmp_path / "s"), "--json")[1])["id"]
+    folder = place(root, "m", made)
+    for name, text in (("step: 1.bin", "abd"), ("b", "ab"), ("extra", "")):
+        with open(f"{folder}/{name}", "w") as file:
+            file.write(text)
+    os.remove(f"{folder}/c")
+    os.remove(place(root, "m", "CURRENT"))
+    for command in (["model", "verify", "m"], ["verify", "models/m"]):
+        assert main([*command, "--root", root, "--json"]) == 1
+        found = {one["where"]: (one["what"], one["do"]) for one in json.loads(capsys.readouterr().out)["findings"]}
+        assert found == {
+            place(root, "m", "CURRENT"): ("missing: no version is active", "activate one"),
+            f"{folder}/step: 1.bin": ("its SHA-256 is not the one that was published", "activate another version, or publish it under a new id"),
+            f"{folder}/b": ("2 bytes, and 3 were published", "publish it again, or activate another version"),
+            f"{folder}/c": ("missing", "publish it again, or activate another version"),
+            f"{folder}/extra": ("it was not published with this version", "remove it"),
+        }
+
+
 def test_prune(run, two):
     assert run("prune", "shop/ranking", "--keep", "1", "--dry-run")[:2] == (0, "shop/ranking: nothing to remove\n")
     code, out, _ = run("prune", "shop/ranking", "--keep", "1", "--grace", "0s", "--dry-run")

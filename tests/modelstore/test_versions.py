@@ -245,7 +245,7 @@ def test_verify_finds_empty_folders_that_are_missing_or_too_many(root, source):
     assert verify("m", root=root) == []
     (made / "empty").rmdir()
     (made / "extra").mkdir()
-    assert verify("m", root=root) == [f"{made}/empty: missing", f"{made}/extra/: it was not published with this version"]
+    assert verify("m", root=root) == [f"{made}/empty: missing: publish it again, or activate another version", f"{made}/extra/: it was not published with this version: remove it"]
 
 
 @pytest.mark.slow

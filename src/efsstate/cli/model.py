@@ -106,18 +106,8 @@ def verify(out: output.Output, root: str | None, name: str) -> int:
     from efsstate.modelstore import versions
 
     with _bar(out, f"verifying {name}") as progress:
-        wrong = _usage(versions.verify, name, root=root, progress=progress)
-    findings = []
-    for text in wrong:
-        where, _, what = text.partition(": ")
-        findings.append(
-            {
-                "level": "error",
-                "where": where,
-                "what": what,
-                "do": "activate another version, or publish it under a new id",
-            }
-        )
+        wrong = _usage(versions.findings, name, root=root, progress=progress)
+    findings = [{"level": "error", "where": where, "what": what, "do": do} for where, what, do in wrong]
     code = out.findings(findings)
     if not findings:
         out.say(f"{name}: every byte is as published")

@@ -266,10 +266,17 @@ def verify(
     root: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> list[str]:
-    """What is wrong with the model `name`, a text each, every byte of every version read; empty if all is well.
+    """What is wrong with the model `name` and what to do, a text each, every byte of every version read; empty if all is well.
 
     `progress` is called with (bytes done, bytes in all). Raises `ModelNotFound`, `OSError`.
     """
+    return [": ".join(one) for one in findings(name, root=root, progress=progress)]
+
+
+def findings(
+    name: str, *, root: str | os.PathLike[str] | None = None, progress: Callable[[int, int], object] | None = None
+) -> list[tuple[str, str, str]]:
+    """The same, each as (path, what is wrong there, what to do)."""
     from efsstate.modelstore import checking
 
     model = layout.model_folder(name)
