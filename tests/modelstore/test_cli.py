@@ -6,8 +6,10 @@ import os
 
 import pytest
 
+from efsstate import publish
 from efsstate.cli.main import main
-from tests.modelstore.conftest import place
+from efsstate.mount import files
+from tests.modelstore.conftest import dying, place
 
 
 @pytest.fixture
@@ -30,6 +32,19 @@ def two(run, tmp_path, root):
         assert code == 0 and document["active"] and document["schema"] == "efsstate.model.publish"
         ids.append(document["id"])
     return ids
+
+
+def killed(root, tmp_path):
+    """What a publication of the model m leaves that is killed in its first file; the folder's path."""
+    (tmp_path / "k").write_text("killed")
+
+    def half():
+        files.Filling.end = lambda *_: os.kill(os.getpid(), 9)
+        publish("m", tmp_path / "k", root=root)
+
+    assert dying(half, 0)[0] == -9
+    (left,) = [name for name in os.listdir(place(root, "m", "")) if not name.endswith(".lock") and name.startswith(".tmp-")]
+    return place(root, "m", left)
 
 
 def test_publish_and_list(run, two, root):
@@ -131,6 +146,18 @@ def test_what_is_no_model_does_not_hide_the_others(run, two, root):
     for command in ("list", "verify", "prune"):
         code, _, err = run(command, "my-model.pth", *(["-y"] if command == "prune" else []))
         assert code == 3 and "put there by hand: it has no versions" in err and "remove" not in err
+
+
+def test_a_model_whose_first_publication_was_killed_has_no_version_and_is_not_put_there_by_hand(run, root, tmp_path, capsys):
+    killed(root, tmp_path)
+    os.mkdir(f"{root}/models/by-hand")
+    (tmp_path / "root" / "models" / "by-hand" / "w").write_text("x")
+    code, out, _ = run("list")
+    assert code == 0 and [line.split("  ")[0] for line in out.splitlines()[1:]] == ["by-hand", "m"] and "put there by hand" in out.splitlines()[1] and "no version" in out.splitlines()[2]
+    rows = json.loads(run("list", "--json")[1])["versions"]
+    assert [(r["name"], r["id"], r["state"]) for r in rows] == [("by-hand", None, "plain"), ("m", None, "no version")]
+    assert main(["ls", "models", "--root", root, "--json"]) == 0
+    assert [(r["name"], r["state"]) for r in json.loads(capsys.readouterr().out)["rows"]] == [("by-hand", "plain"), ("m", "no version")]
 
 
 def test_a_model_that_can_not_be_looked_at_does_not_hide_the_others(run, two, root):

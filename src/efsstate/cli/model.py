@@ -62,8 +62,9 @@ def list_(out: output.Output, root: str | None, name: str | None) -> int:
         except LookupError:
             if name is not None:
                 raise
-            rows.append([each, "-", "put there by hand", "-", "-", "-"])
-            entries.append({"name": each, "id": None})
+            plain = versions.by_hand(each, root=root)
+            rows.append([each, "-", "put there by hand" if plain else "no version", "-", "-", "-"])
+            entries.append({"name": each, "id": None, "state": "plain" if plain else "no version"})
             continue
         except (OSError, EfsStateError) as error:  # one that can't be looked at must not hide the others
             if name is not None:
@@ -75,7 +76,7 @@ def list_(out: output.Output, root: str | None, name: str | None) -> int:
             age = output.age_text(clock.now() - one.changed)
             rows.append([each, one.id, state, output.bytes_text(one.bytes), str(one.files), age])
             fields = ("id", "active", "bytes", "files", "changed", "problem")
-            entries.append({"name": each, **{field: getattr(one, field) for field in fields}})
+            entries.append({"name": each, "state": state, **{field: getattr(one, field) for field in fields}})
     strangers = versions.strangers(root=root) if name is None else []
     rows += [[os.path.basename(path), "-", "not a model", "-", "-", "-"] for path in strangers]
     out.table(["model", "version", "state", "size>", "files>", "changed>"], rows)

@@ -189,6 +189,13 @@ def _kind(mount: Mount, model: str) -> int:
         return 0
 
 
+def by_hand(name: str, *, root: str | os.PathLike[str] | None = None) -> bool:
+    """Whether what has the model's name is more than what a publication makes: put there by hand, it serves as it is."""
+    model = layout.model_folder(name)
+    mount = roots.resolve(root, durable=True, reading=True)
+    return stat.S_ISREG(_kind(mount, model)) or not set(mount.names(model)) <= {layout.VERSIONS}
+
+
 def _demand_published(mount: Mount, name: str, model: str) -> None:
     """`ModelNotFound` where what has the model's name can't have versions: put there by hand, or no model at all."""
     kind = _kind(mount, model)
