@@ -130,6 +130,21 @@ def test_prune(run, two):
     assert run("prune", "shop/ranking", "--keep", "1", "--grace", "0s", "-y")[1] == "shop/ranking: nothing to remove\n"
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_prune_asks_before_it_removes_what_a_killed_publication_left(run, root, tmp_path, alone):
+    if not alone:
+        publish("m", tmp_path.joinpath("k").write_text("1") and tmp_path / "k", root=root)
+    left = killed(root, tmp_path)
+    prune = ("prune", "m", "--grace", "0s")
+    code, _, err = run(*prune)
+    assert code == 2 and f"{os.path.basename(left)} (left by a publication): without a terminal it needs -y" in err and os.path.exists(left)
+    code, out, _ = run(*prune, "--dry-run")
+    assert (code, out) == (0, f"m: would remove {os.path.basename(left)} (left by a publication)\n") and os.path.exists(left)
+    assert run("prune", "m", "--dry-run")[:2] == (0, "m: nothing to remove\n")
+    told = json.loads(run(*prune, "-y", "--json")[1])
+    assert (told["removed"], told["leftovers"], told["removed_leftovers"]) == ([], [left], [left]) and not os.path.exists(left)
+
+
 def test_what_is_no_model_does_not_hide_the_others(run, two, root):
     """Files, folders and links that were put among the models."""
     for name in ("My Model", "a--b--"):

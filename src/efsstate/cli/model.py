@@ -125,22 +125,28 @@ def verify(out: output.Output, root: str | None, name: str) -> int:
 @output.deleting
 @output.common
 def prune(out: output.Output, root: str | None, consent: output.Consent, name: str, keep: int, grace: str) -> int:
-    """Remove the versions of model NAME that nobody can be using any more."""
+    """Remove the versions of model NAME that nobody can be using any more, and what killed publications left."""
     from efsstate.modelstore import versions
 
     spare = _usage(versions.prune, name, keep=keep, grace=grace, dry_run=True, root=root)
+    left = versions.leftovers(name, grace=grace, root=root)
     gone: list[str] = []
-    if not spare:
+    cleared: list[str] = []
+    if not spare and not left:
         out.say(f"{name}: nothing to remove")
-        if not consent.dry_run:
-            versions.prune(name, keep=keep, grace=grace, root=root)  # what killed publications left
-    elif consent(f"from {name}: {', '.join(spare)}"):
+    elif consent(f"from {name}: {_these(spare, left)}"):
         gone = versions.prune(name, keep=keep, grace=grace, root=root)
-        out.say(f"{name}: removed {', '.join(gone) or 'nothing'}")
+        cleared = [path for path in left if not os.path.lexists(path)]
+        out.say(f"{name}: removed {_these(gone, cleared)}")
     elif consent.dry_run:
-        out.say(f"{name}: would remove {', '.join(spare)}")
-    out.document("model.prune", name=name, removed=gone, dry_run=consent.dry_run, found=spare)
+        out.say(f"{name}: would remove {_these(spare, left)}")
+    fields = {"removed": gone, "removed_leftovers": cleared, "found": spare, "leftovers": left}
+    out.document("model.prune", name=name, dry_run=consent.dry_run, **fields)
     return output.FINE
+
+
+def _these(ids: list[str], left: list[str]) -> str:
+    return ", ".join([*ids, *[f"{os.path.basename(path)} (left by a publication)" for path in left]]) or "nothing"
 
 
 def _usage(function: Callable[..., Any], *given: Any, **named: Any) -> Any:

@@ -8,7 +8,7 @@ import time
 from efsstate import events, units
 from efsstate.errors import CorruptEntryError, EfsStateError, ModelNotFound
 from efsstate.modelstore import manifest as manifests
-from efsstate.mount import layout
+from efsstate.mount import clock, layout
 from efsstate.mount import root as roots
 
 TYPE_CHECKING = False
@@ -318,3 +318,15 @@ def prune(
     if not found and not pruning.left(mount, model):
         raise _no_version(mount, name, model)
     return pruning.run(mount, model, found, keep=keep, grace=seconds, dry_run=dry_run)
+
+
+def leftovers(name: str, *, grace: units.Duration = "24h", root: str | os.PathLike[str] | None = None) -> list[str]:
+    """The paths of what publications of the model `name` left, and `prune` removes besides versions."""
+    from efsstate.modelstore import pruning
+
+    model = layout.model_folder(name)
+    mount = roots.resolve(root, durable=True, reading=True)
+    _demand_published(mount, name, model)
+    mount.ask_time(model)
+    found = pruning.leftovers(mount, model, clock.now() - units.seconds(grace, "grace"))
+    return [mount.where(layout.version_folder(model, ""), each) for each in found]
