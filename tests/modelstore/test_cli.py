@@ -68,6 +68,13 @@ def test_publish_without_activating_and_with_an_id(run, two, tmp_path):
     assert code == 3 and "with other content" in err
 
 
+def test_publish_without_activating_says_that_it_is_active_if_it_is(run, two, tmp_path):
+    again = ("publish", "shop/ranking", str(tmp_path / "w"), "--no-activate")
+    assert run(*again)[:2] == (0, f"shop/ranking {two[1]} is active\n") and json.loads(run(*again, "--json")[1])["active"]
+    run("activate", "shop/ranking", two[0])
+    assert run(*again)[:2] == (0, f"shop/ranking {two[1]} published\n") and not json.loads(run(*again, "--json")[1])["active"]
+
+
 @pytest.mark.parametrize(
     ("given", "code", "said"),
     [

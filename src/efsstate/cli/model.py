@@ -39,8 +39,9 @@ def publish(
         made = _usage(
             versions.publish, name, source, version=version, activate=not no_activate, root=root, progress=progress
         )
-    out.say(f"{name} {made} {'published' if no_activate else 'is active'}")
-    out.document("model.publish", name=name, id=made, active=not no_activate)
+    active = not no_activate or made in [one.id for one in versions.versions(name, root=root) if one.active]
+    out.say(f"{name} {made} {'is active' if active else 'published'}")
+    out.document("model.publish", name=name, id=made, active=active)
     return output.FINE
 
 
