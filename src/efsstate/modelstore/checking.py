@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import stat
 import time
 
-from efsstate.errors import EfsStateError, UnknownFormatError
+from efsstate.errors import CorruptEntryError, EfsStateError, UnknownFormatError
 from efsstate.modelstore import manifest as manifests
 from efsstate.modelstore import reading
 from efsstate.mount import layout
@@ -120,6 +121,31 @@ def _file(
     except EfsStateError as error:
         return _told(error, path, _AGAIN)
     return None if found == digest else (path, "its SHA-256 is not the one that was published", _ANEW)
+
+
+def lacking(mount: Mount, folder: str, made: manifests.Manifest, late: Callable[[], str]) -> tuple[str, str] | None:
+    """The first path of the version in `folder` that is missing or has another size, and how so; None if it is whole.
+
+    Its bytes are not read: that takes as long as to publish them.
+    """
+
+    def look(name: str) -> str:
+        size, (above, _, last) = made.files[name][0], f"{folder}/{name}".rpartition("/")
+        try:
+            found = mount.stat(above, last)
+        except FileNotFoundError:
+            return "missing"
+        except CorruptEntryError as error:
+            return error.reason
+        if not stat.S_ISREG(found.st_mode):
+            return "not a regular file"
+        return "" if found.st_size == size else f"{found.st_size} bytes, and {size} were published"
+
+    for name, what in reading.each(look, list(made.files), threads=reading.THREADS, late=late):
+        if what:
+            return mount.where(folder, name), what
+    there = set(walk(mount, folder)) if made.folders else set()
+    return next(((mount.where(folder, name), "missing") for name in made.folders if f"{name}/" not in there), None)
 
 
 def walk(mount: Mount, folder: str, below: str = "") -> Iterator[str]:

@@ -8,7 +8,7 @@ import stat
 import time
 
 from efsstate import deadline, events
-from efsstate.errors import ClaimedError, CorruptEntryError, EfsStateError
+from efsstate.errors import ClaimedError, EfsStateError
 from efsstate.modelstore import checking, reading
 from efsstate.modelstore import manifest as manifests
 from efsstate.modelstore.manifest import Manifest
@@ -178,24 +178,7 @@ def _exists(mount: Mount, model: str, made: Manifest, told: _Told) -> bool:
             f"{mount.where(final)}: this version exists, with other content, and versions never change: publish under"
             " another id, or without one"
         )
-    return _is_whole(mount, final, made, told)
-
-
-def _is_whole(mount: Mount, final: str, made: Manifest, told: _Told) -> bool:
-    """Whether every file has its size. Their bytes are not read: that takes as long as to publish them."""
-
-    def look(name: str) -> bool:
-        folder, _, last = f"{final}/{name}".rpartition("/")
-        try:
-            found = mount.stat(folder, last)
-        except (FileNotFoundError, CorruptEntryError):
-            return False
-        return stat.S_ISREG(found.st_mode) and found.st_size == made.files[name][0]
-
-    looks = reading.each(look, list(made.files), threads=reading.THREADS, late=told.late)
-    return all(well for _, well in looks) and {f"{name}/" for name in made.folders}.issubset(
-        checking.walk(mount, final) if made.folders else ()
-    )
+    return checking.lacking(mount, final, made, told.late) is None
 
 
 def _claim(mount: Mount, staging: str) -> lock.Lock:

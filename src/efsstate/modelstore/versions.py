@@ -98,14 +98,32 @@ def publish(
 def activate(name: str, version: str, *, root: str | os.PathLike[str] | None = None) -> None:
     """Make `version` the one that is served: how a new one goes live, and how it is rolled back.
 
-    Raises `ModelNotFound` (no such version), `CorruptEntryError` (its manifest is damaged), `ValueError`, `OSError`.
+    Raises `ModelNotFound` (no such version), `CorruptEntryError` (its manifest is damaged, or a file is missing or has
+    another size; its bytes are not compared), `ValueError`, `OSError`.
     """
     model = layout.model_folder(name)
     if why := manifests.bad_version(version):
         raise ValueError(f"version {version!r} can't be used: {why}")
     mount = roots.resolve(root, durable=True)
     _demand_published(mount, name, model)
+    _demand_whole(mount, name, model, version)
     _activate(mount, name, model, version)
+
+
+def _demand_whole(mount: Mount, name: str, model: str, version: str) -> None:
+    from efsstate.modelstore import checking
+
+    folder = layout.version_folder(model, version)
+
+    def late() -> str:
+        return f"{mount.where(folder)}: not all of its files were looked at when the deadline came: activate it again"
+
+    wrong = checking.lacking(mount, folder, _found(mount, name, model, version), late)
+    if wrong is not None:  # or a prune has it in its hands
+        _await(mount, name, model, version)
+        wrong = checking.lacking(mount, folder, _found(mount, name, model, version), late)
+    if wrong is not None:
+        raise CorruptEntryError(wrong[0], f"{wrong[1]}: publish it again, or activate another")
 
 
 def _activate(mount: Mount, name: str, model: str, version: str) -> None:
