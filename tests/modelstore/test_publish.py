@@ -12,7 +12,7 @@ import pytest
 
 import efsstate
 from efsstate import ClaimedError, EfsStateError, activate, model, publish, versions
-from efsstate.modelstore import manifest, reading
+from efsstate.modelstore import manifest, publishing, reading
 from efsstate.mount import layout, lock
 from efsstate.mount.files import Mount
 from tests import faults
@@ -323,6 +323,64 @@ def test_another_publisher_that_ends_between_two_looks_is_no_stranger(root, sour
     assert publish("m", source, root=root) == active(root, "m") and manifest.look is real
 
 
+@pytest.mark.parametrize("activated", [True, False])
+def test_two_that_mend_one_version_with_different_content_at_once_leave_a_whole_one(root, tmp_path, monkeypatch, activated):
+    """The second does not put aside what the first has just made: it is told that the id has other content."""
+    put = {text: tmp_path / text for text in ("old", "first", "second")}
+    for text, path in put.items():
+        path.write_text(text)
+    folder = pathlib.Path(place(root, "m", publish("m", put["old"], version="v1", root=root)))
+    harm(folder, "damaged manifest")
+    real = publishing.put_aside
+
+    def late(*given):
+        monkeypatch.setattr(publishing, "put_aside", real)
+        assert publish("m", put["first"], version="v1", activate=activated, root=root) == "v1"
+        return real(*given)
+
+    monkeypatch.setattr(publishing, "put_aside", late)
+    with pytest.raises(EfsStateError, match="v1: this version exists, with other content"):
+        publish("m", put["second"], version="v1", root=root)
+    assert publishing.put_aside is real and tree(folder) == {"first": b"first"}
+    efsstate.activate("m", "v1", root=root)
+    assert efsstate.verify("m", root=root) == [] and bytes(model("m", lambda files: files.read(), root=root)()) == b"first"
+
+
+def test_a_damaged_version_that_another_publisher_has_just_put_aside_is_mended_all_the_same(root, source, monkeypatch):
+    folder = pathlib.Path(place(root, "m", publish("m", source, root=root)))
+    harm(folder, "short file")
+    real = publishing.put_aside
+
+    def late(*given):
+        monkeypatch.setattr(publishing, "put_aside", real)
+        real(*given)
+        return real(*given)
+
+    monkeypatch.setattr(publishing, "put_aside", late)
+    assert publish("m", source, root=root) == folder.name and efsstate.verify("m", root=root) == []
+
+
+def test_of_three_that_mend_one_version_the_last_to_make_it_has_it(root, tmp_path, monkeypatch):
+    put = {text: tmp_path / text for text in ("old", "first", "second", "third")}
+    for text, path in put.items():
+        path.write_text(text)
+    folder = pathlib.Path(place(root, "m", publish("m", put["old"], version="v1", root=root)))
+    harm(folder, "damaged manifest")
+    real = publishing.put_aside
+
+    def late(*given):
+        monkeypatch.setattr(publishing, "put_aside", real)
+        publish("m", put["first"], version="v1", root=root)
+        gone = real(*given)
+        publish("m", put["third"], version="v1", root=root)
+        return gone
+
+    monkeypatch.setattr(publishing, "put_aside", late)
+    with pytest.raises(EfsStateError, match="v1: this version exists, with other content"):
+        publish("m", put["second"], version="v1", root=root)
+    assert tree(folder) == {"third": b"third"} and efsstate.verify("m", root=root) == []
+
+
 def test_a_strangers_folder_is_not_taken_for_a_damaged_version(root, source):
     publish("m", source, root=root)
     (folder := pathlib.Path(place(root, "m", "backup"))).mkdir()
@@ -418,7 +476,6 @@ def test_a_folder_of_models_is_published_where_it_is(root, tmp_path):
 
 def staged(root, source):
     """The folder that a publication of `source` is put together in."""
-    from efsstate.modelstore import publishing
     from efsstate.modelstore.manifest import Manifest
 
     found = publishing.Source(source, "")

@@ -54,6 +54,48 @@ def test_a_version_that_is_not_there(root, four):
         verify("other", root=root)
 
 
+@pytest.mark.parametrize(("kind", "said"), [("missing", "missing"), ("short", "0 bytes, and 1 were published"), ("folder", "not a regular file")])
+def test_a_version_that_is_not_whole_is_not_activated(root, four, kind, said):
+    """No loader could use it; and what was active stays so."""
+    file = place(root, "m", four[0]) + "/w"
+    os.truncate(file, 0) if kind == "short" else os.remove(file)
+    os.mkdir(file) if kind == "folder" else None
+    with pytest.raises(CorruptEntryError, match=f"{file}: damaged: {said}: publish it again, or activate another"):
+        activate("m", four[0], root=root)
+    assert active(root, "m") == four[3] and model("m", lambda files: bytes(files.read()), root=root)() == b"3"
+
+
+def test_a_version_without_its_empty_folder_is_not_activated(root, source):
+    made = publish("m", source, root=root, activate=False)
+    os.rmdir(place(root, "m", made) + "/empty")
+    with pytest.raises(CorruptEntryError, match="/empty: damaged: missing: publish it again"):
+        activate("m", made, root=root)
+    assert active(root, "m") is None and publish("m", source, root=root) == made == active(root, "m")
+
+
+@pytest.mark.parametrize("back", [True, False])
+def test_a_version_that_a_prune_takes_while_its_files_are_looked_at_is_missing_unless_it_is_put_back(root, four, monkeypatch, back):
+    from efsstate.modelstore import checking
+
+    folder, aside, real = place(root, "m", four[0]), place(root, "m", ".tmp-gone-x"), checking.lacking
+
+    def taken(*given):
+        monkeypatch.setattr(checking, "lacking", real)
+        os.rename(folder, aside)
+        given[0].forget(given[1])  # it is not open yet
+        threading.Timer(0.2, os.rename, (aside, folder)).start() if back else None
+        return real(*given)
+
+    monkeypatch.setattr(checking, "lacking", taken)
+    if back:
+        activate("m", four[0], root=root)
+        assert active(root, "m") == four[0]
+    else:
+        with pytest.raises(ModelNotFound):
+            activate("m", four[0], root=root)
+        assert active(root, "m") == four[3]
+
+
 def test_a_version_tells_of_itself(root, four):
     found = versions("m", root=root)
     assert [v.id for v in found] == four[::-1]
@@ -245,7 +287,7 @@ def test_verify_finds_empty_folders_that_are_missing_or_too_many(root, source):
     assert verify("m", root=root) == []
     (made / "empty").rmdir()
     (made / "extra").mkdir()
-    assert verify("m", root=root) == [f"{made}/empty: missing", f"{made}/extra/: it was not published with this version"]
+    assert verify("m", root=root) == [f"{made}/empty: missing: publish it again, or activate another version", f"{made}/extra/: it was not published with this version: remove it"]
 
 
 @pytest.mark.slow

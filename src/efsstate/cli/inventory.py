@@ -112,8 +112,8 @@ class Inventory:
             self._advance(1)
 
     def versions(self) -> Iterator[dict[str, Any]]:
-        """A row for each version of each model; `state` is "active", "inactive", "damaged", or "plain": put there by hand."""
-        from efsstate.modelstore.versions import versions
+        """A row for each version of each model; `state` is "active", "inactive", "damaged", "plain" (put there by hand), or "no version"."""
+        from efsstate.modelstore.versions import by_hand, versions
 
         for name in names(self._mount, layout.MODELS, self._place):
             row = {"area": layout.MODELS, "name": layout.model_name(name), "namespace": name}
@@ -133,7 +133,8 @@ class Inventory:
             except (LookupError, ValueError):
                 size, newest, _ = self._weigh(path)
                 age = self.now - newest
-                yield {"path": path, **row, "size": size, "age": age, "idle": age, "state": "plain"}
+                state = "plain" if by_hand(layout.model_name(name), root=self._mount.path) else "no version"
+                yield {"path": path, **row, "size": size, "age": age, "idle": age, "state": state}
             except (OSError, EfsStateError) as error:
                 self._problem(error)
             self._advance(1)

@@ -39,8 +39,9 @@ def publish(
         made = _usage(
             versions.publish, name, source, version=version, activate=not no_activate, root=root, progress=progress
         )
-    out.say(f"{name} {made} {'published' if no_activate else 'is active'}")
-    out.document("model.publish", name=name, id=made, active=not no_activate)
+    active = not no_activate or made in [one.id for one in versions.versions(name, root=root) if one.active]
+    out.say(f"{name} {made} {'is active' if active else 'published'}")
+    out.document("model.publish", name=name, id=made, active=active)
     return output.FINE
 
 
@@ -62,8 +63,9 @@ def list_(out: output.Output, root: str | None, name: str | None) -> int:
         except LookupError:
             if name is not None:
                 raise
-            rows.append([each, "-", "put there by hand", "-", "-", "-"])
-            entries.append({"name": each, "id": None})
+            plain = versions.by_hand(each, root=root)
+            rows.append([each, "-", "put there by hand" if plain else "no version", "-", "-", "-"])
+            entries.append({"name": each, "id": None, "state": "plain" if plain else "no version"})
             continue
         except (OSError, EfsStateError) as error:  # one that can't be looked at must not hide the others
             if name is not None:
@@ -75,7 +77,7 @@ def list_(out: output.Output, root: str | None, name: str | None) -> int:
             age = output.age_text(clock.now() - one.changed)
             rows.append([each, one.id, state, output.bytes_text(one.bytes), str(one.files), age])
             fields = ("id", "active", "bytes", "files", "changed", "problem")
-            entries.append({"name": each, **{field: getattr(one, field) for field in fields}})
+            entries.append({"name": each, "state": state, **{field: getattr(one, field) for field in fields}})
     strangers = versions.strangers(root=root) if name is None else []
     rows += [[os.path.basename(path), "-", "not a model", "-", "-", "-"] for path in strangers]
     out.table(["model", "version", "state", "size>", "files>", "changed>"], rows)
@@ -106,18 +108,8 @@ def verify(out: output.Output, root: str | None, name: str) -> int:
     from efsstate.modelstore import versions
 
     with _bar(out, f"verifying {name}") as progress:
-        wrong = _usage(versions.verify, name, root=root, progress=progress)
-    findings = []
-    for text in wrong:
-        where, _, what = text.partition(": ")
-        findings.append(
-            {
-                "level": "error",
-                "where": where,
-                "what": what,
-                "do": "activate another version, or publish it under a new id",
-            }
-        )
+        wrong = _usage(versions.findings, name, root=root, progress=progress)
+    findings = [{"level": "error", "where": where, "what": what, "do": do} for where, what, do in wrong]
     code = out.findings(findings)
     if not findings:
         out.say(f"{name}: every byte is as published")
@@ -134,22 +126,28 @@ def verify(out: output.Output, root: str | None, name: str) -> int:
 @output.deleting
 @output.common
 def prune(out: output.Output, root: str | None, consent: output.Consent, name: str, keep: int, grace: str) -> int:
-    """Remove the versions of model NAME that nobody can be using any more."""
+    """Remove the versions of model NAME that nobody can be using any more, and what killed publications left."""
     from efsstate.modelstore import versions
 
     spare = _usage(versions.prune, name, keep=keep, grace=grace, dry_run=True, root=root)
+    left = versions.leftovers(name, grace=grace, root=root)
     gone: list[str] = []
-    if not spare:
+    cleared: list[str] = []
+    if not spare and not left:
         out.say(f"{name}: nothing to remove")
-        if not consent.dry_run:
-            versions.prune(name, keep=keep, grace=grace, root=root)  # what killed publications left
-    elif consent(f"from {name}: {', '.join(spare)}"):
+    elif consent(f"from {name}: {_these(spare, left)}"):
         gone = versions.prune(name, keep=keep, grace=grace, root=root)
-        out.say(f"{name}: removed {', '.join(gone) or 'nothing'}")
+        cleared = [path for path in left if not os.path.lexists(path)]
+        out.say(f"{name}: removed {_these(gone, cleared)}")
     elif consent.dry_run:
-        out.say(f"{name}: would remove {', '.join(spare)}")
-    out.document("model.prune", name=name, removed=gone, dry_run=consent.dry_run, found=spare)
+        out.say(f"{name}: would remove {_these(spare, left)}")
+    fields = {"removed": gone, "removed_leftovers": cleared, "found": spare, "leftovers": left}
+    out.document("model.prune", name=name, dry_run=consent.dry_run, **fields)
     return output.FINE
+
+
+def _these(ids: list[str], left: list[str]) -> str:
+    return ", ".join([*ids, *[f"{os.path.basename(path)} (left by a publication)" for path in left]]) or "nothing"
 
 
 def _usage(function: Callable[..., Any], *given: Any, **named: Any) -> Any:

@@ -124,7 +124,7 @@ class _Check:
         return None
 
     def _model(self, name: str) -> Iterator[dict[str, Any]]:
-        from efsstate.modelstore.versions import verify, versions
+        from efsstate.modelstore.versions import findings, versions
 
         where, model, root = self._mount.where(layout.MODELS, name), layout.model_name(name), self._mount.path
         read = 0
@@ -135,8 +135,8 @@ class _Check:
 
         try:
             files = sum([one.files for one in versions(model, root=root)])
-            for text in verify(model, root=root, progress=progress):
-                yield _finding(where, text, "activate another version, or publish it under a new id")
+            for path, what, do in findings(model, root=root, progress=progress):
+                yield _finding(path, what, do)
         except (LookupError, ValueError, NotImplementedError):
             return  # put there by hand: there is nothing to check it by
         except (OSError, EfsStateError) as error:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import stat
 import time
 
-from efsstate.errors import EfsStateError
+from efsstate.errors import CorruptEntryError, EfsStateError, UnknownFormatError
 from efsstate.modelstore import manifest as manifests
 from efsstate.modelstore import reading
 from efsstate.mount import layout
@@ -16,11 +17,16 @@ if TYPE_CHECKING:
     from efsstate.modelstore.versions import Version
     from efsstate.mount.files import Mount
 
+    Finding = tuple[str, str, str]  # the path, what is wrong there, and what to do
+
+_AGAIN = "publish it again, or activate another version"  # heals what sizes tell of: publishing looks at them
+_ANEW = "activate another version, or publish it under a new id"
+
 
 def check(
     mount: Mount, model: str, versions: list[Version], progress: Callable[[int, int], object] | None
-) -> list[str]:
-    """What is wrong, a text each; empty if all is well."""
+) -> list[Finding]:
+    """What is wrong; empty if all is well."""
     wrong = _current(mount, model, versions)
     total, done, started = sum([one.bytes for one in versions]), 0, time.monotonic()
 
@@ -37,15 +43,21 @@ def check(
         )
 
     for one in versions:
-        if one.problem is not None:
-            wrong.append(one.problem)
-            continue
-        made = manifests.read(mount, model, one.id)
         folder = layout.version_folder(model, one.id)
+        try:
+            made = manifests.read(mount, model, one.id)
+        except FileNotFoundError:
+            if one.problem is None:
+                raise
+            wrong.append((mount.where(folder, layout.MANIFEST), "missing: it has no manifest", _AGAIN))
+            continue
+        except EfsStateError as error:
+            wrong.append(_told(error, mount.where(folder), _AGAIN))
+            continue
 
         def look(
             name: str, advance: Callable[[int], None] | None, folder: str = folder, made: manifests.Manifest = made
-        ) -> str:
+        ) -> Finding | None:
             return _file(mount, folder, name, *made.files[name], advance, late)
 
         sizes = {name: size for name, (size, _) in made.files.items()}
@@ -53,27 +65,35 @@ def check(
         known = {*made.files, layout.MANIFEST, *[f"{name}/" for name in made.folders]}
         parents = {f"{name[:at]}/" for name in known for at, c in enumerate(f"{name}/") if c == "/"}
         there = set(walk(mount, folder))
-        wrong += [f"{mount.where(folder, name)}: missing" for name in made.folders if f"{name}/" not in there]
+        wrong += [(mount.where(folder, name), "missing", _AGAIN) for name in made.folders if f"{name}/" not in there]
         extra = sorted(there - known - parents)
-        wrong += [f"{mount.where(folder, name)}: it was not published with this version" for name in extra]
+        wrong += [(mount.where(folder, name), "it was not published with this version", "remove it") for name in extra]
     return wrong
 
 
-def _current(mount: Mount, model: str, versions: list[Version]) -> list[str]:
+def _told(error: EfsStateError, where: str, do: str) -> Finding:
+    """An error apart: its own path, if it has one, and its own advice."""
+    where = getattr(error, "path", where)
+    what = str(error).removeprefix(f"{where}: ").removesuffix(": upgrade efsstate")
+    return where, what, "upgrade efsstate" if isinstance(error, UnknownFormatError) else do
+
+
+def _current(mount: Mount, model: str, versions: list[Version]) -> list[Finding]:
     path = mount.where(layout.version_folder(model, ""), layout.CURRENT)
     try:
         made = manifests.current(mount, model)
     except FileNotFoundError:
-        return [f"{path}: missing: no version is active: activate one"]
+        return [(path, "missing: no version is active", "activate one")]
     except EfsStateError as error:
-        return [f"{error}: activate a version to write it anew"]
+        return [_told(error, path, "activate a version to write it anew")]
     if made.version not in [one.id for one in versions]:
-        return [f"{path}: it names version {made.version}, which is missing: activate another"]
+        return [(path, f"it names version {made.version}, which is missing", "activate another")]
     try:
         same = manifests.read(mount, model, made.version).encode() == made.encode()
     except (FileNotFoundError, EfsStateError):
         return []  # told of the version itself
-    return [] if same else [f"{path}: it is not what the manifest of version {made.version} says: activate it again"]
+    what = f"it is not what the manifest of version {made.version} says"
+    return [] if same else [(path, what, "activate it again")]
 
 
 def _file(
@@ -84,21 +104,48 @@ def _file(
     digest: str,
     advance: Callable[[int], None] | None,
     late: Callable[[], str],
-) -> str:
+) -> Finding | None:
     above, _, last = f"{folder}/{name}".rpartition("/")
     path = mount.where(folder, name)
     try:
         opened = reading.Opened(mount, above, last)
         if opened.size != size:
-            return f"{path}: {opened.size} bytes, and {size} were published"
+            return path, f"{opened.size} bytes, and {size} were published", _AGAIN
         found = reading.copy(opened, None, late=late, done=advance)
     except FileNotFoundError:
-        return f"{path}: missing"
+        return path, "missing", _AGAIN
     except reading.OutOfTime:
         raise
-    except (OSError, EfsStateError) as error:
-        return f"{path}: {error.strerror}" if isinstance(error, OSError) else str(error)
-    return "" if found == digest else f"{path}: its SHA-256 is not the one that was published"
+    except OSError as error:
+        return path, error.strerror or str(error), "look at its permissions, and whether the mount answers"
+    except EfsStateError as error:
+        return _told(error, path, _AGAIN)
+    return None if found == digest else (path, "its SHA-256 is not the one that was published", _ANEW)
+
+
+def lacking(mount: Mount, folder: str, made: manifests.Manifest, late: Callable[[], str]) -> tuple[str, str] | None:
+    """The first path of the version in `folder` that is missing or has another size, and how so; None if it is whole.
+
+    Its bytes are not read: that takes as long as to publish them.
+    """
+
+    def look(name: str) -> str:
+        size, (above, _, last) = made.files[name][0], f"{folder}/{name}".rpartition("/")
+        try:
+            found = mount.stat(above, last)
+        except FileNotFoundError:
+            return "missing"
+        except CorruptEntryError as error:
+            return error.reason
+        if not stat.S_ISREG(found.st_mode):
+            return "not a regular file"
+        return "" if found.st_size == size else f"{found.st_size} bytes, and {size} were published"
+
+    for name, what in reading.each(look, list(made.files), threads=reading.THREADS, late=late):
+        if what:
+            return mount.where(folder, name), what
+    there = set(walk(mount, folder)) if made.folders else set()
+    return next(((mount.where(folder, name), "missing") for name in made.folders if f"{name}/" not in there), None)
 
 
 def walk(mount: Mount, folder: str, below: str = "") -> Iterator[str]:

@@ -69,13 +69,18 @@ def _is_old(mount: Mount, folder: str, before: float) -> bool:
 
 
 def _clear(mount: Mount, model: str, before: float) -> None:
-    """Remove what killed publications and prunes left before the server's time `before`."""
+    """Remove it, unless somebody works in it."""
     above = layout.version_folder(model, "")
-    for name in left(mount, model):
-        if _newest(mount, above, name) < before:
-            publishing.clear(mount, above, name)
+    for name in leftovers(mount, model, before):
+        publishing.clear(mount, above, name)
     if not mount.names(above) and mount.remove_folder(above):  # nothing was ever published
         mount.remove_folder(model)
+
+
+def leftovers(mount: Mount, model: str, before: float) -> list[str]:
+    """The names of what killed publications and prunes left before the server's time `before`."""
+    above = layout.version_folder(model, "")
+    return sorted([name for name in left(mount, model) if _newest(mount, above, name) < before])
 
 
 def left(mount: Mount, model: str) -> set[str]:

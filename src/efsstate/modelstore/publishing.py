@@ -8,7 +8,7 @@ import stat
 import time
 
 from efsstate import deadline, events
-from efsstate.errors import ClaimedError, CorruptEntryError, EfsStateError
+from efsstate.errors import ClaimedError, EfsStateError
 from efsstate.modelstore import checking, reading
 from efsstate.modelstore import manifest as manifests
 from efsstate.modelstore.manifest import Manifest
@@ -181,24 +181,7 @@ def _exists(mount: Mount, model: str, made: Manifest, told: _Told) -> bool:
             f"{mount.where(final)}: this version exists, with other content, and versions never change: publish under"
             " another id, or without one"
         )
-    return _is_whole(mount, final, made, told)
-
-
-def _is_whole(mount: Mount, final: str, made: Manifest, told: _Told) -> bool:
-    """Whether every file has its size. Their bytes are not read: that takes as long as to publish them."""
-
-    def look(name: str) -> bool:
-        folder, _, last = f"{final}/{name}".rpartition("/")
-        try:
-            found = mount.stat(folder, last)
-        except (FileNotFoundError, CorruptEntryError):
-            return False
-        return stat.S_ISREG(found.st_mode) and found.st_size == made.files[name][0]
-
-    looks = reading.each(look, list(made.files), threads=reading.THREADS, late=told.late)
-    return all(well for _, well in looks) and {f"{name}/" for name in made.folders}.issubset(
-        checking.walk(mount, final) if made.folders else ()
-    )
+    return checking.lacking(mount, final, made, told.late) is None
 
 
 def _claim(mount: Mount, staging: str) -> lock.Lock:
@@ -291,16 +274,46 @@ def _finish(mount: Mount, model: str, staging: str, made: Manifest, told: _Told)
     inode = mount.stat(staging, _FILES).st_ino
     mount.forget(files)
     above = layout.version_folder(model, "")
-    try:
-        mount.rename(staging, _FILES, above, made.version, inode=inode, durable=True)
-    except OSError as error:
-        if _exists(mount, model, made, told):  # another publisher was faster
+    while True:
+        try:
+            mount.rename(staging, _FILES, above, made.version, inode=inode, durable=True)
+        except OSError as error:
+            judged = _inode(mount, above, made.version)
+            if _exists(mount, model, made, told):  # another publisher was faster
+                return
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            _make_room(mount, model, made.version, judged)
+        else:
             return
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
+
+
+def _make_room(mount: Mount, model: str, version: str, judged: int | None) -> None:
+    """Put aside the damaged version, whose folder is `judged`; and nothing else that has come in its place."""
+    above = layout.version_folder(model, "")
+    try:
+        gone = put_aside(mount, model, version)
+    except FileNotFoundError:
+        return  # another publisher did
+    mount.names(above)  # or this host's client may take it for the folder that had the name before
+    if _inode(mount, above, gone) == judged:
         # Somebody may be reading what is whole of it: it goes with a prune, when nothing was done to it for the grace.
-        mount.stamp(above, put_aside(mount, model, made.version))
-        mount.rename(staging, _FILES, above, made.version, inode=inode, durable=True)
+        mount.stamp(above, gone)
+        return
+    # Another publisher has mended the version since we judged it.
+    try:
+        mount.rename(above, gone, above, version, durable=True)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # else a third one has
+            raise
+        mount.stamp(above, gone)
+
+
+def _inode(mount: Mount, above: str, name: str) -> int | None:
+    try:
+        return mount.stat(above, name).st_ino
+    except FileNotFoundError:
+        return None
 
 
 def put_aside(mount: Mount, model: str, version: str) -> str:

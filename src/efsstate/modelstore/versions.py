@@ -8,7 +8,7 @@ import time
 from efsstate import events, units
 from efsstate.errors import CorruptEntryError, EfsStateError, ModelNotFound
 from efsstate.modelstore import manifest as manifests
-from efsstate.mount import layout
+from efsstate.mount import clock, layout
 from efsstate.mount import root as roots
 
 TYPE_CHECKING = False
@@ -100,14 +100,32 @@ def publish(
 def activate(name: str, version: str, *, root: str | os.PathLike[str] | None = None) -> None:
     """Make `version` the one that is served: how a new one goes live, and how it is rolled back.
 
-    Raises `ModelNotFound` (no such version), `CorruptEntryError` (its manifest is damaged), `ValueError`, `OSError`.
+    Raises `ModelNotFound` (no such version), `CorruptEntryError` (its manifest is damaged, or a file is missing or has
+    another size; its bytes are not compared), `ValueError`, `OSError`.
     """
     model = layout.model_folder(name)
     if why := manifests.bad_version(version):
         raise ValueError(f"version {version!r} can't be used: {why}")
     mount = roots.resolve(root, durable=True)
     _demand_published(mount, name, model)
+    _demand_whole(mount, name, model, version)
     _activate(mount, name, model, version)
+
+
+def _demand_whole(mount: Mount, name: str, model: str, version: str) -> None:
+    from efsstate.modelstore import checking
+
+    folder = layout.version_folder(model, version)
+
+    def late() -> str:
+        return f"{mount.where(folder)}: not all of its files were looked at when the deadline came: activate it again"
+
+    wrong = checking.lacking(mount, folder, _found(mount, name, model, version), late)
+    if wrong is not None:  # or a prune has it in its hands
+        _await(mount, name, model, version)
+        wrong = checking.lacking(mount, folder, _found(mount, name, model, version), late)
+    if wrong is not None:
+        raise CorruptEntryError(wrong[0], f"{wrong[1]}: publish it again, or activate another")
 
 
 def _activate(mount: Mount, name: str, model: str, version: str) -> None:
@@ -191,6 +209,13 @@ def _kind(mount: Mount, model: str) -> int:
         return 0
 
 
+def by_hand(name: str, *, root: str | os.PathLike[str] | None = None) -> bool:
+    """Whether what has the model's name is more than what a publication makes: put there by hand, it serves as it is."""
+    model = layout.model_folder(name)
+    mount = roots.resolve(root, durable=True, reading=True)
+    return stat.S_ISREG(_kind(mount, model)) or not set(mount.names(model)) <= {layout.VERSIONS}
+
+
 def _demand_published(mount: Mount, name: str, model: str) -> None:
     """`ModelNotFound` where what has the model's name can't have versions: put there by hand, or no model at all."""
     kind = _kind(mount, model)
@@ -268,10 +293,17 @@ def verify(
     root: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> list[str]:
-    """What is wrong with the model `name`, a text each, every byte of every version read; empty if all is well.
+    """What is wrong with the model `name` and what to do, a text each, every byte of every version read; empty if all is well.
 
     `progress` is called with (bytes done, bytes in all). Raises `ModelNotFound`, `OSError`.
     """
+    return [": ".join(one) for one in findings(name, root=root, progress=progress)]
+
+
+def findings(
+    name: str, *, root: str | os.PathLike[str] | None = None, progress: Callable[[int, int], object] | None = None
+) -> list[tuple[str, str, str]]:
+    """The same, each as (path, what is wrong there, what to do)."""
     from efsstate.modelstore import checking
 
     model = layout.model_folder(name)
@@ -306,3 +338,15 @@ def prune(
     if not found and not pruning.left(mount, model):
         raise _no_version(mount, name, model)
     return pruning.run(mount, model, found, keep=keep, grace=seconds, dry_run=dry_run)
+
+
+def leftovers(name: str, *, grace: units.Duration = "24h", root: str | os.PathLike[str] | None = None) -> list[str]:
+    """The paths of what publications of the model `name` left, and `prune` removes besides versions."""
+    from efsstate.modelstore import pruning
+
+    model = layout.model_folder(name)
+    mount = roots.resolve(root, durable=True, reading=True)
+    _demand_published(mount, name, model)
+    mount.ask_time(model)
+    found = pruning.leftovers(mount, model, clock.now() - units.seconds(grace, "grace"))
+    return [mount.where(layout.version_folder(model, ""), each) for each in found]
