@@ -5,6 +5,7 @@ import datetime
 import gc
 import os
 import pickle
+import shutil
 import time
 
 import numpy

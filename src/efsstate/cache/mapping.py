@@ -151,7 +151,7 @@ class Cache:
         if order.refused is not None:
             raise order.refused
         if not order.kept:
-            results.share.drop(digest)  # or, where the mount fails, this process alone would have a value that is not there
+            results.share.drop(digest)  # where the mount fails, this process alone would have it
         return order.kept
 
     def delete(self, key: object) -> bool:
