@@ -475,9 +475,10 @@ def model(
     At most every `check_every` a call asks the server for another active version (one request), loads it and serves it
     from then on; the old one serves until then, and if the new one fails. `keep_old=False` frees the old one first, and
     loads it again if the new one fails, in time that is kept for it. Nothing is reloaded where twice the last load's time
-    does not fit before the deadline. Without `load` a path that was returned is kept in place as long as its version is
-    loaded: who goes on with one after a swap gives a `load`. `verify` compares what is read with the manifest: "size", "digest" (SHA-256), or None. `stage=True` copies
-    the files to `/tmp` first, once for all processes of the environment.
+    does not fit before the deadline, and a new version has half of the time left at the most. Without `load` a path that
+    was returned is kept in place as long as its version is loaded: who goes on with one after a swap gives a `load`.
+    `verify` compares what is read with the manifest: "size", "digest" (SHA-256), or None. `stage=True` copies the files to
+    `/tmp` first, once for all processes of the environment.
 
     A call raises what loading raised, and goes on raising it for 30 s (doubled each time, up to 15 minutes) or until
     another version is active: `ModelNotFound`, `CorruptEntryError`, `EfsStateError` (memory, deadline), `RootError`,
