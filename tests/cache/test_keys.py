@@ -611,6 +611,20 @@ def test_two_functions_in_one_line_or_one_function_are_warned_of_too(text, caplo
     assert len(caplog.records) == 1 and "they share results" in caplog.text
 
 
+@pytest.mark.parametrize(("values", "options", "warned"), [((1, 2), {}, 1), ((1, True), {}, 1), ((1, 1), {}, 0), (([], [1]), {}, 0), ((1, 2), {"version": None}, 0)])
+def test_closures_of_one_function_that_capture_other_values_are_warned_of(values, options, warned, caplog):
+    def make(n):
+        def f(x):
+            return n, x
+
+        f.__qualname__ = f"f{values}{options}".translate(dict.fromkeys(map(ord, "()[]{}, ':")))
+        return cached(**{option: n for option in options})(f)
+
+    for value in values:
+        make(value)
+    assert len(caplog.records) == warned and ("what it captures differs" in caplog.text) == bool(warned)
+
+
 def test_one_function_that_is_decorated_again_is_not_warned_of(caplog):
     def make(n):
         @cached

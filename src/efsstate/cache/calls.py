@@ -35,7 +35,7 @@ class Calls:
         self.function = function
         self.signature = signature.Signature(function, ignore)
         self.is_async = signature.is_async(function)
-        namespace = signature.namespace(function) if name is None else name
+        namespace = signature.namespace(function, version) if name is None else name
         stale_for = 0.0 if stale is None else units.seconds(stale, "stale")
         self.results = make_results(namespace, ttl, stale_for, codec, memory, max_bytes, root, io_timeout)
         self.keyer = keys.Keyer(namespace, signature.source(function) if version == "source" else version)

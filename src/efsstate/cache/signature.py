@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 _VARARGS, _VARKEYWORDS, _COROUTINE, _GENERATORS = 0x04, 0x08, 0x80, 0x220  # inspect's CO_ flags, without its 5 ms
 _MISSING: Any = object()
+_SIMPLE = frozenset((bool, int, float, str, bytes))
 _MOST_WRAPPED = 100  # functions, one in another: some objects have a `__wrapped__` without end
-_decorated: dict[str, list[Any]] = {}  # the codes of the functions that took their namespaces from their names
+_decorated: dict[tuple[str, str], list[Any]] = {}  # the codes of the functions of a name and version
 
 
 class Signature:
@@ -228,7 +229,7 @@ def is_async(function: Any) -> bool:
     return bool(flags & _COROUTINE) or (inspect is not None and inspect.iscoroutinefunction(function))
 
 
-def namespace(function: Any) -> str:
+def namespace(function: Any, version: object) -> str:
     """The module and qualified name, within one Lambda function; `__main__` is its file's name."""
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
     if type(function) is partial or not isinstance(module, str) or not isinstance(name, str):
@@ -238,22 +239,39 @@ def namespace(function: Any) -> str:
     if program:
         namespace = f"{program}/{namespace}"
     codes = _codes(function)
-    if _decorated.setdefault(namespace, codes) != codes:
+    if _decorated.setdefault((namespace, repr(version)), codes) != codes:
         events.log(
-            "warning", "cached: two functions are called %s: they share results; give one of them name=", namespace,
+            "warning",
+            "cached: two functions are called %s, and their code or what it captures differs: they share results; give one"
+            " of them name= or version=, or pass what it captures as a parameter",
+            namespace,
             once=f"two {namespace}", cache=namespace,
         )  # fmt: skip
     return namespace
 
 
 def _codes(function: Any) -> list[Any]:
-    """What tells two functions of one name apart: their codes, and those of what they wrap. A loop makes one code again."""
+    """What tells two functions of one name apart: their codes, what these capture, and the same of what they wrap.
+
+    A loop makes one code again, and so does a call of the function around it.
+    """
     codes: list[Any] = []
     while function is not None and len(codes) < _MOST_WRAPPED:
         code = code_of(function)
-        codes.append(type(function) if code is None else (code.co_filename, code))
+        codes.append(type(function) if code is None else (code.co_filename, code, *_captured(function)))
         function = getattr(function, "__wrapped__", None)
     return codes
+
+
+def _captured(function: Any) -> Iterable[Any]:
+    """The simple values that a closure captures: they are in no key, and two with other values give other results."""
+    for cell in getattr(function, "__closure__", None) or ():
+        try:
+            value = cell.cell_contents
+        except ValueError:  # nothing yet
+            continue
+        if type(value) in _SIMPLE:
+            yield type(value), value
 
 
 def source(function: Any) -> tuple[str, str]:
