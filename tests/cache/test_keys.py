@@ -181,6 +181,48 @@ def test_what_has_no_stable_form_is_a_clear_type_error():
         KEYER.digest(loop)
 
 
+def test_a_key_error_names_the_function_or_cache_and_the_argument_and_advises_what_there_is():
+    class Thing:
+        pass
+
+    def f(x, *rest, **more):
+        pass
+
+    teach = f"teach it once with efsstate.register({Thing.__qualname__}, to_parts)"
+    thing = f"a value of type {__name__}.{Thing.__qualname__} can't be part of a key: it has no stable form; pass plain values"
+    lock = "a value of type builtins.object can't be part of a key: it has no stable form; pass plain values"
+    load = cached(name="load")(f)
+    for call, said in [
+        (lambda: load(Thing()), f"load: argument x: {thing}, or leave it out with ignore=, or {teach}"),
+        (lambda: load(1, [Thing()]), f"load: argument *: {thing}, or leave it out with ignore=, or {teach}"),
+        (lambda: load(1, y=object()), f"load: argument **: {lock}, or leave it out with ignore="),
+        (lambda: load(numpy.array([Thing()])), "load: argument x: an array of dtype object can't be part of a key: its items are objects; pass plain values, or leave it out with ignore="),
+        (lambda: load.cache.get(Thing()), f"Cache('load'): {thing}, or {teach}"),
+        (lambda: efsstate.Cache("rows").get(object()), f"Cache('rows'): {lock}"),
+        (lambda: cached(name="load", key=lambda x: Thing())(f)(1), f"load: what key= returned: {thing}, or {teach}"),
+        (lambda: cached(name="load", version=object())(f), f"load: version=: {lock}"),
+    ]:
+        with pytest.raises(TypeError) as caught:
+            call()
+        assert str(caught.value) == said
+
+
+def test_an_async_functions_key_error_names_it_too():
+    import asyncio
+
+    @cached(name="load")
+    async def f(x):
+        pass
+
+    @cached(name="made", key=lambda x: x)
+    async def g(x):
+        pass
+
+    for function, said in ((f, "^load: argument x: a value"), (g, "^made: what key= returned: a value")):
+        with pytest.raises(TypeError, match=said):
+            asyncio.run(function(object()))
+
+
 def test_what_holds_more_than_its_attributes_tell_is_a_clear_type_error():
     values = []
     for base in (list, dict, set, str, int, tuple, collections.deque, Exception):
@@ -194,7 +236,7 @@ def test_what_holds_more_than_its_attributes_tell_is_a_clear_type_error():
     values += [datetime.time(1, tzinfo=Zone()), datetime.datetime(2026, 1, 1, tzinfo=Zone()), tuple.__new__(Pair, (1, 2, 3))]
     for value in values:
         with pytest.raises(TypeError, match=r"can't be part of a key: .*ignore=.*register"):
-            KEYER.digest(value)
+            KEYER.digest_call([(b"=x:", value)])
     register(Zone, lambda zone: "utc")
     assert KEYER.digest(values[-3]) != KEYER.digest(datetime.time(1))
 

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from efsstate.cache.keys import (
     LARGE,
+    UnstableError,
     feed,
     feed_class,
     feed_raw,
@@ -68,7 +69,7 @@ def _array(value: Any, add: Add, depth: int) -> None:
 def _content(value: Any, add: Add, depth: int) -> None:
     dtype = value.dtype
     if dtype.hasobject or dtype.kind == "T":
-        raise TypeError(f"an array of dtype {dtype} can't be part of a key: its items are objects; pass plain values")
+        raise UnstableError(f"an array of dtype {dtype}", "its items are objects", "")
     feed(_dtype(dtype), add, depth)
     feed_tuple(value.shape, add, depth)
     if dtype.names is None:
