@@ -6,6 +6,7 @@ their own digest, so that nothing large is copied. Nothing rests on `hash`, `rep
 
     None N;   True T;   False F;   7 i7;   1.5 f<8 bytes>   "ab" s2:ab   b"ab" b2:ab   [x] l1:<x>   (x,) t1:<x>
     {k: v} d1:<digest of k><v>   {x} S1:<digest of x>   a class's value <letter><len>:<module>:<name> and its parts
+    a class Cs<len>:<module>:<name>
 """
 
 from __future__ import annotations
