@@ -117,6 +117,7 @@ DIFFERENT = [
     numpy.array(1), numpy.int64(1), numpy.int32(1), numpy.float64(1), numpy.bool_(True), numpy.str_("1"), numpy.str_("1\0"), numpy.str_(""), numpy.bytes_(b""), numpy.bytes_(b"a"), numpy.bytes_(b"a\0"), numpy.array(["1"]), numpy.zeros(0), numpy.zeros((0, 3)),
     numpy.array([1], ">i8"), numpy.datetime64("2026-01-01"), numpy.array([(1, 2.0)], [("a", "i4"), ("b", "f8")]), *RECORDS,
     numpy.array([(1, 2.0)], [("a", "i4"), ("b", "f8")])[0], numpy.void(b"ab"), numpy.array([(1, [2, 3])], [("a", "i4"), ("b", "f8", (2,))]), numpy.array([((1, 2),)], [("a", [("b", "i4"), ("c", "i4")])]),
+    int, str, Point, Other, Color, type, "builtins:int", "int", "Cs12:builtins:int",
     "x" * LARGE, b"x" * LARGE, bytearray(b"x" * LARGE), ["x" * LARGE], "x" * (LARGE + 1),
 ]  # fmt: skip
 
@@ -172,13 +173,55 @@ def test_what_has_no_stable_form_is_a_clear_type_error():
     class Number(int):
         pass
 
-    for bad in (Thing(), Number(1), object(), lambda: 1, [Thing()], {1: Thing()}, numpy.array([Thing()]), numpy.ma.array([1]), int, open):
+    for bad in (Thing(), Number(1), object(), lambda: 1, [Thing()], {1: Thing()}, numpy.array([Thing()]), numpy.ma.array([1]), Thing, Number, type(None), open):
         with pytest.raises(TypeError, match="can't be part of a key"):
             KEYER.digest(bad)
     loop = []
     loop.append(loop)
     with pytest.raises(TypeError, match="contains itself"):
         KEYER.digest(loop)
+
+
+def test_a_key_error_names_the_function_or_cache_and_the_argument_and_advises_what_there_is():
+    class Thing:
+        pass
+
+    def f(x, *rest, **more):
+        pass
+
+    teach = f"teach it once with efsstate.register({Thing.__qualname__}, to_parts)"
+    thing = f"a value of type {__name__}.{Thing.__qualname__} can't be part of a key: it has no stable form; pass plain values"
+    lock = "a value of type builtins.object can't be part of a key: it has no stable form; pass plain values"
+    load = cached(name="load")(f)
+    for call, said in [
+        (lambda: load(Thing()), f"load: argument x: {thing}, or leave it out with ignore=, or {teach}"),
+        (lambda: load(1, [Thing()]), f"load: argument *: {thing}, or leave it out with ignore=, or {teach}"),
+        (lambda: load(1, y=object()), f"load: argument **: {lock}, or leave it out with ignore="),
+        (lambda: load(numpy.array([Thing()])), "load: argument x: an array of dtype object can't be part of a key: its items are objects; pass plain values, or leave it out with ignore="),
+        (lambda: load.cache.get(Thing()), f"Cache('load'): {thing}, or {teach}"),
+        (lambda: efsstate.Cache("rows").get(object()), f"Cache('rows'): {lock}"),
+        (lambda: cached(name="load", key=lambda x: Thing())(f)(1), f"load: what key= returned: {thing}, or {teach}"),
+        (lambda: cached(name="load", version=object())(f), f"load: version=: {lock}"),
+    ]:
+        with pytest.raises(TypeError) as caught:
+            call()
+        assert str(caught.value) == said
+
+
+def test_an_async_functions_key_error_names_it_too():
+    import asyncio
+
+    @cached(name="load")
+    async def f(x):
+        pass
+
+    @cached(name="made", key=lambda x: x)
+    async def g(x):
+        pass
+
+    for function, said in ((f, "^load: argument x: a value"), (g, "^made: what key= returned: a value")):
+        with pytest.raises(TypeError, match=said):
+            asyncio.run(function(object()))
 
 
 def test_what_holds_more_than_its_attributes_tell_is_a_clear_type_error():
@@ -194,7 +237,7 @@ def test_what_holds_more_than_its_attributes_tell_is_a_clear_type_error():
     values += [datetime.time(1, tzinfo=Zone()), datetime.datetime(2026, 1, 1, tzinfo=Zone()), tuple.__new__(Pair, (1, 2, 3))]
     for value in values:
         with pytest.raises(TypeError, match=r"can't be part of a key: .*ignore=.*register"):
-            KEYER.digest(value)
+            KEYER.digest_call([(b"=x:", value)])
     register(Zone, lambda zone: "utc")
     assert KEYER.digest(values[-3]) != KEYER.digest(datetime.time(1))
 
@@ -272,7 +315,7 @@ Made.__module__ = "made"
 for value in (None, 1, ("a b", "c"), {"b": [1.5, True], "a": {"x", "y", "z"}}, "\\u00e9" * 70000, 2**100, frozenset({(1,), (2,)}),
               decimal.Decimal("1.50"), datetime.datetime(2026, 1, 2, 3, 4, 5, 6), uuid.UUID(int=7), pathlib.PurePosixPath("a/b"), b"\\0", -0.0,
               pathlib.PosixPath("a/b"), datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC), datetime.time(1, tzinfo=datetime.timezone(datetime.timedelta(hours=-3), "here")),
-              zoneinfo.ZoneInfo("Europe/Berlin"), uuid.SafeUUID.safe, Made(1, b"x")):
+              zoneinfo.ZoneInfo("Europe/Berlin"), uuid.SafeUUID.safe, Made(1, b"x"), int, [uuid.UUID, "uuid:UUID"]):
     print(Keyer("vectors", 2).digest(value))
 """
 RECORDED = """
@@ -295,6 +338,8 @@ ed50e2a6434d62cc362689a036c1a6cd63d19c3a1fd6ec42
 3d27d3d4bafd24834c918181d6bd17dafb2f5076aa8edd49
 4edbc994256a61245b11b706a6ee77f1afff17993163721b
 baed7d1ac0aeb6f6efe1d1361d2b6ea583421abba50fe728
+cc946cb005e8630eda24986b9037604c602c7cac7f9164c4
+6547e32d8f17e5705f2ea5e65c151e7c2d8617d534106d1b
 """
 
 
@@ -525,6 +570,37 @@ def test_ignored_parameters_do_not_count():
     assert calls == [1]
     with pytest.raises(ValueError, match="no parameter 'nothing'"):
         cached(ignore="nothing")(lambda x: x)
+
+
+class Model:
+    calls = []
+
+    @classmethod
+    @cached
+    def load(cls, x):
+        Model.calls.append((cls, x))
+        return cls.__name__, x
+
+
+class Large(Model):
+    pass
+
+
+def test_a_class_counts_by_its_place_as_the_cls_of_a_classmethod():
+    Model.calls.clear()
+    assert (Model.load(1), Large.load(1), Model.load(x=1), Large.load(1)) == (("Model", 1), ("Large", 1), ("Model", 1), ("Large", 1))
+    assert Model.calls == [(Model, 1), (Large, 1)]
+    with pytest.raises(TypeError, match="argument cls: the class .*Large can't be part of a key: it is not to be found under that name"):
+        type("Large", (Model,), {"__module__": __name__}).load(1)
+
+
+def test_a_class_of_main_is_known_by_its_files_name_as_a_function_is(tmp_path):
+    code = "from efsstate.cache.keys import Keyer\nclass A: pass\nprint(Keyer('n', None).digest(A))"
+    (tmp_path / "app.py").write_text(code)
+    (tmp_path / "job.py").write_text(code)
+    commands = [["app.py"], ["-m", "app"], ["-c", "import app"], ["job.py"]]
+    out = [subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=True).stdout for command in commands]
+    assert out[0] == out[1] == out[2] != out[3] and out[0]
 
 
 def test_self_is_left_out_only_on_demand():

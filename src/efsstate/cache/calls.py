@@ -55,7 +55,7 @@ class Calls:
     def digest(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         """The call's digest; None if the function would not take the arguments."""
         if self.key is not None:
-            return self.keyer.digest(self.key(*args, **kwargs))
+            return self._digest_made(self.key(*args, **kwargs))
         bound = self.signature.bind(args, kwargs)
         return None if bound is None else self.keyer.digest_call(bound)
 
@@ -64,9 +64,12 @@ class Calls:
         from efsstate.cache import tasks
 
         if self.key is not None:
-            return await tasks.digest(self.keyer.digest, self.key(*args, **kwargs))
+            return await tasks.digest(self._digest_made, self.key(*args, **kwargs))
         bound = self.signature.bind(args, kwargs)
         return None if bound is None else await tasks.digest(self.keyer.digest_call, tuple(bound))
+
+    def _digest_made(self, key: object) -> str:
+        return self.keyer.digest(key, "what key= returned")
 
     def need(self, digest: str | None) -> str:
         """The digest; `TypeError` if the function would not take the arguments."""

@@ -6,6 +6,7 @@ their own digest, so that nothing large is copied. Nothing rests on `hash`, `rep
 
     None N;   True T;   False F;   7 i7;   1.5 f<8 bytes>   "ab" s2:ab   b"ab" b2:ab   [x] l1:<x>   (x,) t1:<x>
     {k: v} d1:<digest of k><v>   {x} S1:<digest of x>   a class's value <letter><len>:<module>:<name> and its parts
+    a class Cs<len>:<module>:<name>
 """
 
 from __future__ import annotations
@@ -60,9 +61,7 @@ def feed(value: Any, add: Add, depth: int = 0) -> None:
     """Give `value`'s pieces to `add`; `TypeError` for a type that has no stable form."""
     feeder = _feeders.get(type(value)) or _learn(value)
     if depth > _DEEPEST:
-        raise TypeError(
-            f"an argument is nested more than {_DEEPEST} deep, or contains itself: it can't be part of a key"
-        )
+        raise UnstableError("a value", f"it is nested more than {_DEEPEST} deep, or contains itself", "")
     feeder(value, add, depth)
 
 
@@ -197,13 +196,25 @@ def register(kind: type, to_parts: Callable[[Any], object]) -> None:
     _taught.add(kind)
 
 
-def unstable(value: object, why: str) -> TypeError:
+class UnstableError(TypeError):
+    """A value that can't be part of a key: what it is, why, and the name of its type if that can be taught."""
+
+    def told(self, where: str, *, ignore: bool = False) -> TypeError:
+        """The error for the caller, who knows `where` alone; `ignore`: there is such an option."""
+        what, why, taught = self.args
+        ways = ["pass plain values"]
+        if ignore:
+            ways.append("leave it out with ignore=")
+        if taught:
+            ways.append(f"teach it once with efsstate.register({taught}, to_parts)")
+        return TypeError(f"{where}: {what} can't be part of a key: {why}; {', or '.join(ways)}")
+
+
+def unstable(value: object, why: str) -> UnstableError:
     """What is raised for a value that can't be part of a key."""
     kind = type(value)
-    return TypeError(
-        f"an argument of type {kind.__module__}.{kind.__qualname__} can't be part of a key: {why}; pass plain values,"
-        f" leave it out with ignore=, or teach it once with efsstate.register({kind.__qualname__}, to_parts)"
-    )
+    taught = "" if kind.__module__ == "builtins" else kind.__qualname__
+    return UnstableError(f"a value of type {kind.__module__}.{kind.__qualname__}", why, taught)
 
 
 def _learn(value: Any) -> Feeder:
@@ -233,18 +244,25 @@ def main_name() -> str:
 class Keyer:
     """Makes the digests of one namespace and version."""
 
-    __slots__ = ("_begun", "_start")
+    __slots__ = ("_begun", "_name", "_start")
 
     def __init__(self, namespace: str, version: object) -> None:
         pieces: list[bytes] = [SCHEME]
-        feed((namespace, version), pieces.append)
+        try:
+            feed((namespace, version), pieces.append)
+        except UnstableError as error:
+            raise error.told(f"{namespace}: version=") from None
+        self._name = namespace
         self._start = b"".join(pieces)
         self._begun: Any = None  # a hash of that: to copy it is faster than to begin anew
 
-    def digest(self, value: object) -> str:
-        """The digest of a key, 48 hex digits; `TypeError` for what has no stable form."""
+    def digest(self, value: object, what: str = "") -> str:
+        """The digest of a key, 48 hex digits; `TypeError` for what has no stable form: of a function it is `what`."""
         pieces: list[bytes] = []
-        feed(value, pieces.append)
+        try:
+            feed(value, pieces.append)
+        except UnstableError as error:
+            raise error.told(f"{self._name}: {what}" if what else f"Cache({self._name!r})") from None
         h = (self._begun or self._begin()).copy()
         h.update(b"".join(pieces))
         return h.hexdigest()  # type: ignore[no-any-return]
@@ -253,9 +271,12 @@ class Keyer:
         """The same of bound arguments, each with its name's bytes: see `Signature`."""
         pieces: list[bytes] = []
         add = pieces.append
-        for name, value in bound:
-            add(name)
-            (_feeders.get(type(value)) or _learn(value))(value, add, 1)
+        try:
+            for name, value in bound:
+                add(name)
+                (_feeders.get(type(value)) or _learn(value))(value, add, 1)
+        except UnstableError as error:
+            raise error.told(f"{self._name}: argument {name.strip(b'=:').decode()}", ignore=True) from None
         h = (self._begun or self._begin()).copy()
         h.update(b"".join(pieces))
         return h.hexdigest()  # type: ignore[no-any-return]

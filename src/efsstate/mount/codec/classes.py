@@ -22,7 +22,7 @@ _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement
 
 def _named(kind: Any) -> tuple[str, str]:
     """Where the class is; `EncodeError` if it is not found there again."""
-    if _find(kind.__module__, kind.__qualname__) is not kind:
+    if find(kind.__module__, kind.__qualname__) is not kind:
         raise EncodeError(
             f"a {kind.__module__}.{kind.__qualname__} can't be stored as msgpack: the class is not to be found under that"
             " name (is it made inside a function?); move it to the top of its module"
@@ -30,7 +30,7 @@ def _named(kind: Any) -> tuple[str, str]:
     return kind.__module__, kind.__qualname__
 
 
-def _find(module: str, qualname: str) -> Any:
+def find(module: str, qualname: str) -> Any:
     """The class, if it is imported already: nothing is imported and no attribute hook runs."""
     from types import ModuleType
 
@@ -118,7 +118,7 @@ def encoder(value: Any, kind: type) -> tuple[Encoder | None, bool]:
 
 
 def _to_dataclass(_: In, module: str, qualname: str, names: list[str], values: list[Any]) -> Any:
-    kind = _find(module, qualname)
+    kind = find(module, qualname)
     if kind is None or field_names(kind) != names or len(values) != len(names):
         raise ValueError(f"the dataclass {module}.{qualname} is not imported, or its fields have changed")
     made = object.__new__(kind)
@@ -135,14 +135,14 @@ def _to_dataclass(_: In, module: str, qualname: str, names: list[str], values: l
 
 
 def _to_namedtuple(_: In, module: str, qualname: str, names: list[str], values: list[Any]) -> Any:
-    kind = _find(module, qualname)
+    kind = find(module, qualname)
     if kind is None or not issubclass(kind, tuple) or list(kind._fields) != names or len(values) != len(names):
         raise ValueError(f"the namedtuple {module}.{qualname} is not imported, or its fields have changed")
     return tuple.__new__(kind, values)
 
 
 def _to_enum(_: In, module: str, qualname: str, name: str) -> Any:
-    member = vars(_find(module, qualname) or object).get("_member_map_", {}).get(name)
+    member = vars(find(module, qualname) or object).get("_member_map_", {}).get(name)
     if member is None:
         raise ValueError(f"the enum {module}.{qualname} is not imported, or has no {name!r}")
     return member
