@@ -211,7 +211,10 @@ def _kind(mount: Mount, model: str) -> int:
 
 def by_hand(name: str, *, root: str | os.PathLike[str] | None = None) -> bool:
     """Whether what has the model's name is more than what a publication makes: put there by hand, it serves as it is."""
-    model = layout.model_folder(name)
+    try:
+        model = layout.model_folder(name)
+    except ValueError:
+        return True  # no publication makes such a name
     mount = roots.resolve(root, durable=True, reading=True)
     return stat.S_ISREG(_kind(mount, model)) or not set(mount.names(model)) <= {layout.VERSIONS}
 
