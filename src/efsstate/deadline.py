@@ -48,6 +48,7 @@ class Invocation:
                 once="context",
             )
         self._token = _here.set(self)
+        reserved.set(0.0)  # a signal may have ended what would have given it back
         _running.append(self)
         return self
 

@@ -15,7 +15,7 @@ OURS = {  # written out, so that a new one is a decision
     "efsstate.checkpoints.checkpoint", "efsstate.checkpoints.generation", "efsstate.checkpoints.owner",
     "efsstate.checkpoints.protocol", "efsstate.checkpoints.state", "efsstate.deadline", "efsstate.errors", "efsstate.events",
     "efsstate.modelstore", "efsstate.modelstore.finding", "efsstate.modelstore.loader",
-    "efsstate.modelstore.manifest", "efsstate.mount", "efsstate.mount.clock", "efsstate.mount.codec",
+    "efsstate.modelstore.manifest", "efsstate.modelstore.turn", "efsstate.mount", "efsstate.mount.clock", "efsstate.mount.codec",
     "efsstate.mount.entry", "efsstate.mount.files", "efsstate.mount.layout", "efsstate.mount.lock",
     "efsstate.mount.root", "efsstate.mount.notes", "efsstate.mount.store", "efsstate.units",
 }

@@ -1,5 +1,6 @@
 """The loader: once per process, swapped whole, the old one serving until then, and every failure told and remembered."""
 
+import dataclasses
 import gc
 import linecache
 import os
@@ -375,8 +376,23 @@ class PanicException(BaseException):
     """As Rust's libraries raise it (pyo3): none of Python's `Exception`s."""
 
 
+class Unfriendly(Exception):
+    """Says nothing, and has attributes of names that others use."""
+
+    exceptions = 5
+
+    def __repr__(self):
+        raise RuntimeError("not connected")
+
+    __str__ = __repr__
+
+    @property
+    def __notes__(self):
+        raise RuntimeError("not connected")
+
+
 @pytest.mark.parametrize("keep_old", [True, False])
-@pytest.mark.parametrize("error", [PanicException, KeyboardInterrupt])
+@pytest.mark.parametrize("error", [PanicException, Unfriendly, ExceptionGroup])
 def test_whatever_a_new_version_raises_the_old_one_serves(root, put, keep_old, error):
     put("1")
     tries = []
@@ -385,17 +401,40 @@ def test_whatever_a_new_version_raises_the_old_one_serves(root, put, keep_old, e
         network = Network(files)
         tries.append(network.weights)
         if network.weights == b"2":
-            raise error("called `Option::unwrap()` on a `None` value")
+            raise error("a group", [ValueError(1)]) if error is ExceptionGroup else error("called `Option::unwrap()` on a `None` value")
         return network
 
     get = model("m", load, check_every=0, keep_old=keep_old, root=root)
     get()
     put("2")
-    if error is KeyboardInterrupt:
-        with pytest.raises(KeyboardInterrupt):  # somebody wants an end; but if it is none, the old one is there
-            get()
     assert [get().weights for _ in range(3)] == [b"1"] * 3
     assert tries == [b"1", b"2"] + [b"1"] * (not keep_old)
+
+
+class Alarm(BaseException):
+    """A timeout that a signal's handler raises, as gevent's is."""
+
+
+@pytest.mark.parametrize("keep_old", [True, False])
+@pytest.mark.parametrize("error", [Alarm, KeyboardInterrupt])
+def test_who_interrupts_a_load_gets_it_and_the_next_call_tries_again(root, put, keep_old, error):
+    put("1")
+    stop = [error]
+
+    def load(files):
+        network = Network(files)
+        if stop:
+            raise stop.pop()
+        return network
+
+    get = model("m", load, check_every=0, keep_old=keep_old, root=root)
+    for text in ("1", "2"):
+        put(text)
+        stop[:] = [error]
+        with efsstate.invocation(Context(60)):
+            with pytest.raises(error):
+                get()
+            assert get().weights == text.encode() and deadline.remaining() > 50
 
 
 @pytest.mark.parametrize("swap", [False, True])
@@ -443,7 +482,16 @@ def test_an_error_whose_class_makes_its_message_says_the_same_each_time(root, pu
         def __init__(self, path):
             super().__init__(5, "no answer", path)
 
-    for error in (BadWeights("a"), Lost("/x"), ImportError("no", name="torch"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad")):
+    class Slots(Exception):
+        __slots__ = ("errno",)
+
+    @dataclasses.dataclass(frozen=True)
+    class Frozen(Exception):
+        name: int
+
+    slots = Slots("s")
+    slots.errno = 5
+    for error in (BadWeights("a"), slots, Frozen(3), NameError("no x", name="x"), Lost("/x"), ImportError("no", name="torch"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad")):
 
         def load(files, error=error):
             raise error
@@ -457,13 +505,15 @@ def test_an_error_whose_class_makes_its_message_says_the_same_each_time(root, pu
                 assert getattr(caught.value, field, None) == getattr(error, field, None)
 
 
-def test_a_coroutine_function_loads_no_model(root):
+def test_what_must_be_awaited_is_no_model(root, put):
+    put("1")
+
     async def load(files):
         return 1
 
-    for make in (lambda: model("m", load, root=root), lambda: model("m", root=root)(load)):
-        with pytest.raises(TypeError, match="async def"):
-            make()
+    for make in (lambda: model("m", load, root=root), lambda: model("m", root=root)(lambda files: load(files))):
+        with pytest.raises(TypeError, match="plain `def`"):
+            make()()
 
 
 

@@ -474,11 +474,29 @@ def test_a_folder_of_models_is_published_where_it_is(root, tmp_path):
 
 
 
+def test_a_folder_of_its_own_that_is_called_versions_is_published_and_never_left_out(root, tmp_path):
+    there = pathlib.Path(root, "models", "m")
+    (there / "versions" / "a").mkdir(parents=True)
+    for name in ("x", "versions/a/w"):
+        (there / name).write_text(name)
+    wanted = tree(there)
+    made = publish("m", there, root=root)
+    assert tree(place(root, "m", made)) == wanted
+    with pytest.raises(EfsStateError, match=r"versions/a: can't be published: it is among the versions of this model"):
+        publish("m", there, root=root)
+    (there / "versions" / "a").rename(tmp_path / "a")
+    os.symlink(there / "versions", tmp_path / "versions")
+    with pytest.raises(EfsStateError, match="symbolic link"):
+        publish("m", tmp_path, root=root)
+
+
+
+
 def staged(root, source):
     """The folder that a publication of `source` is put together in."""
     from efsstate.modelstore.manifest import Manifest
 
-    found = publishing.Source(source, "")
+    found = publishing.Source(source, Mount(root), "models/m")
     files = {}
     for name, seen in found.files.items():
         files[name] = (seen.st_size, reading.copy(found.open(name), None, late=str))

@@ -7,7 +7,9 @@ import multiprocessing
 import os
 import pathlib
 import shutil
+import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -207,6 +209,73 @@ def test_a_copy_that_lost_a_file_or_an_empty_folder_while_it_is_used_is_made_ane
     gc.collect()
     os.rmdir(f"{path}/empty")
     assert tree(model("m", stage=True, root=root)()) == tree(source)
+
+
+def test_a_copy_that_another_uses_stays_until_the_new_one_is_there(root, source, local, monkeypatch):
+    """Somebody cut a file of it, which the other may not need."""
+    publish("m", source, root=root)
+    keep = model("m", stage=True, root=root)
+    path = keep()
+    os.truncate(f"{path}/CURRENT", 1)
+    monkeypatch.setattr(staging.reading, "copy", lambda *given, **more: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+    with pytest.raises(OSError, match="Input/output error"):
+        model("m", stage=True, root=root)()
+    assert os.path.getsize(f"{path}/a/b/weights") == 100_000
+    monkeypatch.undo()
+    monkeypatch.setenv("TMPDIR", str(local.parent))
+    assert tree(model("m", stage=True, root=root)()) == tree(source) and keep() == path
+
+
+def test_a_copy_that_can_not_be_made_anew_gives_no_path(root, source, local, monkeypatch):
+    publish("m", source, root=root)
+    room, real = [True], staging._room
+    monkeypatch.setattr(staging, "_room", lambda local: real(local) if room else 0)
+
+    def load(files):
+        flip(f"{files.path}/a/b/weights")
+        room.clear()
+        for use in (lambda: files.read("a/b/weights"), lambda: files.path, files.stage):
+            with pytest.raises(EfsStateError, match="no room"):
+                use()
+        room.append(True)
+        return tree(files.path)
+
+    assert model("m", load, stage=True, verify="digest", root=root)() == tree(source)
+
+
+def test_a_fork_while_a_copy_is_made_harms_no_child(root, source, local, monkeypatch):
+    publish("m", source, root=root)
+    kept = model("m", lambda files: files, root=root)()
+    going, go = threading.Event(), threading.Event()
+    real, parent = staging._copy, os.getpid()
+
+    def slow(*given):
+        if os.getpid() == parent:
+            going.set()
+            go.wait(30)
+        return real(*given)
+
+    monkeypatch.setattr(staging, "_copy", slow)
+    thread = threading.Thread(target=kept.stage)
+    thread.start()
+    going.wait(30)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if not pid:
+        try:
+            with efsstate.invocation(Left(2000)):
+                kept.stage()
+        except reading.OutOfTime as error:  # the lock of the file is the parent's
+            os._exit(7 if "another process" in str(error) else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    go.set()
+    thread.join()
+    assert tree(kept.path) == tree(source)
+
+
 
 
 def test_models_of_many_folders_keep_few_descriptors(root, tmp_path, local):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import threading
+import time
 
 from efsstate import deadline
 from efsstate.errors import CorruptEntryError, EfsStateError
 from efsstate.modelstore import reading
+from efsstate.modelstore.turn import Turn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from efsstate.mount.files import Mount
 
     T = TypeVar("T")
+
+_WAIT = 3600.0  # seconds for which a thread waits for another's copy, where no deadline is known
 
 
 class Files:
@@ -38,7 +41,7 @@ class Files:
         self._verify = verify if mount.key is None else "digest"
         self._checked = False
         self._staged: Staged | None = None
-        self._staging = threading.RLock()
+        self._turn = Turn()
         self._at = self._origin = mount, folder
         self._reserved = deadline.reserved.get()  # here too, for the threads of a `load`, which have no context
         if stage:
@@ -67,9 +70,6 @@ class Files:
     @property
     def path(self) -> str:
         """A path for any library: of the file where a single one was published, else of the folder."""
-        local = (
-            self._origin[0].key is not None
-        )  # what is on the mount may be changed between our look and the library's
 
         def path() -> str:
             if not self._checked:
@@ -77,7 +77,11 @@ class Files:
                 self._checked = True
             return self._path()
 
-        return self._sound(path, local=local)
+        return self._sound(path, local=self._is_signed)  # or it may be changed between our look and the library's
+
+    @property
+    def _is_signed(self) -> bool:
+        return self._origin[0].key is not None
 
     def read(self, name: str | None = None) -> memoryview:
         """All bytes of the file `name` (needless where there is only one), in one writable buffer of their own.
@@ -99,16 +103,13 @@ class Files:
         Nothing is copied, and the processes of a machine share them. But the kernel may drop pages and get them anew: if
         the file is removed or cut meanwhile, on any host, the process is killed by SIGBUS. `stage` where that may happen.
         """
-        local = (
-            self._origin[0].key is not None
-        )  # pages that the kernel drops come anew from wherever they are, unchecked
         name = self._name(name)
 
         def map_it() -> memoryview:
             opened, digest = self._open(name, direct=False)
             return reading.mapped(opened, digest=digest)
 
-        return self._sound(map_it, local=local)
+        return self._sound(map_it, local=self._is_signed)  # or pages that the kernel drops come anew, unchecked
 
     def stage(self) -> str:
         """`path` of a copy on the local disk, that the processes of this environment share; from then on all is of it.
@@ -122,19 +123,31 @@ class Files:
 
     def _go_local(self) -> None:
         """From here on everything is taken from the local copy."""
-        with self._staging:
-            if self._staged is not None:
-                return
-            from efsstate.modelstore import staging
+        self._alone(self._copy)
 
-            def opened(name: str) -> reading.Opened:
-                return self._open(name, at=self._origin)[0]
+    def _copy(self) -> None:
+        if self._staged is not None:
+            return
+        from efsstate.modelstore import staging
 
-            files = {name: (size, digest or None) for name, (size, digest) in self._manifest.files.items()}
-            staged = staging.stage(self._key(), files, self._manifest.folders, opened)
-            # Sizes are compared there. Bytes are where it is made, and another process may have done that long ago.
-            self._checked = staged.made or self._verify != "digest"
-            self._staged, self._at = staged, (staged.mount, staged.folder)
+        def opened(name: str) -> reading.Opened:
+            return self._open(name, at=self._origin)[0]
+
+        files = {name: (size, digest or None) for name, (size, digest) in self._manifest.files.items()}
+        staged = staging.stage(self._key(), files, self._manifest.folders, opened)
+        # Sizes are compared there. Bytes are where it is made, and another process may have done that long ago.
+        self._checked = staged.made or self._verify != "digest"
+        self._staged, self._at = staged, (staged.mount, staged.folder)
+
+    def _alone(self, work: Callable[[], T]) -> T:
+        """`work`, by one thread at a time; `OutOfTime` if another is at it until the deadline."""
+        over = self._turn.over  # held on to: a forked child has another
+        if not over.acquire(timeout=max(0.0, deadline.until(_WAIT, margin=deadline.MARGIN) - time.monotonic())):
+            raise reading.OutOfTime(f"{self._path()}: another thread was still copying it when the deadline came")
+        try:
+            return work()
+        finally:
+            over.release()
 
     def _key(self) -> str:
         from hashlib import blake2b
@@ -145,40 +158,42 @@ class Files:
 
     def _sound(self, work: Callable[[], T], *, local: bool = False) -> T:
         """What `work` gives; where it met a damaged local copy, once more after that was made anew."""
-        kept = deadline.reserved.set(self._reserved)
+        kept = deadline.reserved.get()
         try:
-            if local:
-                self._go_local()
+            deadline.reserved.set(max(kept, self._reserved))
+            if local or self._at is not self._origin:
+                self._go_local()  # again, where a copy that was damaged could not be made anew
             at = self._at
             try:
                 return work()
             except (CorruptEntryError, FileNotFoundError):
                 if at is self._origin:
                     raise
-            alone = self._make_anew(at)
+            alone = self._alone(lambda: self._make_anew(at))
             try:
                 return work()
-            except CorruptEntryError as error:
+            except (CorruptEntryError, FileNotFoundError) as error:
                 if alone:
                     raise
+                path, why = (
+                    (error.path, error.reason) if isinstance(error, CorruptEntryError) else (error.filename, "missing")
+                )
                 raise CorruptEntryError(
-                    error.path,
-                    f"{error.reason}; this local copy is not made anew while another model or process uses it",
+                    path, f"{why}; this local copy is not made anew while another model or process uses it"
                 ) from None
         finally:
-            deadline.reserved.reset(kept)
+            deadline.reserved.set(kept)
 
     def _make_anew(self, at: tuple[Mount, str]) -> bool:
-        """Have the local copy that was used `at` made again, by one thread; False if somebody else uses it."""
+        """Have the local copy that was used `at` made again; False if somebody else uses it."""
         from efsstate.modelstore import staging
 
-        with self._staging:
-            if self._at is not at:
-                return True  # another thread did it
-            self._staged = None  # our use of it ends, so that only another's keeps it
-            alone = staging.discard(self._key())
-            self._go_local()
-            return alone
+        if self._at is not at:
+            return True  # another thread did it
+        self._staged = None  # our use of it ends, so that only another's keeps it
+        alone = staging.discard(self._key())
+        self._copy()
+        return alone
 
     def _path(self) -> str:
         mount, folder = self._at

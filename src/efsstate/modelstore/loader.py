@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import threading
 import time
-from _weakrefset import WeakSet  # as `threading` has it: the public module would be one more import
 
 from efsstate import deadline, events, units
 from efsstate.errors import EfsStateError
 from efsstate.modelstore.finding import Finder
+from efsstate.modelstore.turn import Turn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ else:
 
 _RETRY, _LONGEST_RETRY = 30.0, 900.0  # seconds after which a failed load is tried again, doubled each time
 _WAIT = 3600.0  # seconds for which a thread waits for another's load, where no deadline is known
-_COROUTINE = 0x80  # inspect.CO_COROUTINE, without the import
-_INTERRUPTS = (KeyboardInterrupt, SystemExit, GeneratorExit)  # whoever sent one wants an end, not the old model
+_FIELD: Any = type(NameError.name)  # what C and `__slots__` make of an attribute
 
 
 class _Loaded:
@@ -57,58 +56,57 @@ class _Failure:
 
         # Copied, and its traceback as text: frames keep their callers', and the first one's request, as long as this is.
         self.error, self.identity = _bare(error), identity
-        self.trace = "As it was when it was tried:\n" + "".join(traceback.format_exception(error)).rstrip()
+        try:
+            trace = "".join(traceback.format_exception(error)).rstrip()
+        except Exception:
+            trace = _text(error)
+        self.trace = f"As it was when it was tried:\n{trace}"
         self.times: int = before.times + 1 if before is not None and before.identity == identity else 0
         self.until = time.monotonic() + min(_LONGEST_RETRY, _RETRY * 2**self.times)
 
     def again(self) -> BaseException:
         """The error for one more caller: a copy, so that none gets another's traceback."""
         other = _bare(self.error)
-        other.add_note(self.trace)
+        _note(other, [*getattr(other, "__notes__", ()), self.trace])
         return other
 
 
 def _bare(error: BaseException) -> BaseException:
-    """A copy of the error without what led to it: no traceback, no cause."""
-    builtin: Any = next(kind for kind in type(error).__mro__ if kind.__module__ == "builtins")
+    """A copy of the error without what led to it: no traceback, no cause. Of its class nothing is run.
+
+    What that does when one is made is done already: a message would be put together a second time.
+    """
     try:
-        # What its class does when one is made is done already: a message would be put together a second time.
-        _, given, *state = builtin.__reduce__(error)
+        builtin: Any = next(kind for kind in type(error).__mro__ if kind.__module__ == "builtins")
+        given = list(error.args)
+        if isinstance(error, BaseExceptionGroup):
+            given[1:] = [[_bare(one) for one in error.exceptions]]
         other: BaseException = builtin.__new__(type(error), *given)
         builtin.__init__(other, *given)
-        for fields in state:
-            other.__setstate__(fields)
+        for kind in type(error).__mro__:
+            for name, field in vars(kind).items():
+                if type(field) is _FIELD and name != "obj":  # an AttributeError's, which may be anything
+                    try:
+                        if (value := field.__get__(error)) is not None:  # set to that, an OSError tells of it
+                            field.__set__(other, value)
+                    except (AttributeError, TypeError):
+                        pass  # it has no value, or can't be changed
+        other.__dict__.update(error.__dict__)
+        _note(other, list(getattr(error, "__notes__", ())))
     except Exception:
-        other = EfsStateError(f"{type(error).__name__}: {error}")
-    if (notes := getattr(error, "__notes__", None)) is not None:
-        other.__notes__ = list(notes)
+        return EfsStateError(f"{type(error).__name__}: {_text(error)}")
     return other
 
 
-class _Turn:
-    """Whose turn it is to look, and to load: `busy` is that thread's id, in a list of its own for each time."""
-
-    __slots__ = ("__weakref__", "busy", "over")
-
-    def __init__(self) -> None:
-        self.renew()
-        _turns.add(self)
-
-    def renew(self) -> None:
-        self.over = threading.Condition()
-        self.busy: list[int] | None = None
+def _note(error: BaseException, notes: list[str]) -> None:
+    object.__setattr__(error, "__notes__", notes)  # a frozen dataclass has no other way
 
 
-_turns: WeakSet[_Turn] = WeakSet()
-
-
-def _after_fork() -> None:
-    """In a child: the load of a thread that is not here never ends."""
-    for turn in _turns:
-        turn.renew()
-
-
-os.register_at_fork(after_in_child=_after_fork)
+def _text(error: BaseException) -> str:
+    try:
+        return repr(error)
+    except Exception:
+        return type(error).__name__
 
 
 class Model(_Generic[T]):
@@ -129,7 +127,6 @@ class Model(_Generic[T]):
             raise ValueError(f"verify={verify!r}: it is 'size', 'digest' or None")
         if load is not None and not callable(load):
             raise TypeError(f"load={load!r}: a function of the files is needed")
-        _refuse_async(load)
         self.name = name
         self._options = (check_every, verify, stage, keep_old, root)
         self._load, self._verify, self._stage, self._keep_old = load, verify, stage, keep_old
@@ -142,7 +139,7 @@ class Model(_Generic[T]):
             None  # freed for one that did not load: what comes back, and its seconds
         )
         self._changed: tuple[str, float] | None = None  # a plain model that changed: what it is now, and since when
-        self._turn = _Turn()
+        self._turn = Turn()
 
     def __repr__(self) -> str:
         loaded = self._loaded
@@ -237,7 +234,7 @@ class Model(_Generic[T]):
         try:
             found = self._finder.look()
         except Exception as error:
-            self._tell("error", error=repr(error))
+            self._tell("error", error=_text(error))
             if self._loaded is None and self._old is None:
                 self._failure = _Failure(error, None, failure)
                 raise
@@ -288,26 +285,22 @@ class Model(_Generic[T]):
         try:
             made = self._make(found)
         except BaseException as error:
-            self._failed(error, found)
+            if _is_failure(error) and not _is_late(error):
+                self._failed(error, found)
+            else:  # what the deadline cut off is no failure of the version: the next invocation has one of its own
+                self._failure = None  # nor is it what failed before: that there was no model at all, or another version
+                self._let_go(error)
             raise
         return self._serve(made)
 
     def _reload(self, found: Found) -> Any:
+        # A quarter is left to the handler, whose old version could have served it: a slow new one takes all.
         left = deadline.remaining()
-        # Half of the time is left to the handler, whose old version could have served it: a slow new one takes all.
-        kept = deadline.reserved.set(0.0 if left is None else left / 2)
-        try:
-            made = self._make(found)
-        except BaseException as error:
-            self._failed(error, found)
-            if isinstance(error, _INTERRUPTS):
-                raise
-            events.log("error", "model %r: the new version does not load; the old one serves: %r", self.name, error)
-            assert self._loaded is not None
-            return self._loaded.value
-        finally:
-            deadline.reserved.reset(kept)
-        return self._serve(made)
+        made = self._try(found, "serves", 0.0 if left is None else left / 4)
+        if made is not None:
+            return self._serve(made)
+        assert self._loaded is not None
+        return self._loaded.value
 
     def _replace(self, found: Found) -> Any:
         """As `_reload`, for models of which only one fits: the old one goes first, and comes back if it must."""
@@ -318,20 +311,30 @@ class Model(_Generic[T]):
         self._loaded = None
         gc.collect()  # many a model refers to itself
         # The old one's time is kept for it, half as much again for its luck: else a slow new one takes both down.
-        kept = deadline.reserved.set(0.0 if left is None else min(1.5 * seconds, left / 2))
-        try:
-            made = self._make(found)
-        except BaseException as error:
-            self._failed(error, found)
-            if isinstance(error, _INTERRUPTS):
-                raise
-            events.log("error", "model %r: the new version does not load; the old one comes back: %r", self.name, error)
-        else:
+        made = self._try(found, "comes back", 0.0 if left is None else min(1.5 * seconds + deadline.MARGIN, left / 2))
+        if made is not None:
             return self._serve(made)
-        finally:
-            deadline.reserved.reset(kept)
         gc.collect()
         return self._come_back()
+
+    def _try(self, found: Found, old: str, reserve: float) -> _Loaded | None:
+        """A new version, loaded while `reserve` seconds are kept; None if that failed, and is remembered."""
+        kept = deadline.reserved.get()
+        try:
+            deadline.reserved.set(kept + reserve)
+            return self._make(found)
+        except BaseException as error:
+            if not _is_failure(error):
+                raise
+            # A version that is too slow is as bad as one that raises: the next invocation has the old one, not the same again.
+            self._failed(error, found)
+            why = _text(error) + (
+                f" ({reserve:.1f} s were kept for the old one and the handler)" if _is_late(error) else ""
+            )
+            events.log("error", "model %r: the new version does not load; the old one %s: %s", self.name, old, why)
+            return None
+        finally:
+            deadline.reserved.set(kept)
 
     def _come_back(self) -> Any:
         """Load the old one again. It did load before, so each call tries it until it does."""
@@ -339,8 +342,7 @@ class Model(_Generic[T]):
         try:
             made = self._make(self._old[0])
         except BaseException as error:
-            self._tell("error", error=repr(error))
-            _let_go(error)
+            self._let_go(error)
             raise
         return self._serve(made)
 
@@ -353,16 +355,23 @@ class Model(_Generic[T]):
         return made.value
 
     def _failed(self, error: BaseException, found: Found) -> None:
-        self._tell("error", error=repr(error))
-        _let_go(error)
-        # What the deadline cut off is no failure of the version: the next invocation has a deadline of its own. But where
-        # there is an old one it is, so that the next invocation has that, and not the same again.
-        if self._loaded is not None or self._old is not None:
-            self._failure = _Failure(error, found.identity, self._failure)
-        elif isinstance(error, _INTERRUPTS) or _is_late(error):
-            self._failure = None  # nor is it what failed before: that there was no model at all, or another version
-        else:
-            self._failure = _Failure(error, found.identity, self._failure)
+        self._failure = _Failure(error, found.identity, self._failure)
+        self._let_go(error)
+
+    def _let_go(self, error: BaseException) -> None:
+        """Tell of an error, and free what its frames hold: a failed load's buffers are as big as the model."""
+        import traceback
+
+        self._tell("error", error=_text(error))
+        ahead, seen = [error], set()
+        while ahead:
+            one = ahead.pop()
+            if id(one) not in seen:  # an error may be its own cause
+                seen.add(id(one))
+                traceback.clear_frames(one.__traceback__)
+                ahead += [other for other in (one.__cause__, one.__context__) if other is not None]
+                if isinstance(one, BaseExceptionGroup):
+                    ahead += one.exceptions
 
     def _make(self, found: Found) -> _Loaded:
         """Load it; what is put there by hand must be the same before and after."""
@@ -382,6 +391,12 @@ class Model(_Generic[T]):
                 continue
             if value is None:
                 raise EfsStateError(f"{files!r}: its load function returned None: it must return the loaded model")
+            if hasattr(value, "__await__"):
+                getattr(value, "close", str)()  # or Python warns that nobody awaited it
+                raise TypeError(
+                    f"model {self.name!r}: its load function returned what must be awaited, which can be done once only: a"
+                    " load function is a plain `def`"
+                )
             files.loaded()
             if found.plain is not None and (now_plain := found.plain.again()).identity != found.identity:
                 if attempt:
@@ -401,27 +416,12 @@ class Model(_Generic[T]):
             events.emit(event, self.name, **values)
 
 
-def _let_go(error: BaseException) -> None:
-    """Free what the frames of the error's traceback hold: a failed load's buffers are as big as the model."""
-    import traceback
+def _is_failure(error: BaseException) -> bool:
+    """Whether the version failed. What else is no `Exception` says that somebody wants an end: Ctrl-C, a timeout's alarm.
 
-    ahead, seen = [error], set()
-    while ahead:
-        one = ahead.pop()
-        if id(one) not in seen:  # an error may be its own cause
-            seen.add(id(one))
-            traceback.clear_frames(one.__traceback__)
-            ahead += [other for other in (one.__cause__, one.__context__) if other is not None]
-            ahead += getattr(one, "exceptions", ())
-
-
-def _refuse_async(load: Any) -> None:
-    code = getattr(load, "__code__", None)
-    if code is not None and code.co_flags & _COROUTINE:
-        raise TypeError(
-            f"load={load.__qualname__}: it is `async def`, and what it returns can be awaited once only: a load function"
-            " is a plain `def`"
-        )
+    But Rust's libraries raise theirs so (pyo3's PanicException).
+    """
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 def _is_late(error: BaseException) -> bool:
@@ -475,7 +475,7 @@ def model(
     At most every `check_every` a call asks the server for another active version (one request), loads it and serves it
     from then on; the old one serves until then, and if the new one fails. `keep_old=False` frees the old one first, and
     loads it again if the new one fails, in time that is kept for it. Nothing is reloaded where twice the last load's time
-    does not fit before the deadline, and a new version has half of the time left at the most. Without `load` a path that
+    does not fit before the deadline, and a new version has three quarters of the time left at the most. Without `load` a path that
     was returned is kept in place as long as its version is loaded: who goes on with one after a swap gives a `load`.
     `verify` compares what is read with the manifest: "size", "digest" (SHA-256), or None. `stage=True` copies the files to
     `/tmp` first, once for all processes of the environment.

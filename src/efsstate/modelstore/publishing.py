@@ -29,11 +29,16 @@ _WAIT = (
 
 
 class Source:
-    """A file or folder to be published: `files` maps its paths to their stats; what is at `store` is none of its own."""
+    """A file or folder to be published: `files` maps its paths to their stats.
 
-    def __init__(self, path: str | os.PathLike[str], store: str) -> None:
+    It may be the folder of the model itself, which somebody put there by hand: our versions are none of its own.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], mount: Mount, model: str) -> None:
         given = os.path.abspath(os.fspath(path))
-        self._store = os.path.realpath(store)
+        self._is_store = os.path.realpath(given) == os.path.realpath(mount.where(model)) and manifests.ours(
+            mount, model
+        )
         found = os.stat(given)
         self.path, self.single = given, stat.S_ISREG(found.st_mode)
         self.files: dict[str, os.stat_result] = {}
@@ -56,8 +61,9 @@ class Source:
             name = f"{folder}/{found.name}" if folder else found.name
             if name == layout.MANIFEST and found.is_file(follow_symlinks=False):
                 continue  # of the version that this folder was copied from
-            if found.name == layout.VERSIONS and os.path.realpath(f"{self.path}/{name}") == self._store:
-                continue  # a folder of models, published where it is: what we make of it does not belong to it
+            if self._is_store and name == layout.VERSIONS and found.is_dir(follow_symlinks=False):
+                self._demand_only_ours()
+                continue
             empty = False
             if found.is_symlink():
                 raise EfsStateError(
@@ -72,6 +78,19 @@ class Source:
                 self._take(name, self.mount.stat(folder, found.name))
         if empty and folder:
             self.folders.append(folder)
+
+    def _demand_only_ours(self) -> None:
+        for found in self.mount.scan(layout.VERSIONS):
+            inside = f"{layout.VERSIONS}/{found.name}"
+            if not (
+                layout.is_temporary(found.name)
+                or found.name == layout.CURRENT
+                or layout.MANIFEST in self.mount.names(inside)
+            ):
+                raise EfsStateError(
+                    f"{self.path}/{inside}: can't be published: it is among the versions of this model, and none of them:"
+                    " move it away, or publish a copy of the folder from elsewhere"
+                )
 
     def _take(self, name: str, found: os.stat_result) -> None:
         if why := _bad_name(name):

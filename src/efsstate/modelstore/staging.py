@@ -59,15 +59,17 @@ def stage(
     until = deadline.until(_WAIT, margin=deadline.MARGIN)
     # The use is told before the copy is looked at, so that nobody who makes room in between removes it.
     staged = Staged(local, key, _use(local, key, until))
-    if not _is_whole(local, key, files, folders):  # one that is there is used, whatever else is being copied
+    if not _is_whole(local, key, files):  # one that is there is used, whatever else is being copied
         held = _turn(local, key, until)
         try:
             local.forget(key)  # who copied while we waited has put another folder in its place
-            if not _is_whole(local, key, files, folders):
+            if not _is_whole(local, key, files):
                 _copy(local, key, files, folders, opened)
                 staged.made = True
         finally:
             held.release()
+    for name in folders:
+        local.make(f"{key}/{name}")  # empty ones, which a cleaner of /tmp may have removed
     local.stamp("", key)
     return staged
 
@@ -120,15 +122,14 @@ def _alone(local: Mount, key: str) -> lock.Lock | None:
     return None
 
 
-def _is_whole(local: Mount, key: str, files: Mapping[str, tuple[int, str | None]], folders: list[str]) -> bool:
-    try:
-        for name in (*files, *folders):
-            folder, _, last = f"{key}/{name}".rpartition("/")
-            found = local.stat(folder, last)
-            if not (found.st_size == files[name][0] if name in files else stat.S_ISDIR(found.st_mode)):
+def _is_whole(local: Mount, key: str, files: Mapping[str, tuple[int, str | None]]) -> bool:
+    for name, (size, _) in files.items():
+        folder, _, last = f"{key}/{name}".rpartition("/")
+        try:
+            if local.stat(folder, last).st_size != size:
                 return False
-    except (OSError, CorruptEntryError):
-        return False
+        except (OSError, CorruptEntryError):
+            return False
     return True
 
 
@@ -140,9 +141,12 @@ def _copy(
     opened: Callable[[str], reading.Opened],
 ) -> None:
     _tidy(local, key)
+    wanted = _on_disk(local, [*[size for size, _ in files.values()], *[1 for _ in folders]])
+    if key in local.names("") and _room(local) < wanted:
+        _take_away(local, key)  # somebody damaged it; else it stays for those who use it until the new one is there
     sizes = {name: size for name, (size, _) in files.items()}
     total = sum(sizes.values())
-    _make_room(local, _on_disk(local, [*sizes.values(), *[1 for _ in folders]]))
+    _make_room(local, wanted)
     free = _room(local)
     making = layout.TEMPORARY + key
     count, words = reading.late(local.where(key), total)
@@ -171,6 +175,8 @@ def _copy(
         for _ in reading.every(sizes, copy, late=words, done=count):
             pass
         local.forget(making)
+        if key in local.names(""):
+            _take_away(local, key)
         local.rename("", making, "", key)
     except BaseException as error:
         local.remove_tree(making)
@@ -181,10 +187,10 @@ def _copy(
 
 
 def _tidy(local: Mount, key: str) -> None:
-    """Remove a killed process's half, a copy `key` that somebody damaged, and the locks of copies that are gone."""
+    """Remove a killed process's half, and the locks of copies that are gone."""
     there = local.names("")
     for name in there:
-        if layout.is_temporary(name) or name == key:
+        if layout.is_temporary(name):
             _remove(local, name)
     for name in local.names(_USES):
         if name not in there and name != key and (alone := _alone(local, name)) is not None:
@@ -199,7 +205,7 @@ def _remove(local: Mount, name: str) -> None:
 
 
 def _take_away(local: Mount, key: str) -> None:
-    gone = layout.TEMPORARY + key
+    gone = f"{layout.TEMPORARY}gone-{key}"
     local.forget(key)
     local.rename("", key, "", gone)  # first, so that no half of it is ever taken for the whole
     _remove(local, gone)

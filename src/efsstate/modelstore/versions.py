@@ -77,9 +77,7 @@ def publish(
         raise ValueError(f"version {version!r} can't be used: {why}")
     mount = roots.resolve(root, durable=True)
     try:
-        made = publishing.run(
-            mount, model, publishing.Source(source, mount.where(model, layout.VERSIONS)), version, progress
-        )
+        made = publishing.run(mount, model, publishing.Source(source, mount, model), version, progress)
     except CorruptEntryError:
         if (kind := _kind(mount, model)) and not stat.S_ISDIR(kind):
             raise EfsStateError(
