@@ -176,7 +176,9 @@ def test_a_flipped_bit_in_a_copy_is_noticed_where_it_is_used_and_the_copy_made_a
     assert copies(local) == used(local) or not used(local)
 
 
-def test_a_damaged_copy_is_made_anew_once_by_the_threads_of_a_load(root, tmp_path, local):
+def test_a_damaged_copy_is_made_anew_once_by_the_threads_of_a_load(root, tmp_path, local, monkeypatch):
+    copied, real = [], staging._copy
+    monkeypatch.setattr(staging, "_copy", lambda *given: copied.append(1) or real(*given))
     source = tmp_path / "several"
     source.mkdir()
     for number in range(8):
@@ -192,7 +194,9 @@ def test_a_damaged_copy_is_made_anew_once_by_the_threads_of_a_load(root, tmp_pat
         gc.collect()
         for number in (0, 3, 5):
             flip(f"{path}/f{number}")
+        copied.clear()
         assert model("m", load, stage=True, verify="digest", root=root)() == [(source / f"f{n}").read_bytes() for n in range(8)]
+        assert copied == [1]
         gc.collect()
 
 
