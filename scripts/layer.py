@@ -29,8 +29,12 @@ LIMIT = 1_000_000
 MOMENT = (1980, 1, 1, 0, 0, 0)
 # Not for the function's process: the command (it needs click and rich), the test harness, templates and the linter.
 LEFT_OUT = ("efsstate/cli/", "efsstate/testing/", "efsstate/deploy/templates/")
-# What the function's process does not load needs no bytecode: most of filelock is other kinds of lock.
-NOT_COMPILED = r"/filelock/(?!__init__|_api|_descriptor|_error|_unix|_util|_windows|version)|/msgpack/fallback|/efsstate/(publisher|ops)"
+# What the function's process does not load needs no bytecode: most of filelock is other kinds of lock, and who publishes is
+# not in a hurry.
+NOT_COMPILED = (
+    r"/filelock/(?!__init__|_api|_descriptor|_error|_unix|_util|_windows|version)|/msgpack/fallback"
+    r"|/efsstate/(publisher|ops|modelstore/(publishing|checking|pruning))"
+)
 KEPT_OF_DEPLOY = (
     "__init__.py",
     "bucket.py",
