@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _REMAINING = "get_remaining_time_in_millis"
 _COROUTINE = 0x80  # inspect.CO_COROUTINE, without the import
 WAIT = 60.0  # seconds that a wait lasts at the most where no deadline is known
+_LONG = 3600.0  # seconds that one for another's long work lasts there
 MARGIN = 0.25  # seconds before the deadline at which a wait that must tell of itself ends
 
 _here: contextvars.ContextVar[Invocation | None] = contextvars.ContextVar("efsstate_deadline", default=None)
@@ -101,6 +102,11 @@ def until(wait: float | None, *, margin: float = 0.0) -> float:
     left = remaining()
     limit = WAIT if left is None else max(0.0, left - margin)
     return time.monotonic() + (limit if wait is None else wait if left is None else min(wait, limit))
+
+
+def until_done() -> float:
+    """The same for what another does and takes long, as a copy of gigabytes: shortly before the deadline, or after an hour."""
+    return until(_LONG, margin=MARGIN)
 
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import warnings
 
 import pytest
 
@@ -74,6 +75,13 @@ def active(root, name):
         return next((v.id for v in efsstate.versions(name, root=root) if v.active), None)
     except efsstate.ModelNotFound:
         return None
+
+
+def fork_beside_threads():
+    """`os.fork`, of which Python warns where there are threads: the child uses none of them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
 
 
 def dying(function, at, error=None, names=CHANGES):

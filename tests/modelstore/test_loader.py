@@ -19,7 +19,7 @@ import pytest
 import efsstate
 from efsstate import CorruptEntryError, EfsStateError, ModelNotFound, activate, deadline, model, publish
 from efsstate.modelstore import loader, reading
-from tests.modelstore.conftest import place, relink
+from tests.modelstore.conftest import fork_beside_threads, place, relink
 
 
 class Network:
@@ -27,6 +27,19 @@ class Network:
 
     def __init__(self, files):
         self.weights, self.me = bytes(files.read()), self
+
+
+def choosy(bad, tries):
+    """A `load` that notes what it is given, and raises what `bad` has for it."""
+
+    def load(files):
+        network = Network(files)
+        tries.append(network.weights)
+        if network.weights in bad:
+            raise bad[network.weights]
+        return network
+
+    return load
 
 
 @pytest.fixture
@@ -161,15 +174,7 @@ def test_the_old_one_serves_the_others_while_the_new_one_is_loaded(root, put):
 def test_a_new_version_that_does_not_load_leaves_the_old_one_serving(root, put, caplog):
     put("1")
     tries = []
-
-    def load(files):
-        network = Network(files)
-        tries.append(network.weights)
-        if network.weights == b"2":
-            raise RuntimeError("wrong opset")
-        return network
-
-    get = model("m", load, check_every=0, root=root)
+    get = model("m", choosy({b"2": RuntimeError("wrong opset")}, tries), check_every=0, root=root)
     get()
     put("2")
     assert [get().weights for _ in range(5)] == [b"1"] * 5
@@ -242,15 +247,7 @@ def test_keep_old_false_brings_the_old_one_back_if_the_new_one_fails(root, put):
 def picky(root):
     """A model that keeps one version in memory, what its load raises (text -> error), and what it was given to load."""
     bad, tries = {}, []
-
-    def load(files):
-        network = Network(files)
-        tries.append(network.weights)
-        if network.weights in bad:
-            raise bad[network.weights]
-        return network
-
-    return model("m", load, check_every=0, keep_old=False, root=root), bad, tries
+    return model("m", choosy(bad, tries), check_every=0, keep_old=False, root=root), bad, tries
 
 
 def test_keep_old_false_an_old_one_that_did_not_come_back_at_once_comes_with_the_next_call(put, picky):
@@ -396,15 +393,8 @@ class Unfriendly(Exception):
 def test_whatever_a_new_version_raises_the_old_one_serves(root, put, keep_old, error):
     put("1")
     tries = []
-
-    def load(files):
-        network = Network(files)
-        tries.append(network.weights)
-        if network.weights == b"2":
-            raise error("a group", [ValueError(1)]) if error is ExceptionGroup else error("called `Option::unwrap()` on a `None` value")
-        return network
-
-    get = model("m", load, check_every=0, keep_old=keep_old, root=root)
+    bad = error("a group", [ValueError(1)]) if error is ExceptionGroup else error("called `Option::unwrap()` on a `None` value")
+    get = model("m", choosy({b"2": bad}, tries), check_every=0, keep_old=keep_old, root=root)
     get()
     put("2")
     assert [get().weights for _ in range(3)] == [b"1"] * 3
@@ -784,11 +774,7 @@ def test_a_fork_in_the_middle_of_a_load_harms_no_child(root, put):
     thread = threading.Thread(target=get)
     thread.start()
     loading.wait(30)
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
+    pid = fork_beside_threads()
     if not pid:
         os._exit(get())
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5

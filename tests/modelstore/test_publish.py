@@ -323,14 +323,20 @@ def test_another_publisher_that_ends_between_two_looks_is_no_stranger(root, sour
     assert publish("m", source, root=root) == active(root, "m") and manifest.look is real
 
 
-@pytest.mark.parametrize("activated", [True, False])
-def test_two_that_mend_one_version_with_different_content_at_once_leave_a_whole_one(root, tmp_path, monkeypatch, activated):
-    """The second does not put aside what the first has just made: it is told that the id has other content."""
-    put = {text: tmp_path / text for text in ("old", "first", "second")}
+def damaged(root, tmp_path, *others):
+    """Files to be published, and the folder of version v1, whose manifest is damaged."""
+    put = {text: tmp_path / text for text in ("old", *others)}
     for text, path in put.items():
         path.write_text(text)
     folder = pathlib.Path(place(root, "m", publish("m", put["old"], version="v1", root=root)))
     harm(folder, "damaged manifest")
+    return put, folder
+
+
+@pytest.mark.parametrize("activated", [True, False])
+def test_two_that_mend_one_version_with_different_content_at_once_leave_a_whole_one(root, tmp_path, monkeypatch, activated):
+    """The second does not put aside what the first has just made: it is told that the id has other content."""
+    put, folder = damaged(root, tmp_path, "first", "second")
     real = publishing.put_aside
 
     def late(*given):
@@ -361,11 +367,7 @@ def test_a_damaged_version_that_another_publisher_has_just_put_aside_is_mended_a
 
 
 def test_of_three_that_mend_one_version_the_last_to_make_it_has_it(root, tmp_path, monkeypatch):
-    put = {text: tmp_path / text for text in ("old", "first", "second", "third")}
-    for text, path in put.items():
-        path.write_text(text)
-    folder = pathlib.Path(place(root, "m", publish("m", put["old"], version="v1", root=root)))
-    harm(folder, "damaged manifest")
+    put, folder = damaged(root, tmp_path, "first", "second", "third")
     real = publishing.put_aside
 
     def late(*given):
@@ -485,9 +487,16 @@ def test_a_folder_of_its_own_that_is_called_versions_is_published_and_never_left
     with pytest.raises(EfsStateError, match=r"versions/a: can't be published: it is among the versions of this model"):
         publish("m", there, root=root)
     (there / "versions" / "a").rename(tmp_path / "a")
-    os.symlink(there / "versions", tmp_path / "versions")
+    (there / "versions" / ".nfs0000000000000001").write_text("removed, and still open on this client")
+    assert publish("m", there, root=root) != made
+    (there / "versions" / "notes.txt").write_text("a file")
+    with pytest.raises(EfsStateError, match=r"versions/notes.txt: can't be published"):
+        publish("m", there, root=root)
+    os.remove(there / "versions" / "notes.txt")
+    (tmp_path / "linked").mkdir()
+    os.symlink(there / "versions", tmp_path / "linked" / "versions")
     with pytest.raises(EfsStateError, match="symbolic link"):
-        publish("m", tmp_path, root=root)
+        publish("m", tmp_path / "linked", root=root)
 
 
 

@@ -9,7 +9,6 @@ import pathlib
 import shutil
 import threading
 import time
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -17,7 +16,7 @@ import pytest
 import efsstate
 from efsstate import CorruptEntryError, EfsStateError, RootError, deadline, model, publish
 from efsstate.modelstore import reading, staging
-from tests.modelstore.conftest import dying, place, tree
+from tests.modelstore.conftest import dying, fork_beside_threads, place, tree
 
 
 @pytest.fixture
@@ -263,9 +262,7 @@ def test_a_fork_while_a_copy_is_made_harms_no_child(root, source, local, monkeyp
     thread = threading.Thread(target=kept.stage)
     thread.start()
     going.wait(30)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
+    pid = fork_beside_threads()
     if not pid:
         try:
             with efsstate.invocation(Left(2000)):

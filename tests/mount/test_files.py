@@ -324,6 +324,30 @@ def test_a_root_removed_and_made_anew_is_written_to_at_once(act, tmp_path):
     assert stat.S_IMODE((root / "cache").stat().st_mode) in (0o770, 0o660)
 
 
+def test_a_draft_whose_content_is_made_by_who_forks_is_written_by_the_parent_alone(tmp_path):
+    """The child's descriptor is closed, and its number may be another file's by then."""
+    mount, victim, parent = files.Mount(str(tmp_path)), tmp_path / "victim", os.getpid()
+    mount.make("x")
+    draft = mount.draft("x", ".tmp-1")
+    number = draft._fd
+
+    def build(created):
+        pid = os.fork()
+        if pid:
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        else:
+            os.dup2(os.open(victim, os.O_WRONLY | os.O_CREAT), number)
+        return [b"content"]
+
+    try:
+        kept = draft.become("f", build, unless=lambda: False)
+    except OSError as error:
+        kept = error.errno == errno.EBADF
+    if os.getpid() != parent:
+        os._exit(not kept or victim.read_bytes() != b"")
+    assert kept is True and (tmp_path / "x" / "f").read_bytes() == b"content" and os.listdir(tmp_path / "x") == ["f"]
+
+
 def test_an_error_names_the_path_whole_and_no_other(tmp_path):
     """The system calls get names within an open folder, and a link's text, which is no path."""
     mount = files.Mount(str(tmp_path))

@@ -195,9 +195,8 @@ class Results:
         payload = item.payload
         item.cost = len(payload) if type(payload) is not tuple else len(payload[1])
         item.first = [self._loads(payload)]
-        item.hollow = (
-            type(payload) is not tuple
-        )  # an array of the caller's is a view into it: it can't be anybody else's
+        # An array of the caller's is a view into it: it can't be anybody else's.
+        item.hollow = type(payload) is not tuple
         return item
 
     def _ready(self, digest: str, item: Item, shelf: Shelf, change: object) -> Item:
@@ -346,9 +345,8 @@ class Results:
         except (OSError, EfsStateError):  # damaged, newer, or can't be read: it goes all the same
             found = None
         removed = shelf.remove(digest)
-        flights.doom(
-            self, digest
-        )  # who began meanwhile may have read what was there still, and who comes must not join
+        # Who began meanwhile may have read what was there still, and who comes must not join.
+        flights.doom(self, digest)
         return removed and found is not None and self.left(found) > 0
 
     def forget(self, digest: str | None) -> None:

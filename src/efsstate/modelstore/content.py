@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-_WAIT = 3600.0  # seconds for which a thread waits for another's copy, where no deadline is known
-
 
 class Files:
     """The files of one version of a model, as `load` gets them.
@@ -70,14 +68,8 @@ class Files:
     @property
     def path(self) -> str:
         """A path for any library: of the file where a single one was published, else of the folder."""
-
-        def path() -> str:
-            if not self._checked:
-                self._check()
-                self._checked = True
-            return self._path()
-
-        return self._sound(path, local=self._is_signed)  # or it may be changed between our look and the library's
+        # Local where it is signed, or it may be changed between our look and the library's.
+        return self._sound(self._checked_path, local=self._is_signed)
 
     @property
     def _is_signed(self) -> bool:
@@ -118,8 +110,7 @@ class Files:
         loaded; then it goes when another model needs the room. Raises `EfsStateError` (no room; the deadline came),
         `CorruptEntryError`, `OSError`.
         """
-        self._sound(self._go_local)
-        return self.path
+        return self._sound(self._checked_path, local=True)
 
     def _go_local(self) -> None:
         """From here on everything is taken from the local copy."""
@@ -142,7 +133,7 @@ class Files:
     def _alone(self, work: Callable[[], T]) -> T:
         """`work`, by one thread at a time; `OutOfTime` if another is at it until the deadline."""
         over = self._turn.over  # held on to: a forked child has another
-        if not over.acquire(timeout=max(0.0, deadline.until(_WAIT, margin=deadline.MARGIN) - time.monotonic())):
+        if not over.acquire(timeout=max(0.0, deadline.until_done() - time.monotonic())):
             raise reading.OutOfTime(f"{self._path()}: another thread was still copying it when the deadline came")
         try:
             return work()
@@ -175,9 +166,10 @@ class Files:
             except (CorruptEntryError, FileNotFoundError) as error:
                 if alone:
                     raise
-                path, why = (
-                    (error.path, error.reason) if isinstance(error, CorruptEntryError) else (error.filename, "missing")
-                )
+                if isinstance(error, CorruptEntryError):
+                    path, why = error.path, error.reason
+                else:
+                    path, why = error.filename, "missing"
                 raise CorruptEntryError(
                     path, f"{why}; this local copy is not made anew while another model or process uses it"
                 ) from None
@@ -194,6 +186,12 @@ class Files:
         alone = staging.discard(self._key())
         self._copy()
         return alone
+
+    def _checked_path(self) -> str:
+        if not self._checked:
+            self._check()
+            self._checked = True
+        return self._path()
 
     def _path(self) -> str:
         mount, folder = self._at

@@ -33,7 +33,6 @@ else:
 
 
 _RETRY, _LONGEST_RETRY = 30.0, 900.0  # seconds after which a failed load is tried again, doubled each time
-_WAIT = 3600.0  # seconds for which a thread waits for another's load, where no deadline is known
 _FIELD: Any = type(NameError.name)  # what C and `__slots__` make of an attribute
 
 
@@ -135,9 +134,8 @@ class Model(_Generic[T]):
         self._loaded: _Loaded | None = None
         self._look_at = 0.0  # when the server is asked again
         self._failure: _Failure | None = None
-        self._old: tuple[Found, float] | None = (
-            None  # freed for one that did not load: what comes back, and its seconds
-        )
+        # Freed for one that did not load: what comes back, and its seconds.
+        self._old: tuple[Found, float] | None = None
         self._changed: tuple[str, float] | None = None  # a plain model that changed: what it is now, and since when
         self._turn = Turn()
 
@@ -180,7 +178,7 @@ class Model(_Generic[T]):
         return made
 
     def _slow(self) -> Any:
-        until = deadline.until(_WAIT, margin=deadline.MARGIN)
+        until = deadline.until_done()
         mine = [threading.get_ident()]
         try:
             try:
@@ -196,10 +194,8 @@ class Model(_Generic[T]):
         with self._turn.over:
             while True:
                 if self._loaded is not None and (self._turn.busy is not None or time.monotonic() < self._look_at):
-                    return (
-                        self._loaded.value,
-                        True,
-                    )  # while one looks for a new version, and loads it, the old one serves
+                    # While one looks for a new version, and loads it, the old one serves.
+                    return self._loaded.value, True
                 if self._turn.busy is None:
                     break
                 if self._turn.busy == mine:
@@ -328,9 +324,9 @@ class Model(_Generic[T]):
                 raise
             # A version that is too slow is as bad as one that raises: the next invocation has the old one, not the same again.
             self._failed(error, found)
-            why = _text(error) + (
-                f" ({reserve:.1f} s were kept for the old one and the handler)" if _is_late(error) else ""
-            )
+            why = _text(error)
+            if _is_late(error):
+                why += f" ({reserve:.1f} s were kept for the old one and the handler)"
             events.log("error", "model %r: the new version does not load; the old one %s: %s", self.name, old, why)
             return None
         finally:

@@ -199,9 +199,12 @@ def look(mount: Mount, model: str, version: str) -> Manifest | None:
 def ours(mount: Mount, model: str) -> bool:
     """Whether anything in the folder `versions` is ours: a model that was put there by hand may have one of its own."""
     names = mount.names(layout.version_folder(model, ""))
-    return layout.CURRENT in names or any(
-        layout.is_temporary(name) or _has_manifest(mount, model, name) for name in names
-    )
+    return layout.CURRENT in names or any(is_ours(mount, model, name) for name in names)
+
+
+def is_ours(mount: Mount, model: str, name: str) -> bool:
+    """Whether we made what has this name in the folder `versions`."""
+    return name == layout.CURRENT or layout.is_temporary(name) or _has_manifest(mount, model, name)
 
 
 def _has_manifest(mount: Mount, model: str, version: str) -> bool:

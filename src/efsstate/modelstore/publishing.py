@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 _MOVING = "{}: can't be published: it changes meanwhile: publish it again when it is still"
 _PARTS, _FILES = "parts", "files"
-_WAIT = (
-    3600.0  # seconds for which a second publisher of the same content waits for the first, where no deadline is known
-)
 
 
 class Source:
@@ -39,6 +36,8 @@ class Source:
         self._is_store = os.path.realpath(given) == os.path.realpath(mount.where(model)) and manifests.ours(
             mount, model
         )
+        if self._is_store:
+            _demand_only_ours(mount, model)
         found = os.stat(given)
         self.path, self.single = given, stat.S_ISREG(found.st_mode)
         self.files: dict[str, os.stat_result] = {}
@@ -62,7 +61,6 @@ class Source:
             if name == layout.MANIFEST and found.is_file(follow_symlinks=False):
                 continue  # of the version that this folder was copied from
             if self._is_store and name == layout.VERSIONS and found.is_dir(follow_symlinks=False):
-                self._demand_only_ours()
                 continue
             empty = False
             if found.is_symlink():
@@ -78,19 +76,6 @@ class Source:
                 self._take(name, self.mount.stat(folder, found.name))
         if empty and folder:
             self.folders.append(folder)
-
-    def _demand_only_ours(self) -> None:
-        for found in self.mount.scan(layout.VERSIONS):
-            inside = f"{layout.VERSIONS}/{found.name}"
-            if not (
-                layout.is_temporary(found.name)
-                or found.name == layout.CURRENT
-                or layout.MANIFEST in self.mount.names(inside)
-            ):
-                raise EfsStateError(
-                    f"{self.path}/{inside}: can't be published: it is among the versions of this model, and none of them:"
-                    " move it away, or publish a copy of the folder from elsewhere"
-                )
 
     def _take(self, name: str, found: os.stat_result) -> None:
         if why := _bad_name(name):
@@ -113,6 +98,17 @@ class Source:
     def size(self) -> int:
         """Bytes of all files."""
         return sum([found.st_size for found in self.files.values()])
+
+
+def _demand_only_ours(mount: Mount, model: str) -> None:
+    """An error for what is among the model's versions and none of them: it would be left out unseen."""
+    above = layout.version_folder(model, "")
+    for name in mount.names(above):
+        if not (manifests.is_ours(mount, model, name) or layout.is_foreign_nfs(name)):
+            raise EfsStateError(
+                f"{mount.where(above, name)}: can't be published: it is among the versions of this model, and none of them:"
+                " move it away, or publish a copy of the folder from elsewhere"
+            )
 
 
 def _bad_name(name: str) -> str:
@@ -205,7 +201,7 @@ def _exists(mount: Mount, model: str, made: Manifest, told: _Told) -> bool:
 
 def _claim(mount: Mount, staging: str) -> lock.Lock:
     """The staging folder for ourselves: two publishers of the same content do the work once, not twice."""
-    until = deadline.until(_WAIT, margin=deadline.MARGIN)
+    until = deadline.until_done()
     while True:
         held = lock.acquire(mount, *_lock(staging), until=until)
         if held is None:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _USES = "uses"  # a file for every copy, whose lock is shared by the processes that use it
 _SPARE = 32 << 20  # bytes that stay free
-_WAIT = 3600.0  # seconds for which the one waits for the other's copy, where no deadline is known
 
 
 class Staged:
@@ -56,7 +55,7 @@ def stage(
     (a file that is not what its digest says), `OutOfTime`, `OSError`.
     """
     local = roots.scratch("efsstate-models")
-    until = deadline.until(_WAIT, margin=deadline.MARGIN)
+    until = deadline.until_done()
     # The use is told before the copy is looked at, so that nobody who makes room in between removes it.
     staged = Staged(local, key, _use(local, key, until))
     if not _is_whole(local, key, files):  # one that is there is used, whatever else is being copied
@@ -77,7 +76,7 @@ def stage(
 def discard(key: str) -> bool:
     """Remove the copy `key`, which is damaged; False if somebody uses it."""
     local = roots.scratch("efsstate-models")
-    held = _turn(local, key, deadline.until(_WAIT, margin=deadline.MARGIN))
+    held = _turn(local, key, deadline.until_done())
     try:
         alone = _alone(local, key)
         if alone is None:
@@ -141,12 +140,11 @@ def _copy(
     opened: Callable[[str], reading.Opened],
 ) -> None:
     _tidy(local, key)
-    wanted = _on_disk(local, [*[size for size, _ in files.values()], *[1 for _ in folders]])
-    if key in local.names("") and _room(local) < wanted:
-        _take_away(local, key)  # somebody damaged it; else it stays for those who use it until the new one is there
     sizes = {name: size for name, (size, _) in files.items()}
-    total = sum(sizes.values())
-    _make_room(local, wanted)
+    total, room = sum(sizes.values()), _on_disk(local, [*sizes.values(), *[1] * len(folders)])
+    if key in local.names("") and _room(local) < room:
+        _take_away(local, key)  # somebody damaged it; else it stays for those who use it until the new one is there
+    _make_room(local, room)
     free = _room(local)
     making = layout.TEMPORARY + key
     count, words = reading.late(local.where(key), total)

@@ -793,13 +793,14 @@ class Draft:
 
         `build` is as `Mount.replace` takes it. Raises `OSError`; then nothing has changed.
         """
-        fd = self._fd
-        if fd < 0:
+        if self._fd < 0:
             return False
         mount, folder = self._mount, self._folder
         try:
             # The server's time now, as far as it is known: a clock that stood still makes it older, never younger.
-            self._size = _put(fd, build(self._made + time.monotonic() - self._began))
+            parts = build(self._made + time.monotonic() - self._began)
+            # Looked up now: making them may have forked, and in the child the descriptor is closed.
+            self._size = _put(self._fd, parts)
             self._close()  # an NFS client may report a full disk only here
             mount.refresh(folder)
             if not self._is_ours() or unless():
