@@ -30,6 +30,7 @@ def by_hand(threads, length):
 
     def read(path):
         direct = getattr(os, "O_DIRECT", 0) if measure.Requests(path).counted else 0
+        start = time.perf_counter()  # whoever writes it by hand knows what to use
         fd = os.open(path, os.O_RDONLY | direct)
         size = os.fstat(fd).st_size
         view = memoryview(
@@ -53,7 +54,7 @@ def by_hand(threads, length):
         for worker in workers:
             worker.join()
         os.close(fd)
-        return view[:size]
+        return Timed(view[:size], time.perf_counter() - start)
 
     return read
 

@@ -61,13 +61,55 @@ def test_several_threads_read_one_file_and_each_range_once(tmp_path, small_range
     assert threading.get_ident() not in threads
 
 
+@pytest.mark.parametrize("rate", [1 << 20, 64 << 20, 300 << 20, 2 << 30])
+def test_a_reader_alone_takes_ranges_of_a_quarter_of_a_second(monkeypatch, rate):
+    """By the rate of the one before, within bounds; a rate that changes is followed."""
+    now, size = [100.0], (2 << 30) + 12345
+    monkeypatch.setattr(reading.time, "monotonic", lambda: now[0])
+    at, lengths = 0, []
+    for offset, length in reading._deep(size):
+        assert offset == at
+        at += length
+        lengths.append(length)
+        now[0] += length / (rate if at < size / 2 else rate / 4)
+    assert at == size and lengths[0] == 16 << 20 and all(length % (1 << 20) == 0 for length in lengths[:-1])
+    wanted = [max(8 << 20, min(128 << 20, full // 4)) for full in (rate, rate // 4)]
+    assert abs(lengths[1] - wanted[0]) <= 1 << 20 and abs(lengths[-2] - wanted[1]) <= 1 << 20
+
+
+def test_with_o_direct_one_range_is_read_after_the_other_and_each_once(tmp_path, monkeypatch):
+    """Here the link is so fast that each is as long as may be."""
+    mib = 1 << 20
+    data, seen, real = os.urandom(40 * mib + 99), [], os.preadv
+    monkeypatch.setattr(reading, "on_network", lambda mount: True)
+    for name, value in {"RANGE": mib, "_DEEPEST": 4 * mib, "_TURN": 1e9}.items():
+        monkeypatch.setattr(reading, name, value)
+    file = opened(tmp_path, data)
+    within, cached = threading.Semaphore(1), os.open(tmp_path / "f", os.O_RDONLY)
+
+    def preadv(fd, buffers, offset):
+        assert within.acquire(blocking=False), "two at once"
+        try:
+            seen.append((offset, len(buffers[0])))
+            return real(cached, buffers, offset)
+        finally:
+            within.release()
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    assert bytes(reading.whole(file)) == data
+    os.close(cached)
+    assert [length for _, length in seen] == [2 * mib, *[4 * mib] * 9, 2 * mib + 99]
+    assert [offset for offset, _ in seen] == [0, *range(2 * mib, 40 * mib, 4 * mib)]
+
+
 def test_short_reads_go_on(tmp_path, small_ranges, monkeypatch):
     data, real = os.urandom(5 * RANGE + 77), os.preadv
     monkeypatch.setattr(os, "preadv", lambda fd, buffers, offset: real(fd, [buffers[0][:1000]], offset))
     assert bytes(reading.whole(opened(tmp_path, data))) == data
 
 
-def test_o_direct_falls_back_where_it_is_refused(tmp_path, small_ranges, monkeypatch):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_o_direct_falls_back_where_it_is_refused(tmp_path, small_ranges, monkeypatch, threads):
     """EINVAL from a file system with another alignment: read through the page cache instead."""
     data, real, refused = os.urandom(9 * RANGE + 5), os.preadv, []
     monkeypatch.setattr(reading, "on_network", lambda mount: True)
@@ -81,7 +123,7 @@ def test_o_direct_falls_back_where_it_is_refused(tmp_path, small_ranges, monkeyp
         return real(fd, buffers, offset)
 
     monkeypatch.setattr(os, "preadv", preadv)
-    assert bytes(reading.whole(file)) == data and refused
+    assert bytes(reading.whole(file, digest=hashlib.sha256(data).hexdigest() if threads > 1 else None)) == data and refused
     before = len(os.listdir("/proc/self/fd"))
     del file
     gc.collect()

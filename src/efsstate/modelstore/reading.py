@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 RANGE = 8 << 20  # bytes; with O_DIRECT the requests for a range are in flight all at once, so
 READERS = 2  # threads fill a link, and more take the processor from each other (measured: docs/models.md)
 THREADS = 8  # for copies and small files, whose threads wait for answers
-_PULL = 1 << 20  # bytes of a read through the page cache: one request to the server
+_TURN = 0.25  # seconds; a reader can't be stopped within a range, and holds its buffer
+_DEEPEST = 128 << 20  # bytes; the kernel keeps a list of a range's pages for as long as it reads it
+_PULL = 1 << 20  # bytes of one request to the server
 _PAGE = mmap.PAGESIZE
 _LEAST = 64 << 10  # bytes of a range where there is hardly any memory
 _DIRECT = getattr(os, "O_DIRECT", 0)
@@ -114,6 +116,20 @@ def ranges(size: int, step: int | None = None) -> list[tuple[int, int]]:
     """(offset, length) of every range of a file of `size` bytes."""
     step = step or RANGE
     return [(offset, min(step, size - offset)) for offset in range(0, size, step)]
+
+
+def _deep(size: int) -> Iterator[tuple[int, int]]:
+    """(offset, length) for one reader with O_DIRECT: as long as takes some `_TURN` seconds, by the range before.
+
+    One long range after the other is faster than several short ones side by side (measured: docs/models.md).
+    """
+    offset, length = 0, READERS * RANGE  # else a file of two ranges would wait for one after the other
+    while offset < size:
+        length, began = min(length, size - offset), time.monotonic()
+        yield offset, length
+        seconds = time.monotonic() - began
+        offset += length
+        length = max(RANGE, int(min(_DEEPEST, length * _TURN / max(seconds, 1e-9))) // _PULL * _PULL)
 
 
 def each(work: Callable[[J], R], jobs: Sequence[J], *, threads: int, late: Callable[[], str]) -> Iterator[tuple[J, R]]:
@@ -248,9 +264,12 @@ def whole(file: Opened, *, digest: str | None = None) -> memoryview:
         offset, length = job
         file.into(view[offset : offset + length], offset)
 
-    for (offset, length), _ in each(fill, ranges(file.size), threads=READERS, late=words):
-        count(length)
-        checked.take(view[offset : offset + length])
+    # With a digest, one range is read while another is digested; through the page cache, a reader waits for each request.
+    deep = file.direct and digest is None
+    for jobs in ([job] for job in _deep(file.size)) if deep else [ranges(file.size)]:
+        for (offset, length), _ in each(fill, jobs, threads=READERS, late=words):
+            count(length)
+            checked.take(view[offset : offset + length])
     checked.end(file.path)
     return view[: file.size]
 
