@@ -51,7 +51,7 @@ def main():
         prog="python -m benchmarks", description="What each operation costs, beside bare system calls and the peers."
     )
     parser.add_argument(
-        "--all", action="store_true", help="on a file system in memory and in the NFS lab; about 10 minutes"
+        "--all", action="store_true", help="on a file system in memory and in the NFS lab; about 45 minutes"
     )
     parser.add_argument("--root", metavar="PATH", help="a folder on any file system: tmpfs, the lab, real EFS")
     parser.add_argument("--other", metavar="PATH", help="the same folder through a second client's mount")

@@ -63,6 +63,8 @@ def _local_hit(figures):
     decorators = {subject.name for subject in subjects.PEERS if issubclass(subject, subjects.Function)}
     faster = {name: ratio for name, ratio in peers.items() if ratio < ours["ratio"]}
     text = f"{ours['ratio']:.2f} × bare"
+    if bare := figures.get("hit", "local", subjects.Floor.name).get("time"):
+        text += f", {ours['time']['median'] * 1e6:.1f} µs where its system calls take {bare['median'] * 1e6:.1f}"
     if peers:
         text += f"; {'not ' * bool(decorators & set(faster))}faster than every decorator among the peers"
     if stores := {name: ratio for name, ratio in faster.items() if name not in decorators}:

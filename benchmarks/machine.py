@@ -6,6 +6,8 @@ import os
 import platform
 import sys
 
+import efsstate
+
 from benchmarks import checkpoints, subjects, ways
 
 
@@ -37,7 +39,7 @@ def versions():
                 found[package] = importlib.metadata.version(package)
             except importlib.metadata.PackageNotFoundError:
                 found[package] = None
-    return found
+    return found | {"efsstate": efsstate.__version__}  # of the code that was measured, installed or not
 
 
 def command():

@@ -5,6 +5,7 @@ import gc
 import importlib
 import mmap
 import os
+import random
 import resource
 import statistics
 import time
@@ -90,8 +91,8 @@ def _resident():
         return int(file.read().split()[1]) * mmap.PAGESIZE
 
 
-def rows(a, b, requests, *, rounds=8):
-    """Every way in turn, `rounds` times (the slow ones every fourth), each in a process of its own.
+def rows(a, b, requests, *, rounds=24):
+    """Every way `rounds` times, in an order that changes (the slow ones every twelfth), each in a process of its own.
 
     Rate and ratio (to `read()`) are of the best round. `of_tuned`, where a way was read in every round: the median of the rounds'
     ratios to the mix of threads and ranges by hand to which that median is the lowest.
@@ -109,8 +110,8 @@ def rows(a, b, requests, *, rounds=8):
     found = {name: [] for name in every}
     failed = {}
     for turn in range(rounds):
-        for name, (read, _) in every.items():
-            if name not in failed and not (read in ways.SLOW and turn % 4):
+        for name, (read, _) in random.sample(list(every.items()), len(every)):  # in turn, each would follow the same one
+            if name not in failed and not (read in ways.SLOW and turn % 12):
                 items = processes.isolated(one, name, f"{b}/model.safetensors", requests)
                 if "failed" in items[-1]:
                     failed[name] = items[-1]["failed"]

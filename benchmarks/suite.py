@@ -139,7 +139,7 @@ def _models(places):
     if places.name == "nfs":
         a, b = places.new()
         os.makedirs(a)
-        for figure in processes.isolated(models.rows, a, b, places.requests["b"], timeout=900):
+        for figure in processes.isolated(models.rows, a, b, places.requests["b"], timeout=1800):
             yield {"subject": "all", "row": "model", **figure}
 
 

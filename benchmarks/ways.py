@@ -179,9 +179,10 @@ ALL = {
 }
 
 BY_HAND = {
-    f"by hand: {threads} threads × {length} MiB": (by_hand(threads, length << 20), "")
-    for threads in (2, 4, 8, 16)
-    for length in (1, 2, 4, 8)
+    f"by hand: {threads} {'threads' if threads > 1 else 'thread'} × {length} MiB": (by_hand(threads, length << 20), "")
+    for threads in (1, 2, 4, 8)
+    for length in (2, 4, 8, 32, 128)
+    if threads * length <= 128  # the file's size: else some of the threads would have nothing to read
 }
 
 TENSORS = {ours_tensors, safetensors_torch, safetensors_numpy, streamer, fast}  # these hand over tensors, which are looked at
