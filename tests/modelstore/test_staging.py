@@ -176,8 +176,17 @@ def test_a_flipped_bit_in_a_copy_is_noticed_where_it_is_used_and_the_copy_made_a
 
 
 def test_a_damaged_copy_is_made_anew_once_by_the_threads_of_a_load(root, tmp_path, local, monkeypatch):
-    copied, real = [], staging._copy
+    copied, real, whole, all_three = [], staging._copy, reading.whole, threading.Barrier(3)
     monkeypatch.setattr(staging, "_copy", lambda *given: copied.append(1) or real(*given))
+
+    def noticed(*given, **more):
+        try:
+            return whole(*given, **more)
+        except CorruptEntryError:
+            all_three.wait(30)  # before any of them makes it anew
+            raise
+
+    monkeypatch.setattr(reading, "whole", noticed)
     source = tmp_path / "several"
     source.mkdir()
     for number in range(8):
