@@ -78,7 +78,7 @@ class Files:
     def read(self, name: str | None = None) -> memoryview:
         """All bytes of the file `name` (needless where there is only one), in one writable buffer of their own.
 
-        Read in ranges, by several threads. Raises `KeyError` (no such file), `EfsStateError` (more than the memory that
+        Read in long ranges, or by several threads. Raises `KeyError` (no such file), `EfsStateError` (more than the memory that
         is free; the deadline came), `CorruptEntryError`, `OSError`.
         """
         name = self._name(name)

@@ -1,4 +1,4 @@
-"""Big files, read in ranges by several threads: one `read` after the other gets an eighth of what NFS can give."""
+"""Big files, read in long ranges or by several threads: one `read` after the other gets an eighth of what NFS can give."""
 
 from __future__ import annotations
 
@@ -266,7 +266,8 @@ def whole(file: Opened, *, digest: str | None = None) -> memoryview:
 
     # With a digest, one range is read while another is digested; through the page cache, a reader waits for each request.
     deep = file.direct and digest is None
-    for jobs in ([job] for job in _deep(file.size)) if deep else [ranges(file.size)]:
+    turns = ([job] for job in _deep(file.size)) if deep else [ranges(file.size)]
+    for jobs in turns:
         for (offset, length), _ in each(fill, jobs, threads=READERS, late=words):
             count(length)
             checked.take(view[offset : offset + length])
