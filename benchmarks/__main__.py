@@ -10,7 +10,10 @@ import tempfile
 from benchmarks import machine, report, suite
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-LAB_PARTS = {"300us": [part for part in suite.PARTS if part not in ("models", "imports", "many")], "3ms": ["many", "models"]}
+LAB_PARTS = {
+    "300us": [part for part in suite.PARTS if part not in ("models", "imports", "many")],
+    "3ms": ["many", "models"],
+}
 
 
 def measured(root, other, parts, peers=True):
@@ -35,7 +38,19 @@ def in_lab(delay, parts, peers):
         options = ["--only", ",".join(parts), "--json", out, "--quiet"] + ["--ours"] * (not peers)
         ours = [*machine.command(), "--root", "/mnt/a", "--other", "/mnt/b", *options]
         done = subprocess.run(
-            [sys.executable, "-m", "tests.nfs.lab", "--delay", delay, "--mem", "5G", "--writable", folder, "--", *ours],
+            [
+                sys.executable,
+                "-m",
+                "tests.nfs.lab",
+                "--delay",
+                delay,
+                "--mem",
+                "5G",
+                "--writable",
+                folder,
+                "--",
+                *ours,
+            ],
             cwd=os.path.dirname(HERE),
         )
         if done.returncode:
@@ -48,15 +63,25 @@ def in_lab(delay, parts, peers):
 
 def main():
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description="What each operation costs, beside bare system calls and the peers."
+        prog="python -m benchmarks",
+        description="What each operation costs, beside bare system calls and the peers.",
     )
     parser.add_argument(
-        "--all", action="store_true", help="on a file system in memory and in the NFS lab; about 45 minutes"
+        "--all",
+        action="store_true",
+        help="on a file system in memory and in the NFS lab; about 45 minutes",
     )
-    parser.add_argument("--root", metavar="PATH", help="a folder on any file system: tmpfs, the lab, real EFS")
-    parser.add_argument("--other", metavar="PATH", help="the same folder through a second client's mount")
     parser.add_argument(
-        "--only", metavar="PARTS", default=",".join(suite.PARTS), help=f"some of {','.join(suite.PARTS)}"
+        "--root", metavar="PATH", help="a folder on any file system: tmpfs, the lab, real EFS"
+    )
+    parser.add_argument(
+        "--other", metavar="PATH", help="the same folder through a second client's mount"
+    )
+    parser.add_argument(
+        "--only",
+        metavar="PARTS",
+        default=",".join(suite.PARTS),
+        help=f"some of {','.join(suite.PARTS)}",
     )
     parser.add_argument("--ours", action="store_true", help="leave the peers out")
     parser.add_argument("--json", metavar="FILE", help="write the figures there too")
@@ -65,12 +90,19 @@ def main():
         action="store_true",
         help="write benchmarks/README.md, benchmarks/figures.json and docs/img/bench.svg",
     )
-    parser.add_argument("--from", dest="source", metavar="FILE", help="measure nothing: report on the figures in FILE")
+    parser.add_argument(
+        "--from",
+        dest="source",
+        metavar="FILE",
+        help="measure nothing: report on the figures in FILE",
+    )
     parser.add_argument("--quiet", action="store_true", help="print no table")
     options = parser.parse_args()
     parts = options.only.split(",")
     if unknown := set(parts) - set(suite.PARTS):
-        parser.error(f"--only: {', '.join(sorted(unknown))}: the parts are {', '.join(suite.PARTS)}")
+        parser.error(
+            f"--only: {', '.join(sorted(unknown))}: the parts are {', '.join(suite.PARTS)}"
+        )
     if options.source:
         with open(options.source) as file:
             result = json.load(file)

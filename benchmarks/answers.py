@@ -17,7 +17,9 @@ def stampede(subject, a, b, counted):
 
     `counted`: a folder on this host, in which each computation leaves a file.
     """
-    prepared = subject(a)  # the folder is there, and the modules are imported: what is cold is the key
+    prepared = subject(
+        a
+    )  # the folder is there, and the modules are imported: what is cold is the key
     prepared.put("warm")
     start, callers = time.time() + 1, []
     for i in range(CALLERS):
@@ -49,12 +51,20 @@ def stampede(subject, a, b, counted):
             ended = os.waitpid(pid, 0)
         codes.append(os.waitstatus_to_exitcode(ended[1]))
     names = os.listdir(counted)
-    found = {"row": "stampede", "computations": sum(not name.startswith("error") for name in names), "callers": CALLERS}
+    found = {
+        "row": "stampede",
+        "computations": sum(not name.startswith("error") for name in names),
+        "callers": CALLERS,
+    }
     for name in names:
         if name.startswith("error"):
             with open(f"{counted}/{name}") as file:
                 found["error"] = file.read()
-    found |= {"errors": codes.count(1), "wrong": codes.count(3), "hung": sum(code < 0 for code in codes)}
+    found |= {
+        "errors": codes.count(1),
+        "wrong": codes.count(3),
+        "hung": sum(code < 0 for code in codes),
+    }
     yield found
 
 
@@ -128,7 +138,9 @@ def confusion(subject, folder):
         except Exception as error:
             found["errors"][name] = reason(error)
         else:
-            found["wrong"][name] = sum(g != exactly(*(*arguments, None)[:2]) for g, arguments in zip(got, group))
+            found["wrong"][name] = sum(
+                g != exactly(*(*arguments, None)[:2]) for g, arguments in zip(got, group)
+            )
     if not found["errors"]:
         del found["errors"]
     yield found

@@ -19,7 +19,10 @@ class Figures:
 
     def get(self, row, place, subject):
         """The figure, {} where there is none."""
-        return next((f for f in self.all if (f["row"], f["place"], f["subject"]) == (row, place, subject)), {})
+        return next(
+            (f for f in self.all if (f["row"], f["place"], f["subject"]) == (row, place, subject)),
+            {},
+        )
 
     def rows(self, row, place):
         return [f for f in self.all if (f["row"], f["place"]) == (row, place)]
@@ -57,10 +60,16 @@ def _requests(row):
 def _local_hit(figures):
     """Like is compared with like: a decorator with decorators. A store that is asked by a key of its own is named, not counted."""
     ours, beside = figures.get("hit", "local", CACHED), figures.rows("hit", "local")
-    peers = {f["subject"]: f["ratio"] for f in beside if "ratio" in f and not f["subject"].startswith(("efsstate", "bare"))}
+    peers = {
+        f["subject"]: f["ratio"]
+        for f in beside
+        if "ratio" in f and not f["subject"].startswith(("efsstate", "bare"))
+    }
     if "ratio" not in ours:
         return None
-    decorators = {subject.name for subject in subjects.PEERS if issubclass(subject, subjects.Function)}
+    decorators = {
+        subject.name for subject in subjects.PEERS if issubclass(subject, subjects.Function)
+    }
     faster = {name: ratio for name, ratio in peers.items() if ratio < ours["ratio"]}
     text = f"{ours['ratio']:.2f} × bare"
     if bare := figures.get("hit", "local", subjects.Floor.name).get("time"):
@@ -109,7 +118,10 @@ def _model(figures):
         }.items()
         if rates.get(full)
     }
-    text = ", ".join(f"{ratio:.1f} × {name}" for name, ratio in plain.items()) + f"; {tuned:.2f} of hand-tuned; "
+    text = (
+        ", ".join(f"{ratio:.1f} × {name}" for name, ratio in plain.items())
+        + f"; {tuned:.2f} of hand-tuned; "
+    )
     text += "".join(f"{ours['rate'] / rate:.1f} × {name}; " for name, rate in peers.items())
     return f"{text}{ours['copies']:.2f} copies", min(plain.values()) >= 6 and tuned >= 0.95 and (
         ours["rate"] >= max(peers.values(), default=0)
@@ -126,7 +138,9 @@ def _sweep(key, text, entries, most):
         rows = [
             f
             for f in figures.all
-            if f["row"] == "sweep" and f["subject"] == "efsstate sweep" and f.get("entries", 0) >= entries
+            if f["row"] == "sweep"
+            and f["subject"] == "efsstate sweep"
+            and f.get("entries", 0) >= entries
         ]
         got = max((f[key] for f in rows if f.get(key) is not None), default=None)
         return None if got is None else (text.format(got), got <= most)
@@ -144,7 +158,9 @@ def _flat(figures):
                 low, high = min(found.values()), max(found.values())
                 kept = kept and high - low <= 0.5
                 number = f"{low:.3g}" if high - low < 0.005 else f"{low:.3g} to {high:.3g}"
-                texts.append(f"{name} {number} {'requests' if place == 'nfs' else 'system calls'} up to {max(found):,}")
+                texts.append(
+                    f"{name} {number} {'requests' if place == 'nfs' else 'system calls'} up to {max(found):,}"
+                )
     return ("; ".join(texts), kept) if texts else None
 
 
@@ -164,12 +180,18 @@ BUDGETS = [
     Budget("miss, alone: look, claim, compute, put, release", "12 requests", _requests("miss")),
     Budget("hit, put and miss from 1,000 entries on", "the same to 1,000,000", _flat),
     Budget("`map` over a link of 3 ms", "at least 8 × a loop", _many),
-    Budget("checkpoint save of 1 KiB, with its fencing check", "5 requests", _requests("save, nothing to remove")),
+    Budget(
+        "checkpoint save of 1 KiB, with its fencing check",
+        "5 requests",
+        _requests("save, nothing to remove"),
+    ),
     Budget("the same, with the removal of what is beyond `keep`", "6 requests", _requests("save")),
     Budget("load of a checkpoint, warm directory", "3 requests", _requests("load")),
     Budget("load after another host's save", "6 requests", _requests("load after a save")),
     Budget(
-        "sweep of live entries, 100,000 or more", "0.05 requests each", _sweep("requests_each", "{:.3f}", 100_000, 0.05)
+        "sweep of live entries, 100,000 or more",
+        "0.05 requests each",
+        _sweep("requests_each", "{:.3f}", 100_000, 0.05),
     ),
     Budget(
         "hit on tmpfs, 1 KiB, through the decorator",
@@ -181,12 +203,20 @@ BUDGETS = [
         "at most 1.5 × `cachetools.cached` with a lock",
         _memory,
     ),
-    Budget("`from efsstate import cached, checkpoint, model`", f"none of {', '.join(sorted(HEAVY))}", _imports),
+    Budget(
+        "`from efsstate import cached, checkpoint, model`",
+        f"none of {', '.join(sorted(HEAVY))}",
+        _imports,
+    ),
     Budget(
         "model read over NFS at 128 KiB readahead",
         "at least 6 × `read()`, 0.95 of hand-tuned `preadv`, as fast as Run:ai Model Streamer, fastsafetensors and safetensors, memory of at most 1.1 × the file",
         _model,
     ),
     Budget("`resume`", "under 2 µs an item between saves", _resume),
-    Budget("sweep of a million entries", "under 64 MiB of memory", _sweep("memory_mib", "{:.0f} MiB", 1_000_000, 64)),
+    Budget(
+        "sweep of a million entries",
+        "under 64 MiB of memory",
+        _sweep("memory_mib", "{:.0f} MiB", 1_000_000, 64),
+    ),
 ]

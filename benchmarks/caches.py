@@ -37,10 +37,15 @@ def writes(subject, a, requests, *, count=WARM):
         writer.put(f"warm-{i}")
     writer.miss("warm")
     if not isinstance(writer, subjects.Function):
-        yield {"row": "put", **measure.run(writer.put, [f"put-{i}" for i in range(count)], requests=requests)}
+        yield {
+            "row": "put",
+            **measure.run(writer.put, [f"put-{i}" for i in range(count)], requests=requests),
+        }
     yield {
         "row": "miss",
-        **measure.run(writer.miss, [f"miss-{i}" for i in range(count)], requests=requests, check=checked),
+        **measure.run(
+            writer.miss, [f"miss-{i}" for i in range(count)], requests=requests, check=checked
+        ),
     }
 
 
@@ -58,9 +63,15 @@ def local(subject, folder, *, rounds=200):
     found = measure.run(ours.hit, keys * (rounds // 10), batch=10, beside=floor.hit, check=checked)
     yield {"row": "hit", **found, "recomputed": ours.computed - before}
     if not isinstance(ours, subjects.Function):
-        yield {"row": "put", **measure.run(ours.put, [f"put-{i}" for i in range(rounds)], batch=4, beside=floor.put)}
+        yield {
+            "row": "put",
+            **measure.run(ours.put, [f"put-{i}" for i in range(rounds)], batch=4, beside=floor.put),
+        }
     ours.miss("warm"), floor.miss("warm")
-    yield {"row": "miss", **measure.run(ours.miss, [f"miss-{i}" for i in range(rounds)], batch=4, beside=floor.miss)}
+    yield {
+        "row": "miss",
+        **measure.run(ours.miss, [f"miss-{i}" for i in range(rounds)], batch=4, beside=floor.miss),
+    }
 
 
 def memory(name):
@@ -88,7 +99,10 @@ def memory(name):
         keys = [f"key-{i}" for i in range(100)]
         for key in keys:
             call(key), beside(key)
-        yield {"row": "memory", **measure.run(call, keys * 1000, batch=1000, beside=beside, check=checked)}
+        yield {
+            "row": "memory",
+            **measure.run(call, keys * 1000, batch=1000, beside=beside, check=checked),
+        }
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

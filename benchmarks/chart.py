@@ -3,7 +3,14 @@
 from html import escape
 
 WIDTH, BAR, GAP, LABEL = 860, 16, 6, 300
-OURS, FLOOR, PEER, BROKEN, TEXT, QUIET = "#2563eb", "#64748b", "#cbd5e1", "#dc2626", "#0f172a", "#64748b"
+OURS, FLOOR, PEER, BROKEN, TEXT, QUIET = (
+    "#2563eb",
+    "#64748b",
+    "#cbd5e1",
+    "#dc2626",
+    "#0f172a",
+    "#64748b",
+)
 
 
 def svg(figures):
@@ -29,7 +36,9 @@ def svg(figures):
             y += BAR + GAP
     y += 8
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y}" width="{WIDTH}" height="{y}" role="img">'
-    return "\n".join([head, f'<rect width="{WIDTH}" height="{y}" fill="#ffffff"/>', *body, "</svg>\n"])
+    return "\n".join(
+        [head, f'<rect width="{WIDTH}" height="{y}" fill="#ffffff"/>', *body, "</svg>\n"]
+    )
 
 
 def _text(x, y, text, *, size=12.5, bold=False, fill=TEXT, anchor="start"):
@@ -46,13 +55,21 @@ def _bar(name, value, text, y, longest):
     if value is not None:
         yield f'<rect x="{LABEL}" y="{y}" width="{width:.0f}" height="{BAR}" rx="2" fill="{colour}"/>'
     yield _text(
-        LABEL + (0 if value is None else width + 8), y + 12, text, bold=ours, fill=TEXT if value is not None else BROKEN
+        LABEL + (0 if value is None else width + 8),
+        y + 12,
+        text,
+        bold=ours,
+        fill=TEXT if value is not None else BROKEN,
     )
 
 
 def _hits(figures):
-    bars = [(f["subject"], f["requests"], f"{f['requests']:.3g}") for f in figures.rows("hit", "nfs")]
-    return bars + [(f["subject"], None, f"fails: {f['failed']}") for f in figures.rows("hits", "nfs")]
+    bars = [
+        (f["subject"], f["requests"], f"{f['requests']:.3g}") for f in figures.rows("hit", "nfs")
+    ]
+    return bars + [
+        (f["subject"], None, f"fails: {f['failed']}") for f in figures.rows("hits", "nfs")
+    ]
 
 
 def _computations(figures):
@@ -67,13 +84,20 @@ def _computations(figures):
 
 
 def _stale(figures):
-    return [(f["subject"], f["open"], f"{f['open']} of {f['loads']}") for f in figures.rows("stale", "nfs")]
+    return [
+        (f["subject"], f["open"], f"{f['open']} of {f['loads']}")
+        for f in figures.rows("stale", "nfs")
+    ]
 
 
 def _lost(figures):
     rows = [f for f in figures.rows("updates", "nfs") if f["readers"]]
     return [
-        (f["subject"], f["acknowledged"] - f["kept"], f"{f['acknowledged'] - f['kept']} of {f['acknowledged']}")
+        (
+            f["subject"],
+            f["acknowledged"] - f["kept"],
+            f"{f['acknowledged'] - f['kept']} of {f['acknowledged']}",
+        )
         for f in rows
     ]
 

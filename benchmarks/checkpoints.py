@@ -123,18 +123,24 @@ def rows(subject, a, b, requests, *, count=48):
         writer.save(STATE)  # beyond `keep`: each further one removes one
     yield {
         "row": "save",
-        **measure.run(writer.save, [STATE + bytes([i]) for i in range(count)], requests=requests["a"]),
+        **measure.run(
+            writer.save, [STATE + bytes([i]) for i in range(count)], requests=requests["a"]
+        ),
     }
     reader.load(), reader.load()
     stored = STATE + bytes([count - 1])
     checked = lambda _, state: None if state == stored else "wrong"  # noqa: E731
-    found = measure.run(lambda _: reader.load(), range(count), requests=requests["b"], check=checked)
+    found = measure.run(
+        lambda _: reader.load(), range(count), requests=requests["b"], check=checked
+    )
     yield {"row": "load", **found}
     parts = []
     for i in range(count):
         stored = STATE + bytes([100 + i])
         writer.save(stored)
-        parts.append(measure.run(lambda _: reader.load(), [i], requests=requests["b"], check=checked))
+        parts.append(
+            measure.run(lambda _: reader.load(), [i], requests=requests["b"], check=checked)
+        )
     yield {"row": "load after a save", **measure.merged(parts)}
     yield {"row": "stale", "loads": count, **stale(writer, reader, b, count)}
     writer.exit()
@@ -144,7 +150,10 @@ def rows(subject, a, b, requests, *, count=48):
             found = measure.run(job.save, [STATE] * count, requests=requests["a"])
             yield {"row": "save, nothing to remove", **found}
     writer.claim()
-    yield {"row": "claim", **measure.run(lambda _: writer.claim(), range(count // 2), requests=requests["a"])}
+    yield {
+        "row": "claim",
+        **measure.run(lambda _: writer.claim(), range(count // 2), requests=requests["a"]),
+    }
 
 
 def stale(writer, reader, folder, count):
@@ -176,7 +185,9 @@ def items(subject, folder, *, count=200_000):
     run = subject(folder)
     run.resume(range(1000))
     found = measure.run(lambda _: run.resume(range(count)), range(5))
-    found["time"] = {key: value / count if key != "samples" else value for key, value in found["time"].items()}
+    found["time"] = {
+        key: value / count if key != "samples" else value for key, value in found["time"].items()
+    }
     yield {"row": "resume", **found}
 
 

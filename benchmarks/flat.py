@@ -1,6 +1,6 @@
 """What a hit, a put and a miss cost in a namespace of 1,000, 100,000 and 1,000,000 entries: the same.
 
-    python -m benchmarks --only flat --root /dev/shm
+python -m benchmarks --only flat --root /dev/shm
 """
 
 import hashlib
@@ -28,7 +28,10 @@ def system_calls(root, count):
     """The system calls of 64 hits, puts and misses among `count` entries: {operation: {call: number}}."""
     plant(root, count)
     try:
-        traced = {subject: processes.system_calls("cache", subject.__name__, root) for subject in set(OPERATIONS.values())}
+        traced = {
+            subject: processes.system_calls("cache", subject.__name__, root)
+            for subject in set(OPERATIONS.values())
+        }
         return {name: traced[subject][name] for name, subject in OPERATIONS.items()}
     finally:
         shutil.rmtree(root, ignore_errors=True)
@@ -70,7 +73,9 @@ def rows(places):
         if nfs:
             a, b = places.new()
             server = SERVER + a.removeprefix(places.requests["a"].point)
-            figures = list(requests(a, b, count, places.requests, server if os.path.isdir(SERVER) else None))
+            figures = list(
+                requests(a, b, count, places.requests, server if os.path.isdir(SERVER) else None)
+            )
         else:
             figures = list(times(places.new()[0], count))
             if shutil.which("strace"):
@@ -79,4 +84,10 @@ def rows(places):
                     figures.append({"row": f"{name} calls", "calls": total, "by_call": calls})
         for figure in figures:
             operation = figure.pop("row", "")
-            yield {"row": "flat", "subject": "efsstate", "operation": operation, "entries": count, **figure}
+            yield {
+                "row": "flat",
+                "subject": "efsstate",
+                "operation": operation,
+                "entries": count,
+                **figure,
+            }

@@ -113,8 +113,12 @@ def run(name, mounts, times, readers):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("mounts", nargs="*", default=["/mnt/a", "/mnt/b"], help="two clients' mounts of one export")
-    parser.add_argument("--times", type=int, default=100, help="updates of each worker (default 100)")
+    parser.add_argument(
+        "mounts", nargs="*", default=["/mnt/a", "/mnt/b"], help="two clients' mounts of one export"
+    )
+    parser.add_argument(
+        "--times", type=int, default=100, help="updates of each worker (default 100)"
+    )
     parser.add_argument("--json", action="store_true", help="the result as JSON")
     parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--read", nargs=2, help=argparse.SUPPRESS)
@@ -129,7 +133,9 @@ def main(argv=None):
     for name in UPDATES:
         for readers in (False, True):
             acknowledged, kept = run(name, options.mounts, options.times, readers)
-            rows.append({"recipe": name, "readers": readers, "acknowledged": acknowledged, "kept": kept})
+            rows.append(
+                {"recipe": name, "readers": readers, "acknowledged": acknowledged, "kept": kept}
+            )
             if not options.json:
                 print(
                     f"{name:24} {'with readers' if readers else 'alone':14} kept {kept} of {acknowledged} acknowledged",

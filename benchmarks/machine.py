@@ -16,7 +16,9 @@ def describe():
     cpu = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo") as file:
-            cpu = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), cpu)
+            cpu = next(
+                (line.split(":")[1].strip() for line in file if line.startswith("model name")), cpu
+            )
     except FileNotFoundError:
         pass
     return {
@@ -31,7 +33,9 @@ def describe():
 
 def versions():
     """The version of every package that takes part; None for one that is not installed."""
-    packages = {s.package for s in [*subjects.ALL, *checkpoints.ALL]} | {package for _, package in ways.ALL.values()}
+    packages = {s.package for s in [*subjects.ALL, *checkpoints.ALL]} | {
+        package for _, package in ways.ALL.values()
+    }
     found = {}
     for package in sorted(packages | {"cachetools", "numpy", "torch"} - {""}):
         if package:
@@ -39,7 +43,9 @@ def versions():
                 found[package] = importlib.metadata.version(package)
             except importlib.metadata.PackageNotFoundError:
                 found[package] = None
-    return found | {"efsstate": efsstate.__version__}  # of the code that was measured, installed or not
+    return found | {
+        "efsstate": efsstate.__version__
+    }  # of the code that was measured, installed or not
 
 
 def command():

@@ -15,7 +15,9 @@ def rows(a, b, requests):
         "efsstate `Cache`, a loop": lambda reader, keys: [reader[1].get(key) for key in keys],
         "efsstate `get_many`": lambda reader, keys: list(reader[1].get_many(keys).values()),
     }
-    keys = {(name, i): [f"{name}-{i}-{n}" for n in range(COUNT)] for name in ways for i in range(ROUNDS)}
+    keys = {
+        (name, i): [f"{name}-{i}-{n}" for n in range(COUNT)] for name in ways for i in range(ROUNDS)
+    }
     for key in [key for some in keys.values() for key in some] + [f"warm-{n}" for n in range(256)]:
         function.put(key), cache.put(key)
     reader = Cached(b).call, OurCache(b).cache
@@ -35,6 +37,10 @@ def rows(a, b, requests):
         one["time"] |= {at: one["time"][at] / COUNT for at in ("median", "low", "high")}
         if "requests" in one:
             one["requests"] /= COUNT
-        loop = found["efsstate `Cache`, a loop" if "get_many" in name else "efsstate `cached`, a loop"]
-        one["ratio"] = max(slow["time"]["median"] / fast["time"]["median"] for slow, fast in zip(loop, figures))
+        loop = found[
+            "efsstate `Cache`, a loop" if "get_many" in name else "efsstate `cached`, a loop"
+        ]
+        one["ratio"] = max(
+            slow["time"]["median"] / fast["time"]["median"] for slow, fast in zip(loop, figures)
+        )
         yield {"row": "many", "subject": name, **one}

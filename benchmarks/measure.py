@@ -16,7 +16,9 @@ class Requests:
             os.path.realpath(path),
             {line.split(" ")[4] for line in self._lines() if " with fstype nfs" in line},
         )
-        above = [point for point in points if path == point or path.startswith(point.rstrip("/") + "/")]
+        above = [
+            point for point in points if path == point or path.startswith(point.rstrip("/") + "/")
+        ]
         self.point = max(above, key=len, default=None)
         self.counted = self.point is not None
 
@@ -81,7 +83,11 @@ def run(operation, arguments, *, requests=None, batch=1, beside=None, check=None
             seconds, results = _time(operation, some)
             samples.append(seconds / len(some))
             if check:
-                faults += [fault for argument, result in zip(some, results) if (fault := check(argument, result))]
+                faults += [
+                    fault
+                    for argument, result in zip(some, results)
+                    if (fault := check(argument, result))
+                ]
             del results
             if beside:
                 ratios.append(seconds / _time(beside, some)[0])
@@ -92,7 +98,11 @@ def run(operation, arguments, *, requests=None, batch=1, beside=None, check=None
         figure["ratio"] = statistics.median(ratios)
     if requests and requests.counted:
         after = requests.settled()
-        counts = {name: after[name] - before.get(name, 0) for name in after if after[name] != before.get(name, 0)}
+        counts = {
+            name: after[name] - before.get(name, 0)
+            for name in after
+            if after[name] != before.get(name, 0)
+        }
         figure["requests"] = sum(counts.values()) / len(arguments)
         figure["by_operation"] = counts
     for fault in set(faults):
@@ -102,11 +112,16 @@ def run(operation, arguments, *, requests=None, batch=1, beside=None, check=None
 
 def merged(figures):
     """Figures of one operation each, as one figure."""
-    found = {"time": spread([figure["time"]["median"] for figure in figures]), "operations": len(figures)}
+    found = {
+        "time": spread([figure["time"]["median"] for figure in figures]),
+        "operations": len(figures),
+    }
     if "requests" in figures[0]:
         found["requests"] = sum(figure["requests"] for figure in figures) / len(figures)
         found["by_operation"] = {}
-        for name, n in ((name, n) for figure in figures for name, n in figure["by_operation"].items()):
+        for name, n in (
+            (name, n) for figure in figures for name, n in figure["by_operation"].items()
+        ):
             found["by_operation"][name] = found["by_operation"].get(name, 0) + n
     for fault in ("wrong", "missed"):
         if wrong := sum(figure.get(fault, 0) for figure in figures):

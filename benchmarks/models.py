@@ -27,7 +27,13 @@ def write(path):
 
 def prepare(folder):
     """Import what takes part, once, before the clock starts: loading is measured, not importing. What is missing fails at its turn."""
-    for name in ("torch", "safetensors.torch", "safetensors.numpy", "runai_model_streamer", "fastsafetensors"):
+    for name in (
+        "torch",
+        "safetensors.torch",
+        "safetensors.numpy",
+        "runai_model_streamer",
+        "fastsafetensors",
+    ):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     from efsstate import model, publish
@@ -76,14 +82,19 @@ def _usable(kept):
     if sorted(kept) != sorted(f"t{i}" for i in range(TENSORS)):
         return False
     tensors = _tensors()
-    return all(numpy.array_equal(numpy.asarray(kept[name]), tensors[name]) for name in ("t0", f"t{TENSORS - 1}"))
+    return all(
+        numpy.array_equal(numpy.asarray(kept[name]), tensors[name])
+        for name in ("t0", f"t{TENSORS - 1}")
+    )
 
 
 def _tensors():
     import numpy
 
     random = numpy.random.default_rng(1)
-    return {f"t{i}": random.integers(0, 255, SIZE // TENSORS, dtype=numpy.uint8) for i in range(TENSORS)}
+    return {
+        f"t{i}": random.integers(0, 255, SIZE // TENSORS, dtype=numpy.uint8) for i in range(TENSORS)
+    }
 
 
 def _resident():
@@ -110,7 +121,9 @@ def rows(a, b, requests, *, rounds=24):
     found = {name: [] for name in every}
     failed = {}
     for turn in range(rounds):
-        for name, (read, _) in random.sample(list(every.items()), len(every)):  # in turn, each would follow the same one
+        for name, (read, _) in random.sample(
+            list(every.items()), len(every)
+        ):  # in turn, each would follow the same one
             if name not in failed and not (read in ways.SLOW and turn % 12):
                 items = processes.isolated(one, name, f"{b}/model.safetensors", requests)
                 if "failed" in items[-1]:
@@ -119,7 +132,11 @@ def rows(a, b, requests, *, rounds=24):
                     failed[name] = "its tensors are not those that were written"
                 else:
                     found[name].append(items[-1])
-    hands = [samples for name, samples in found.items() if name in ways.BY_HAND and len(samples) == rounds]
+    hands = [
+        samples
+        for name, samples in found.items()
+        if name in ways.BY_HAND and len(samples) == rounds
+    ]
     for name, samples in found.items():
         if name in failed:
             yield {"row": "model", "subject": name, "failed": failed[name]}
@@ -137,4 +154,6 @@ def rows(a, b, requests, *, rounds=24):
 
 
 def _median_ratio(samples, others):
-    return statistics.median(one["seconds"] / other["seconds"] for one, other in zip(samples, others))
+    return statistics.median(
+        one["seconds"] / other["seconds"] for one, other in zip(samples, others)
+    )

@@ -11,7 +11,14 @@ import tempfile
 import time
 import warnings
 
-ALLOCATOR = {"mmap", "munmap", "brk", "madvise", "mremap", "mprotect"}  # the allocator's mood, not the subject's work
+ALLOCATOR = {
+    "mmap",
+    "munmap",
+    "brk",
+    "madvise",
+    "mremap",
+    "mprotect",
+}  # the allocator's mood, not the subject's work
 
 
 def reason(error):
@@ -57,7 +64,9 @@ def isolated(function, *arguments, timeout=180):
         items.append({"failed": f"hangs: no answer within {timeout} s"})
     elif status not in (0, 1):
         items.append(
-            {"failed": f"the process dies: {signal.Signals(-status).name if status < 0 else f'exit code {status}'}"}
+            {
+                "failed": f"the process dies: {signal.Signals(-status).name if status < 0 else f'exit code {status}'}"
+            }
         )
     return items
 
@@ -83,11 +92,25 @@ def system_calls(*arguments):
     """System calls by name between the marks `begin-X` and `end-X` that `python -m benchmarks.traced ARGUMENTS` leaves: {X: {call: count}}."""
     with tempfile.TemporaryDirectory() as folder:
         log = f"{folder}/log"
-        command = ["strace", "-f", "-qq", "-o", log, sys.executable, "-m", "benchmarks.traced", *arguments]
-        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=300)
+        command = [
+            "strace",
+            "-f",
+            "-qq",
+            "-o",
+            log,
+            sys.executable,
+            "-m",
+            "benchmarks.traced",
+            *arguments,
+        ]
+        done = subprocess.run(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=300
+        )
         if done.returncode:
             raise RuntimeError(
-                done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}"
+                done.stderr.strip().splitlines()[-1]
+                if done.stderr.strip()
+                else f"exit code {done.returncode}"
             )
         counts, current = {}, None
         with open(log, errors="replace") as lines:
@@ -95,7 +118,9 @@ def system_calls(*arguments):
                 text = line.split(maxsplit=1)[1]  # after the process id
                 call = text.partition("(")[0]
                 if "/benchmark-mark/" in line:
-                    which, _, name = line.split("/benchmark-mark/")[1].partition('"')[0].partition("-")
+                    which, _, name = (
+                        line.split("/benchmark-mark/")[1].partition('"')[0].partition("-")
+                    )
                     current = counts.setdefault(name, {}) if which == "begin" else None
                 elif current is not None and call.isidentifier() and call not in ALLOCATOR:
                     current[call] = current.get(call, 0) + 1

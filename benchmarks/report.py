@@ -11,7 +11,11 @@ from benchmarks.text import NONE, count, faults, seconds, spread, table
 def operation(figures, row, failed="hits"):
     """One operation, on NFS and in memory: requests, times, system calls, and how often the floor's time."""
     names = list(
-        dict.fromkeys(f["subject"] for f in figures.all if f["row"] in (row, failed) and f["place"] in ("nfs", "local"))
+        dict.fromkeys(
+            f["subject"]
+            for f in figures.all
+            if f["row"] in (row, failed) and f["place"] in ("nfs", "local")
+        )
     )
     floor = figures.get(row, "nfs", "bare system calls").get("time")
     lines = []
@@ -20,7 +24,11 @@ def operation(figures, row, failed="hits"):
         if not nfs and not local:
             nfs = figures.get(failed, "nfs", name)
         elif not nfs:
-            nfs = {key: value for key, value in figures.get(failed, "nfs", name).items() if key == "failed"}
+            nfs = {
+                key: value
+                for key, value in figures.get(failed, "nfs", name).items()
+                if key == "failed"
+            }
         calls = figures.get(f"{row} calls", "local", name).get("calls")
         if not (nfs or local):
             continue
@@ -33,7 +41,18 @@ def operation(figures, row, failed="hits"):
             faults(local) or (spread(local["time"]) if "time" in local else NONE),
             count(local.get("ratio")) if not faults(local) else NONE,
         ])  # fmt: skip
-    return table(["", "NFS: requests", "NFS: time", "× bare", "memory: system calls", "memory: time", "× bare"], lines)
+    return table(
+        [
+            "",
+            "NFS: requests",
+            "NFS: time",
+            "× bare",
+            "memory: system calls",
+            "memory: time",
+            "× bare",
+        ],
+        lines,
+    )
 
 
 def stampede(figures):
@@ -78,12 +97,17 @@ def flipped(figures):
         ]
         return [f"{', '.join(found)}"]
 
-    return table(["", "of 32 flipped bits"], [[f["subject"], *cells(f)] for f in figures.rows("flipped", "local")])
+    return table(
+        ["", "of 32 flipped bits"],
+        [[f["subject"], *cells(f)] for f in figures.rows("flipped", "local")],
+    )
 
 
 def confusion(figures):
     rows = figures.rows("confusion", "local")
-    groups = sorted({name for f in rows for name in [*f.get("wrong", {}), *f.get("errors", {})]})  # as figures.json sorts them
+    groups = sorted(
+        {name for f in rows for name in [*f.get("wrong", {}), *f.get("errors", {})]}
+    )  # as figures.json sorts them
 
     def cell(f, group):
         if "failed" in f:
@@ -92,12 +116,18 @@ def confusion(figures):
             return f"an error: {f['errors'][group]}"
         return f"**{f['wrong'][group]} wrong**" if f["wrong"][group] else "right"
 
-    return table(["", *groups], [[f["subject"], *[cell(f, group) for group in groups]] for f in rows])
+    return table(
+        ["", *groups], [[f["subject"], *[cell(f, group) for group in groups]] for f in rows]
+    )
 
 
 def updates(figures):
     rows = figures.rows("updates", "nfs")
-    cell = {(f["subject"], f["readers"]): f"{f['kept']} of {f['acknowledged']} kept" for f in rows if "kept" in f}
+    cell = {
+        (f["subject"], f["readers"]): f"{f['kept']} of {f['acknowledged']} kept"
+        for f in rows
+        if "kept" in f
+    }
     return table(
         ["", "alone", "with readers"],
         [
@@ -110,7 +140,14 @@ def updates(figures):
 def simple(figures, row, place, *columns):
     """Rows of one place with the columns given as (header, figure -> text)."""
     lines = [
-        [f["subject"], *([faults(f)] + [NONE] * (len(columns) - 1) if faults(f) else [show(f) for _, show in columns])]
+        [
+            f["subject"],
+            *(
+                [faults(f)] + [NONE] * (len(columns) - 1)
+                if faults(f)
+                else [show(f) for _, show in columns]
+            ),
+        ]
         for f in figures.rows(row, place)
     ]
     return table(["", *[header for header, _ in columns]], lines)
@@ -121,7 +158,11 @@ def budgets(figures):
     for one in BUDGETS:
         got = one.reached(figures)
         lines.append(
-            [one.what, one.budget, *((got[0], "yes" if got[1] else "**no**") if got else ("not measured", NONE))]
+            [
+                one.what,
+                one.budget,
+                *((got[0], "yes" if got[1] else "**no**") if got else ("not measured", NONE)),
+            ]
         )
     return table(["what", "budget", "reached", "kept"], lines)
 
@@ -160,22 +201,40 @@ def sections(result):
     yield (
         "Hit in memory",
         "",
-        simple(figures, "memory", "local", time, ("× `cachetools.cached` with a lock", lambda f: count(f["ratio"]))),
+        simple(
+            figures,
+            "memory",
+            "local",
+            time,
+            ("× `cachetools.cached` with a lock", lambda f: count(f["ratio"])),
+        ),
     )
     yield (
         "Eight cold callers on one key",
         "How often the value is computed; each computation takes half a second. One is what a cache is for.",
         stampede(figures),
     )
-    yield "One flipped bit in the stored value", "A new environment then asks for it.", flipped(figures)
-    yield "Arguments that look alike", "Whether each call gets the answer to its own arguments.", confusion(figures)
+    yield (
+        "One flipped bit in the stored value",
+        "A new environment then asks for it.",
+        flipped(figures),
+    )
+    yield (
+        "Arguments that look alike",
+        "Whether each call gets the answer to its own arguments.",
+        confusion(figures),
+    )
     yield (
         "Checkpoint: save of 1 KiB",
         "Ours is fenced and keeps history; removal of what is beyond `keep` included. The others only write.",
         operation(figures, "save", "checkpoint"),
     )
     yield "Checkpoint: load, nothing new", "", operation(figures, "load", "checkpoint")
-    yield "Checkpoint: load after another host's save", "", operation(figures, "load after a save", "checkpoint")
+    yield (
+        "Checkpoint: load after another host's save",
+        "",
+        operation(figures, "load after a save", "checkpoint"),
+    )
     yield (
         "Checkpoint: loads right after an acknowledged save of the other client that give an older state",
         "The second column: while something on the reader's host has the files open.",
@@ -228,12 +287,20 @@ def sections(result):
 def by_hand(figures):
     """Threads by ranges."""
     rates = {f["subject"]: f["rate"] for f in figures.rows("model by hand", "nfs") if "rate" in f}
-    mixes = {tuple(name.removeprefix("by hand: ").split(" × ")): rate for name, rate in rates.items()}
+    mixes = {
+        tuple(name.removeprefix("by hand: ").split(" × ")): rate for name, rate in rates.items()
+    }
     lengths = list(dict.fromkeys(length for _, length in mixes))
     return table(
         ["", *lengths],
         [
-            [threads, *(f"{mixes[threads, length] / 2**20:.0f}" if (threads, length) in mixes else NONE for length in lengths)]
+            [
+                threads,
+                *(
+                    f"{mixes[threads, length] / 2**20:.0f}" if (threads, length) in mixes else NONE
+                    for length in lengths
+                ),
+            ]
             for threads in dict.fromkeys(threads for threads, _ in mixes)
         ],
     )
@@ -247,10 +314,18 @@ def flat(figures):
             ones = [found.get((entries, name), {}) for name in ("hit", "put", "miss")]
             calls = [one.get("requests") for one in ones]
             if place == "local":
-                calls = [found.get((entries, f"{name} calls"), {}).get("calls") for name in ("hit", "put", "miss")]
-            times = [faults(one) or (seconds(one["time"]["median"]) if "time" in one else NONE) for one in ones]
+                calls = [
+                    found.get((entries, f"{name} calls"), {}).get("calls")
+                    for name in ("hit", "put", "miss")
+                ]
+            times = [
+                faults(one) or (seconds(one["time"]["median"]) if "time" in one else NONE)
+                for one in ones
+            ]
             lines.append([f"{entries:,}", unit, *map(count, calls), *times])
-    return table(["entries", "counted", "hit", "put", "miss", "hit: time", "put: time", "miss: time"], lines)
+    return table(
+        ["entries", "counted", "hit", "put", "miss", "hit: time", "put: time", "miss: time"], lines
+    )
 
 
 SWEEP = """Live: all entries are younger than the shortest ttl. Half: every other one is older than the longest, and goes. Tenth opened: for every tenth only its
@@ -293,7 +368,9 @@ def setting(result):
 def markdown(result):
     parts = [setting(result)]
     parts += [
-        f"## {title}\n\n{note + chr(10) * 2 if note else ''}{body}" for title, note, body in sections(result) if body
+        f"## {title}\n\n{note + chr(10) * 2 if note else ''}{body}"
+        for title, note, body in sections(result)
+        if body
     ]
     return "\n\n".join(parts) + "\n"
 

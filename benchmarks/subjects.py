@@ -209,7 +209,9 @@ class Django(Store):
 
         if not settings.configured:
             settings.configure()
-        self.cache = FileBasedCache(self.folder, {"TIMEOUT": None, "OPTIONS": {"MAX_ENTRIES": 10**6}})
+        self.cache = FileBasedCache(
+            self.folder, {"TIMEOUT": None, "OPTIONS": {"MAX_ENTRIES": 10**6}}
+        )
         self.get = self.cache.get
 
     def put(self, key, data=None):
@@ -223,7 +225,9 @@ class Dogpile(Function):
         from dogpile.cache import make_region
 
         os.makedirs(self.folder, exist_ok=True)
-        region = make_region().configure("dogpile.cache.dbm", arguments={"filename": f"{self.folder}/bench.dbm"})
+        region = make_region().configure(
+            "dogpile.cache.dbm", arguments={"filename": f"{self.folder}/bench.dbm"}
+        )
         return region.cache_on_arguments()(work)
 
 

@@ -7,9 +7,32 @@ import sys
 import tempfile
 import time
 
-from benchmarks import answers, caches, checkpoints, flat, imports, lost_updates, many, measure, models, processes, subjects, sweep
+from benchmarks import (
+    answers,
+    caches,
+    checkpoints,
+    flat,
+    imports,
+    lost_updates,
+    many,
+    measure,
+    models,
+    processes,
+    subjects,
+    sweep,
+)
 
-PARTS = ("caches", "flat", "many", "answers", "checkpoints", "updates", "imports", "models", "sweep")
+PARTS = (
+    "caches",
+    "flat",
+    "many",
+    "answers",
+    "checkpoints",
+    "updates",
+    "imports",
+    "models",
+    "sweep",
+)
 
 
 class Places:
@@ -145,7 +168,9 @@ def _models(places):
 
 def _many(places):
     if places.name == "nfs":
-        for figure in processes.isolated(many.rows, *places.new(), places.requests["b"], timeout=300):
+        for figure in processes.isolated(
+            many.rows, *places.new(), places.requests["b"], timeout=300
+        ):
             yield {"subject": "all", "row": "many", **figure}
 
 

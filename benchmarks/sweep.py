@@ -24,7 +24,9 @@ from benchmarks import measure
 SIZES = (10_000, 100_000, 1_000_000)
 HOUR = 3600.0
 SERVER = "/run/disk/export"  # the lab's: where the server has what the clients mount
-COMPARED = 100_000  # beyond it a look into each file takes an hour in the lab, and tells nothing new
+COMPARED = (
+    100_000  # beyond it a look into each file takes an hour in the lab, and tells nothing new
+)
 
 
 def plant(root, path, count, what):
@@ -35,10 +37,18 @@ def plant(root, path, count, what):
     from efsstate.mount.root import resolve
 
     os.makedirs(root)
-    told = {"name": "bench", "shortest": HOUR, "longest": 24 * HOUR, "max_bytes": None, "max_entries": None}
+    told = {
+        "name": "bench",
+        "shortest": HOUR,
+        "longest": 24 * HOUR,
+        "max_bytes": None,
+        "max_entries": None,
+    }
     store.write(resolve(root), "cache/bench", layout.POLICY, msgpack.packb(told), codec="msgpack")
     now = time.time()
-    ages = {"live": [60.0], "half": [60.0, 48 * HOUR], "tenth opened": [60.0] * 9 + [2 * HOUR]}[what]
+    ages = {"live": [60.0], "half": [60.0, 48 * HOUR], "tenth opened": [60.0] * 9 + [2 * HOUR]}[
+        what
+    ]
     for digit in "0123456789abcdef":
         os.makedirs(f"{path}/cache/bench/{digit}", exist_ok=True)
     body = b"".join(entry.encode(b"x" * 100, place="", codec="msgpack", created=now, ttl=4 * HOUR))
@@ -46,7 +56,9 @@ def plant(root, path, count, what):
         name = hashlib.blake2b(b"%d" % i, digest_size=24).hexdigest()
         at, age = f"{path}/cache/bench/{name[0]}/{name}", ages[i % len(ages)]
         if what == "live":
-            os.mknod(at, 0o600 | stat.S_IFREG)  # never opened: what is in it costs nothing but time to make
+            os.mknod(
+                at, 0o600 | stat.S_IFREG
+            )  # never opened: what is in it costs nothing but time to make
         else:
             with open(at, "wb") as file:
                 file.write(body)
@@ -62,12 +74,19 @@ def ours(root):
     from efsstate import sweep
 
     report = sweep(root=root)
-    return {"kept": report.kept, "removed": report.removed, "opened": report.opened, "errors": report.errors}
+    return {
+        "kept": report.kept,
+        "removed": report.removed,
+        "opened": report.opened,
+        "errors": report.errors,
+    }
 
 
 def find(root):
     """`find -mtime -delete`, which knows of no ttl."""
-    subprocess.run(["find", f"{root}/cache", "-type", "f", "-mmin", f"+{24 * 60}", "-delete"], check=True)
+    subprocess.run(
+        ["find", f"{root}/cache", "-type", "f", "-mmin", f"+{24 * 60}", "-delete"], check=True
+    )
     return {}
 
 
@@ -215,7 +234,9 @@ def in_lab(options):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.sweep", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--root", help="a folder on any file system")
     parser.add_argument("--lab", action="store_true", help="in the NFS lab")
     parser.add_argument("--delay", default="300us")
@@ -232,7 +253,9 @@ def main():
     folder = tempfile.mkdtemp(dir=options.root)
     rows = []
     try:
-        for row in figures(folder, measure.Requests(folder), [int(one) for one in options.entries.split(",")]):
+        for row in figures(
+            folder, measure.Requests(folder), [int(one) for one in options.entries.split(",")]
+        ):
             print(line(row), flush=True)
             rows.append(row)
     finally:
@@ -240,7 +263,12 @@ def main():
     if options.json:
         with open(options.json, "w") as file:
             json.dump(
-                {"schema": "efsstate.benchmark.sweep", "version": 1, "date": time.strftime("%Y-%m-%d"), "rows": rows},
+                {
+                    "schema": "efsstate.benchmark.sweep",
+                    "version": 1,
+                    "date": time.strftime("%Y-%m-%d"),
+                    "rows": rows,
+                },
                 file,
                 indent=1,
             )

@@ -27,7 +27,11 @@ def faults(figure):
         return f"**fails**: {figure['failed']}"
     found = [
         f"{figure[name]} {text}"
-        for name, text in (("wrong", "wrong"), ("missed", "not found"), ("recomputed", "not found, computed again"))
+        for name, text in (
+            ("wrong", "wrong"),
+            ("missed", "not found"),
+            ("recomputed", "not found, computed again"),
+        )
         if figure.get(name)
     ]
     return f"**{', '.join(found)}** of {figure['operations']}" if found else ""
@@ -39,5 +43,10 @@ def table(headers, rows):
     if len(rows) == 1:
         return ""
     widths = [max(len(row[i]) for row in rows) for i in range(len(headers))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |"
+        for row in rows
+    ]
+    return "\n".join(
+        [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
+    )

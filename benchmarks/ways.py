@@ -34,7 +34,11 @@ def by_hand(threads, length):
         fd = os.open(path, os.O_RDONLY | direct)
         size = os.fstat(fd).st_size
         view = memoryview(
-            mmap.mmap(-1, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            mmap.mmap(
+                -1,
+                -(-size // mmap.PAGESIZE) * mmap.PAGESIZE,
+                flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS,
+            )
         )
         offsets, lock = iter(range(0, size, length)), threading.Lock()
 
@@ -179,11 +183,21 @@ ALL = {
 }
 
 BY_HAND = {
-    f"by hand: {threads} {'threads' if threads > 1 else 'thread'} × {length} MiB": (by_hand(threads, length << 20), "")
+    f"by hand: {threads} {'threads' if threads > 1 else 'thread'} × {length} MiB": (
+        by_hand(threads, length << 20),
+        "",
+    )
     for threads in (1, 2, 4, 8)
     for length in (2, 4, 8, 32, 128)
-    if threads * length <= 128  # the file's size: else some of the threads would have nothing to read
+    if threads * length
+    <= 128  # the file's size: else some of the threads would have nothing to read
 }
 
-TENSORS = {ours_tensors, safetensors_torch, safetensors_numpy, streamer, fast}  # these hand over tensors, which are looked at
+TENSORS = {
+    ours_tensors,
+    safetensors_torch,
+    safetensors_numpy,
+    streamer,
+    fast,
+}  # these hand over tensors, which are looked at
 SLOW = {mapped, ours_mapped, safetensors_torch, safetensors_numpy, streamer, fast}

@@ -55,9 +55,14 @@ def main() -> int:
     parser.add_argument("--python", nargs="*", default=PYTHONS, choices=PYTHONS)
     parser.add_argument("--arch", nargs="*", default=list(ARCHITECTURES), choices=ARCHITECTURES)
     asked = parser.parse_args()
-    wheel = asked.wheel or next(iter(sorted(glob.glob(os.path.join(asked.out, "efsstate-*.whl")))), None)
+    wheel = asked.wheel or next(
+        iter(sorted(glob.glob(os.path.join(asked.out, "efsstate-*.whl")))), None
+    )
     if wheel is None:
-        print(f"{asked.out}: no wheel of efsstate in it: run `python -m build --wheel` first", file=sys.stderr)
+        print(
+            f"{asked.out}: no wheel of efsstate in it: run `python -m build --wheel` first",
+            file=sys.stderr,
+        )
         return 2
     code = 0
     for architecture in asked.arch:
@@ -67,7 +72,9 @@ def main() -> int:
             size = os.path.getsize(path)
             with open(path, "rb") as file:
                 digest = hashlib.sha256(file.read()).hexdigest()
-            print(f"{path}: {size:,} bytes, {'with' if compiled else 'without'} bytecode, sha256 {digest[:16]}")
+            print(
+                f"{path}: {size:,} bytes, {'with' if compiled else 'without'} bytecode, sha256 {digest[:16]}"
+            )
             if size >= LIMIT:
                 print(f"{path}: over the limit of {LIMIT:,} bytes", file=sys.stderr)
                 code = 1
@@ -78,7 +85,10 @@ def build(path: str, wheel: str, python: str, architecture: str, wheels: str | N
     """Write one zip; whether there is bytecode in it."""
     with tempfile.TemporaryDirectory() as folder:
         tree = os.path.join(folder, "tree", "python")
-        for one in [wheel, *download(os.path.join(folder, "wheels"), wheel, python, architecture, wheels)]:
+        for one in [
+            wheel,
+            *download(os.path.join(folder, "wheels"), wheel, python, architecture, wheels),
+        ]:
             with zipfile.ZipFile(one) as packed:
                 packed.extractall(tree, [name for name in packed.namelist() if wanted(name)])
         compiled = compile_all(tree, python)
@@ -95,7 +105,9 @@ def wanted(name: str) -> bool:
     )
 
 
-def download(folder: str, wheel: str, python: str, architecture: str, wheels: str | None) -> list[str]:
+def download(
+    folder: str, wheel: str, python: str, architecture: str, wheels: str | None
+) -> list[str]:
     """The wheels of what efsstate's core needs, for that platform."""
     machine = ARCHITECTURES[architecture]
     source = ["--no-index", "--find-links", wheels] if wheels else []
@@ -114,7 +126,9 @@ def download(folder: str, wheel: str, python: str, architecture: str, wheels: st
         command += ["--platform", platform.format(machine)]
     subprocess.run([*command, wheel], check=True)
     return sorted(
-        one for one in glob.glob(os.path.join(folder, "*.whl")) if os.path.basename(one) != os.path.basename(wheel)
+        one
+        for one in glob.glob(os.path.join(folder, "*.whl"))
+        if os.path.basename(one) != os.path.basename(wheel)
     )
 
 
@@ -141,7 +155,10 @@ def compile_all(tree: str, python: str) -> bool:
     ]
     return (
         subprocess.run(
-            command, check=False, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONHASHSEED": "0"}
+            command,
+            check=False,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONHASHSEED": "0"},
         ).returncode
         == 0
     )
@@ -172,7 +189,9 @@ def loadable(library: bytes) -> bytes:
         return library
     (table,) = struct.unpack_from("<Q", library, 32)
     size, count = struct.unpack_from("<HH", library, 54)
-    segments = [struct.unpack_from("<8xQ16xQ", library, table + index * size) for index in range(count)]
+    segments = [
+        struct.unpack_from("<8xQ16xQ", library, table + index * size) for index in range(count)
+    ]
     kept = bytearray(library[: max(offset + length for offset, length in segments)])
     struct.pack_into("<Q", kept, 40, 0)
     struct.pack_into("<HHH", kept, 58, 0, 0, 0)

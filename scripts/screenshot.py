@@ -15,7 +15,12 @@ from efsstate import checkpoint, publish
 from efsstate.cli import app, output
 from tests.cleanup.conftest import DAY, Tree
 
-CACHES = (("thumbnails", 420, 48_000, 7), ("ocr.text", 610, 21_000, 30), ("pricing", 1800, 900, 1), ("embeddings", 260, 64_000, 30))
+CACHES = (
+    ("thumbnails", 420, 48_000, 7),
+    ("ocr.text", 610, 21_000, 30),
+    ("pricing", 1800, 900, 1),
+    ("embeddings", 260, 64_000, 30),
+)
 
 
 def plant(root):
@@ -23,7 +28,13 @@ def plant(root):
     for name, count, most, days in CACHES:
         tree.policy(name, shortest=days * DAY, longest=days * DAY)
         for i in range(count):
-            tree.entry(name, i, age=chance.random() * 1.15 * days * DAY, ttl=days * DAY, size=chance.randrange(most // 4, most))
+            tree.entry(
+                name,
+                i,
+                age=chance.random() * 1.15 * days * DAY,
+                ttl=days * DAY,
+                size=chance.randrange(most // 4, most),
+            )
     for date in ("2026-11-21", "2026-11-22"):
         with checkpoint(f"import/{date}", root=root) as job:
             for number in job.resume(range(1000)):
@@ -40,7 +51,9 @@ def main(target):
     with tempfile.TemporaryDirectory() as root:
         plant(root)
         out = output.Output()
-        out.console = Console(record=True, width=96, force_terminal=True, color_system="truecolor", file=io.StringIO())
+        out.console = Console(
+            record=True, width=96, force_terminal=True, color_system="truecolor", file=io.StringIO()
+        )
         out.console.print("$ efsstate stat", style="bold", highlight=False)
         app.efsstate.main(["stat", "--root", root], standalone_mode=False, obj=out)
         out.console.save_svg(target, title="efsstate stat")

@@ -31,7 +31,9 @@ DISK = frozenset(
     " mkdir mkdirat rmdir unlink unlinkat symlink symlinkat readlink readlinkat fstat stat lstat newfstatat statx getdents64"
     " lseek ioctl fchmod utimensat fcntl flock statfs fstatfs access faccessat faccessat2 mmap copy_file_range".split()
 )  # fmt: skip
-_IDLE = frozenset("brk mmap munmap mprotect madvise futex getrandom rt_sigaction rt_sigprocmask clock_nanosleep".split())
+_IDLE = frozenset(
+    "brk mmap munmap mprotect madvise futex getrandom rt_sigaction rt_sigprocmask clock_nanosleep".split()
+)
 _BEGIN = re.compile(r"^(?:(\d+) +)?([a-z_0-9]+)\(")
 _PATIENCE = 60.0  # seconds until an operation counts as hung
 _write = os.write  # not what `_patch` puts in its place
@@ -127,7 +129,11 @@ def _child(operation, ready, go, result, prepare):
         try:
             value = next(way, None)
         except BaseException as problem:
-            how, error, kind = "raised", str(problem), "/".join(one.__name__ for one in type(problem).__mro__)
+            how, error, kind = (
+                "raised",
+                str(problem),
+                "/".join(one.__name__ for one in type(problem).__mro__),
+            )
             if os.environ.get("FAULTS_TRACEBACK"):
                 traceback.print_exc()
             del problem
@@ -149,13 +155,18 @@ def _child(operation, ready, go, result, prepare):
 
 def _strace(pid, trace, options):
     spawned = subprocess.Popen(
-        ["strace", "-f", "-q", "-p", str(pid), "-o", trace, *options], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, close_fds=False
+        ["strace", "-f", "-q", "-p", str(pid), "-o", trace, *options],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        close_fds=False,
     )
     until = time.monotonic() + _PATIENCE
     with open(f"/proc/{pid}/status") as file:
         while "TracerPid:\t0" in file.read():
             if spawned.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(f"strace could not attach (it {spawned.poll()}): {spawned.stderr.read().decode()}")
+                raise RuntimeError(
+                    f"strace could not attach (it {spawned.poll()}): {spawned.stderr.read().decode()}"
+                )
             time.sleep(0.0005)
             file.seek(0)
     return spawned
@@ -195,7 +206,14 @@ def _run(operation, options=None, prepare=lambda: None):
         if told and os.waitstatus_to_exitcode(status) == 0:  # else it died while it told
             how, value, error, kind, more, count = pickle.loads(told)
             return Outcome(how, value, error, kind, more), lines, count
-        return Outcome("killed" if os.waitstatus_to_exitcode(status) == -signal.SIGKILL else "hung", error=f"exit {status}"), lines, None
+        return (
+            Outcome(
+                "killed" if os.waitstatus_to_exitcode(status) == -signal.SIGKILL else "hung",
+                error=f"exit {status}",
+            ),
+            lines,
+            None,
+        )
     finally:
         if pid:
             os.kill(pid, signal.SIGKILL)
@@ -274,7 +292,9 @@ def warm(operation):
             pass
 
 
-def run(operation, *, kill=None, error=None, call=None, short=None, close=None, nth=None, limit=None):
+def run(
+    operation, *, kill=None, error=None, call=None, short=None, close=None, nth=None, limit=None
+):
     """The operation with one fault; see the module. `outcome.injected` tells whether it was met."""
     if kill is not None or call is not None:
         name, number = kill or call

@@ -3,7 +3,9 @@
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # as on Lambda: app, batch and ocr stand at the top
+sys.path.insert(
+    0, os.path.dirname(os.path.abspath(__file__))
+)  # as on Lambda: app, batch and ocr stand at the top
 
 from demo import main
 

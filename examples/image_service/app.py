@@ -5,7 +5,9 @@ import base64
 import ocr
 from efsstate import cached, invocation, model
 
-reader = model("ocr", load=lambda files: ocr.Reader(files.path))  # loaded at the first image that has to be computed
+reader = model(
+    "ocr", load=lambda files: ocr.Reader(files.path)
+)  # loaded at the first image that has to be computed
 
 
 @cached(name="ocr-text", version=1, ttl="30d")  # raise the version when you publish another model

@@ -1,6 +1,6 @@
 """Runs the service and the batch job here, under the real Lambda runtime client, and checks every answer.
 
-    python -m examples.image_service [--root FOLDER]
+python -m examples.image_service [--root FOLDER]
 """
 
 import argparse
@@ -78,34 +78,53 @@ def run(root):
     loaded = time.monotonic()
     checks = Checks({name: reader(image) for name, image in pictures.items()})
     alone = time.monotonic() - started
-    print(f"  Model loaded in {loaded - started:.1f} s, {len(pictures)} photographs and scans read in {alone - loaded + started:.1f} s.")
-    print("  Every answer below is compared with these, and with the words known to be on two of them.")
+    print(
+        f"  Model loaded in {loaded - started:.1f} s, {len(pictures)} photographs and scans read in {alone - loaded + started:.1f} s."
+    )
+    print(
+        "  Every answer below is compared with these, and with the words known to be on two of them."
+    )
 
     title(f"1. The model is published on the shared folder {root}")
     started = time.monotonic()
     version = publish("ocr", packaged_models(), root=root)
-    size = sum(os.path.getsize(path) for path in glob.glob(os.path.join(packaged_models(), "*.onnx")))
-    print(f"  Model ocr, version {version}: {size / 1e6:.1f} MB in {time.monotonic() - started:.1f} s")
+    size = sum(
+        os.path.getsize(path) for path in glob.glob(os.path.join(packaged_models(), "*.onnx"))
+    )
+    print(
+        f"  Model ocr, version {version}: {size / 1e6:.1f} MB in {time.monotonic() - started:.1f} s"
+    )
 
     functions = {"path": HERE, "environment": {"EFSSTATE_ROOT": root}, "memory": 1024}
     with Function("witness.service", name="images", timeout=30, **functions) as service:
         serve(service, pictures, checks)
     if not checks.failed:
-        with Function("witness.batch_job", name="images-batch", timeout=BATCH_TIMEOUT, **functions) as batch:
+        with Function(
+            "witness.batch_job", name="images-batch", timeout=BATCH_TIMEOUT, **functions
+        ) as batch:
             read_all(batch, root, pictures, checks)
     if not checks.failed:
         with Function("witness.service", name="images", timeout=30, **functions) as service:
             again(service, pictures, checks, alone)
 
     print()
-    print(f"{checks.answers} answers compared, {checks.held} checks held, {checks.failed} failed; {time.monotonic() - began:.0f} s")
+    print(
+        f"{checks.answers} answers compared, {checks.held} checks held, {checks.failed} failed; {time.monotonic() - began:.0f} s"
+    )
     return 1 if checks.failed else 0
 
 
 def serve(service, pictures, checks):
     """Three environments: each loads the model once, and what one has read the others need not."""
     title("2. Requests, to three Lambda environments")
-    table = Table(("request", 25), ("environment", 13), ("picture", 22), ("answer comes from", 24), ("seconds", 9), ("read", 0))
+    table = Table(
+        ("request", 25),
+        ("environment", 13),
+        ("picture", 22),
+        ("answer comes from", 24),
+        ("seconds", 9),
+        ("read", 0),
+    )
     environments = dict(zip("ABC", (service.environment() for _ in range(3))))
     last = {}
 
@@ -124,22 +143,39 @@ def serve(service, pictures, checks):
         return saw["from"]
 
     for letter, name in zip("ABC", ("page.png", "motorcycle_right.png", "coffee.png")):
-        checks.that(ask("first of its kind", letter, name) == "computed", f"{name} should be computed")
+        checks.that(
+            ask("first of its kind", letter, name) == "computed", f"{name} should be computed"
+        )
     for letter, name in zip("BCA", ("page.png", "motorcycle_right.png", "coffee.png")):
-        checks.that(ask("known to another", letter, name) == "mount", f"{name} should come from the mount")
+        checks.that(
+            ask("known to another", letter, name) == "mount", f"{name} should come from the mount"
+        )
     for letter, name in zip("ABC", ("page.png", "motorcycle_right.png", "coffee.png")):
         nearest = "memory" if last[letter]["has_memory"] else "mount"
-        checks.that(ask("known to this one", letter, name) == nearest, f"{name} should come from {nearest}")
+        checks.that(
+            ask("known to this one", letter, name) == nearest, f"{name} should come from {nearest}"
+        )
     with ThreadPoolExecutor() as pool:
-        sources = list(pool.map(lambda letter: ask("one new, to all at once", letter, "retina.jpg"), "ABC"))
-    checks.that(sources.count("computed") == 1, f"retina.jpg should be computed once, came from {sources}")
+        sources = list(
+            pool.map(lambda letter: ask("one new, to all at once", letter, "retina.jpg"), "ABC")
+        )
+    checks.that(
+        sources.count("computed") == 1, f"retina.jpg should be computed once, came from {sources}"
+    )
 
     loads = {letter: value["model_loads"] for letter, value in last.items()}
     computed = sum(value["computed_in_all"] for value in last.values())
-    print(f"  Model loads: {', '.join(f'{letter} {count}' for letter, count in loads.items())}.", end=" ")
+    print(
+        f"  Model loads: {', '.join(f'{letter} {count}' for letter, count in loads.items())}.",
+        end=" ",
+    )
     print(f"12 answers, {computed} of them computed.")
-    checks.that(set(loads.values()) == {1}, f"each environment should have loaded the model once: {loads}")
-    checks.that(computed == 4, f"4 pictures should have been computed once each, not {computed} times")
+    checks.that(
+        set(loads.values()) == {1}, f"each environment should have loaded the model once: {loads}"
+    )
+    checks.that(
+        computed == 4, f"4 pictures should have been computed once each, not {computed} times"
+    )
 
 
 def read_all(batch, root, pictures, checks):
@@ -157,7 +193,15 @@ def read_all(batch, root, pictures, checks):
     os.mkfifo(stuck)  # whoever reads it waits for ever, as on a mount that hangs
 
     job = f"demo-{time.time_ns()}"
-    table = Table(("run", 5), ("environment", 13), ("done", 6), ("computed", 10), ("from mount", 12), ("seconds", 9), ("how it ended", 0))
+    table = Table(
+        ("run", 5),
+        ("environment", 13),
+        ("done", 6),
+        ("computed", 10),
+        ("from mount", 12),
+        ("seconds", 9),
+        ("how it ended", 0),
+    )
     letters = iter("DEFGHIJKLMNOPQRSTUVWXYZ")
     environment, letter = batch.environment(), next(letters)
     known, killed, counted, resumed_at = set(), 0, 0, None
@@ -169,7 +213,15 @@ def read_all(batch, root, pictures, checks):
             saved = checkpoint(f"texts/{job}", root=root).load({})  # from outside, at any time
             done = sorted(set(saved) - known)
             counted += len(done)
-            table.row(number, letter, len(done), "-", "-", seconds, f"killed by its timeout: {HANGS} hangs")
+            table.row(
+                number,
+                letter,
+                len(done),
+                "-",
+                "-",
+                seconds,
+                f"killed by its timeout: {HANGS} hangs",
+            )
             os.unlink(stuck)
             with open(stuck, "wb") as file:
                 file.write(pictures[HANGS])
@@ -181,18 +233,28 @@ def read_all(batch, root, pictures, checks):
             done = result.value["done"]
             counted += len(done)
             computed = result.value["witness"]["computed"]
-            ended = "finished" if result.value["finished"] else "stopped in time, to be called again"
+            ended = (
+                "finished" if result.value["finished"] else "stopped in time, to be called again"
+            )
             if killed and resumed_at is None and done:
                 resumed_at = done[0]
                 ended += f"; began at {resumed_at}"
             table.row(number, letter, len(done), computed, len(done) - computed, seconds, ended)
-        checks.that(known.isdisjoint(done), f"run {number} did again what was done: {known & set(done)}")
+        checks.that(
+            known.isdisjoint(done), f"run {number} did again what was done: {known & set(done)}"
+        )
         known.update(done)
         if result.value and result.value["finished"]:
             break
-    checks.that(resumed_at == HANGS, f"the run after the killed one should begin at {HANGS}, not at {resumed_at}")
+    checks.that(
+        resumed_at == HANGS,
+        f"the run after the killed one should begin at {HANGS}, not at {resumed_at}",
+    )
     checks.that(killed == 1, f"one run should have been killed, not {killed}")
-    checks.that(counted == len(pictures), f"{len(pictures)} pictures should have been done once each, not {counted}")
+    checks.that(
+        counted == len(pictures),
+        f"{len(pictures)} pictures should have been done once each, not {counted}",
+    )
     checks.that(bool(result.value and result.value["finished"]), "the job should be finished")
     texts = (result.value or {}).get("texts") or {}
     checks.that(set(texts) == set(pictures), f"missing: {set(pictures) - set(texts)}")
@@ -215,9 +277,15 @@ def again(service, pictures, checks, alone):
         saw = result.value["witness"]
         sources.append(saw["from"])
         seconds += result.duration
-    print(f"  {sources.count('mount')} answers from the mount in {seconds:.2f} s (the library alone: {alone:.1f} s); ", end="")
+    print(
+        f"  {sources.count('mount')} answers from the mount in {seconds:.2f} s (the library alone: {alone:.1f} s); ",
+        end="",
+    )
     print(f"model loads: {saw['model_loads']}.")
-    checks.that(set(sources) == {"mount"} and saw["model_loads"] == 0, f"nothing should be computed: {sources}")
+    checks.that(
+        set(sources) == {"mount"} and saw["model_loads"] == 0,
+        f"nothing should be computed: {sources}",
+    )
 
 
 def packaged_pictures():
@@ -250,7 +318,11 @@ class Table:
         print("  " + "-" * (sum(self._widths) + 24))
 
     def row(self, *values):
-        print("  " + "".join(f"{value!s:<{width}}" for value, width in zip(values, self._widths)).rstrip(), flush=True)
+        print(
+            "  "
+            + "".join(f"{value!s:<{width}}" for value, width in zip(values, self._widths)).rstrip(),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

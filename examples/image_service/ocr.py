@@ -7,7 +7,9 @@ import os
 class Reader:
     """Three ONNX models from one folder: where text is, which way up it is, and what it says."""
 
-    loads = reads = 0  # in this process: how often the models were loaded, and how many images were read
+    loads = reads = (
+        0  # in this process: how often the models were loaded, and how many images were read
+    )
 
     def __init__(self, folder):
         import numpy as np
@@ -26,7 +28,9 @@ class Reader:
             }
         )
         blank = np.full((48, 96, 3), 255, np.uint8)
-        self._engine(blank, use_det=False, use_cls=True, use_rec=True)  # the library loads each model at its first use:
+        self._engine(
+            blank, use_det=False, use_cls=True, use_rec=True
+        )  # the library loads each model at its first use:
         self._engine(blank, use_det=True, use_cls=True, use_rec=True)  # use all three now
         Reader.loads += 1
 
@@ -34,7 +38,10 @@ class Reader:
         """The lines of text in an image file's bytes, top to bottom: (text, score from 0 to 1)."""
         Reader.reads += 1
         found = self._engine(image)
-        return [(text, round(float(score), 4)) for text, score in zip(found.txts or (), found.scores or ())]
+        return [
+            (text, round(float(score), 4))
+            for text, score in zip(found.txts or (), found.scores or ())
+        ]
 
 
 def packaged_models():

@@ -15,7 +15,9 @@ def _see(event, arguments):
     global opened
     if event == "open" and isinstance(arguments[0], str):
         path = arguments[0]
-        if path.startswith(ROOT) or not os.path.isabs(path):  # a relative one is below a folder that was opened before
+        if path.startswith(ROOT) or not os.path.isabs(
+            path
+        ):  # a relative one is below a folder that was opened before
             opened += 1
 
 

@@ -12,7 +12,11 @@ def embeddings(files):
     buffer = files.read()
     start = io.BytesIO(buffer[:65536])
     version = np.lib.format.read_magic(start)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    read = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
     shape, fortran, dtype = read(start)
     if dtype.hasobject:
         raise ValueError("an array of Python objects is a pickle, which runs code")

@@ -19,9 +19,13 @@ WAIT = 60.0  # seconds that a wait lasts at the most where no deadline is known
 _LONG = 3600.0  # seconds that one for another's long work lasts there
 MARGIN = 0.25  # seconds before the deadline at which a wait that must tell of itself ends
 
-_here: contextvars.ContextVar[Invocation | None] = contextvars.ContextVar("efsstate_deadline", default=None)
+_here: contextvars.ContextVar[Invocation | None] = contextvars.ContextVar(
+    "efsstate_deadline", default=None
+)
 _running: list[Invocation] = []  # for threads, which start with an empty context
-reserved: contextvars.ContextVar[float] = contextvars.ContextVar("efsstate_reserved", default=0.0)  # seconds
+reserved: contextvars.ContextVar[float] = contextvars.ContextVar(
+    "efsstate_reserved", default=0.0
+)  # seconds
 
 
 class Invocation:
@@ -54,7 +58,10 @@ class Invocation:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self in _running:
             _running.remove(self)
@@ -68,7 +75,9 @@ class Invocation:
             except Exception as problem:
                 from efsstate import events
 
-                events.log("warning", "could not give back what the invocation still held: %r", problem)
+                events.log(
+                    "warning", "could not give back what the invocation still held: %r", problem
+                )
         self._held.clear()
 
     def hold(self, owner: object, release: Callable[[], None]) -> None:
@@ -85,7 +94,9 @@ def current() -> Invocation | None:
     found = _here.get()
     if found is None and _running:
         # Several at once are several handlers in threads: the earliest deadline is the one that harms nobody.
-        found = min(_running, key=lambda one: one.deadline if one.deadline is not None else float("inf"))
+        found = min(
+            _running, key=lambda one: one.deadline if one.deadline is not None else float("inf")
+        )
     return found
 
 
@@ -101,7 +112,9 @@ def until(wait: float | None, *, margin: float = 0.0) -> float:
     """The monotonic time at which a wait must end: after `wait` seconds, or `margin` before the deadline, or 60 s."""
     left = remaining()
     limit = WAIT if left is None else max(0.0, left - margin)
-    return time.monotonic() + (limit if wait is None else wait if left is None else min(wait, limit))
+    return time.monotonic() + (
+        limit if wait is None else wait if left is None else min(wait, limit)
+    )
 
 
 def until_done() -> float:

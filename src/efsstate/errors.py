@@ -32,7 +32,9 @@ class UnknownFormatError(EfsStateError):
     """The file at `path` has format `version`, newer than this release knows. It was left as it is."""
 
     def __init__(self, path: str, version: int) -> None:
-        super().__init__(f"{path}: format {version} is newer than this release of efsstate knows: upgrade efsstate")
+        super().__init__(
+            f"{path}: format {version} is newer than this release of efsstate knows: upgrade efsstate"
+        )
         self.path = path
         self.version = version
 

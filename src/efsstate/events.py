@@ -6,7 +6,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-listeners: tuple[Callable[[dict[str, object]], None], ...] = ()  # a record is made only where there is one
+listeners: tuple[
+    Callable[[dict[str, object]], None], ...
+] = ()  # a record is made only where there is one
 _said: set[str] = set()
 
 
@@ -38,7 +40,9 @@ def emit(event: str, name: str, **values: object) -> None:
             log("warning", "an on_event function raised %r", error, once=f"listener {listener!r}")
 
 
-def log(level: str, message: str, *values: object, once: str | None = None, **extra: object) -> None:
+def log(
+    level: str, message: str, *values: object, once: str | None = None, **extra: object
+) -> None:
     """Log under `efsstate`; `extra` goes into the record's `efsstate` attribute. `once`: not again in this process."""
     if once is not None:
         if once in _said:

@@ -10,9 +10,29 @@ if TYPE_CHECKING:
     from typing import Any
 
 _UNUSED_FOR = "30d"
-_OPTIONS = ("older_than", "unused_for", "max_bytes", "max_entries", "budget", "dry_run", "root", "shard", "of")
+_OPTIONS = (
+    "older_than",
+    "unused_for",
+    "max_bytes",
+    "max_entries",
+    "budget",
+    "dry_run",
+    "root",
+    "shard",
+    "of",
+)
 # What EventBridge puts into the event of a schedule that has no input of its own.
-_SCHEDULE = ("version", "id", "detail-type", "source", "account", "time", "region", "resources", "detail")
+_SCHEDULE = (
+    "version",
+    "id",
+    "detail-type",
+    "source",
+    "account",
+    "time",
+    "region",
+    "resources",
+    "detail",
+)
 
 
 def handler(event: dict[str, Any] | None, context: object = None) -> dict[str, object]:
@@ -28,12 +48,19 @@ def handler(event: dict[str, Any] | None, context: object = None) -> dict[str, o
         asked = {key: value for key, value in asked.items() if key not in _SCHEDULE}
     unknown = sorted(set(asked) - set(_OPTIONS))
     if unknown:
-        raise ValueError(f"event: {', '.join(unknown)}: the janitor does not know that; it knows {', '.join(_OPTIONS)}")
+        raise ValueError(
+            f"event: {', '.join(unknown)}: the janitor does not know that; it knows {', '.join(_OPTIONS)}"
+        )
     options = {"unused_for": _UNUSED_FOR, **asked}
     with Invocation(context):
         report = run(**options)
     import json
 
-    told = {"event": "sweep", "shard": options.get("shard", 0), "of": options.get("of", 1), **report.as_dict()}
+    told = {
+        "event": "sweep",
+        "shard": options.get("shard", 0),
+        "of": options.get("of", 1),
+        **report.as_dict(),
+    }
     print(json.dumps(told))  # noqa: T201 - a function's log is its standard output
     return told

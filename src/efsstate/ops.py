@@ -25,7 +25,9 @@ def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
         from efsstate.cli import app
     except ImportError as error:
         return _error(
-            "ImportError", f"the command needs {error.name}: put efsstate[cli] into the function's package", 3
+            "ImportError",
+            f"the command needs {error.name}: put efsstate[cli] into the function's package",
+            3,
         )
     printed, said = io.StringIO(), io.StringIO()
     with Invocation(context), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(said):
@@ -33,7 +35,11 @@ def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
     try:
         told: dict[str, Any] = json.loads(printed.getvalue())
     except ValueError:  # --help and --version are texts
-        told = {"schema": "efsstate.text", "version": 1, "text": printed.getvalue() + said.getvalue()}
+        told = {
+            "schema": "efsstate.text",
+            "version": 1,
+            "text": printed.getvalue() + said.getvalue(),
+        }
     return {**told, "exit": code}
 
 

@@ -88,7 +88,9 @@ def run(
             single = len(objects) == 1 and objects[0].key == prefix
             path = mount.where(f"{incoming}/{_FILES}", objects[0].name if single else "")
             try:
-                told["version"] = versions.publish(model, path, version=version, activate=activate, root=root)
+                told["version"] = versions.publish(
+                    model, path, version=version, activate=activate, root=root
+                )
             except OutOfTime:
                 return {**told, "finished": False, "bytes": copy.done}
         else:
@@ -100,7 +102,9 @@ def run(
 
 
 def _parse(source: str) -> tuple[str, str]:
-    bucket, _, key = source.removeprefix("s3://").partition("/") if isinstance(source, str) else ("", "", "")
+    bucket, _, key = (
+        source.removeprefix("s3://").partition("/") if isinstance(source, str) else ("", "", "")
+    )
     if not bucket or not str(source).startswith("s3://"):
         raise ValueError(f"source: {source!r} is not s3://bucket/key: {_USAGE}")
     return bucket, key
@@ -207,7 +211,9 @@ class _Copy:
             wait(jobs)  # one that still runs would write to the number of a closed descriptor
             filling.close()
             raise
-        filling.end(end)  # on disk, and cut to what is whole: a killed call may have left more behind it
+        filling.end(
+            end
+        )  # on disk, and cut to what is whole: a killed call may have left more behind it
         if end == one.size:
             self.index, self.offset = self.index + 1, 0
         else:

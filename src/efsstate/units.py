@@ -46,7 +46,9 @@ def seconds(value: Duration, what: str = "duration") -> float:
         except OverflowError:  # an int that no float holds
             result = float("inf")
     if not 0 <= result < float("inf"):
-        raise ValueError(f"{what}: {value!r:.80} is not a length of time: it must be finite and not negative")
+        raise ValueError(
+            f"{what}: {value!r:.80} is not a length of time: it must be finite and not negative"
+        )
     return float(result)
 
 
@@ -60,9 +62,13 @@ def size(value: Size, what: str = "size") -> int:
             number, unit = _split(value)
             result = int(number * _BYTES[unit.lower()])
         except (ValueError, KeyError, OverflowError):
-            raise ValueError(f"{what}: {value!r} is not a size: write bytes, or '64MiB', '1.5GB'") from None
+            raise ValueError(
+                f"{what}: {value!r} is not a size: write bytes, or '64MiB', '1.5GB'"
+            ) from None
     elif isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{what}: a number of bytes or a text such as '64MiB' is needed, not {value!r}")
+        raise TypeError(
+            f"{what}: a number of bytes or a text such as '64MiB' is needed, not {value!r}"
+        )
     else:
         result = value
     if result < 0:

@@ -15,18 +15,40 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 
 def bench(*arguments):
-    return subprocess.run([sys.executable, "-m", "benchmarks", *arguments], cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
 
 
 def test_every_row_of_ours_runs_on_a_local_root(tmp_path):
     out = tmp_path / "figures.json"
-    done = bench("--root", str(tmp_path), "--ours", "--only", "caches,answers,checkpoints", "--json", str(out))
+    done = bench(
+        "--root",
+        str(tmp_path),
+        "--ours",
+        "--only",
+        "caches,answers,checkpoints",
+        "--json",
+        str(out),
+    )
     assert done.returncode == 0, done.stderr
     figures = json.loads(out.read_text())["runs"][0]["figures"]
-    assert not [f for f in figures if "failed" in f or f.get("wrong") not in (None, 0) and f["row"] != "confusion"]
+    assert not [
+        f
+        for f in figures
+        if "failed" in f or f.get("wrong") not in (None, 0) and f["row"] != "confusion"
+    ]
     rows = {f["row"] for f in figures}
     assert rows >= {"hit", "put", "miss", "memory", "stampede", "flipped", "confusion"}
-    assert rows >= {"save", "save, nothing to remove", "load", "load after a save", "stale", "claim", "resume"}
+    assert rows >= {
+        "save",
+        "save, nothing to remove",
+        "load",
+        "load after a save",
+        "stale",
+        "claim",
+        "resume",
+    }
     assert [f for f in figures if f["row"] == "stampede" and f["computations"] != 1] == []
     assert [f for f in figures if f["row"] == "flipped" and f["recomputed"] != f["flips"]] == []
     assert "## Hit" in done.stdout and "efsstate `cached`" in done.stdout
@@ -61,16 +83,25 @@ def test_what_fails_hangs_or_dies_is_a_figure_that_says_so():
         os.kill(os.getpid(), 9)
 
     assert processes.isolated(broken) == [{"row": "first"}, {"failed": "OSError: no such luck"}]
-    assert processes.isolated(hanging, timeout=0.5) == [{"row": "first"}, {"failed": "hangs: no answer within 0.5 s"}]
+    assert processes.isolated(hanging, timeout=0.5) == [
+        {"row": "first"},
+        {"failed": "hangs: no answer within 0.5 s"},
+    ]
     assert processes.isolated(dying) == [{"row": "first"}, {"failed": "the process dies: SIGKILL"}]
 
 
 def test_a_figure_counts_wrong_answers_and_compares_in_turn():
     figure = measure.run(
-        lambda i: i % 3, range(9), beside=lambda i: i, check=lambda i, got: "wrong" if got != i else None
+        lambda i: i % 3,
+        range(9),
+        beside=lambda i: i,
+        check=lambda i, got: "wrong" if got != i else None,
     )
     assert figure["wrong"] == 6 and figure["operations"] == 9 and figure["time"]["samples"] == 9
-    assert figure["time"]["low"] <= figure["time"]["median"] <= figure["time"]["high"] and "ratio" in figure
+    assert (
+        figure["time"]["low"] <= figure["time"]["median"] <= figure["time"]["high"]
+        and "ratio" in figure
+    )
 
 
 def test_the_written_page_is_what_the_command_writes():

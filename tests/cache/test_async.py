@@ -39,7 +39,9 @@ def test_the_same_things_stand_on_it():
         assert (await f.explain(1)).startswith("hit: in memory")
         assert await f.refresh(1) == [1, 0] and f.calls == [1, 1]
         assert await f.invalidate(1) is True and await f.explain(1) == "miss: there is no result"
-        assert await f.map([1, 2, 3, 1]) == [[1, 0], [2, 0], [3, 0], [1, 0]] and sorted(f.calls) == [1, 1, 1, 2, 3]
+        assert await f.map([1, 2, 3, 1]) == [[1, 0], [2, 0], [3, 0], [1, 0]] and sorted(
+            f.calls
+        ) == [1, 1, 1, 2, 3]
         await f.cache_clear()
         assert await f.explain(1) == "miss: it was cleared"
         with pytest.raises(KeyError):
@@ -71,7 +73,12 @@ def test_what_can_be_known_to_be_async_is():
     def hidden(x):
         return work(0, x)
 
-    made = [cached(name="partial")(functools.partial(work, 1)), cached(name="object")(Service()), cached(name="both")(functools.partial(Service())), cached(ignore="self")(Service().method)]
+    made = [
+        cached(name="partial")(functools.partial(work, 1)),
+        cached(name="object")(Service()),
+        cached(name="both")(functools.partial(Service())),
+        cached(ignore="self")(Service().method),
+    ]
     if hasattr(inspect, "markcoroutinefunction"):
         made.append(cached(inspect.markcoroutinefunction(hidden)))
 
@@ -161,7 +168,15 @@ def test_the_loop_never_stalls_while_the_mount_is_slow(slow_mount):
     async def main():
         f = make(memory=0)
         heart = asyncio.create_task(beat(stalls, 0.4))
-        await asyncio.gather(*[f(i % 4) for i in range(40)], f.map(range(4)), f.explain(1), f.invalidate(9), f.cache_clear(), f.refresh(7), return_exceptions=False)
+        await asyncio.gather(
+            *[f(i % 4) for i in range(40)],
+            f.map(range(4)),
+            f.explain(1),
+            f.invalidate(9),
+            f.cache_clear(),
+            f.refresh(7),
+            return_exceptions=False,
+        )
         heart.cancel()
 
     asyncio.run(main())
@@ -191,7 +206,9 @@ def test_a_task_that_waits_for_another_process_does_not_hold_up_the_loop(tmp_pat
     stalls = []
 
     async def main():
-        with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
             assert process.stdout.readline() == "in\n"
             heart = asyncio.create_task(beat(stalls, 0.5))
 
@@ -242,7 +259,11 @@ def test_a_cancelled_waiter_leaves_the_others_alone():
         await asyncio.sleep(0)
         tasks[2].cancel()
         found = await asyncio.gather(*tasks, return_exceptions=True)
-        assert found[:2] == [[1, 0]] * 2 and isinstance(found[2], asyncio.CancelledError) and found[3:] == [[1, 0]] * 2
+        assert (
+            found[:2] == [[1, 0]] * 2
+            and isinstance(found[2], asyncio.CancelledError)
+            and found[3:] == [[1, 0]] * 2
+        )
 
     asyncio.run(main())
 
@@ -280,14 +301,18 @@ def test_stale_results_are_given_to_tasks_too(monkeypatch):
 def test_more_maps_at_once_than_there_are_threads_end(monkeypatch):
     """And a call after them finds a thread."""
     read = Mount.read
-    monkeypatch.setattr(Mount, "read", lambda *args, **more: time.sleep(0.003) or read(*args, **more))
+    monkeypatch.setattr(
+        Mount, "read", lambda *args, **more: time.sleep(0.003) or read(*args, **more)
+    )
 
     async def main():
         f = make(memory=0)
         await f.map(range(100))
         maps = [asyncio.create_task(f.map(range(i, i + 20))) for i in range(2 * threads._MOST)]
         _, pending = await asyncio.wait(maps, timeout=60)
-        assert not pending and [task.result() for task in maps] == [[[x, 0] for x in range(i, i + 20)] for i in range(len(maps))]
+        assert not pending and [task.result() for task in maps] == [
+            [[x, 0] for x in range(i, i + 20)] for i in range(len(maps))
+        ]
         assert await asyncio.wait_for(f(1), 20) == [1, 0]
 
     asyncio.run(main())
@@ -300,7 +325,9 @@ def test_more_removals_at_once_than_there_are_threads_are_all_done(monkeypatch):
     async def main():
         f = make(io_timeout=1)
         await f.map(range(400))
-        monkeypatch.setattr(Mount, "remove", lambda *args, **more: time.sleep(0.1) or remove(*args, **more))
+        monkeypatch.setattr(
+            Mount, "remove", lambda *args, **more: time.sleep(0.1) or remove(*args, **more)
+        )
         assert await asyncio.gather(*[f.invalidate(i) for i in range(400)]) == [True] * 400
         assert f.cache_info().errors == 0
 
@@ -325,7 +352,9 @@ class Noting:
         return one.data
 
 
-@pytest.mark.parametrize(("size", "memory", "on_the_loop"), [(1000, None, True), (2**21, None, False), (2**21, 0, False)])
+@pytest.mark.parametrize(
+    ("size", "memory", "on_the_loop"), [(1000, None, True), (2**21, None, False), (2**21, 0, False)]
+)
 def test_what_takes_long_to_decode_is_not_decoded_on_the_loop(size, memory, on_the_loop):
     """From memory, from the mount, and for those who waited for a computation."""
     codec = Noting()
@@ -337,7 +366,9 @@ def test_what_takes_long_to_decode_is_not_decoded_on_the_loop(size, memory, on_t
 
     async def main():
         for _ in range(3):
-            assert len({id(found) for found in await asyncio.gather(*[f(1) for _ in range(5)])}) == 5
+            assert (
+                len({id(found) for found in await asyncio.gather(*[f(1) for _ in range(5)])}) == 5
+            )
         assert await f.peek(1) == [bytes(size)]
         assert codec.seen and (threading.get_ident() in codec.seen) is on_the_loop
 
@@ -362,14 +393,24 @@ def test_what_takes_long_to_digest_is_not_digested_on_the_loop(key):
     small, large = Image(bytes(1000)), Image(bytes(2**21))
     few, many = {"a": [1, "b"]}, [{"a": i} for i in range(20_000)]
     quick = [(small,), ([small, few],), (small, many)]
-    slow = [(large,), ([small, large],), ((memoryview(bytes(2**21)), small),), ([small, many],), ({"a": {1: many}, "b": small},)]
+    slow = [
+        (large,),
+        ([small, large],),
+        ((memoryview(bytes(2**21)), small),),
+        ([small, many],),
+        ({"a": {1: many}, "b": small},),
+    ]
 
     async def main():
         for args in quick + slow:
             for call in (f, f.refresh, f.invalidate):
                 noting.seen.clear()
                 await call(*args)
-                assert set(noting.seen) == {threading.get_ident()} if args in quick else threading.get_ident() not in noting.seen
+                assert (
+                    set(noting.seen) == {threading.get_ident()}
+                    if args in quick
+                    else threading.get_ident() not in noting.seen
+                )
                 assert noting.seen
 
     asyncio.run(main())

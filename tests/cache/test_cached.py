@@ -68,7 +68,12 @@ def test_without_parentheses_and_with_the_functions_names():
         return 2 * x
 
     assert f(2) == f(x=2) == 4
-    assert (f.__name__, f.__doc__, f.__wrapped__(3), f.__annotations__) == ("f", "Doubles.", 6, {"x": int, "return": int})
+    assert (f.__name__, f.__doc__, f.__wrapped__(3), f.__annotations__) == (
+        "f",
+        "Doubles.",
+        6,
+        {"x": int, "return": int},
+    )
 
 
 def test_none_is_kept_and_exceptions_are_not():
@@ -104,7 +109,9 @@ def test_a_callers_change_never_reaches_another_caller(another):
 def test_a_callers_change_of_a_large_array_never_reaches_another_caller(another):
     @cached
     def f(x):
-        return numpy.zeros(400_000)  # read into a buffer of its own, and small enough to stay in memory
+        return numpy.zeros(
+            400_000
+        )  # read into a buffer of its own, and small enough to stay in memory
 
     for g in (f, another(f), another(f, memory=0)):
         for _ in range(3):
@@ -170,7 +177,15 @@ def test_ttl_ends_a_result_in_memory_and_on_the_mount(another, later):
 def test_ttl_may_be_a_function_of_the_result(later):
     calls = []
 
-    @cached(ttl=lambda value: {"short": 10, "timedelta": datetime.timedelta(hours=1), "none": None, "zero": 0, "text": "2h"}[value])
+    @cached(
+        ttl=lambda value: {
+            "short": 10,
+            "timedelta": datetime.timedelta(hours=1),
+            "none": None,
+            "zero": 0,
+            "text": "2h",
+        }[value]
+    )
     def f(x):
         calls.append(x)
         return x
@@ -192,13 +207,48 @@ def test_a_ttl_that_is_shortened_later_counts_for_old_entries(another, later):
     assert another(f, ttl="2h").explain(1).startswith("hit: on the mount, for 3")
 
 
-@pytest.mark.parametrize("bad", [{"ttl": -1}, {"ttl": "soon"}, {"ttl": float("nan")}, {"stale": -1}, {"memory": -1}, {"memory": "much"}, {"lock_timeout": "x"}, {"io_timeout": -1}, {"io_timeout": 0}, {"max_bytes": -5}, {"name": ""}, {"ignore": "nothing"}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"ttl": -1},
+        {"ttl": "soon"},
+        {"ttl": float("nan")},
+        {"stale": -1},
+        {"memory": -1},
+        {"memory": "much"},
+        {"lock_timeout": "x"},
+        {"io_timeout": -1},
+        {"io_timeout": 0},
+        {"max_bytes": -5},
+        {"name": ""},
+        {"ignore": "nothing"},
+    ],
+)
 def test_a_bad_option_is_an_error_at_once(bad):
     with pytest.raises(ValueError):
         cached(**bad)(lambda x: x)
 
 
-@pytest.mark.parametrize("bad", [{"ttl": True}, {"ttl": []}, {"memory": 1.5}, {"name": 5}, {"codec": "json"}, {"codec": 5}, {"codec": None}, {"root": 5}, {"root": b"/x"}, {"io_timeout": True}, {"key": "x"}, {"cache_if": True}, {"ignore": 5}, {"lock_timeout": []}, {"stale": True}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"ttl": True},
+        {"ttl": []},
+        {"memory": 1.5},
+        {"name": 5},
+        {"codec": "json"},
+        {"codec": 5},
+        {"codec": None},
+        {"root": 5},
+        {"root": b"/x"},
+        {"io_timeout": True},
+        {"key": "x"},
+        {"cache_if": True},
+        {"ignore": 5},
+        {"lock_timeout": []},
+        {"stale": True},
+    ],
+)
 def test_an_option_of_a_wrong_type_is_an_error_at_once(bad):
     (option,) = bad
     with pytest.raises(TypeError, match=option):
@@ -216,7 +266,9 @@ def test_a_ttl_of_ten_thousand_years_is_kept_like_any(another):
 
 @pytest.mark.parametrize("bad", [lambda value: -1, lambda value: "soon", lambda value: 1 / 0])
 @pytest.mark.parametrize("option", ["ttl", "cache_if"])
-def test_a_ttl_or_cache_if_that_fails_costs_the_entry_and_not_the_result(bad, option, entries, caplog):
+def test_a_ttl_or_cache_if_that_fails_costs_the_entry_and_not_the_result(
+    bad, option, entries, caplog
+):
     if option == "cache_if":
         bad = lambda value: 1 / 0  # noqa: E731
     f = counting(**{option: bad})
@@ -348,7 +400,10 @@ def test_explain_says_why():
     assert f.explain(1) == "hit: in memory, for 3600 s more"
     f.cache._results.share.clear()
     assert f.explain(1) == "hit: on the mount, for 3600 s more"
-    assert counting(name=f.cache.name, codec="pickle").explain(1) == "miss: it was stored with codec 'msgpack'"
+    assert (
+        counting(name=f.cache.name, codec="pickle").explain(1)
+        == "miss: it was stored with codec 'msgpack'"
+    )
     assert f.explain(1, 2, 3) == "miss: the function does not take these arguments"
 
 
@@ -394,7 +449,9 @@ def test_a_dataclass_that_is_not_imported_or_has_changed_is_a_miss(another):
 
     globals()["Result"] = Result
     Result.__qualname__, Result.__module__ = "Result", __name__
-    sys.modules.setdefault(__name__, sys.modules[Result.__module__] if Result.__module__ in sys.modules else None)
+    sys.modules.setdefault(
+        __name__, sys.modules[Result.__module__] if Result.__module__ in sys.modules else None
+    )
     calls = []
 
     @cached
@@ -414,7 +471,12 @@ def test_an_unencodable_result_is_returned_counted_and_warned_of_once(caplog, en
 
     assert f(1) is not f(1)
     f(2)
-    assert f.cache_info().unstored == 3 and len(caplog.records) == 1 and "codec='pickle'" in caplog.text and not entries()
+    assert (
+        f.cache_info().unstored == 3
+        and len(caplog.records) == 1
+        and "codec='pickle'" in caplog.text
+        and not entries()
+    )
 
 
 def test_memory_zero_turns_memory_off(another):
@@ -427,7 +489,11 @@ def test_efsstate_disable_makes_plain_calls(monkeypatch, root):
     monkeypatch.setenv("EFSSTATE_DISABLE", "1")
     f = counting()
     assert f(1) == f(1) == (1, 0) and f.calls == [1, 1]
-    assert f.refresh(1) == (1, 0) and f.map([1]) == [(1, 0)] and f.explain(1) == "miss: EFSSTATE_DISABLE is set"
+    assert (
+        f.refresh(1) == (1, 0)
+        and f.map([1]) == [(1, 0)]
+        and f.explain(1) == "miss: EFSSTATE_DISABLE is set"
+    )
     f.invalidate(1), f.cache_clear()
     with pytest.raises(KeyError):
         f.peek(1)
@@ -443,7 +509,9 @@ def test_map_makes_plain_calls_where_it_is_disabled(monkeypatch):
     async def g(x):
         return x
 
-    assert cached(lambda x: x).map(things) == things and asyncio.run(cached(g).map(things)) == things
+    assert (
+        cached(lambda x: x).map(things) == things and asyncio.run(cached(g).map(things)) == things
+    )
 
 
 def test_what_comes_from_memory_is_what_the_codec_gives_back(another):
@@ -470,8 +538,15 @@ def test_a_static_method_is_decorated_below_or_above():
             calls.append(x)
             return x
 
-    assert (Service.above(1), Service().above(1), Service.below(2), Service().below(2)) == (1, 1, 2, 2)
-    assert calls == [1, 2] and Service.above.cache_info().hits == Service.below.cache_info().hits == 1
+    assert (Service.above(1), Service().above(1), Service.below(2), Service().below(2)) == (
+        1,
+        1,
+        2,
+        2,
+    )
+    assert (
+        calls == [1, 2] and Service.above.cache_info().hits == Service.below.cache_info().hits == 1
+    )
     with pytest.raises(TypeError, match="below @classmethod"):
         cached(classmethod(lambda cls: 1))
 
@@ -517,7 +592,12 @@ def test_events_are_small_plain_records():
     finally:
         end()
     f(1)
-    assert [(e["event"], e.get("level")) for e in seen] == [("miss", None), ("put", None), ("hit", "memory"), ("hit", "mount")]
+    assert [(e["event"], e.get("level")) for e in seen] == [
+        ("miss", None),
+        ("put", None),
+        ("hit", "memory"),
+        ("hit", "mount"),
+    ]
     assert all(e["name"] == "told" and e["seconds"] >= 0 for e in seen) and seen[1]["bytes"] > 0
     assert all(isinstance(value, (str, int, float)) for e in seen for value in e.values())
 
@@ -550,7 +630,13 @@ def test_waits_and_errors_are_told_too(monkeypatch, root):
     (wait,) = (e for e in seen if e["event"] == "wait")
     (error,) = (e for e in seen if e["event"] == "error")
     assert wait["name"] == "told" and wait["seconds"] > 0
-    assert error == {"event": "error", "name": "told", "error": "CorruptEntryError", "message": error["message"], "doing": "read a result"}
+    assert error == {
+        "event": "error",
+        "name": "told",
+        "error": "CorruptEntryError",
+        "message": error["message"],
+        "doing": "read a result",
+    }
     assert str(path) in error["message"]
 
 
@@ -563,7 +649,9 @@ def test_a_use_is_noted_at_most_once_a_day(entries, another, monkeypatch):
 
     touched = []
     touch = Mount.touch
-    monkeypatch.setattr(Mount, "touch", lambda self, *args: touched.append(args[1]) or touch(self, *args))
+    monkeypatch.setattr(
+        Mount, "touch", lambda self, *args: touched.append(args[1]) or touch(self, *args)
+    )
     f = counting()
     f(1)
     (path,) = entries()
@@ -573,7 +661,14 @@ def test_a_use_is_noted_at_most_once_a_day(entries, another, monkeypatch):
     for used, made, notes in ((0, 0, 0), (2, 2, 1), (0.5, 2, 0), (1.5, 3, 1)):  # days ago
         touched.clear()
         times = int(now - used * day), int(now - made * day)
-        parts = entry.encode(held.payload, place=place, codec=held.codec, meta=held.meta, created=times[1] / 1e9, ttl=None)
+        parts = entry.encode(
+            held.payload,
+            place=place,
+            codec=held.codec,
+            meta=held.meta,
+            created=times[1] / 1e9,
+            ttl=None,
+        )
         path.write_bytes(b"".join(parts))
         os.utime(path, ns=times)
         assert another(f)(1) == (1, 0)
@@ -624,7 +719,9 @@ def test_max_bytes_removes_what_is_used_least_recently(root, entries, monkeypatc
 
 def test_import_is_light():
     code = "import sys; from efsstate import cached\n@cached(ttl='1h')\ndef f(x): return x\nheavy = {'filelock', 'cachetools', 'msgpack', 'asyncio', 'numpy', 'inspect', 'logging', 'hashlib', 'typing', 'pathlib', 'dataclasses'} & set(sys.modules)\nassert not heavy, heavy"
-    subprocess.run([sys.executable, "-S", "-c", f"import sys; sys.path[:] = {sys.path!r}; {code}"], check=True)
+    subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys; sys.path[:] = {sys.path!r}; {code}"], check=True
+    )
 
 
 def test_the_public_names_are_these():

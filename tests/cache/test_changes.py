@@ -36,7 +36,12 @@ def computing():
     started = []
 
     def start(call):
-        process = subprocess.Popen([sys.executable, "-c", COMPUTER.format(call=call)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", COMPUTER.format(call=call)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         started.append(process)
         assert process.stdout.readline() == "in\n"
 
@@ -55,7 +60,9 @@ def computing():
 
 @pytest.mark.parametrize("call", ["cached(name='k')(work)(1)", "cached(name='k')(work).refresh(1)"])
 @pytest.mark.parametrize("before", ["nothing", "a result"])
-def test_what_another_process_was_computing_when_it_was_invalidated_is_not_kept(computing, call, before, entries):
+def test_what_another_process_was_computing_when_it_was_invalidated_is_not_kept(
+    computing, call, before, entries
+):
     f = cached(name="k", memory=0)(lambda x: "new")
     if before == "a result" and "refresh" in call:
         f(1)
@@ -190,10 +197,14 @@ def hosts(apart):
 
 @pytest.mark.parametrize("before", [False, True])
 @pytest.mark.parametrize("change", ["remove", "refresh"])
-def test_a_change_is_never_undone_whatever_the_order_of_the_steps(monkeypatch, hosts, before, change):
+def test_a_change_is_never_undone_whatever_the_order_of_the_steps(
+    monkeypatch, hosts, before, change
+):
     """The computation began before it: in no order of the steps, and at no moment after the change, is its result there."""
     turns, steps, again = Turns(monkeypatch), None, []
-    for number, order in enumerate(itertools.chain([[0] * 9], orders(6, 4 if change == "remove" else 5))):
+    for number, order in enumerate(
+        itertools.chain([[0] * 9], orders(6, 4 if change == "remove" else 5))
+    ):
         one, other = hosts()
         digest = f"{number:03x}" + "0" * 45
         if before:
@@ -203,19 +214,25 @@ def test_a_change_is_never_undone_whatever_the_order_of_the_steps(monkeypatch, h
         def find(other=other, digest=digest):
             try:
                 found = other.read(digest, "bytes", fresh=True)
-            except CorruptEntryError:  # the draft of the refresh was moved, by one who had looked at its own right before
+            except (
+                CorruptEntryError
+            ):  # the draft of the refresh was moved, by one who had looked at its own right before
                 return None
             return found and found.payload
 
         def make(other=other, digest=digest, seen=seen, find=find):
-            again.append(other.start(digest, alone=True, changing=True)) if change == "refresh" else other.remove(digest)
+            again.append(
+                other.start(digest, alone=True, changing=True)
+            ) if change == "refresh" else other.remove(digest)
             seen.append(find())
 
         def look(seen=seen, order=order, find=find):
             # A refresh that is not over yet leaves what was there when it began.
             assert not seen or find() in ((None,) if change == "remove" else (None, seen[0])), order
 
-        write = lambda one=one, digest=digest, start=start: one.write(digest, b"old", codec_name="bytes", ttl=None, generation=0, start=start)  # noqa: E731
+        write = lambda one=one, digest=digest, start=start: one.write(
+            digest, b"old", codec_name="bytes", ttl=None, generation=0, start=start
+        )  # noqa: E731
         taken = turns.play(order, write, make, look=look)
         steps = steps or taken
         if change == "refresh":
@@ -228,17 +245,34 @@ def test_who_was_overtaken_does_not_put_the_draft_of_a_refresh_that_goes_on(host
     one, other = hosts()
     start = one.start("0" * 48, alone=False, changing=False)
     later = other.start("0" * 48, alone=True, changing=True)
-    assert one.write("0" * 48, b"old", codec_name="bytes", ttl=None, generation=0, start=start) is False and not entries()
-    assert other.write("0" * 48, b"new", codec_name="bytes", ttl=None, generation=0, start=later) is True
+    assert (
+        one.write("0" * 48, b"old", codec_name="bytes", ttl=None, generation=0, start=start)
+        is False
+        and not entries()
+    )
+    assert (
+        other.write("0" * 48, b"new", codec_name="bytes", ttl=None, generation=0, start=later)
+        is True
+    )
 
 
-def test_of_two_that_refresh_the_one_that_began_later_is_kept_whatever_the_order_of_the_steps(monkeypatch, hosts):
+def test_of_two_that_refresh_the_one_that_began_later_is_kept_whatever_the_order_of_the_steps(
+    monkeypatch, hosts
+):
     turns = Turns(monkeypatch)
     for number, order in enumerate(orders(6, 6)):
         one, other = hosts()
         digest = f"{number:03x}" + "0" * 45
         starts = [shelf.start(digest, alone=True, changing=True) for shelf in (one, other)]
-        turns.play(order, *[lambda i=i: (one, other)[i].write(digest, b"%d" % i, codec_name="bytes", ttl=None, generation=0, start=starts[i]) for i in (0, 1)])
+        turns.play(
+            order,
+            *[
+                lambda i=i: (one, other)[i].write(
+                    digest, b"%d" % i, codec_name="bytes", ttl=None, generation=0, start=starts[i]
+                )
+                for i in (0, 1)
+            ],
+        )
         assert bytes(other.read(digest, "bytes", fresh=True).payload) == b"1", order
 
 
@@ -251,7 +285,9 @@ def test_what_is_set_is_overwritten_only_in_the_last_moment(monkeypatch, hosts):
         start = one.start(digest, alone=False, changing=False)
         turns.play(
             order,
-            lambda: one.write(digest, b"old", codec_name="bytes", ttl=None, generation=0, start=start),
+            lambda: one.write(
+                digest, b"old", codec_name="bytes", ttl=None, generation=0, start=start
+            ),
             lambda: other.write(digest, b"new", codec_name="bytes", ttl=None, generation=0),
         )
         if bytes(other.read(digest, "bytes", fresh=True).payload) == b"old":
@@ -269,11 +305,33 @@ def test_whoever_computes_without_the_claim_does_not_outrun_its_holder(hosts):
     one, other = hosts()
     first = one.start("0" * 48, alone=False, changing=False)
     assert other.start("0" * 48, alone=True, changing=False).draft is None
-    assert other.write("0" * 48, b"x", codec_name="bytes", ttl=None, generation=0, start=other.start("0" * 48, alone=True, changing=False)) is False
-    assert one.write("0" * 48, b"y", codec_name="bytes", ttl=None, generation=0, start=first) is True
+    assert (
+        other.write(
+            "0" * 48,
+            b"x",
+            codec_name="bytes",
+            ttl=None,
+            generation=0,
+            start=other.start("0" * 48, alone=True, changing=False),
+        )
+        is False
+    )
+    assert (
+        one.write("0" * 48, b"y", codec_name="bytes", ttl=None, generation=0, start=first) is True
+    )
     killed = other.start("1" * 48, alone=False, changing=False)
     assert killed.draft is not None
-    assert one.write("1" * 48, b"z", codec_name="bytes", ttl=None, generation=0, start=one.start("1" * 48, alone=False, changing=False)) is True
+    assert (
+        one.write(
+            "1" * 48,
+            b"z",
+            codec_name="bytes",
+            ttl=None,
+            generation=0,
+            start=one.start("1" * 48, alone=False, changing=False),
+        )
+        is True
+    )
 
 
 def test_a_computation_that_forks_puts_its_result_once(root):
@@ -298,7 +356,9 @@ def test_a_computation_that_forks_puts_its_result_once(root):
     if os.getpid() != ours:
         os._exit(0)
     assert status.read_text() == "[]"
-    assert value == "parent" and cached(name=f.cache.name, memory=0)(f.__wrapped__).peek(1) == "parent"
+    assert (
+        value == "parent" and cached(name=f.cache.name, memory=0)(f.__wrapped__).peek(1) == "parent"
+    )
 
 
 def test_under_load_nothing_older_than_a_change_is_seen_once_it_is_made(tmp_path):
@@ -441,7 +501,12 @@ def test_memory_forgets_although_the_mount_hangs(monkeypatch, change):
 
     for name in ("refresh", "_make", "symlink", "look"):
         monkeypatch.setattr(Mount, name, hang)
-    {"invalidate": f.invalidate, "delete": f.cache.delete, "set": lambda k: f.cache.set(k, 5), "cache_clear": lambda _: f.cache_clear()}[change](*[1] * (change != "cache_clear") or [None])
+    {
+        "invalidate": f.invalidate,
+        "delete": f.cache.delete,
+        "set": lambda k: f.cache.set(k, 5),
+        "cache_clear": lambda _: f.cache_clear(),
+    }[change](*[1] * (change != "cache_clear") or [None])
     assert calls and f.cache_info().currsize == 0
     gate.set()
 
@@ -538,7 +603,10 @@ def test_every_computation_under_way_is_reached_by_a_change(options, call, entri
         gate.wait(10)
         return [x]
 
-    threads = [threading.Thread(target=f, args=(1,)), threading.Thread(target=getattr(f, call), args=(1,))]
+    threads = [
+        threading.Thread(target=f, args=(1,)),
+        threading.Thread(target=getattr(f, call), args=(1,)),
+    ]
     for thread in threads[: 1 if call == "__call__" and not options else 2]:
         thread.start()
         assert inside.acquire(timeout=10)
@@ -554,7 +622,10 @@ def test_every_computation_under_way_is_reached_by_a_change(options, call, entri
 def test_a_refresh_whose_result_is_not_to_be_kept_ends_the_old_one(why, entries):
     new = object() if why == "unencodable" else "new"
     results = ["old", new, new]
-    f = cached(cache_if=lambda value: why != "cache_if" or value == "old", ttl=lambda value: 0 if why == "ttl" and value == "new" else 60)(lambda: results.pop(0))
+    f = cached(
+        cache_if=lambda value: why != "cache_if" or value == "old",
+        ttl=lambda value: 0 if why == "ttl" and value == "new" else 60,
+    )(lambda: results.pop(0))
     assert f() == "old" and f.refresh() is new
     assert not entries() and f() is new
 
@@ -587,7 +658,9 @@ def test_a_file_system_that_is_full_does_not_bring_the_replaced_value_back(monke
     assert box.get("k") is None
 
 
-@pytest.mark.parametrize("end", ["kept", "raised", "not kept", "not encoded", "invalidated", "cancelled", "killed"])
+@pytest.mark.parametrize(
+    "end", ["kept", "raised", "not kept", "not encoded", "invalidated", "cancelled", "killed"]
+)
 def test_no_draft_is_left_behind_but_a_killed_ones_which_goes_with_the_sweep(root, end):
     @cached(cache_if=lambda value: end != "not kept")
     def f(x):
@@ -658,15 +731,25 @@ def started(function, name="other"):
 
 
 @pytest.mark.parametrize("change", ["invalidate", "delete", "clear"])
-def test_who_comes_after_a_change_does_not_join_a_flight_that_read_before_it(monkeypatch, computing, change):
+def test_who_comes_after_a_change_does_not_join_a_flight_that_read_before_it(
+    monkeypatch, computing, change
+):
     """A flight that begins after the change has begun, and finds another host's result before that is gone."""
     f = cached(name="k", memory=0)(lambda x: "new")
     end = computing("cached(name='k')(work)(1)")
-    change_is, go_on = gate(monkeypatch, shelf.Shelf, "_read_generation" if change == "clear" else "glance", "change")
-    way = {"invalidate": lambda: f.invalidate(1), "delete": lambda: f.cache._remove(f.cache_key(1)), "clear": f.cache_clear}
+    change_is, go_on = gate(
+        monkeypatch, shelf.Shelf, "_read_generation" if change == "clear" else "glance", "change"
+    )
+    way = {
+        "invalidate": lambda: f.invalidate(1),
+        "delete": lambda: f.cache._remove(f.cache_key(1)),
+        "clear": f.cache_clear,
+    }
     changing = started(way[change], "change")
     assert change_is.wait(30)
-    flight_is, fly = gate(monkeypatch, results.Results, "recall", "flight")  # after its first look, which found nothing
+    flight_is, fly = gate(
+        monkeypatch, results.Results, "recall", "flight"
+    )  # after its first look, which found nothing
     flying = started(lambda: f(1), "flight")
     assert flight_is.wait(30)
     end()
@@ -746,7 +829,14 @@ def test_a_signals_handler_may_change_what_its_thread_is_changing(monkeypatch):
     f(1)
     f.invalidate(1)  # the handler removed it before
     assert nested == [1, None]
-    assert [f(1), f(1), f.refresh(1), f.cache_clear(), f(1), f.invalidate(1)] == [1, 1, 1, None, 1, True]
+    assert [f(1), f(1), f.refresh(1), f.cache_clear(), f(1), f.invalidate(1)] == [
+        1,
+        1,
+        1,
+        None,
+        1,
+        True,
+    ]
 
 
 def test_memory_that_an_exception_left_half_changed_begins_anew(monkeypatch):
@@ -815,7 +905,9 @@ assert f(1) == f(2) == b"x" * 200_000 and f.cache_info().errors == 2
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
     files = [path for path in root.rglob("*") if path.is_file() and path.stat().st_size]
-    assert len([path for path in files if len(path.name) == 48]) == 1 and not [path for path in files if path.name.startswith(".tmp-")]
+    assert len([path for path in files if len(path.name) == 48]) == 1 and not [
+        path for path in files if path.name.startswith(".tmp-")
+    ]
 
 
 def test_a_refresh_that_can_make_no_file_removes_the_old_result(monkeypatch):

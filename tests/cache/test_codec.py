@@ -76,14 +76,22 @@ def same(a, b):
     if isinstance(a, numpy.ndarray):
         return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
     if isinstance(a, (numpy.str_, numpy.bytes_)):
-        plain = str.__str__ if isinstance(a, str) else bytes  # numpy's own comparison drops the zeros at the end
+        plain = (
+            str.__str__ if isinstance(a, str) else bytes
+        )  # numpy's own comparison drops the zeros at the end
         return plain(a) == plain(b) and a.dtype == b.dtype
     if isinstance(a, numpy.void):
-        return a.dtype == b.dtype and a.tobytes() == b.tobytes() and a.flags.writeable == b.flags.writeable
+        return (
+            a.dtype == b.dtype
+            and a.tobytes() == b.tobytes()
+            and a.flags.writeable == b.flags.writeable
+        )
     if isinstance(a, (list, tuple)):
         return len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, dict):
-        return len(a) == len(b) and all(same(p, q) for p, q in zip(a.items(), b.items(), strict=True))
+        return len(a) == len(b) and all(
+            same(p, q) for p, q in zip(a.items(), b.items(), strict=True)
+        )
     if isinstance(a, (set, frozenset)):
         return a == b and sorted(map(repr, a)) == sorted(map(repr, b))
     if dataclasses.is_dataclass(a):
@@ -141,7 +149,10 @@ def test_arrays_come_back_exactly_and_writable(array, kind):
 def test_an_array_is_not_copied_on_the_way_in_and_not_on_the_way_out_of_a_buffer_of_its_own():
     array = numpy.arange(1_000_000)
     parts = codec.dumps({"a": array})
-    assert any(isinstance(part, memoryview) and numpy.shares_memory(numpy.frombuffer(part, "u1"), array) for part in parts)
+    assert any(
+        isinstance(part, memoryview) and numpy.shares_memory(numpy.frombuffer(part, "u1"), array)
+        for part in parts
+    )
     buffer = packed({"a": array}, bytearray)
     assert numpy.shares_memory(codec.loads(buffer)["a"], numpy.frombuffer(buffer, "u1"))
     frozen = bytes(buffer)
@@ -212,9 +223,34 @@ def test_what_would_not_come_back_as_it_is_is_refused(value):
             codec.dumps(wrapped)
 
 
-scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(), st.decimals(), st.uuids(), st.dates(), st.datetimes(), st.times(), st.timedeltas(), st.complex_numbers())
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(),
+    st.binary(),
+    st.decimals(),
+    st.uuids(),
+    st.dates(),
+    st.datetimes(),
+    st.times(),
+    st.timedeltas(),
+    st.complex_numbers(),
+)
 keys = st.one_of(st.text(), st.integers(), st.binary(), st.tuples(st.integers(), st.text()))
-nested = st.recursive(scalars, lambda inner: st.one_of(st.lists(inner), st.lists(inner).map(tuple), st.dictionaries(keys, inner), st.sets(keys), st.frozensets(keys), st.tuples(inner, st.binary().map(bytearray))), max_leaves=30)
+nested = st.recursive(
+    scalars,
+    lambda inner: st.one_of(
+        st.lists(inner),
+        st.lists(inner).map(tuple),
+        st.dictionaries(keys, inner),
+        st.sets(keys),
+        st.frozensets(keys),
+        st.tuples(inner, st.binary().map(bytearray)),
+    ),
+    max_leaves=30,
+)
 
 
 @settings(max_examples=300, deadline=None)
@@ -267,7 +303,9 @@ def test_bombs_are_bounded():
         tracemalloc.start()
         with pytest.raises(ValueError, match="can't be read"):
             value = codec.loads(bomb)
-            assert getattr(value, "nbytes", 1) == 0  # an empty array of an absurd shape holds nothing
+            assert (
+                getattr(value, "nbytes", 1) == 0
+            )  # an empty array of an absurd shape holds nothing
             raise ValueError("can't be read")
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -285,7 +323,13 @@ def test_a_dataclass_is_rebuilt_without_running_its_code_and_only_from_the_same_
             for (name, *_), value in zip(fields, args, strict=True):
                 object.__setattr__(self, name, value)
 
-        space = {"__module__": "somewhere", "__setattr__": lambda *a: ran.append("set"), "__new__": lambda c, *a: ran.append("new") or object.__new__(c), "__post_init__": lambda s: ran.append("post"), "__init__": __init__}
+        space = {
+            "__module__": "somewhere",
+            "__setattr__": lambda *a: ran.append("set"),
+            "__new__": lambda c, *a: ran.append("new") or object.__new__(c),
+            "__post_init__": lambda s: ran.append("post"),
+            "__init__": __init__,
+        }
         module.Thing = dataclasses.make_dataclass("Thing", fields, namespace=space, init=False)
         module.Thing.__module__, module.Thing.__qualname__ = "somewhere", "Thing"
         return module.Thing
@@ -294,7 +338,11 @@ def test_a_dataclass_is_rebuilt_without_running_its_code_and_only_from_the_same_
     ran.clear()
     back = codec.loads(data)
     assert (back.a, back.b) == (1, 2) and type(back) is module.Thing and ran == []
-    for fields in ([("a", int)], [("a", int), ("c", int)], [("a", int), ("b", int), ("c", int, dataclasses.field(default=1))]):
+    for fields in (
+        [("a", int)],
+        [("a", int), ("c", int)],
+        [("a", int), ("b", int), ("c", int, dataclasses.field(default=1))],
+    ):
         define(fields)
         with pytest.raises(ValueError, match="fields have changed"):
             codec.loads(data)
@@ -313,7 +361,15 @@ def test_nothing_named_in_the_bytes_is_imported_or_called(monkeypatch):
     import msgpack
 
     for code in (15, 16, 17):
-        for module, name in (("lazy", "Thing"), ("antigravity", "x"), ("os", "system"), ("builtins", "int"), ("os", "path.join.x"), ("", ""), (1, 2)):
+        for module, name in (
+            ("lazy", "Thing"),
+            ("antigravity", "x"),
+            ("os", "system"),
+            ("builtins", "int"),
+            ("os", "path.join.x"),
+            ("", ""),
+            (1, 2),
+        ):
             body = msgpack.packb([module, name, ["a"], [1]] if code < 17 else [module, name, "a"])
             with pytest.raises(ValueError, match="can't be read"):
                 codec.loads(msgpack.packb(msgpack.ExtType(code, body)))
@@ -345,7 +401,9 @@ def test_codecs_are_chosen_by_name_or_are_objects(caplog):
     import json
 
     name, dumps, loads = codec.resolve_codec(Reverse())
-    assert name == "x-reverse" and bytes(dumps(b"ab")) == b"ba" and loads(memoryview(b"ba")) == b"ab"
+    assert (
+        name == "x-reverse" and bytes(dumps(b"ab")) == b"ba" and loads(memoryview(b"ba")) == b"ab"
+    )
     name, dumps, loads = codec.resolve_codec(json)
     assert name == "x-json" and loads(dumps({"a": [1]})) == {"a": [1]}
     with pytest.raises(EncodeError, match="x-json"):

@@ -41,14 +41,21 @@ def test_no_flipped_bit_is_ever_served(f, entries):
         if path.read_bytes() == bytes(broken):  # left alone: it says that it is a newer format
             assert at == 4
             path.write_bytes(whole)
-    assert len(f.calls) == len(whole) and f.cache_info().damaged + f.cache_info().errors == len(whole)
+    assert len(f.calls) == len(whole) and f.cache_info().damaged + f.cache_info().errors == len(
+        whole
+    )
     assert f(1) and len(f.calls) == len(whole)
 
 
 def test_no_cut_or_grown_file_is_ever_served(f, entries):
     (path,) = entries()
     whole = path.read_bytes()
-    for broken in (*[whole[:length] for length in range(0, len(whole), 7)], whole + b"x", b"\0" * len(whole), whole * 2):
+    for broken in (
+        *[whole[:length] for length in range(0, len(whole), 7)],
+        whole + b"x",
+        b"\0" * len(whole),
+        whole * 2,
+    ):
         path.write_bytes(broken)
         assert f(1) == dict(VALUE, x=1)
     assert f.cache_info().damaged == len(f.calls) and path.read_bytes()[4:5] == whole[4:5]
@@ -65,7 +72,11 @@ def test_damage_is_logged_with_the_path_and_the_reason(f, entries, caplog):
     (path,) = entries()
     path.write_bytes(path.read_bytes()[:-1])
     f(1), f(1)
-    assert len(caplog.records) == 1 and str(path) in caplog.text and "where its header says" in caplog.text
+    assert (
+        len(caplog.records) == 1
+        and str(path) in caplog.text
+        and "where its header says" in caplog.text
+    )
 
 
 def test_a_newer_format_is_a_miss_and_is_left_alone(f, entries):
@@ -111,13 +122,19 @@ def test_a_link_in_place_of_the_namespace_does_not_lead_out(f, root, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     g = cached(name="linked", memory=0)(lambda x: x)
     (root / "cache" / "linked").symlink_to(tmp_path / "elsewhere")
-    assert g(1) == 1 and list((tmp_path / "elsewhere").iterdir()) == [] and g.cache_info().errors + g.cache_info().damaged
+    assert (
+        g(1) == 1
+        and list((tmp_path / "elsewhere").iterdir()) == []
+        and g.cache_info().errors + g.cache_info().damaged
+    )
 
 
 def marks(root):
     """The marks of the generations in the only namespace."""
     (namespace,) = os.listdir(root / "cache")
-    return [path for path in (root / "cache" / namespace).iterdir() if path.name.startswith("CLEARED")]
+    return [
+        path for path in (root / "cache" / namespace).iterdir() if path.name.startswith("CLEARED")
+    ]
 
 
 def test_a_clear_leaves_one_mark(f, root):
@@ -127,19 +144,32 @@ def test_a_clear_leaves_one_mark(f, root):
     assert mark.is_symlink() and int(mark.name.split(".")[1]) > 0
 
 
-@pytest.mark.parametrize("make", [lambda path: path.write_bytes(b"x"), lambda path: path.symlink_to("cleared")])
+@pytest.mark.parametrize(
+    "make", [lambda path: path.write_bytes(b"x"), lambda path: path.symlink_to("cleared")]
+)
 def test_a_forged_generation_puts_everything_out_of_reach_and_heals(f, root, make, apart):
     f.cache_clear()
     f(1)
     (mark,) = marks(root)
     _, number, signature = mark.name.split(".")
-    for forged in (f"CLEARED.{int(number) + 5}.{signature}", f"CLEARED.{number}.{'0' * 32}", f"CLEARED.{2**62 + 1}.{signature}"):
+    for forged in (
+        f"CLEARED.{int(number) + 5}.{signature}",
+        f"CLEARED.{number}.{'0' * 32}",
+        f"CLEARED.{2**62 + 1}.{signature}",
+    ):
         make(mark.parent / forged)
-        time.sleep(0.01)  # generations are milliseconds: in the one of the clear, what was put since counts, and rightly
+        time.sleep(
+            0.01
+        )  # generations are milliseconds: in the one of the clear, what was put since counts, and rightly
         apart()
         g = cached(name=f.cache.name, memory=0)(f.__wrapped__)
         before = len(f.calls)
-        assert g(1) == dict(VALUE, x=1) and len(f.calls) == before + 1 and g(1) and len(f.calls) == before + 1
+        assert (
+            g(1) == dict(VALUE, x=1)
+            and len(f.calls) == before + 1
+            and g(1)
+            and len(f.calls) == before + 1
+        )
         assert len(marks(root)) == 1
 
 
@@ -180,11 +210,29 @@ def test_anything_in_the_payload_is_a_miss_or_a_value(f, entries):
     place = str(path).partition("/root/")[2]
     meta = entry.decode(path.read_bytes(), place=place, root="").meta
     choose = random.Random(2)
-    for payload in (b"", b"\xc1", b"\xc1\xff\xff\xff\xff", b"\x91" * 1000, *[choose.randbytes(50) for _ in range(100)]):
-        path.write_bytes(b"".join(entry.encode(payload, place=place, codec="msgpack", meta=meta, created=1e10, ttl=None)))
+    for payload in (
+        b"",
+        b"\xc1",
+        b"\xc1\xff\xff\xff\xff",
+        b"\x91" * 1000,
+        *[choose.randbytes(50) for _ in range(100)],
+    ):
+        path.write_bytes(
+            b"".join(
+                entry.encode(
+                    payload, place=place, codec="msgpack", meta=meta, created=1e10, ttl=None
+                )
+            )
+        )
         f(1)
     for forged in (b"", b"x", meta[:8], b"\xff" * 9):
-        path.write_bytes(b"".join(entry.encode(b"\x01", place=place, codec="msgpack", meta=forged, created=1e10, ttl=None)))
+        path.write_bytes(
+            b"".join(
+                entry.encode(
+                    b"\x01", place=place, codec="msgpack", meta=forged, created=1e10, ttl=None
+                )
+            )
+        )
         f(1)
 
 
@@ -201,7 +249,18 @@ def test_a_planted_pickle_never_runs_unless_asked_for(f, entries, tmp_path, monk
     place = str(path).partition("/root/")[2]
     meta = entry.decode(path.read_bytes(), place=place, root="").meta
     for codec in ("pickle", "msgpack"):
-        path.write_bytes(b"".join(entry.encode(pickle.dumps(Bomb()), place=place, codec=codec, meta=meta, created=1e10, ttl=None)))
+        path.write_bytes(
+            b"".join(
+                entry.encode(
+                    pickle.dumps(Bomb()),
+                    place=place,
+                    codec=codec,
+                    meta=meta,
+                    created=1e10,
+                    ttl=None,
+                )
+            )
+        )
         assert f(1) == dict(VALUE, x=1)
     assert not (tmp_path / "bomb").exists()
 
@@ -218,9 +277,35 @@ def test_damage_to_large_bytes_is_never_served(monkeypatch, entries, signed):
     path = entries()[0]
     whole = path.read_bytes()
     start = whole.index(LARGE[:100])
-    places = [0, 4, 5, 8, 20, 31, 32, 47, 48, start - 6, start - 5, start - 4, start - 1, start, len(whole) // 2, len(whole) - 1]
-    cuts = [whole[:-1], whole + b"x", whole[: len(whole) // 2], whole[:start], whole[:start] + bytes(len(whole) - start)]
-    for broken in [*(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in places), *cuts]:
+    places = [
+        0,
+        4,
+        5,
+        8,
+        20,
+        31,
+        32,
+        47,
+        48,
+        start - 6,
+        start - 5,
+        start - 4,
+        start - 1,
+        start,
+        len(whole) // 2,
+        len(whole) - 1,
+    ]
+    cuts = [
+        whole[:-1],
+        whole + b"x",
+        whole[: len(whole) // 2],
+        whole[:start],
+        whole[:start] + bytes(len(whole) - start),
+    ]
+    for broken in [
+        *(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in places),
+        *cuts,
+    ]:
         path.write_bytes(broken)
         assert function(1) == LARGE + b"1"
         path.write_bytes(whole)
@@ -244,7 +329,9 @@ def test_a_read_of_large_bytes_that_is_cut_short_by_a_signal_is_no_damage(monkey
     assert large.cache_info().mount == 1 and large.cache_info().damaged == 0
 
 
-@pytest.mark.parametrize("value", ["x" * (20 << 20), [LARGE], (LARGE,), bytearray(LARGE), {"a": LARGE}])
+@pytest.mark.parametrize(
+    "value", ["x" * (20 << 20), [LARGE], (LARGE,), bytearray(LARGE), {"a": LARGE}]
+)
 def test_large_values_that_are_not_bytes_come_back_as_they_were(value, another):
     function = cached(memory=0)(lambda x: value)
     function(1)
@@ -297,22 +384,35 @@ def test_a_reader_at_any_time_finds_a_whole_value_while_others_put_and_remove(ro
         pids.append(pid)
     cache, found, running = Cache("busy", memory=0), 0, True
     while running:
-        running = not all(os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) for pid in pids)
+        running = not all(
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) for pid in pids
+        )
         for fresh in (False, True):
             value = cache.get("k", fresh=fresh)
             if value is not None:
                 found += 1
                 assert len(value) % 50 == 0 and set(value) <= {len(value) // 50}
     assert [os.waitpid(pid, 0)[1] for pid in pids] == [0, 0] and found > 10
-    assert cache.get("none") is None and cache._results.counts.damaged == cache._results.counts.errors == 0
+    assert (
+        cache.get("none") is None
+        and cache._results.counts.damaged == cache._results.counts.errors == 0
+    )
 
 
 @pytest.mark.parametrize(
     ("options", "result", "values"),
     [
         ({}, object(), {"cache": "w", "doing": "keep a result", "error": "EncodeError"}),
-        ({"ttl": lambda value: -1}, 1, {"cache": "w", "doing": "keep a result", "error": "ValueError"}),
-        ({"root": "/nowhere/at/all"}, 1, {"cache": "w", "doing": "read a result", "error": "RootError"}),
+        (
+            {"ttl": lambda value: -1},
+            1,
+            {"cache": "w", "doing": "keep a result", "error": "ValueError"},
+        ),
+        (
+            {"root": "/nowhere/at/all"},
+            1,
+            {"cache": "w", "doing": "read a result", "error": "RootError"},
+        ),
         ({"codec": "pickle"}, 1, {"codec": "pickle"}),
     ],
 )
@@ -339,7 +439,9 @@ class Once:
         return json.loads(bytes(data))
 
 
-@pytest.mark.parametrize("call", ["f(1)", "f.map([1, 1])", "asyncio.run(a(1))", "asyncio.run(a.map([1, 1]))"])
+@pytest.mark.parametrize(
+    "call", ["f(1)", "f.map([1, 1])", "asyncio.run(a(1))", "asyncio.run(a.map([1, 1]))"]
+)
 def test_a_value_that_can_not_be_read_any_more_is_computed_anew(call, apart):
     calls = []
 
@@ -353,7 +455,9 @@ def test_a_value_that_can_not_be_read_any_more_is_computed_anew(call, apart):
     cached(name="k", codec=Once(100))(work)(1)
     apart()
     f, a = cached(name="k", codec=Once())(work), cached(name="k", codec=Once())(later)
-    assert f(1) == [1] and calls == [1] and asyncio.run(a(1)) == [1] and calls == [1]  # the copy of the first caller
+    assert (
+        f(1) == [1] and calls == [1] and asyncio.run(a(1)) == [1] and calls == [1]
+    )  # the copy of the first caller
     assert eval(call) in ([1], [[1], [1]]) and len(calls) > 1
     function = a if "a(" in call or "a." in call else f
     assert function.cache_info().errors > 0

@@ -25,7 +25,10 @@ def test_every_example_runs():
 
 
 def test_every_option_is_documented():
-    options = {*inspect.signature(cached).parameters, *inspect.signature(Cache).parameters} - {"function", "codec"}
+    options = {*inspect.signature(cached).parameters, *inspect.signature(Cache).parameters} - {
+        "function",
+        "codec",
+    }
     assert not [name for name in options if f"`{name}" not in TEXT]
     info = cached(lambda x: x).cache_info()
     assert not [name for name in info._fields if name not in TEXT]
@@ -47,7 +50,11 @@ def test_what_a_function_captures_is_not_in_the_key():
         return g
 
     assert [capturing(n)(1) for n in (1, 2)] == [(1, 1), (1, 1)]
-    assert [capturing(n, version=n)(1) for n in (1, 2)] == [passing(n)(1) for n in (1, 2)] == [(1, 1), (2, 1)]
+    assert (
+        [capturing(n, version=n)(1) for n in (1, 2)]
+        == [passing(n)(1) for n in (1, 2)]
+        == [(1, 1), (2, 1)]
+    )
 
 
 class Shape:
@@ -72,10 +79,16 @@ class Square(Shape): ...
 def test_methods():
     shape = Shape()
     assert shape.area(1) == shape.area.peek(shape, 1) == 1
-    for call in (lambda: shape.area.peek(1), lambda: shape.area.invalidate(1), lambda: shape.area.map([1])):
+    for call in (
+        lambda: shape.area.peek(1),
+        lambda: shape.area.invalidate(1),
+        lambda: shape.area.map([1]),
+    ):
         with pytest.raises(TypeError):
             call()
-    assert shape.area.invalidate(shape, 1) and Shape.ignored(1) == Square.ignored(1) == Shape.ignored.peek(Shape, 1) == ("Shape", 1)
+    assert shape.area.invalidate(shape, 1) and Shape.ignored(1) == Square.ignored(
+        1
+    ) == Shape.ignored.peek(Shape, 1) == ("Shape", 1)
     assert (Shape.apart(1), Square.apart(1)) == (("Shape", 1), ("Square", 1))
 
 
@@ -88,7 +101,9 @@ def test_a_function_that_reaches_itself_through_a_pool(seen):
             depth.append(x)
             if len(depth) > 1:
                 return x
-            return (pool.submit(contextvars.copy_context().run, f, x) if seen else pool.submit(f, x)).result()
+            return (
+                pool.submit(contextvars.copy_context().run, f, x) if seen else pool.submit(f, x)
+            ).result()
 
         depth, began = [], time.monotonic()
         assert f(1) == 1 and len(depth) == 2 and (time.monotonic() - began < 0.3) == seen
@@ -119,13 +134,17 @@ def test_a_result_whose_file_a_sweep_took_is_not_kept(root):
 
 @pytest.mark.parametrize("how", ["disabled", "no root"])
 def test_where_nothing_is_kept(how, root, monkeypatch, caplog):
-    monkeypatch.setenv(*("EFSSTATE_DISABLE", "1") if how == "disabled" else ("EFSSTATE_ROOT", f"{root}/none"))
+    monkeypatch.setenv(
+        *("EFSSTATE_DISABLE", "1") if how == "disabled" else ("EFSSTATE_ROOT", f"{root}/none")
+    )
     calls, box = [], Cache("box")
     f, g = cached(name="f")(calls.append), cached(name="g")(calls.append)
     assert [f(1), f(1), *f.map([1]), g(1)] == [None] * 4 and len(calls) == 4 and not f.invalidate(1)
     assert box.set(1, 1) is None and box.get(1) is None and box.get_many([1]) == {} and 1 not in box
     assert not box.add(1, 1) and not box.delete(1) and box.get_or_compute(1, lambda: 2) == 2
-    assert len(caplog.records) == (how == "no root") and (f.cache_info().errors > 0) == (how == "no root")
+    assert len(caplog.records) == (how == "no root") and (f.cache_info().errors > 0) == (
+        how == "no root"
+    )
 
 
 def test_stale_without_a_ttl_does_nothing():
@@ -138,7 +157,10 @@ def test_every_hit_is_what_the_codec_gives():
     import json
 
     class Json:
-        dumps, loads = staticmethod(lambda value: json.dumps(value).encode()), staticmethod(lambda data: json.loads(bytes(data)))
+        dumps, loads = (
+            staticmethod(lambda value: json.dumps(value).encode()),
+            staticmethod(lambda data: json.loads(bytes(data))),
+        )
 
     f = cached(codec=Json)(lambda x: (x,))
     assert [f(1), f(1)] == [(1,), [1]] and f.cache_info().memory == 1

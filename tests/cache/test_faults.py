@@ -35,18 +35,26 @@ SCRIPT = textwrap.dedent("""
     print("done")
 """)
 CALLS = "openat,read,readv,write,writev,rename,renameat,renameat2,close,fstat,newfstatat,fcntl,unlink,unlinkat,mkdir,mkdirat,utimensat,getdents64,fchmod,fsync"
-needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed: apt-get install strace")
+needs_strace = pytest.mark.skipif(
+    shutil.which("strace") is None, reason="strace is not installed: apt-get install strace"
+)
 
 
 def run(root, *options):
     """The script under strace: its result, and the calls it made between its marks, as (name, how many before it)."""
     trace = f"{root}.trace"
-    done = subprocess.run(["strace", "-qq", "-f", "-o", trace, *options, sys.executable, "-c", SCRIPT, root], capture_output=True, text=True)
+    done = subprocess.run(
+        ["strace", "-qq", "-f", "-o", trace, *options, sys.executable, "-c", SCRIPT, root],
+        capture_output=True,
+        text=True,
+    )
     seen, calls, inside, main = {}, [], False, None
     with open(trace, errors="replace") as file:
         for line in file:
             found = re.match(r"(\d+) +(\w+)\(", line)
-            if not found or found[1] != (main := main or found[1]):  # strace counts each thread's calls on their own
+            if not found or found[1] != (
+                main := main or found[1]
+            ):  # strace counts each thread's calls on their own
                 continue
             seen[found[2]] = seen.get(found[2], 0) + 1
             if "/BEGIN" in line or "/END" in line:
@@ -66,7 +74,13 @@ def test_any_single_call_may_fail_in_any_way(tmp_path, error):
     for i, (name, at) in enumerate(calls):
         root = tmp_path / str(i)
         root.mkdir()
-        done, _ = run(str(root), "-e", f"trace={name},stat,newfstatat", "-e", f"inject={name}:error={error}:when={at}")
+        done, _ = run(
+            str(root),
+            "-e",
+            f"trace={name},stat,newfstatat",
+            "-e",
+            f"inject={name}:error={error}:when={at}",
+        )
         assert done.stdout == "done\n", (name, at, done.stderr)
 
 
@@ -80,7 +94,13 @@ def test_every_call_of_a_kind_may_fail(tmp_path, name, error):
     mine = [at for called, at in calls if called == name]
     if not mine:
         pytest.skip(f"{name} is not called here")
-    done, _ = run(str(tmp_path / "wet"), "-e", f"trace={name},stat,newfstatat", "-e", f"inject={name}:error={error}:when={mine[0]}..{mine[-1]}")
+    done, _ = run(
+        str(tmp_path / "wet"),
+        "-e",
+        f"trace={name},stat,newfstatat",
+        "-e",
+        f"inject={name}:error={error}:when={mine[0]}..{mine[-1]}",
+    )
     assert done.stdout == "done\n", (name, done.stderr)
 
 
@@ -95,7 +115,22 @@ def test_a_put_that_is_killed_at_any_call_leaves_no_wrong_value(tmp_path):
     trace = tmp_path / "trace"
     calls = "openat,writev,rename,renameat,renameat2,close"
     for _ in range(2):  # the first makes the folders
-        subprocess.run(["strace", "-qq", "-o", trace, "-e", f"trace={calls},stat,newfstatat", sys.executable, "-c", script, root], check=True, capture_output=True)
+        subprocess.run(
+            [
+                "strace",
+                "-qq",
+                "-o",
+                trace,
+                "-e",
+                f"trace={calls},stat,newfstatat",
+                sys.executable,
+                "-c",
+                script,
+                root,
+            ],
+            check=True,
+            capture_output=True,
+        )
     seen, region, inside = {}, [], False
     for line in trace.read_text().splitlines():
         name = line.partition("(")[0]
@@ -107,7 +142,22 @@ def test_a_put_that_is_killed_at_any_call_leaves_no_wrong_value(tmp_path):
     assert {name for name, _ in region} >= {"openat", "writev", "close"}
     for name, at in region:
         reader.set("k", "old")
-        done = subprocess.run(["strace", "-qq", "-o", os.devnull, "-e", f"inject={name}:signal=KILL:when={at}", sys.executable, "-c", script, root], capture_output=True, text=True)
+        done = subprocess.run(
+            [
+                "strace",
+                "-qq",
+                "-o",
+                os.devnull,
+                "-e",
+                f"inject={name}:signal=KILL:when={at}",
+                sys.executable,
+                "-c",
+                script,
+                root,
+            ],
+            capture_output=True,
+            text=True,
+        )
         assert "done" not in done.stdout
         assert reader.get("k") in ("old", "new" * 100)
 
@@ -145,7 +195,10 @@ def test_a_mount_in_a_bad_state_costs_a_computation_and_one_log_line(state, root
         elif state == "read-only":
             for path in [root, *root.rglob("*")]:
                 path.chmod(0o700)
-    assert f.cache_info().errors and len({record.getMessage() for record in caplog.records}) == len(caplog.records) <= 6
+    assert (
+        f.cache_info().errors
+        and len({record.getMessage() for record in caplog.records}) == len(caplog.records) <= 6
+    )
 
 
 def test_what_is_not_forgiven_is_the_users_own(root):

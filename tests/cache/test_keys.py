@@ -61,7 +61,11 @@ def local(value, *names):
     class Kind(enum.Enum):
         A = value
 
-    return Kind.A, dataclasses.make_dataclass("Made", names)(1, 2), collections.namedtuple("Tuple", names)(1, 2)
+    return (
+        Kind.A,
+        dataclasses.make_dataclass("Made", names)(1, 2),
+        collections.namedtuple("Tuple", names)(1, 2),
+    )
 
 
 def holding(thing, **held):
@@ -97,7 +101,16 @@ LARGE = 1 << 17
 
 TRIPLE = numpy.array([(1, 2, 3), (4, 5, 6)], [("a", "i4"), ("b", "i4"), ("c", "i4")])
 OVERLAPPING = numpy.dtype({"names": ["a", "b"], "formats": ["i4", "i2"], "offsets": [0, 2]})
-RECORDS = [TRIPLE, TRIPLE[["a", "c"]], TRIPLE[["c", "a"]], TRIPLE[::-1], TRIPLE[["c", "a"]][::-1], TRIPLE[["c", "a"]][0], numpy.array([(1, 2)], OVERLAPPING), numpy.array([(1, 3)], OVERLAPPING)]
+RECORDS = [
+    TRIPLE,
+    TRIPLE[["a", "c"]],
+    TRIPLE[["c", "a"]],
+    TRIPLE[::-1],
+    TRIPLE[["c", "a"]][::-1],
+    TRIPLE[["c", "a"]][0],
+    numpy.array([(1, 2)], OVERLAPPING),
+    numpy.array([(1, 3)], OVERLAPPING),
+]
 
 DIFFERENT = [
     None, True, False, 0, 1, -1, 255, 256, 2**63, 2**64, 2**64 - 1, -(2**63), 2**200, 1.0, 0.0, -0.0, float("inf"), 1j, 1 + 0j,
@@ -150,15 +163,26 @@ def test_the_order_of_dicts_and_sets_does_not_count():
 
 def test_how_an_array_lies_in_memory_does_not_count():
     a = numpy.arange(24).reshape(2, 3, 4)
-    for same in (numpy.asfortranarray(a), a.copy(), a[:, :, ::-1][:, :, ::-1], numpy.repeat(a, 2, axis=1)[:, ::2]):
+    for same in (
+        numpy.asfortranarray(a),
+        a.copy(),
+        a[:, :, ::-1][:, :, ::-1],
+        numpy.repeat(a, 2, axis=1)[:, ::2],
+    ):
         assert KEYER.digest(same) == KEYER.digest(a)
-    assert KEYER.digest(numpy.asfortranarray(numpy.eye(300)[:, :200])) == KEYER.digest(numpy.eye(300)[:, :200].copy())
+    assert KEYER.digest(numpy.asfortranarray(numpy.eye(300)[:, :200])) == KEYER.digest(
+        numpy.eye(300)[:, :200].copy()
+    )
 
 
 def test_a_large_array_is_digested_without_a_copy():
     import tracemalloc
 
-    for array in (numpy.zeros(8_000_000, "u1"), numpy.zeros((2000, 4000), "u1").T, b"x" * 8_000_000):
+    for array in (
+        numpy.zeros(8_000_000, "u1"),
+        numpy.zeros((2000, 4000), "u1").T,
+        b"x" * 8_000_000,
+    ):
         tracemalloc.start()
         KEYER.digest(array)
         peak = tracemalloc.get_traced_memory()[1]
@@ -173,7 +197,20 @@ def test_what_has_no_stable_form_is_a_clear_type_error():
     class Number(int):
         pass
 
-    for bad in (Thing(), Number(1), object(), lambda: 1, [Thing()], {1: Thing()}, numpy.array([Thing()]), numpy.ma.array([1]), Thing, Number, type(None), open):
+    for bad in (
+        Thing(),
+        Number(1),
+        object(),
+        lambda: 1,
+        [Thing()],
+        {1: Thing()},
+        numpy.array([Thing()]),
+        numpy.ma.array([1]),
+        Thing,
+        Number,
+        type(None),
+        open,
+    ):
         with pytest.raises(TypeError, match="can't be part of a key"):
             KEYER.digest(bad)
     loop = []
@@ -194,13 +231,25 @@ def test_a_key_error_names_the_function_or_cache_and_the_argument_and_advises_wh
     lock = "a value of type builtins.object can't be part of a key: it has no stable form; pass plain values"
     load = cached(name="load")(f)
     for call, said in [
-        (lambda: load(Thing()), f"load: argument x: {thing}, or leave it out with ignore=, or {teach}"),
-        (lambda: load(1, [Thing()]), f"load: argument *: {thing}, or leave it out with ignore=, or {teach}"),
+        (
+            lambda: load(Thing()),
+            f"load: argument x: {thing}, or leave it out with ignore=, or {teach}",
+        ),
+        (
+            lambda: load(1, [Thing()]),
+            f"load: argument *: {thing}, or leave it out with ignore=, or {teach}",
+        ),
         (lambda: load(1, y=object()), f"load: argument **: {lock}, or leave it out with ignore="),
-        (lambda: load(numpy.array([Thing()])), "load: argument x: an array of dtype object can't be part of a key: its items are objects; pass plain values, or leave it out with ignore="),
+        (
+            lambda: load(numpy.array([Thing()])),
+            "load: argument x: an array of dtype object can't be part of a key: its items are objects; pass plain values, or leave it out with ignore=",
+        ),
         (lambda: load.cache.get(Thing()), f"Cache('load'): {thing}, or {teach}"),
         (lambda: efsstate.Cache("rows").get(object()), f"Cache('rows'): {lock}"),
-        (lambda: cached(name="load", key=lambda x: Thing())(f)(1), f"load: what key= returned: {thing}, or {teach}"),
+        (
+            lambda: cached(name="load", key=lambda x: Thing())(f)(1),
+            f"load: what key= returned: {thing}, or {teach}",
+        ),
         (lambda: cached(name="load", version=object())(f), f"load: version=: {lock}"),
     ]:
         with pytest.raises(TypeError) as caught:
@@ -219,7 +268,10 @@ def test_an_async_functions_key_error_names_it_too():
     async def g(x):
         pass
 
-    for function, said in ((f, "^load: argument x: a value"), (g, "^made: what key= returned: a value")):
+    for function, said in (
+        (f, "^load: argument x: a value"),
+        (g, "^made: what key= returned: a value"),
+    ):
         with pytest.raises(TypeError, match=said):
             asyncio.run(function(object()))
 
@@ -234,7 +286,11 @@ def test_what_holds_more_than_its_attributes_tell_is_a_clear_type_error():
         def utcoffset(self, when):
             return None
 
-    values += [datetime.time(1, tzinfo=Zone()), datetime.datetime(2026, 1, 1, tzinfo=Zone()), tuple.__new__(Pair, (1, 2, 3))]
+    values += [
+        datetime.time(1, tzinfo=Zone()),
+        datetime.datetime(2026, 1, 1, tzinfo=Zone()),
+        tuple.__new__(Pair, (1, 2, 3)),
+    ]
     for value in values:
         with pytest.raises(TypeError, match=r"can't be part of a key: .*ignore=.*register"):
             KEYER.digest_call([(b"=x:", value)])
@@ -258,7 +314,9 @@ def test_a_structured_array_is_known_by_its_fields_and_not_by_what_lies_between_
     aligned = numpy.dtype([("a", "u1"), ("b", "i4")], align=True)
     one, other = numpy.zeros(3, aligned), numpy.zeros(3, aligned)
     other.view("u1")[1] = 7
-    assert KEYER.digest(one) == KEYER.digest(other) and KEYER.digest(one[0]) == KEYER.digest(other[0])
+    assert KEYER.digest(one) == KEYER.digest(other) and KEYER.digest(one[0]) == KEYER.digest(
+        other[0]
+    )
     assert KEYER.digest(TRIPLE[["c", "a"]]) == KEYER.digest(TRIPLE.copy()[["c", "a"]])
 
 
@@ -346,24 +404,43 @@ cc946cb005e8630eda24986b9037604c602c7cac7f9164c4
 @pytest.mark.parametrize("seed", ["0", "1", "4711"])
 def test_recorded_vectors_hold_whatever_the_hash_seed(seed):
     """Another digest would put every stored result out of reach: raise SCHEME if that is meant."""
-    out = subprocess.run([sys.executable, "-c", SHOW], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True)
+    out = subprocess.run(
+        [sys.executable, "-c", SHOW],
+        env=os.environ | {"PYTHONHASHSEED": seed},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert out.stdout.split() == RECORDED.split()
 
 
 @pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
 def test_recorded_vectors_hold_in_every_python(version):
     python = shutil.which(f"python{version}")
-    env = os.environ | {"PYTHONPATH": os.path.dirname(os.path.dirname(efsstate.__file__)), "PYENV_VERSION": version}
-    if python is None or subprocess.run([python, "-c", ""], env=env, capture_output=True).returncode:
+    env = os.environ | {
+        "PYTHONPATH": os.path.dirname(os.path.dirname(efsstate.__file__)),
+        "PYENV_VERSION": version,
+    }
+    if (
+        python is None
+        or subprocess.run([python, "-c", ""], env=env, capture_output=True).returncode
+    ):
         pytest.skip(f"no python{version} here")
     out = subprocess.run([python, "-c", SHOW], env=env, capture_output=True, text=True, check=True)
     assert out.stdout.split() == RECORDED.split()
 
 
-scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(), st.binary())
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(), st.binary()
+)
 nested = st.recursive(
     scalars,
-    lambda inner: st.one_of(st.lists(inner), st.tuples(inner, inner), st.dictionaries(st.one_of(st.text(), st.integers()), inner), st.sets(scalars)),
+    lambda inner: st.one_of(
+        st.lists(inner),
+        st.tuples(inner, inner),
+        st.dictionaries(st.one_of(st.text(), st.integers()), inner),
+        st.sets(scalars),
+    ),
     max_leaves=20,
 )
 
@@ -397,9 +474,18 @@ def test_positional_keyword_and_default_forms_are_one_call():
     def f(a, b=2, *, c=3):
         pass
 
-    forms = [digest(f, 1), digest(f, a=1), digest(f, 1, 2), digest(f, b=2, a=1), digest(f, 1, c=3), digest(f, c=3, b=2, a=1)]
+    forms = [
+        digest(f, 1),
+        digest(f, a=1),
+        digest(f, 1, 2),
+        digest(f, b=2, a=1),
+        digest(f, 1, c=3),
+        digest(f, c=3, b=2, a=1),
+    ]
     assert len(set(forms)) == 1
-    assert digest(f, 1, 3) != forms[0] and digest(f, 1, c=2) != forms[0] and digest(f, 2) != forms[0]
+    assert (
+        digest(f, 1, 3) != forms[0] and digest(f, 1, c=2) != forms[0] and digest(f, 2) != forms[0]
+    )
 
 
 def test_every_kind_of_parameter_is_told_apart():
@@ -411,10 +497,16 @@ def test_every_kind_of_parameter_is_told_apart():
         digest(f, 1, 2, c=3, a=4), digest(f, 1, 2, c=3, rest=(3,)), digest(f, 1, 2, c=3, more={"d": 4}), digest(f, 1, 3, c=2),
     ]  # fmt: skip
     assert None not in calls and len(set(calls)) == len(calls)
-    assert digest(f, 1, 2, c=3, d=4, e=5) == digest(f, 1, 2, e=5, c=3, d=4) == digest(f, 1, b=2, e=5, c=3, d=4)
+    assert (
+        digest(f, 1, 2, c=3, d=4, e=5)
+        == digest(f, 1, 2, e=5, c=3, d=4)
+        == digest(f, 1, b=2, e=5, c=3, d=4)
+    )
 
 
-@pytest.mark.parametrize(("args", "kwargs"), [((), {}), ((1, 2, 3), {}), ((1,), {"z": 1}), ((), {"p": 1, "a": 2})])
+@pytest.mark.parametrize(
+    ("args", "kwargs"), [((), {}), ((1, 2, 3), {}), ((1,), {"z": 1}), ((), {"p": 1, "a": 2})]
+)
 def test_a_call_that_does_not_fit_raises_what_the_function_raises(args, kwargs):
     @cached
     def f(p, /, a=1):
@@ -441,8 +533,19 @@ def test_exotic_callables_are_bound_too():
         def method(self, a, b=2):
             pass
 
-    for function in (wrapper, functools.partial(wrapped, b=2), functools.partial(wrapper, b=2), functools.lru_cache(wrapped), Callable()):
-        assert digest(function, 1) == digest(function, a=1) == digest(function, 1, b=2) != digest(function, 1, b=3)
+    for function in (
+        wrapper,
+        functools.partial(wrapped, b=2),
+        functools.partial(wrapper, b=2),
+        functools.lru_cache(wrapped),
+        Callable(),
+    ):
+        assert (
+            digest(function, 1)
+            == digest(function, a=1)
+            == digest(function, 1, b=2)
+            != digest(function, 1, b=3)
+        )
     assert digest(max, 1, 2) != digest(max, 2, 1)
 
 
@@ -478,7 +581,11 @@ def test_a_wrapper_that_gives_an_argument_of_its_own_is_known_by_what_it_takes()
     assert f(1) == f(1) == 1 and f(2) == 2 and f(x=1) == f(x=1) == 1
     assert calls == [("db", 1, 0), ("db", 2, 0), ("db", 1, 0)] and f.explain(1).startswith("hit")
     calls.clear()
-    assert g("a", 1) == g(tenant="a", x=1) == g("a", 1, 2) == "a1" and g("b", 1) == "b1" and calls == ["a1", "b1"]
+    assert (
+        g("a", 1) == g(tenant="a", x=1) == g("a", 1, 2) == "a1"
+        and g("b", 1) == "b1"
+        and calls == ["a1", "b1"]
+    )
 
 
 def test_a_method_that_passes_its_arguments_on_is_one_call_in_all_forms():
@@ -499,7 +606,9 @@ def test_a_method_that_passes_its_arguments_on_is_one_call_in_all_forms():
             return x
 
     one, other = Service(), Service()
-    assert one.run(1) == other.run(x=1) == one.run(1, y=2) == one.run(1, 2, True) == 1 and calls == [1]
+    assert one.run(1) == other.run(x=1) == one.run(1, y=2) == one.run(
+        1, 2, True
+    ) == 1 and calls == [1]
 
 
 def test_a_bound_method_is_known_by_what_it_is_bound_to():
@@ -515,7 +624,13 @@ def test_a_bound_method_is_known_by_what_it_is_bound_to():
 
     one, two = Scaled(1), Scaled(2)
     first, second = cached(one.times), cached(two.times)
-    assert (first(5), second(5), first(x=5), second(5, 0), first(5, y=1)) == (5, 10, 5, 10, 6) and calls == [5, 5, 5]
+    assert (first(5), second(5), first(x=5), second(5, 0), first(5, y=1)) == (
+        5,
+        10,
+        5,
+        10,
+        6,
+    ) and calls == [5, 5, 5]
     one.by = 3
     assert first(5) == 15
     with pytest.raises(TypeError):
@@ -526,7 +641,11 @@ def test_a_bound_method_is_known_by_what_it_is_bound_to():
 
     with pytest.raises(TypeError, match="Service"):
         cached(Service(1).times)(5)
-    assert cached(ignore="self", name="any")(Service(4).times)(5) == cached(ignore="self", name="any")(Service(7).times)(5) == 20
+    assert (
+        cached(ignore="self", name="any")(Service(4).times)(5)
+        == cached(ignore="self", name="any")(Service(7).times)(5)
+        == 20
+    )
     with pytest.raises(TypeError, match="Service"):
         cached(name="hash")(Service(1).__repr__)()
     assert [cached(name="upper")(text.upper)() for text in ("a", "b")] == ["A", "B"]
@@ -540,7 +659,10 @@ def test_what_a_partial_fixes_counts(root):
 
     for n in (1, 2):
         g = cached(name="f")(functools.partial(f, n))
-        assert [g(5), g(5, partial=3), g(5)] == [(n, 5, 0), (n, 5, 3), (n, 5, 0)] and (g.cache_info().hits, g.cache_info().misses) == (1, 2)
+        assert [g(5), g(5, partial=3), g(5)] == [(n, 5, 0), (n, 5, 3), (n, 5, 0)] and (
+            g.cache_info().hits,
+            g.cache_info().misses,
+        ) == (1, 2)
     nested = functools.partial(functools.partial(f, 1), 7)
     assert cached(name="f")(nested)() == (1, 7, 0)
 
@@ -550,10 +672,18 @@ def test_what_has_no_name_of_its_own_needs_one():
         def __call__(self, x):
             return x
 
-    for function in (functools.partial(max, 1), functools.update_wrapper(functools.partial(pow, 1), pow), Callable(), [].append):
+    for function in (
+        functools.partial(max, 1),
+        functools.update_wrapper(functools.partial(pow, 1), pow),
+        Callable(),
+        [].append,
+    ):
         with pytest.raises(TypeError, match="name="):
             cached(function)
-    assert cached(name="call")(Callable())(1) == 1 and cached(name="partial")(functools.partial(max, 1))(5) == 5
+    assert (
+        cached(name="call")(Callable())(1) == 1
+        and cached(name="partial")(functools.partial(max, 1))(5) == 5
+    )
     assert cached(len)("ab") == 2 and cached(functools.lru_cache(lambda x: x))(1) == 1
 
 
@@ -588,9 +718,17 @@ class Large(Model):
 
 def test_a_class_counts_by_its_place_as_the_cls_of_a_classmethod():
     Model.calls.clear()
-    assert (Model.load(1), Large.load(1), Model.load(x=1), Large.load(1)) == (("Model", 1), ("Large", 1), ("Model", 1), ("Large", 1))
+    assert (Model.load(1), Large.load(1), Model.load(x=1), Large.load(1)) == (
+        ("Model", 1),
+        ("Large", 1),
+        ("Model", 1),
+        ("Large", 1),
+    )
     assert Model.calls == [(Model, 1), (Large, 1)]
-    with pytest.raises(TypeError, match="argument cls: the class .*Large can't be part of a key: it is not to be found under that name"):
+    with pytest.raises(
+        TypeError,
+        match="argument cls: the class .*Large can't be part of a key: it is not to be found under that name",
+    ):
         type("Large", (Model,), {"__module__": __name__}).load(1)
 
 
@@ -599,7 +737,12 @@ def test_a_class_of_main_is_known_by_its_files_name_as_a_function_is(tmp_path):
     (tmp_path / "app.py").write_text(code)
     (tmp_path / "job.py").write_text(code)
     commands = [["app.py"], ["-m", "app"], ["-c", "import app"], ["job.py"]]
-    out = [subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=True).stdout for command in commands]
+    out = [
+        subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout
+        for command in commands
+    ]
     assert out[0] == out[1] == out[2] != out[3] and out[0]
 
 
@@ -633,7 +776,10 @@ def test_versions_and_names_keep_results_apart():
     def f(x):
         return x
 
-    made = [cached(name=n, version=v)(f).cache_key(1) for n, v in [("a", None), ("a", 1), ("a", "1"), ("b", None), ("a", 2)]]
+    made = [
+        cached(name=n, version=v)(f).cache_key(1)
+        for n, v in [("a", None), ("a", 1), ("a", "1"), ("b", None), ("a", 2)]
+    ]
     assert len(set(made)) == 5
 
 
@@ -647,7 +793,11 @@ def test_version_source_takes_the_source_in():
         exec(compile(text, name, "exec"), space)
         return cached(version="source")(space["f"]).cache_key(1)
 
-    assert make("def f(x):\n    return x\n") == make("def f(x):\n    return x\n") != make("def f(x):\n    return x + 1\n")
+    assert (
+        make("def f(x):\n    return x\n")
+        == make("def f(x):\n    return x\n")
+        != make("def f(x):\n    return x + 1\n")
+    )
     with pytest.raises(ValueError, match="no source"):
         cached(version="source")(len)
 
@@ -657,7 +807,10 @@ def test_the_namespace_is_the_module_and_name_within_one_lambda_function(monkeyp
         return x
 
     plain = cached(f).cache.name
-    assert plain == f"{__name__}.test_the_namespace_is_the_module_and_name_within_one_lambda_function.<locals>.f"
+    assert (
+        plain
+        == f"{__name__}.test_the_namespace_is_the_module_and_name_within_one_lambda_function.<locals>.f"
+    )
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "one")
     one = cached(f).cache.name
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "two")
@@ -666,10 +819,14 @@ def test_the_namespace_is_the_module_and_name_within_one_lambda_function(monkeyp
 
 
 def test_main_becomes_its_files_name(tmp_path):
-    code = "from efsstate import cached\n@cached\ndef process(x): return x\nprint(process.cache.name)"
+    code = (
+        "from efsstate import cached\n@cached\ndef process(x): return x\nprint(process.cache.name)"
+    )
     for name in ("app", "job"):
         (tmp_path / f"{name}.py").write_text(code)
-        out = subprocess.run([sys.executable, tmp_path / f"{name}.py"], capture_output=True, text=True, check=True)
+        out = subprocess.run(
+            [sys.executable, tmp_path / f"{name}.py"], capture_output=True, text=True, check=True
+        )
         assert out.stdout.strip() == f"{name}.process"
 
 
@@ -678,17 +835,36 @@ def test_two_functions_with_one_name_are_warned_of(caplog):
     for text in ("def _(x): return x", "\n\ndef _(x): return -x"):
         exec(compile(text, "twins.py", "exec"), space)
         cached(space["_"])
-    assert "two functions are called twins._" in caplog.text and caplog.records[0].efsstate == {"cache": "twins._"}
+    assert "two functions are called twins._" in caplog.text and caplog.records[0].efsstate == {
+        "cache": "twins._"
+    }
 
 
-@pytest.mark.parametrize("text", ["a, b = cached(lambda x: x + 1), cached(lambda x: x + 2)", "def make(n):\n    def f(x): return x\n    def g(x): return -x\n    g.__qualname__ = f.__qualname__\n    return cached(f), cached(g)\nmake(1)"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a, b = cached(lambda x: x + 1), cached(lambda x: x + 2)",
+        "def make(n):\n    def f(x): return x\n    def g(x): return -x\n    g.__qualname__ = f.__qualname__\n    return cached(f), cached(g)\nmake(1)",
+    ],
+)
 def test_two_functions_in_one_line_or_one_function_are_warned_of_too(text, caplog):
     exec(compile(text, "twins.py", "exec"), {"__name__": "others", "cached": cached})
     assert len(caplog.records) == 1 and "they share results" in caplog.text
 
 
-@pytest.mark.parametrize(("values", "options", "warned"), [((1, 2), {}, 1), ((1, True), {}, 1), ((1, 1), {}, 0), (([], [1]), {}, 0), ((1, 2), {"version": None}, 0)])
-def test_closures_of_one_function_that_capture_other_values_are_warned_of(values, options, warned, caplog):
+@pytest.mark.parametrize(
+    ("values", "options", "warned"),
+    [
+        ((1, 2), {}, 1),
+        ((1, True), {}, 1),
+        ((1, 1), {}, 0),
+        (([], [1]), {}, 0),
+        ((1, 2), {"version": None}, 0),
+    ],
+)
+def test_closures_of_one_function_that_capture_other_values_are_warned_of(
+    values, options, warned, caplog
+):
     def make(n):
         def f(x):
             return n, x
@@ -698,7 +874,9 @@ def test_closures_of_one_function_that_capture_other_values_are_warned_of(values
 
     for value in values:
         make(value)
-    assert len(caplog.records) == warned and ("what it captures differs" in caplog.text) == bool(warned)
+    assert len(caplog.records) == warned and ("what it captures differs" in caplog.text) == bool(
+        warned
+    )
 
 
 def test_one_function_that_is_decorated_again_is_not_warned_of(caplog):

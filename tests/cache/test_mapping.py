@@ -29,7 +29,22 @@ def elsewhere(cache, apart):
     return other
 
 
-KEYS = ["a", 1, 1.0, True, None, b"a", (1, "a"), ("a b", "c"), ("a", "b c"), frozenset({1, 2}), datetime.date(2026, 1, 1), 2**70, "é", ""]
+KEYS = [
+    "a",
+    1,
+    1.0,
+    True,
+    None,
+    b"a",
+    (1, "a"),
+    ("a b", "c"),
+    ("a", "b c"),
+    frozenset({1, 2}),
+    datetime.date(2026, 1, 1),
+    2**70,
+    "é",
+    "",
+]
 
 
 @pytest.mark.parametrize("key", KEYS, ids=repr)
@@ -71,7 +86,12 @@ def test_what_add_does_not_keep_is_nowhere(cache, root):
     """Else this process alone would go on with a value, and the next `add` would replace it."""
     cache.add("k", 1)
     shutil.rmtree(root)
-    assert [cache.add("y", 1), cache.get("y"), cache.add("y", 2), cache.get("y")] == [False, None, False, None]
+    assert [cache.add("y", 1), cache.get("y"), cache.add("y", 2), cache.get("y")] == [
+        False,
+        None,
+        False,
+        None,
+    ]
 
 
 def test_one_of_many_processes_adds(cache, tmp_path):
@@ -118,7 +138,9 @@ def test_clear_forgets_everything_here_at_once(cache, elsewhere):
 def test_keys_gives_every_key_that_can_be_stored(cache):
     cache.set_many({key: 1 for key in KEYS})
     cache.set(numpy.zeros(3), 1)  # a key all the same, but not one that is listed
-    assert sorted(map(repr, cache.keys())) == sorted({repr(key) for key in {key: 1 for key in KEYS}})
+    assert sorted(map(repr, cache.keys())) == sorted(
+        {repr(key) for key in {key: 1 for key in KEYS}}
+    )
     assert cache.get(numpy.zeros(3)) == 1
 
 
@@ -141,7 +163,9 @@ def test_what_is_no_function_and_no_dict_is_refused_at_once(cache):
     for key in ("k", "other"):
         with pytest.raises(TypeError, match="get_or_compute: a function is needed, not 5"):
             cache.get_or_compute(key, 5)
-    with pytest.raises(TypeError, match=r"set_many: a dict of keys and values is needed, not \[1, 2\]"):
+    with pytest.raises(
+        TypeError, match=r"set_many: a dict of keys and values is needed, not \[1, 2\]"
+    ):
         cache.set_many([1, 2])
 
 
@@ -152,7 +176,12 @@ def test_get_or_compute_computes_once_and_keeps(cache, elsewhere):
         calls.append(1)
         return [len(calls)]
 
-    assert cache.get_or_compute("k", work) == cache.get_or_compute("k", work) == elsewhere.get_or_compute("k", work) == [1]
+    assert (
+        cache.get_or_compute("k", work)
+        == cache.get_or_compute("k", work)
+        == elsewhere.get_or_compute("k", work)
+        == [1]
+    )
     assert list(cache.keys()) == ["k"]
     with pytest.raises(ZeroDivisionError):
         cache.get_or_compute("bad", lambda: 1 / 0)
@@ -169,7 +198,13 @@ def test_what_would_not_come_back_is_refused_by_set(cache):
 
 
 def test_a_key_without_a_stable_form_is_a_type_error(cache):
-    for call in (cache.get, cache.delete, cache.__contains__, lambda key: cache.set(key, 1), lambda key: cache.get_many([key])):
+    for call in (
+        cache.get,
+        cache.delete,
+        cache.__contains__,
+        lambda key: cache.set(key, 1),
+        lambda key: cache.get_many([key]),
+    ):
         with pytest.raises(TypeError, match="can't be part of a key"):
             call(object())
 
@@ -186,7 +221,10 @@ def test_codecs(root):
         dumps, loads = staticmethod(pickle.dumps), staticmethod(pickle.loads)
 
     Cache("mine", codec=Mine()).set("k", {1})
-    assert Cache("mine", codec=Mine()).get("k") == {1} and Cache("mine", codec="pickle").get("k") is None
+    assert (
+        Cache("mine", codec=Mine()).get("k") == {1}
+        and Cache("mine", codec="pickle").get("k") is None
+    )
 
 
 def test_names_that_look_like_paths_stay_below_the_root(root, tmp_path):
@@ -194,7 +232,9 @@ def test_names_that_look_like_paths_stay_below_the_root(root, tmp_path):
         Cache(name).set("k", name)
     for name in ("../../escape", "/etc/x", "a/b", "A", "a", "é" * 300, ".hidden"):
         assert Cache(name).get("k") == name
-    assert [path.name for path in tmp_path.iterdir()] == ["root"] and len(list((root / "cache").iterdir())) == 7
+    assert [path.name for path in tmp_path.iterdir()] == ["root"] and len(
+        list((root / "cache").iterdir())
+    ) == 7
 
 
 def test_events_are_told_of_a_map_too(cache):
@@ -211,8 +251,17 @@ def test_disabled_it_forgets_everything(monkeypatch, root):
     monkeypatch.setenv("EFSSTATE_DISABLE", "true")
     cache = Cache("box")
     cache.set("k", 1), cache.clear()
-    assert cache.get("k", 5) == 5 and "k" not in cache and not cache.delete("k") and not cache.add("k", 1)
-    assert cache.get_many(["k"]) == {} and list(cache.keys()) == [] and cache.get_or_compute("k", lambda: 9) == 9
+    assert (
+        cache.get("k", 5) == 5
+        and "k" not in cache
+        and not cache.delete("k")
+        and not cache.add("k", 1)
+    )
+    assert (
+        cache.get_many(["k"]) == {}
+        and list(cache.keys()) == []
+        and cache.get_or_compute("k", lambda: 9) == 9
+    )
     assert list(root.iterdir()) == []
 
 
@@ -240,7 +289,12 @@ def test_every_value_that_many_calls_at_once_find_or_keep_is_told(cache, elsewhe
     assert elsewhere.get(1) == "one" and told()[0][0] == "hit"
     assert len(elsewhere.get_many([1, 2, 3, 4])) == 3
     found = told()
-    assert [(event, level) for event, _, level in found] == [("hit", "memory"), ("hit", "mount"), ("hit", "mount"), ("miss", None)]
+    assert [(event, level) for event, _, level in found] == [
+        ("hit", "memory"),
+        ("hit", "mount"),
+        ("hit", "mount"),
+        ("miss", None),
+    ]
     assert all(size > 0 for event, size, _ in found if event == "hit")
 
 
@@ -258,12 +312,18 @@ def test_every_result_of_a_map_is_told(told, is_async):
     f.cache._results.share.drop(f.cache_key(2))
     run([1, 2])
     found = told()
-    assert sorted((event, level) for event, _, level in found) == [("hit", "memory"), ("hit", "mount")] and all(size > 0 for _, size, _ in found)
+    assert sorted((event, level) for event, _, level in found) == [
+        ("hit", "memory"),
+        ("hit", "mount"),
+    ] and all(size > 0 for _, size, _ in found)
 
 
 def test_one_computation_is_one_miss(cache, told):
     assert cache.get_or_compute("a", lambda: 1) == 1 and cache.add("b", 1) is True
-    assert [event for event, _, _ in told()] == ["miss", "put"] * 2 and cache._results.counts.computed == 2
+    assert [event for event, _, _ in told()] == [
+        "miss",
+        "put",
+    ] * 2 and cache._results.counts.computed == 2
     assert cache.get("c") is None
     assert [event for event, _, _ in told()] == ["miss"] and cache._results.counts.computed == 3
 
@@ -297,8 +357,13 @@ def test_a_root_that_is_removed_and_made_anew_is_used_again(cache, root):
     shutil.rmtree(root)
     lonely = Cache("box", memory=0)
     lonely.set("k", 2)
-    assert not root.exists() and lonely._results.counts.puts == 0  # a mount point that is missing is not ours to make
+    assert (
+        not root.exists() and lonely._results.counts.puts == 0
+    )  # a mount point that is missing is not ours to make
     root.mkdir()
     before = cache._results.counts.errors
     cache.set("k", 3)
-    assert lonely.get("k") == Cache("box", memory=0).get("k") == 3 and cache._results.counts.errors == before
+    assert (
+        lonely.get("k") == Cache("box", memory=0).get("k") == 3
+        and cache._results.counts.errors == before
+    )

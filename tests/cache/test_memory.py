@@ -39,7 +39,9 @@ def held():
 def test_the_pool_is_a_sixteenth_of_the_functions_memory(monkeypatch):
     for size, expected in (("1024", 64 * 2**20), ("512", 32 * 2**20), (None, 64 * 2**20)):
         monkeypatch.setattr(memory, "_pool_size", None)
-        monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", size) if size else monkeypatch.delenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", raising=False)
+        monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", size) if size else monkeypatch.delenv(
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", raising=False
+        )
         assert memory.pool_size() == expected
     monkeypatch.setattr(memory, "_pool_size", None)
 
@@ -48,7 +50,9 @@ def test_all_caches_together_stay_within_the_pool(small_pool):
     caches = [Cache(f"c{i}") for i in range(3)]
     for i in range(300):
         caches[i % 3].set(i, "x" * 1000)
-    assert 80_000 < held() <= 100_000 and sum(cache._results.share.size for cache in caches) == held()
+    assert (
+        80_000 < held() <= 100_000 and sum(cache._results.share.size for cache in caches) == held()
+    )
 
 
 def test_a_caches_cap_holds_and_leaves_the_others_alone(small_pool):
@@ -56,7 +60,11 @@ def test_a_caches_cap_holds_and_leaves_the_others_alone(small_pool):
     other.set("k", "x" * 100)
     for i in range(100):
         one.set(i, "x" * 1000)
-    assert one._results.share.size <= 10_000 and other._results.share.get("?") is None and other._results.share.size > 0
+    assert (
+        one._results.share.size <= 10_000
+        and other._results.share.get("?") is None
+        and other._results.share.size > 0
+    )
 
 
 def test_what_is_used_stays(small_pool):
@@ -88,7 +96,10 @@ def test_the_plain_arguments_go_with_the_item(small_pool):
         for i in range(500):
             f(i), f(i)
     share = f.cache._results.share
-    assert set(map(id, share.forms.values())) <= set(map(id, share._items.values())) and len(share.forms) <= len(share._items) * 4
+    assert (
+        set(map(id, share.forms.values())) <= set(map(id, share._items.values()))
+        and len(share.forms) <= len(share._items) * 4
+    )
     f.cache_clear()
     assert not share.forms and not share._items and share.size == 0 and held() == 0
 
@@ -118,14 +129,26 @@ def test_accounts_stay_exact_under_threads(small_pool):
         choose = random.Random(seed)
         for _ in range(400):
             cache, key = choose.choice(caches), choose.randrange(60)
-            choose.choice([lambda: cache.set(key, "x" * choose.randrange(3000)), lambda: cache.get(key), lambda: cache.delete(key), lambda: cache.clear() if choose.random() < 0.02 else None])()
+            choose.choice(
+                [
+                    lambda: cache.set(key, "x" * choose.randrange(3000)),
+                    lambda: cache.get(key),
+                    lambda: cache.delete(key),
+                    lambda: cache.clear() if choose.random() < 0.02 else None,
+                ]
+            )()
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert held() == sum(cache._results.share.size for cache in caches) == sum(item.cost for cache in caches for item in cache._results.share._items.values()) <= 100_000
+    assert (
+        held()
+        == sum(cache._results.share.size for cache in caches)
+        == sum(item.cost for cache in caches for item in cache._results.share._items.values())
+        <= 100_000
+    )
 
 
 @pytest.mark.parametrize("change", ["delete", "set", "clear"])
@@ -150,7 +173,9 @@ def test_a_change_elsewhere_shows_within_the_reach(change, monkeypatch, apart):
     there.set("k", "old")
     apart()
     assert here.get("k") == "old"
-    there.set("k", "new") if change == "set" else there.clear() if change == "clear" else there.delete("k")
+    there.set(
+        "k", "new"
+    ) if change == "set" else there.clear() if change == "clear" else there.delete("k")
     offset[0] += 2 * shelf.REACH + 1
     assert 2 * shelf.REACH + 1 < 60 and here.get("k") == expected
 
@@ -214,7 +239,13 @@ def test_forms_of_one_call_are_counted_too(small_pool):
             f(*args)
     share = f.cache._results.share
     assert held() == share.size == sum(item.cost for item in share._items.values()) <= 100_000
-    assert all(item.cost > memory._OVERHEAD + sum(map(sys.getsizeof, item.forms)) for item in share._items.values()) and len(share.forms) > 100
+    assert (
+        all(
+            item.cost > memory._OVERHEAD + sum(map(sys.getsizeof, item.forms))
+            for item in share._items.values()
+        )
+        and len(share.forms) > 100
+    )
 
 
 @pytest.mark.parametrize("look", ["in", "get", "get_many", "add"])

@@ -38,7 +38,15 @@ def together(count, function):
 def children(count, code, *arguments):
     """So many fresh processes of `code` that begin together; their outputs."""
     script = "import os, sys, time\nfrom efsstate import cached, Cache\n" + textwrap.dedent(code)
-    started = [subprocess.Popen([sys.executable, "-c", script, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(count)
+    ]
     for process in started:
         assert process.stdout.readline() == "ready\n"
     for process in started:
@@ -159,7 +167,11 @@ def test_a_fork_while_another_thread_computes_does_not_hang_the_child():
         os._exit(0 if f(1) == 1 and f.invalidate(1) is False and f(2) == 2 and f(0) == 0 else 1)
     assert os.waitpid(pid, 0)[1] == 0
     # The child's end must not have given back the parent's claim.
-    other = children(1, "f = cached(name=sys.argv[1], lock_timeout=0.1)(lambda x: os.getpid())\nprint('ready', flush=True); sys.stdin.read()\nbegan = time.monotonic(); f(1); print(time.monotonic() - began >= 0.1, f.cache_info().waits)", f.cache.name)
+    other = children(
+        1,
+        "f = cached(name=sys.argv[1], lock_timeout=0.1)(lambda x: os.getpid())\nprint('ready', flush=True); sys.stdin.read()\nbegan = time.monotonic(); f(1); print(time.monotonic() - began >= 0.1, f.cache_info().waits)",
+        f.cache.name,
+    )
     gate.set()
     thread.join()
     assert other == ["True 1\n"]
@@ -243,7 +255,11 @@ def test_a_child_that_is_forked_by_a_computation_does_not_wait_for_it():
 
 def test_of_two_that_are_to_wait_for_each_other_at_one_moment_only_one_does():
     for _ in range(200):
-        flights, gate, let = [flight.Flight(("", "", str(i))) for i in range(2)], threading.Barrier(2), []
+        flights, gate, let = (
+            [flight.Flight(("", "", str(i))) for i in range(2)],
+            threading.Barrier(2),
+            [],
+        )
 
         def wait(i, flights=flights, gate=gate, let=let):
             flight.computing.set((flights[i],))
@@ -295,7 +311,9 @@ def test_two_threads_that_need_each_others_key_do_not_deadlock():
         return x
 
     found = []
-    threads = [threading.Thread(target=lambda i=i: found.append(h(i)), name=f"start-{i}") for i in (0, 1)]
+    threads = [
+        threading.Thread(target=lambda i=i: found.append(h(i)), name=f"start-{i}") for i in (0, 1)
+    ]
     began = time.monotonic()
     for thread in threads:
         thread.start()
@@ -404,7 +422,9 @@ def test_what_another_process_was_computing_when_it_was_cleared_is_a_miss(tmp_pa
     f.cache_clear()
     process.communicate("\n")
     assert process.returncode == 0
-    assert f.explain(1) == "miss: it was cleared" and f(1) == "new" and f.explain(1).startswith("hit")
+    assert (
+        f.explain(1) == "miss: it was cleared" and f(1) == "new" and f.explain(1).startswith("hit")
+    )
 
 
 def test_nothing_is_left_of_flights_and_claims():
@@ -449,7 +469,9 @@ def claims(root, count):
     return mount
 
 
-def test_a_claim_closes_no_lock_file_of_another_root_and_holds_nobody_up_while_it_closes_its_own(tmp_path, monkeypatch):
+def test_a_claim_closes_no_lock_file_of_another_root_and_holds_nobody_up_while_it_closes_its_own(
+    tmp_path, monkeypatch
+):
     """A close is a request: on a mount that is cut off it hangs, and everybody else must go on."""
     from efsstate.mount import lock
 

@@ -38,7 +38,9 @@ def hang(monkeypatch):
         monkeypatch.setattr(Mount, name, blocking(getattr(Mount, name)))
     yield switch
     open_again.set()
-    until(lambda: not any(threads._stuck.values()))  # what hung must not count against the next test
+    until(
+        lambda: not any(threads._stuck.values())
+    )  # what hung must not count against the next test
 
 
 def until(condition):
@@ -166,7 +168,11 @@ print([f(1) for _ in range(5)])
 """
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and done.stdout == "[1, 1, 1, 1, 1]\n" and time.monotonic() - began < 30, done.stderr
+    assert (
+        done.returncode == 0
+        and done.stdout == "[1, 1, 1, 1, 1]\n"
+        and time.monotonic() - began < 30
+    ), done.stderr
 
 
 def test_threads_survive_a_fork():
@@ -192,7 +198,11 @@ def test_many_jobs_at_once_are_done_by_a_bounded_number_of_threads():
         return 1
 
     jobs = [threads.submit(work) for _ in range(300)]
-    assert all(job.wait(30) for job in jobs) and sum(job.outcome() for job in jobs) == 300 and 4 < most[0] <= 32
+    assert (
+        all(job.wait(30) for job in jobs)
+        and sum(job.outcome() for job in jobs) == 300
+        and 4 < most[0] <= 32
+    )
 
 
 def test_as_many_calls_are_under_way_as_were_asked_for():
@@ -254,7 +264,9 @@ def test_nobody_waits_for_the_threads_on_one_of_them():
 
 def test_many_at_once_end_though_their_turn_never_comes(all_hang):
     found = []
-    many = threading.Thread(target=lambda: found.extend(threads.spread("x", lambda n: n, range(64), None)), daemon=True)
+    many = threading.Thread(
+        target=lambda: found.extend(threads.spread("x", lambda n: n, range(64), None)), daemon=True
+    )
     many.start()
     many.join(20)
     assert found == list(range(64))
@@ -271,16 +283,24 @@ def test_a_call_whose_turn_never_comes_is_left_and_the_next_has_a_thread(all_han
 def test_a_call_that_waits_for_its_turn_is_not_a_mount_that_hangs(monkeypatch):
     """All 1,200 writes take longer than the timeout, each of them a twentieth of it."""
     replace = Mount.replace
-    monkeypatch.setattr(Mount, "replace", lambda *args, **more: time.sleep(0.05) or replace(*args, **more))
+    monkeypatch.setattr(
+        Mount, "replace", lambda *args, **more: time.sleep(0.05) or replace(*args, **more)
+    )
     cache = Cache("box", io_timeout=1)
-    writers = [threading.Thread(target=cache.set_many, args=({(i, j): j for j in range(400)},)) for i in range(3)]
+    writers = [
+        threading.Thread(target=cache.set_many, args=({(i, j): j for j in range(400)},))
+        for i in range(3)
+    ]
     [writer.start() for writer in writers], [writer.join() for writer in writers]
     assert cache._results.counts.errors == 0 and cache._results.counts.puts == 1200
 
 
 def test_many_calls_at_once_let_others_have_their_turn():
     done, width = [], threads._MOST
-    many = threading.Thread(target=threads.spread, args=("x", lambda n: time.sleep(0.005) or done.append(n), range(4000), 20, width))
+    many = threading.Thread(
+        target=threads.spread,
+        args=("x", lambda n: time.sleep(0.005) or done.append(n), range(4000), 20, width),
+    )
     many.start()
     until(lambda: len(done) > width)
     assert threads.call("y", lambda: len(done), 20) < 2000

@@ -33,7 +33,10 @@ def folder(root):
 
         def saves(self):
             found = [layout.parse_claim(path.name) for path in self.path.iterdir()]
-            keys = sorted([(epoch, number) for kind, epoch, number in filter(None, found) if kind == "g"], reverse=True)
+            keys = sorted(
+                [(epoch, number) for kind, epoch, number in filter(None, found) if kind == "g"],
+                reverse=True,
+            )
             return [self.path / layout.generation_name(*key) for key in keys]
 
         def temporaries(self):

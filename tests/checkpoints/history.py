@@ -30,7 +30,10 @@ class Record:
         self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def note(self, **what):
-        os.write(self.fd, json.dumps({"t": time.monotonic(), "pid": os.getpid(), **what}).encode() + b"\n")
+        os.write(
+            self.fd,
+            json.dumps({"t": time.monotonic(), "pid": os.getpid(), **what}).encode() + b"\n",
+        )
 
 
 def new_id():
@@ -103,7 +106,9 @@ def read(root, path, until, seed):
         except (OSError, CorruptEntryError) as error:
             record.note(op="load", id=load, phase="error", error=repr(error))
         else:
-            record.note(op="load", id=load, phase="unsettled" if job.unsettled else "ok", state=state["id"])
+            record.note(
+                op="load", id=load, phase="unsettled" if job.unsettled else "ok", state=state["id"]
+            )
         time.sleep(chance.choice([0, 0.005, 0.05]))
 
 
@@ -176,7 +181,18 @@ def lines(paths):
 class Play:
     """Runs a history: `start(where, function, *arguments)` gives a process with `pid`, `kill()` and `close()`."""
 
-    def __init__(self, start, roots, folder, seconds, seed, *, bug=None, faults=("kill", "freeze", "break"), special=None):
+    def __init__(
+        self,
+        start,
+        roots,
+        folder,
+        seconds,
+        seed,
+        *,
+        bug=None,
+        faults=("kill", "freeze", "break"),
+        special=None,
+    ):
         self.start, self.roots, self.folder, self.bug = start, roots, str(folder), bug
         self.chance, self.until = random.Random(seed), time.monotonic() + seconds
         self.faults, self.special, self.done = faults, special or {}, Counter()
@@ -186,7 +202,20 @@ class Play:
         path = os.path.join(self.folder, f"{len(self.paths)}.jsonl")
         self.paths.append(path)
         open(path, "w").close()
-        into.append((where, self.start(where, function, self.roots[where], path, self.until, self.chance.random(), *more)))
+        into.append(
+            (
+                where,
+                self.start(
+                    where,
+                    function,
+                    self.roots[where],
+                    path,
+                    self.until,
+                    self.chance.random(),
+                    *more,
+                ),
+            )
+        )
 
     def thaw(self, pid):
         if pid in [worker.pid for _, worker in self.workers]:  # else it was killed as it was

@@ -10,7 +10,16 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from efsstate import ClaimedError, ClaimLost, CorruptEntryError, EfsStateError, EncodeError, RootError, checkpoint, invocation
+from efsstate import (
+    ClaimedError,
+    ClaimLost,
+    CorruptEntryError,
+    EfsStateError,
+    EncodeError,
+    RootError,
+    checkpoint,
+    invocation,
+)
 
 
 class Context:
@@ -32,7 +41,9 @@ def test_nothing_saved_gives_the_default(root):
     assert not job.finished and job.position is None
 
 
-@pytest.mark.parametrize("state", [None, 0, "", {"a": (1, [2.5, b"x"], {3})}, 2**200, timedelta(days=1)], ids=repr)
+@pytest.mark.parametrize(
+    "state", [None, 0, "", {"a": (1, [2.5, b"x"], {3})}, 2**200, timedelta(days=1)], ids=repr
+)
 def test_a_state_comes_back_as_it_was(root, state):
     with checkpoint("job", root=root) as job:
         job.save(state)
@@ -63,7 +74,9 @@ def test_an_array_that_changes_while_it_is_saved_leaves_a_readable_save(root):
         with checkpoint("job", root=root) as job:
             for _ in range(5):
                 job.save(array)
-                assert checkpoint("job", root=root).load().shape == array.shape  # a wrong checksum would refuse it
+                assert (
+                    checkpoint("job", root=root).load().shape == array.shape
+                )  # a wrong checksum would refuse it
     finally:
         stop.set()
         thread.join()
@@ -105,14 +118,24 @@ def test_retention_goes_on_across_claims_and_links_of_old_claims_go(root, folder
     for _ in range(30):
         checkpoint("job", root=root).update(lambda count: count + 1, default=0)
     assert len(folder("job").saves()) == 3
-    assert len(list(folder("job").path.iterdir())) <= 1 + 3 + 2 * 6  # LOCK, saves, links of a few claims
+    assert (
+        len(list(folder("job").path.iterdir())) <= 1 + 3 + 2 * 6
+    )  # LOCK, saves, links of a few claims
     assert checkpoint("job", root=root).load() == 30
 
 
 def test_updates_of_threads_and_processes_are_all_kept(root):
     add = f"from efsstate import checkpoint\nfor _ in range(10): checkpoint('job', root={root!r}, wait=60).update(lambda n: n + 1, default=0)"
     processes = [subprocess.Popen([sys.executable, "-c", add]) for _ in range(2)]
-    threads = [threading.Thread(target=lambda: [checkpoint("job", root=root, wait=60).update(lambda n: n + 1, default=0) for _ in range(10)]) for _ in range(3)]
+    threads = [
+        threading.Thread(
+            target=lambda: [
+                checkpoint("job", root=root, wait=60).update(lambda n: n + 1, default=0)
+                for _ in range(10)
+            ]
+        )
+        for _ in range(3)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -136,7 +159,10 @@ def test_a_second_claim_is_refused_with_who_has_it(root):
     process = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
     try:
-        with pytest.raises(ClaimedError, match=f"pid {process.pid}") as refused, checkpoint("job", root=root):
+        with (
+            pytest.raises(ClaimedError, match=f"pid {process.pid}") as refused,
+            checkpoint("job", root=root),
+        ):
             pass
         assert refused.value.owner["pid"] == process.pid and refused.value.owner["host"]
     finally:
@@ -210,7 +236,12 @@ def test_a_claim_can_be_used_by_threads_one_save_at_a_time(root):
 def test_use_after_the_claim_ended_is_refused_and_changes_nothing(root):
     with checkpoint("job", root=root) as job:
         job.save(1)
-    for use in (lambda: job.save(2), job.finish, lambda: job.resume([1]), lambda: setattr(job, "state", 3)):
+    for use in (
+        lambda: job.save(2),
+        job.finish,
+        lambda: job.resume([1]),
+        lambda: setattr(job, "state", 3),
+    ):
         with pytest.raises(ClaimLost, match="with checkpoint"):
             use()
     with pytest.raises(ClaimLost, match="not claimed"):
@@ -290,7 +321,9 @@ def test_break_claim_fences_the_holder_and_lets_others_in(root):
         told = checkpoint("job", root=root).break_claim()
         assert told["pid"] == os.getpid()
         taken = []
-        thread = threading.Thread(target=lambda: taken.append(checkpoint("job", root=root).update(lambda n: n + 1)))
+        thread = threading.Thread(
+            target=lambda: taken.append(checkpoint("job", root=root).update(lambda n: n + 1))
+        )
         thread.start()
         thread.join()
         assert taken == [2]
@@ -334,7 +367,11 @@ def test_a_full_disk_in_a_save_leaves_the_claim_and_the_earlier_save(root, folde
     with checkpoint("job", root=root) as job:
         job.save(1)
         with monkeypatch.context() as patched:
-            patched.setattr(os, "writev", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+            patched.setattr(
+                os,
+                "writev",
+                lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")),
+            )
             with pytest.raises(OSError, match="No space"):
                 job.save(2)
         assert checkpoint("job", root=root).load() == 1
@@ -407,7 +444,10 @@ def test_bad_options_are_refused_when_it_is_made(root, options, error):
 @pytest.mark.parametrize("given", [{"date": "2026-11-01"}, "context", 5, object()], ids=str)
 def test_what_is_no_context_is_refused_when_it_is_made(root, given):
     """Such as the event: it would be no deadline."""
-    with pytest.raises(TypeError, match=f"context: .*second argument.*get_remaining_time_in_millis.*not an object of type {type(given).__name__}; pass None"):
+    with pytest.raises(
+        TypeError,
+        match=f"context: .*second argument.*get_remaining_time_in_millis.*not an object of type {type(given).__name__}; pass None",
+    ):
         checkpoint("job", root=root, context=given)
     assert checkpoint("job", root=root, context=None).load() is None
 
@@ -426,7 +466,9 @@ def test_names_that_cannot_be_are_refused(root, name):
         checkpoint(None, root=root)
 
 
-@pytest.mark.parametrize("name", ["../../etc/passwd", "a/b", ".", "..", "x" * 1000, "Ä ö/ü", "s1", "LOCK"])
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "a/b", ".", "..", "x" * 1000, "Ä ö/ü", "s1", "LOCK"]
+)
 def test_any_other_name_stays_below_the_root(root, name, tmp_path):
     with checkpoint(name, root=root) as job:
         job.save(name)
@@ -445,13 +487,18 @@ def test_without_a_root_it_refuses(monkeypatch, tmp_path):
 def test_states_migrate_and_a_newer_schema_is_refused(root):
     with checkpoint("job", root=root) as job:
         job.save({"rows": 3})
-    new = checkpoint("job", root=root, schema=3, migrate=lambda state, schema: {**state, "was": schema})
+    new = checkpoint(
+        "job", root=root, schema=3, migrate=lambda state, schema: {**state, "was": schema}
+    )
     assert new.load() == {"rows": 3, "was": 1}
     with pytest.raises(EfsStateError, match="migrate"):
         checkpoint("job", root=root, schema=2).load()
     with new:
         new.save(new.state)
-    for use in (lambda: checkpoint("job", root=root).load(), lambda: checkpoint("job", root=root).__enter__()):
+    for use in (
+        lambda: checkpoint("job", root=root).load(),
+        lambda: checkpoint("job", root=root).__enter__(),
+    ):
         with pytest.raises(EfsStateError, match="newer deployment"):
             use()
     assert new.load() == {"rows": 3, "was": 1}  # and it was left as it is
@@ -473,8 +520,17 @@ def test_status_tells_who_how_far_and_where_without_reading_the_state(root):
                 break
         told = checkpoint("job", root=root).status()
         assert told["claimed"] and told["owner"]["pid"] == os.getpid()
-        assert (told["position"], told["items"], told["finished"], told["saves"]) == ("b", 2, False, 2)
-        assert abs(told["saved"] - time.time()) < 60 and os.path.exists(told["path"]) and told["bytes"] > 10_000_000
+        assert (told["position"], told["items"], told["finished"], told["saves"]) == (
+            "b",
+            2,
+            False,
+            2,
+        )
+        assert (
+            abs(told["saved"] - time.time()) < 60
+            and os.path.exists(told["path"])
+            and told["bytes"] > 10_000_000
+        )
     assert not checkpoint("job", root=root).status()["claimed"]
     assert checkpoint("other", root=root).status()["epoch"] == 0
 
@@ -523,11 +579,17 @@ try: job.__enter__()
 except RootError as error: print("refused", error)
 """
         said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-        assert said.stdout.startswith("state False 1\nrefused") and "not writable" in said.stdout, said
+        assert said.stdout.startswith("state False 1\nrefused") and "not writable" in said.stdout, (
+            said
+        )
         job.__enter__()
-        os.unlink(os.path.join(root, "checkpoints", "job", f"b{job.epoch}"))  # as if it had died in its claim
+        os.unlink(
+            os.path.join(root, "checkpoints", "job", f"b{job.epoch}")
+        )  # as if it had died in its claim
         job.__exit__(None, None, None)
-        assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.startswith("state True")
+        assert subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True
+        ).stdout.startswith("state True")
     finally:
         shutil.rmtree(root)
 

@@ -46,16 +46,24 @@ def fresh(root, operation):
 
 def calls(tmp_path, operation):
     """What the operation asks of the file system."""
-    return [call for call in faults.calls(fresh(tmp_path / "traced", operation)) if call[0] in faults.DISK | {"close"}]
+    return [
+        call
+        for call in faults.calls(fresh(tmp_path / "traced", operation))
+        if call[0] in faults.DISK | {"close"}
+    ]
 
 
 def judge(root, operation, acknowledged):
     """What another process finds, which then goes on."""
     job = checkpoint("job", root=str(root))
     state = job.load()
-    assert state in (("old",) if operation == "claim" else ("new",) if acknowledged else ("old", "new"))
+    assert state in (
+        ("old",) if operation == "claim" else ("new",) if acknowledged else ("old", "new")
+    )
     if operation == "finish":
-        assert job.finished == (state == "new") and job.result == ("result" if job.finished else None)
+        assert job.finished == (state == "new") and job.result == (
+            "result" if job.finished else None
+        )
     with checkpoint("job", root=str(root)) as owner:
         assert owner.state == state
         if not owner.finished:
@@ -76,7 +84,16 @@ def test_killed_at_each_system_call(tmp_path, operation):
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-@pytest.mark.parametrize("error", ["EIO", *(pytest.param(name, marks=SLOW) for name in ("ENOSPC", "EDQUOT", "ESTALE", "EACCES", "EROFS", "EINTR", "EMFILE"))])
+@pytest.mark.parametrize(
+    "error",
+    [
+        "EIO",
+        *(
+            pytest.param(name, marks=SLOW)
+            for name in ("ENOSPC", "EDQUOT", "ESTALE", "EACCES", "EROFS", "EINTR", "EMFILE")
+        ),
+    ],
+)
 def test_each_system_call_fails(tmp_path, operation, error):
     for i, call in enumerate(calls(tmp_path, operation)):
         if call[0] == "close":
@@ -84,5 +101,9 @@ def test_each_system_call_fails(tmp_path, operation, error):
         root = tmp_path / str(i)
         outcome = faults.run(fresh(root, operation), call=call, error=error)
         assert outcome.how in ("returned", "raised"), (call, outcome)
-        assert outcome.how == "returned" or "OSError" in outcome.kind or "EfsStateError" in outcome.kind, (call, outcome)
+        assert (
+            outcome.how == "returned"
+            or "OSError" in outcome.kind
+            or "EfsStateError" in outcome.kind
+        ), (call, outcome)
         judge(root, operation, outcome.how == "returned")

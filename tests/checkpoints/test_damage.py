@@ -60,7 +60,16 @@ def becomes_a_socket(path):
         os.chdir(here)
 
 
-DAMAGES = [flip, cut, empty, hole, becomes_a_folder, becomes_a_link, becomes_a_pipe, becomes_a_socket]
+DAMAGES = [
+    flip,
+    cut,
+    empty,
+    hole,
+    becomes_a_folder,
+    becomes_a_link,
+    becomes_a_pipe,
+    becomes_a_socket,
+]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -157,7 +166,25 @@ def test_a_save_copied_to_another_name_or_checkpoint_says_nothing(root, folder):
 
 def test_strange_names_in_the_folder_are_left_alone(root, folder):
     saved(root, 1)
-    strange = ["e", "b", "-", "1-", "-1", "e-1", "0-0", "e0", "1-0", "01-1", "1-01", "e01", "x1-2", "notes.txt", "9" * 30 + "-1", "e" + "9" * 50, "١-١"]
+    strange = [
+        "e",
+        "b",
+        "-",
+        "1-",
+        "-1",
+        "e-1",
+        "0-0",
+        "e0",
+        "1-0",
+        "01-1",
+        "1-01",
+        "e01",
+        "x1-2",
+        "notes.txt",
+        "9" * 30 + "-1",
+        "e" + "9" * 50,
+        "١-١",
+    ]
     for name in strange:
         (folder("job").path / name).write_text("x")
     for number in range(30):
@@ -191,14 +218,18 @@ def test_what_is_unsigned_or_signed_with_another_key_is_refused(root, folder, mo
         checkpoint("job", root=root).__enter__()
 
 
-def test_a_forged_newer_save_is_passed_over_and_refuses_the_claim(root, folder, key, monkeypatch, warned):
+def test_a_forged_newer_save_is_passed_over_and_refuses_the_claim(
+    root, folder, key, monkeypatch, warned
+):
     saved(root, 1)
     mine = folder("job").saves()[0]
     epoch, number = mine.name.split("-")
     monkeypatch.delenv("EFSSTATE_SIGNING_KEY")
     saved(root, "forged", name="evil")
     monkeypatch.setenv("EFSSTATE_SIGNING_KEY", "secret")
-    (folder("job").path / f"{epoch}-{int(number) + 1}").write_bytes(folder("evil").saves()[0].read_bytes())
+    (folder("job").path / f"{epoch}-{int(number) + 1}").write_bytes(
+        folder("evil").saves()[0].read_bytes()
+    )
     assert checkpoint("job", root=root).load() == 1
     with pytest.raises(SignatureError):
         checkpoint("job", root=root).__enter__()

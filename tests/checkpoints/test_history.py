@@ -13,7 +13,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 
 class Started:
     def __init__(self, where, function, *arguments):
-        program = f"from tests.checkpoints import history; history.{function.__name__}(*{arguments!r})"
+        program = (
+            f"from tests.checkpoints import history; history.{function.__name__}(*{arguments!r})"
+        )
         self.process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
         self.pid = self.process.pid
 
@@ -53,15 +55,49 @@ def test_a_bug_put_in_on_purpose_is_caught(tmp_path):
 @pytest.mark.parametrize(
     ("events", "kind"),
     [
-        ([("save", "begin", "1", "start"), ("save", "begin", "2", "start"), ("save", "ok", "1", "start"), ("save", "ok", "2", "start")], "fork"),
-        ([("save", "begin", "1", "start"), ("save", "ok", "1", "start"), ("load", "begin", "l"), ("load", "ok", "l", "start")], "lost"),
-        ([("save", "begin", "1", "start"), ("load", "begin", "l"), ("load", "ok", "l", "1"), ("load", "begin", "m"), ("load", "ok", "m", "start")], "undone"),
-        ([("load", "begin", "l"), ("load", "ok", "l", "1"), ("save", "begin", "1", "start")], "unknown"),
+        (
+            [
+                ("save", "begin", "1", "start"),
+                ("save", "begin", "2", "start"),
+                ("save", "ok", "1", "start"),
+                ("save", "ok", "2", "start"),
+            ],
+            "fork",
+        ),
+        (
+            [
+                ("save", "begin", "1", "start"),
+                ("save", "ok", "1", "start"),
+                ("load", "begin", "l"),
+                ("load", "ok", "l", "start"),
+            ],
+            "lost",
+        ),
+        (
+            [
+                ("save", "begin", "1", "start"),
+                ("load", "begin", "l"),
+                ("load", "ok", "l", "1"),
+                ("load", "begin", "m"),
+                ("load", "ok", "m", "start"),
+            ],
+            "undone",
+        ),
+        (
+            [("load", "begin", "l"), ("load", "ok", "l", "1"), ("save", "begin", "1", "start")],
+            "unknown",
+        ),
     ],
 )
 def test_the_check_sees_each_kind_of_violation(events, kind):
     made = [
-        {"t": float(t), "op": op, "phase": phase, "id": name, **({"on": more[0]} if op == "save" else {"state": more[0]} if more else {})}
+        {
+            "t": float(t),
+            "op": op,
+            "phase": phase,
+            "id": name,
+            **({"on": more[0]} if op == "save" else {"state": more[0]} if more else {}),
+        }
         for t, (op, phase, name, *more) in enumerate(events)
     ]
     assert [found[0] for found in history.check(made)[1]] == [kind]

@@ -31,7 +31,9 @@ def test_nor_in_the_larger_spaces(name):
     assert result.complete and not result.found, result
 
 
-@pytest.mark.parametrize("name", [*BROKEN, *(pytest.param(name, marks=pytest.mark.slow) for name in BROKEN_FULL)])
+@pytest.mark.parametrize(
+    "name", [*BROKEN, *(pytest.param(name, marks=pytest.mark.slow) for name in BROKEN_FULL)]
+)
 def test_without_any_one_rule_the_search_finds_a_violation(name):
     result = explore(Protocol(Rules(**{**BROKEN, **BROKEN_FULL}[name])))
     assert result.found, result
@@ -107,16 +109,25 @@ class Gated(Mount):
         return Watched()
 
     def symlink(self, folder, name, note, **options):
-        return self.process.request(f"symlink {name}", lambda: super(Gated, self).symlink(folder, name, note, **options))
+        return self.process.request(
+            f"symlink {name}", lambda: super(Gated, self).symlink(folder, name, note, **options)
+        )
 
     def readlink(self, folder, name):
-        return self.process.request(f"readlink {name}", lambda: super(Gated, self).readlink(folder, name))
+        return self.process.request(
+            f"readlink {name}", lambda: super(Gated, self).readlink(folder, name)
+        )
 
     def read(self, folder, name, *options):
-        return self.process.request(f"read {name}", lambda: super(Gated, self).read(folder, name, *options))
+        return self.process.request(
+            f"read {name}", lambda: super(Gated, self).read(folder, name, *options)
+        )
 
     def rename(self, folder, name, to_folder, to_name, **options):
-        return self.process.request(f"rename {to_name}", lambda: super(Gated, self).rename(folder, name, to_folder, to_name, **options))
+        return self.process.request(
+            f"rename {to_name}",
+            lambda: super(Gated, self).rename(folder, name, to_folder, to_name, **options),
+        )
 
 
 class Replay:
@@ -150,7 +161,20 @@ class Replay:
             while self.saved.get(i, 0) < saves and not finished:
                 mask |= 1 << (i * 4 + self.saved.get(i, 0))
                 number += 1
-                meta, payload = generation.pack(folder.mount, self.folder, (epoch, number), state=codecs.dumps(mask), position=None, result=None, finished=bool(mask & done), empty=False, schema=1, saves=1, items=0, behind=[])
+                meta, payload = generation.pack(
+                    folder.mount,
+                    self.folder,
+                    (epoch, number),
+                    state=codecs.dumps(mask),
+                    position=None,
+                    result=None,
+                    finished=bool(mask & done),
+                    empty=False,
+                    schema=1,
+                    saves=1,
+                    items=0,
+                    behind=[],
+                )
                 try:
                     folder.save((epoch, number), meta, payload, codec="msgpack", ttl=None)
                 except ClaimLost:
@@ -208,14 +232,18 @@ class Replay:
         else:
             process = self.process(who)
             asked = what.split(":")[0].split(",")[0].split(" ->")[0].split(" =")[0]
-            assert process.asks == asked, f"{who}: the code asks for {process.asks}, the model for {what}"
+            assert process.asks == asked, (
+                f"{who}: the code asks for {process.asks}, the model for {what}"
+            )
             outcome = None
             if what.endswith("error"):
                 outcome = "error after" if " = " in what else "error before"
             elif "reply lost" in what:
                 outcome = "reply lost"
             process.step(outcome)
-        assert self.files() == (sorted(after.epochs), sorted(after.bases), sorted(after.saves)), what
+        assert self.files() == (sorted(after.epochs), sorted(after.bases), sorted(after.saves)), (
+            what
+        )
         if who[0] == "w":
             before, now = state.workers[int(who[1])], after.workers[int(who[1])]
             if now.at == OWN and before.at != OWN and before.number == 0:
@@ -227,7 +255,11 @@ class Replay:
             assert self.loaded.pop(0) & ~after.seen == 0
 
 
-@pytest.mark.parametrize("options", [{"saves": (2, 2)}, {"saves": (2, 1), "claims": (2, 2)}, {"errors": 2, "lost": 2}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{"saves": (2, 2)}, {"saves": (2, 1), "claims": (2, 2)}, {"errors": 2, "lost": 2}],
+    ids=str,
+)
 def test_the_codes_requests_are_the_models(options, tmp_path, monkeypatch):
     monkeypatch.setattr(protocol.time, "sleep", lambda _: None)
     monkeypatch.setattr(protocol, "_REPEATS", 10**9)
@@ -243,7 +275,11 @@ def test_the_codes_requests_are_the_models(options, tmp_path, monkeypatch):
         replay = Replay(path, Rules(**options))
         state = replay.model.initial()
         for _ in range(60):
-            steps = [step for step in replay.model.next(state) if step[0][1] != "crash" or chance.random() < 0.2]
+            steps = [
+                step
+                for step in replay.model.next(state)
+                if step[0][1] != "crash" or chance.random() < 0.2
+            ]
             if not steps:
                 break
             label, after, bad = chance.choice(steps)

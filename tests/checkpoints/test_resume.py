@@ -121,19 +121,28 @@ def test_every_counts_items_or_time(root):
         assert job.saves - before == saves, every
 
 
-@pytest.mark.parametrize(("every", "error"), [(0, ValueError), (-1, ValueError), (True, TypeError), (1.5, TypeError), ("soon", ValueError)])
+@pytest.mark.parametrize(
+    ("every", "error"),
+    [(0, ValueError), (-1, ValueError), (True, TypeError), (1.5, TypeError), ("soon", ValueError)],
+)
 def test_a_bad_every_is_refused_before_the_loop(root, every, error):
     with checkpoint("job", root=root) as job, pytest.raises(error):
         job.resume([], every=every)
 
 
 def test_what_is_no_source_is_refused_before_the_loop(root):
-    with checkpoint("job", root=root) as job, pytest.raises(TypeError, match="source: .*needed, not 5"):
+    with (
+        checkpoint("job", root=root) as job,
+        pytest.raises(TypeError, match="source: .*needed, not 5"),
+    ):
         job.resume(5)
 
 
 def test_a_position_that_is_no_function_is_refused_before_the_loop(root):
-    with checkpoint("job", root=root) as job, pytest.raises(TypeError, match="position: a function of an item is needed, not 'id'"):
+    with (
+        checkpoint("job", root=root) as job,
+        pytest.raises(TypeError, match="position: a function of an item is needed, not 'id'"),
+    ):
         job.resume([1], position="id")
 
 

@@ -14,7 +14,9 @@ LATER = time.time() + 3600
 
 def swept(root, name="job", *, now=LATER, dry_run=False):
     job = checkpoint(name, root=root)
-    return [reason for reason, _ in retention.sweep(Mount(root), job._folder_name, now, dry_run=dry_run)]
+    return [
+        reason for reason, _ in retention.sweep(Mount(root), job._folder_name, now, dry_run=dry_run)
+    ]
 
 
 def test_a_finished_one_goes_after_its_ttl_and_not_before(root, folder):
@@ -67,7 +69,9 @@ def test_a_holder_that_slept_through_the_sweep_is_fenced(root):
 
 def test_saves_that_an_owner_left_behind_go_and_the_kept_stay(root, folder, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr("efsstate.checkpoints.protocol.Folder.prune", lambda *_: None)  # it died before
+        patched.setattr(
+            "efsstate.checkpoints.protocol.Folder.prune", lambda *_: None
+        )  # it died before
         with checkpoint("job", root=root, keep=2) as job:
             for number in range(6):
                 job.save(number)

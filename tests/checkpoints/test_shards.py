@@ -39,7 +39,10 @@ with checkpoint("job", root={root!r}).shards(40) as shards:
             shard.state = (shard.state or 0) + 1
         print(shard.index, flush=True)
 """
-    workers = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    workers = [
+        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
     done = [int(line) for worker in workers for line in worker.communicate()[0].split()]
     assert sorted(done) == list(range(40))
 
@@ -74,7 +77,10 @@ with checkpoint("job", root={root!r}).shards(1) as shards:
 
 def test_another_number_of_shards_is_an_error(root):
     run(root, 3)
-    with pytest.raises(ValueError, match="3 shards, not 4") as error, checkpoint("job", root=root).shards(4):
+    with (
+        pytest.raises(ValueError, match="3 shards, not 4") as error,
+        checkpoint("job", root=root).shards(4),
+    ):
         pass
     assert isinstance(error.value, EfsStateError)
     for bad in (0, -1, True, 2.0, "3"):
@@ -93,7 +99,9 @@ def test_leaving_gives_back_whatever_happened_and_keeps_what_was_done(root):
     with pytest.raises(ClaimLost):
         shard.save(1)
     progress = checkpoint("job", root=root).shards(3).progress()
-    assert (progress.done, progress.claimed, progress.free) == (0, 0, 3) and progress.positions == {shard.index: "5"}
+    assert (progress.done, progress.claimed, progress.free) == (0, 0, 3) and progress.positions == {
+        shard.index: "5"
+    }
     assert sorted(run(root, 3, 10)) == [0, 1, 2]
 
 
@@ -115,7 +123,11 @@ def test_a_finished_shard_costs_no_look_of_its_own(root, monkeypatch):
     asked = collections.Counter()
     for name in ("names", "open", "read", "symlink", "stat", "readlink"):
         method = getattr(Mount, name)
-        monkeypatch.setattr(Mount, name, lambda self, *a, _m=method, _n=name, **k: (asked.update([_n]), _m(self, *a, **k))[1])
+        monkeypatch.setattr(
+            Mount,
+            name,
+            lambda self, *a, _m=method, _n=name, **k: (asked.update([_n]), _m(self, *a, **k))[1],
+        )
     assert run(root, 30) == []
     assert sum(asked.values()) <= 3  # the note of how many there are, and one listing
 

@@ -23,19 +23,33 @@ class Tree:
         self.mount = resolve(self.path)
 
     def policy(self, namespace, **told):
-        body = {"name": namespace, "shortest": 0.0, "longest": None, "max_bytes": None, "max_entries": None} | told
-        store.write(self.mount, f"cache/{namespace}", layout.POLICY, msgpack.packb(body), codec="msgpack")
+        body = {
+            "name": namespace,
+            "shortest": 0.0,
+            "longest": None,
+            "max_bytes": None,
+            "max_entries": None,
+        } | told
+        store.write(
+            self.mount, f"cache/{namespace}", layout.POLICY, msgpack.packb(body), codec="msgpack"
+        )
 
     def entry(self, namespace, key, *, age=0.0, ttl=None, unused=None, size=100):
         digest = hashlib.sha256(repr(key).encode()).hexdigest()[:48]
         folder = layout.entry_folder(namespace, digest)
-        self.mount.replace(folder, digest, lambda created: self._bytes(f"{folder}/{digest}", created - age, ttl, size))
+        self.mount.replace(
+            folder,
+            digest,
+            lambda created: self._bytes(f"{folder}/{digest}", created - age, ttl, size),
+        )
         return self.age(f"{folder}/{digest}", age, unused)
 
     def _bytes(self, place, created, ttl, size):
         from efsstate.mount import entry
 
-        return entry.encode(b"x" * size, place=place, codec="msgpack", created=created, ttl=ttl, key=self.mount.key)
+        return entry.encode(
+            b"x" * size, place=place, codec="msgpack", created=created, ttl=ttl, key=self.mount.key
+        )
 
     def cleared(self, namespace, *, age=0.0):
         folder = f"{layout.CACHE}/{namespace}"
@@ -52,7 +66,11 @@ class Tree:
 
     def age(self, name, age, unused=None):
         now = time.time()
-        os.utime(self.full(name), (now - (age if unused is None else unused), now - age), follow_symlinks=False)
+        os.utime(
+            self.full(name),
+            (now - (age if unused is None else unused), now - age),
+            follow_symlinks=False,
+        )
         return name
 
     def full(self, name):
@@ -62,7 +80,11 @@ class Tree:
         return [name for name in names if os.path.lexists(self.full(name))]
 
     def entries(self, namespace):
-        return sum(layout.is_digest(name) for _, _, names in os.walk(self.full(f"cache/{namespace}")) for name in names)
+        return sum(
+            layout.is_digest(name)
+            for _, _, names in os.walk(self.full(f"cache/{namespace}"))
+            for name in names
+        )
 
     def sweep(self, **options):
         return sweep(root=self.path, **options)

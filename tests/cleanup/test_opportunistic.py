@@ -106,6 +106,8 @@ def test_without_time_nothing_is_removed(tree, due):
 
 def test_it_raises_nothing(tree, monkeypatch, due):
     tree.entry("f", 1)
-    monkeypatch.setattr(tree.mount, "scan", lambda _folder: (_ for _ in ()).throw(PermissionError(13, "no")))
+    monkeypatch.setattr(
+        tree.mount, "scan", lambda _folder: (_ for _ in ()).throw(PermissionError(13, "no"))
+    )
     due()
     assert opportunistic.trim(tree.mount, "f", 1) == 0

@@ -56,7 +56,16 @@ def test_a_policy_is_read_with_when_it_was_cleared(tree):
 
 @pytest.mark.parametrize(
     "payload",
-    [b"", b"\xc1", msgpack.packb([1]), msgpack.packb({"shortest": "x"}), msgpack.packb({"longest": -1}), msgpack.packb({"longest": float("nan")}), msgpack.packb({"max_bytes": True}), b"\x93" * 60],
+    [
+        b"",
+        b"\xc1",
+        msgpack.packb([1]),
+        msgpack.packb({"shortest": "x"}),
+        msgpack.packb({"longest": -1}),
+        msgpack.packb({"longest": float("nan")}),
+        msgpack.packb({"max_bytes": True}),
+        b"\x93" * 60,
+    ],
 )
 def test_a_policy_that_is_none_lets_headers_decide(tree, payload):
     store.write(tree.mount, "cache/f", layout.POLICY, payload, codec="msgpack")

@@ -22,7 +22,11 @@ def test_expired_entries_go_and_live_ones_stay_unopened(tree):
     dead = [tree.entry("f", -i, age=2 * HOUR, ttl=HOUR) for i in range(1, 31)]
     report = tree.sweep()
     assert tree.there(*live) == live and not tree.there(*dead)
-    assert report.reasons == {"expired": 30} and (report.removed, report.kept, report.looked) == (30, 50, 80)
+    assert report.reasons == {"expired": 30} and (report.removed, report.kept, report.looked) == (
+        30,
+        50,
+        80,
+    )
     assert report.opened == 0 and report.finished and report.errors == report.foreign == 0
     assert report.kept_bytes == sum(os.path.getsize(tree.full(name)) for name in live)
 
@@ -34,7 +38,9 @@ def test_only_those_between_shortest_and_longest_are_opened(tree):
     between_dead = [tree.entry("f", ("d", i), age=5 * HOUR, ttl=2 * HOUR) for i in range(3)]
     old = [tree.entry("f", ("o", i), age=11 * HOUR, ttl=None) for i in range(2)]
     report = tree.sweep()
-    assert tree.there(*young, *between_live) == young + between_live and not tree.there(*between_dead, *old)
+    assert tree.there(*young, *between_live) == young + between_live and not tree.there(
+        *between_dead, *old
+    )
     assert report.opened == 7 and report.reasons == {"expired": 5}
 
 
@@ -45,7 +51,10 @@ def test_entries_without_a_ttl_stay(tree):
 
 
 def test_an_entry_that_is_unexpired_by_its_header_stays_without_a_policy(tree):
-    live, dead = tree.entry("f", 1, age=HOUR, ttl=2 * HOUR), tree.entry("f", 2, age=HOUR, ttl=HOUR / 2)
+    live, dead = (
+        tree.entry("f", 1, age=HOUR, ttl=2 * HOUR),
+        tree.entry("f", 2, age=HOUR, ttl=HOUR / 2),
+    )
     report = tree.sweep()
     assert tree.there(live, dead) == [live] and report.opened == 2
 
@@ -55,7 +64,11 @@ def test_what_was_cleared_goes_unopened(tree):
     mark = tree.cleared("f", age=60)
     before, after = tree.entry("f", 1, age=61), tree.entry("f", 2, age=59)
     report = tree.sweep()
-    assert tree.there(before, after) == [after] and report.reasons == {"cleared": 1} and not report.opened
+    assert (
+        tree.there(before, after) == [after]
+        and report.reasons == {"cleared": 1}
+        and not report.opened
+    )
     assert tree.there(mark, "cache/f/POLICY") == [mark, "cache/f/POLICY"] and not report.foreign
 
 
@@ -64,7 +77,10 @@ def test_older_than_and_unused_for(tree):
     old = tree.entry("f", 1, age=10 * DAY, unused=0)
     idle = tree.entry("f", 2, age=5 * DAY, unused=5 * DAY)
     hot = tree.entry("f", 3, age=5 * DAY, unused=DAY)
-    assert tree.sweep(unused_for="4d").reasons == {"unused": 1} and tree.there(old, idle, hot) == [old, hot]
+    assert tree.sweep(unused_for="4d").reasons == {"unused": 1} and tree.there(old, idle, hot) == [
+        old,
+        hot,
+    ]
     assert tree.sweep(older_than="7d").reasons == {"old": 1} and tree.there(old, idle, hot) == [hot]
 
 
@@ -85,7 +101,9 @@ def test_beyond_the_namespaces_limits_the_least_recently_used_go(tree):
     tree.policy("f", shortest=90 * DAY, max_entries=10)
     names = [tree.entry("f", i, age=50 * HOUR, unused=i * HOUR) for i in range(40)]
     report = tree.sweep()
-    assert tree.there(*names) == names[:10] and report.reasons == {"limit": 30} and report.kept == 10
+    assert (
+        tree.there(*names) == names[:10] and report.reasons == {"limit": 30} and report.kept == 10
+    )
 
 
 def test_max_bytes_of_the_namespace(tree):
@@ -102,7 +120,10 @@ def test_the_callers_limits_are_of_the_whole_cache(tree):
         tree.policy(namespace, shortest=90 * DAY)
         names.append(tree.entry(namespace, i, age=50 * HOUR, unused=i * HOUR))
     assert tree.sweep(max_entries=7).kept == 7 and tree.there(*names) == names[:7]
-    assert tree.sweep(max_bytes=3 * os.path.getsize(tree.full(names[0]))).kept == 3 and tree.there(*names) == names[:3]
+    assert (
+        tree.sweep(max_bytes=3 * os.path.getsize(tree.full(names[0]))).kept == 3
+        and tree.there(*names) == names[:3]
+    )
 
 
 def test_within_its_limit_nothing_goes(tree):
@@ -182,9 +203,17 @@ def test_model_versions_beyond_their_keep_go_after_their_grace(tree, tmp_path_fa
             tree.age(f"models/m/versions/{one.id}/{name}", 3 * DAY)
     assert tree.sweep(dry_run=True).reasons == {"version": 2}
     report = tree.sweep()
-    assert report.reasons == {"version": 2} and report.removed_bytes == 2000 and not report.foreign and not report.errors
+    assert (
+        report.reasons == {"version": 2}
+        and report.removed_bytes == 2000
+        and not report.foreign
+        and not report.errors
+    )
     assert [one.id for one in versions("m", root=tree.path) if one.active] == ["v3"]
-    assert tree.there("models/by-hand.pth", "models/folder-by-hand") == ["models/by-hand.pth", "models/folder-by-hand"]
+    assert tree.there("models/by-hand.pth", "models/folder-by-hand") == [
+        "models/by-hand.pth",
+        "models/folder-by-hand",
+    ]
 
 
 def test_an_unfinished_checkpoint_never_goes(tree):
@@ -209,14 +238,25 @@ def test_a_finished_checkpoint_goes_after_its_ttl_and_an_abandoned_rest_of_one(t
     young = os.path.dirname(tree.file("checkpoints/.tmp-young/1-1"))
     os.utime(tree.full(rest), (1, 1))
     time.sleep(0.01)
-    assert tree.sweep(dry_run=True).reasons == {"checkpoint": 1, "temporary": 1} and tree.there("checkpoints/past", rest)
+    assert tree.sweep(dry_run=True).reasons == {"checkpoint": 1, "temporary": 1} and tree.there(
+        "checkpoints/past", rest
+    )
     report = tree.sweep()
-    assert report.reasons == {"checkpoint": 1, "temporary": 1} and not report.errors and not report.foreign
-    assert sorted(os.listdir(tree.full("checkpoints"))) == sorted(["later", "ever", os.path.basename(young)])
+    assert (
+        report.reasons == {"checkpoint": 1, "temporary": 1}
+        and not report.errors
+        and not report.foreign
+    )
+    assert sorted(os.listdir(tree.full("checkpoints"))) == sorted(
+        ["later", "ever", os.path.basename(young)]
+    )
 
 
 def test_temporaries_that_were_abandoned_beside_the_areas_go_too(tree):
-    old = [tree.file(f"{where}.tmp-x", age=2 * DAY) for where in ("", "cache/", "models/", "checkpoints/")]
+    old = [
+        tree.file(f"{where}.tmp-x", age=2 * DAY)
+        for where in ("", "cache/", "models/", "checkpoints/")
+    ]
     young = tree.file(".tmp-y")
     assert tree.sweep().reasons == {"temporary": 4} and not tree.there(*old) and tree.there(young)
 
@@ -225,7 +265,10 @@ def test_temporaries_that_were_abandoned_beside_the_areas_go_too(tree):
 
 
 def test_abandoned_temporaries_go_and_young_ones_and_the_folders_lock_stay(tree):
-    old = [tree.file("cache/f/3/.tmp-aa", age=ABANDONED + 60), tree.file("cache/f/.tmp-bb", age=ABANDONED + 60)]
+    old = [
+        tree.file("cache/f/3/.tmp-aa", age=ABANDONED + 60),
+        tree.file("cache/f/.tmp-bb", age=ABANDONED + 60),
+    ]
     kept = [tree.file("cache/f/3/.tmp-cc", age=HOUR), tree.file("cache/f/4/LOCK", age=10 * DAY)]
     mark = tree.full("cache/f/3/.tmp-link")
     os.symlink("changed", mark)
@@ -261,7 +304,9 @@ def test_the_nfs_clients_own_files_are_not_touched(tree):
 def test_users_own_data_is_never_looked_at(tree):
     name = tree.file("shared-data/f/a/" + "a" * 48, age=900 * DAY)
     other = tree.file("elsewhere/.tmp-x", age=900 * DAY)
-    assert tree.sweep(older_than=0, max_entries=0).foreign == 0 and len(tree.there(name, other)) == 2
+    assert (
+        tree.sweep(older_than=0, max_entries=0).foreign == 0 and len(tree.there(name, other)) == 2
+    )
 
 
 def test_symbolic_links_are_never_followed(tree, tmp_path_factory):
@@ -273,7 +318,9 @@ def test_symbolic_links_are_never_followed(tree, tmp_path_factory):
     os.utime(victim, (1, 1))
     os.symlink(out, tree.full("cache/linked"))
     os.symlink(out / "a", tree.full("cache/f/7"))
-    os.symlink(victim, tree.full("cache/f/8")) if not os.path.exists(tree.full("cache/f/8")) else None
+    os.symlink(victim, tree.full("cache/f/8")) if not os.path.exists(
+        tree.full("cache/f/8")
+    ) else None
     report = tree.sweep(older_than=0, max_entries=0)
     assert victim.exists() and report.removed == 1 and report.foreign >= 2
 
@@ -338,11 +385,16 @@ def test_permission_denied_as_another_user(tree):
     tree.policy("warm", shortest=1, longest=1)
     tree.entry("warm", 1, age=HOUR, ttl=1)
     tree.sweep()  # imports what the child needs: as another user it may not be let to where Python is installed
-    with tempfile.TemporaryDirectory() as above, warnings.catch_warnings():  # pytest shuts its own folders to others
+    with (
+        tempfile.TemporaryDirectory() as above,
+        warnings.catch_warnings(),
+    ):  # pytest shuts its own folders to others
         os.mkdir(f"{above}/mine", 0o700)
         os.chown(f"{above}/mine", 65534, 65534)
         os.chmod(above, 0o755)
-        warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads: the child uses none of them
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # a fork beside threads: the child uses none of them
         pid = os.fork()
         if pid == 0:
             code = 1
@@ -390,7 +442,18 @@ def test_a_root_that_is_not_named_is_refused(tmp_path, monkeypatch):
         sweep(root=tmp_path / "missing")
 
 
-@pytest.mark.parametrize("options", [{"older_than": -1}, {"unused_for": "soon"}, {"max_bytes": "much"}, {"max_bytes": 1.5}, {"max_entries": -1}, {"max_entries": True}, {"budget": "x"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"older_than": -1},
+        {"unused_for": "soon"},
+        {"max_bytes": "much"},
+        {"max_bytes": 1.5},
+        {"max_entries": -1},
+        {"max_entries": True},
+        {"budget": "x"},
+    ],
+)
 def test_bad_options_are_refused_before_anything_is_touched(tree, options):
     name = tree.entry("f", 1, age=HOUR, ttl=1)
     with pytest.raises((ValueError, TypeError)):
@@ -400,5 +463,10 @@ def test_bad_options_are_refused_before_anything_is_touched(tree, options):
 
 def test_an_empty_root_is_fine(tree):
     report = tree.sweep()
-    assert isinstance(report, SweepReport) and report.finished and report.removed == 0 and report.errors == 0
+    assert (
+        isinstance(report, SweepReport)
+        and report.finished
+        and report.removed == 0
+        and report.errors == 0
+    )
     assert "nothing" in repr(report) and report.as_dict()["finished"] is True

@@ -18,7 +18,11 @@ from .conftest import DAY, HOUR
 
 
 def marks(tree):
-    return {name: os.stat(f"{where}/{name}").st_atime for where, _, names in os.walk(tree.full(layout.SWEEPS)) for name in names}
+    return {
+        name: os.stat(f"{where}/{name}").st_atime
+        for where, _, names in os.walk(tree.full(layout.SWEEPS))
+        for name in names
+    }
 
 
 def plant(tree, namespace="f", dead=300, live=100):
@@ -56,7 +60,9 @@ def test_calls_that_are_cut_short_do_each_folder_once_until_the_round_is_done(tr
         finished = tree.sweep(budget=60).finished
         assert len(calls) < 20
     # The third of each call has no time left for its removals and keeps its turn.
-    assert set(done) == {f"cache/f/{digit}" for digit in "0123456789abcdef"} and len(done) <= 16 + len(calls)
+    assert set(done) == {f"cache/f/{digit}" for digit in "0123456789abcdef"} and len(
+        done
+    ) <= 16 + len(calls)
     assert tree.entries("f") == 100
     first = len(done)
     calls.append(0)
@@ -68,16 +74,23 @@ def test_each_call_has_an_order_of_its_own(tree, monkeypatch):
     plant(tree)
     monkeypatch.setattr(sweep_module, "WORKERS", 1)
     orders, real = [], sweep_module.folder_module.sweep_folder
-    monkeypatch.setattr(sweep_module.folder_module, "sweep_folder", lambda *a: orders[-1].append(a[1]) or real(*a))
+    monkeypatch.setattr(
+        sweep_module.folder_module, "sweep_folder", lambda *a: orders[-1].append(a[1]) or real(*a)
+    )
     for _ in range(3):
         orders.append([])
         tree.sweep()
-    assert len({tuple(order) for order in orders}) == 3 and len({frozenset(order) for order in orders}) == 1
+    assert (
+        len({tuple(order) for order in orders}) == 3
+        and len({frozenset(order) for order in orders}) == 1
+    )
 
 
 def test_a_folder_that_takes_all_the_time_does_not_keep_the_others_waiting(tree, monkeypatch):
     dead, _ = plant(tree)
-    monkeypatch.setattr(sweep_module, "WORKERS", 1)  # side by side with it, no other would have time either
+    monkeypatch.setattr(
+        sweep_module, "WORKERS", 1
+    )  # side by side with it, no other would have time either
     real = sweep_module.folder_module.sweep_folder
 
     def slow(mount, folder, policy, wish, report):
@@ -146,9 +159,14 @@ def test_a_folder_that_another_has_swept_meanwhile_is_not_swept_again(tree):
 def test_several_at_once_share_the_work_and_do_not_collide(tree):
     dead, live = plant(tree, dead=4000, live=400)
     code = "import sys\nfrom efsstate import sweep\nr = sweep(root=sys.argv[1])\nprint(r.removed, r.errors, r.looked)"
-    runs = [subprocess.Popen([sys.executable, "-c", code, tree.path], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    runs = [
+        subprocess.Popen([sys.executable, "-c", code, tree.path], stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
     results = [[int(word) for word in run.communicate(timeout=60)[0].split()] for run in runs]
-    assert sum(removed for removed, _, _ in results) == len(dead) and not any(errors for _, errors, _ in results)
+    assert sum(removed for removed, _, _ in results) == len(dead) and not any(
+        errors for _, errors, _ in results
+    )
     assert not tree.there(*dead) and tree.there(*live) == live
     tree.sweep()
     assert tree.there(*live) == live
@@ -157,7 +175,9 @@ def test_several_at_once_share_the_work_and_do_not_collide(tree):
 def test_shards_split_the_folders_and_together_do_all(tree):
     dead, live = plant(tree, dead=400)
     reports = [sweep_module.run(root=tree.path, shard=shard, of=5) for shard in range(5)]
-    assert sum(report.folders for report in reports) == 16 and sum(report.removed for report in reports) == len(dead)
+    assert sum(report.folders for report in reports) == 16 and sum(
+        report.removed for report in reports
+    ) == len(dead)
     assert not tree.there(*dead) and tree.there(*live) == live
     for shard, of in ((5, 5), (-1, 5), (0, 0), ("0", 5)):
         with pytest.raises((ValueError, TypeError)):
@@ -203,7 +223,12 @@ def test_killed_anywhere_the_next_one_goes_on(tree, after):
         "import efsstate.cleanup.sweep, efsstate.cleanup.turns, msgpack, filelock, hashlib, zlib, efsstate.cleanup.limits\n"
         "sys.addaudithook(hook)\nsweep(root=sys.argv[1])"
     )
-    run = subprocess.run([sys.executable, "-c", code, tree.path, str(after)], capture_output=True, text=True, timeout=60)
+    run = subprocess.run(
+        [sys.executable, "-c", code, tree.path, str(after)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert run.returncode == -signal.SIGKILL, run.stderr
     assert tree.there(*live) == live
     assert tree.sweep().finished and not tree.there(*dead) and tree.there(*live) == live
@@ -219,7 +244,10 @@ def test_an_error_in_a_worker_that_is_no_files_fault_is_raised(tree, monkeypatch
 def test_no_thread_and_no_descriptor_is_left(tree):
     plant(tree)
     tree.sweep()
-    threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    threads, descriptors = (
+        threading.active_count(),
+        len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0,
+    )
     for _ in range(3):
         tree.sweep()
     assert threading.active_count() == threads

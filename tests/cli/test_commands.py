@@ -11,26 +11,51 @@ from .conftest import DAY
 
 
 def digests(tree, namespace):
-    return [f"cache/{namespace}/{name[0]}/{name}" for _, _, names in os.walk(tree.full(f"cache/{namespace}")) for name in names if layout.is_digest(name)]
+    return [
+        f"cache/{namespace}/{name[0]}/{name}"
+        for _, _, names in os.walk(tree.full(f"cache/{namespace}"))
+        for name in names
+        if layout.is_digest(name)
+    ]
 
 
 def test_ls_shows_all_three_areas(shell):
     told = shell.json("ls")
-    assert {row["area"] for row in told["rows"]} == {"cache", "checkpoints", "models"} and told["matched"] == 15 + 2 + 1
+    assert {row["area"] for row in told["rows"]} == {"cache", "checkpoints", "models"} and told[
+        "matched"
+    ] == 15 + 2 + 1
     states = {row["path"]: row["state"] for row in told["rows"]}
     assert sorted(states.values()).count("expired") == 5
-    assert states["checkpoints/import%2f2026-11-01"] == "finished" and states["checkpoints/backfill"] == "waiting"
+    assert (
+        states["checkpoints/import%2f2026-11-01"] == "finished"
+        and states["checkpoints/backfill"] == "waiting"
+    )
 
 
 def test_ls_filters_sorts_and_limits(shell):
-    told = shell.json("ls", "cache/thumbnails", "--filter", "age>6.5d", "--filter", "state=expired", "--sort", "size", "--limit", "2")
+    told = shell.json(
+        "ls",
+        "cache/thumbnails",
+        "--filter",
+        "age>6.5d",
+        "--filter",
+        "state=expired",
+        "--sort",
+        "size",
+        "--limit",
+        "2",
+    )
     assert told["matched"] == 5 and [round(row["age"] / DAY) for row in told["rows"]] == [11, 10]
     code, out, _ = shell("ls", "--limit", "1")
     assert code == 0 and "and 17 more" in out
 
 
 def test_ls_takes_a_users_name_a_path_or_a_full_path(shell):
-    for place in ("checkpoints/import/2026-11-01", "checkpoints/import%2f2026-11-01", shell.tree.full("checkpoints/import%2f2026-11-01")):
+    for place in (
+        "checkpoints/import/2026-11-01",
+        "checkpoints/import%2f2026-11-01",
+        shell.tree.full("checkpoints/import%2f2026-11-01"),
+    ):
         assert [row["name"] for row in shell.json("ls", place)["rows"]] == ["import/2026-11-01"]
 
 
@@ -46,7 +71,9 @@ def test_stat_adds_up_by_namespace(shell):
     rows = {(row["area"], row["name"]): row for row in told["rows"]}
     row = rows["cache", "thumbnails"]
     assert row["entries"] == 12 and row["gone"] == 5 and round(row["oldest"] / DAY) == 11
-    assert row["size"] == sum(os.path.getsize(shell.tree.full(name)) for name in digests(shell.tree, "thumbnails"))
+    assert row["size"] == sum(
+        os.path.getsize(shell.tree.full(name)) for name in digests(shell.tree, "thumbnails")
+    )
     assert rows["models", "resnet50"]["size"] == 5000 and told["entries"] == 18
     code, out, _ = shell("stat")
     assert code == 0 and "█" in out and "thumbnails" in out and "the next sweep takes 5" in out
@@ -93,8 +120,19 @@ def test_show_of_checkpoints_and_models(shell):
 
 def test_show_of_more_than_one_entry_asks_for_one(shell, tree):
     (row,) = shell.json("ls", "models")["rows"]
-    folders = ["cache", "cache/thumbnails", "cache/thumbnails/", "cache/thumbnails/" + digests(tree, "thumbnails")[0][17]]
-    for place in (*folders, "models", "models/resnet50", "models/resnet50/versions", row["path"] + "/model.bin"):
+    folders = [
+        "cache",
+        "cache/thumbnails",
+        "cache/thumbnails/",
+        "cache/thumbnails/" + digests(tree, "thumbnails")[0][17],
+    ]
+    for place in (
+        *folders,
+        "models",
+        "models/resnet50",
+        "models/resnet50/versions",
+        row["path"] + "/model.bin",
+    ):
         code, out, err = shell("show", place)
         assert (code, out) == (2, "") and "name one entry" in err and "damaged" not in err, place
 
@@ -102,13 +140,24 @@ def test_show_of_more_than_one_entry_asks_for_one(shell, tree):
 def test_what_is_not_there_is_said_in_the_same_words_everywhere(shell, tree):
     digest = "cache/thumbnails/0/" + "0" * 48
     version = "models/resnet50/versions/nope"
-    calls = [["ls", "cache/nope"], ["stat", "cache/nope"], ["show", "cache/nope"], ["show", digest], ["show", version], ["show", "checkpoints/nope"]]
+    calls = [
+        ["ls", "cache/nope"],
+        ["stat", "cache/nope"],
+        ["show", "cache/nope"],
+        ["show", digest],
+        ["show", version],
+        ["show", "checkpoints/nope"],
+    ]
     calls += [["rm", "cache/nope", "-y"], ["rm", "checkpoints/nope", "-y"], ["rm", digest, "-y"]]
     calls += [["checkpoint", "show", "nope"], ["checkpoint", "break", "nope", "-y"]]
     for call in calls:
         code, out, err = shell(*call)
         place = call[1] if "/" in call[1] else "checkpoints/nope"
-        assert (code, out, err) == (3, "", f"efsstate: {tree.full(place)}: there is nothing of this name\n"), call
+        assert (code, out, err) == (
+            3,
+            "",
+            f"efsstate: {tree.full(place)}: there is nothing of this name\n",
+        ), call
     assert not tree.there("checkpoints/nope")
 
 
@@ -117,7 +166,11 @@ def test_gc_needs_a_yes_and_a_dry_run_none(shell):
     assert code == 2 and "5 files" in err and "-y" in err and shell.tree.entries("thumbnails") == 12
     assert shell.json("gc", "--dry-run")["removed"] == 5 and shell.tree.entries("thumbnails") == 12
     told = shell.json("gc", "-y")
-    assert told["removed"] == 5 and told["reasons"] == {"expired": 5} and shell.tree.entries("thumbnails") == 7
+    assert (
+        told["removed"] == 5
+        and told["reasons"] == {"expired": 5}
+        and shell.tree.entries("thumbnails") == 7
+    )
     assert shell("gc")[0] == 0, "nothing to remove: nothing to ask"
 
 
@@ -126,13 +179,20 @@ def test_gc_takes_the_sweeps_options(shell):
     assert shell.tree.entries("thumbnails") == 2
     assert shell.json("gc", "-y", "--max-entries", "1")["kept"] == 1
     assert shell.json("gc", "-y", "--budget", "0")["finished"] is False
-    assert shell("gc", "-y", "--older-than", "soon")[0] == 2 and shell("gc", "-y", "--max-bytes", "x")[0] == 2
+    assert (
+        shell("gc", "-y", "--older-than", "soon")[0] == 2
+        and shell("gc", "-y", "--max-bytes", "x")[0] == 2
+    )
 
 
 def test_verify_finds_damage_and_repairs_cache_entries_alone(shell, tree):
     assert shell("verify")[0] == 0
     victim = digests(tree, "pricing")[0]
-    generation = next(f"checkpoints/backfill/{name}" for name in os.listdir(tree.full("checkpoints/backfill")) if layout.parse_claim(name) and layout.parse_claim(name)[0] == "g")
+    generation = next(
+        f"checkpoints/backfill/{name}"
+        for name in os.listdir(tree.full("checkpoints/backfill"))
+        if layout.parse_claim(name) and layout.parse_claim(name)[0] == "g"
+    )
     for path in (victim, generation):
         with open(tree.full(path), "r+b") as file:
             file.seek(-1, os.SEEK_END)
@@ -140,7 +200,10 @@ def test_verify_finds_damage_and_repairs_cache_entries_alone(shell, tree):
             file.seek(-1, os.SEEK_END)
             file.write(bytes([last[0] ^ 1]))
     told = shell.json("verify", code=1)
-    assert {one["where"] for one in told["findings"]} == {tree.full(victim), tree.full(generation)} and told["repaired"] == 0
+    assert {one["where"] for one in told["findings"]} == {
+        tree.full(victim),
+        tree.full(generation),
+    } and told["repaired"] == 0
     assert shell("verify", "--repair")[0] == 2, "without a terminal it needs -y"
     assert shell("verify", "--repair", "--dry-run")[0] == 1 and tree.there(victim)
     told = shell.json("verify", "--repair", "-y", code=1)
@@ -150,7 +213,12 @@ def test_verify_finds_damage_and_repairs_cache_entries_alone(shell, tree):
 
 def test_verify_reads_models(shell, tree):
     (row,) = shell.json("ls", "models")["rows"]
-    file = next(f"{where}/{name}" for where, _, names in os.walk(tree.full(row["path"])) for name in names if name == "model.bin")
+    file = next(
+        f"{where}/{name}"
+        for where, _, names in os.walk(tree.full(row["path"]))
+        for name in names
+        if name == "model.bin"
+    )
     os.chmod(file, 0o600)
     with open(file, "r+b") as opened:
         opened.write(b"X")
@@ -194,11 +262,22 @@ def test_rm_of_a_checkpoint_and_of_one_that_is_claimed(shell, tree):
         code, _, err = shell("rm", "checkpoints/backfill", "-y")
         assert code == 3 and "claimed" in err and "checkpoint break backfill" in err
         job.save(1)
-    assert shell("rm", "checkpoints/backfill", "-y")[0] == 0 and not tree.there("checkpoints/backfill")
+    assert shell("rm", "checkpoints/backfill", "-y")[0] == 0 and not tree.there(
+        "checkpoints/backfill"
+    )
     assert checkpoint("backfill", root=tree.path).load("none") == "none"
 
 
-@pytest.mark.parametrize("place", ["models/resnet50", "cache", "checkpoints", "cache/thumbnails/POLICY", "checkpoints/backfill/LOCK"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "models/resnet50",
+        "cache",
+        "checkpoints",
+        "cache/thumbnails/POLICY",
+        "checkpoints/backfill/LOCK",
+    ],
+)
 def test_rm_refuses_what_is_too_much_or_too_little(shell, place):
     before = sorted(os.walk(shell.tree.path))
     assert shell("rm", place, "-y")[0] == 2 and sorted(os.walk(shell.tree.path)) == before
@@ -218,7 +297,9 @@ def test_rm_follows_no_link(shell, tree, tmp_path):
 
 def test_checkpoint_ls_show_and_break(shell, tree):
     told = shell.json("checkpoint", "ls", "--filter", "state=finished")
-    assert [row["name"] for row in told["rows"]] == ["import/2026-11-01"] and told["rows"][0]["items"] == 10
+    assert [row["name"] for row in told["rows"]] == ["import/2026-11-01"] and told["rows"][0][
+        "items"
+    ] == 10
     with checkpoint("backfill", root=tree.path) as job:
         assert shell.json("checkpoint", "show", "backfill")["state"] == "claimed"
         code, _, err = shell("checkpoint", "break", "backfill")
@@ -235,13 +316,22 @@ def test_checkpoint_ls_show_and_break(shell, tree):
 
 def test_checkpoint_break_of_what_nobody_holds_says_so_and_fences_all_the_same(shell, tree):
     before = shell.json("checkpoint", "show", "backfill")["epoch"]
-    assert "which nobody holds (the last was a process on " in shell("checkpoint", "break", "backfill")[2]
+    assert (
+        "which nobody holds (the last was a process on "
+        in shell("checkpoint", "break", "backfill")[2]
+    )
     code, out, _ = shell("checkpoint", "break", "backfill", "-y")
-    assert code == 0 and out.startswith("nobody held the claim of backfill (the last was a process on ") and "broke" not in out
+    assert (
+        code == 0
+        and out.startswith("nobody held the claim of backfill (the last was a process on ")
+        and "broke" not in out
+    )
     assert shell.json("checkpoint", "show", "backfill")["epoch"] == before + 1
     assert shell.json("checkpoint", "break", "backfill", "-y")["held"] is False
     with checkpoint("backfill", root=tree.path):
-        assert shell("checkpoint", "break", "backfill", "-y")[1].startswith("broke the claim of backfill, held by a process on ")
+        assert shell("checkpoint", "break", "backfill", "-y")[1].startswith(
+            "broke the claim of backfill, held by a process on "
+        )
     os.mkdir(tree.full("checkpoints/blank"))
     assert "nobody ever claimed it" in shell("checkpoint", "break", "blank", "-y")[1]
 

@@ -8,7 +8,9 @@ import pytest
 
 from efsstate.mount import layout
 
-DOCS = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "docs")
+DOCS = os.path.join(
+    os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "docs"
+)
 
 
 def blocks(page, language):
@@ -17,12 +19,22 @@ def blocks(page, language):
 
 
 def commands(page):
-    return [line.removeprefix("$ efsstate ") for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
+    return [
+        line.removeprefix("$ efsstate ")
+        for block in blocks(page, "console")
+        for line in block.splitlines()
+        if line.startswith("$ ")
+    ]
 
 
 @pytest.mark.parametrize("line", commands("cli.md"))
 def test_every_command_of_the_page_works(shell, line):
-    entry = next(f"cache/pricing/{name[0]}/{name}" for _, _, names in os.walk(shell.tree.full("cache/pricing")) for name in names if layout.is_digest(name))
+    entry = next(
+        f"cache/pricing/{name[0]}/{name}"
+        for _, _, names in os.walk(shell.tree.full("cache/pricing"))
+        for name in names
+        if layout.is_digest(name)
+    )
     code, out, err = shell(*shlex.split(line.replace("ENTRY", entry)))
     assert (code, err) == (0, ""), (out, err)
     assert out
@@ -30,7 +42,12 @@ def test_every_command_of_the_page_works(shell, line):
 
 @pytest.mark.parametrize("line", commands("cli.md"))
 def test_and_gives_one_document(shell, line):
-    entry = next(f"cache/pricing/{name[0]}/{name}" for _, _, names in os.walk(shell.tree.full("cache/pricing")) for name in names if layout.is_digest(name))
+    entry = next(
+        f"cache/pricing/{name[0]}/{name}"
+        for _, _, names in os.walk(shell.tree.full("cache/pricing"))
+        for name in names
+        if layout.is_digest(name)
+    )
     told = shell.json(*shlex.split(line.replace("ENTRY", entry)))
     assert told["schema"].startswith("efsstate.") and told["version"] == 1
 
@@ -53,7 +70,18 @@ def test_the_janitors_event_on_the_page_works(tree):
 def test_every_reason_in_the_code_is_on_the_page():
     with open(f"{DOCS}/lifecycle.md") as file:
         page = file.read()
-    for reason in ("expired", "cleared", "old", "unused", "limit", "lock", "temporary", "checkpoint", "generation", "version"):
+    for reason in (
+        "expired",
+        "cleared",
+        "old",
+        "unused",
+        "limit",
+        "lock",
+        "temporary",
+        "checkpoint",
+        "generation",
+        "version",
+    ):
         assert f"`{reason}`" in page
 
 

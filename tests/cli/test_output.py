@@ -17,7 +17,10 @@ from efsstate.cli import app, output
 from efsstate.cli.output import Listing
 
 KINDS = {"path": "text", "size": "size", "age": "age", "count": "count", "hot": "flag"}
-ROWS = [{"path": f"p{i}", "size": i * 1024, "age": i * 3600.0, "count": i, "hot": i % 2 == 0} for i in range(10)]
+ROWS = [
+    {"path": f"p{i}", "size": i * 1024, "age": i * 3600.0, "count": i, "hot": i % 2 == 0}
+    for i in range(10)
+]
 
 
 def of(*filters, sort=None, limit=None):
@@ -43,7 +46,9 @@ def test_filters(filters, numbers):
     assert [row["count"] for row in rows] == numbers and matched == len(numbers)
 
 
-@pytest.mark.parametrize("bad", ["age>soon", "size>many", "weight>1", "age", "age>", "", "count>x", "age=>1d"])
+@pytest.mark.parametrize(
+    "bad", ["age>soon", "size>many", "weight>1", "age", "age>", "", "count>x", "age=>1d"]
+)
 def test_a_filter_that_says_nothing_is_a_usage_error_that_names_the_columns(bad):
     with pytest.raises(click.UsageError, match="filter"):
         of(bad)
@@ -62,8 +67,14 @@ def test_order_and_limit():
 def test_rows_without_a_value_come_last_and_pass_no_filter():
     rows = [{"path": "a", "age": None}, {"path": "b", "age": 5.0}, {"path": "c", "age": 9.0}]
     for sort, order in (("age", "cba"), ("age:asc", "bca")):
-        assert "".join(row["path"] for row in Listing([], sort, None).of(rows, KINDS, sort="path")[0]) == order
-        assert "".join(row["path"] for row in Listing([], sort, 3).of(rows, KINDS, sort="path")[0]) == order
+        assert (
+            "".join(row["path"] for row in Listing([], sort, None).of(rows, KINDS, sort="path")[0])
+            == order
+        )
+        assert (
+            "".join(row["path"] for row in Listing([], sort, 3).of(rows, KINDS, sort="path")[0])
+            == order
+        )
     assert Listing(["age<1d"], None, None).of(rows, KINDS, sort="path")[1] == 2
 
 
@@ -82,7 +93,9 @@ def test_rows_without_a_value_come_last_and_pass_no_filter():
         (["show", "cache/thumbnails/0/" + "0" * 48], 3, "efsstate.error"),
     ],
 )
-def test_with_json_there_is_one_document_with_a_schema_and_a_version_whatever_happens(shell, argv, code, schema):
+def test_with_json_there_is_one_document_with_a_schema_and_a_version_whatever_happens(
+    shell, argv, code, schema
+):
     told = shell.json(*argv, code=code)
     assert told["schema"] == schema and told["version"] == 1
     if code > 1:
@@ -91,7 +104,13 @@ def test_with_json_there_is_one_document_with_a_schema_and_a_version_whatever_ha
 
 def test_without_json_an_error_is_one_line_on_standard_error(shell):
     code, out, err = shell("ls", "cache/none")
-    assert code == 3 and out == "" and err.startswith("efsstate: ") and err.count("\n") == 1 and "cache/none" in err
+    assert (
+        code == 3
+        and out == ""
+        and err.startswith("efsstate: ")
+        and err.count("\n") == 1
+        and "cache/none" in err
+    )
 
 
 def test_interrupted_is_130(monkeypatch, capsys):
@@ -117,7 +136,10 @@ def test_help_lists_every_command_that_is_there(capsys):
 def test_help_says_where_the_root_goes_and_what_rm_removes(capsys):
     app.run(["--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert "--root after the command" in text and "rm Remove a namespace, an entry or a checkpoint. " in text
+    assert (
+        "--root after the command" in text
+        and "rm Remove a namespace, an entry or a checkpoint. " in text
+    )
 
 
 def test_an_error_about_the_root_names_the_option(monkeypatch, tmp_path, capsys):
@@ -145,7 +167,12 @@ def test_the_extra_is_named_where_it_is_missing():
 
 def test_the_core_never_imports_click_or_rich():
     code = "import sys\nfrom efsstate import sweep, janitor\nimport efsstate.ops\nprint([m for m in sys.modules if m.split('.')[0] in ('click', 'rich')])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "[]\n"
+    )
 
 
 def test_a_reader_that_has_enough_is_no_error(tree):
@@ -153,7 +180,9 @@ def test_a_reader_that_has_enough_is_no_error(tree):
     for i in range(1500):
         tree.file(f"cache/thumbnails/0/{i:048x}", body=b"")
     command = f"{sys.executable} -m efsstate.cli.main ls --limit 5000 | head -1"
-    run = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True)
+    run = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True
+    )
     assert run.stderr == "" and run.returncode == 0
 
 
@@ -166,7 +195,9 @@ def test_names_on_the_mount_do_not_drive_the_terminal(shell):
 def terminal(argv, *, answer="", env=()):
     """The command on a terminal of its own: what it shows, and its exit code."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads: the child replaces itself at once
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # a fork beside threads: the child replaces itself at once
         pid, fd = pty.fork()
     if pid == 0:
         os.environ.update({"TERM": "xterm-256color", **dict(env)})
@@ -208,10 +239,25 @@ def test_on_a_terminal_it_asks_and_says_what_and_how_much(tree):
 def test_progress_is_shown_on_a_terminal_only_and_never_in_what_is_printed(tree):
     shown, _ = terminal(["verify"])
     assert "Verifying" in shown
-    run = subprocess.run([sys.executable, "-m", "efsstate.cli.main", "verify"], capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-m", "efsstate.cli.main", "verify"], capture_output=True, text=True
+    )
     assert run.returncode == 0 and run.stderr == "" and "Verifying" not in run.stdout
 
 
 def test_sizes_and_ages_for_people():
-    assert [output.bytes_text(n) for n in (0, 1023, 1536, 2**20, 5 * 2**40)] == ["0 B", "1023 B", "1.5 KiB", "1.0 MiB", "5.0 TiB"]
-    assert [output.age_text(n) for n in (None, 5, 90, 7200, 86400 * 3, -90)] == ["-", "5s", "1.5m", "2.0h", "3.0d", "-1.5m"]
+    assert [output.bytes_text(n) for n in (0, 1023, 1536, 2**20, 5 * 2**40)] == [
+        "0 B",
+        "1023 B",
+        "1.5 KiB",
+        "1.0 MiB",
+        "5.0 TiB",
+    ]
+    assert [output.age_text(n) for n in (None, 5, 90, 7200, 86400 * 3, -90)] == [
+        "-",
+        "5s",
+        "1.5m",
+        "2.0h",
+        "3.0d",
+        "-1.5m",
+    ]

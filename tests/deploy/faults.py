@@ -36,8 +36,19 @@ ING = cut(Y, "      SecurityGroupIngress:", "  FileSystem:")
 # By code: the name of the fault, and how to make it.
 FAULTS = {
     "EFS001": [
-        ("range", y(("          SourceSecurityGroupId: !Ref FunctionGroup", "          CidrIp: 192.168.0.0/16"))),
-        ("port", y(("FromPort: 2049\n          ToPort: 2049", "FromPort: 2094\n          ToPort: 2094"))),
+        (
+            "range",
+            y(
+                (
+                    "          SourceSecurityGroupId: !Ref FunctionGroup",
+                    "          CidrIp: 192.168.0.0/16",
+                )
+            ),
+        ),
+        (
+            "port",
+            y(("FromPort: 2049\n          ToPort: 2049", "FromPort: 2094\n          ToPort: 2094")),
+        ),
         (
             "pair",
             y(
@@ -64,10 +75,23 @@ FAULTS = {
         ("udp", t(('    protocol        = "tcp"\n', '    protocol        = "udp"\n'))),
     ],
     "EFS002": [
-        ("world", y(("          SourceSecurityGroupId: !Ref FunctionGroup", "          CidrIp: 0.0.0.0/0"))),
         (
             "world",
-            t(("    security_groups = [aws_security_group.function.id]\n", '    cidr_blocks     = ["0.0.0.0/0"]\n')),
+            y(
+                (
+                    "          SourceSecurityGroupId: !Ref FunctionGroup",
+                    "          CidrIp: 0.0.0.0/0",
+                )
+            ),
+        ),
+        (
+            "world",
+            t(
+                (
+                    "    security_groups = [aws_security_group.function.id]\n",
+                    '    cidr_blocks     = ["0.0.0.0/0"]\n',
+                )
+            ),
         ),
     ],
     "EFS003": [
@@ -99,7 +123,12 @@ FAULTS = {
         (
             "zone",
             t(
-                (cut(T, 'resource "aws_efs_mount_target" "b"', 'resource "aws_efs_access_point"'), ""),
+                (
+                    cut(
+                        T, 'resource "aws_efs_mount_target" "b"', 'resource "aws_efs_access_point"'
+                    ),
+                    "",
+                ),
                 (
                     "depends_on = [aws_efs_mount_target.a, aws_efs_mount_target.b]",
                     "depends_on = [aws_efs_mount_target.a]",
@@ -107,23 +136,36 @@ FAULTS = {
             ),
         ),
     ],
-    "EFS005": [("zone", y(("SubnetIds: [!Ref SubnetA, !Ref SubnetB]", "SubnetIds: [!Ref SubnetA]")))],
+    "EFS005": [
+        ("zone", y(("SubnetIds: [!Ref SubnetA, !Ref SubnetB]", "SubnetIds: [!Ref SubnetA]")))
+    ],
     "EFS006": [
         (
             "none",
-            y((cut(Y, "  MountTargetA:", "  AccessPoint:"), ""), ("    DependsOn: [MountTargetA, MountTargetB]\n", "")),
+            y(
+                (cut(Y, "  MountTargetA:", "  AccessPoint:"), ""),
+                ("    DependsOn: [MountTargetA, MountTargetB]\n", ""),
+            ),
         ),
         (
             "none",
             t(
-                (cut(T, 'resource "aws_efs_mount_target" "a"', 'resource "aws_efs_access_point"'), ""),
+                (
+                    cut(
+                        T, 'resource "aws_efs_mount_target" "a"', 'resource "aws_efs_access_point"'
+                    ),
+                    "",
+                ),
                 ("  depends_on = [aws_efs_mount_target.a, aws_efs_mount_target.b]\n", ""),
             ),
         ),
     ],
     "EFS007": [
         ("none", y(("    DependsOn: [MountTargetA, MountTargetB]\n", ""))),
-        ("one", y(("    DependsOn: [MountTargetA, MountTargetB]\n", "    DependsOn: MountTargetA\n"))),
+        (
+            "one",
+            y(("    DependsOn: [MountTargetA, MountTargetB]\n", "    DependsOn: MountTargetA\n")),
+        ),
         ("none", t(("  depends_on = [aws_efs_mount_target.a, aws_efs_mount_target.b]\n", ""))),
     ],
     "EFS008": [
@@ -215,7 +257,12 @@ FAULTS = {
         ),
         (
             "arn",
-            t(("      Resource  = aws_efs_file_system.this.arn\n", "      Resource  = aws_efs_access_point.app.arn\n")),
+            t(
+                (
+                    "      Resource  = aws_efs_file_system.this.arn\n",
+                    "      Resource  = aws_efs_access_point.app.arn\n",
+                )
+            ),
         ),
     ],
     "EFS021": [
@@ -230,12 +277,29 @@ FAULTS = {
         ),
         (
             "star",
-            t(('"elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"', '"elasticfilesystem:Client*"')),
+            t(
+                (
+                    '"elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"',
+                    '"elasticfilesystem:Client*"',
+                )
+            ),
         ),
     ],
     "EFS022": [
         ("none", y((cut(Y, "      Policies:", "  Function:"), ""))),
-        ("none", t((cut(T, 'resource "aws_iam_role_policy" "mount"', 'resource "aws_lambda_function"'), ""))),
+        (
+            "none",
+            t(
+                (
+                    cut(
+                        T,
+                        'resource "aws_iam_role_policy" "mount"',
+                        'resource "aws_lambda_function"',
+                    ),
+                    "",
+                )
+            ),
+        ),
     ],
     "EFS023": [
         (
@@ -258,7 +322,10 @@ FAULTS = {
         ),
     ],
     "EFS024": [
-        ("fs", y(("        - Arn: !GetAtt AccessPoint.Arn", "        - Arn: !GetAtt FileSystem.Arn"))),
+        (
+            "fs",
+            y(("        - Arn: !GetAtt AccessPoint.Arn", "        - Arn: !GetAtt FileSystem.Arn")),
+        ),
         (
             "fs",
             t(
@@ -367,7 +434,13 @@ resource "aws_iam_role" "function" {""",
     ],
     "EFS040": [
         ("path", y(("LocalMountPath: /mnt/efs", "LocalMountPath: /efs"), also=("EFS045",))),
-        ("deep", t(('local_mount_path = "/mnt/efs"', 'local_mount_path = "/mnt/efs/models"'), also=("EFS045",))),
+        (
+            "deep",
+            t(
+                ('local_mount_path = "/mnt/efs"', 'local_mount_path = "/mnt/efs/models"'),
+                also=("EFS045",),
+            ),
+        ),
     ],
     "EFS041": [
         ("short", y(("      Timeout: 60", "      Timeout: 3"))),
@@ -383,7 +456,15 @@ resource "aws_iam_role" "function" {""",
                 )
             ),
         ),
-        ("snap", t(("  environment {", '  snap_start {\n    apply_on = "PublishedVersions"\n  }\n  environment {'))),
+        (
+            "snap",
+            t(
+                (
+                    "  environment {",
+                    '  snap_start {\n    apply_on = "PublishedVersions"\n  }\n  environment {',
+                )
+            ),
+        ),
     ],
     "EFS043": [
         (
@@ -414,7 +495,15 @@ resource "aws_iam_role" "function" {""",
     ],
     "EFS050": [
         ("amount", y(("ThroughputMode: elastic", "ThroughputMode: provisioned"))),
-        ("max", y(("      ThroughputMode: elastic", "      ThroughputMode: elastic\n      PerformanceMode: maxIO"))),
+        (
+            "max",
+            y(
+                (
+                    "      ThroughputMode: elastic",
+                    "      ThroughputMode: elastic\n      PerformanceMode: maxIO",
+                )
+            ),
+        ),
         (
             "amount",
             t(
@@ -429,7 +518,19 @@ resource "aws_iam_role" "function" {""",
     "EFS052": [("none", y((cut(Y, "      LifecyclePolicies:", "      FileSystemPolicy:"), "")))],
     "EFS053": [
         ("none", y((cut(Y, "      BackupPolicy:", "      LifecyclePolicies:"), ""))),
-        ("none", t((cut(T, 'resource "aws_efs_backup_policy"', 'resource "aws_efs_file_system_policy"'), ""))),
+        (
+            "none",
+            t(
+                (
+                    cut(
+                        T,
+                        'resource "aws_efs_backup_policy"',
+                        'resource "aws_efs_file_system_policy"',
+                    ),
+                    "",
+                )
+            ),
+        ),
     ],
     "EFS054": [("none", y((Y[Y.index("  Alarm:") :], "")))],
     "EFS055": [
@@ -444,12 +545,20 @@ resource "aws_iam_role" "function" {""",
                     "      ThroughputMode: elastic",
                     "      ThroughputMode: elastic\n      AvailabilityZoneName: eu-west-1a",
                 ),
-                ('      AvailabilityZone: !Select [0, !GetAZs ""]', "      AvailabilityZone: eu-west-1a"),
-                ('      AvailabilityZone: !Select [1, !GetAZs ""]', "      AvailabilityZone: eu-west-1b"),
+                (
+                    '      AvailabilityZone: !Select [0, !GetAZs ""]',
+                    "      AvailabilityZone: eu-west-1a",
+                ),
+                (
+                    '      AvailabilityZone: !Select [1, !GetAZs ""]',
+                    "      AvailabilityZone: eu-west-1b",
+                ),
             ),
         )
     ],
-    "EFS057": [("delete", y(("    DeletionPolicy: Retain\n    UpdateReplacePolicy: Retain\n", "")))],
+    "EFS057": [
+        ("delete", y(("    DeletionPolicy: Retain\n    UpdateReplacePolicy: Retain\n", "")))
+    ],
 }
 
 ELSEWHERE = """\

@@ -44,25 +44,30 @@ class Account:
             "UserIdGroupPairs": [{"GroupId": self.function_group}],
         }
         ec2.authorize_security_group_ingress(GroupId=self.mount_group, IpPermissions=[self.opening])
-        self.fs = efs.create_file_system(CreationToken=self.vpc, Encrypted=True, ThroughputMode="elastic")[
-            "FileSystemId"
-        ]
+        self.fs = efs.create_file_system(
+            CreationToken=self.vpc, Encrypted=True, ThroughputMode="elastic"
+        )["FileSystemId"]
         self.targets = [
-            efs.create_mount_target(FileSystemId=self.fs, SubnetId=subnet, SecurityGroups=[self.mount_group])[
-                "MountTargetId"
-            ]
+            efs.create_mount_target(
+                FileSystemId=self.fs, SubnetId=subnet, SecurityGroups=[self.mount_group]
+            )["MountTargetId"]
             for subnet in self.mount_subnets
         ]
         point = efs.create_access_point(
             ClientToken=self.vpc,
             FileSystemId=self.fs,
             PosixUser={"Uid": 1001, "Gid": 1001},
-            RootDirectory={"Path": "/app", "CreationInfo": {"OwnerUid": 1001, "OwnerGid": 1001, "Permissions": "0750"}},
+            RootDirectory={
+                "Path": "/app",
+                "CreationInfo": {"OwnerUid": 1001, "OwnerGid": 1001, "Permissions": "0750"},
+            },
         )
         self.point = point["AccessPointArn"]
         self.fs_arn = f"arn:aws:elasticfilesystem:{REGION}:123456789012:file-system/{self.fs}"
         self.role_name = f"role-{self.vpc}"
-        self.role = iam.create_role(RoleName=self.role_name, AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+        self.role = iam.create_role(RoleName=self.role_name, AssumeRolePolicyDocument="{}")["Role"][
+            "Arn"
+        ]
         self.allow(self.fs_arn, ["elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"])
         self.function = {}
 
@@ -73,35 +78,50 @@ class Account:
         return made
 
     def subnet(self, cidr, zone):
-        return self.ec2.create_subnet(VpcId=self.vpc, CidrBlock=cidr, AvailabilityZone=f"{REGION}{zone}")["Subnet"][
-            "SubnetId"
-        ]
+        return self.ec2.create_subnet(
+            VpcId=self.vpc, CidrBlock=cidr, AvailabilityZone=f"{REGION}{zone}"
+        )["Subnet"]["SubnetId"]
 
     def group(self, name):
-        return self.ec2.create_security_group(GroupName=f"{name}-{self.vpc}", Description=name, VpcId=self.vpc)[
-            "GroupId"
-        ]
+        return self.ec2.create_security_group(
+            GroupName=f"{name}-{self.vpc}", Description=name, VpcId=self.vpc
+        )["GroupId"]
 
     def allow(self, resource, actions, condition=True):
         statement = {"Effect": "Allow", "Action": actions, "Resource": resource}
         if condition:
-            statement["Condition"] = {"StringEquals": {"elasticfilesystem:AccessPointArn": self.point}}
+            statement["Condition"] = {
+                "StringEquals": {"elasticfilesystem:AccessPointArn": self.point}
+            }
         document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-        self.iam.put_role_policy(RoleName=self.role_name, PolicyName="mount", PolicyDocument=document)
+        self.iam.put_role_policy(
+            RoleName=self.role_name, PolicyName="mount", PolicyDocument=document
+        )
 
     def acl(self, subnet, *entries):
         """A list of its own for a subnet: (number, egress, action, low, high, cidr)."""
         name = self.ec2.create_network_acl(VpcId=self.vpc)["NetworkAcl"]["NetworkAclId"]
         for number, egress, action, low, high, cidr in entries:
-            ports = {"Protocol": "-1"} if low is None else {"Protocol": "6", "PortRange": {"From": low, "To": high}}
-            self.ec2.create_network_acl_entry(
-                NetworkAclId=name, RuleNumber=number, Egress=egress, RuleAction=action, CidrBlock=cidr, **ports
+            ports = (
+                {"Protocol": "-1"}
+                if low is None
+                else {"Protocol": "6", "PortRange": {"From": low, "To": high}}
             )
-        lists = self.ec2.describe_network_acls(Filters=[{"Name": "association.subnet-id", "Values": [subnet]}])[
-            "NetworkAcls"
-        ]
+            self.ec2.create_network_acl_entry(
+                NetworkAclId=name,
+                RuleNumber=number,
+                Egress=egress,
+                RuleAction=action,
+                CidrBlock=cidr,
+                **ports,
+            )
+        lists = self.ec2.describe_network_acls(
+            Filters=[{"Name": "association.subnet-id", "Values": [subnet]}]
+        )["NetworkAcls"]
         own = next(one for acl in lists for one in acl["Associations"] if one["SubnetId"] == subnet)
-        self.ec2.replace_network_acl_association(AssociationId=own["NetworkAclAssociationId"], NetworkAclId=name)
+        self.ec2.replace_network_acl_association(
+            AssociationId=own["NetworkAclAssociationId"], NetworkAclId=name
+        )
         return name
 
     def examine(self, fail=None, **changes):
@@ -138,9 +158,14 @@ def refuse(client, operation, code):
     from botocore.awsrequest import AWSResponse
 
     def answer(**_):
-        return AWSResponse(None, 403, {}, None), {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {}}
+        return AWSResponse(None, 403, {}, None), {
+            "Error": {"Code": code, "Message": "no"},
+            "ResponseMetadata": {},
+        }
 
-    client.meta.events.register(f"before-call.{client.meta.service_model.service_id.hyphenize()}.{operation}", answer)
+    client.meta.events.register(
+        f"before-call.{client.meta.service_model.service_id.hyphenize()}.{operation}", answer
+    )
 
 
 @pytest.fixture
@@ -159,12 +184,16 @@ def test_a_right_account_gives_no_finding_and_an_unbroken_way(account):
     result = account.examine()
     assert worst(result) == set(), result.findings
     assert result.unseen == []
-    assert all(state.startswith("ok") for link, state in result.way.items() if link != "metrics"), result.way
+    assert all(state.startswith("ok") for link, state in result.way.items() if link != "metrics"), (
+        result.way
+    )
     assert account.fs in result.way["file system"]
 
 
 def test_the_wrong_port_is_the_security_groups(account):
-    account.ec2.revoke_security_group_ingress(GroupId=account.mount_group, IpPermissions=[account.opening])
+    account.ec2.revoke_security_group_ingress(
+        GroupId=account.mount_group, IpPermissions=[account.opening]
+    )
     wrong = {**account.opening, "FromPort": 2094, "ToPort": 2094}
     account.ec2.authorize_security_group_ingress(GroupId=account.mount_group, IpPermissions=[wrong])
     result = account.examine()
@@ -174,8 +203,15 @@ def test_the_wrong_port_is_the_security_groups(account):
 
 
 def test_an_opening_for_a_range_without_the_function_in_it(account):
-    account.ec2.revoke_security_group_ingress(GroupId=account.mount_group, IpPermissions=[account.opening])
-    one = {"IpProtocol": "tcp", "FromPort": 2049, "ToPort": 2049, "IpRanges": [{"CidrIp": "192.168.0.0/16"}]}
+    account.ec2.revoke_security_group_ingress(
+        GroupId=account.mount_group, IpPermissions=[account.opening]
+    )
+    one = {
+        "IpProtocol": "tcp",
+        "FromPort": 2049,
+        "ToPort": 2049,
+        "IpRanges": [{"CidrIp": "192.168.0.0/16"}],
+    }
     account.ec2.authorize_security_group_ingress(GroupId=account.mount_group, IpPermissions=[one])
     assert worst(account.examine()) == {"EFS001"}
     right = {**one, "IpRanges": [{"CidrIp": "10.0.0.0/20"}]}
@@ -185,7 +221,9 @@ def test_an_opening_for_a_range_without_the_function_in_it(account):
 
 def test_no_way_out_of_the_functions_group(account):
     everything = [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]
-    account.ec2.revoke_security_group_egress(GroupId=account.function_group, IpPermissions=everything)
+    account.ec2.revoke_security_group_egress(
+        GroupId=account.function_group, IpPermissions=everything
+    )
     assert worst(account.examine()) == {"EFS003"}
 
 
@@ -198,10 +236,15 @@ def test_a_zone_without_a_mount_target(account):
 
 def test_network_acls_in_both_directions(account):
     """The request, and the answer to a high port: the second is what people forget."""
-    open_to_all = [(200, False, "allow", None, None, "0.0.0.0/0"), (200, True, "allow", None, None, "0.0.0.0/0")]
+    open_to_all = [
+        (200, False, "allow", None, None, "0.0.0.0/0"),
+        (200, True, "allow", None, None, "0.0.0.0/0"),
+    ]
     account.acl(account.mount_subnets[0], *open_to_all)
     assert worst(account.examine()) == set()
-    denied = account.acl(account.mount_subnets[0], (100, False, "deny", 2049, 2049, "10.0.0.0/8"), *open_to_all)
+    denied = account.acl(
+        account.mount_subnets[0], (100, False, "deny", 2049, 2049, "10.0.0.0/8"), *open_to_all
+    )
     result = account.examine()
     assert worst(result) == {"EFS010"}
     assert [one.resource for one in result.findings if one.code == "EFS010"] == [denied]
@@ -212,11 +255,17 @@ def test_network_acls_in_both_directions(account):
     )
     result = account.examine()
     assert worst(result) == {"EFS010"}
-    assert "1024 to 65535 outbound" in next(one.evidence for one in result.findings if one.code == "EFS010")
+    assert "1024 to 65535 outbound" in next(
+        one.evidence for one in result.findings if one.code == "EFS010"
+    )
 
 
 def test_the_permission_on_the_access_point_instead_of_the_file_system(account):
-    account.allow(account.point, ["elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"], condition=False)
+    account.allow(
+        account.point,
+        ["elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"],
+        condition=False,
+    )
     result = account.examine()
     assert worst(result) == {"EFS020"}
     assert result.way["policy"].startswith("BROKEN")
@@ -255,9 +304,15 @@ def test_a_policy_that_denies_this_access_point(account):
 
 def test_a_managed_policy_of_the_customer_is_read(account):
     account.iam.delete_role_policy(RoleName=account.role_name, PolicyName="mount")
-    statement = {"Effect": "Allow", "Action": "elasticfilesystem:ClientMount", "Resource": account.point}
+    statement = {
+        "Effect": "Allow",
+        "Action": "elasticfilesystem:ClientMount",
+        "Resource": account.point,
+    }
     document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-    arn = account.iam.create_policy(PolicyName=f"p-{account.vpc}", PolicyDocument=document)["Policy"]["Arn"]
+    arn = account.iam.create_policy(PolicyName=f"p-{account.vpc}", PolicyDocument=document)[
+        "Policy"
+    ]["Arn"]
     account.iam.attach_role_policy(RoleName=account.role_name, PolicyArn=arn)
     assert worst(account.examine()) == {"EFS020"}
 
@@ -293,7 +348,8 @@ def test_metrics_of_the_last_hour(account):
     account.client("cloudwatch").put_metric_data(
         Namespace="AWS/EFS",
         MetricData=[
-            {"MetricName": name, "Dimensions": dimensions, "Timestamp": now, "Value": value} for name, value in data
+            {"MetricName": name, "Dimensions": dimensions, "Timestamp": now, "Value": value}
+            for name, value in data
         ],
     )
     assert worst(account.examine()) == {"EFS205", "EFS206", "EFS207", "EFS208"}
@@ -337,8 +393,14 @@ def test_the_command_says_in_one_line_what_it_cannot_do(server):
     cases = [
         (command(server, "--function", "app"), "no region"),
         (command(server, "--function", "app", "--region", REGION), "no AWS credentials"),
-        (command(server, "--function", "app", "--region", REGION, **keys), "ResourceNotFoundException"),
-        (command("http://127.0.0.1:9", "--function", "app", "--region", REGION, **keys), "Could not connect"),
+        (
+            command(server, "--function", "app", "--region", REGION, **keys),
+            "ResourceNotFoundException",
+        ),
+        (
+            command("http://127.0.0.1:9", "--function", "app", "--region", REGION, **keys),
+            "Could not connect",
+        ),
     ]
     for done, words in cases:
         assert done.returncode == 3, done

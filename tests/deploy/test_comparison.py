@@ -26,7 +26,10 @@ def by_cfn_lint(paths):
     """Rules that fire, by file."""
     program = "from cfnlint.runner.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", program, "--format", "json", *paths], capture_output=True, text=True, check=False
+        [sys.executable, "-c", program, "--format", "json", *paths],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     found = collections.defaultdict(set)
     for one in json.loads(done.stdout):

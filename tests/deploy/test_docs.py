@@ -51,16 +51,25 @@ def test_every_command_of_ours_parses(name):
 def test_the_four_errors_and_the_handlers_are_there():
     for one in EXCEPTIONS:
         assert one.name in text("troubleshooting.md")
-    for handler in ("efsstate.janitor", "efsstate.ops", "efsstate.publisher", "efsstate.deploy.doctor"):
+    for handler in (
+        "efsstate.janitor",
+        "efsstate.ops",
+        "efsstate.publisher",
+        "efsstate.deploy.doctor",
+    ):
         assert callable(__import__(handler, fromlist=["handler"]).handler)
     assert "`efsstate.publisher.handler`" in text("deploy.md")
 
 
 def test_the_permissions_named_are_those_asked_for():
     """What `--aws` calls, as IAM spells it, is in the page's list."""
-    with open(os.path.join(os.path.dirname(lint.__code__.co_filename), "account.py"), encoding="utf-8") as file:
+    with open(
+        os.path.join(os.path.dirname(lint.__code__.co_filename), "account.py"), encoding="utf-8"
+    ) as file:
         source = file.read()
-    calls = set(re.findall(r'"(describe_\w+|list_\w+|get_\w+)"', source)) | {"get_function_configuration"}
+    calls = set(re.findall(r'"(describe_\w+|list_\w+|get_\w+)"', source)) | {
+        "get_function_configuration"
+    }
     page = text("deploy.md")
     for call in calls:
         name = "".join(part.capitalize() for part in call.split("_"))
@@ -87,7 +96,9 @@ def test_the_cdk_stack_synthesises_and_lints_clean(tmp_path, pytestconfig):
     (tmp_path / "code" / "app.py").write_text("")
     (tmp_path / "run.js").write_text(code + "\napp.synth();\n")
     environment = {**os.environ, "NODE_PATH": modules, "CDK_OUTDIR": str(tmp_path / "out")}
-    subprocess.run(["node", "run.js"], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    subprocess.run(
+        ["node", "run.js"], cwd=tmp_path, env=environment, check=True, capture_output=True
+    )
     path = str(tmp_path / "out" / "ImageService.template.json")
     assert lint(path) == []
     assert len(list(read(path).served())) == 4

@@ -37,7 +37,15 @@ def test_a_healthy_folder_gives_the_measurements_and_what_it_is(tmp_path):
         "EFS100",
     }  # a local disk; and root where the tests run as root
     seen = found[-1].evidence
-    for part in ("mount:", "folder:", "files: are made as", "space:", "clock:", "latency:", "throughput:"):
+    for part in (
+        "mount:",
+        "folder:",
+        "files: are made as",
+        "space:",
+        "clock:",
+        "latency:",
+        "throughput:",
+    ):
         assert part in seen
     assert os.listdir(tmp_path) == []
 
@@ -70,7 +78,9 @@ def test_another_users_folder_is_named_with_both_users(tmp_path):
     for parent in (tmp_path.parent, tmp_path.parent.parent):
         os.chmod(parent, 0o755)
     program = f"import os\nfrom efsstate.deploy.doctor import doctor\nos.setgid(1234); os.setuid(1234)\nprint([(f.code, f.evidence) for f in doctor(root={str(tmp_path)!r}, size=0)])"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert "('EFS106'" in done.stdout
     assert "the folder is 0:0 drwxr-xr-x, this process 1234:1234" in done.stdout
 
@@ -115,14 +125,21 @@ for f in d.doctor(root={str(tmp_path)!r}, timeout=1.0, size=1 << 20):
     print(f.code, f.evidence)
 """
     start = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
     assert "EFS105 timing a larger file: no answer within 1 s" in done.stdout
     assert time.monotonic() - start < 30
 
 
 def test_mount_options_are_judged():
     def judged(text, **how):
-        return {code for code, _ in mounted("/mnt/efs/app", on_lambda=how.get("on_lambda", False), entry=entry(text))}
+        return {
+            code
+            for code, _ in mounted(
+                "/mnt/efs/app", on_lambda=how.get("on_lambda", False), entry=entry(text)
+            )
+        }
 
     assert judged(NFS) == set()
     assert judged(NFS.replace("vers=4.1", "vers=4.0")) == {"EFS103"}
@@ -159,7 +176,9 @@ def test_in_a_handler_it_needs_no_package_of_the_command_line():
     """The layer has neither click nor yaml: `efsstate.doctor` loads none of them."""
     program = "import sys, efsstate; efsstate.doctor; print(sorted(m for m in sys.modules if m.split('.')[0] in ('click','yaml','hcl2','boto3','rich','lark')))"
     assert (
-        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
+        subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        ).stdout.strip()
         == "[]"
     )
 
@@ -169,7 +188,12 @@ def test_the_four_errors_are_explained(one):
     """By name, in a log line, and as the reason code of a function's state; every cause has a page."""
     assert explain(one.name) is one
     assert explain(f"[ERROR] {one.name}: The function couldn't mount, sorry") is one
-    assert explain({"EFSIOException": "EFSIOError"}.get(one.name, one.name.replace("Exception", "Error"))) is one
+    assert (
+        explain(
+            {"EFSIOException": "EFSIOError"}.get(one.name, one.name.replace("Exception", "Error"))
+        )
+        is one
+    )
     done = run("doctor", "--error", one.name)
     assert done.code == 0
     assert "1. " in done.out
@@ -210,7 +234,9 @@ def test_its_folder_goes_even_when_a_check_fails(tmp_path, monkeypatch):
     from efsstate.deploy import look as mount_checks
 
     monkeypatch.setattr(
-        mount_checks.Look, "_rename", lambda self: (_ for _ in ()).throw(OSError(5, "Input/output error"))
+        mount_checks.Look,
+        "_rename",
+        lambda self: (_ for _ in ()).throw(OSError(5, "Input/output error")),
     )
     found = doctor(root=str(tmp_path), size=0)
     assert "EFS109" in codes(found)
@@ -238,5 +264,9 @@ def test_as_a_lambda_function_under_the_runtime_client(tmp_path):
     assert found["EFS102"] == "error"
     assert found["EFS118"] == "warning"  # 128 MB
     with Function("efsstate.deploy.doctor.handler", max_concurrency=2, **options) as function:
-        found = [one["evidence"] for one in function.invoke({"size": 0}).value["findings"] if one["code"] == "EFS117"]
+        found = [
+            one["evidence"]
+            for one in function.invoke({"size": 0}).value["findings"]
+            if one["code"] == "EFS117"
+        ]
     assert "Managed Instances: up to 2 requests at once" in found[0]

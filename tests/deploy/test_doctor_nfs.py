@@ -13,10 +13,17 @@ pytestmark = pytest.mark.nfs
 
 def codes(root, **how):
     """What a process on the client finds: code, severity and evidence."""
-    return [(one.code, one.severity, one.evidence) for one in doctor(root=root, **{"size": 1 << 20, **how})]
+    return [
+        (one.code, one.severity, one.evidence)
+        for one in doctor(root=root, **{"size": 1 << 20, **how})
+    ]
 
 
-TIMED = {"EFS112", "EFS113", "EFS114"}  # the lab shares its machine: only a test that slows the link judges times
+TIMED = {
+    "EFS112",
+    "EFS113",
+    "EFS114",
+}  # the lab shares its machine: only a test that slows the link judges times
 
 
 def wrong(found):
@@ -95,7 +102,9 @@ def test_a_closed_port(lab):
     finally:
         lab.restart_server()
     assert wrong(found) == {"EFS105"}
-    assert ":2049 does not answer (Connection refused)" in next(text for code, _, text in found if code == "EFS105")
+    assert ":2049 does not answer (Connection refused)" in next(
+        text for code, _, text in found if code == "EFS105"
+    )
 
 
 def test_a_slow_link(lab):

@@ -18,8 +18,12 @@ NATIVE = {"x86_64": "x86_64", "aarch64": "arm64"}.get(platform.machine(), "x86_6
 OTHER = {"x86_64": "arm64", "arm64": "x86_64"}[NATIVE]
 pytestmark = [
     pytest.mark.runtime,
-    pytest.mark.skipif(not os.path.exists(f"{ROOT}/scripts/layer.py"), reason="only in the source tree"),
-    pytest.mark.skipif(HERE not in ("3.11", "3.12", "3.13", "3.14"), reason="no layer for this Python"),
+    pytest.mark.skipif(
+        not os.path.exists(f"{ROOT}/scripts/layer.py"), reason="only in the source tree"
+    ),
+    pytest.mark.skipif(
+        HERE not in ("3.11", "3.12", "3.13", "3.14"), reason="no layer for this Python"
+    ),
 ]
 
 APP = """
@@ -96,7 +100,9 @@ def test_each_has_its_own_machine_code(built):
             assert all(name.startswith("python/") for name in packed.namelist())
             libraries = [name for name in packed.namelist() if name.endswith(".so")]
             assert libraries
-            machines[architecture] = {int.from_bytes(packed.read(name)[18:20], "little") for name in libraries}
+            machines[architecture] = {
+                int.from_bytes(packed.read(name)[18:20], "little") for name in libraries
+            }
     assert machines == {"x86_64": {62}, "arm64": {183}}
 
 
@@ -105,9 +111,17 @@ def test_the_handlers_that_it_is_for_are_whole(built, tmp_path):
     with zipfile.ZipFile(path(built, NATIVE)) as packed:
         packed.extractall(tmp_path)
     program = "import efsstate.publisher, efsstate.janitor, efsstate.ops, efsstate.deploy.doctor as d; print(d.handler({'size': 0})['schema'])"
-    environment = {"PYTHONPATH": str(tmp_path / "python"), "EFSSTATE_ROOT": str(tmp_path), "PATH": os.environ["PATH"]}
+    environment = {
+        "PYTHONPATH": str(tmp_path / "python"),
+        "EFSSTATE_ROOT": str(tmp_path),
+        "PATH": os.environ["PATH"],
+    }
     done = subprocess.run(
-        [sys.executable, "-S", "-c", program], capture_output=True, text=True, check=False, env=environment
+        [sys.executable, "-S", "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
     )
     assert done.stdout.strip() == "efsstate.doctor", done.stderr
 
@@ -127,7 +141,11 @@ def test_under_the_runtime_client_all_comes_from_the_layer_compiled(built, tmp_p
         "PYTHONPATH": os.pathsep.join([layer, *(p for p in sys.path if p)]),
     }
     with Function(
-        "layer_app.handler", path=tmp_path / "code", environment=environment, timeout=30, memory=1769
+        "layer_app.handler",
+        path=tmp_path / "code",
+        environment=environment,
+        timeout=30,
+        memory=1769,
     ) as function:
         result = function.invoke(21)
     assert result.error is None, result.logs

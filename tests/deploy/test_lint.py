@@ -61,13 +61,17 @@ def test_every_rule_has_a_broken_template():
 
 
 @pytest.mark.parametrize("form", FORMATS)
-@pytest.mark.parametrize("variant", [{}, {"image": True}, {"layer": "layer.zip"}], ids=["zip", "image", "layer"])
+@pytest.mark.parametrize(
+    "variant", [{}, {"image": True}, {"layer": "layer.zip"}], ids=["zip", "image", "layer"]
+)
 def test_our_own_templates_give_nothing(form, variant, tmp_path):
     path = tmp_path / ("main.tf" if form == "terraform" else "template.yaml")
     path.write_text(render(form, **variant))
     assert lint(str(path)) == []
     served = list(read(str(path)).served())
-    assert len(served) == (1 if form == "terraform" else 5)  # with the default parameters there is no publisher
+    assert len(served) == (
+        1 if form == "terraform" else 5
+    )  # with the default parameters there is no publisher
     for _, _, targets in served:
         assert len(targets) == (1 if form == "terraform" else 3)
 
@@ -82,7 +86,13 @@ def test_our_own_templates_give_nothing(form, variant, tmp_path):
             ),
             "EFS001",
         ),
-        (("DependsOn: [MountTargetA, MountTargetB, MountPolicy", "DependsOn: [MountTargetA, MountPolicy"), "EFS007"),
+        (
+            (
+                "DependsOn: [MountTargetA, MountTargetB, MountPolicy",
+                "DependsOn: [MountTargetA, MountPolicy",
+            ),
+            "EFS007",
+        ),
         (("Resource: !GetAtt FileSystem.Arn", "Resource: !GetAtt AccessPoint.Arn"), "EFS020"),
         (('Permissions: "0750"', 'Permissions: "0777"'), "EFS026"),
     ],
@@ -108,13 +118,18 @@ def test_json_and_yaml_of_one_template_give_the_same(tmp_path, broken):
 
 
 def test_terraform_json_and_folders(tmp_path):
-    (tmp_path / "a.tf").write_text('resource "aws_efs_file_system" "fs" {\n  encrypted = false\n}\n')
+    (tmp_path / "a.tf").write_text(
+        'resource "aws_efs_file_system" "fs" {\n  encrypted = false\n}\n'
+    )
     (tmp_path / "b.tf.json").write_text(
         json.dumps(
             {
                 "resource": {
                     "aws_efs_access_point": {
-                        "ap": {"file_system_id": "${aws_efs_file_system.fs.id}", "root_directory": {"path": "/"}}
+                        "ap": {
+                            "file_system_id": "${aws_efs_file_system.fs.id}",
+                            "root_directory": {"path": "/"},
+                        }
                     }
                 }
             }
@@ -142,10 +157,14 @@ UNREADABLE = {
     "deep.yaml": "Resources: " + "[" * 5000 + "]" * 5000,
     "deep.json": '{"a":' * 50_000 + "1" + "}" * 50_000,
     "dashes.yaml": "Resources:\n  " + "- " * 20_000 + "x\n",
-    "wide.yaml": "Resources:\n" + "".join(f"  R{i}: {{Type: 'AWS::SNS::Topic'}}\n" for i in range(30_000)),
-    "many.yaml": "Resources:\n" + "".join(f"  R{i}: {{Type: 'AWS::SNS::Topic'}}\n" for i in range(3_000)),
+    "wide.yaml": "Resources:\n"
+    + "".join(f"  R{i}: {{Type: 'AWS::SNS::Topic'}}\n" for i in range(30_000)),
+    "many.yaml": "Resources:\n"
+    + "".join(f"  R{i}: {{Type: 'AWS::SNS::Topic'}}\n" for i in range(3_000)),
     "laughs.yaml": "a: &a [x,x,x,x,x,x,x,x,x,x]\n"
-    + "".join(f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 10)}]\n" for i in range(9)),
+    + "".join(
+        f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 10)}]\n" for i in range(9)
+    ),
     "self.yaml": "Resources: &a\n  A: *a\n",
     "empty.tf": "",
     "broken.tf": 'resource "aws_vpc" "a" {\n',
@@ -231,14 +250,18 @@ def test_defaults_of_parameters_decide(tmp_path):
         base = file.read()
     path = tmp_path / "template.yaml"
     parameters = "Parameters:\n  Seconds: {Type: Number, Default: 3}\nResources:"
-    path.write_text(base.replace("Resources:", parameters, 1).replace("Timeout: 60", "Timeout: !Ref Seconds"))
-    assert [one.code for one in lint(str(path))] == ["EFS041"]
-    either = (
-        "Parameters:\n  Stage: {Type: String, Default: prod}\nConditions:\n  Dev: !Equals [!Ref Stage, dev]\nResources:"
+    path.write_text(
+        base.replace("Resources:", parameters, 1).replace("Timeout: 60", "Timeout: !Ref Seconds")
     )
-    path.write_text(base.replace("Resources:", either, 1).replace("Timeout: 60", "Timeout: !If [Dev, 3, 60]"))
+    assert [one.code for one in lint(str(path))] == ["EFS041"]
+    either = "Parameters:\n  Stage: {Type: String, Default: prod}\nConditions:\n  Dev: !Equals [!Ref Stage, dev]\nResources:"
+    path.write_text(
+        base.replace("Resources:", either, 1).replace("Timeout: 60", "Timeout: !If [Dev, 3, 60]")
+    )
     assert lint(str(path)) == []
-    path.write_text(base.replace("Resources:", either, 1).replace("Timeout: 60", "Timeout: !If [Dev, 60, 3]"))
+    path.write_text(
+        base.replace("Resources:", either, 1).replace("Timeout: 60", "Timeout: !If [Dev, 60, 3]")
+    )
     assert [one.code for one in lint(str(path))] == ["EFS041"]
 
 
@@ -264,7 +287,9 @@ def test_exit_codes_and_output(broken):
 
 def test_a_hostile_name_does_not_reach_the_terminal(tmp_path):
     path = tmp_path / "template.yaml"
-    path.write_text('Resources: {"Fs\\e[31m": {Type: "AWS::EFS::FileSystem", Properties: {Encrypted: "false"}}}')
+    path.write_text(
+        'Resources: {"Fs\\e[31m": {Type: "AWS::EFS::FileSystem", Properties: {Encrypted: "false"}}}'
+    )
     done = run("lint", path)
     assert done.code == 1
     assert "Fs" in done.out

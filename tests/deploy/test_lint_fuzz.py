@@ -37,7 +37,9 @@ def damage(text, chance):
             other = chance.randrange(len(lines))
             lines[at], lines[other] = lines[other], lines[at]
         else:
-            lines[at] = "".join(chance.sample(lines[at].rstrip("\n"), len(lines[at].rstrip("\n")))) + "\n"
+            lines[at] = (
+                "".join(chance.sample(lines[at].rstrip("\n"), len(lines[at].rstrip("\n")))) + "\n"
+            )
         lines = lines or ["x\n"]
     return "".join(lines)
 
@@ -49,7 +51,9 @@ def test_a_damaged_template_is_checked_or_refused(path, tmp_path):
         text = file.read()
     target = tmp_path / os.path.basename(path)
     for seed in range(rounds):
-        target.write_text(damage(text, random.Random(f"{os.path.basename(path)} {seed}")), encoding="utf-8")
+        target.write_text(
+            damage(text, random.Random(f"{os.path.basename(path)} {seed}")), encoding="utf-8"
+        )
         try:
             for one in lint(str(target)):
                 assert one.evidence

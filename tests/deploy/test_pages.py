@@ -16,17 +16,24 @@ PAGES = os.path.join(HERE, "..", "..", "docs", "lint")
 
 def example(code):
     """What a broken template of the corpus has, and the good one instead."""
-    names = sorted((name for name in BROKEN if name.startswith(code)), key=lambda name: (name.endswith(".tf"), name))
+    names = sorted(
+        (name for name in BROKEN if name.startswith(code)),
+        key=lambda name: (name.endswith(".tf"), name),
+    )
     if not names:
         return ""
     good = T if names[0].endswith(".tf") else Y
-    lines = list(difflib.unified_diff(BROKEN[names[0]].splitlines(), good.splitlines(), lineterm="", n=2))[2:]
+    lines = list(
+        difflib.unified_diff(BROKEN[names[0]].splitlines(), good.splitlines(), lineterm="", n=2)
+    )[2:]
     body = "\n".join("" if line.startswith("@@") else line for line in lines).strip("\n")
     return f"From wrong to right:\n\n```diff\n{body}\n```"
 
 
 def test_pages_are_the_tables():
-    wanted = {f"{code}.md": page(rule, example(code)) for code, rule in RULES.items()} | {"README.md": index(RULES)}
+    wanted = {f"{code}.md": page(rule, example(code)) for code, rule in RULES.items()} | {
+        "README.md": index(RULES)
+    }
     if os.environ.get("UPDATE_PAGES"):
         os.makedirs(PAGES, exist_ok=True)
         for name, text in wanted.items():

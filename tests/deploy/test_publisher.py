@@ -74,13 +74,19 @@ def put(s3, key, data):
 
 def left_over(tmp_path):
     shared = tmp_path / "root" / "shared-data"
-    return [name for name in os.listdir(shared) if name.startswith(".incoming-")] if shared.exists() else []
+    return (
+        [name for name in os.listdir(shared) if name.startswith(".incoming-")]
+        if shared.exists()
+        else []
+    )
 
 
 def test_an_object_becomes_a_version_that_model_loads(s3, tmp_path, capsys):
     data = os.urandom(20 * MIB + 5)
     put(s3, "models/net.bin", data)
-    told = publisher.handler({"source": f"s3://{s3.bucket}/models/net.bin", "model": "net"}, Context(60))
+    told = publisher.handler(
+        {"source": f"s3://{s3.bucket}/models/net.bin", "model": "net"}, Context(60)
+    )
     assert told["finished"]
     assert told["bytes"] == told["total"] == len(data)
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["version"] == told["version"]
@@ -93,7 +99,12 @@ def test_an_object_becomes_a_version_that_model_loads(s3, tmp_path, capsys):
 
 
 def test_a_prefix_becomes_a_version_with_its_folders(s3, tmp_path):
-    files = {"config.json": b"{}", "weights/a.bin": os.urandom(100_000), "weights/deep/b.bin": b"b", "empty": b""}
+    files = {
+        "config.json": b"{}",
+        "weights/a.bin": os.urandom(100_000),
+        "weights/deep/b.bin": b"b",
+        "empty": b"",
+    }
     for name, data in files.items():
         put(s3, f"llm/v1/{name}", data)
     put(s3, "llm/v1/folder/", b"")  # the console's marker of a folder
@@ -135,7 +146,9 @@ def test_it_ends_before_the_deadline_and_goes_on_where_it_was(s3, tmp_path, monk
     put(s3, "net", data)
     asked, told, calls = [], {"finished": False}, 0
     while not told["finished"]:
-        client = Counting(s3, lambda operation, _: time.sleep(0.3 if operation == "get_object" else 0))
+        client = Counting(
+            s3, lambda operation, _: time.sleep(0.3 if operation == "get_object" else 0)
+        )
         with publisher.Invocation(Context(7)):
             told = publisher.run(f"s3://{s3.bucket}/net", model="net", client=client)
         asked += [range_ for operation, _, range_ in client.asked if operation == "get_object"]
@@ -143,11 +156,15 @@ def test_it_ends_before_the_deadline_and_goes_on_where_it_was(s3, tmp_path, monk
         assert calls < 10
     assert calls > 1
     assert len(asked) == len(set(asked)) == 20, "no range was read twice"
-    assert (tmp_path / "root" / "models" / "net" / "versions" / told["version"] / "net").read_bytes() == data
+    assert (
+        tmp_path / "root" / "models" / "net" / "versions" / told["version"] / "net"
+    ).read_bytes() == data
 
 
 @pytest.mark.parametrize("at", [1, 3, 8])
-def test_an_error_in_the_middle_loses_what_one_window_holds_and_no_more(s3, tmp_path, monkeypatch, at):
+def test_an_error_in_the_middle_loses_what_one_window_holds_and_no_more(
+    s3, tmp_path, monkeypatch, at
+):
     small(monkeypatch)
     data = os.urandom(5 * 2 * 64 * 1024)
     put(s3, "net", data)
@@ -158,7 +175,9 @@ def test_an_error_in_the_middle_loses_what_one_window_holds_and_no_more(s3, tmp_
         if operation == "get_object":
             count += 1
             if count == at:
-                raise ClientError({"Error": {"Code": "SlowDown", "Message": "slow down"}}, "GetObject")
+                raise ClientError(
+                    {"Error": {"Code": "SlowDown", "Message": "slow down"}}, "GetObject"
+                )
 
     with pytest.raises(EfsStateError, match="SlowDown"):
         publisher.run(f"s3://{s3.bucket}/net", model="net", client=Counting(s3, fail))
@@ -166,7 +185,9 @@ def test_an_error_in_the_middle_loses_what_one_window_holds_and_no_more(s3, tmp_
     told = publisher.run(f"s3://{s3.bucket}/net", model="net", client=again)
     read = [one for one in again.asked if one[0] == "get_object"]
     assert len(read) == 10 - 2 * ((at - 1) // 2)
-    assert (tmp_path / "root" / "models" / "net" / "versions" / told["version"] / "net").read_bytes() == data
+    assert (
+        tmp_path / "root" / "models" / "net" / "versions" / told["version"] / "net"
+    ).read_bytes() == data
 
 
 def test_a_torn_tail_that_a_killed_call_left_is_overwritten(s3, tmp_path, monkeypatch):
@@ -179,7 +200,9 @@ def test_a_torn_tail_that_a_killed_call_left_is_overwritten(s3, tmp_path, monkey
     with open(tmp_path / "root" / "shared-data" / incoming / "files" / "net", "ab") as file:
         file.write(b"garbage" * 100_000)
     told = publisher.run(f"s3://{s3.bucket}/net", model="net")
-    assert (tmp_path / "root" / "models" / "net" / "versions" / told["version"] / "net").read_bytes() == data
+    assert (
+        tmp_path / "root" / "models" / "net" / "versions" / told["version"] / "net"
+    ).read_bytes() == data
 
 
 def stop_after(number):
@@ -207,7 +230,9 @@ def test_an_object_that_changes_under_way_is_noticed_and_copied_anew(s3, tmp_pat
     with pytest.raises(EfsStateError, match="changed while it was copied"):
         publisher.run(f"s3://{s3.bucket}/net", model="net", client=Counting(s3, swap))
     told = publisher.run(f"s3://{s3.bucket}/net", model="net")
-    assert set((tmp_path / "root" / "models" / "net" / "versions" / told["version"] / "net").read_bytes()) == {ord("b")}
+    assert set(
+        (tmp_path / "root" / "models" / "net" / "versions" / told["version"] / "net").read_bytes()
+    ) == {ord("b")}
 
 
 def test_a_move_that_was_cut_short_goes_on(s3, tmp_path, monkeypatch):
@@ -244,7 +269,9 @@ def test_two_at_once_do_not_meet(s3, monkeypatch):
             go_on.wait(30)
 
     source, told = f"s3://{s3.bucket}/net", {}
-    first = threading.Thread(target=lambda: told.update(publisher.run(source, model="net", client=Counting(s3, wait))))
+    first = threading.Thread(
+        target=lambda: told.update(publisher.run(source, model="net", client=Counting(s3, wait)))
+    )
     first.start()
     try:
         assert begun.wait(30)
@@ -334,6 +361,8 @@ tracemalloc.start()
 assert publisher.run("s3://{s3.bucket}/big", to="big", client=client)["finished"]
 print(tracemalloc.get_traced_memory()[1])
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert int(done.stdout) < 24 * MIB
     assert (tmp_path / "root" / "shared-data" / "big" / "big").stat().st_size == 64 * MIB

@@ -18,7 +18,9 @@ from tests.deploy.run import run
 
 VARIANTS = [
     (form, image, layer)
-    for form, (image, layer) in itertools.product(FORMATS, [(False, None), (True, None), (False, "dist/layer.zip")])
+    for form, (image, layer) in itertools.product(
+        FORMATS, [(False, None), (True, None), (False, "dist/layer.zip")]
+    )
 ]
 
 
@@ -57,7 +59,9 @@ def test_the_sam_translator_takes_it(image, layer, monkeypatch):
     if image:  # what `sam package` does with local paths
         for resource in template["Resources"].values():
             if resource["Type"] == "AWS::Serverless::Function":
-                resource["Properties"]["ImageUri"] = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/app:1"
+                resource["Properties"]["ImageUri"] = (
+                    "123456789012.dkr.ecr.eu-west-1.amazonaws.com/app:1"
+                )
     else:
         template["Globals"]["Function"]["CodeUri"] = "s3://bucket/code.zip"
     if layer:
@@ -70,11 +74,16 @@ def test_the_sam_translator_takes_it(image, layer, monkeypatch):
     made = transform(template, {}, Policies())["Resources"]
     same = yaml_parse(render("cloudformation", image=image, layer=layer))["Resources"]
     own = lambda resources: {  # noqa: E731
-        name: resource["Type"] for name, resource in resources.items() if not name.startswith(("Janitor", "StateLayer"))
+        name: resource["Type"]
+        for name, resource in resources.items()
+        if not name.startswith(("Janitor", "StateLayer"))
     }
     assert own(made) == own(same)
     for name in ("Service", "Batch", "Janitor", "Ops", "Doctor", "Publisher"):
-        assert made[name]["Properties"]["FileSystemConfigs"] == same[name]["Properties"]["FileSystemConfigs"]
+        assert (
+            made[name]["Properties"]["FileSystemConfigs"]
+            == same[name]["Properties"]["FileSystemConfigs"]
+        )
         assert made[name]["Properties"]["VpcConfig"] == same[name]["Properties"]["VpcConfig"]
         assert set(made[name]["DependsOn"]) == set(same[name]["DependsOn"])
 
@@ -87,7 +96,11 @@ def test_terraform_reads_it_and_would_not_reformat_it(tmp_path, image, layer):
     if shutil.which("terraform") is None:
         pytest.skip("no terraform here: only the HCL parser was asked")
     done = subprocess.run(
-        ["terraform", "fmt", "-check", "-diff", path.name], cwd=tmp_path, capture_output=True, text=True, check=False
+        ["terraform", "fmt", "-check", "-diff", path.name],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout
 
@@ -112,7 +125,10 @@ def test_defaults_are_multi_zone_and_without_internet():
     template = yaml_parse(render("cloudformation"))
     assert template["Parameters"]["InternetAccess"]["Default"] == "no"
     assert template["Resources"]["NatGateway"]["Condition"] == "WithNat"
-    zones = {str(template["Resources"][f"NewSubnet{letter}"]["Properties"]["AvailabilityZone"]) for letter in "ABC"}
+    zones = {
+        str(template["Resources"][f"NewSubnet{letter}"]["Properties"]["AvailabilityZone"])
+        for letter in "ABC"
+    }
     assert len(zones) == 3
 
 
@@ -199,7 +215,12 @@ def provider(tmp_path_factory, pytestconfig):
     if "heavy" not in pytestconfig.option.markexpr or shutil.which("npm") is None:
         pytest.skip("runs with -m heavy, where npm is")
     folder = tmp_path_factory.mktemp("provider")
-    subprocess.run(["npm", "pack", "@cdktf/provider-aws", "--silent"], cwd=folder, check=True, capture_output=True)
+    subprocess.run(
+        ["npm", "pack", "@cdktf/provider-aws", "--silent"],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
     (archive,) = folder.glob("*.tgz")
     subprocess.run(["tar", "xzf", archive, "-C", folder], check=True)
     return str(folder / "package")
@@ -210,20 +231,31 @@ def declared(text, name):
     found = re.search(rf"export interface {name}\b[^{{]*{{(.*?)\n}}", text, re.DOTALL)
     assert found, name
     snake = lambda word: re.sub(r"[A-Z]", lambda match: f"_{match[0].lower()}", word)  # noqa: E731
-    return {snake(word): bool(optional) for word, optional in re.findall(r"readonly (\w+)(\??):", found[1])}
+    return {
+        snake(word): bool(optional)
+        for word, optional in re.findall(r"readonly (\w+)(\??):", found[1])
+    }
 
 
 def disagreements(text, name, body):
     """Attributes that the provider does not know, and required ones that are missing."""
     known = declared(text, name)
     given = {
-        key for key in body if not key.startswith("__") and key not in ("count", "for_each", "depends_on", "lifecycle")
+        key
+        for key in body
+        if not key.startswith("__") and key not in ("count", "for_each", "depends_on", "lifecycle")
     }
     yield from (f"{name} has no {key}" for key in given - set(known))
-    yield from (f"{name} needs {key}" for key, optional in known.items() if not optional and key not in given)
+    yield from (
+        f"{name} needs {key}"
+        for key, optional in known.items()
+        if not optional and key not in given
+    )
     for key in given & set(known):
         if isinstance(body[key], list) and body[key] and isinstance(body[key][0], dict):
-            inner = name.removesuffix("Config") + "".join(part.capitalize() for part in key.split("_"))
+            inner = name.removesuffix("Config") + "".join(
+                part.capitalize() for part in key.split("_")
+            )
             for one in body[key]:
                 yield from disagreements(text, inner, one)
 

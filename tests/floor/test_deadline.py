@@ -39,7 +39,9 @@ def test_a_decorated_handler_has_its_deadline_in_calls_threads_and_tasks():
 
     assert handler({"a": 1}, Context(30)) == {"a": 1}
     assert all(29 < value <= 30 for value in seen[:3]) and 0.9 < seen[3] <= 1
-    assert handler.__name__ == "handler" and handler.__doc__ == "What it does." and handler.__wrapped__
+    assert (
+        handler.__name__ == "handler" and handler.__doc__ == "What it does." and handler.__wrapped__
+    )
     assert deadline.current() is None
 
 
@@ -80,7 +82,10 @@ def test_as_a_context_manager_and_without_a_deadline():
 @pytest.mark.parametrize("given", [{"date": "2026-11-01"}, "context", 5, object()], ids=str)
 def test_what_is_no_context_is_refused(given):
     """Such as the event: it would be no deadline."""
-    with pytest.raises(TypeError, match=f"second argument of a handler.*not an object of type {type(given).__name__}"):
+    with pytest.raises(
+        TypeError,
+        match=f"second argument of a handler.*not an object of type {type(given).__name__}",
+    ):
         invocation(given)
 
 
@@ -98,7 +103,11 @@ def test_a_handler_that_is_tried_with_a_stand_in_runs_with_one_warning(caplog):
     assert handler(1) == handler(1, None) == (1, None) and not caplog.records
     assert handler(1, {}) == handler(1, object()) == asyncio.run(later(1, {})) == (1, None)
     (record,) = caplog.records
-    assert record.name == "efsstate" and "without a deadline" in record.getMessage() and "type dict" in record.getMessage()
+    assert (
+        record.name == "efsstate"
+        and "without a deadline" in record.getMessage()
+        and "type dict" in record.getMessage()
+    )
 
 
 def test_what_is_still_held_is_given_back_whatever_happens(caplog):

@@ -15,7 +15,9 @@ STARTS = re.compile(r"\s*(?:@|(?:async|class|def|from|import|with)\s|(?:\w+ = )?
 def docstrings():
     for path in sorted(TOP.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and (text := ast.get_docstring(node)):
+            if isinstance(
+                node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+            ) and (text := ast.get_docstring(node)):
                 yield f"{path.relative_to(TOP)}:{getattr(node, 'lineno', 1)}", text
 
 
@@ -47,7 +49,9 @@ def test_every_example_parses():
 
 def test_what_an_example_is():
     whole = "Do.\n\n    from a import b\n\n    with b():\n        pass\n\nAnd on.\n\n    a table   of words\n    with b    and more"
-    assert list(examples(whole)) == ["    from a import b\n\n    with b():\n        pass"] and parses(*examples(whole))
+    assert list(examples(whole)) == [
+        "    from a import b\n\n    with b():\n        pass"
+    ] and parses(*examples(whole))
     dropped = whole.replace("import b\n", "import b\nfrom c import d\n")
     assert len(list(examples(dropped))) == 1 and not parses(*examples(dropped))
     assert list(examples("Do.\n\n>>> 1 +\n\n```python\n2 +\n```")) == ["2 +\n", "1 +\n"]

@@ -31,10 +31,24 @@ def test_what_is_no_function_is_refused_at_once():
 def test_log_records_carry_their_values(caplog):
     events.log("warning", "%s is full", "x", once="test", path="x")
     events.log("warning", "%s is full", "x", once="test", path="x")
-    assert [(r.name, r.getMessage(), r.efsstate) for r in caplog.records] == [("efsstate", "x is full", {"path": "x"})]
+    assert [(r.name, r.getMessage(), r.efsstate) for r in caplog.records] == [
+        ("efsstate", "x is full", {"path": "x"})
+    ]
 
 
-@pytest.mark.parametrize("error", [errors.CorruptEntryError("/p", "why"), errors.SignatureError("/p", "why"), errors.UnknownFormatError("/p", 9), errors.ClaimedError("held", {"host": "h"})])
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.CorruptEntryError("/p", "why"),
+        errors.SignatureError("/p", "why"),
+        errors.UnknownFormatError("/p", 9),
+        errors.ClaimedError("held", {"host": "h"}),
+    ],
+)
 def test_errors_survive_pickling_and_name_their_path(error):
     back = pickle.loads(pickle.dumps(error))
-    assert type(back) is type(error) and str(back) == str(error) and isinstance(back, errors.EfsStateError)
+    assert (
+        type(back) is type(error)
+        and str(back) == str(error)
+        and isinstance(back, errors.EfsStateError)
+    )

@@ -5,19 +5,111 @@ import subprocess
 import sys
 
 # What every interpreter has loaded before a handler is imported: -S leaves it out.
-ALWAYS = {"os", "os.path", "io", "abc", "_abc", "stat", "_stat", "posixpath", "genericpath", "_collections_abc", "site", "codecs", "posix"}
-HEAVY = ["filelock", "cachetools", "msgpack", "asyncio", "numpy", "boto3", "inspect", "typing", "pathlib", "dataclasses", "logging", "json", "tempfile", "hashlib", "concurrent", "multiprocessing", "enum", "re", "socket", "subprocess", "shutil", "pickle", "datetime", "decimal", "uuid", "random"]
-SMALL = {"threading", "contextvars", "_contextvars", "struct", "_struct", "time", "errno", "functools", "collections", "_collections", "_functools", "types", "operator", "_operator", "keyword", "itertools", "reprlib", "_weakrefset", "weakref", "_thread", "collections.abc", "__future__"}
+ALWAYS = {
+    "os",
+    "os.path",
+    "io",
+    "abc",
+    "_abc",
+    "stat",
+    "_stat",
+    "posixpath",
+    "genericpath",
+    "_collections_abc",
+    "site",
+    "codecs",
+    "posix",
+}
+HEAVY = [
+    "filelock",
+    "cachetools",
+    "msgpack",
+    "asyncio",
+    "numpy",
+    "boto3",
+    "inspect",
+    "typing",
+    "pathlib",
+    "dataclasses",
+    "logging",
+    "json",
+    "tempfile",
+    "hashlib",
+    "concurrent",
+    "multiprocessing",
+    "enum",
+    "re",
+    "socket",
+    "subprocess",
+    "shutil",
+    "pickle",
+    "datetime",
+    "decimal",
+    "uuid",
+    "random",
+]
+SMALL = {
+    "threading",
+    "contextvars",
+    "_contextvars",
+    "struct",
+    "_struct",
+    "time",
+    "errno",
+    "functools",
+    "collections",
+    "_collections",
+    "_functools",
+    "types",
+    "operator",
+    "_operator",
+    "keyword",
+    "itertools",
+    "reprlib",
+    "_weakrefset",
+    "weakref",
+    "_thread",
+    "collections.abc",
+    "__future__",
+}
 OURS = {  # written out, so that a new one is a decision
-    "efsstate", "efsstate.cache", "efsstate.cache.cached", "efsstate.cache.calls", "efsstate.cache.flight",
-    "efsstate.cache.keys", "efsstate.cache.mapping", "efsstate.cache.memory", "efsstate.cache.results",
-    "efsstate.cache.shelf", "efsstate.cache.signature", "efsstate.cache.threads", "efsstate.checkpoints",
-    "efsstate.checkpoints.checkpoint", "efsstate.checkpoints.generation", "efsstate.checkpoints.owner",
-    "efsstate.checkpoints.protocol", "efsstate.checkpoints.state", "efsstate.deadline", "efsstate.errors", "efsstate.events",
-    "efsstate.modelstore", "efsstate.modelstore.finding", "efsstate.modelstore.loader",
-    "efsstate.modelstore.manifest", "efsstate.modelstore.turn", "efsstate.mount", "efsstate.mount.clock", "efsstate.mount.codec",
-    "efsstate.mount.entry", "efsstate.mount.files", "efsstate.mount.layout", "efsstate.mount.lock",
-    "efsstate.mount.root", "efsstate.mount.notes", "efsstate.mount.store", "efsstate.units",
+    "efsstate",
+    "efsstate.cache",
+    "efsstate.cache.cached",
+    "efsstate.cache.calls",
+    "efsstate.cache.flight",
+    "efsstate.cache.keys",
+    "efsstate.cache.mapping",
+    "efsstate.cache.memory",
+    "efsstate.cache.results",
+    "efsstate.cache.shelf",
+    "efsstate.cache.signature",
+    "efsstate.cache.threads",
+    "efsstate.checkpoints",
+    "efsstate.checkpoints.checkpoint",
+    "efsstate.checkpoints.generation",
+    "efsstate.checkpoints.owner",
+    "efsstate.checkpoints.protocol",
+    "efsstate.checkpoints.state",
+    "efsstate.deadline",
+    "efsstate.errors",
+    "efsstate.events",
+    "efsstate.modelstore",
+    "efsstate.modelstore.finding",
+    "efsstate.modelstore.loader",
+    "efsstate.modelstore.manifest",
+    "efsstate.modelstore.turn",
+    "efsstate.mount",
+    "efsstate.mount.clock",
+    "efsstate.mount.codec",
+    "efsstate.mount.entry",
+    "efsstate.mount.files",
+    "efsstate.mount.layout",
+    "efsstate.mount.lock",
+    "efsstate.mount.root",
+    "efsstate.mount.notes",
+    "efsstate.mount.store",
+    "efsstate.units",
 }
 
 
@@ -26,7 +118,9 @@ def loaded(statement):
     # -S: a site directory's .pth files may load anything; -I with the path given is what a function's process sees.
     path = json.dumps([p for p in sys.path if p])
     script = f"import sys; sys.path[:] = {path}; " + script
-    out = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-S", "-c", script], capture_output=True, text=True, check=True
+    ).stdout
     return set(out.split())
 
 
@@ -54,4 +148,7 @@ def test_names_survive_any_order_of_imports():
         if name.startswith("_"):
             continue
         code = f"import importlib\ntry: importlib.import_module('efsstate.{name}')\nexcept ImportError: pass\nelse: raise SystemExit('efsstate.{name} is a module')"
-        assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).returncode == 0, name
+        assert (
+            subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).returncode
+            == 0
+        ), name

@@ -11,20 +11,71 @@ SOURCE = pathlib.Path(efsstate.__file__).parent
 
 # Each floor may import from those above it, and within itself.
 FLOORS = [
-    ["errors", "units", "events", "deadline", "mount.clock", "mount.layout", "mount.entry", "mount.codec"],
+    [
+        "errors",
+        "units",
+        "events",
+        "deadline",
+        "mount.clock",
+        "mount.layout",
+        "mount.entry",
+        "mount.codec",
+    ],
     ["mount.files"],
     ["mount.root", "mount.lock", "mount.memory"],
     ["mount.store", "mount.notes"],
-    ["cleanup.policy", "cleanup.report", "cleanup.folder", "cleanup.limits", "cleanup.workers", "cleanup.opportunistic"],
+    [
+        "cleanup.policy",
+        "cleanup.report",
+        "cleanup.folder",
+        "cleanup.limits",
+        "cleanup.workers",
+        "cleanup.opportunistic",
+    ],
     ["cache", "checkpoints", "modelstore"],
     ["cleanup"],
     ["deploy"],
     ["janitor", "ops", "publisher", "cli", "testing"],
 ]
 FEATURES = ["cache", "checkpoints", "modelstore"]  # neighbours that know nothing of each other
-OPERATOR = ("cli", "deploy", "testing", "ops", "publisher")  # not in the function's path: they may read their own files
+OPERATOR = (
+    "cli",
+    "deploy",
+    "testing",
+    "ops",
+    "publisher",
+)  # not in the function's path: they may read their own files
 
-CHANGES = {"mkdir", "makedirs", "rename", "renames", "replace", "unlink", "remove", "rmdir", "removedirs", "symlink", "link", "truncate", "ftruncate", "utime", "chmod", "fchmod", "chown", "write", "writev", "pwrite", "pwritev", "mkfifo", "mknod", "open", "fsync", "posix_fallocate", "copy_file_range", "sendfile"}
+CHANGES = {
+    "mkdir",
+    "makedirs",
+    "rename",
+    "renames",
+    "replace",
+    "unlink",
+    "remove",
+    "rmdir",
+    "removedirs",
+    "symlink",
+    "link",
+    "truncate",
+    "ftruncate",
+    "utime",
+    "chmod",
+    "fchmod",
+    "chown",
+    "write",
+    "writev",
+    "pwrite",
+    "pwritev",
+    "mkfifo",
+    "mknod",
+    "open",
+    "fsync",
+    "posix_fallocate",
+    "copy_file_range",
+    "sendfile",
+}
 
 
 def modules():
@@ -38,15 +89,34 @@ MODULES = dict(modules())
 
 
 def floor(module):
-    best = max((len(prefix), level) for level, floors in enumerate(FLOORS) for prefix in floors if module == prefix or module.startswith(prefix + ".")) if any(
-        module == prefix or module.startswith(prefix + ".") for floors in FLOORS for prefix in floors) else None
+    best = (
+        max(
+            (len(prefix), level)
+            for level, floors in enumerate(FLOORS)
+            for prefix in floors
+            if module == prefix or module.startswith(prefix + ".")
+        )
+        if any(
+            module == prefix or module.startswith(prefix + ".")
+            for floors in FLOORS
+            for prefix in floors
+        )
+        else None
+    )
     return best and best[1]
 
 
 def imports(tree):
     """The modules of ours that are imported at run time: what stands under TYPE_CHECKING is no dependency."""
-    skipped = {id(node) for branch in ast.walk(tree) if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.unparse(branch.test) and not ast.unparse(branch.test).startswith("not ")
-               for statement in branch.body for node in ast.walk(statement)}
+    skipped = {
+        id(node)
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If)
+        and "TYPE_CHECKING" in ast.unparse(branch.test)
+        and not ast.unparse(branch.test).startswith("not ")
+        for statement in branch.body
+        for node in ast.walk(statement)
+    }
     for node in ast.walk(tree):
         if id(node) in skipped:
             continue
@@ -71,18 +141,28 @@ def test_no_module_imports_from_a_floor_below_it(module):
     mine = floor(module)
     for other, line in imports(MODULES[module]):
         if other == "":
-            assert module.split(".")[0] in OPERATOR + ("janitor",), f"{module}:{line} imports the root"
+            assert module.split(".")[0] in OPERATOR + ("janitor",), (
+                f"{module}:{line} imports the root"
+            )
             continue
         if mine is None or other == module.split(".")[0]:
             continue
-        assert floor(other) is not None and floor(other) <= mine, f"{module}:{line} imports {other} from a floor below"
+        assert floor(other) is not None and floor(other) <= mine, (
+            f"{module}:{line} imports {other} from a floor below"
+        )
         kin = {module.split(".")[0], other.split(".")[0]}
-        assert not (len(kin) == 2 and kin <= set(FEATURES)), f"{module}:{line}: {kin} know of each other"
+        assert not (len(kin) == 2 and kin <= set(FEATURES)), (
+            f"{module}:{line}: {kin} know of each other"
+        )
 
 
 def calls(tree, owner):
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == owner:
+        if (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == owner
+        ):
             yield node.attr, node.lineno
 
 
@@ -98,21 +178,36 @@ CORE = [m for m in MODULES if m and m.split(".")[0] not in OPERATOR]
 @pytest.mark.parametrize("module", [m for m in CORE if m != "mount.files"])
 def test_only_files_changes_the_disk(module):
     allowed = {"mount.root": {"makedirs"}}.get(module, set())
-    found = [f"{module}:{line}: os.{name}" for name, line in calls(MODULES[module], "os") if name in CHANGES - allowed]
-    found += [f"{module}:{line}: {name}()" for name, line in names(MODULES[module]) if name == "open"]
+    found = [
+        f"{module}:{line}: os.{name}"
+        for name, line in calls(MODULES[module], "os")
+        if name in CHANGES - allowed
+    ]
+    found += [
+        f"{module}:{line}: {name}()" for name, line in names(MODULES[module]) if name == "open"
+    ]
     assert not found
 
 
 @pytest.mark.parametrize("module", [m for m in CORE if m != "mount.lock"])
 def test_only_lock_locks(module):
     tree = MODULES[module]
-    imported = [ast.unparse(n) for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom)) and any(w in ast.unparse(n) for w in ("fcntl", "filelock"))]
+    imported = [
+        ast.unparse(n)
+        for n in ast.walk(tree)
+        if isinstance(n, (ast.Import, ast.ImportFrom))
+        and any(w in ast.unparse(n) for w in ("fcntl", "filelock"))
+    ]
     assert not imported
 
 
 @pytest.mark.parametrize("module", [m for m in CORE if m != "mount.root"])
 def test_only_root_reads_the_environment(module):
-    assert not [f"{module}:{line}" for name, line in calls(MODULES[module], "os") if name in ("environ", "getenv", "environb", "putenv")]
+    assert not [
+        f"{module}:{line}"
+        for name, line in calls(MODULES[module], "os")
+        if name in ("environ", "getenv", "environb", "putenv")
+    ]
 
 
 def test_no_descriptor_of_a_folder_outlives_it():

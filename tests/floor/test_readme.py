@@ -8,7 +8,9 @@ import types
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
-PAGES = [ROOT / name for name in ("README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [
+    ROOT / name for name in ("README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md")
+] + sorted((ROOT / "docs").rglob("*.md"))
 
 
 class Context:
@@ -18,7 +20,9 @@ class Context:
 
 def test_the_readmes_example_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("EFSSTATE_ROOT", str(tmp_path))
-    code = re.search(r"<!-- example: readme -->\n```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[1]
+    code = re.search(
+        r"<!-- example: readme -->\n```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S
+    )[1]
     import efsstate
 
     (tmp_path / "network.bin").write_bytes(b"weights")
@@ -35,7 +39,12 @@ def test_the_readmes_example_runs(tmp_path, monkeypatch):
         asked.append(last)
         return [row for row in rows if last is None or row.id > last]
 
-    module = {"base64": base64, "load_network": load_network, "rows_after": rows_after, "__name__": "readme"}
+    module = {
+        "base64": base64,
+        "load_network": load_network,
+        "rows_after": rows_after,
+        "__name__": "readme",
+    }
     exec(compile(code, "README.md", "exec"), module)
     event = {"image": base64.b64encode(b"picture").decode()}
     for _ in range(3):

@@ -7,12 +7,41 @@ import pytest
 from efsstate import units
 
 
-@pytest.mark.parametrize(("value", "expected"), [(90, 90), (0, 0), (1.5, 1.5), ("90s", 90), ("15m", 900), ("6h", 21600), ("7d", 604800), (" 1.5 h ", 5400), ("250ms", 0.25), ("30", 30), (timedelta(days=1), 86400)])
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (90, 90),
+        (0, 0),
+        (1.5, 1.5),
+        ("90s", 90),
+        ("15m", 900),
+        ("6h", 21600),
+        ("7d", 604800),
+        (" 1.5 h ", 5400),
+        ("250ms", 0.25),
+        ("30", 30),
+        (timedelta(days=1), 86400),
+    ],
+)
 def test_durations(value, expected):
     assert units.seconds(value) == expected
 
 
-@pytest.mark.parametrize("value", ["", "d", "5 fortnights", "-1s", -1, float("nan"), float("inf"), "1e999s", 10**400, timedelta(-1)])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "d",
+        "5 fortnights",
+        "-1s",
+        -1,
+        float("nan"),
+        float("inf"),
+        "1e999s",
+        10**400,
+        timedelta(-1),
+    ],
+)
 def test_durations_that_are_none(value):
     with pytest.raises(ValueError, match="ttl"):
         units.seconds(value, "ttl")
@@ -24,7 +53,18 @@ def test_durations_of_a_wrong_type(value):
         units.seconds(value, "ttl")
 
 
-@pytest.mark.parametrize(("value", "expected"), [(0, 0), (10, 10), ("64MiB", 64 * 2**20), ("1.5GB", 15 * 10**8), ("2 kib", 2048), ("100", 100), ("7b", 7)])
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0, 0),
+        (10, 10),
+        ("64MiB", 64 * 2**20),
+        ("1.5GB", 15 * 10**8),
+        ("2 kib", 2048),
+        ("100", 100),
+        ("7b", 7),
+    ],
+)
 def test_sizes(value, expected):
     assert units.size(value) == expected
 

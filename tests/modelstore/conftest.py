@@ -10,7 +10,20 @@ import pytest
 import efsstate
 from efsstate.modelstore import reading
 
-CHANGES = ["open", "mkdir", "symlink", "rename", "unlink", "rmdir", "ftruncate", "utime", "fchmod", "writev", "pwrite", "fsync"]
+CHANGES = [
+    "open",
+    "mkdir",
+    "symlink",
+    "rename",
+    "unlink",
+    "rmdir",
+    "ftruncate",
+    "utime",
+    "fchmod",
+    "writev",
+    "pwrite",
+    "fsync",
+]
 
 
 @pytest.fixture
@@ -97,7 +110,9 @@ def dying(function, at, error=None, names=CHANGES):
         def wrap(real, name):
             def call(*given, **named):
                 nonlocal count
-                changes = name != "open" or (len(given) > 1 and given[1] & (os.O_CREAT | os.O_TRUNC))
+                changes = name != "open" or (
+                    len(given) > 1 and given[1] & (os.O_CREAT | os.O_TRUNC)
+                )
                 if changes:
                     with lock:
                         count += 1

@@ -43,24 +43,37 @@ def killed(root, tmp_path):
         publish("m", tmp_path / "k", root=root)
 
     assert dying(half, 0)[0] == -9
-    (left,) = [name for name in os.listdir(place(root, "m", "")) if not name.endswith(".lock") and name.startswith(".tmp-")]
+    (left,) = [
+        name
+        for name in os.listdir(place(root, "m", ""))
+        if not name.endswith(".lock") and name.startswith(".tmp-")
+    ]
     return place(root, "m", left)
 
 
 def test_publish_and_list(run, two, root):
     code, out, _ = run("list")
-    assert code == 0 and [line.split()[:3] for line in out.splitlines()[1:]] == [["shop/ranking", two[1], "active"], ["shop/ranking", two[0], "inactive"]]
+    assert code == 0 and [line.split()[:3] for line in out.splitlines()[1:]] == [
+        ["shop/ranking", two[1], "active"],
+        ["shop/ranking", two[0], "inactive"],
+    ]
     os.mkdir(f"{root}/models/by-hand")
     code, out, _ = run("list", "--json")
     rows = json.loads(out)["versions"]
-    assert [(r["name"], r["id"], r.get("active")) for r in rows] == [("by-hand", None, None), ("shop/ranking", two[1], True), ("shop/ranking", two[0], False)]
+    assert [(r["name"], r["id"], r.get("active")) for r in rows] == [
+        ("by-hand", None, None),
+        ("shop/ranking", two[1], True),
+        ("shop/ranking", two[0], False),
+    ]
     code, _, err = run("list", "nope")
     assert code == 3 and "publish one" in err
 
 
 def test_publish_without_activating_and_with_an_id(run, two, tmp_path):
     (tmp_path / "w").write_text("three")
-    code, out, _ = run("publish", "shop/ranking", str(tmp_path / "w"), "--version", "v3", "--no-activate")
+    code, out, _ = run(
+        "publish", "shop/ranking", str(tmp_path / "w"), "--version", "v3", "--no-activate"
+    )
     assert (code, out) == (0, "shop/ranking v3 published\n")
     assert run("activate", "shop/ranking", "v3")[:2] == (0, "shop/ranking v3 is active\n")
     (tmp_path / "w").write_text("four")
@@ -70,9 +83,15 @@ def test_publish_without_activating_and_with_an_id(run, two, tmp_path):
 
 def test_publish_without_activating_says_that_it_is_active_if_it_is(run, two, tmp_path):
     again = ("publish", "shop/ranking", str(tmp_path / "w"), "--no-activate")
-    assert run(*again)[:2] == (0, f"shop/ranking {two[1]} is active\n") and json.loads(run(*again, "--json")[1])["active"]
+    assert (
+        run(*again)[:2] == (0, f"shop/ranking {two[1]} is active\n")
+        and json.loads(run(*again, "--json")[1])["active"]
+    )
     run("activate", "shop/ranking", two[0])
-    assert run(*again)[:2] == (0, f"shop/ranking {two[1]} published\n") and not json.loads(run(*again, "--json")[1])["active"]
+    assert (
+        run(*again)[:2] == (0, f"shop/ranking {two[1]} published\n")
+        and not json.loads(run(*again, "--json")[1])["active"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -86,7 +105,11 @@ def test_publish_without_activating_says_that_it_is_active_if_it_is(run, two, tm
         (["publish", "x", "/dev/null"], 3, "neither a file nor a folder"),
         (["prune", "shop/ranking", "--keep", "0"], 2, "0"),
         (["prune", "shop/ranking", "--grace", "soon"], 2, "not a duration"),
-        (["prune", "shop/ranking", "--keep", "1", "--grace", "0s"], 2, "without a terminal it needs -y"),
+        (
+            ["prune", "shop/ranking", "--keep", "1", "--grace", "0s"],
+            2,
+            "without a terminal it needs -y",
+        ),
     ],
 )
 def test_mistakes(run, two, given, code, said):
@@ -101,7 +124,9 @@ def test_verify_finds_damage(run, two, root):
     code, out, _ = run("verify", "shop/ranking")
     assert code == 1 and "SHA-256" in out
     code, out, _ = run("verify", "shop/ranking", "--json")
-    assert code == 1 and [f["where"] for f in json.loads(out)["findings"]] == [place(root, "shop/ranking", two[0]) + "/w"]
+    assert code == 1 and [f["where"] for f in json.loads(out)["findings"]] == [
+        place(root, "shop/ranking", two[0]) + "/w"
+    ]
 
 
 def test_verify_knows_paths_and_advice_apart(run, root, tmp_path, capsys):
@@ -118,23 +143,38 @@ def test_verify_knows_paths_and_advice_apart(run, root, tmp_path, capsys):
     os.remove(place(root, "m", "CURRENT"))
     for command in (["model", "verify", "m"], ["verify", "models/m"]):
         assert main([*command, "--root", root, "--json"]) == 1
-        found = {one["where"]: (one["what"], one["do"]) for one in json.loads(capsys.readouterr().out)["findings"]}
+        found = {
+            one["where"]: (one["what"], one["do"])
+            for one in json.loads(capsys.readouterr().out)["findings"]
+        }
         assert found == {
             place(root, "m", "CURRENT"): ("missing: no version is active", "activate one"),
-            f"{folder}/step: 1.bin": ("its SHA-256 is not the one that was published", "activate another version, or publish it under a new id"),
-            f"{folder}/b": ("2 bytes, and 3 were published", "publish it again, or activate another version"),
+            f"{folder}/step: 1.bin": (
+                "its SHA-256 is not the one that was published",
+                "activate another version, or publish it under a new id",
+            ),
+            f"{folder}/b": (
+                "2 bytes, and 3 were published",
+                "publish it again, or activate another version",
+            ),
             f"{folder}/c": ("missing", "publish it again, or activate another version"),
             f"{folder}/extra": ("it was not published with this version", "remove it"),
         }
 
 
 def test_prune(run, two):
-    assert run("prune", "shop/ranking", "--keep", "1", "--dry-run")[:2] == (0, "shop/ranking: nothing to remove\n")
+    assert run("prune", "shop/ranking", "--keep", "1", "--dry-run")[:2] == (
+        0,
+        "shop/ranking: nothing to remove\n",
+    )
     code, out, _ = run("prune", "shop/ranking", "--keep", "1", "--grace", "0s", "--dry-run")
     assert (code, out) == (0, f"shop/ranking: would remove {two[0]}\n")
     code, out, _ = run("prune", "shop/ranking", "--keep", "1", "--grace", "0s", "-y", "--json")
     assert code == 0 and json.loads(out)["removed"] == [two[0]]
-    assert run("prune", "shop/ranking", "--keep", "1", "--grace", "0s", "-y")[1] == "shop/ranking: nothing to remove\n"
+    assert (
+        run("prune", "shop/ranking", "--keep", "1", "--grace", "0s", "-y")[1]
+        == "shop/ranking: nothing to remove\n"
+    )
 
 
 @pytest.mark.parametrize("alone", [True, False])
@@ -144,12 +184,24 @@ def test_prune_asks_before_it_removes_what_a_killed_publication_left(run, root, 
     left = killed(root, tmp_path)
     prune = ("prune", "m", "--grace", "0s")
     code, _, err = run(*prune)
-    assert code == 2 and f"{os.path.basename(left)} (left by a publication): without a terminal it needs -y" in err and os.path.exists(left)
+    assert (
+        code == 2
+        and f"{os.path.basename(left)} (left by a publication): without a terminal it needs -y"
+        in err
+        and os.path.exists(left)
+    )
     code, out, _ = run(*prune, "--dry-run")
-    assert (code, out) == (0, f"m: would remove {os.path.basename(left)} (left by a publication)\n") and os.path.exists(left)
+    assert (code, out) == (
+        0,
+        f"m: would remove {os.path.basename(left)} (left by a publication)\n",
+    ) and os.path.exists(left)
     assert run("prune", "m", "--dry-run")[:2] == (0, "m: nothing to remove\n")
     told = json.loads(run(*prune, "-y", "--json")[1])
-    assert (told["removed"], told["leftovers"], told["removed_leftovers"]) == ([], [left], [left]) and not os.path.exists(left)
+    assert (told["removed"], told["leftovers"], told["removed_leftovers"]) == (
+        [],
+        [left],
+        [left],
+    ) and not os.path.exists(left)
 
 
 def test_what_is_no_model_does_not_hide_the_others(run, two, root):
@@ -161,25 +213,47 @@ def test_what_is_no_model_does_not_hide_the_others(run, two, root):
     os.symlink("/etc", f"{root}/models/link")
     code, out, _ = run("list")
     lines = out.splitlines()[1:]
-    assert code == 0 and [line.split()[0] for line in lines] == ["my-model.pth", "shop/ranking", "shop/ranking", "My", "a--b--", "link"]
+    assert code == 0 and [line.split()[0] for line in lines] == [
+        "my-model.pth",
+        "shop/ranking",
+        "shop/ranking",
+        "My",
+        "a--b--",
+        "link",
+    ]
     assert "put there by hand" in lines[0] and all("not a model" in line for line in lines[3:])
     code, out, _ = run("list", "--json")
-    assert code == 0 and json.loads(out)["strangers"] == [f"{root}/models/{name}" for name in ("My Model", "a--b--", "link")]
+    assert code == 0 and json.loads(out)["strangers"] == [
+        f"{root}/models/{name}" for name in ("My Model", "a--b--", "link")
+    ]
     for command in ("list", "verify", "prune"):
         code, _, err = run(command, "my-model.pth", *(["-y"] if command == "prune" else []))
         assert code == 3 and "put there by hand: it has no versions" in err and "remove" not in err
 
 
-def test_a_model_whose_first_publication_was_killed_has_no_version_and_is_not_put_there_by_hand(run, root, tmp_path, capsys):
+def test_a_model_whose_first_publication_was_killed_has_no_version_and_is_not_put_there_by_hand(
+    run, root, tmp_path, capsys
+):
     killed(root, tmp_path)
     os.mkdir(f"{root}/models/by-hand")
     (tmp_path / "root" / "models" / "by-hand" / "w").write_text("x")
     code, out, _ = run("list")
-    assert code == 0 and [line.split("  ")[0] for line in out.splitlines()[1:]] == ["by-hand", "m"] and "put there by hand" in out.splitlines()[1] and "no version" in out.splitlines()[2]
+    assert (
+        code == 0
+        and [line.split("  ")[0] for line in out.splitlines()[1:]] == ["by-hand", "m"]
+        and "put there by hand" in out.splitlines()[1]
+        and "no version" in out.splitlines()[2]
+    )
     rows = json.loads(run("list", "--json")[1])["versions"]
-    assert [(r["name"], r["id"], r["state"]) for r in rows] == [("by-hand", None, "plain"), ("m", None, "no version")]
+    assert [(r["name"], r["id"], r["state"]) for r in rows] == [
+        ("by-hand", None, "plain"),
+        ("m", None, "no version"),
+    ]
     assert main(["ls", "models", "--root", root, "--json"]) == 0
-    assert [(r["name"], r["state"]) for r in json.loads(capsys.readouterr().out)["rows"]] == [("by-hand", "plain"), ("m", "no version")]
+    assert [(r["name"], r["state"]) for r in json.loads(capsys.readouterr().out)["rows"]] == [
+        ("by-hand", "plain"),
+        ("m", "no version"),
+    ]
 
 
 def test_a_model_that_can_not_be_looked_at_does_not_hide_the_others(run, two, root):

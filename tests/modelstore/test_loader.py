@@ -17,7 +17,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import efsstate
-from efsstate import CorruptEntryError, EfsStateError, ModelNotFound, activate, deadline, model, publish
+from efsstate import (
+    CorruptEntryError,
+    EfsStateError,
+    ModelNotFound,
+    activate,
+    deadline,
+    model,
+    publish,
+)
 from efsstate.modelstore import loader, reading
 from tests.modelstore.conftest import fork_beside_threads, place, relink
 
@@ -76,12 +84,16 @@ def test_a_decorator(root, put):
         """Loads it."""
         return Network(files)
 
-    assert classify().weights == b"1" and classify() is classify() and classify.__doc__ == "Loads it."
+    assert (
+        classify().weights == b"1" and classify() is classify() and classify.__doc__ == "Loads it."
+    )
     with pytest.raises(TypeError, match="has its load function already"):
         classify(Network)
 
 
-@pytest.mark.parametrize("bad", [{"verify": "sha"}, {"load": 3}, {"check_every": -1}, {"check_every": "soon"}])
+@pytest.mark.parametrize(
+    "bad", [{"verify": "sha"}, {"load": 3}, {"check_every": -1}, {"check_every": "soon"}]
+)
 def test_mistakes_are_told_where_they_are_made(bad):
     with pytest.raises((TypeError, ValueError)):
         model("m", **bad)
@@ -131,7 +143,9 @@ def test_looked_at_no_more_often_than_asked(root, put, monkeypatch):
     while time.monotonic() < until:
         get()
     assert 2 <= len(looks) <= 4
-    assert all(b - a >= 0.19 for a, b in zip(looks, looks[1:], strict=False))  # noted a moment after the clock was read
+    assert all(
+        b - a >= 0.19 for a, b in zip(looks, looks[1:], strict=False)
+    )  # noted a moment after the clock was read
 
 
 def test_another_version_is_swapped_in_and_the_old_one_is_freed_after_its_last_user(root, put):
@@ -250,7 +264,9 @@ def picky(root):
     return model("m", choosy(bad, tries), check_every=0, keep_old=False, root=root), bad, tries
 
 
-def test_keep_old_false_an_old_one_that_did_not_come_back_at_once_comes_with_the_next_call(put, picky):
+def test_keep_old_false_an_old_one_that_did_not_come_back_at_once_comes_with_the_next_call(
+    put, picky
+):
     get, bad, tries = picky
     put("1")
     get()
@@ -267,7 +283,9 @@ def test_keep_old_false_an_old_one_that_did_not_come_back_at_once_comes_with_the
     assert get().weights == b"2" and get._failure is None
 
 
-def test_keep_old_false_the_old_one_comes_back_though_no_look_succeeds(root, put, picky, monkeypatch):
+def test_keep_old_false_the_old_one_comes_back_though_no_look_succeeds(
+    root, put, picky, monkeypatch
+):
     get, bad, _ = picky
     put("1")
     get()
@@ -284,7 +302,9 @@ def test_keep_old_false_the_old_one_comes_back_though_no_look_succeeds(root, put
     assert get().weights == b"1"
 
 
-def test_keep_old_false_a_new_one_too_slow_for_the_deadline_leaves_time_for_the_old_one(root, tmp_path):
+def test_keep_old_false_a_new_one_too_slow_for_the_deadline_leaves_time_for_the_old_one(
+    root, tmp_path
+):
     """The first invocation that meets it answers with the old one, and so do the next."""
     tries = []
 
@@ -311,7 +331,9 @@ def test_keep_old_false_a_new_one_too_slow_for_the_deadline_leaves_time_for_the_
     assert tries == [old, slow, old]
 
 
-def test_keep_old_false_a_new_one_cut_off_with_no_time_left_is_not_what_the_next_call_tries(put, picky):
+def test_keep_old_false_a_new_one_cut_off_with_no_time_left_is_not_what_the_next_call_tries(
+    put, picky
+):
     get, bad, tries = picky
     put("1")
     get()
@@ -349,8 +371,6 @@ def test_a_reload_leaves_the_handler_time_for_its_work(root, tmp_path, keep_old)
     with efsstate.invocation(Context(4)):
         assert get() == b"old"
         assert deadline.remaining() > 1
-
-
 
 
 def test_no_reload_that_the_deadline_can_not_hold(root, put):
@@ -393,7 +413,11 @@ class Unfriendly(Exception):
 def test_whatever_a_new_version_raises_the_old_one_serves(root, put, keep_old, error):
     put("1")
     tries = []
-    bad = error("a group", [ValueError(1)]) if error is ExceptionGroup else error("called `Option::unwrap()` on a `None` value")
+    bad = (
+        error("a group", [ValueError(1)])
+        if error is ExceptionGroup
+        else error("called `Option::unwrap()` on a `None` value")
+    )
     get = model("m", choosy({b"2": bad}, tries), check_every=0, keep_old=keep_old, root=root)
     get()
     put("2")
@@ -481,7 +505,15 @@ def test_an_error_whose_class_makes_its_message_says_the_same_each_time(root, pu
 
     slots = Slots("s")
     slots.errno = 5
-    for error in (BadWeights("a"), slots, Frozen(3), NameError("no x", name="x"), Lost("/x"), ImportError("no", name="torch"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad")):
+    for error in (
+        BadWeights("a"),
+        slots,
+        Frozen(3),
+        NameError("no x", name="x"),
+        Lost("/x"),
+        ImportError("no", name="torch"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"),
+    ):
 
         def load(files, error=error):
             raise error
@@ -501,11 +533,12 @@ def test_what_must_be_awaited_is_no_model(root, put):
     async def load(files):
         return 1
 
-    for make in (lambda: model("m", load, root=root), lambda: model("m", root=root)(lambda files: load(files))):
+    for make in (
+        lambda: model("m", load, root=root),
+        lambda: model("m", root=root)(lambda files: load(files)),
+    ):
         with pytest.raises(TypeError, match="plain `def`"):
             make()()
-
-
 
 
 def test_a_first_load_that_raises_is_remembered_and_every_caller_gets_the_error(root, put):
@@ -535,7 +568,9 @@ def test_a_first_load_that_raises_is_remembered_and_every_caller_gets_the_error(
                 depth, trace = depth + 1, trace.tb_next
             assert depth < 12  # it does not grow
         assert len(loads) == 1 and len({id(e) for e in errors}) == 4
-        assert all(len(e.__notes__) == 1 and "in load\n" in e.__notes__[0] for e in errors[1:])  # where it was raised
+        assert all(
+            len(e.__notes__) == 1 and "in load\n" in e.__notes__[0] for e in errors[1:]
+        )  # where it was raised
     with pytest.raises(Odd):
         get()
     put("2")
@@ -650,8 +685,6 @@ def test_what_failed_before_is_not_told_of_a_load_that_the_deadline_cut_off(root
     assert get() == 1
 
 
-
-
 def test_a_wait_for_another_threads_load_ends_before_the_deadline(root, put, early):
     put("1")
     go, loading = threading.Event(), threading.Event()
@@ -699,7 +732,10 @@ def test_interrupted_by_ctrl_c_it_can_be_called_again(root, put):
 
 def test_interrupted_at_any_line_the_turn_is_given_back(root, put):
     put("1")
-    ours = {getattr(loader.Model, name).__code__ for name in ("_slow", "_wait", "_leave", "_fresh", "_first")}
+    ours = {
+        getattr(loader.Model, name).__code__
+        for name in ("_slow", "_wait", "_leave", "_fresh", "_first")
+    }
     at, interrupted = 0, True
     while interrupted:
         at, lines, interrupted = at + 1, 0, False
@@ -710,7 +746,9 @@ def test_interrupted_at_any_line_the_turn_is_given_back(root, put):
             if frame.f_code not in ours:
                 return None if frame.f_code.co_filename != loader.__file__ else trace
             # A real signal comes at calls and loops, never between a block's end and the release of its lock.
-            if event == "line" and not linecache.getline(loader.__file__, frame.f_lineno).lstrip().startswith("with "):
+            if event == "line" and not linecache.getline(
+                loader.__file__, frame.f_lineno
+            ).lstrip().startswith("with "):
                 lines += 1
                 if lines == at:
                     interrupted = True
@@ -755,8 +793,6 @@ for _ in range(60):
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
-
-
 
 
 def test_a_fork_in_the_middle_of_a_load_harms_no_child(root, put):
@@ -816,7 +852,9 @@ def test_the_root_that_goes_away_leaves_the_old_one_serving(root, put):
     assert get().weights == b"1"
 
 
-def test_a_version_removed_between_the_look_and_the_read_gives_the_one_that_is_active(root, put, monkeypatch):
+def test_a_version_removed_between_the_look_and_the_read_gives_the_one_that_is_active(
+    root, put, monkeypatch
+):
     first = put("1")
     get = model("m", Network, root=root)
     real, done = get._finder.look, []
@@ -844,7 +882,9 @@ def test_folders_are_named_file_by_file(root, source):
     publish("m", source, root=root)
 
     def load(files):
-        assert files.names == sorted(files.names) and files.size == sum(len(files.read(n)) for n in files.names)
+        assert files.names == sorted(files.names) and files.size == sum(
+            len(files.read(n)) for n in files.names
+        )
         with pytest.raises(EfsStateError, match="it has 5 files: name one"):
             files.read()
         with pytest.raises(KeyError, match="no file 'nope'"):
@@ -856,7 +896,14 @@ def test_folders_are_named_file_by_file(root, source):
         assert bytes(files.read("CURRENT")) == b"the user's own"
         return files.path
 
-    assert sorted(os.listdir(model("m", load, root=root)())) == [".efsstate-manifest", "CURRENT", "MANIFEST", "a", "config.json", "empty"]
+    assert sorted(os.listdir(model("m", load, root=root)())) == [
+        ".efsstate-manifest",
+        "CURRENT",
+        "MANIFEST",
+        "a",
+        "config.json",
+        "empty",
+    ]
 
 
 def test_events_tell_of_loads(root, put):
@@ -867,11 +914,20 @@ def test_events_tell_of_loads(root, put):
         get = model("m", Network, root=root)
         get()
         with pytest.raises(RuntimeError):
-            model("m", lambda files: 1 / 0 if False else (_ for _ in ()).throw(RuntimeError("x")), root=root)()
+            model(
+                "m",
+                lambda files: 1 / 0 if False else (_ for _ in ()).throw(RuntimeError("x")),
+                root=root,
+            )()
     finally:
         end()
     loads = [e for e in seen if e["event"] == "load"]
-    assert len(loads) == 1 and loads[0]["name"] == "m" and loads[0]["bytes"] == 1 and loads[0]["version"] == get.version
+    assert (
+        len(loads) == 1
+        and loads[0]["name"] == "m"
+        and loads[0]["bytes"] == 1
+        and loads[0]["version"] == get.version
+    )
     assert [e["event"] for e in seen if e["event"] == "error"] == ["error"]
 
 
@@ -897,7 +953,9 @@ def test_who_may_only_read_loads_models(tmp_path):
                 os.setgid(65534)
                 os.setuid(65534)
                 assert not os.access(root, os.W_OK)
-                os._exit(0 if model("m", lambda files: bytes(files.read()), root=root)() == b"1" else 1)
+                os._exit(
+                    0 if model("m", lambda files: bytes(files.read()), root=root)() == b"1" else 1
+                )
             finally:
                 os._exit(2)
         assert os.waitpid(pid, 0)[1] == 0

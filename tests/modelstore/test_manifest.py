@@ -48,14 +48,18 @@ def write(root, payload):
     mount = Mount(root)
     mount.make("models/m/versions/v1")
     text = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-    notes.replace(mount, "models/m/versions", "CURRENT", text.decode() if len(text) < 1000 else "v1")
+    notes.replace(
+        mount, "models/m/versions", "CURRENT", text.decode() if len(text) < 1000 else "v1"
+    )
     store.write(mount, "models/m/versions/v1", ".efsstate-manifest", text, codec="json")
 
 
 @pytest.mark.parametrize("lie", LIES)
 def test_a_manifest_that_lies_is_damage(root, lie):
     write(root, LIES[lie])
-    with pytest.raises(CorruptEntryError, match="CURRENT" if lie != "deep" else ".efsstate-manifest"):
+    with pytest.raises(
+        CorruptEntryError, match="CURRENT" if lie != "deep" else ".efsstate-manifest"
+    ):
         model("m", lambda files: files.read(), root=root)()
 
 
@@ -72,7 +76,12 @@ def test_a_file_that_is_not_as_the_manifest_says(root, tmp_path):
     def load(verify, use):
         return model("m", lambda files: bytes(use(files)), verify=verify, root=root)
 
-    uses = [lambda files: files.read(), lambda files: files.mmap(), lambda files: pathlib.Path(files.path).read_bytes(), lambda files: pathlib.Path(files.stage()).read_bytes()]
+    uses = [
+        lambda files: files.read(),
+        lambda files: files.mmap(),
+        lambda files: pathlib.Path(files.path).read_bytes(),
+        lambda files: pathlib.Path(files.stage()).read_bytes(),
+    ]
     os.truncate(file, 3)
     for use in uses:
         for verify in ("size", "digest"):
@@ -86,7 +95,11 @@ def test_a_file_that_is_not_as_the_manifest_says(root, tmp_path):
         assert load("size", use)() == b"abcde"
         with pytest.raises(CorruptEntryError, match="SHA-256"):
             load("digest", use)()
-    for verify in ("size", "digest", None):  # a copy is made once and used for long: it is always compared
+    for verify in (
+        "size",
+        "digest",
+        None,
+    ):  # a copy is made once and used for long: it is always compared
         with pytest.raises(CorruptEntryError, match="SHA-256"):
             load(verify, uses[3])()
     os.unlink(file)
@@ -117,12 +130,17 @@ def test_a_long_manifest_is_read_from_the_version(root, source):
     made = publish("m", source, root=root)
     assert os.readlink(current(root)).startswith(f"{made} ")
     assert model("m", lambda files: bytes(files.read("more39")), root=root)() == b"39"
-    assert [one.active for one in versions("m", root=root)] == [True] and verify("m", root=root) == []
+    assert [one.active for one in versions("m", root=root)] == [True] and verify(
+        "m", root=root
+    ) == []
     relink(current(root), os.readlink(current(root)).replace(made, "0" * 16))
     with pytest.raises(CorruptEntryError, match="CURRENT: damaged"):
         model("m", root=root)()
     notes.replace(Mount(root), "models/m/versions", "CURRENT", "gone")
-    with pytest.raises(CorruptEntryError, match=r"CURRENT: .*names version gone, which is missing: activate another"):
+    with pytest.raises(
+        CorruptEntryError,
+        match=r"CURRENT: .*names version gone, which is missing: activate another",
+    ):
         model("m", root=root)()
     notes.replace(Mount(root), "models/m/versions", "CURRENT", "../x")
     with pytest.raises(CorruptEntryError, match=r"CURRENT: .*names the version '../x'"):
@@ -140,12 +158,20 @@ def test_where_links_are_short_current_names_the_version_alone(root, source, mon
 
     monkeypatch.setattr(os, "symlink", short)
     made = publish("m", source, root=root)
-    assert os.readlink(current(root)).startswith(f"{made} ") and model("m", root=root)() == place(root, "m", made)
-    assert not [name for name in os.listdir(f"{root}/models/m/versions") if name.startswith(".tmp-")]
+    assert os.readlink(current(root)).startswith(f"{made} ") and model("m", root=root)() == place(
+        root, "m", made
+    )
+    assert not [
+        name for name in os.listdir(f"{root}/models/m/versions") if name.startswith(".tmp-")
+    ]
 
 
-@pytest.mark.parametrize("kind", ["a folder", "a pipe", "a device", "a file for the version's folder"])
-def test_what_stands_where_a_file_belongs_is_named_and_the_old_version_goes_on(root, tmp_path, kind):
+@pytest.mark.parametrize(
+    "kind", ["a folder", "a pipe", "a device", "a file for the version's folder"]
+)
+def test_what_stands_where_a_file_belongs_is_named_and_the_old_version_goes_on(
+    root, tmp_path, kind
+):
     """Neither opened for its content nor waited for, however the model is used."""
     (tmp_path / "w").write_bytes(b"12345")
     before = publish("m", tmp_path / "w", root=root)
@@ -167,7 +193,12 @@ def test_what_stands_where_a_file_belongs_is_named_and_the_old_version_goes_on(r
     else:
         shutil.rmtree(folder)
         folder.write_text("x")
-    for use in (lambda files: files.read(), lambda files: files.mmap(), lambda files: files.path, lambda files: files.stage()):
+    for use in (
+        lambda files: files.read(),
+        lambda files: files.mmap(),
+        lambda files: files.path,
+        lambda files: files.stage(),
+    ):
         with pytest.raises(CorruptEntryError, match=re.escape(str(folder))):
             model("m", use, root=root)()
     assert serving() == b"12345"

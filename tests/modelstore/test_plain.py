@@ -71,7 +71,9 @@ def test_an_absolute_path_needs_no_root(tmp_path, monkeypatch):
     assert model(path, text)() == "x" and os.listdir(tmp_path) == before
 
 
-def test_a_link_by_its_absolute_path_is_followed_and_one_below_models_is_not(root, models, tmp_path):
+def test_a_link_by_its_absolute_path_is_followed_and_one_below_models_is_not(
+    root, models, tmp_path
+):
     put(tmp_path / "real", "x")
     os.symlink(tmp_path / "real", tmp_path / "latest")
     os.symlink(tmp_path / "real", f"{models}/latest")
@@ -85,11 +87,18 @@ def test_a_folder(root, models, looks):
     put(f"{models}/bert/config.json", "{}")
     put(f"{models}/bert/CURRENT", "the user's own")
     put(f"{models}/bert/sub/weights", "w" * 1000)
-    seen = model("bert", lambda files: (files.path, files.names, bytes(files.read("sub/weights"))), root=root)()
-    assert seen == (f"{models}/bert", ["CURRENT", "config.json", "sub/weights"], b"w" * 1000) and looks == []
+    seen = model(
+        "bert", lambda files: (files.path, files.names, bytes(files.read("sub/weights"))), root=root
+    )()
+    assert (
+        seen == (f"{models}/bert", ["CURRENT", "config.json", "sub/weights"], b"w" * 1000)
+        and looks == []
+    )
 
 
-@pytest.mark.parametrize("kind", ["missing", "empty folder", "pipe", "a link in a folder", "no parent"])
+@pytest.mark.parametrize(
+    "kind", ["missing", "empty folder", "pipe", "a link in a folder", "no parent"]
+)
 def test_what_is_no_model(root, models, kind):
     if kind == "empty folder":
         os.mkdir(f"{models}/m")
@@ -118,7 +127,9 @@ def test_a_copy_that_keeps_the_times_is_as_young_as_it_is(root, models, looks, y
     for name in ("m/w", "m/sub/w", "m/sub", "m", "single"):
         os.utime(f"{models}/{name}", (1, 1))
     for n, name in enumerate(("m", "single"), 1):
-        assert model(name, lambda files: files.names, root=root)() == (["sub/w", "w"] if n == 1 else ["single"])
+        assert model(name, lambda files: files.names, root=root)() == (
+            ["sub/w", "w"] if n == 1 else ["single"]
+        )
         assert looks == [0.05] * n
 
 
@@ -163,7 +174,10 @@ def test_a_file_that_grows_past_the_deadline_is_not_taken(root, models, young):
         def get_remaining_time_in_millis(self):
             return 1000
 
-    with efsstate.invocation(Context()), pytest.raises(reading.OutOfTime, match="not loaded: it was changed . s ago"):
+    with (
+        efsstate.invocation(Context()),
+        pytest.raises(reading.OutOfTime, match="not loaded: it was changed . s ago"),
+    ):
         model("m", text, root=root)()
 
 
@@ -203,7 +217,9 @@ def test_one_that_never_keeps_still_is_an_error(root, models, looks):
         model("m", load, root=root)()
 
 
-def test_reloaded_when_it_changed_and_then_kept_still_for_a_whole_check_every(root, models, monkeypatch):
+def test_reloaded_when_it_changed_and_then_kept_still_for_a_whole_check_every(
+    root, models, monkeypatch
+):
     now = [1000.0]
     put(f"{models}/m", "1")
     get = model("m", text, check_every=60, root=root)
@@ -257,7 +273,9 @@ def test_staged_it_is_copied_again_when_it_changed(root, models, tmp_path, monke
     assert get() == "1" and get() == "2"
 
 
-@pytest.mark.parametrize("plant", [lambda path: path.write_bytes(b""), lambda path: path.symlink_to("/")])
+@pytest.mark.parametrize(
+    "plant", [lambda path: path.write_bytes(b""), lambda path: path.symlink_to("/")]
+)
 def test_what_stands_in_the_versions_place_is_no_model_put_there_by_hand(root, tmp_path, plant):
     (tmp_path / "w").write_text("1")
     publish("m", tmp_path / "w", root=root)
@@ -265,7 +283,10 @@ def test_what_stands_in_the_versions_place_is_no_model_put_there_by_hand(root, t
     versions.rename(tmp_path / "aside")
     plant(versions)
     roots._known.clear()  # another process, which does not hold the folder open
-    with pytest.raises(CorruptEntryError, match="m/versions: damaged: a symbolic link or a file stands where a folder belongs"):
+    with pytest.raises(
+        CorruptEntryError,
+        match="m/versions: damaged: a symbolic link or a file stands where a folder belongs",
+    ):
         model("m", root=root)()
 
 
@@ -296,7 +317,9 @@ def test_a_folder_of_its_own_that_is_called_versions(root, models):
     os.makedirs(f"{models}/bert/versions")
     put(f"{models}/bert/w", "x")
     put(f"{models}/bert/versions/a", "y")
-    assert model("bert", lambda files: (files.names, bytes(files.read("versions/a"))), root=root)() == (["versions/a", "w"], b"y")
+    assert model(
+        "bert", lambda files: (files.names, bytes(files.read("versions/a"))), root=root
+    )() == (["versions/a", "w"], b"y")
 
 
 def test_without_an_active_version_and_with_nothing_beside_it_is_an_error(root, tmp_path):

@@ -39,7 +39,11 @@ def test_a_link_to_a_single_file_is_followed_and_gives_its_own_name(root, source
     (tmp_path / "latest").symlink_to(source / "config.json")
     publish("m", tmp_path / "latest", root=root)
     path = model("m", root=root)()
-    assert path.endswith("/latest") and not os.path.islink(path) and pathlib.Path(path).read_text() == "{}"
+    assert (
+        path.endswith("/latest")
+        and not os.path.islink(path)
+        and pathlib.Path(path).read_text() == "{}"
+    )
 
 
 def test_the_same_content_is_one_version_and_is_copied_once(root, source):
@@ -77,7 +81,9 @@ def test_publishing_need_not_activate(root, source):
     assert active(root, "m") == second
 
 
-@pytest.mark.parametrize("version", ["", "..", ".hidden", "a/b", "a b", "x" * 129, "-r", "ü", "a\n", 5])
+@pytest.mark.parametrize(
+    "version", ["", "..", ".hidden", "a/b", "a b", "x" * 129, "-r", "ü", "a\n", 5]
+)
 def test_an_id_that_is_no_name_is_refused(root, source, version):
     with pytest.raises(ValueError, match="can't be used"):
         publish("m", source, version=version, root=root)
@@ -86,7 +92,9 @@ def test_an_id_that_is_no_name_is_refused(root, source, version):
     assert os.listdir(root) == []
 
 
-@pytest.mark.parametrize("name", ["", "/abs", "../up", "a/../b", "a b", ".x", "a//b", "a--b", "x" * 200])
+@pytest.mark.parametrize(
+    "name", ["", "/abs", "../up", "a/../b", "a b", ".x", "a//b", "a--b", "x" * 200]
+)
 def test_a_name_with_a_path_in_it_is_refused(root, source, name):
     with pytest.raises(ValueError, match="can't be used"):
         publish(name, source, root=root)
@@ -118,7 +126,17 @@ def special(folder, kind):
 
 
 @pytest.mark.parametrize(
-    "kind", ["symlink", "folder symlink", "pipe", "socket", "line feed", "not unicode", "nfs", "folder with a line feed"]
+    "kind",
+    [
+        "symlink",
+        "folder symlink",
+        "pipe",
+        "socket",
+        "line feed",
+        "not unicode",
+        "nfs",
+        "folder with a line feed",
+    ],
 )
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_what_is_no_plain_file_is_refused_before_anything_is_written(root, source, kind):
@@ -196,7 +214,9 @@ def test_publishers_of_one_name_at_once_all_end_well(root, source, tmp_path, sam
             (source / "config.json").write_text(str(i))
         os.system(f"cp -r {source} {tmp_path}/s{i}")
         sources.append(tmp_path / f"s{i}")
-    workers = [fork.Process(target=publisher, args=(root, s, start, results), daemon=True) for s in sources]
+    workers = [
+        fork.Process(target=publisher, args=(root, s, start, results), daemon=True) for s in sources
+    ]
     for worker in workers:
         worker.start()
     start.set()
@@ -206,7 +226,11 @@ def test_publishers_of_one_name_at_once_all_end_well(root, source, tmp_path, sam
     assert len(made) == (1 if same else 4)
     assert {v.id for v in versions("m", root=root)} == made and active(root, "m") in made
     assert efsstate.verify("m", root=root) == []
-    assert [name for name in os.listdir(os.path.dirname(place(root, "m", "x"))) if name not in (*made, "CURRENT")] == []
+    assert [
+        name
+        for name in os.listdir(os.path.dirname(place(root, "m", "x")))
+        if name not in (*made, "CURRENT")
+    ] == []
 
 
 def test_a_second_publisher_of_the_same_content_waits_for_the_first(root, source, early):
@@ -214,7 +238,9 @@ def test_a_second_publisher_of_the_same_content_waits_for_the_first(root, source
     staging = next(iter(staged(root, source)))
     mount = Mount(root)
     mount.make(staging)
-    held = lock.attempt(mount, os.path.dirname(staging), os.path.basename(staging) + layout.LOCK_SUFFIX)
+    held = lock.attempt(
+        mount, os.path.dirname(staging), os.path.basename(staging) + layout.LOCK_SUFFIX
+    )
     os.rename(place(root, "m", made), place(root, "m", "hidden"))
 
     class Context:
@@ -268,7 +294,18 @@ def age(folder):
             os.utime(f"{above}/{name}", (1, 1))
 
 
-HARMS = ["short file", "missing file", "missing folder", "missing empty folder", "file for a folder", "folder for a file", "damaged manifest", "empty manifest", "missing manifest", "nothing but its folder"]
+HARMS = [
+    "short file",
+    "missing file",
+    "missing folder",
+    "missing empty folder",
+    "file for a folder",
+    "folder for a file",
+    "damaged manifest",
+    "empty manifest",
+    "missing manifest",
+    "nothing but its folder",
+]
 
 
 @pytest.mark.parametrize("version", [None, "v1"])
@@ -284,7 +321,9 @@ def test_a_damaged_version_is_mended_by_publishing_it_again(root, source, kind, 
     assert efsstate.verify("m", root=root) == [] and tree(folder) == tree(source)
     assert active(root, "m") == folder.name and model("m", root=root)() == str(folder)
     gone = [one for one in folder.parent.iterdir() if one.name.startswith(".tmp-")]
-    assert [os.stat(one).st_ino for one in gone] == ([] if kind == "nothing but its folder" else [inode])
+    assert [os.stat(one).st_ino for one in gone] == (
+        [] if kind == "nothing but its folder" else [inode]
+    )
     assert efsstate.prune("m", root=root) == [] and all(one.exists() for one in gone)
     for one in gone:
         age(one)
@@ -301,7 +340,9 @@ def test_a_mending_that_is_killed_is_finished_by_the_next(root, source, kind):
         shutil.copytree(root, copy, symlinks=True)
         code, *_ = dying(lambda: publish("m", source, root=copy), at)
         assert publish("m", source, root=copy) == folder.name
-        assert efsstate.verify("m", root=copy) == [] and tree(place(copy, "m", folder.name)) == tree(source)
+        assert efsstate.verify("m", root=copy) == [] and tree(
+            place(copy, "m", folder.name)
+        ) == tree(source)
         if code == 0:
             break
     assert at > 20
@@ -334,7 +375,9 @@ def damaged(root, tmp_path, *others):
 
 
 @pytest.mark.parametrize("activated", [True, False])
-def test_two_that_mend_one_version_with_different_content_at_once_leave_a_whole_one(root, tmp_path, monkeypatch, activated):
+def test_two_that_mend_one_version_with_different_content_at_once_leave_a_whole_one(
+    root, tmp_path, monkeypatch, activated
+):
     """The second does not put aside what the first has just made: it is told that the id has other content."""
     put, folder = damaged(root, tmp_path, "first", "second")
     real = publishing.put_aside
@@ -349,10 +392,15 @@ def test_two_that_mend_one_version_with_different_content_at_once_leave_a_whole_
         publish("m", put["second"], version="v1", root=root)
     assert publishing.put_aside is real and tree(folder) == {"first": b"first"}
     efsstate.activate("m", "v1", root=root)
-    assert efsstate.verify("m", root=root) == [] and bytes(model("m", lambda files: files.read(), root=root)()) == b"first"
+    assert (
+        efsstate.verify("m", root=root) == []
+        and bytes(model("m", lambda files: files.read(), root=root)()) == b"first"
+    )
 
 
-def test_a_damaged_version_that_another_publisher_has_just_put_aside_is_mended_all_the_same(root, source, monkeypatch):
+def test_a_damaged_version_that_another_publisher_has_just_put_aside_is_mended_all_the_same(
+    root, source, monkeypatch
+):
     folder = pathlib.Path(place(root, "m", publish("m", source, root=root)))
     harm(folder, "short file")
     real = publishing.put_aside
@@ -387,7 +435,9 @@ def test_a_strangers_folder_is_not_taken_for_a_damaged_version(root, source):
     publish("m", source, root=root)
     (folder := pathlib.Path(place(root, "m", "backup"))).mkdir()
     (folder / "precious").write_text("x")
-    with pytest.raises(EfsStateError, match="backup/precious: not of the content that is published.*move it away"):
+    with pytest.raises(
+        EfsStateError, match="backup/precious: not of the content that is published.*move it away"
+    ):
         publish("m", source, version="backup", root=root)
     assert (folder / "precious").read_text() == "x"
 
@@ -412,16 +462,22 @@ def test_of_a_flipped_bit_the_error_advises_what_heals_it(root, source):
 def test_our_own_name_is_refused(root, source, tmp_path):
     """In a version it is the manifest's: what is published under it could not be read."""
     (tmp_path / ".efsstate-manifest").write_text("mine")
-    with pytest.raises(EfsStateError, match="can't be published: .*manifest is called so: rename it"):
+    with pytest.raises(
+        EfsStateError, match="can't be published: .*manifest is called so: rename it"
+    ):
         publish("m", tmp_path / ".efsstate-manifest", root=root)
     (source / ".efsstate-manifest").mkdir()
     (source / ".efsstate-manifest" / "w").write_text("x")
-    with pytest.raises(EfsStateError, match="can't be published: .*manifest is called so: rename it"):
+    with pytest.raises(
+        EfsStateError, match="can't be published: .*manifest is called so: rename it"
+    ):
         publish("m", source, root=root)
     assert os.listdir(root) == []
 
 
-@pytest.mark.parametrize("name", ["a\u00a0b", "12.41.07\u202fPM.png", "zero\u200bwidth", "\U0001fae9", "\ue000"])
+@pytest.mark.parametrize(
+    "name", ["a\u00a0b", "12.41.07\u202fPM.png", "zero\u200bwidth", "\U0001fae9", "\ue000"]
+)
 def test_names_that_are_only_unusual_are_published(root, tmp_path, name):
     """Whatever Unicode this Python knows."""
     (tmp_path / name).write_text("x")
@@ -440,9 +496,23 @@ def test_files_are_on_disk_before_they_are_named_and_so_is_the_version(root, tmp
         yield
 
     calls = [name for name, _ in faults.calls(operation)]
-    kept = [name for name in calls if name in ("pwrite64", "ftruncate", "fsync", "writev") or name.startswith(("rename", "symlink"))]
-    named = [name.rstrip("at2") if name.startswith(("rename", "symlink")) else name for name in kept]
-    assert named == ["pwrite64", "ftruncate", "fsync", "rename", "fsync"] + ["writev", "fsync", "rename", "fsync", "rename", "fsync"] + ["rename", "fsync"] + ["symlink", "rename", "fsync"]
+    kept = [
+        name
+        for name in calls
+        if name in ("pwrite64", "ftruncate", "fsync", "writev")
+        or name.startswith(("rename", "symlink"))
+    ]
+    named = [
+        name.rstrip("at2") if name.startswith(("rename", "symlink")) else name for name in kept
+    ]
+    assert named == ["pwrite64", "ftruncate", "fsync", "rename", "fsync"] + [
+        "writev",
+        "fsync",
+        "rename",
+        "fsync",
+        "rename",
+        "fsync",
+    ] + ["rename", "fsync"] + ["symlink", "rename", "fsync"]
 
 
 def test_a_part_that_is_longer_than_the_file_is_cut(root, source):
@@ -474,9 +544,9 @@ def test_a_folder_of_models_is_published_where_it_is(root, tmp_path):
     assert again() == made
 
 
-
-
-def test_a_folder_of_its_own_that_is_called_versions_is_published_and_never_left_out(root, tmp_path):
+def test_a_folder_of_its_own_that_is_called_versions_is_published_and_never_left_out(
+    root, tmp_path
+):
     there = pathlib.Path(root, "models", "m")
     (there / "versions" / "a").mkdir(parents=True)
     for name in ("x", "versions/a/w"):
@@ -484,10 +554,15 @@ def test_a_folder_of_its_own_that_is_called_versions_is_published_and_never_left
     wanted = tree(there)
     made = publish("m", there, root=root)
     assert tree(place(root, "m", made)) == wanted
-    with pytest.raises(EfsStateError, match=r"versions/a: can't be published: it is among the versions of this model"):
+    with pytest.raises(
+        EfsStateError,
+        match=r"versions/a: can't be published: it is among the versions of this model",
+    ):
         publish("m", there, root=root)
     (there / "versions" / "a").rename(tmp_path / "a")
-    (there / "versions" / ".nfs0000000000000001").write_text("removed, and still open on this client")
+    (there / "versions" / ".nfs0000000000000001").write_text(
+        "removed, and still open on this client"
+    )
     assert publish("m", there, root=root) != made
     (there / "versions" / "notes.txt").write_text("a file")
     with pytest.raises(EfsStateError, match=r"versions/notes.txt: can't be published"):
@@ -499,8 +574,6 @@ def test_a_folder_of_its_own_that_is_called_versions_is_published_and_never_left
         publish("m", tmp_path / "linked", root=root)
 
 
-
-
 def staged(root, source):
     """The folder that a publication of `source` is put together in."""
     from efsstate.modelstore.manifest import Manifest
@@ -509,4 +582,6 @@ def staged(root, source):
     files = {}
     for name, seen in found.files.items():
         files[name] = (seen.st_size, reading.copy(found.open(name), None, late=str))
-    yield layout.staging_folder("models/m", Manifest("", files, found.folders, single=found.single).content)
+    yield layout.staging_folder(
+        "models/m", Manifest("", files, found.folders, single=found.single).content
+    )

@@ -55,11 +55,23 @@ def test_killed_after_each_change_of_the_disk(root, source, old, small_ranges, m
         assert made != old and tree(place(root, "m", made)) == tree(source)
         for name, inode in inodes.items():  # what was whole was not copied again
             if name != ".efsstate-manifest":
-                assert inode in {os.stat(f"{above}/{f}").st_ino for above, _, files in os.walk(place(root, "m", made)) for f in files if f == name}
+                assert inode in {
+                    os.stat(f"{above}/{f}").st_ino
+                    for above, _, files in os.walk(place(root, "m", made))
+                    for f in files
+                    if f == name
+                }
         whole(root, source, old)
         above = os.path.dirname(place(root, "m", "x"))
-        left = {name for name in os.listdir(above) if not name.endswith(".lock") and not (name.startswith(".tmp-") and os.path.islink(f"{above}/{name}"))}
-        assert left == {old, made, "CURRENT"}  # the empty file of a killed publisher's lock, and a link not yet renamed, go with a prune
+        left = {
+            name
+            for name in os.listdir(above)
+            if not name.endswith(".lock")
+            and not (name.startswith(".tmp-") and os.path.islink(f"{above}/{name}"))
+        }
+        assert (
+            left == {old, made, "CURRENT"}
+        )  # the empty file of a killed publisher's lock, and a link not yet renamed, go with a prune
     assert len(outcomes) == 2
 
 
@@ -118,7 +130,9 @@ def test_a_big_file_goes_on_where_it_was(root, tmp_path, small_ranges, monkeypat
     assert tree(place(root, "m", made))["big"] == file.read_bytes()
 
 
-def test_the_deadline_ends_a_publication_and_the_next_goes_on(root, tmp_path, small_ranges, monkeypatch):
+def test_the_deadline_ends_a_publication_and_the_next_goes_on(
+    root, tmp_path, small_ranges, monkeypatch
+):
     file = tmp_path / "big"
     file.write_bytes(os.urandom(20 * 16384))
 
@@ -135,7 +149,10 @@ def test_the_deadline_ends_a_publication_and_the_next_goes_on(root, tmp_path, sm
     monkeypatch.setattr(reading, "THREADS", 1)
     with monkeypatch.context() as patch:
         patch.setattr(Filling, "put", slow)
-        with pytest.raises(reading.OutOfTime, match=r"\d+ % published when the deadline came"), efsstate.invocation(Context()):
+        with (
+            pytest.raises(reading.OutOfTime, match=r"\d+ % published when the deadline came"),
+            efsstate.invocation(Context()),
+        ):
             publish("m", file, root=root)
     assert active(root, "m") is None
     made = publish("m", file, root=root)

@@ -27,7 +27,9 @@ def opened(tmp_path, data, name="f"):
     return reading.Opened(Mount(str(tmp_path)), "", name)
 
 
-@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, RANGE - 1, RANGE, RANGE + 1, 3 * RANGE, 7 * RANGE + 5])
+@pytest.mark.parametrize(
+    "size", [0, 1, 4095, 4096, 4097, RANGE - 1, RANGE, RANGE + 1, 3 * RANGE, 7 * RANGE + 5]
+)
 def test_every_length_comes_whole(tmp_path, small_ranges, size):
     data = os.urandom(size)
     digest = hashlib.sha256(data).hexdigest()
@@ -72,7 +74,11 @@ def test_a_reader_alone_takes_ranges_of_a_quarter_of_a_second(monkeypatch, rate)
         at += length
         lengths.append(length)
         now[0] += length / (rate if at < size / 2 else rate / 4)
-    assert at == size and lengths[0] == 16 << 20 and all(length % (1 << 20) == 0 for length in lengths[:-1])
+    assert (
+        at == size
+        and lengths[0] == 16 << 20
+        and all(length % (1 << 20) == 0 for length in lengths[:-1])
+    )
     wanted = [max(8 << 20, min(128 << 20, full // 4)) for full in (rate, rate // 4)]
     assert abs(lengths[1] - wanted[0]) <= 1 << 20 and abs(lengths[-2] - wanted[1]) <= 1 << 20
 
@@ -104,7 +110,9 @@ def test_with_o_direct_one_range_is_read_after_the_other_and_each_once(tmp_path,
 
 def test_short_reads_go_on(tmp_path, small_ranges, monkeypatch):
     data, real = os.urandom(5 * RANGE + 77), os.preadv
-    monkeypatch.setattr(os, "preadv", lambda fd, buffers, offset: real(fd, [buffers[0][:1000]], offset))
+    monkeypatch.setattr(
+        os, "preadv", lambda fd, buffers, offset: real(fd, [buffers[0][:1000]], offset)
+    )
     assert bytes(reading.whole(opened(tmp_path, data))) == data
 
 
@@ -123,7 +131,11 @@ def test_o_direct_falls_back_where_it_is_refused(tmp_path, small_ranges, monkeyp
         return real(fd, buffers, offset)
 
     monkeypatch.setattr(os, "preadv", preadv)
-    assert bytes(reading.whole(file, digest=hashlib.sha256(data).hexdigest() if digested else None)) == data and refused
+    assert (
+        bytes(reading.whole(file, digest=hashlib.sha256(data).hexdigest() if digested else None))
+        == data
+        and refused
+    )
     before = len(os.listdir("/proc/self/fd"))
     del file
     gc.collect()
@@ -166,7 +178,11 @@ def test_an_error_of_one_thread_ends_it_and_names_the_file(tmp_path, small_range
 
 def test_an_error_keeps_no_buffer(tmp_path, small_ranges, monkeypatch):
     """The caller may handle it and go on: the buffer is as big as the model, and no garbage collection may come."""
-    monkeypatch.setattr(os, "preadv", lambda fd, buffers, offset: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+    monkeypatch.setattr(
+        os,
+        "preadv",
+        lambda fd, buffers, offset: (_ for _ in ()).throw(OSError(5, "Input/output error")),
+    )
     file = opened(tmp_path, os.urandom(40 * RANGE))
     gc.collect()
     gc.disable()
@@ -181,7 +197,9 @@ def test_an_error_keeps_no_buffer(tmp_path, small_ranges, monkeypatch):
         gc.enable()
 
 
-def test_where_no_more_threads_can_be_started_those_that_are_do_it_all(tmp_path, small_ranges, monkeypatch):
+def test_where_no_more_threads_can_be_started_those_that_are_do_it_all(
+    tmp_path, small_ranges, monkeypatch
+):
     data, started, real = os.urandom(40 * RANGE), [], threading.Thread.start
 
     def start(thread):
@@ -205,8 +223,6 @@ def test_cut_before_it_is_mapped(tmp_path, monkeypatch):
         reading.mapped(file)
 
 
-
-
 class Context:
     def __init__(self, left):
         self.left = left
@@ -215,7 +231,9 @@ class Context:
         return self.left * 1000
 
 
-def test_the_deadline_ends_a_read_that_hangs_and_tells_how_far_it_came(tmp_path, small_ranges, monkeypatch, early):
+def test_the_deadline_ends_a_read_that_hangs_and_tells_how_far_it_came(
+    tmp_path, small_ranges, monkeypatch, early
+):
     """NFS mounts are hard: a call that hangs is left to its thread."""
     real, stuck = os.preadv, threading.Event()
 
@@ -235,14 +253,20 @@ def test_the_deadline_ends_a_read_that_hangs_and_tells_how_far_it_came(tmp_path,
 
 
 @pytest.mark.parametrize("use", ["read", "stage", "path"])
-def test_the_deadline_ends_the_read_of_a_small_file_that_hangs(root, tmp_path, monkeypatch, use, early):
+def test_the_deadline_ends_the_read_of_a_small_file_that_hangs(
+    root, tmp_path, monkeypatch, use, early
+):
     """One of a single range, by each way that reads its bytes."""
     (tmp_path / "w").write_bytes(os.urandom(100_000))
     publish("m", tmp_path / "w", root=root)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     real, stuck = os.preadv, threading.Event()
     monkeypatch.setattr(os, "preadv", lambda *given: stuck.wait(30) and real(*given))
-    ways = {"read": lambda files: files.read(), "stage": lambda files: files.stage(), "path": lambda files: files.path}
+    ways = {
+        "read": lambda files: files.read(),
+        "stage": lambda files: files.stage(),
+        "path": lambda files: files.path,
+    }
     with efsstate.invocation(Context(1.8)):
         with pytest.raises(reading.OutOfTime):
             model("m", ways[use], verify="digest", root=root)()
@@ -263,7 +287,9 @@ def test_the_deadline_ends_many_small_reads(tmp_path, monkeypatch, early):
 
 
 @pytest.mark.parametrize("way", ["copy", "mapped"])
-def test_the_deadline_ends_what_the_digest_holds_up(tmp_path, small_ranges, monkeypatch, way, early):
+def test_the_deadline_ends_what_the_digest_holds_up(
+    tmp_path, small_ranges, monkeypatch, way, early
+):
     """Every range is there when it is wanted, and the processor is what takes long."""
     file, seen = opened(tmp_path, bytes(400 * RANGE)), []
 
@@ -332,7 +358,12 @@ else:
 print(free, peak() - before)
 """
     given = {**os.environ, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "96", "TMPDIR": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code, how, root, str(tmp_path / "w")], capture_output=True, text=True, env=given)
+    done = subprocess.run(
+        [sys.executable, "-c", code, how, root, str(tmp_path / "w")],
+        capture_output=True,
+        text=True,
+        env=given,
+    )
     free, taken = map(int, done.stdout.split())
     assert 40 << 20 < free < 96 << 20 and taken < free / 2, (done.stdout, done.stderr)
 
@@ -341,12 +372,18 @@ def test_a_copy_where_hardly_any_memory_is_left_still_goes_on(tmp_path, monkeypa
     data = os.urandom(3 << 20)
     for left in (0, 1 << 20):
         monkeypatch.setattr(memory, "free", lambda left=left: left)
-        assert reading.copy(opened(tmp_path, data), None, late=str) == hashlib.sha256(data).hexdigest()
+        assert (
+            reading.copy(opened(tmp_path, data), None, late=str) == hashlib.sha256(data).hexdigest()
+        )
 
 
 def test_the_ranges_of_a_copy_are_whole_where_there_is_memory(tmp_path, monkeypatch):
     offsets, real = [], os.preadv
-    monkeypatch.setattr(os, "preadv", lambda fd, buffers, offset: offsets.append(offset) or real(fd, buffers, offset))
+    monkeypatch.setattr(
+        os,
+        "preadv",
+        lambda fd, buffers, offset: offsets.append(offset) or real(fd, buffers, offset),
+    )
     with open(tmp_path / "f", "wb") as file:
         file.truncate(4 * reading.RANGE)
     monkeypatch.setattr(memory, "free", lambda: 360 << 20)
@@ -361,7 +398,10 @@ def test_a_file_larger_than_the_memory_is_not_read(root, tmp_path, monkeypatch):
     publish("m", tmp_path / "big", root=root)
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
     load = model("m", lambda files: files.read(), root=root)
-    with pytest.raises(EfsStateError, match=r"big: not read: it has 160 MiB, and \d+ MiB of memory are free: .*mmap\(\)"):
+    with pytest.raises(
+        EfsStateError,
+        match=r"big: not read: it has 160 MiB, and \d+ MiB of memory are free: .*mmap\(\)",
+    ):
         load()
     assert len(model("m", lambda files: files.mmap(), root=root)()) == 160 << 20
 
@@ -388,7 +428,9 @@ def test_a_control_groups_limit_counts_and_its_page_cache_does_not(tmp_path, mon
     group.mkdir(parents=True)
     (group / "memory.max").write_text(f"{256 << 20}\n")
     (group / "memory.current").write_text(f"{100 << 20}\n")
-    (group / "memory.stat").write_text(f"anon 5\ninactive_file {20 << 20}\nactive_file {10 << 20}\n")
+    (group / "memory.stat").write_text(
+        f"anon 5\ninactive_file {20 << 20}\nactive_file {10 << 20}\n"
+    )
     (tmp_path / "memory.max").write_text("max\n")
     real = memory.kernel
 
@@ -410,10 +452,14 @@ def test_a_control_groups_limit_counts_with_version_1_too(there, tmp_path, monke
             (top / part).mkdir(parents=True, exist_ok=True)
             (top / part / "memory.limit_in_bytes").write_text("9223372036854771712\n")
             (top / part / "memory.usage_in_bytes").write_text(f"{100 << 20}\n")
-            (top / part / "memory.stat").write_text("cache 5\ninactive_file 1\ntotal_inactive_file 0\n")
+            (top / part / "memory.stat").write_text(
+                "cache 5\ninactive_file 1\ntotal_inactive_file 0\n"
+            )
     limit = top / there
     (limit / "memory.limit_in_bytes").write_text(f"{256 << 20}\n")
-    (limit / "memory.stat").write_text(f"inactive_file 5\ntotal_inactive_file {20 << 20}\ntotal_active_file {10 << 20}\n")
+    (limit / "memory.stat").write_text(
+        f"inactive_file 5\ntotal_inactive_file {20 << 20}\ntotal_active_file {10 << 20}\n"
+    )
     real = memory.kernel
 
     def kernel(top, folder, name):
@@ -425,7 +471,10 @@ def test_a_control_groups_limit_counts_with_version_1_too(there, tmp_path, monke
     assert memory.free() == 186 << 20
 
 
-@pytest.mark.skipif(not os.path.exists("/sys/fs/cgroup/memory/memory.limit_in_bytes"), reason="no control groups of version 1 here")
+@pytest.mark.skipif(
+    not os.path.exists("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+    reason="no control groups of version 1 here",
+)
 def test_the_kernels_own_control_groups_of_version_1_are_read():
     with open("/sys/fs/cgroup/memory/memory.limit_in_bytes") as file:
         assert 0 < memory._group() <= int(file.read())
@@ -449,7 +498,9 @@ before = peak()
 view = m()
 print((peak() - before) / len(view))
 """
-    out = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True, check=True)
+    out = subprocess.run(
+        [sys.executable, "-c", code, root], capture_output=True, text=True, check=True
+    )
     assert 0.9 < float(out.stdout) < 1.1, out.stdout
 
 
@@ -488,6 +539,10 @@ print(sum(view))
     data = (tmp_path / "w").read_bytes()
     for how, expected in (("stage", 0), ("mmap", -7)):
         pathlib.Path(cut).write_bytes(data)
-        done = subprocess.run([sys.executable, "-c", code, how, root, cut, str(tmp_path)], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code, how, root, cut, str(tmp_path)],
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == expected, done.stderr
         assert (done.stdout == f"{sum(data)}\n") == (how == "stage")

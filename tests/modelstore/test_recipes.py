@@ -19,7 +19,9 @@ EXAMPLES = sorted(path.stem for path in (ROOT / "examples" / "models").glob("*.p
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_documents_show_the_examples(name):
     """The text in the documents is the one that is run here."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "models.md").read_text(), re.DOTALL)
+    blocks = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "models.md").read_text(), re.DOTALL
+    )
     code = (ROOT / "examples" / "models" / f"{name}.py").read_text().split('"""', 2)[2].strip()
     code = code.replace("from examples.models.", "from ")  # there the reader has them side by side
     assert code in [block.strip() for block in blocks]
@@ -46,10 +48,19 @@ def recipe(root, tmp_path, monkeypatch):
 def test_numpy(recipe, tmp_path):
     import numpy as np
 
-    for array in (np.arange(12.0).reshape(3, 4), np.asfortranarray(np.arange(12).reshape(3, 4)), np.array(7, "f4"), np.zeros((0, 3))):
+    for array in (
+        np.arange(12.0).reshape(3, 4),
+        np.asfortranarray(np.arange(12).reshape(3, 4)),
+        np.array(7, "f4"),
+        np.zeros((0, 3)),
+    ):
         np.save(tmp_path / "e.npy", array)
         loaded = recipe("numpy_array", tmp_path / "e.npy")
-        assert loaded.dtype == array.dtype and np.array_equal(loaded, array) and not loaded.flags.owndata
+        assert (
+            loaded.dtype == array.dtype
+            and np.array_equal(loaded, array)
+            and not loaded.flags.owndata
+        )
     np.save(tmp_path / "o.npy", np.array([object], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match="runs code"):
         recipe("numpy_array", tmp_path / "o.npy")
@@ -62,7 +73,9 @@ def test_safetensors_header_is_checked_against_hostile_sizes(recipe, tmp_path):
 
     def write(about, length=None, name="w"):
         text = json.dumps(about).encode()
-        (tmp_path / name).write_bytes(struct.pack("<Q", len(text) if length is None else length) + text + data)
+        (tmp_path / name).write_bytes(
+            struct.pack("<Q", len(text) if length is None else length) + text + data
+        )
         return tmp_path / name
 
     assert recipe("safetensors_views", write(good))["a"].tolist() == [[0, 1, 2], [3, 4, 5]]
@@ -80,19 +93,30 @@ def test_safetensors_header_is_checked_against_hostile_sizes(recipe, tmp_path):
 
 
 def wanted(name):
-    return pytest.importorskip(name) if os.environ.get("CI", "").lower() != "true" else importlib.import_module(name)
+    return (
+        pytest.importorskip(name)
+        if os.environ.get("CI", "").lower() != "true"
+        else importlib.import_module(name)
+    )
 
 
 def test_safetensors(recipe, tmp_path):
     np = wanted("numpy")
     save, load = wanted("safetensors.numpy").save_file, wanted("safetensors.numpy").load_file
-    tensors = {"a": np.random.rand(50, 70).astype("f4"), "b": np.arange(9, dtype="i8"), "c": np.zeros((0, 4), "f2"), "d": np.array([True, False])}
+    tensors = {
+        "a": np.random.rand(50, 70).astype("f4"),
+        "b": np.arange(9, dtype="i8"),
+        "c": np.zeros((0, 4), "f2"),
+        "d": np.array([True, False]),
+    }
     save(tensors, tmp_path / "w.safetensors", metadata={"format": "np"})
     theirs = load(tmp_path / "w.safetensors")
     loaded = recipe("safetensors_views", tmp_path / "w.safetensors")
     assert loaded.keys() == theirs.keys()
     for name in theirs:
-        assert loaded[name].dtype == theirs[name].dtype and np.array_equal(loaded[name], theirs[name])
+        assert loaded[name].dtype == theirs[name].dtype and np.array_equal(
+            loaded[name], theirs[name]
+        )
         assert not loaded[name].flags.owndata
 
 
@@ -100,10 +124,17 @@ def test_safetensors(recipe, tmp_path):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_safetensors_torch(recipe, tmp_path):
     torch = wanted("torch")
-    tensors = {"a": torch.rand(5, 7), "b": torch.arange(9).to(torch.bfloat16), "c": torch.zeros(0, 4), "d": torch.tensor([True, False])}
+    tensors = {
+        "a": torch.rand(5, 7),
+        "b": torch.arange(9).to(torch.bfloat16),
+        "c": torch.zeros(0, 4),
+        "d": torch.tensor([True, False]),
+    }
     wanted("safetensors.torch").save_file(tensors, tmp_path / "w.safetensors")
     loaded = recipe("safetensors_torch", tmp_path / "w.safetensors")
-    assert loaded.keys() == tensors.keys() and all(torch.equal(loaded[n], t) and loaded[n].dtype == t.dtype for n, t in tensors.items())
+    assert loaded.keys() == tensors.keys() and all(
+        torch.equal(loaded[n], t) and loaded[n].dtype == t.dtype for n, t in tensors.items()
+    )
     first = min(t.data_ptr() for n, t in loaded.items() if t.numel())
     assert max(t.data_ptr() for t in loaded.values()) - first < 4096  # all in the one buffer
 
@@ -128,17 +159,33 @@ def test_onnxruntime(recipe, tmp_path, external):
     weights = np.random.rand(300, 20).astype("f4")
     x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [None, 300])
     y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [None, 20])
-    graph = onnx.helper.make_graph([onnx.helper.make_node("MatMul", ["x", "w"], ["y"])], "g", [x], [y], [onnx.numpy_helper.from_array(weights, "w")])
-    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "g",
+        [x],
+        [y],
+        [onnx.numpy_helper.from_array(weights, "w")],
+    )
+    proto = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8
+    )
     given = np.random.rand(2, 300).astype("f4")
     if external:
         (tmp_path / "net").mkdir()
-        onnx.save(proto, tmp_path / "net" / "net.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+        onnx.save(
+            proto,
+            tmp_path / "net" / "net.onnx",
+            save_as_external_data=True,
+            location="weights.bin",
+            size_threshold=0,
+        )
         import efsstate
         import onnxruntime
 
         publish("folder", tmp_path / "net", root=os.environ["EFSSTATE_ROOT"])
-        get = efsstate.model("folder", lambda files: onnxruntime.InferenceSession(files.stage() + "/net.onnx"))
+        get = efsstate.model(
+            "folder", lambda files: onnxruntime.InferenceSession(files.stage() + "/net.onnx")
+        )
         session = get()
     else:
         onnx.save(proto, tmp_path / "net.onnx")
@@ -163,7 +210,9 @@ def test_joblib_and_scikit_learn(recipe, tmp_path):
 
 def test_tokenizers(recipe, tmp_path):
     tokenizers = wanted("tokenizers")
-    made = tokenizers.Tokenizer(tokenizers.models.WordLevel({"hello": 0, "world": 1, "?": 2}, unk_token="?"))
+    made = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({"hello": 0, "world": 1, "?": 2}, unk_token="?")
+    )
     made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     (tmp_path / "tok").mkdir()
     made.save(str(tmp_path / "tok" / "tokenizer.json"))

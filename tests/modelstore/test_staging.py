@@ -69,7 +69,11 @@ def test_a_copy_is_the_version_as_published(root, source, local, small_ranges):
 def test_a_single_file_keeps_its_name(root, source, local):
     publish("m", source / "config.json", root=root)
     path = model("m", stage=True, root=root)()
-    assert path.startswith(str(local)) and path.endswith("/config.json") and pathlib.Path(path).read_text() == "{}"
+    assert (
+        path.startswith(str(local))
+        and path.endswith("/config.json")
+        and pathlib.Path(path).read_text() == "{}"
+    )
 
 
 def test_staged_models_read_and_map_the_copy(root, source, local):
@@ -99,19 +103,29 @@ def test_processes_share_one_copy_made_by_one_of_them(root, tmp_path, local, sma
     publish("m", tmp_path / "w", root=root)
     fork = multiprocessing.get_context("fork")
     start, hold, results = fork.Event(), fork.Event(), fork.Queue()
-    workers = [fork.Process(target=stager, args=(root, start, results, hold), daemon=True) for _ in range(4)]
+    workers = [
+        fork.Process(target=stager, args=(root, start, results, hold), daemon=True)
+        for _ in range(4)
+    ]
     for worker in workers:
         worker.start()
     start.set()
     seen = [results.get(timeout=60) for _ in workers]
-    assert len({path for path, _ in seen}) == 1 and sorted(reads for _, reads in seen) == [0, 0, 0, 20]
+    assert len({path for path, _ in seen}) == 1 and sorted(reads for _, reads in seen) == [
+        0,
+        0,
+        0,
+        20,
+    ]
     assert copies(local) == used(local) and len(copies(local)) == 1
     hold.set()
     for worker in workers:
         worker.join()
 
 
-def test_killed_at_each_step_no_half_copy_is_ever_used(root, source, tmp_path, local, monkeypatch, small_ranges):
+def test_killed_at_each_step_no_half_copy_is_ever_used(
+    root, source, tmp_path, local, monkeypatch, small_ranges
+):
     publish("m", source, root=root)
     monkeypatch.setattr(reading, "THREADS", 1)
 
@@ -155,7 +169,9 @@ def test_what_is_copied_is_compared_with_its_digest(root, source, local):
 
 @pytest.mark.parametrize("use", ["path", "stage()", "read('a/b/weights')", "mmap('a/b/weights')"])
 @pytest.mark.parametrize("how", ["digest", "a key"])
-def test_a_flipped_bit_in_a_copy_is_noticed_where_it_is_used_and_the_copy_made_anew(root, source, local, monkeypatch, use, how):
+def test_a_flipped_bit_in_a_copy_is_noticed_where_it_is_used_and_the_copy_made_anew(
+    root, source, local, monkeypatch, use, how
+):
     """Of the right size: what made it is gone, and nothing but a digest tells."""
     if how == "a key":
         monkeypatch.setenv("EFSSTATE_SIGNING_KEY", "k" * 40)
@@ -171,11 +187,15 @@ def test_a_flipped_bit_in_a_copy_is_noticed_where_it_is_used_and_the_copy_made_a
         return tree(files.path)
 
     assert model("m", load, stage=True, verify=verify, root=root)() == tree(source)
-    assert use.startswith(("path", "stage")) or bytes(seen[0]) == (source / "a/b/weights").read_bytes()
+    assert (
+        use.startswith(("path", "stage")) or bytes(seen[0]) == (source / "a/b/weights").read_bytes()
+    )
     assert copies(local) == used(local) or not used(local)
 
 
-def test_a_damaged_copy_is_made_anew_once_by_the_threads_of_a_load(root, tmp_path, local, monkeypatch):
+def test_a_damaged_copy_is_made_anew_once_by_the_threads_of_a_load(
+    root, tmp_path, local, monkeypatch
+):
     copied, real, whole, all_three = [], staging._copy, reading.whole, threading.Barrier(3)
     monkeypatch.setattr(staging, "_copy", lambda *given: copied.append(1) or real(*given))
 
@@ -203,12 +223,16 @@ def test_a_damaged_copy_is_made_anew_once_by_the_threads_of_a_load(root, tmp_pat
         for number in (0, 3, 5):
             flip(f"{path}/f{number}")
         copied.clear()
-        assert model("m", load, stage=True, verify="digest", root=root)() == [(source / f"f{n}").read_bytes() for n in range(8)]
+        assert model("m", load, stage=True, verify="digest", root=root)() == [
+            (source / f"f{n}").read_bytes() for n in range(8)
+        ]
         assert copied == [1]
         gc.collect()
 
 
-def test_a_copy_that_lost_a_file_or_an_empty_folder_while_it_is_used_is_made_anew(root, source, local):
+def test_a_copy_that_lost_a_file_or_an_empty_folder_while_it_is_used_is_made_anew(
+    root, source, local
+):
     publish("m", source, root=root)
 
     def load(files):
@@ -223,13 +247,19 @@ def test_a_copy_that_lost_a_file_or_an_empty_folder_while_it_is_used_is_made_ane
     assert tree(model("m", stage=True, root=root)()) == tree(source)
 
 
-def test_a_copy_that_another_uses_stays_until_the_new_one_is_there(root, source, local, monkeypatch):
+def test_a_copy_that_another_uses_stays_until_the_new_one_is_there(
+    root, source, local, monkeypatch
+):
     """Somebody cut a file of it, which the other may not need."""
     publish("m", source, root=root)
     keep = model("m", stage=True, root=root)
     path = keep()
     os.truncate(f"{path}/CURRENT", 1)
-    monkeypatch.setattr(staging.reading, "copy", lambda *given, **more: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+    monkeypatch.setattr(
+        staging.reading,
+        "copy",
+        lambda *given, **more: (_ for _ in ()).throw(OSError(5, "Input/output error")),
+    )
     with pytest.raises(OSError, match="Input/output error"):
         model("m", stage=True, root=root)()
     assert os.path.getsize(f"{path}/a/b/weights") == 100_000
@@ -286,8 +316,6 @@ def test_a_fork_while_a_copy_is_made_harms_no_child(root, source, local, monkeyp
     assert tree(kept.path) == tree(source)
 
 
-
-
 def test_models_of_many_folders_keep_few_descriptors(root, tmp_path, local):
     """Lambda gives a process 1,024."""
     for name in ("many", "by-hand"):
@@ -297,20 +325,25 @@ def test_models_of_many_folders_keep_few_descriptors(root, tmp_path, local):
     publish("m", tmp_path / "many", root=root)
     model("m", stage=True, root=root)()
     before = len(os.listdir("/proc/self/fd"))
-    keep = [model("m", stage=True, root=root), model(str(tmp_path / "by-hand"), lambda files: files.path, root=root)]
+    keep = [
+        model("m", stage=True, root=root),
+        model(str(tmp_path / "by-hand"), lambda files: files.path, root=root),
+    ]
     for get in keep:
         get()
     assert len(os.listdir("/proc/self/fd")) - before < 30
 
 
-
-
-def test_a_damaged_copy_that_another_uses_is_an_error_that_says_so_and_is_made_anew_when_it_goes(root, source, local):
+def test_a_damaged_copy_that_another_uses_is_an_error_that_says_so_and_is_made_anew_when_it_goes(
+    root, source, local
+):
     publish("m", source, root=root)
     keep = model("m", stage=True, root=root)
     flip(f"{keep()}/a/b/weights")
     get = model("m", stage=True, verify="digest", root=root)
-    with pytest.raises(CorruptEntryError, match="SHA-256.*not made anew while another model or process uses it"):
+    with pytest.raises(
+        CorruptEntryError, match="SHA-256.*not made anew while another model or process uses it"
+    ):
         get()
     del keep
     gc.collect()
@@ -318,7 +351,9 @@ def test_a_damaged_copy_that_another_uses_is_an_error_that_says_so_and_is_made_a
     assert tree(get()) == tree(source)
 
 
-def test_what_is_damaged_on_the_mount_is_no_reason_to_copy_for_ever(root, source, local, monkeypatch):
+def test_what_is_damaged_on_the_mount_is_no_reason_to_copy_for_ever(
+    root, source, local, monkeypatch
+):
     made = publish("m", source, root=root)
     copied, real = [], staging._copy
     monkeypatch.setattr(staging, "_copy", lambda *given: copied.append(1) or real(*given))
@@ -360,7 +395,9 @@ def three(root, tmp_path, local, monkeypatch):
         publish(name, tmp_path / name, root=root)
 
     def room(mount):
-        used = sum(os.path.getsize(f"{above}/{f}") for above, _, files in os.walk(local) for f in files)
+        used = sum(
+            os.path.getsize(f"{above}/{f}") for above, _, files in os.walk(local) for f in files
+        )
         return int(2.5 * (1 << 20)) - used
 
     monkeypatch.setattr(staging, "_room", room)
@@ -389,7 +426,9 @@ def test_the_one_used_least_recently_goes_when_room_is_needed(root, three, local
 def test_a_copy_in_use_stays_and_the_lack_of_room_is_told(root, three, local):
     a, path_a = staged("a", root)
     b, path_b = staged("b", root)
-    with pytest.raises(EfsStateError, match=r"no room for a copy of 1\.0 MiB: 0\.5 MiB are free.*ephemeral storage"):
+    with pytest.raises(
+        EfsStateError, match=r"no room for a copy of 1\.0 MiB: 0\.5 MiB are free.*ephemeral storage"
+    ):
         staged("c", root)
     assert os.path.exists(path_a) and os.path.exists(path_b)
     del b
@@ -404,23 +443,28 @@ def test_nothing_goes_where_that_would_not_make_room_enough(root, three, local, 
     gc.collect()
     (tmp_path / "d").write_bytes(os.urandom(2 << 20))
     publish("d", tmp_path / "d", root=root)
-    with pytest.raises(EfsStateError, match=r"no room for a copy of 2\.0 MiB: 0\.5 MiB are free, and 1\.0 MiB of copies that nobody uses may go"):
+    with pytest.raises(
+        EfsStateError,
+        match=r"no room for a copy of 2\.0 MiB: 0\.5 MiB are free, and 1\.0 MiB of copies that nobody uses may go",
+    ):
         staged("d", root)
     assert os.path.exists(path_a) and os.path.exists(path_b) and a
 
 
-def test_room_is_made_for_the_blocks_that_small_files_take(root, three, local, tmp_path, monkeypatch):
+def test_room_is_made_for_the_blocks_that_small_files_take(
+    root, three, local, tmp_path, monkeypatch
+):
     """300 files of 10 bytes are 1.2 MB of the disk, not 3,000 bytes."""
     (tmp_path / "small").mkdir()
     for number in range(300):
         (tmp_path / "small" / f"f{number}").write_text("0123456789")
     publish("small", tmp_path / "small", root=root)
     wanted, real = [], staging._make_room
-    monkeypatch.setattr(staging, "_make_room", lambda local, size: wanted.append(size) or real(local, size))
+    monkeypatch.setattr(
+        staging, "_make_room", lambda local, size: wanted.append(size) or real(local, size)
+    )
     staged("small", root)
     assert wanted == [300 * os.statvfs(local).f_frsize]
-
-
 
 
 def test_a_copy_that_a_forked_child_uses_stays(root, three, local):
@@ -478,7 +522,12 @@ def test_what_a_killed_process_used_is_in_use_no_more(root, three, local):
     assert dying(use, 0)[0] == -9
     assert len(os.listdir(local / "uses")) == 2 and used(local) == []
     kept = staged("c", root)
-    assert len(copies(local)) == 2 and sorted(os.listdir(local / "uses")) == copies(local) and len(used(local)) == 1 and kept
+    assert (
+        len(copies(local)) == 2
+        and sorted(os.listdir(local / "uses")) == copies(local)
+        and len(used(local)) == 1
+        and kept
+    )
 
 
 def test_a_full_disk_leaves_no_half(root, source, local, monkeypatch):
@@ -490,7 +539,10 @@ def test_a_full_disk_leaves_no_half(root, source, local, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device", self.path)
 
     monkeypatch.setattr(Filling, "put", full)
-    with pytest.raises(EfsStateError, match=r"no room for a copy of 0\.\d MiB: No space left on device while it was written, though .* were free"):
+    with pytest.raises(
+        EfsStateError,
+        match=r"no room for a copy of 0\.\d MiB: No space left on device while it was written, though .* were free",
+    ):
         model("m", stage=True, root=root)()
     assert copies(local) == []
 
@@ -498,7 +550,9 @@ def test_a_full_disk_leaves_no_half(root, source, local, monkeypatch):
 def test_a_reload_stages_the_new_version_and_lets_the_old_copy_go(root, tmp_path, local):
     (tmp_path / "w").write_text("1")
     publish("m", tmp_path / "w", root=root)
-    get = model("m", lambda files: (files.path, bytes(files.read())), stage=True, check_every=0, root=root)
+    get = model(
+        "m", lambda files: (files.path, bytes(files.read())), stage=True, check_every=0, root=root
+    )
     first = get()
     (tmp_path / "w").write_text("2")
     publish("m", tmp_path / "w", root=root)

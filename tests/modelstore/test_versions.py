@@ -10,7 +10,17 @@ import time
 import pytest
 
 import efsstate
-from efsstate import CorruptEntryError, EfsStateError, ModelNotFound, activate, model, prune, publish, verify, versions
+from efsstate import (
+    CorruptEntryError,
+    EfsStateError,
+    ModelNotFound,
+    activate,
+    model,
+    prune,
+    publish,
+    verify,
+    versions,
+)
 from efsstate.modelstore import pruning as module
 from efsstate.mount import clock
 from tests.modelstore.conftest import active, current, dying, place, relink
@@ -54,15 +64,27 @@ def test_a_version_that_is_not_there(root, four):
         verify("other", root=root)
 
 
-@pytest.mark.parametrize(("kind", "said"), [("missing", "missing"), ("short", "0 bytes, and 1 were published"), ("folder", "not a regular file")])
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("missing", "missing"),
+        ("short", "0 bytes, and 1 were published"),
+        ("folder", "not a regular file"),
+    ],
+)
 def test_a_version_that_is_not_whole_is_not_activated(root, four, kind, said):
     """No loader could use it; and what was active stays so."""
     file = place(root, "m", four[0]) + "/w"
     os.truncate(file, 0) if kind == "short" else os.remove(file)
     os.mkdir(file) if kind == "folder" else None
-    with pytest.raises(CorruptEntryError, match=f"{file}: damaged: {said}: publish it again, or activate another"):
+    with pytest.raises(
+        CorruptEntryError, match=f"{file}: damaged: {said}: publish it again, or activate another"
+    ):
         activate("m", four[0], root=root)
-    assert active(root, "m") == four[3] and model("m", lambda files: bytes(files.read()), root=root)() == b"3"
+    assert (
+        active(root, "m") == four[3]
+        and model("m", lambda files: bytes(files.read()), root=root)() == b"3"
+    )
 
 
 def test_a_version_without_its_empty_folder_is_not_activated(root, source):
@@ -70,14 +92,22 @@ def test_a_version_without_its_empty_folder_is_not_activated(root, source):
     os.rmdir(place(root, "m", made) + "/empty")
     with pytest.raises(CorruptEntryError, match="/empty: damaged: missing: publish it again"):
         activate("m", made, root=root)
-    assert active(root, "m") is None and publish("m", source, root=root) == made == active(root, "m")
+    assert active(root, "m") is None and publish("m", source, root=root) == made == active(
+        root, "m"
+    )
 
 
 @pytest.mark.parametrize("back", [True, False])
-def test_a_version_that_a_prune_takes_while_its_files_are_looked_at_is_missing_unless_it_is_put_back(root, four, monkeypatch, back):
+def test_a_version_that_a_prune_takes_while_its_files_are_looked_at_is_missing_unless_it_is_put_back(
+    root, four, monkeypatch, back
+):
     from efsstate.modelstore import checking
 
-    folder, aside, real = place(root, "m", four[0]), place(root, "m", ".tmp-gone-x"), checking.lacking
+    folder, aside, real = (
+        place(root, "m", four[0]),
+        place(root, "m", ".tmp-gone-x"),
+        checking.lacking,
+    )
 
     def taken(*given):
         monkeypatch.setattr(checking, "lacking", real)
@@ -173,7 +203,9 @@ def test_a_version_activated_and_left_again_while_prune_takes_it_stays(root, fou
 
     monkeypatch.setattr(module, "_take_away", late)
     assert prune("m", keep=1, grace="12h", root=root) == [four[2], four[1]]
-    assert [v.id for v in versions("m", root=root)] == [four[3], four[0]] and verify("m", root=root) == []
+    assert [v.id for v in versions("m", root=root)] == [four[3], four[0]] and verify(
+        "m", root=root
+    ) == []
 
 
 @pytest.mark.parametrize("kind", ["CURRENT", "no CURRENT"])
@@ -211,7 +243,14 @@ def test_prune_leaves_what_it_does_not_know(root, four):
     damage(root, four[1], "manifest")
     age(root, four[1], 3 * 86400)
     assert prune("m", keep=2, grace="12h", root=root) == [four[1]]  # damaged, but ours
-    assert {os.path.basename(p) for p in above.iterdir()} == {four[0], four[2], four[3], "backup", "NOTES.txt", "CURRENT"}
+    assert {os.path.basename(p) for p in above.iterdir()} == {
+        four[0],
+        four[2],
+        four[3],
+        "backup",
+        "NOTES.txt",
+        "CURRENT",
+    }
     assert (above / "backup" / "precious").read_text() == "x"
     told = {v.id: v.problem for v in versions("m", root=root)}
     assert "newer" in told[four[0]] and "no manifest" in told["backup"] and told["NOTES.txt"]
@@ -249,7 +288,12 @@ def test_what_was_put_there_by_hand_has_no_versions(root, tmp_path, kind):
             (hand / "versions").mkdir()
             (hand / "versions" / "a").write_text("x")
     for call in (versions, prune, verify, lambda name, root: activate(name, "v", root=root)):
-        with pytest.raises(ModelNotFound, match="no model: neither" if kind == "a link" else "put there by hand: it has no versions"):
+        with pytest.raises(
+            ModelNotFound,
+            match="no model: neither"
+            if kind == "a link"
+            else "put there by hand: it has no versions",
+        ):
             call("m", root=root)
     (tmp_path / "w").write_text("1")
     if kind in ("a file", "a link"):
@@ -275,7 +319,11 @@ def test_readers_need_no_right_to_write(root, four):
             pytest.skip("no read-only mounts here")
         assert [v.id for v in versions("m", root=root)] == four[::-1]
         assert verify("m", root=root) == [] and efsstate.models(root=root) == ["m"]
-        assert prune("m", keep=1, dry_run=True, grace="12h", root=root) == [four[2], four[1], four[0]]
+        assert prune("m", keep=1, dry_run=True, grace="12h", root=root) == [
+            four[2],
+            four[1],
+            four[0],
+        ]
         with pytest.raises(efsstate.RootError, match="not writable"):
             prune("m", keep=1, grace=0, root=root)
     finally:
@@ -287,7 +335,10 @@ def test_verify_finds_empty_folders_that_are_missing_or_too_many(root, source):
     assert verify("m", root=root) == []
     (made / "empty").rmdir()
     (made / "extra").mkdir()
-    assert verify("m", root=root) == [f"{made}/empty: missing: publish it again, or activate another version", f"{made}/extra/: it was not published with this version: remove it"]
+    assert verify("m", root=root) == [
+        f"{made}/empty: missing: publish it again, or activate another version",
+        f"{made}/extra/: it was not published with this version: remove it",
+    ]
 
 
 @pytest.mark.slow
@@ -330,7 +381,9 @@ def test_a_killed_prune_is_finished_by_the_next(root, four):
                 if name.startswith(".tmp-"):
                     os.utime(f"{above}/{name}", (1, 1))
         prune("m", keep=1, grace=0, root=copy)
-        assert sorted(os.listdir(os.path.dirname(place(copy, "m", "x")))) == sorted([four[3], "CURRENT"])
+        assert sorted(os.listdir(os.path.dirname(place(copy, "m", "x")))) == sorted(
+            [four[3], "CURRENT"]
+        )
     else:
         raise AssertionError("prune never came to its end")
 

@@ -10,7 +10,9 @@ from tests import faults
 NEW = b"new" * 2000
 OPERATIONS = {
     "replace": lambda mount: store.write(mount, "cache/ns/a", "f", NEW, codec="", durable=True),
-    "replace in a new folder": lambda mount: store.write(mount, "cache/other/a", "f", NEW, codec="", durable=True),
+    "replace in a new folder": lambda mount: store.write(
+        mount, "cache/other/a", "f", NEW, codec="", durable=True
+    ),
     "create": lambda mount: store.create(mount, "cache/ns/a", "g", NEW, codec=""),
     "symlink": lambda mount: mount.symlink("cache/ns/a", "s", "note"),
 }
@@ -54,15 +56,23 @@ def test_killed_at_each_system_call(fresh, operation):
         assert faults.run(act, kill=call).how == "killed", call
         mount = Mount(root)
         if operation == "symlink":
-            outcomes.add(mount.readlink("cache/ns/a", "s") if "s" in mount.names("cache/ns/a") else None)
+            outcomes.add(
+                mount.readlink("cache/ns/a", "s") if "s" in mount.names("cache/ns/a") else None
+            )
             continue
-        folder, target = ("cache/other/a", "f") if "folder" in operation else ("cache/ns/a", "g" if operation == "create" else "f")
+        folder, target = (
+            ("cache/other/a", "f")
+            if "folder" in operation
+            else ("cache/ns/a", "g" if operation == "create" else "f")
+        )
         try:
             outcomes.add(bytes(store.read(mount, folder, target).payload))
         except FileNotFoundError:
             outcomes.add(None)
         except CorruptEntryError:
-            assert operation == "create"  # immutable files may be met torn, and are always known as such
+            assert (
+                operation == "create"
+            )  # immutable files may be met torn, and are always known as such
             outcomes.add("torn")
         assert bytes(store.read(mount, "cache/ns/a", "f").payload) in (b"old", NEW)
         left = [n for n in mount.names(folder) if n not in ("f", "g")]
@@ -71,7 +81,9 @@ def test_killed_at_each_system_call(fresh, operation):
 
 
 @strace
-@pytest.mark.parametrize("error", ["EIO", "ENOSPC", "EDQUOT", "ESTALE", "EACCES", "EROFS", "EMFILE"])
+@pytest.mark.parametrize(
+    "error", ["EIO", "ENOSPC", "EDQUOT", "ESTALE", "EACCES", "EROFS", "EMFILE"]
+)
 def test_each_system_call_fails(fresh, error):
     """Each call of a replacement answers with an error: the operation raises, or has done it all the same; nothing is half."""
     for call in faults.calls(fresh("replace")[1]):
@@ -84,7 +96,10 @@ def test_each_system_call_fails(fresh, error):
         if outcome.how == "returned":
             assert value == NEW, call
         else:
-            assert outcome.how == "raised" and "Error" in outcome.kind and root in outcome.error, (call, outcome)
+            assert outcome.how == "raised" and "Error" in outcome.kind and root in outcome.error, (
+                call,
+                outcome,
+            )
             assert value in (b"old", NEW)
             assert mount.names("cache/ns/a") == ["f"], call
         assert outcome.descriptors <= 0, (call, outcome)

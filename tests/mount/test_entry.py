@@ -11,7 +11,9 @@ PLACE, PATH = "cache/ns/a/ab", "/r/cache/ns/a/ab"
 
 
 def made(payload=b"payload of some length", *, place=PLACE, key=None, ttl=60.0, meta=b"meta"):
-    head, body = entry.encode(payload, place=place, codec="msgpack", meta=meta, created=1e9, ttl=ttl, key=key)
+    head, body = entry.encode(
+        payload, place=place, codec="msgpack", meta=meta, created=1e9, ttl=ttl, key=key
+    )
     return bytes(head) + bytes(body)
 
 
@@ -23,7 +25,9 @@ def made(payload=b"payload of some length", *, place=PLACE, key=None, ttl=60.0, 
     st.none() | st.binary(min_size=1, max_size=64),
 )
 def test_round_trip(payload, meta, codec, ttl, key):
-    head, body = entry.encode(payload, place=PLACE, codec=codec, meta=meta, created=1e9, ttl=ttl, key=key)
+    head, body = entry.encode(
+        payload, place=PLACE, codec=codec, meta=meta, created=1e9, ttl=ttl, key=key
+    )
     back = entry.decode(head + body, place=PLACE, root=PATH, key=key)
     assert (bytes(back.payload), back.meta, back.codec, back.created) == (payload, meta, codec, 1e9)
     assert back.ttl == ttl

@@ -55,9 +55,19 @@ def test_the_builder_gets_the_time_on_the_file(mount):
     assert times == [mount.stat("x", "f").st_mtime]
 
 
-@pytest.mark.parametrize(("root_mode", "umask", "file_mode", "folder_mode"), [
-    (0o700, 0o022, 0o600, 0o700), (0o755, 0o022, 0o644, 0o755), (0o2775, 0o022, 0o664, 0o2775), (0o770, 0o077, 0o660, 0o770), (0o1777, 0o027, 0o666, 0o777)])
-def test_modes_follow_the_roots_own_whatever_the_umask(tmp_path, root_mode, umask, file_mode, folder_mode):
+@pytest.mark.parametrize(
+    ("root_mode", "umask", "file_mode", "folder_mode"),
+    [
+        (0o700, 0o022, 0o600, 0o700),
+        (0o755, 0o022, 0o644, 0o755),
+        (0o2775, 0o022, 0o664, 0o2775),
+        (0o770, 0o077, 0o660, 0o770),
+        (0o1777, 0o027, 0o666, 0o777),
+    ],
+)
+def test_modes_follow_the_roots_own_whatever_the_umask(
+    tmp_path, root_mode, umask, file_mode, folder_mode
+):
     os.chmod(tmp_path, root_mode)
     before = os.umask(umask)
     try:
@@ -81,8 +91,12 @@ def test_links_are_refused_wherever_they_stand(mount, tmp_path):
     (tmp_path / "real").mkdir()
     os.symlink(outside / "f", tmp_path / "real" / "f")
     for act in (
-        lambda: mount.read("folder", "f"), lambda: mount.read("real", "f"), lambda: put(mount, "folder", "g", b""),
-        lambda: mount.names("folder"), lambda: mount.make("folder/x"), lambda: mount.open("real", "f", os.O_RDWR | os.O_CREAT),
+        lambda: mount.read("folder", "f"),
+        lambda: mount.read("real", "f"),
+        lambda: put(mount, "folder", "g", b""),
+        lambda: mount.names("folder"),
+        lambda: mount.make("folder/x"),
+        lambda: mount.open("real", "f", os.O_RDWR | os.O_CREAT),
     ):
         with pytest.raises(CorruptEntryError, match="link"):
             act()
@@ -107,8 +121,12 @@ def test_a_folder_removed_under_us_is_made_anew(mount, tmp_path):
     import shutil
 
     put(mount, "cache/ns/a", "f", b"1")
-    for act in (lambda: put(mount, "cache/ns/a", "f", b"2"), lambda: mount.symlink("cache/ns/a", "l", "note"),
-                lambda: mount.create("cache/ns/a", "c", lambda created: [b""]), lambda: os.close(mount.open("cache/ns/a", "k", os.O_RDWR | os.O_CREAT))):
+    for act in (
+        lambda: put(mount, "cache/ns/a", "f", b"2"),
+        lambda: mount.symlink("cache/ns/a", "l", "note"),
+        lambda: mount.create("cache/ns/a", "c", lambda created: [b""]),
+        lambda: os.close(mount.open("cache/ns/a", "k", os.O_RDWR | os.O_CREAT)),
+    ):
         shutil.rmtree(tmp_path / "cache")
         act()
         assert len(mount.names("cache/ns/a")) == 1
@@ -175,7 +193,9 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 try: Mount({str(tmp_path)!r}).replace("x", "f", lambda created: [b"y" * 3000, b"z" * 3000])
 except OSError as error: print(error.errno, error.filename)
 """
-    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    out = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout.split()
     assert int(out[0]) == errno.EFBIG and out[1].startswith(str(tmp_path))
     assert mount.read("x", "f") == b"old" and mount.names("x") == ["f"]
 
@@ -190,7 +210,9 @@ def test_a_builder_that_raises_leaves_nothing_behind(mount):
 
 
 def test_many_parts_and_empty_ones_are_written_in_order(mount):
-    mount.replace("x", "f", lambda created: [b"a", b"", bytearray(b"b"), memoryview(b"cd")[1:], b""])
+    mount.replace(
+        "x", "f", lambda created: [b"a", b"", bytearray(b"b"), memoryview(b"cd")[1:], b""]
+    )
     assert mount.read("x", "f") == b"abd"
 
 
@@ -219,13 +241,20 @@ assert all(mount.read(f"many/{{i}}", "f") == b"%d" % i for i in range(500))
 def test_a_folder_that_is_not_empty_stays(mount):
     put(mount, "x/y", "f", b"1")
     assert mount.remove_folder("x/y") is False
-    assert mount.remove("x/y", "f") and mount.remove_folder("x/y") and not mount.remove_folder("x/y")
+    assert (
+        mount.remove("x/y", "f") and mount.remove_folder("x/y") and not mount.remove_folder("x/y")
+    )
 
 
 def test_an_entry_is_read_back_from_its_place_alone(mount, tmp_path):
     store.write(mount, "x", "f", b"value", codec="msgpack", ttl=5, meta=b"m")
     entry, found = store.read_stat(mount, "x", "f", stale=0)
-    assert (bytes(entry.payload), entry.codec, entry.ttl, entry.meta) == (b"value", "msgpack", 5, b"m")
+    assert (bytes(entry.payload), entry.codec, entry.ttl, entry.meta) == (
+        b"value",
+        "msgpack",
+        5,
+        b"m",
+    )
     assert entry.created == pytest.approx(found.st_mtime, abs=1)
     os.link(tmp_path / "x/f", tmp_path / "x/g")
     with pytest.raises(CorruptEntryError):
@@ -238,7 +267,11 @@ def test_a_watched_folder_lists_what_is_there_after_each_change(tmp_path):
     assert watch.names() == []
     for number in range(300):
         mount.symlink("a/b", f"n{number}", "note")
-    assert sorted(watch.names()) == sorted(mount.names("a/b")) == sorted(os.listdir(tmp_path / "a" / "b"))
+    assert (
+        sorted(watch.names())
+        == sorted(mount.names("a/b"))
+        == sorted(os.listdir(tmp_path / "a" / "b"))
+    )
     mount.remove("a/b", "n7")
     (tmp_path / "a" / "b" / "ü").touch()
     assert set(watch.names()) == {f"n{number}" for number in range(300) if number != 7} | {"ü"}
@@ -246,7 +279,9 @@ def test_a_watched_folder_lists_what_is_there_after_each_change(tmp_path):
     assert watch.names() == []
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed: apt-get install strace")
+@pytest.mark.skipif(
+    shutil.which("strace") is None, reason="strace is not installed: apt-get install strace"
+)
 def test_a_watch_that_fails_in_the_middle_raises_and_gives_no_part(tmp_path):
     """Reading a directory ends and fails alike but for errno: an error in its second part must not pass for its end."""
     (tmp_path / "many").mkdir()
@@ -255,7 +290,16 @@ def test_a_watch_that_fails_in_the_middle_raises_and_gives_no_part(tmp_path):
     program = "import os, sys; from efsstate.mount.files import Mount; w = Mount(sys.argv[1]).watch('many'); os.getppid(); print(len(w.names()))"
 
     def run(*options):
-        command = ["strace", "-o", tmp_path / "trace", *options, sys.executable, "-c", program, str(tmp_path)]
+        command = [
+            "strace",
+            "-o",
+            tmp_path / "trace",
+            *options,
+            sys.executable,
+            "-c",
+            program,
+            str(tmp_path),
+        ]
         return subprocess.run(command, capture_output=True, text=True)
 
     assert run().stdout == "3000\n"
@@ -281,7 +325,9 @@ def test_a_read_of_an_entry_that_is_cut_short_by_a_signal_is_no_damage(mount, mo
 
 
 @pytest.mark.parametrize("call", ["stat", "rename"])
-def test_a_note_that_cannot_be_exchanged_leaves_the_old_one_and_nothing_else(mount, monkeypatch, call):
+def test_a_note_that_cannot_be_exchanged_leaves_the_old_one_and_nothing_else(
+    mount, monkeypatch, call
+):
     notes.replace(mount, "x", "N", "old")
 
     def refused(*given, **named):
@@ -320,7 +366,11 @@ def test_a_root_removed_and_made_anew_is_written_to_at_once(act, tmp_path):
     root.mkdir()
     root.chmod(0o770)
     ACTS[act](mount)
-    assert os.listdir(root) == ["cache"] and act == "in the root" or len(mount.names("cache/ns/a")) == 1
+    assert (
+        os.listdir(root) == ["cache"]
+        and act == "in the root"
+        or len(mount.names("cache/ns/a")) == 1
+    )
     assert stat.S_IMODE((root / "cache").stat().st_mode) in (0o770, 0o660)
 
 
@@ -345,7 +395,11 @@ def test_a_draft_whose_content_is_made_by_who_forks_is_written_by_the_parent_alo
         kept = error.errno == errno.EBADF
     if os.getpid() != parent:
         os._exit(not kept or victim.read_bytes() != b"")
-    assert kept is True and (tmp_path / "x" / "f").read_bytes() == b"content" and os.listdir(tmp_path / "x") == ["f"]
+    assert (
+        kept is True
+        and (tmp_path / "x" / "f").read_bytes() == b"content"
+        and os.listdir(tmp_path / "x") == ["f"]
+    )
 
 
 def test_an_error_names_the_path_whole_and_no_other(tmp_path):
@@ -357,7 +411,10 @@ def test_an_error_names_the_path_whole_and_no_other(tmp_path):
     assert str(caught.value) == f"[Errno 17] File exists: '{tmp_path}/x/l'"
     with pytest.raises(FileNotFoundError) as caught:
         mount.rename("x", "missing", "x", "m")
-    assert str(caught.value) == f"[Errno 2] No such file or directory: '{tmp_path}/x/missing' -> '{tmp_path}/x/m'"
+    assert (
+        str(caught.value)
+        == f"[Errno 2] No such file or directory: '{tmp_path}/x/missing' -> '{tmp_path}/x/m'"
+    )
 
 
 LOOKS = {

@@ -6,10 +6,41 @@ from hypothesis import strategies as st
 
 from efsstate.mount import layout
 
-HARD = ["..", ".", "/", "a/b", "../../etc/passwd", "a\\b", ".nfs0001", ".tmp-x", "~", "a~b", "%41", "A", "a", "İ", "ß", "ẞ", "e\u0301", "é", " ", "\n", "x" * 300, "x" * 301, "X" * 160, "日本" * 100, "CON", "-rf"]
+HARD = [
+    "..",
+    ".",
+    "/",
+    "a/b",
+    "../../etc/passwd",
+    "a\\b",
+    ".nfs0001",
+    ".tmp-x",
+    "~",
+    "a~b",
+    "%41",
+    "A",
+    "a",
+    "İ",
+    "ß",
+    "ẞ",
+    "e\u0301",
+    "é",
+    " ",
+    "\n",
+    "x" * 300,
+    "x" * 301,
+    "X" * 160,
+    "日本" * 100,
+    "CON",
+    "-rf",
+]
 
 
-@given(st.lists(st.text(min_size=1, max_size=300).filter(lambda s: "\0" not in s), max_size=8).map(lambda many: [*many, *HARD]))
+@given(
+    st.lists(st.text(min_size=1, max_size=300).filter(lambda s: "\0" not in s), max_size=8).map(
+        lambda many: [*many, *HARD]
+    )
+)
 def test_names_stay_apart_even_where_case_is_folded_and_stay_inside(names):
     seen = {}
     for name in names:
@@ -29,7 +60,11 @@ def test_names_that_cannot_be_stored_are_refused(name):
         layout.component(name)
 
 
-@given(st.text(min_size=1, max_size=40).filter(lambda s: "\0" not in s and s == s.lower() and s.isprintable()))
+@given(
+    st.text(min_size=1, max_size=40).filter(
+        lambda s: "\0" not in s and s == s.lower() and s.isprintable()
+    )
+)
 def test_short_names_can_be_read_back(name):
     assert layout.readable(layout.component(name)) == name
 
@@ -40,7 +75,28 @@ def test_model_names_keep_their_look(name):
     assert safe == name.replace("/", "--") and layout.model_name(safe) == name
 
 
-@pytest.mark.parametrize("name", ["", "..", "a/../b", "/a", "a/", "a//b", ".a", "a--b", "a-/b", "a/-b", "-a", "a b", "a\0", "é", "x" * 161, None, 3])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "..",
+        "a/../b",
+        "/a",
+        "a/",
+        "a//b",
+        ".a",
+        "a--b",
+        "a-/b",
+        "a/-b",
+        "-a",
+        "a b",
+        "a\0",
+        "é",
+        "x" * 161,
+        None,
+        3,
+    ],
+)
 def test_other_model_names_are_refused(name):
     with pytest.raises((ValueError, TypeError), match="can't be used"):
         layout.model_component(name)
@@ -60,6 +116,10 @@ def test_model_names_stay_apart(names):
 
 def test_kinds_of_files_are_told_apart():
     digest = "0a" * layout.DIGEST_BYTES
-    assert layout.is_digest(digest) and not layout.is_digest(digest.upper()) and not layout.is_digest(digest[1:])
+    assert (
+        layout.is_digest(digest)
+        and not layout.is_digest(digest.upper())
+        and not layout.is_digest(digest[1:])
+    )
     assert layout.is_temporary(".tmp-1") and not layout.is_temporary("tmp-1")
     assert layout.entry_folder("ns", digest) in layout.entry_folders("ns")

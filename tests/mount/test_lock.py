@@ -30,7 +30,15 @@ def mount(tmp_path):
 def elsewhere(mount, digest):
     """Whether another process gets the claim."""
     code = "import sys; from efsstate.mount import lock; from efsstate.mount.files import Mount; print(lock.claim(Mount(sys.argv[1]), 'x', sys.argv[2]) is not None)"
-    return subprocess.run([sys.executable, "-c", code, mount.path, digest], check=True, capture_output=True, text=True).stdout == "True\n"
+    return (
+        subprocess.run(
+            [sys.executable, "-c", code, mount.path, digest],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        == "True\n"
+    )
 
 
 def soon(seconds=10.0):
@@ -71,7 +79,9 @@ def test_the_wait_is_bounded_and_leaves_no_descriptor(mount):
 
 
 def test_it_frees_when_the_holder_is_killed(mount, tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "held\n"
     assert lock.acquire(mount, "x", "l", until=soon(0.05)) is None
     process.send_signal(signal.SIGKILL)

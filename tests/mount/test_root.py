@@ -29,7 +29,9 @@ def test_an_argument_comes_before_the_variable(monkeypatch, tmp_path):
     assert root.resolve(tmp_path / "b").path == str(tmp_path / "b")
     assert root.resolve("b").path == str(tmp_path / "b")
     assert root.resolve() is root.resolve()
-    monkeypatch.setenv("EFSSTATE_ROOT", str(tmp_path / "b"))  # a test changes it: the next call follows
+    monkeypatch.setenv(
+        "EFSSTATE_ROOT", str(tmp_path / "b")
+    )  # a test changes it: the next call follows
     assert root.resolve().path == str(tmp_path / "b")
 
 
@@ -39,14 +41,20 @@ def test_without_a_name_only_the_cache_gets_a_folder_and_one_warning(caplog, tmp
         root.resolve()
         root._known.clear()
         root.resolve()
-    assert len(caplog.records) == 1 and "EFSSTATE_ROOT" in caplog.text and "or pass root= (the command: --root)" in caplog.text
+    assert (
+        len(caplog.records) == 1
+        and "EFSSTATE_ROOT" in caplog.text
+        and "or pass root= (the command: --root)" in caplog.text
+    )
     assert caplog.records[0].efsstate == {"root": str(tmp_path / ".efsstate")}
     with pytest.raises(RootError, match=r"EFSSTATE_ROOT.*or pass root="):
         root.resolve(durable=True)
 
 
 @pytest.mark.parametrize("durable", [False, True])
-def test_a_root_that_is_missing_or_a_file_names_the_variable_and_the_fix(monkeypatch, tmp_path, durable):
+def test_a_root_that_is_missing_or_a_file_names_the_variable_and_the_fix(
+    monkeypatch, tmp_path, durable
+):
     monkeypatch.setenv("EFSSTATE_ROOT", str(tmp_path / "nowhere"))
     with pytest.raises(RootError, match=r"nowhere.*EFSSTATE_ROOT.*does not exist: mkdir -p"):
         root.resolve(durable=durable)
@@ -63,7 +71,9 @@ def test_a_root_that_is_no_path_is_refused(bad):
 
 
 def test_durable_state_needs_a_writable_root(monkeypatch, tmp_path):
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # the tests run as root, whom no mode stops
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: False
+    )  # the tests run as root, whom no mode stops
     assert root.resolve(tmp_path).path
     with pytest.raises(RootError, match=r"not writable for uid \d+.*ClientWrite"):
         root.resolve(tmp_path, durable=True)
@@ -79,7 +89,9 @@ def test_on_lambda_nothing_mounted_is_an_error_that_says_what_to_set(monkeypatch
 def test_on_lambda_the_only_mount_is_taken_and_of_several_none(monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "f")
     real = os.listdir
-    monkeypatch.setattr(os, "listdir", lambda path: ["data", "other"] if path == "/mnt" else real(path))
+    monkeypatch.setattr(
+        os, "listdir", lambda path: ["data", "other"] if path == "/mnt" else real(path)
+    )
     monkeypatch.setattr(os.path, "ismount", lambda path: path == "/mnt/data")
     assert root._choose(None) == ("/mnt/data", "the only mount", True)
     monkeypatch.setattr(os.path, "ismount", lambda path: path in ("/mnt/data", "/mnt/other"))
@@ -122,7 +134,9 @@ def test_a_root_that_hangs_at_its_first_use_holds_up_no_other(monkeypatch, tmp_p
     hanging.start()
     assert inside.wait(10)
     try:
-        others = [threading.Thread(target=root.resolve, args=(tmp_path / name,)) for name in ("a", "b")]
+        others = [
+            threading.Thread(target=root.resolve, args=(tmp_path / name,)) for name in ("a", "b")
+        ]
         for other in others:
             other.daemon = True
             other.start()
@@ -143,7 +157,9 @@ def test_a_root_that_hangs_at_its_first_use_holds_up_no_other(monkeypatch, tmp_p
     assert root.resolve(tmp_path / "a") is first  # who came later does not put another in its place
 
 
-def test_durable_state_without_a_named_root_makes_no_folder_and_says_nothing_of_caching(caplog, tmp_path):
+def test_durable_state_without_a_named_root_makes_no_folder_and_says_nothing_of_caching(
+    caplog, tmp_path
+):
     with caplog.at_level(logging.WARNING, "efsstate"):
         for reading in (False, True):
             with pytest.raises(RootError, match="no root was named"):

@@ -26,7 +26,9 @@ class Worker:
         lines, stdout = os.pipe()
         results, result = os.pipe()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads: the child uses none of them
+            warnings.simplefilter(
+                "ignore", DeprecationWarning
+            )  # a fork beside threads: the child uses none of them
             self.pid = os.fork()
         if not self.pid:
             _work(target, arguments, hostname, stdout, result)
@@ -59,7 +61,11 @@ class Worker:
 
     def readline(self, timeout=30):
         """The next line it printed; empty at the end of its output."""
-        self._until(lambda: b"\n" in self._data[self._lines] or self._lines not in self._open, timeout, "no line")
+        self._until(
+            lambda: b"\n" in self._data[self._lines] or self._lines not in self._open,
+            timeout,
+            "no line",
+        )
         line, newline, self._data[self._lines] = self._data[self._lines].partition(b"\n")
         return (line + newline).decode()
 
@@ -82,7 +88,9 @@ class Worker:
         """What the function returned (of code in a string: what it printed); raises AssertionError with its traceback if it failed."""
         code = self.wait(timeout)
         with contextlib.suppress(TimeoutError):
-            self._until(lambda: self._lines not in self._open, 1, "")  # a grandchild may hold the pipe
+            self._until(
+                lambda: self._lines not in self._open, 1, ""
+            )  # a grandchild may hold the pipe
         if self._text and code == 0:
             return self._data[self._lines].decode()
         if not self._text:
@@ -183,7 +191,19 @@ class Faults:
 
     def delay(self, value):
         for client in "ab":
-            self._run("tc", "qdisc", "change", "dev", f"v{client}", "root", "netem", "delay", value, "limit", "100000")
+            self._run(
+                "tc",
+                "qdisc",
+                "change",
+                "dev",
+                f"v{client}",
+                "root",
+                "netem",
+                "delay",
+                value,
+                "limit",
+                "100000",
+            )
         self._slow = value != self.normal
 
     def restart_server(self):
@@ -249,11 +269,19 @@ class Clients:
                     found = words[4] == mount and words[7].startswith("nfs")
                     if found:
                         counts = {}
-                elif found and (match := re.match(r"\s+([A-Z_0-9]+): (\d+) ", line)) and match[1] not in BACKGROUND:
-                    name = match[1].removesuffix("_NOATTR")  # an OPEN by file handle: the same request to the server
+                elif (
+                    found
+                    and (match := re.match(r"\s+([A-Z_0-9]+): (\d+) ", line))
+                    and match[1] not in BACKGROUND
+                ):
+                    name = match[1].removesuffix(
+                        "_NOATTR"
+                    )  # an OPEN by file handle: the same request to the server
                     counts[name] = counts.get(name, 0) + int(match[2])
         if not counts:
-            pytest.skip(f"{mount} is not the mount point of an NFS mount: its requests cannot be counted")
+            pytest.skip(
+                f"{mount} is not the mount point of an NFS mount: its requests cannot be counted"
+            )
         return counts
 
     def settled(self, client):
@@ -273,7 +301,9 @@ class Clients:
         counts, before = Counts(), self.settled(client)
         yield counts
         after = self.settled(client)
-        counts.ops = {name: n - before.get(name, 0) for name, n in after.items() if n != before.get(name, 0)}
+        counts.ops = {
+            name: n - before.get(name, 0) for name, n in after.items() if n != before.get(name, 0)
+        }
         counts.total = sum(counts.ops.values())
 
     # processes

@@ -56,7 +56,11 @@ class Process:
 
     def readline(self, timeout=60):
         """The next line of its standard output, empty at its end; what has come out here was written before any power cut."""
-        self._guest._until(lambda: b"\n" in self._lines[0] or self.exit_code is not None, timeout, "no line from it")
+        self._guest._until(
+            lambda: b"\n" in self._lines[0] or self.exit_code is not None,
+            timeout,
+            "no line from it",
+        )
         line, newline, self._lines[0] = self._lines[0].partition(b"\n")
         return (line + newline).decode()
 
@@ -107,7 +111,10 @@ class Guest:
         self._processes, self._buffer, self._sent, self._ready = {}, b"", 0, False
         shutil.copy(os.path.join(HERE, "guest-init"), os.path.join(self.job, "init"))
         shutil.copy(os.path.join(HERE, "agent.py"), os.path.join(self.job, "agent.py"))
-        settings = {"AGENT": os.path.join(self.job, "agent.py"), "PYTHON": os.path.realpath(sys.executable)} | settings
+        settings = {
+            "AGENT": os.path.join(self.job, "agent.py"),
+            "PYTHON": os.path.realpath(sys.executable),
+        } | settings
         with open(os.path.join(self.job, "env"), "w") as file:
             for name, value in settings.items():
                 file.write(
@@ -199,7 +206,12 @@ class Guest:
         name = self._sent + 1
         process = self._processes[name] = Process(self, name)
         environment = dict(os.environ) | {"TMPDIR": "/run/tmp"} | (env or {})
-        self._send(spawn=name, argv=[os.fspath(a) for a in argv], env=environment, cwd=os.fspath(cwd or os.getcwd()))
+        self._send(
+            spawn=name,
+            argv=[os.fspath(a) for a in argv],
+            env=environment,
+            cwd=os.fspath(cwd or os.getcwd()),
+        )
         self._until(lambda: process.pid is not None, 60, "the agent did not answer")
         return process
 

@@ -36,7 +36,9 @@ class Inside:
         return True
 
     def pytest_runtest_logreport(self, report):
-        self.tell(report=self.config.hook.pytest_report_to_serializable(config=self.config, report=report))
+        self.tell(
+            report=self.config.hook.pytest_report_to_serializable(config=self.config, report=report)
+        )
 
     def pytest_collectreport(self, report):
         if report.failed:

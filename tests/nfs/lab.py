@@ -24,11 +24,11 @@ NEEDS = {  # what the lab runs -> the Debian package that has it
 def missing():
     """Why the lab cannot run here, with what to do; empty when it can."""
     if not sys.platform.startswith("linux"):
-        return (
-            f"the NFS lab needs Linux, this is {sys.platform}: pass --mount-a and --mount-b, or run it in a container"
-        )
+        return f"the NFS lab needs Linux, this is {sys.platform}: pass --mount-a and --mount-b, or run it in a container"
     packages = {
-        NEEDS[path] for path in NEEDS if not os.path.exists(path) and not os.path.exists(path.replace("/usr/", "/"))
+        NEEDS[path]
+        for path in NEEDS
+        if not os.path.exists(path) and not os.path.exists(path.replace("/usr/", "/"))
     }
     if packages:
         return f"the NFS lab lacks packages: apt-get install -y --no-install-recommends {' '.join(sorted(packages))}"
@@ -78,7 +78,11 @@ class Lab:
         """Boot the client `name`, one of `alone`, in a guest of its own: a Guest, the export at /mnt/<name>."""
         names = list(self._wires)
         end = self._wires[name][1]
-        settings = {"CLIENT": name, "ADDRESS": f"10.9.0.{10 + names.index(name)}", "WRITABLE": self.writable}
+        settings = {
+            "CLIENT": name,
+            "ADDRESS": f"10.9.0.{10 + names.index(name)}",
+            "WRITABLE": self.writable,
+        }
         device = f"vec0:transport=fd,fd={end.fileno()},vec=0,mac=02:00:00:00:00:{10 + names.index(name):02x}"
         guest = self._clients[name] = Guest("512M", settings, [device], [end.fileno()])
         guest.wait_up()
@@ -135,19 +139,33 @@ def main():
         prog="python -m tests.nfs.lab",
         description="Run a command beside two NFS clients, mounted at /mnt/a and /mnt/b.",
     )
-    parser.add_argument("-d", "--delay", default="300us", help="added one way, server to client (default 300us)")
-    parser.add_argument("-m", "--mem", default="3G", help="the guest's memory, which holds the disk too (default 3G)")
     parser.add_argument(
-        "-w", "--writable", action="append", default=[], help="a host folder that the command may write to; repeatable"
+        "-d", "--delay", default="300us", help="added one way, server to client (default 300us)"
+    )
+    parser.add_argument(
+        "-m",
+        "--mem",
+        default="3G",
+        help="the guest's memory, which holds the disk too (default 3G)",
+    )
+    parser.add_argument(
+        "-w",
+        "--writable",
+        action="append",
+        default=[],
+        help="a host folder that the command may write to; repeatable",
     )
     parser.add_argument("-t", "--timeout", type=float, default=3600, help="seconds (default 3600)")
     parser.add_argument(
-        "--disk", help="an ext4 image on the host for the export, made when missing (default: in the guest's memory)"
+        "--disk",
+        help="an ext4 image on the host for the export, made when missing (default: in the guest's memory)",
     )
     parser.add_argument("command", nargs="+", metavar="COMMAND", help="after --")
     options = parser.parse_args()
     try:
-        with Lab(options.disk, delay=options.delay, mem=options.mem, writable=options.writable) as lab:
+        with Lab(
+            options.disk, delay=options.delay, mem=options.mem, writable=options.writable
+        ) as lab:
             process = lab.spawn(options.command)
             process.tee = (sys.stdout.buffer, sys.stderr.buffer)
             process.close_stdin()

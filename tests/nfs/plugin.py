@@ -13,7 +13,9 @@ from tests.nfs.lab import Lab, LabError, missing
 def pytest_addoption(parser):
     group = parser.getgroup("nfs", "two NFS clients")
     group.addoption(
-        "--mount-a", metavar="PATH", help="run the nfs tests here, on this mount and --mount-b's, not in the lab"
+        "--mount-a",
+        metavar="PATH",
+        help="run the nfs tests here, on this mount and --mount-b's, not in the lab",
     )
     group.addoption("--mount-b", metavar="PATH", help="a second client's mount of the same export")
     group.addoption(
@@ -33,11 +35,15 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     if bool(config.option.mount_a) != bool(config.option.mount_b):
-        raise pytest.UsageError("--mount-a and --mount-b go together: two clients' mounts of one export")
+        raise pytest.UsageError(
+            "--mount-a and --mount-b go together: two clients' mounts of one export"
+        )
 
 
 def _inside(config):
-    return next((p for p in config.pluginmanager.get_plugins() if type(p).__name__ == "Inside"), None)
+    return next(
+        (p for p in config.pluginmanager.get_plugins() if type(p).__name__ == "Inside"), None
+    )
 
 
 def _on_host(item):
@@ -46,7 +52,12 @@ def _on_host(item):
 
 
 def _remote(item):
-    return item.get_closest_marker("nfs") and not _inside(item.config) and not _on_host(item) and not missing()
+    return (
+        item.get_closest_marker("nfs")
+        and not _inside(item.config)
+        and not _on_host(item)
+        and not missing()
+    )
 
 
 def pytest_runtest_setup(item):
@@ -78,7 +89,9 @@ class Session:
             f"--tb={option.tbstyle}",
         ]
         arguments += (
-            ["-l"] * bool(option.showlocals) + ["-s"] * (option.capture == "no") + ["-v"] * max(0, option.verbose)
+            ["-l"] * bool(option.showlocals)
+            + ["-s"] * (option.capture == "no")
+            + ["-v"] * max(0, option.verbose)
         )
         arguments += [a for a in config.invocation_params.args if str(a).startswith("--hypothesis")]
         arguments += [word for plugin in option.plugins for word in ("-p", plugin)]
@@ -100,7 +113,9 @@ class Session:
     def _event(self, timeout):
         line = self.process.readline(timeout)
         if not line:
-            raise LabError(f"pytest in the guest ended with {self.process.exit_code}:\n{self.process.stderr[-8000:]}")
+            raise LabError(
+                f"pytest in the guest ended with {self.process.exit_code}:\n{self.process.stderr[-8000:]}"
+            )
         event = json.loads(line)
         if "broken" in event:
             raise LabError(f"pytest in the guest:\n{event['broken']}")
@@ -150,7 +165,9 @@ def pytest_runtest_protocol(item, nextitem):
         if _session not in item.config.stash:
             if item.config.stash.get(_dead, False):
                 raise LabError("the guest did not come up; see the first failure")
-            item.config.stash[_dead] = True  # until it has come up: not a minute's wait for each test
+            item.config.stash[_dead] = (
+                True  # until it has come up: not a minute's wait for each test
+            )
             item.config.stash[_session] = Session(item.config, queue)
             item.config.stash[_dead] = False
         for report in item.config.stash[_session].run(item, following and following.nodeid):
@@ -169,7 +186,9 @@ def pytest_runtest_protocol(item, nextitem):
             if phase != when or text:
                 keywords = dict.fromkeys(item.keywords, 1)
                 hook.pytest_runtest_logreport(
-                    report=pytest.TestReport(item.nodeid, item.location, keywords, outcome, text, phase)
+                    report=pytest.TestReport(
+                        item.nodeid, item.location, keywords, outcome, text, phase
+                    )
                 )
     elif not following:
         _close(item.config)

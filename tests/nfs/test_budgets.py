@@ -22,7 +22,9 @@ def hold(figures):
             assert round(figure["requests"], 2) <= most, (
                 f"{figure['row']}: {figure['requests']}: {figure['by_operation']}"
             )
-        assert not figure.get("wrong") and not figure.get("missed") and not figure.get("recomputed"), figure
+        assert (
+            not figure.get("wrong") and not figure.get("missed") and not figure.get("recomputed")
+        ), figure
     return kept
 
 
@@ -53,8 +55,16 @@ def test_a_hit_of_an_old_entry_costs_no_more(lab):
         folder = f"cache/old/{digest[0]}"
         held = entry.decode(mount.read(folder, digest), place=f"{folder}/{digest}", root="")
         mount.replace(
-            folder, digest,
-            lambda _: entry.encode(held.payload, place=f"{folder}/{digest}", codec=held.codec, meta=held.meta, created=now - 3 * 86400, ttl=None),
+            folder,
+            digest,
+            lambda _: entry.encode(
+                held.payload,
+                place=f"{folder}/{digest}",
+                codec=held.codec,
+                meta=held.meta,
+                created=now - 3 * 86400,
+                ttl=None,
+            ),
         )
         used = now - (0.5 if index % 2 else 2) * 86400
         os.utime(f"{lab.a}/{folder}/{digest}", (used, now - 3 * 86400))
@@ -72,13 +82,17 @@ def test_a_hit_of_an_old_entry_costs_no_more(lab):
 @pytest.mark.parametrize("subject", subjects.OURS, ids=lambda subject: subject.__name__)
 def test_puts_and_misses(lab, subject):
     """4 requests for a put, 12 for a miss with its claim."""
-    assert hold(caches.writes(subject, f"{lab.a}/c", Requests(lab.a))) == (2 if subject is subjects.OurCache else 1)
+    assert hold(caches.writes(subject, f"{lab.a}/c", Requests(lab.a))) == (
+        2 if subject is subjects.OurCache else 1
+    )
 
 
 def test_saves_and_loads(lab):
     """A save 5, 6 with removal; a load 3, 6 after another host's save; and none gives an older state, open files or not."""
     requests = {"a": Requests(lab.a), "b": Requests(lab.b)}
-    figures = list(checkpoints.rows(checkpoints.Ours, f"{lab.a}/c", f"{lab.b}/c", requests, count=16))
+    figures = list(
+        checkpoints.rows(checkpoints.Ours, f"{lab.a}/c", f"{lab.b}/c", requests, count=16)
+    )
     assert hold(figures) == 4
     assert [(f["closed"], f["open"]) for f in figures if f["row"] == "stale"] == [(0, 0)]
 
@@ -86,5 +100,7 @@ def test_saves_and_loads(lab):
 def test_the_recipe_loads_older_states(lab):
     """The same measurement sees what it is there to see: with the old file open, the recipe's loads are all old."""
     requests = {"a": Requests(lab.a), "b": Requests(lab.b)}
-    figures = list(checkpoints.rows(checkpoints.Recipe, f"{lab.a}/c", f"{lab.b}/c", requests, count=8))
+    figures = list(
+        checkpoints.rows(checkpoints.Recipe, f"{lab.a}/c", f"{lab.b}/c", requests, count=8)
+    )
     assert [f["open"] for f in figures if f["row"] == "stale"] == [8]

@@ -70,10 +70,14 @@ def test_a_miss_alone_is_eleven_requests_in_all(lab):
     assert sent.ops["LOCK"] == sent.ops["LOCKU"] == 16
     fresh = on(lab, "a", name="k")
     fresh(0)
-    pathlib.Path(lab.path("a"), "cache/k/POLICY").read_bytes()  # the client may have given its page away: a READ more
+    pathlib.Path(
+        lab.path("a"), "cache/k/POLICY"
+    ).read_bytes()  # the client may have given its page away: a READ more
     with lab.count("a") as sent:
         fresh("new")
-    assert sent.total <= 11 + 3, sent.ops  # and its first look at the policy, by GETATTR, OPEN, CLOSE
+    assert sent.total <= 11 + 3, (
+        sent.ops
+    )  # and its first look at the policy, by GETATTR, OPEN, CLOSE
 
 
 def test_hit_put_and_miss_cost_the_same_requests_among_1000_and_20000_entries(lab):
@@ -84,7 +88,13 @@ def test_hit_put_and_miss_cost_the_same_requests_among_1000_and_20000_entries(la
     for count in (1_000, 20_000):
         a, b = f"{lab.a}/{count}", f"{lab.b}/{count}"
         server = flat.SERVER + a.removeprefix("/mnt/a")
-        figures = flat.requests(a, b, count, sent, server if os.path.isdir(flat.SERVER) and a.startswith("/mnt/a/") else None)
+        figures = flat.requests(
+            a,
+            b,
+            count,
+            sent,
+            server if os.path.isdir(flat.SERVER) and a.startswith("/mnt/a/") else None,
+        )
         found.append({figure["row"]: figure["by_operation"] for figure in figures})
     assert set(found[0]) == {"hit", "put", "miss"} and found[0] == found[1]
 
@@ -125,7 +135,9 @@ def test_64_processes_on_both_clients_compute_once(lab, memory):
         return [os.waitpid(pid, 0)[1] for pid in pids]
 
     def slow(x):
-        os.close(os.open(f"{lab.a}/computed-{os.getpid()}-{time.time_ns()}", os.O_CREAT | os.O_WRONLY))
+        os.close(
+            os.open(f"{lab.a}/computed-{os.getpid()}-{time.time_ns()}", os.O_CREAT | os.O_WRONLY)
+        )
         time.sleep(1)
         return "value"
 
@@ -141,14 +153,20 @@ def test_64_processes_on_both_clients_compute_once(lab, memory):
 
 
 @pytest.mark.parametrize("change", ["invalidate", "refresh", "cache_clear"])
-def test_a_change_on_one_client_is_seen_by_the_other_within_sixty_seconds_and_at_once_with_fresh(lab, change):
+def test_a_change_on_one_client_is_seen_by_the_other_within_sixty_seconds_and_at_once_with_fresh(
+    lab, change
+):
     """The worst case: B has the result in memory, its client remembers the name, and somebody there holds the old file open."""
     cache_b = Cache("k2", root=lab.b)
     versions = iter(["old", "new", "newer"])
     a = cached(name="k2", root=lab.a)(lambda x: next(versions))
     b = cached(name="k2", root=lab.b)(lambda x: "computed by b")
     assert a(1) == b(1) == "old"
-    held = [os.open(os.path.join(folder, name), os.O_RDONLY) for folder, _, names in os.walk(lab.b) for name in names]
+    held = [
+        os.open(os.path.join(folder, name), os.O_RDONLY)
+        for folder, _, names in os.walk(lab.b)
+        for name in names
+    ]
     exact = Cache("k2", root=lab.b)
     exact._keyer = b.cache._keyer
     key = a.cache_key(1)
@@ -188,13 +206,20 @@ def test_what_a_client_was_computing_does_not_undo_the_others_change(lab, change
     worker = lab.start("a", compute)
     assert worker.readline(60).strip() == "in"
     try:
-        {"invalidate": f.invalidate, "refresh": f.refresh, "set": lambda: box.set(0, "new"), "delete": lambda: box.delete(0)}[change]()
+        {
+            "invalidate": f.invalidate,
+            "refresh": f.refresh,
+            "set": lambda: box.set(0, "new"),
+            "delete": lambda: box.delete(0),
+        }[change]()
         open("/run/change", "w").close()
         assert worker.result(60) == "old"
     finally:
         os.unlink("/run/change")
     for client in "ab":
-        assert Cache("k", root=lab.path(client), memory=0).get(0, fresh=True) == ("new" if change in ("refresh", "set") else None)
+        assert Cache("k", root=lab.path(client), memory=0).get(0, fresh=True) == (
+            "new" if change in ("refresh", "set") else None
+        )
 
 
 def test_to_invalidate_a_large_result_does_not_read_it(lab):
@@ -328,7 +353,12 @@ def test_a_lost_lock_costs_a_computation_at_most(lab):
         f = cached(name="k5", root=lab.a, memory=0)(slow)
         f(2)
         again = cached(name="k5", root=lab.a, memory=0)(lambda x: x)
-        print("done", [again(x) for x in range(10, 20)] == list(range(10, 20)), again.cache_info().waits, flush=True)
+        print(
+            "done",
+            [again(x) for x in range(10, 20)] == list(range(10, 20)),
+            again.cache_info().waits,
+            flush=True,
+        )
 
     worker = lab.start("a", work)
     assert worker.readline().strip() == "in"
@@ -345,7 +375,9 @@ def test_a_lost_lock_costs_a_computation_at_most(lab):
     worker.wait()
 
 
-def test_map_over_a_slow_link_has_sixteen_reads_in_flight_and_asks_for_nothing_more(lab, monkeypatch):
+def test_map_over_a_slow_link_has_sixteen_reads_in_flight_and_asks_for_nothing_more(
+    lab, monkeypatch
+):
     """A loop has one; `benchmarks` has the ratio of the times over a link of 3 ms. Here it is slower, so that the guest's one core does not count."""
     from efsstate.cache.results import Results
 
@@ -371,4 +403,6 @@ def test_map_over_a_slow_link_has_sixteen_reads_in_flight_and_asks_for_nothing_m
     with lab.count("b") as sent:
         assert b.map(range(64, 128)) == [VALUE] * 64
     assert b.calls == [] and most[0] >= 14, most
-    assert [sent.ops[op] for op in ("OPEN", "READ", "CLOSE")] == [64] * 3 and sent.total <= 3 * 64 + 16, sent.ops
+    assert [sent.ops[op] for op in ("OPEN", "READ", "CLOSE")] == [
+        64
+    ] * 3 and sent.total <= 3 * 64 + 16, sent.ops

@@ -127,7 +127,9 @@ def test_a_cut_off_machines_job_is_taken_over_within_the_lease_and_2_s_and_it_no
         assert worker.result(90) == "lost"
         job.save("mine too")
     assert checkpoint("job", root=lab.b).load() == "mine too"
-    assert taken < 12 + 3  # the lab's lease of 10 s and 2 s, and what the client may have renewed just before the cut
+    assert (
+        taken < 12 + 3
+    )  # the lab's lease of 10 s and 2 s, and what the client may have renewed just before the cut
 
 
 def test_break_claim_fences_a_holder_on_another_host_and_lets_others_in_at_once(lab):
@@ -147,7 +149,9 @@ def add(root, name, times):
 
 
 def test_updates_from_two_clients_are_all_kept(lab):
-    workers = [lab.start(where, add, lab.path(where), "count", 25) for where in ("a", "b", "a", "b")]
+    workers = [
+        lab.start(where, add, lab.path(where), "count", 25) for where in ("a", "b", "a", "b")
+    ]
     for worker in workers:
         worker.result(120)
     assert checkpoint("count", root=lab.a).load() == 100 == checkpoint("count", root=lab.b).load()
@@ -198,7 +202,9 @@ def play(lab, tmp_path, seconds, faults, **options):
 
     special = {"cut a": cut("a"), "cut b": cut("b"), "restart": lab.restart_server}
     roots = {"a": lab.a, "b": lab.b}
-    running = history.Play(lab.start, roots, tmp_path, seconds, seed, faults=faults, special=special, **options)
+    running = history.Play(
+        lab.start, roots, tmp_path, seconds, seed, faults=faults, special=special, **options
+    )
     counts, violations = running.run()
     report = f"seed {seed}: faults {dict(running.done)}, operations {dict(counts)}, violations {violations[:3]}"
     print(report)

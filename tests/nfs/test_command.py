@@ -12,12 +12,28 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 
 def lab(*arguments):
-    return subprocess.run([sys.executable, "-m", "tests.nfs.lab", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-m", "tests.nfs.lab", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 def test_a_command_runs_beside_both_mounts_and_writes_where_it_may(tmp_path, boot):
     code = "import os, sys; print(*map(os.path.ismount, ['/mnt/a', '/mnt/b'])); sys.stderr.write('loud'); open(sys.argv[1], 'w').write('kept'); sys.exit(3)"
-    done = lab("--delay", "1ms", "-w", str(tmp_path), "--", sys.executable, "-c", code, str(tmp_path / "result"))
+    done = lab(
+        "--delay",
+        "1ms",
+        "-w",
+        str(tmp_path),
+        "--",
+        sys.executable,
+        "-c",
+        code,
+        str(tmp_path / "result"),
+    )
     assert (done.returncode, done.stdout, done.stderr) == (3, "True True\n", "loud")
     assert (tmp_path / "result").read_text() == "kept"
 

@@ -131,7 +131,16 @@ def utime_folder(folder):
 
 
 DO_NOT_HELP = [nothing, stat_folder, lock_an_existing_file, write_an_existing_file]
-REFRESH = [open_folder, list_folder, create, create_exclusively, rename, unlink, symlink, utime_folder]
+REFRESH = [
+    open_folder,
+    list_folder,
+    create,
+    create_exclusively,
+    rename,
+    unlink,
+    symlink,
+    utime_folder,
+]
 
 
 @pytest.fixture
@@ -470,7 +479,11 @@ def test_cost_of_a_lock_on_an_open_descriptor(lab):
 
 
 def test_flock_excludes_across_clients_and_between_descriptors(lab):
-    one, two, three = lock_file(f"{lab.a}/lock"), lock_file(f"{lab.b}/lock"), lock_file(f"{lab.a}/lock")
+    one, two, three = (
+        lock_file(f"{lab.a}/lock"),
+        lock_file(f"{lab.b}/lock"),
+        lock_file(f"{lab.a}/lock"),
+    )
     assert try_lock(one)
     assert not try_lock(two)
     assert not try_lock(three)
@@ -482,7 +495,11 @@ def test_flock_excludes_across_clients_and_between_descriptors(lab):
 
 def test_a_byte_lock_far_out_excludes_across_clients_and_between_descriptors(lab):
     byte = (1 << 63) - 2
-    one, two, three = lock_file(f"{lab.a}/lock"), lock_file(f"{lab.b}/lock"), lock_file(f"{lab.a}/lock")
+    one, two, three = (
+        lock_file(f"{lab.a}/lock"),
+        lock_file(f"{lab.b}/lock"),
+        lock_file(f"{lab.a}/lock"),
+    )
     assert try_ofd(one, byte)
     assert not try_ofd(two, byte)
     assert not try_ofd(three, byte)
@@ -631,7 +648,9 @@ def test_a_stat_from_the_cache_does_not_hang(lab):
     lab.run("a", os.stat, f"{lab.a}/.", timeout=5)
 
 
-def test_a_replacement_of_a_file_that_ones_own_client_has_open_leaves_the_others_without_the_name_for_a_moment(lab):
+def test_a_replacement_of_a_file_that_ones_own_client_has_open_leaves_the_others_without_the_name_for_a_moment(
+    lab,
+):
     """The client renames the old file away first (.nfs…): a rename is not atomic for the other hosts then."""
     write(f"{lab.a}/f", b"old")
     held = os.open(f"{lab.a}/f", os.O_RDONLY)

@@ -35,7 +35,9 @@ def test_parameters_reach_the_guest(lab, size):
 
 
 @given(st.binary())
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_hypothesis_runs_in_the_guest(lab, data):
     with open(f"{lab.a}/x", "wb") as file:
         file.write(data)
@@ -88,7 +90,9 @@ def test_a_lock_outlives_a_restart_of_the_server(lab):
     held, tried = (os.open(f"{folder}/lock", os.O_CREAT | os.O_RDWR) for folder in (lab.a, lab.b))
     fcntl.flock(held, fcntl.LOCK_EX)
     lab.restart_server()
-    os.utime(held)  # has client a notice now, and reclaim: left alone, it may notice only when the grace is over
+    os.utime(
+        held
+    )  # has client a notice now, and reclaim: left alone, it may notice only when the grace is over
     with pytest.raises(BlockingIOError):
         fcntl.flock(tried, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.close(held)

@@ -35,7 +35,9 @@ def test_a_check_for_a_new_version_costs_one_request(lab, put):
     get = model("m", text, check_every=0, root=lab.b)
     get()
     old = os.stat(f"{lab.b}/models/m").st_mtime - 100
-    lab.run("a", lambda: os.utime(f"{lab.a}/models/m", (old, old)))  # as if nothing had changed for long
+    lab.run(
+        "a", lambda: os.utime(f"{lab.a}/models/m", (old, old))
+    )  # as if nothing had changed for long
     get()
     for _ in range(3):
         with lab.count("b") as sent:
@@ -57,7 +59,15 @@ def test_a_check_right_after_an_activation_costs_no_more(lab, put):
     assert sent.total <= 2, sent.ops
 
 
-FIRST_CALL = {"GETATTR": 1, "ACCESS": 2, "READDIR": 1, "READLINK": 1, "OPEN": 1, "READ": 1, "CLOSE": 1}
+FIRST_CALL = {
+    "GETATTR": 1,
+    "ACCESS": 2,
+    "READDIR": 1,
+    "READLINK": 1,
+    "OPEN": 1,
+    "READ": 1,
+    "CLOSE": 1,
+}
 
 
 def test_the_first_call_after_a_publication(lab, put):
@@ -127,7 +137,11 @@ def test_a_publication_is_seen_by_the_next_look_of_another_client(lab, put, held
     get = model("m", text, check_every=0, root=lab.b)
     assert get() == "0"
     for i in range(1, 8):
-        file = os.open(f"{lab.b}/models/m/versions/CURRENT", os.O_PATH | os.O_NOFOLLOW) if held else None
+        file = (
+            os.open(f"{lab.b}/models/m/versions/CURRENT", os.O_PATH | os.O_NOFOLLOW)
+            if held
+            else None
+        )
         put(str(i))
         assert get() == str(i)
         if file is not None:
@@ -163,7 +177,11 @@ def test_publishing_reads_nothing_back_and_writes_once(lab, tmp_path):
     assert sent.ops.get("READ", 0) <= 2, sent.ops
     with lab.count("a") as sent:
         publish("m", tmp_path / "w", root=lab.a)
-    assert sent.ops.get("WRITE", 0) == 0 and set(sent.ops) <= {"OPEN", "READ", "READLINK", "CLOSE", "GETATTR", "LOOKUP", "ACCESS"} and sent.total <= 26, sent.ops  # nothing but looks
+    assert (
+        sent.ops.get("WRITE", 0) == 0
+        and set(sent.ops) <= {"OPEN", "READ", "READLINK", "CLOSE", "GETATTR", "LOOKUP", "ACCESS"}
+        and sent.total <= 26
+    ), sent.ops  # nothing but looks
 
 
 def test_a_read_goes_by_o_direct_in_requests_of_a_mebibyte(lab, tmp_path):
@@ -181,13 +199,17 @@ def test_a_read_goes_by_o_direct_in_requests_of_a_mebibyte(lab, tmp_path):
     with lab.count("b") as sent:
         mapped = model("m", lambda files: files.mmap(), root=lab.b)()
         assert mapped == data
-    assert sent.ops["READ"] <= (size >> 20) + 16, sent.ops  # all pulled by large reads, none by a page fault
+    assert sent.ops["READ"] <= (size >> 20) + 16, (
+        sent.ops
+    )  # all pulled by large reads, none by a page fault
     with lab.count("b") as sent:
         assert model("m", lambda files: files.mmap(), root=lab.b)() == data
     assert sent.ops.get("READ", 0) <= 1, sent.ops  # the pages are shared
 
 
-def test_a_version_pruned_by_another_client_while_it_is_read_is_whole_or_an_error_and_staged_it_is_whole(lab, tmp_path, monkeypatch):
+def test_a_version_pruned_by_another_client_while_it_is_read_is_whole_or_an_error_and_staged_it_is_whole(
+    lab, tmp_path, monkeypatch
+):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     size = 24 << 20
     (tmp_path / "w").write_bytes(os.urandom(size))
@@ -216,7 +238,9 @@ def test_a_version_pruned_by_another_client_while_it_is_read_is_whole_or_an_erro
     assert pathlib.Path(path).read_bytes() == (tmp_path / "w").read_bytes()
 
 
-def test_a_hand_copied_file_that_grows_on_another_client_is_not_taken_half(lab, tmp_path, monkeypatch):
+def test_a_hand_copied_file_that_grows_on_another_client_is_not_taken_half(
+    lab, tmp_path, monkeypatch
+):
     """This client's attributes may be a minute old: opening the file is what shows its length."""
     os.makedirs(f"{lab.a}/models")
     lines = 60
@@ -263,7 +287,9 @@ def test_two_clients_publish_one_model_at_once(lab, tmp_path):
     for client in "ab":
         os.mkdir(tmp_path / client)
         (tmp_path / client / "w").write_text("same")
-        (tmp_path / client / "x").write_bytes(os.urandom(5 << 20) if client == "a" else (tmp_path / "a" / "x").read_bytes())
+        (tmp_path / client / "x").write_bytes(
+            os.urandom(5 << 20) if client == "a" else (tmp_path / "a" / "x").read_bytes()
+        )
     workers = [lab.start(c, lambda c=c: publish("m", tmp_path / c, root=lab.path(c))) for c in "ab"]
     made = {worker.result() for worker in workers}
     assert len(made) == 1 and [v.id for v in versions("m", root=lab.a)] == list(made)

@@ -64,7 +64,9 @@ def test_a_fresh_look_is_one_request(lab, mounts):
     assert sent.total == 0
 
 
-def test_the_first_256_entries_of_a_fresh_environment_are_under_three_and_a_half_requests_each(lab, mounts):
+def test_the_first_256_entries_of_a_fresh_environment_are_under_three_and_a_half_requests_each(
+    lab, mounts
+):
     a, b = mounts
     for i in range(256):
         put(a, f"{i // 16:x}", b"x" * 1024, folder=f"cache/ns/{i % 16:x}")
@@ -143,7 +145,9 @@ def test_readers_on_both_clients_during_replacements_see_whole_values(lab):
         while time.monotonic() < end:
             try:
                 value = get(mount, "f", stale=0)
-            except FileNotFoundError:  # the writer's client has put the old file aside: a reader there has it open
+            except (
+                FileNotFoundError
+            ):  # the writer's client has put the old file aside: a reader there has it open
                 continue
             assert len(value) == 5000 * value[0] and len(set(value)) == 1
             seen.add(value[0])

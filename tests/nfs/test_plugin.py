@@ -54,7 +54,9 @@ lab.NEEDS["/nowhere/linux.uml"] = "user-mode-linux"
 def pytest_in(folder, *arguments, **env):
     """Run pytest on the folder with the project's settings: its exit code and output."""
     environment = (
-        {k: v for k, v in os.environ.items() if k != "CI"} | {"PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"} | env
+        {k: v for k, v in os.environ.items() if k != "CI"}
+        | {"PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}
+        | env
     )
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-c", f"{ROOT}/pyproject.toml", "--rootdir", folder, "-p", "tests.nfs.plugin",
@@ -87,7 +89,9 @@ def test_what_happens_in_the_guest_is_reported_on_the_host(tmp_path, boot):
 @pytest.mark.slow
 def test_a_guest_that_dies_or_is_silent_fails_one_test_alone(tmp_path, boot):
     (tmp_path / "test_sample.py").write_text(SAMPLE)
-    code, output = pytest_in(tmp_path, "-v", "-k", "kills or hangs or new_guest", "--lab-timeout", "15")
+    code, output = pytest_in(
+        tmp_path, "-v", "-k", "kills or hangs or new_guest", "--lab-timeout", "15"
+    )
     for text in (
         "test_kills_the_guest FAILED",
         "the lab's guest: it is down",
@@ -123,7 +127,9 @@ def test_given_mounts_take_the_place_of_the_lab(tmp_path):
     (tmp_path / "lacking.py").write_text(LACKING)
     (tmp_path / "mount").mkdir()
     mount = str(tmp_path / "mount")
-    code, output = pytest_in(tmp_path, "-p", "lacking", "-k", "new_guest", "--mount-a", mount, "--mount-b", mount)
+    code, output = pytest_in(
+        tmp_path, "-p", "lacking", "-k", "new_guest", "--mount-a", mount, "--mount-b", mount
+    )
     assert (code, os.listdir(mount)) == (0, [])
     assert "1 passed" in output
 
@@ -131,12 +137,18 @@ def test_given_mounts_take_the_place_of_the_lab(tmp_path):
 @pytest.mark.nfs
 def test_a_killed_host_process_leaves_no_guest(boot):
     def of_the_lab(job):
-        done = subprocess.run(["pgrep", "-f", f"job={job}"], check=False, capture_output=True, text=True)
+        done = subprocess.run(
+            ["pgrep", "-f", f"job={job}"], check=False, capture_output=True, text=True
+        )
         return done.stdout.split()
 
     code = "from tests.nfs.lab import Lab; lab = Lab().boot(); print(lab.server.job, flush=True); input()"
     host = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     with host:
         job = host.stdout.readline().strip()

@@ -15,7 +15,9 @@ from efsstate.mount.files import Mount
 pytestmark = pytest.mark.nfs
 
 HOUR = 3600.0
-SERVER = "/run/disk/export"  # the lab's server has the export here; elsewhere a client makes the files
+SERVER = (
+    "/run/disk/export"  # the lab's server has the export here; elsewhere a client makes the files
+)
 
 
 def names(count):
@@ -27,7 +29,11 @@ def plant(lab, count, *, dead=lambda i: False):
     mount = Mount(lab.a)
     told = {"name": "f", "shortest": HOUR, "longest": HOUR, "max_bytes": None, "max_entries": None}
     store.write(mount, "cache/f", layout.POLICY, msgpack.packb(told), codec="msgpack")
-    root = SERVER + lab.a.removeprefix("/mnt/a") if os.path.isdir(SERVER) and lab.a.startswith("/mnt/a/") else lab.a
+    root = (
+        SERVER + lab.a.removeprefix("/mnt/a")
+        if os.path.isdir(SERVER) and lab.a.startswith("/mnt/a/")
+        else lab.a
+    )
     for digit in "0123456789abcdef":
         os.makedirs(f"{root}/cache/f/{digit}", exist_ok=True)
     then = time.time() - 2 * HOUR
@@ -39,7 +45,9 @@ def plant(lab, count, *, dead=lambda i: False):
 
 
 def left(folder):
-    return sum(layout.is_digest(name) for _, _, found in os.walk(f"{folder}/cache") for name in found)
+    return sum(
+        layout.is_digest(name) for _, _, found in os.walk(f"{folder}/cache") for name in found
+    )
 
 
 def test_live_entries_cost_a_twentieth_of_a_request_each(lab):
@@ -96,7 +104,9 @@ def test_two_clients_share_the_work(lab):
     plant(lab, 3000, dead=lambda i: i < 2000)
     one, other = lab.start("a", _sweep, lab.a), lab.start("b", _sweep, lab.b)
     removed = [worker.result() for worker in (one, other)]
-    assert sum(count for count, _, _ in removed) == 2000 and not any(errors for _, errors, _ in removed)
+    assert sum(count for count, _, _ in removed) == 2000 and not any(
+        errors for _, errors, _ in removed
+    )
     assert left(lab.a) == 1000
 
 
@@ -113,7 +123,12 @@ def test_a_sweeper_that_is_killed_or_frozen_does_not_keep_the_other_from_it(lab)
     stuck.freeze()
     report = sweep(root=lab.a)
     assert report.elsewhere == 1 and not report.finished and report.errors == 0
-    there = {os.path.basename(where) for where, _, found in os.walk(f"{lab.a}/cache") for name in found if layout.is_digest(name)}
+    there = {
+        os.path.basename(where)
+        for where, _, found in os.walk(f"{lab.a}/cache")
+        for name in found
+        if layout.is_digest(name)
+    }
     assert there and os.path.basename(folder) in there
     stuck.kill()
     assert sweep(root=lab.a).finished and left(lab.a) == 1000

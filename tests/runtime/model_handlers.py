@@ -22,4 +22,13 @@ def serve(event, context):
 
 @invocation
 def serve_staged(event, context):
-    return staged() | {"pid": os.getpid(), "copies": len([n for n in os.listdir(os.path.dirname(os.path.dirname(staged()["where"]))) if n not in ("uses", "LOCK")])}
+    return staged() | {
+        "pid": os.getpid(),
+        "copies": len(
+            [
+                n
+                for n in os.listdir(os.path.dirname(os.path.dirname(staged()["where"])))
+                if n not in ("uses", "LOCK")
+            ]
+        ),
+    }

@@ -96,12 +96,16 @@ def test_logs_belong_to_their_invocation(function):
 def test_the_variables_and_the_context_are_lambdas(function, tmp_path):
     os.environ["SECRET_OF_THE_TESTER"] = "x"
     try:
-        f = function("look", name="shop", memory=512, timeout=5, environment={"EFSSTATE_ROOT": str(tmp_path)})
+        f = function(
+            "look", name="shop", memory=512, timeout=5, environment={"EFSSTATE_ROOT": str(tmp_path)}
+        )
         result = f.invoke({}, client_context={"custom": {"k": "v"}})
     finally:
         del os.environ["SECRET_OF_THE_TESTER"]
     seen = result.value["environ"]
-    assert {k: seen[k] for k in seen if k.startswith(("AWS_LAMBDA_FUNCTION", "AWS_REGION", "_HANDLER"))} == {
+    assert {
+        k: seen[k] for k in seen if k.startswith(("AWS_LAMBDA_FUNCTION", "AWS_REGION", "_HANDLER"))
+    } == {
         "AWS_LAMBDA_FUNCTION_NAME": "shop",
         "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
@@ -110,7 +114,9 @@ def test_the_variables_and_the_context_are_lambdas(function, tmp_path):
     }
     assert seen["EFSSTATE_ROOT"] == str(tmp_path) and "SECRET_OF_THE_TESTER" not in seen
     assert seen["LAMBDA_TASK_ROOT"] == HERE == result.value["cwd"]
-    assert seen["_X_AMZN_TRACE_ID"].startswith("Root=1-") and seen["TMPDIR"] == result.environment.tmp
+    assert (
+        seen["_X_AMZN_TRACE_ID"].startswith("Root=1-") and seen["TMPDIR"] == result.environment.tmp
+    )
     assert "AWS_LAMBDA_MAX_CONCURRENCY" not in seen
     assert 3000 < result.value["remaining"] <= 5000
     assert result.value["arn"].endswith(":function:shop") and result.value["memory"] == "512"
@@ -121,13 +127,18 @@ def test_an_exception_comes_back_as_lambda_reports_it(function):
     f = function("raises")
     result = f.invoke()
     assert result.value is None and not result.timed_out
-    assert result.error["errorType"] == "LookupError" and result.error["errorMessage"] == "no such thing"
+    assert (
+        result.error["errorType"] == "LookupError"
+        and result.error["errorMessage"] == "no such thing"
+    )
     assert any("handlers.py" in line for line in result.error["stackTrace"])
     assert "no such thing" in result.logs
     assert f.invoke().environment is result.environment
 
 
-@pytest.mark.parametrize(("event", "said"), [("exit", "exit status 7"), ("signal", "signal: killed")])
+@pytest.mark.parametrize(
+    ("event", "said"), [("exit", "exit status 7"), ("signal", "signal: killed")]
+)
 def test_a_process_that_goes_away_is_an_exit_error(function, event, said):
     f = function("leaves")
     result = f.invoke(event)
@@ -145,7 +156,11 @@ def test_a_timeout_kills_the_whole_group_without_a_signal_that_python_sees(funct
         result.error["errorType"] == "Sandbox.Timedout"
         and "timed out after 1.50 seconds" in result.error["errorMessage"]
     )
-    assert result.logs.startswith("child ") and "cleaned up" not in result.logs and "SIGTERM" not in result.logs
+    assert (
+        result.logs.startswith("child ")
+        and "cleaned up" not in result.logs
+        and "SIGTERM" not in result.logs
+    )
     assert 1.5 <= result.duration
     assert gone(int(result.logs.split()[1])) and result.environment.pid is None
     again = f.invoke("ok")  # the same environment: a new process, the same folder
@@ -155,7 +170,9 @@ def test_a_timeout_kills_the_whole_group_without_a_signal_that_python_sees(funct
 
 def test_nothing_runs_between_invocations_when_frozen(function):
     """A background thread makes no step and the process uses no CPU until the next event."""
-    frozen, warm = (function("ticking", freeze=freeze).invoke("start").environment for freeze in (True, False))
+    frozen, warm = (
+        function("ticking", freeze=freeze).invoke("start").environment for freeze in (True, False)
+    )
     before, before_warm = process(frozen.pid), process(warm.pid)
     time.sleep(0.3)
     assert process(frozen.pid) == before and before["state"] == "T"
@@ -202,15 +219,23 @@ def test_a_dead_process_leaves_no_thread_of_the_api_waiting(function):
     until = time.monotonic() + 5
     while len(set(threading.enumerate()) - before) > 2 and time.monotonic() < until:
         time.sleep(0.01)
-    assert len(set(threading.enumerate()) - before) <= 2  # the one that runs: its watch, its connection
+    assert (
+        len(set(threading.enumerate()) - before) <= 2
+    )  # the one that runs: its watch, its connection
 
 
 def test_an_init_error_is_reported_with_its_log():
     with Function("broken_init.handler", path=HERE) as f:
         result = f.invoke()
-    assert result.error["errorType"] == "RuntimeError" and result.error["errorMessage"] == "no configuration"
+    assert (
+        result.error["errorType"] == "RuntimeError"
+        and result.error["errorMessage"] == "no configuration"
+    )
     inits = result.environment.inits
-    assert [i.status for i in inits] == ["error", "error"]  # in the init phase, then again in the invocation
+    assert [i.status for i in inits] == [
+        "error",
+        "error",
+    ]  # in the init phase, then again in the invocation
     assert "about to break" in inits[0].logs and "about to break" in result.logs
 
 
@@ -258,7 +283,10 @@ def test_managed_instances_answer_a_timeout_but_let_the_code_run_on(function):
     slow, quick = f.map(["slow", "quick"])
     assert slow.timed_out and quick.error is None
     until = time.monotonic() + 10
-    while not os.path.exists(os.path.join(slow.environment.tmp, "went on")) and time.monotonic() < until:
+    while (
+        not os.path.exists(os.path.join(slow.environment.tmp, "went on"))
+        and time.monotonic() < until
+    ):
         time.sleep(0.05)
     assert f.environments[0].invoke("look").value["files"] == ["went on"]
 
@@ -348,9 +376,15 @@ def test_a_tester_that_is_killed_leaves_no_frozen_process(tmp_path):
         "print(f.invoke().value['pid'], g.invoke().value['pid'], flush=True)\n"
         "sys.stdin.read()\n"
     )
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p), TMPDIR=str(tmp_path))
+    environment = dict(
+        os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p), TMPDIR=str(tmp_path)
+    )
     tester = subprocess.Popen(
-        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, process_group=0
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+        process_group=0,
     )
     pids = [int(word) for word in tester.stdout.readline().split()]
     assert all(map(alive, pids))

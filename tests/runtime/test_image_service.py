@@ -9,13 +9,18 @@ import sys
 import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-MISSING = [name for name in ("rapidocr", "onnxruntime", "skimage") if importlib.util.find_spec(name) is None]
+MISSING = [
+    name
+    for name in ("rapidocr", "onnxruntime", "skimage")
+    if importlib.util.find_spec(name) is None
+]
 pytestmark = [
     pytest.mark.runtime,
     pytest.mark.slow,
     # In CI they are installed; if they are not, these tests must fail and not pass by.
     pytest.mark.skipif(
-        bool(MISSING) and not os.environ.get("CI"), reason=f"not installed: {', '.join(MISSING)} (make demo)"
+        bool(MISSING) and not os.environ.get("CI"),
+        reason=f"not installed: {', '.join(MISSING)} (make demo)",
     ),
 ]
 
@@ -37,7 +42,10 @@ def test_the_main_job_runs_and_every_answer_is_right(tmp_path):
     done = demo(tmp_path)
     assert done.returncode == 0
     assert "Model loads: A 1, B 1, C 1. 12 answers, 4 of them computed." in done.stdout
-    assert "killed by its timeout: coins.png hangs" in done.stdout and "began at coins.png" in done.stdout
+    assert (
+        "killed by its timeout: coins.png hangs" in done.stdout
+        and "began at coins.png" in done.stdout
+    )
     assert re.search(r"26 answers from the mount in .*; model loads: 0\.", done.stdout)
     assert re.search(r"^64 answers compared, \d+ checks held, 0 failed", done.stdout, re.MULTILINE)
 

@@ -26,7 +26,12 @@ def shared(tmp_path):
 
 
 def function(shared, handler, **more):
-    return Function(f"model_handlers.{handler}", path=HERE, environment={"EFSSTATE_ROOT": shared.root}, **{"timeout": 20, "memory": 512} | more)
+    return Function(
+        f"model_handlers.{handler}",
+        path=HERE,
+        environment={"EFSSTATE_ROOT": shared.root},
+        **{"timeout": 20, "memory": 512} | more,
+    )
 
 
 def test_swapped_under_load_with_no_failed_request(shared):

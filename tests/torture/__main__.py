@@ -48,10 +48,15 @@ PLAN = [
 def machine():
     """What the figures were made on, and of."""
     with open("/proc/cpuinfo") as file:
-        model = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), platform.machine())
+        model = next(
+            (line.partition(":")[2].strip() for line in file if line.startswith("model name")),
+            platform.machine(),
+        )
     with open("/proc/meminfo") as file:
         memory = int(next(line.split()[1] for line in file if line.startswith("MemTotal"))) >> 20
-    git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    )
     return {
         "cpu": model,
         "cores": os.cpu_count(),
@@ -87,11 +92,31 @@ def end(process):
 def aside(name, seconds, seed):
     """The same in a process of its own, which gets twice the time and ten minutes."""
     with tempfile.NamedTemporaryFile("r") as told:
-        words = [sys.executable, "-u", "-m", "tests.torture", "--part", name, str(seconds), str(seed), told.name]
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True)
+        words = [
+            sys.executable,
+            "-u",
+            "-m",
+            "tests.torture",
+            "--part",
+            name,
+            str(seconds),
+            str(seed),
+            told.name,
+        ]
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
         atexit.register(end, process)
         started, late = time.monotonic(), []
-        watch = threading.Timer(2 * seconds + 600, lambda: (late.append(1), os.killpg(process.pid, signal.SIGKILL)))
+        watch = threading.Timer(
+            2 * seconds + 600, lambda: (late.append(1), os.killpg(process.pid, signal.SIGKILL))
+        )
         watch.start()
         try:
             for line in process.stdout:
@@ -103,8 +128,17 @@ def aside(name, seconds, seed):
         try:
             return json.load(told)
         except ValueError:
-            why = "it did not come to an end" if late else f"its process ended with {process.returncode}"
-            return {"error": why, "violations": 1, "seconds": round(time.monotonic() - started, 1), "seed": seed}
+            why = (
+                "it did not come to an end"
+                if late
+                else f"its process ended with {process.returncode}"
+            )
+            return {
+                "error": why,
+                "violations": 1,
+                "seconds": round(time.monotonic() - started, 1),
+                "seed": seed,
+            }
 
 
 def table(results):
@@ -114,8 +148,14 @@ def table(results):
         if name not in results:
             continue
         figures = results[name]
-        rest = {k: v for k, v in figures.items() if k not in ("violations", "seconds", "seed") and not isinstance(v, (dict, list))}
-        said = ", ".join(f"{k} {v:,}" if isinstance(v, int) else f"{k} {v}" for k, v in rest.items())
+        rest = {
+            k: v
+            for k, v in figures.items()
+            if k not in ("violations", "seconds", "seed") and not isinstance(v, (dict, list))
+        }
+        said = ", ".join(
+            f"{k} {v:,}" if isinstance(v, int) else f"{k} {v}" for k, v in rest.items()
+        )
         yield f"{name:<12}{figures['violations']:>11}{figures['seconds']:>9}{figures['seed']:>12}  {said}"
 
 
@@ -123,15 +163,32 @@ def planned(names):
     """The groups with these parts alone, and how many minutes they take."""
     groups = [[[one for one in lane if one[0] in names] for lane in group] for group in PLAN]
     groups = [[lane for lane in group if lane] for group in groups if any(group)]
-    return groups, sum(max(sum(minutes for _, minutes in lane) for lane in group) for group in groups if any(group))
+    return groups, sum(
+        max(sum(minutes for _, minutes in lane) for lane in group) for group in groups if any(group)
+    )
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m tests.torture", description="The long tests of what efsstate promises.")
-    parser.add_argument("--only", metavar="NAME,…", default=",".join(PARTS), help=f"some of {','.join(PARTS)}")
-    parser.add_argument("--minutes", type=float, help="all parts together, in proportion (default: as planned, about 40 for all)")
-    parser.add_argument("--seed", type=int, help="repeats what another run did, as far as a schedule can")
-    parser.add_argument("--json", metavar="FILE", default="torture.json", help="where the figures go too (default: torture.json)")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.torture", description="The long tests of what efsstate promises."
+    )
+    parser.add_argument(
+        "--only", metavar="NAME,…", default=",".join(PARTS), help=f"some of {','.join(PARTS)}"
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        help="all parts together, in proportion (default: as planned, about 40 for all)",
+    )
+    parser.add_argument(
+        "--seed", type=int, help="repeats what another run did, as far as a schedule can"
+    )
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        default="torture.json",
+        help="where the figures go too (default: torture.json)",
+    )
     parser.add_argument("--part", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.part:
@@ -151,14 +208,23 @@ def main():
 
     def go(lane):
         for name, minutes in lane:
-            print(f"== {name}: {PARTS[name]}; {scale * minutes:.1f} minutes, seed {seed}", flush=True)
+            print(
+                f"== {name}: {PARTS[name]}; {scale * minutes:.1f} minutes, seed {seed}", flush=True
+            )
             found = aside(name, scale * minutes * 60, seed)
             with guard:
                 results[name] = found
                 print("\n".join(list(table({name: found}))[1:]), flush=True)
                 about["took_minutes"] = round((time.monotonic() - started) / 60, 1)
                 with open(options.json, "w") as file:
-                    json.dump({"machine": about, "parts": {name: results[name] for name in PARTS if name in results}}, file, indent=1)
+                    json.dump(
+                        {
+                            "machine": about,
+                            "parts": {name: results[name] for name in PARTS if name in results},
+                        },
+                        file,
+                        indent=1,
+                    )
 
     for group in groups:
         lanes = [threading.Thread(target=go, args=(lane,), daemon=True) for lane in group]

@@ -17,7 +17,9 @@ WAIT = 40  # seconds for a claim: longer than the lease of a machine that lost p
 def look(root, tag, told):
     """The operations of somebody who comes after all those `told`, the final logs and shards, and what is damaged."""
     seen, bad = [], []
-    end_listening = on_event(lambda e: bad.append(("failure", e)) if e["event"] == "error" else None)
+    end_listening = on_event(
+        lambda e: bad.append(("failure", e)) if e["event"] == "error" else None
+    )
 
     def done(op, name, **more):
         seen.append({"op": op, "name": name, "who": "after", "t0": 1e12, "t1": 1e12, **more})
@@ -97,7 +99,9 @@ def look_at_model(root, name, told, done):
     for one in told:
         if one["name"] == name and one["op"] == "publish" and one["version"] not in ids:
             yield "lost", one
-    acknowledged = [one for one in told if one["name"] == name and one["op"] == "activate" and one["kept"]]
+    acknowledged = [
+        one for one in told if one["name"] == name and one["op"] == "activate" and one["kept"]
+    ]
     if acknowledged and not active:
         yield "no version is active", {"name": name}
     for version in active:

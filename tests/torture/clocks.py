@@ -26,7 +26,9 @@ JUMPS = ["+0", "+1d", "-1d", "+40d", "-40d"]
 
 def library():
     """Where libfaketime is."""
-    found = sorted(glob.glob("/usr/lib/*/faketime/libfaketime.so.1")) + glob.glob("/usr/lib/faketime/libfaketime.so.1")
+    found = sorted(glob.glob("/usr/lib/*/faketime/libfaketime.so.1")) + glob.glob(
+        "/usr/lib/faketime/libfaketime.so.1"
+    )
     if not found:
         raise Skip("libfaketime is not installed: apt-get install libfaketime")
     return found[0]
@@ -44,10 +46,21 @@ class Client:
             set_by = {"FAKETIME_TIMESTAMP_FILE": self._clock, "FAKETIME_NO_CACHE": "1"}
         if set_by:
             # The stamps of files are the server's, and waits are by the monotonic clock, as on a machine whose date is set.
-            set_by |= {"LD_PRELOAD": library(), "NO_FAKE_STAT": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1"}
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("EFSSTATE")}
+            set_by |= {
+                "LD_PRELOAD": library(),
+                "NO_FAKE_STAT": "1",
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+                "DONT_FAKE_MONOTONIC": "1",
+            }
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("EFSSTATE")
+        }
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.torture.clocks", root], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment | set_by
+            [sys.executable, "-m", "tests.torture.clocks", root],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment | set_by,
         )
 
     def __call__(self, *request):
@@ -103,7 +116,9 @@ def serve(root):
         "update": update,
         "load": lambda name: checkpoint(name, root=root).load(),
         "sweep": lambda budget=None: efsstate.sweep(budget=budget, root=root).removed,
-        "publish": lambda source, version: efsstate.publish("m", source, version=version, root=root),
+        "publish": lambda source, version: efsstate.publish(
+            "m", source, version=version, root=root
+        ),
         "activate": lambda version: efsstate.activate("m", version, root=root),
         "prune": lambda: efsstate.prune("m", keep=1, grace="24h", root=root),
     }
@@ -128,7 +143,9 @@ def _lives(clients, wrong):
         for m, client in enumerate(clients):
             value = client("fresh", "brief", n, 6)
             if time.monotonic() - made < 3.5 and value != f"value {n}":
-                wrong.append(f"client {m} gave {value!r} for what client {n} put {time.monotonic() - made:.1f} s ago with a ttl of 6 s")
+                wrong.append(
+                    f"client {m} gave {value!r} for what client {n} put {time.monotonic() - made:.1f} s ago with a ttl of 6 s"
+                )
     time.sleep(max(0.0, made + 9 - time.monotonic()))
     for n in range(len(clients)):
         for m, client in enumerate(clients):
@@ -176,10 +193,16 @@ def run(seconds, seed):
     chance, wrong = random.Random(seed), []
     figures = {"clients": len(OFFSETS) + 2, "operations": 0, "jumps": 0, "updates": 0}
     until = time.monotonic() + seconds
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as folder:
+    with tempfile.TemporaryDirectory(
+        dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    ) as folder:
         root = f"{folder}/root"
         os.makedirs(root, 0o700)
-        clients = [Client(root), *[Client(root, offset) for offset in OFFSETS], Client(root, folder=folder)]
+        clients = [
+            Client(root),
+            *[Client(root, offset) for offset in OFFSETS],
+            Client(root, folder=folder),
+        ]
         jumper = clients[-1]
         try:
             times = [client("time") - time.time() for client in clients]
@@ -213,7 +236,11 @@ def run(seconds, seed):
                     answer = client("update", "counter")
                     count += 1
                     figures["updates"] += 1
-                    if not isinstance(answer, list) or answer[0] != count or answer[1] <= epochs[-1]:
+                    if (
+                        not isinstance(answer, list)
+                        or answer[0] != count
+                        or answer[1] <= epochs[-1]
+                    ):
                         wrong.append(f"update {count} gave {answer!r} after epoch {epochs[-1]}")
                         break
                     epochs.append(answer[1])
@@ -226,7 +253,9 @@ def run(seconds, seed):
                     values = {}
                     # Elsewhere a clear shows within 60 s, or at a look that is fresh.
                     for one in clients:
-                        if (left := [key for key in range(6) if one("fresh", "v", key, None) is not None]):
+                        if left := [
+                            key for key in range(6) if one("fresh", "v", key, None) is not None
+                        ]:
                             wrong.append(f"after a clear there is {left}")
         finally:
             for client in clients:

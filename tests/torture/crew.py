@@ -17,7 +17,10 @@ import time
 
 from tests.torture import aftermath, workload
 
-SHOWN, LONGEST = 4, 800  # violations that are told, and characters of one: a line stays below 4,096 bytes, so is never torn
+SHOWN, LONGEST = (
+    4,
+    800,
+)  # violations that are told, and characters of one: a line stays below 4,096 bytes, so is never torn
 
 
 def fork(function):
@@ -30,14 +33,18 @@ def fork(function):
         function()
         status = 0
     except BaseException as error:
-        workload.tell_line({"violations": 1, "some": [f"{type(error).__name__}: {error}"[:LONGEST]]})
+        workload.tell_line(
+            {"violations": 1, "some": [f"{type(error).__name__}: {error}"[:LONGEST]]}
+        )
     finally:
         os._exit(status)
 
 
 def work(root, who, seed, mix, tag):
     os.makedirs(root, exist_ok=True)
-    worker = workload.Worker(root, who, seed, tag=tag, tell=lambda one: workload.tell_line(one | {"tag": tag}))
+    worker = workload.Worker(
+        root, who, seed, tag=tag, tell=lambda one: workload.tell_line(one | {"tag": tag})
+    )
     worker.run(mix, float("inf"))
 
 
@@ -45,7 +52,12 @@ def judge(order):
     with open(order["history"]) as file:
         told = json.load(file)
     bad = aftermath.judge(order["root"], order["tag"], told, order["margin"])
-    workload.tell_line({"violations": len(bad), "some": [json.dumps(one, default=str)[:LONGEST] for one in bad[:SHOWN]]})
+    workload.tell_line(
+        {
+            "violations": len(bad),
+            "some": [json.dumps(one, default=str)[:LONGEST] for one in bad[:SHOWN]],
+        }
+    )
 
 
 def main():

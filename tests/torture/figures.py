@@ -11,7 +11,11 @@ import sys
 
 from tests.torture.__main__ import PARTS
 
-PAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "docs", "guarantees-figures.md")
+PAGE = os.path.join(
+    os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))),
+    "docs",
+    "guarantees-figures.md",
+)
 # Of each part: what went wrong on purpose, and what was done meanwhile, in words with the figures' names.
 TRIED = {
     "power": ("{kernels_killed} kernels killed, {images} images of a disk", "{acknowledged} acknowledged operations looked for"),
@@ -54,7 +58,14 @@ def summary(parts):
             continue
         told = Said({key: number(value) for key, value in figures.items()})
         faults, done = (text.format_map(told) for text in TRIED[name])
-        yield [f"`{name}`", PARTS[name], faults, done, figures["violations"], round(figures["seconds"] / 60, 1)]
+        yield [
+            f"`{name}`",
+            PARTS[name],
+            faults,
+            done,
+            figures["violations"],
+            round(figures["seconds"] / 60, 1),
+        ]
 
 
 def power(own):
@@ -76,8 +87,18 @@ def power(own):
 def partitions(own):
     yield "## Partitions"
     yield ""
-    yield from rows(["fault", "times"], [[name.removeprefix("fault_").replace("_", " "), n] for name, n in own.items() if name.startswith("fault_")])
-    yield from rows(["operation", "times"], [[name.removeprefix("op_"), n] for name, n in own.items() if name.startswith("op_")])
+    yield from rows(
+        ["fault", "times"],
+        [
+            [name.removeprefix("fault_").replace("_", " "), n]
+            for name, n in own.items()
+            if name.startswith("fault_")
+        ],
+    )
+    yield from rows(
+        ["operation", "times"],
+        [[name.removeprefix("op_"), n] for name, n in own.items() if name.startswith("op_")],
+    )
     yield (
         f"Claims lost, and told so: {own['claims_lost']}; refused: {own['claims_refused']}. Errors near faults: {own['errors_near_faults']}; computations of one key twice,"
         f" near faults: {own['duplicate_computations_near_faults']}. The longest that a value was seen after a newer one was acknowledged: {own['longest_staleness_s']} s (promised: 60 s)."
@@ -98,7 +119,8 @@ def load(own):
         "turns of a process, median": "lock_turns_median", "turns of a process, most": "lock_turns_most", "fairness (1: all alike)": "lock_fairness",
     }  # fmt: skip
     yield from rows(
-        ["", "two clients, NFS", "a Managed Instance, local folder"], [[text, own.get(name, ""), own.get(f"managed_{name}", "")] for text, name in lines.items()]
+        ["", "two clients, NFS", "a Managed Instance, local folder"],
+        [[text, own.get(name, ""), own.get(f"managed_{name}", "")] for text, name in lines.items()],
     )
     yield f"*Bug on purpose:* a descriptor and 100 kB left by each read: found, {own['planted_leak_found']} times."
     yield ""
@@ -107,14 +129,22 @@ def load(own):
 def model(own):
     yield "## The checkpoints' protocol, explored"
     yield ""
-    yield from rows(["space, each exhausted", "states", "steps", "violations"], [[name, *numbers] for name, numbers in own["each_space"].items()])
-    yield from rows(["without", "violation found"], [[name, *found] for name, found in own["each_rule"].items()])
+    yield from rows(
+        ["space, each exhausted", "states", "steps", "violations"],
+        [[name, *numbers] for name, numbers in own["each_space"].items()],
+    )
+    yield from rows(
+        ["without", "violation found"], [[name, *found] for name, found in own["each_rule"].items()]
+    )
 
 
 def mutation(own):
     yield "## Mutation"
     yield ""
-    yield from rows(["measure", "module", "noticed by"], [[name, f"`{module}`", f"`{by}`"] for name, (module, by) in own["rows"].items()])
+    yield from rows(
+        ["measure", "module", "noticed by"],
+        [[name, f"`{module}`", f"`{by}`"] for name, (module, by) in own["rows"].items()],
+    )
 
 
 def page(found):

@@ -37,8 +37,15 @@ def guided(name, seconds, seed, folder):
             sys.executable, "-m", "tests.torture.fuzz", name, f"-max_total_time={max(1, int(left))}", f"-seed={seed % 2**31 + len(wrong)}",
             f"-rss_limit_mb={MEMORY}", f"-timeout={SLOWEST}", f"-max_len={LONGEST}", f"-artifact_prefix={folder}/{name}-", corpus,
         ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=left + 120)
-        counts = [int(one) for one in re.findall(r"^#(\d+)|^Done (\d+)", done.stderr, re.M) for one in one if one]
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=left + 120
+        )
+        counts = [
+            int(one)
+            for one in re.findall(r"^#(\d+)|^Done (\d+)", done.stderr, re.M)
+            for one in one
+            if one
+        ]
         tried += max(counts, default=0)
         if done.returncode:
             made = [one for one in os.listdir(folder) if one.startswith(f"{name}-")]
@@ -47,8 +54,12 @@ def guided(name, seconds, seed, folder):
                 with open(f"{folder}/{one}", "rb") as file:
                     data = file.read()
                 os.unlink(f"{folder}/{one}")
-            reason = re.findall(r"^(?:\w+(?:\.\w+)*Error.*|.*ERROR: libFuzzer.*|\w+: .*)$", done.stderr, re.M)
-            wrong.append(f"{name} {base64.b64encode(data[:3000]).decode()}: {' | '.join(reason[:3])[:400] or done.stderr[-400:]}")
+            reason = re.findall(
+                r"^(?:\w+(?:\.\w+)*Error.*|.*ERROR: libFuzzer.*|\w+: .*)$", done.stderr, re.M
+            )
+            wrong.append(
+                f"{name} {base64.b64encode(data[:3000]).decode()}: {' | '.join(reason[:3])[:400] or done.stderr[-400:]}"
+            )
     return tried, wrong
 
 
@@ -68,14 +79,20 @@ def changed(name, seconds, seed):
             elif what == 1:
                 data[at:at] = chance.choice(seeds)[: chance.randrange(1, 30)]
             elif what == 2:
-                data[at : at + 4] = chance.choice([b"\xff" * 4, b"\0" * 4, b"\x7f\xff\xff\xff", b"\x80\0\0\0"])
+                data[at : at + 4] = chance.choice(
+                    [b"\xff" * 4, b"\0" * 4, b"\x7f\xff\xff\xff", b"\x80\0\0\0"]
+                )
             else:
                 del data[at : at + chance.randrange(6)]
         tried += 1
         try:
             attempt(name, bytes(data))
         except Exception as error:
-            wrong.append(f"{name} {base64.b64encode(bytes(data)).decode()}: {type(error).__name__}: {error}"[:800])
+            wrong.append(
+                f"{name} {base64.b64encode(bytes(data)).decode()}: {type(error).__name__}: {error}"[
+                    :800
+                ]
+            )
     return tried, wrong
 
 
@@ -107,13 +124,25 @@ def bombs():
     yield "codec_loads", "an array of 2^60", marked(13, "<f8", [2**60], False)
     yield "codec_loads", "an array of nothing times 2^62", marked(13, "<f8", [0, 2**62], False)
     yield "codec_loads", "a dtype of 2 GiB", marked(13, [["a", "V1", [2**15, 2**15]]], [0], False)
-    yield "codec_loads", "a dtype of many fields", marked(13, [[f"f{n}", "V1"] for n in range(10**4)], [0], False)
+    yield (
+        "codec_loads",
+        "a dtype of many fields",
+        marked(13, [[f"f{n}", "V1"] for n in range(10**4)], [0], False),
+    )
     yield "codec_loads", "a dimension each byte", marked(13, "<f8", [1] * 5000, False)
     yield "codec_loads", "a number of a million digits", ext(7, b"9" * 10**6)
     yield "codec_loads", "an exponent beyond all", ext(7, b"1E+999999999999999999")
     yield "codec_loads", "an int of a million bytes", ext(2, b"\x7f" * 10**6)
-    yield "codec_loads", "a zone that is a path", marked(11, 2026, 1, 1, 0, 0, 0, 0, 0, "../../../etc/passwd")
-    yield "codec_loads", "a zone that never ends", marked(11, 2026, 1, 1, 0, 0, 0, 0, 0, "a/" * 10**5)
+    yield (
+        "codec_loads",
+        "a zone that is a path",
+        marked(11, 2026, 1, 1, 0, 0, 0, 0, 0, "../../../etc/passwd"),
+    )
+    yield (
+        "codec_loads",
+        "a zone that never ends",
+        marked(11, 2026, 1, 1, 0, 0, 0, 0, 0, "a/" * 10**5),
+    )
     yield "policy_parse", "a map of 4 billion", b"\xdf\xff\xff\xff\xff"
     yield "manifest_decode", "lists in lists", b"[" * 10**6
     yield "manifest_decode", "a number of a million digits", b'{"version":' + b"9" * 10**6 + b"}"
@@ -139,7 +168,9 @@ def burst(seconds=SLOWEST, most=512):
             try:
                 with open("/proc/self/statm") as file:
                     size = int(file.read().split()[0]) * resource.getpagesize()
-                limit = size + 2**33  # a MemoryError is forgiven by who reads: what was asked for is to be seen
+                limit = (
+                    size + 2**33
+                )  # a MemoryError is forgiven by who reads: what was asked for is to be seen
                 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
                 resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
                 try:
@@ -155,7 +186,9 @@ def burst(seconds=SLOWEST, most=512):
                 os._exit(status)
         _, status = os.waitpid(pid, 0)
         if code := os.waitstatus_to_exitcode(status):
-            wrong.append(f"bomb: {name}: {what}: {'out of memory' if code == 2 else f'ended with {code}'}")
+            wrong.append(
+                f"bomb: {name}: {what}: {'out of memory' if code == 2 else f'ended with {code}'}"
+            )
     return count, wrong
 
 
@@ -164,7 +197,11 @@ def run(seconds, seed):
 
     warnings.simplefilter("ignore")
     began = time.monotonic()
-    figures = {"parsers": len(PARSERS), "inputs": 0, "guided": importlib.util.find_spec("atheris") is not None}
+    figures = {
+        "parsers": len(PARSERS),
+        "inputs": 0,
+        "guided": importlib.util.find_spec("atheris") is not None,
+    }
     count, wrong = burst()
     figures["bombs"] = count
     left = seconds - (time.monotonic() - began)
@@ -172,7 +209,11 @@ def run(seconds, seed):
     with tempfile.TemporaryDirectory() as folder:
         for name in PARSERS:
             share = max(3.0, left / len(PARSERS))
-            tried, found = guided(name, share, seed, folder) if figures["guided"] else changed(name, share, seed)
+            tried, found = (
+                guided(name, share, seed, folder)
+                if figures["guided"]
+                else changed(name, share, seed)
+            )
             if not tried and not found:
                 found = [f"{name}: nothing was tried"]
             each[name] = tried

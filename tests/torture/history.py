@@ -73,7 +73,9 @@ def check_cache(operations, margin=0.0):
     for (name, key), found in _by(operations, "set", "delete", "get").items():
         made = {(one["who"], one["n"]): one for one in found if one["op"] == "set"}
         # What puts an older value out of reach, by its beginning; and for each the earliest end from there on.
-        newer = [one for one in found if one["op"] != "get" and one.get("kept")] + clears.get(name, [])
+        newer = [one for one in found if one["op"] != "get" and one.get("kept")] + clears.get(
+            name, []
+        )
         newer.sort(key=lambda one: one["t0"])
         begins, ends, earliest = [one["t0"] for one in newer], [], None
         for one in reversed(newer):
@@ -92,7 +94,10 @@ def check_cache(operations, margin=0.0):
             at = bisect.bisect_right(begins, origin["t1"] + margin)
             bound = 0.0 if one.get("fresh") else STALE
             if at < len(begins) and ends[at]["t1"] + bound + margin < one["t0"]:
-                yield f"stale by {one['t0'] - ends[at]['t1']:.1f} s", {"got": one, "made": origin, "newer": ends[at]}
+                yield (
+                    f"stale by {one['t0'] - ends[at]['t1']:.1f} s",
+                    {"got": one, "made": origin, "newer": ends[at]},
+                )
 
 
 def staleness(operations):
@@ -102,7 +107,12 @@ def staleness(operations):
         made = {(one["who"], one["n"]): one for one in found if one["op"] == "set"}
         sets = sorted([one for one in made.values() if one.get("kept")], key=lambda one: one["t1"])
         for one in found:
-            if one["op"] == "get" and one["got"] and one["got"] != "bad" and (origin := made.get(tuple(one["got"]))):
+            if (
+                one["op"] == "get"
+                and one["got"]
+                and one["got"] != "bad"
+                and (origin := made.get(tuple(one["got"])))
+            ):
                 after = next((s for s in sets if s["t0"] > origin["t1"]), None)
                 if after is not None:
                     longest = max(longest, one["t0"] - after["t1"])
@@ -125,7 +135,12 @@ def check_logs(operations, final, margin=0.0):
                 continue
             length, digest = one["place"]
             if length >= len(digests) or digests[length] != digest:
-                yield "not part of what came after" if one["op"] == "append" else "saw what is not there", one
+                yield (
+                    "not part of what came after"
+                    if one["op"] == "append"
+                    else "saw what is not there",
+                    one,
+                )
                 continue
             if one["op"] == "append" and [one["who"], one["n"]] != list(ids[length - 1]):
                 yield "acknowledged, and another's is there", one
@@ -197,13 +212,18 @@ def check_shards(operations, final):
             if not done:
                 yield "a shard was left out", {"name": name, "index": index}
             if items != list(range(len(items))) or not items:
-                yield "a shard's items were not done once each", {"name": name, "index": index, "items": items}
+                yield (
+                    "a shard's items were not done once each",
+                    {"name": name, "index": index, "items": items},
+                )
 
 
 def check_models(operations, margin=0.0):
     """Loads that saw a mixture, or a version that had been replaced more than 60 s before."""
     for (name, _), found in _by(operations, "activate", "model").items():
-        activated = sorted([one for one in found if one["op"] == "activate"], key=lambda one: one["t0"])
+        activated = sorted(
+            [one for one in found if one["op"] == "activate"], key=lambda one: one["t0"]
+        )
         for one in found:
             if one["op"] != "model":
                 continue
@@ -221,8 +241,13 @@ def check_models(operations, margin=0.0):
             after = [
                 a
                 for a in activated
-                if a.get("kept") and a["t0"] > last + margin and a["t1"] + STALE + margin < one["t0"]
+                if a.get("kept")
+                and a["t0"] > last + margin
+                and a["t1"] + STALE + margin < one["t0"]
             ]
             # Another activation of the same version may be under way, or was not told: then the version is unique, so no.
             if after:
-                yield "a version that was replaced long before", {"name": name, "got": one, "newer": after[0]}
+                yield (
+                    "a version that was replaced long before",
+                    {"name": name, "got": one, "newer": after[0]},
+                )

@@ -85,10 +85,24 @@ def _huge(path, outside):
 def _huge_with_a_true_head(path, outside):
     """An entry whose head tells of every byte of the hole behind it."""
     root, _, place = path.partition("/root/")
-    head = b"".join(map(bytes, entry.encode(b"x" * 1000, place=place, codec="msgpack", meta=bytes(16), created=time.time(), ttl=None)))
+    head = b"".join(
+        map(
+            bytes,
+            entry.encode(
+                b"x" * 1000,
+                place=place,
+                codec="msgpack",
+                meta=bytes(16),
+                created=time.time(),
+                ttl=None,
+            ),
+        )
+    )
     start = len(head) - 1000
     with open(path, "wb") as file:
-        file.write(head[: entry.HEADER - 8] + (HUGE - start).to_bytes(8, "little") + head[entry.HEADER :])
+        file.write(
+            head[: entry.HEADER - 8] + (HUGE - start).to_bytes(8, "little") + head[entry.HEADER :]
+        )
         file.truncate(HUGE)
     with open(path, "rb") as file:
         entry.peek(file.read(start), HUGE, path)  # raises where the head is not the true one
@@ -99,7 +113,19 @@ def _noise(path, outside):
         file.write(os.urandom(500))
 
 
-PLANTS = [_link, _link_to_folder, _link_to_itself, _fifo, _socket, _device, _folder, _empty, _huge, _huge_with_a_true_head, _noise]
+PLANTS = [
+    _link,
+    _link_to_folder,
+    _link_to_itself,
+    _fifo,
+    _socket,
+    _device,
+    _folder,
+    _empty,
+    _huge,
+    _huge_with_a_true_head,
+    _noise,
+]
 ADDRESSES = 4 << 30  # bytes of address space: threads reserve much that they never use
 ROOM = 256 << 10  # KiB of memory that a process may take for whatever it meets
 
@@ -151,34 +177,70 @@ def _everything(root):
     cache = Cache("c", root=root)
     computed = cached(name="c4", root=root)(work)
     for key in range(3):
-        attempt("get", lambda: cache.get(key), lambda value: value in (None, {"value": key}), fails=False)
+        attempt(
+            "get",
+            lambda: cache.get(key),
+            lambda value: value in (None, {"value": key}),
+            fails=False,
+        )
         attempt("call", lambda: computed(key), lambda value: value == {"value": key}, fails=False)
-    attempt("many", lambda: cache.get_many([0, 1, 2]), lambda found: all(value == {"value": key} for key, value in found.items()), fails=False)
+    attempt(
+        "many",
+        lambda: cache.get_many([0, 1, 2]),
+        lambda found: all(value == {"value": key} for key, value in found.items()),
+        fails=False,
+    )
     attempt("keys", lambda: list(cache.keys()), lambda keys: set(keys) <= {0, 1, 2}, fails=False)
     attempt("delete", lambda: cache.delete(2), lambda _: True, fails=False)
     attempt("set", lambda: cache.set(1, {"value": 1}), lambda _: True, fails=False)
     attempt("clear", cache.clear, lambda _: True, fails=False)
-    attempt("load", lambda: checkpoint("job", root=root).load(), lambda state: state in (None, 0, 1, 2, 3))
+    attempt(
+        "load",
+        lambda: checkpoint("job", root=root).load(),
+        lambda state: state in (None, 0, 1, 2, 3),
+    )
     attempt("status", lambda: checkpoint("job", root=root).status(), lambda _: True)
-    attempt("update", lambda: checkpoint("job", root=root).update(lambda state: state), lambda state: state in (None, 0, 1, 2, 3))
-    attempt("progress", lambda: checkpoint("parts", root=root).shards(2).progress().done, lambda done: done == 0)
+    attempt(
+        "update",
+        lambda: checkpoint("job", root=root).update(lambda state: state),
+        lambda state: state in (None, 0, 1, 2, 3),
+    )
+    attempt(
+        "progress",
+        lambda: checkpoint("parts", root=root).shards(2).progress().done,
+        lambda done: done == 0,
+    )
     contents = [{name: f"{name} {n}" * 50 for name in ("weights", "config")} for n in range(2)]
 
     def read(files):
         return {name: bytes(files.read(name)).decode(errors="replace") for name in files.names}
 
-    attempt("model", lambda: efsstate.model("m", load=read, root=root)(), lambda found: found in contents or list(found) == ["m"])  # a file of that name is a model put there by hand
+    attempt(
+        "model",
+        lambda: efsstate.model("m", load=read, root=root)(),
+        lambda found: found in contents or list(found) == ["m"],
+    )  # a file of that name is a model put there by hand
     attempt("versions", lambda: efsstate.versions("m", root=root), lambda _: True)
     attempt("models", lambda: efsstate.models(root=root), lambda _: True)
     attempt("verify", lambda: efsstate.verify("m", root=root), lambda _: True)
-    attempt("publish", lambda: publish("m", f"{root}.source0", version="v5", root=root), lambda _: True)
+    attempt(
+        "publish", lambda: publish("m", f"{root}.source0", version="v5", root=root), lambda _: True
+    )
     attempt("activate", lambda: efsstate.activate("m", "v0", root=root), lambda _: True)
     attempt("prune", lambda: efsstate.prune("m", keep=1, grace=0, root=root), lambda _: True)
     attempt("sweep", lambda: efsstate.sweep(root=root, older_than=0), lambda _: True)
     return wrong
 
 
-COMMANDS = [["ls"], ["stat"], ["verify"], ["gc", "--dry-run"], ["checkpoint", "ls"], ["model", "ls"], ["ls", "--json"]]
+COMMANDS = [
+    ["ls"],
+    ["stat"],
+    ["verify"],
+    ["gc", "--dry-run"],
+    ["checkpoint", "ls"],
+    ["model", "ls"],
+    ["ls", "--json"],
+]
 
 
 def _little():
@@ -191,7 +253,13 @@ def _commands(root):
     for words in COMMANDS:
         command = [sys.executable, "-m", "efsstate.cli.main", *words, "--root", root]
         try:
-            done = subprocess.run(command, capture_output=True, timeout=60, stdin=subprocess.DEVNULL, preexec_fn=_little)
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                timeout=60,
+                stdin=subprocess.DEVNULL,
+                preexec_fn=_little,
+            )
         except subprocess.TimeoutExpired:
             wrong.append(f"efsstate {' '.join(words)} does not end within 60 s")
             continue
@@ -247,11 +315,18 @@ def _in_little_memory(function, *given):
 def planted(seconds, seed):
     """A plant at every place, in a random order, until the time is up."""
     chance, until, wrong, count = random.Random(seed), time.monotonic() + seconds, [], 0
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as folder:
+    with tempfile.TemporaryDirectory(
+        dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    ) as folder:
         start = f"{folder}/start/root"
         os.makedirs(start, 0o700)
         faults.elsewhere(_quiet, _build, start)
-        todo = [(path, plant) for path in _paths(start) for plant in PLANTS if plant is not _device or os.geteuid() == 0]
+        todo = [
+            (path, plant)
+            for path in _paths(start)
+            for plant in PLANTS
+            if plant is not _device or os.geteuid() == 0
+        ]
         total = len(todo)
         chance.shuffle(todo)
         while todo and (time.monotonic() < until or count < 2):  # on the slowest machine, too
@@ -270,7 +345,10 @@ def planted(seconds, seed):
             plant(target, f"{base}/outside")
             where = f"{plant.__name__[1:]} at {path}"
             try:
-                wrong += [f"{where}: {text}" for text in faults.elsewhere(_in_little_memory, _everything, root)]
+                wrong += [
+                    f"{where}: {text}"
+                    for text in faults.elsewhere(_in_little_memory, _everything, root)
+                ]
                 if not count % 25:
                     wrong += [f"{where}: {text}" for text in _commands(root)]
             except AssertionError as error:
@@ -287,7 +365,9 @@ KINDS = ["cache/c/?/*", "cache/c/POLICY", "checkpoints/job/[0-9]*-*", "models/m/
 def huge():
     """A file of a TiB that is one hole in the place of each kind of entry: nothing of it is in memory, and it costs a miss or a clear error."""
     wrong, count = [], 0
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as folder:
+    with tempfile.TemporaryDirectory(
+        dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    ) as folder:
         start = f"{folder}/start/root"
         os.makedirs(start, 0o700)
         faults.elsewhere(_quiet, _build, start)
@@ -335,7 +415,10 @@ def names():
                         with open(path, "wb") as file:
                             file.write(b"x")
                     count += 1
-        wrong = [f"names: {text}" for text in _commands(root) + faults.elsewhere(_quiet, _everything, root)]
+        wrong = [
+            f"names: {text}"
+            for text in _commands(root) + faults.elsewhere(_quiet, _everything, root)
+        ]
         return {"names": count}, wrong
 
 
@@ -378,7 +461,15 @@ class Attacker:
 
         place = os.path.relpath(path, self._root)
         payload = self._chance.choice([pickle.dumps(Evil(self._mark)), b"\xa4evil"])
-        parts = entry.encode(payload, place=place, codec=self._chance.choice(["pickle", "msgpack", "json"]), meta=bytes(16), created=time.time(), ttl=None, key=self._chance.choice([None, b"guess" * 6]))
+        parts = entry.encode(
+            payload,
+            place=place,
+            codec=self._chance.choice(["pickle", "msgpack", "json"]),
+            meta=bytes(16),
+            created=time.time(),
+            ttl=None,
+            key=self._chance.choice([None, b"guess" * 6]),
+        )
         return b"".join(map(bytes, parts))
 
     def step(self):
@@ -415,7 +506,12 @@ class Attacker:
                 evil = pickle.dumps(Evil(self._mark))
                 self._put(path, (evil + bytes(len(content)))[: max(len(content), 1)])
             elif what == 9:
-                self._put(path, chance.choice(["- " + "0" * 32, "999999-1 x", "/etc/passwd", str(content)[:200] or "x"]))
+                self._put(
+                    path,
+                    chance.choice(
+                        ["- " + "0" * 32, "999999-1 x", "/etc/passwd", str(content)[:200] or "x"]
+                    ),
+                )
             elif what == 10:
                 claim = f"{self._root}/checkpoints/job/{chance.choice('eb')}{chance.randrange(1, 10**14)}"
                 os.symlink(chance.choice(["-", "x" * 40, "{}"]), claim)
@@ -431,7 +527,11 @@ def _victim(root, seconds, seed, count):
     os.environ["EFSSTATE_SIGNING_KEY"] = "only the victim has it"
     os.environ["TMPDIR"] = f"{root}.tmp"
     os.makedirs(f"{root}.tmp", exist_ok=True)
-    chance, wrong, found = random.Random(seed), [], {"reads": 0, "misses": 0, "errors": 0, "edits": 0}
+    chance, wrong, found = (
+        random.Random(seed),
+        [],
+        {"reads": 0, "misses": 0, "errors": 0, "edits": 0},
+    )
     versions = {}
     for n in range(3):
         with open(f"{root}.model{n}", "wb") as file:
@@ -512,7 +612,9 @@ def _victim(root, seconds, seed, count):
         except Exception as error:
             import traceback
 
-            wrong.append(f"{['set', 'get', 'checkpoint', 'model', 'sweep'][what]} raised {type(error).__name__}: {error}: {traceback.format_exc()[-300:]}")
+            wrong.append(
+                f"{['set', 'get', 'checkpoint', 'model', 'sweep'][what]} raised {type(error).__name__}: {error}: {traceback.format_exc()[-300:]}"
+            )
         if os.path.exists(mark):
             wrong.append("code from the mount ran")
             os.rmdir(mark)
@@ -526,7 +628,9 @@ def attacked(seconds, seed):
     """Rounds of an attacker without the key against a function that has it, each on a root of its own."""
     until, figures, wrong, round_ = time.monotonic() + seconds, {}, [], 0
     while time.monotonic() < until or not round_:
-        with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as folder:
+        with tempfile.TemporaryDirectory(
+            dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        ) as folder:
             root = f"{folder}/root"
             os.makedirs(root, 0o700)
             left = max(1.0, min(20.0, until - time.monotonic()))
@@ -541,12 +645,15 @@ def attacked(seconds, seed):
 def run(seconds, seed):
     warnings.simplefilter("ignore")
     figures, wrong = {}, []
-    for part in (names, huge, lambda: planted(seconds * 0.55, seed), lambda: attacked(seconds * 0.35, seed)):
+    for part in (
+        names,
+        huge,
+        lambda: planted(seconds * 0.55, seed),
+        lambda: attacked(seconds * 0.35, seed),
+    ):
         more, bad = part()
         figures |= more
         wrong += bad
     for text in wrong:
         print(f"VIOLATION {text}", flush=True)
     return figures | {"violations": len(wrong)}
-
-

@@ -28,18 +28,24 @@ MIX = "set:8,get:20,fresh:3,add:2,compute:6,append:2,load:4,shards:0.5,publish:0
 DESCRIPTORS = 1024
 SAMPLE = 5.0  # seconds
 QUEUE = 8  # one process in so many does nothing but wait for one lock
-MEMORY = 2**18  # bytes of results that each process keeps: else a young cache's growth would look like a leak
+MEMORY = (
+    2**18
+)  # bytes of results that each process keeps: else a young cache's growth would look like a leak
 
 
 class Patient(Worker):
     """A worker that thinks between its operations, tells its size, and may do nothing but queue for one lock."""
 
     def run_at_ease(self, think, until):
-        names, weights = zip(*[(n, float(w)) for n, w in (one.split(":") for one in MIX.split(","))], strict=True)
+        names, weights = zip(
+            *[(n, float(w)) for n, w in (one.split(":") for one in MIX.split(","))], strict=True
+        )
         sample_at = 0.0
         while (now := time.monotonic()) < until:
             if now >= sample_at:
-                self.tell({"op": "sample", "name": "", "who": self.who, "t0": now, "t1": now, **size()})
+                self.tell(
+                    {"op": "sample", "name": "", "who": self.who, "t0": now, "t1": now, **size()}
+                )
                 sample_at = now + SAMPLE
             self.once(self.rng.choices(names, weights)[0])
             time.sleep(self.rng.expovariate(1 / think) if think else 0)
@@ -48,7 +54,9 @@ class Patient(Worker):
         sample_at = 0.0
         while (now := time.monotonic()) < until:
             if now >= sample_at:
-                self.tell({"op": "sample", "name": "", "who": self.who, "t0": now, "t1": now, **size()})
+                self.tell(
+                    {"op": "sample", "name": "", "who": self.who, "t0": now, "t1": now, **size()}
+                )
                 sample_at = now + SAMPLE
             self.once("wait_in_line")
             time.sleep(0.02)
@@ -102,7 +110,10 @@ def record(seconds, seed, *, count=200, think=4.0, plant=""):
         load = Loaded("", seed)
         load.run(lab, "tests.torture.load", count, seed, plant, think)
         limit = time.monotonic() + 240
-        while len({one["who"] for one in load.take() if one["op"] == "sample"}) < count and time.monotonic() < limit:
+        while (
+            len({one["who"] for one in load.take() if one["op"] == "sample"}) < count
+            and time.monotonic() < limit
+        ):
             run_for(load, 1)
         run_for(load, seconds)
         told = list(load.take())
@@ -118,8 +129,12 @@ def record(seconds, seed, *, count=200, think=4.0, plant=""):
 def check(told):
     """Violations, and figures."""
     bad = [(one["op"], one) for one in told if one["op"] in ("error", "failure", "lost")]
-    bad += [("starved", one) for one in told if one["op"] == "refused" and one["name"] == "wait_in_line"]
-    bad += [("the sweep told of errors", one) for one in told if one["op"] == "sweep" and one["errors"]]
+    bad += [
+        ("starved", one) for one in told if one["op"] == "refused" and one["name"] == "wait_in_line"
+    ]
+    bad += [
+        ("the sweep told of errors", one) for one in told if one["op"] == "sweep" and one["errors"]
+    ]
     bad += history.check_cache(told)
     bad += history.check_epochs(told)
     bad += history.check_models(told)
@@ -202,7 +217,12 @@ def managed(seconds, seed, *, count=16, plant=""):
             result = function.invoke({"who": f"{number}.{calls}", "seed": seed})
             with lock:
                 if result.error:
-                    failed.append(("an invocation failed", {"error": result.error, "logs": result.logs[-500:]}))
+                    failed.append(
+                        (
+                            "an invocation failed",
+                            {"error": result.error, "logs": result.logs[-500:]},
+                        )
+                    )
                 else:
                     told.extend(result.value)
 
@@ -233,11 +253,17 @@ def run(seconds, seed):
     more, managed_figures = check(told)
     bad += failed + more
     figures |= {f"managed_{name}": n for name, n in managed_figures.items()}
-    found = [what for what, _ in check(managed(max(12, seconds * 0.03), seed, count=2, plant="leak")[0])[0]]
+    found = [
+        what
+        for what, _ in check(managed(max(12, seconds * 0.03), seed, count=2, plant="leak")[0])[0]
+    ]
     if not found:
         bad.append(("a leak was not noticed", ""))
     for what, about in bad[:10]:
-        print(f"load: VIOLATION: {what}, seed {seed}: {json.dumps(about, default=str)[:800]}", flush=True)
+        print(
+            f"load: VIOLATION: {what}, seed {seed}: {json.dumps(about, default=str)[:800]}",
+            flush=True,
+        )
     return {"violations": len(bad), **figures, "planted_leak_found": len(found)}
 
 

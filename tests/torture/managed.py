@@ -12,7 +12,12 @@ if os.environ.get("TORTURE_PLANT"):
 resource.setrlimit(resource.RLIMIT_NOFILE, (load.DESCRIPTORS, load.DESCRIPTORS))
 told = []
 worker = load.Patient(
-    os.environ["EFSSTATE_ROOT"], f"p{os.getpid()}", os.getpid(), memory=load.MEMORY, slot=120, tell=told.append
+    os.environ["EFSSTATE_ROOT"],
+    f"p{os.getpid()}",
+    os.getpid(),
+    memory=load.MEMORY,
+    slot=120,
+    tell=told.append,
 )
 
 
@@ -20,10 +25,14 @@ worker = load.Patient(
 def handler(event, context):
     """Twenty operations and a turn at the lock; what they told."""
     told.clear()
-    names, weights = zip(*[(n, float(w)) for n, w in (one.split(":") for one in load.MIX.split(","))], strict=True)
+    names, weights = zip(
+        *[(n, float(w)) for n, w in (one.split(":") for one in load.MIX.split(","))], strict=True
+    )
     for name in worker.rng.choices(names, weights, k=20):
         worker.once(name)
     worker.once("wait_in_line")
     now = time.monotonic()
-    told.append({"op": "sample", "name": "", "who": worker.who, "t0": now, "t1": now, **load.size()})
+    told.append(
+        {"op": "sample", "name": "", "who": worker.who, "t0": now, "t1": now, **load.size()}
+    )
     return list(told)

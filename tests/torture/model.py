@@ -6,7 +6,13 @@ from tests.checkpoints.model.spaces import BROKEN, SPACES
 
 
 def run(seconds, seed):  # noqa: ARG001 - it takes one to two minutes, whatever is given, and has no choices
-    figures = {"spaces": len(SPACES), "states": 0, "steps": 0, "rules_left_out": len(BROKEN), "noticed": 0}
+    figures = {
+        "spaces": len(SPACES),
+        "states": 0,
+        "steps": 0,
+        "rules_left_out": len(BROKEN),
+        "noticed": 0,
+    }
     spaces, rules, wrong = {}, {}, []
     for name, options in SPACES.items():
         result = explore(Protocol(Rules(**options)))
@@ -18,7 +24,9 @@ def run(seconds, seed):  # noqa: ARG001 - it takes one to two minutes, whatever 
     for name, options in BROKEN.items():
         result = explore(Protocol(Rules(**options)))
         figures["noticed"] += bool(result.found)
-        rules[name] = [f"{what} in {len(trace)} steps" for what, trace in result.found.values()][:1] or ["nothing"]
+        rules[name] = [f"{what} in {len(trace)} steps" for what, trace in result.found.values()][
+            :1
+        ] or ["nothing"]
         if not result.found:
             wrong.append(f"without {name}: nothing goes wrong")
     for text in wrong:

@@ -18,7 +18,14 @@ from tests.nfs.lab import missing
 HERE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SLOWEST = 75  # seconds of one mutation's tests: a hang is red too
 
-M, C, K, O, W, T = "tests/mount/", "tests/cache/", "tests/checkpoints/", "tests/modelstore/", "tests/cleanup/", "tests/torture/"
+M, C, K, O, W, T = (
+    "tests/mount/",
+    "tests/cache/",
+    "tests/checkpoints/",
+    "tests/modelstore/",
+    "tests/cleanup/",
+    "tests/torture/",
+)
 OURS, SHORT = T + "test_measures.py::", T + "test_short.py::"
 
 # what the measure prevents: (file, old, new, tests)
@@ -112,7 +119,11 @@ def check(mutation):
 def mutated(folder, mutation):
     """A copy of the package with the mutation in it; its parent folder."""
     text = check(mutation)
-    shutil.copytree(os.path.dirname(efsstate.__file__), f"{folder}/efsstate", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        os.path.dirname(efsstate.__file__),
+        f"{folder}/efsstate",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
     with open(f"{folder}/efsstate/{mutation[0]}", "w") as source:
         source.write(text)
     return folder
@@ -121,9 +132,28 @@ def mutated(folder, mutation):
 def tests(folder, names, *more, patience=SLOWEST):
     """(exit code, the last lines) of these tests on the package in `folder`."""
     environment = os.environ | {"PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=line", *more, *names]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--no-header",
+        "--tb=line",
+        *more,
+        *names,
+    ]
     with tempfile.TemporaryFile("w+") as said:
-        running = subprocess.Popen(command, cwd=HERE, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True)
+        running = subprocess.Popen(
+            command,
+            cwd=HERE,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
         try:
             code = running.wait(patience)
         except subprocess.TimeoutExpired:
@@ -154,7 +184,11 @@ def attempt(name, mutation):
 
 
 def _failed(said):
-    return [line.partition(" ")[2].partition(" - ")[0] for line in said if line.startswith(("FAILED ", "ERROR "))]
+    return [
+        line.partition(" ")[2].partition(" - ")[0]
+        for line in said
+        if line.startswith(("FAILED ", "ERROR "))
+    ]
 
 
 def run(seconds, seed, word="", say=print):
@@ -164,10 +198,16 @@ def run(seconds, seed, word="", say=print):
     wrong, rows, until = [], {}, time.monotonic() + (seconds if seconds < 120 else 10**6)
     every = sorted({test for mutation in chosen.values() for test in mutation[3]})
     with tempfile.TemporaryDirectory() as folder:
-        shutil.copytree(os.path.dirname(efsstate.__file__), f"{folder}/efsstate", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            os.path.dirname(efsstate.__file__),
+            f"{folder}/efsstate",
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )
         code, said = tests(folder, every, patience=600)
         if code != 0:
-            wrong.append(f"without any mutation: {', '.join(_failed(said)) or ' | '.join(said[-2:])[:300]}")
+            wrong.append(
+                f"without any mutation: {', '.join(_failed(said)) or ' | '.join(said[-2:])[:300]}"
+            )
     order = list(chosen)
     random.Random(seed).shuffle(order)
     noticed = 0
@@ -183,7 +223,13 @@ def run(seconds, seed, word="", say=print):
     for text in wrong:
         say(f"VIOLATION {text}", flush=True)
     rows = {name: rows[name] for name in chosen if name in rows}
-    return {"mutations": len(rows), "of": len(chosen), "noticed": noticed, "violations": len(wrong), "rows": rows}
+    return {
+        "mutations": len(rows),
+        "of": len(chosen),
+        "noticed": noticed,
+        "violations": len(wrong),
+        "rows": rows,
+    }
 
 
 if __name__ == "__main__":

@@ -48,7 +48,9 @@ def attempt(name, data):
 def _mount():
     """A root of this process's own, in memory where that can be."""
     if os.getpid() not in _places:
-        path = tempfile.mkdtemp(prefix="efsstate-parsers-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
+        path = tempfile.mkdtemp(
+            prefix="efsstate-parsers-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        )
         os.chmod(path, 0o700)
         _places.clear()
         _places[os.getpid()] = Mount(path)
@@ -74,7 +76,12 @@ def packed(value):
 _PAYLOADS = [packed(value) for value in VALUES]
 _PLACE = "cache/n/a/x"
 _ENTRIES = [
-    b"".join(map(bytes, entry.encode(body, place=_PLACE, codec="msgpack", meta=b"meta", created=1.8e9, ttl=ttl)))
+    b"".join(
+        map(
+            bytes,
+            entry.encode(body, place=_PLACE, codec="msgpack", meta=b"meta", created=1.8e9, ttl=ttl),
+        )
+    )
     for body, ttl in zip(_PAYLOADS, [None, 1.0, 3600.0] * 10, strict=False)
 ]
 
@@ -130,7 +137,15 @@ def codec_again(data):
 
 
 _FOLDER = layout.checkpoint_folder("job")
-_HEAD = {"schema": 1, "saves": 1, "items": 0, "finished": False, "empty": False, "behind": [[5, 1]], "position": ""}
+_HEAD = {
+    "schema": 1,
+    "saves": 1,
+    "items": 0,
+    "finished": False,
+    "empty": False,
+    "behind": [[5, 1]],
+    "position": "",
+}
 _TAIL = packed([None, "result"])
 
 
@@ -139,17 +154,23 @@ def generation_head(data):
     """The head of a save, its digest put right; what it gives is what the code goes on with."""
     meta = data + entry.digest(None, f"{_FOLDER}/7-1", data)
     payload = memoryview(struct.pack("<I", len(_TAIL)) + _TAIL + b"\xc0")
-    found = generation.unpack(_mount(), _FOLDER, (7, 1), entry.Entry(payload, "msgpack", meta, 1.0, None))
+    found = generation.unpack(
+        _mount(), _FOLDER, (7, 1), entry.Entry(payload, "msgpack", meta, 1.0, None)
+    )
     assert type(found.saves) is int and type(found.items) is int and type(found.schema) is int
     assert type(found.finished) is bool and type(found.empty) is bool and type(found.shown) is str
     assert all(type(e) is int and type(n) is int for e, n in found.behind)
 
 
-@parser(raises=CorruptEntryError, seeds=[struct.pack("<I", len(_TAIL)) + _TAIL + b"\xc0", *_PAYLOADS])
+@parser(
+    raises=CorruptEntryError, seeds=[struct.pack("<I", len(_TAIL)) + _TAIL + b"\xc0", *_PAYLOADS]
+)
 def generation_payload(data):
     head = packed(_HEAD)
     meta = head + entry.digest(None, f"{_FOLDER}/7-1", head)
-    generation.unpack(_mount(), _FOLDER, (7, 1), entry.Entry(memoryview(data), "msgpack", meta, 1.0, None))
+    generation.unpack(
+        _mount(), _FOLDER, (7, 1), entry.Entry(memoryview(data), "msgpack", meta, 1.0, None)
+    )
 
 
 @parser(raises=(CorruptEntryError, UnknownFormatError), seeds=_ENTRIES)
@@ -161,7 +182,10 @@ def generation_glance(data):
     generation.glance(mount, _FOLDER, (7, 1))
 
 
-@parser(raises=(CorruptEntryError, FileNotFoundError), seeds=[b"- x", b"7-1 " + b"0" * 32, b'{"host":"h","since":1e999}', b"[1]"])
+@parser(
+    raises=(CorruptEntryError, FileNotFoundError),
+    seeds=[b"- x", b"7-1 " + b"0" * 32, b'{"host":"h","since":1e999}', b"[1]"],
+)
 def notes(data):
     """The text of a link: as it is, and with its checksum put right; then as a base, and as what a claimant says."""
     text = data.decode("utf-8", "surrogateescape").replace("\0", "") or "x"
@@ -185,7 +209,15 @@ def notes(data):
                 assert (epoch, number) == (0, 0) or epoch > 0 < number
 
 
-@parser(raises=CorruptEntryError, seeds=[packed({"name": "n", "shortest": 1.0, "longest": None, "max_bytes": 5, "max_entries": None}), *_PAYLOADS])
+@parser(
+    raises=CorruptEntryError,
+    seeds=[
+        packed(
+            {"name": "n", "shortest": 1.0, "longest": None, "max_bytes": 5, "max_entries": None}
+        ),
+        *_PAYLOADS,
+    ],
+)
 def policy_parse(data):
     found = policy._parse(data, "n", "p")
     assert 0 <= found.shortest < float("inf") and type(found.name) is str
@@ -213,7 +245,16 @@ def cache_policy(data):
     _shelf(layout.POLICY, data)
 
 
-@parser(raises=(), seeds=[b"CLEARED.%d.%s" % (n, b"0" * 32) for n in (0, 1, 2**62, 2**64)] + [b"CLEARED", b"CLEARED..", b"CLEARED.01." + b"0" * 32, "CLEARED.\u0663.".encode() + b"0" * 32])
+@parser(
+    raises=(),
+    seeds=[b"CLEARED.%d.%s" % (n, b"0" * 32) for n in (0, 1, 2**62, 2**64)]
+    + [
+        b"CLEARED",
+        b"CLEARED..",
+        b"CLEARED.01." + b"0" * 32,
+        "CLEARED.\u0663.".encode() + b"0" * 32,
+    ],
+)
 def cache_cleared(data):
     """Any names in a listing: only what we could have made is a mark, and its number is one."""
     for name, number in layout.cleared_marks(data.decode(errors="surrogateescape").split("/")):
@@ -223,7 +264,14 @@ def cache_cleared(data):
 _MANIFEST = manifest.Manifest("v1", {"a/b": (3, "0" * 64)}, ["empty"], single=False)
 
 
-@parser(raises=CorruptEntryError, seeds=[_MANIFEST.encode(), b'{"version":"v","single":true,"files":{"x":[1,"%s"]},"folders":[]}' % (b"f" * 64), b"[" * 500])
+@parser(
+    raises=CorruptEntryError,
+    seeds=[
+        _MANIFEST.encode(),
+        b'{"version":"v","single":true,"files":{"x":[1,"%s"]},"folders":[]}' % (b"f" * 64),
+        b"[" * 500,
+    ],
+)
 def manifest_decode(data):
     found = manifest.decode(entry.Entry(memoryview(data), "json", b"", 1.0, None), "p")
     for name in [*found.files, *found.folders]:
@@ -233,7 +281,22 @@ def manifest_decode(data):
     json.loads(found.encode())
 
 
-@parser(raises=(), seeds=[b"e5", b"b123", b"5-7", b"s3", b"d3.abc", b"%2eabc~00", b"e" + b"9" * 39, b"1_0-2", "e٣".encode(), b"..", b"a--b"])
+@parser(
+    raises=(),
+    seeds=[
+        b"e5",
+        b"b123",
+        b"5-7",
+        b"s3",
+        b"d3.abc",
+        b"%2eabc~00",
+        b"e" + b"9" * 39,
+        b"1_0-2",
+        "e٣".encode(),
+        b"..",
+        b"a--b",
+    ],
+)
 def names(data):
     """Names found in listings: whatever they are, they are ours as we make them, or nobody's."""
     name = data.replace(b"/", b"").replace(b"\0", b"")[:255].decode("utf-8", "surrogateescape")
@@ -245,20 +308,32 @@ def names(data):
         assert made == name and claim[1] > 0, name
     shard = layout.parse_shard(name)
     assert shard is None or shard[1] >= 0
-    layout.is_component(name), layout.readable(name), layout.model_name(name), layout.is_digest(name)
+    (
+        layout.is_component(name),
+        layout.readable(name),
+        layout.model_name(name),
+        layout.is_digest(name),
+    )
     layout.is_temporary(name), layout.is_foreign_nfs(name)
     mark = layout.sweep_mark(f"cache/{name}")
     assert "/" not in mark and len(os.fsencode(mark)) <= 255 and mark not in (".", ".."), mark
 
 
-@parser(raises=ValueError, seeds=[b"import/2026", b"..", b"UPPER", b"\xff", "name ü".encode(), b"a" * 300])
+@parser(
+    raises=ValueError,
+    seeds=[b"import/2026", b"..", b"UPPER", b"\xff", "name ü".encode(), b"a" * 300],
+)
 def users_names(data):
     """Names that a user or an event gives: one component each, that leads nowhere else and is no name of ours."""
     name = data.decode("utf-8", "surrogateescape")
     made = layout.component(name)
-    assert "/" not in made and made not in (".", "..") and made[0] != "." and 0 < len(made.encode()) <= 255
+    assert (
+        "/" not in made
+        and made not in (".", "..")
+        and made[0] != "."
+        and 0 < len(made.encode()) <= 255
+    )
     assert layout.is_component(made)
     layout.readable(made)
     folder = layout.model_component(name)
     assert "/" not in folder and folder[0] != "." and layout.model_name(folder) == name
-

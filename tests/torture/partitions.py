@@ -14,9 +14,7 @@ from tests.torture import Skip, history, workload
 from tests.torture.power import Loaded, align, clock, judge_in_guest, run_for, run_until
 
 LEASE = 10.0  # seconds, in the lab
-SETTLED = (
-    20.0  # seconds after a fault: a lease, or the grace of a restarted server, is over and waiters have looked again
-)
+SETTLED = 20.0  # seconds after a fault: a lease, or the grace of a restarted server, is over and waiters have looked again
 MARGIN = 0.02  # seconds by which the clocks of two guests may differ
 
 
@@ -113,7 +111,17 @@ class Faults:
         self.windows.append((now, now + SETTLED))
 
 
-def record(seconds, seed, *, alone=True, workers=3, mix=workload.EVERYTHING, plant="", kinds=None, calm=(2, 8)):
+def record(
+    seconds,
+    seed,
+    *,
+    alone=True,
+    workers=3,
+    mix=workload.EVERYTHING,
+    plant="",
+    kinds=None,
+    calm=(2, 8),
+):
     """The history of one run: (operations, fault windows, counts of faults, violations found afterwards)."""
     rng = random.Random(f"partitions {seed}")
     folder = tempfile.mkdtemp(prefix="efsstate-partitions-")
@@ -145,8 +153,14 @@ def check(told, windows):
     """Violations that only the fault windows tell, and figures."""
     bad, duplicates = history.check_flights(told, windows)
     errors = [one for one in told if one["op"] in ("error", "lost")]
-    bad += [(f"{one['op']} with no fault near", one) for one in errors if not history.near([one], windows)]
-    longest = max([one["t1"] - one["t0"] for one in told if not history.near([one], windows)], default=0)
+    bad += [
+        (f"{one['op']} with no fault near", one)
+        for one in errors
+        if not history.near([one], windows)
+    ]
+    longest = max(
+        [one["t1"] - one["t0"] for one in told if not history.near([one], windows)], default=0
+    )
     names = (
         "set",
         "get",
@@ -177,13 +191,22 @@ def check(told, windows):
 
 def show(bad, seed):
     for what, about in bad[:10]:
-        print(f"partitions: VIOLATION: {what}, seed {seed}: {json.dumps(about, default=str)[:1200]}", flush=True)
+        print(
+            f"partitions: VIOLATION: {what}, seed {seed}: {json.dumps(about, default=str)[:1200]}",
+            flush=True,
+        )
 
 
 def planted(seed):
     """Whether a library without its fencing look is found out: every claim that outlived its lease goes on saving."""
     _, _, bad = record(
-        1, seed, workers=2, mix="hold:3,append:1", plant="no_fencing", kinds=["freeze_machine"], calm=(4, 5)
+        1,
+        seed,
+        workers=2,
+        mix="hold:3,append:1",
+        plant="no_fencing",
+        kinds=["freeze_machine"],
+        calm=(4, 5),
     )
     return len(bad)
 
@@ -200,7 +223,9 @@ def run(seconds, seed):
     if kept or bad:
         path = kept or os.path.join(tempfile.gettempdir(), f"efsstate-history-{seed}.json")
         with open(path, "w") as file:
-            json.dump({"told": told, "windows": faults.windows, "violations": bad}, file, default=str)
+            json.dump(
+                {"told": told, "windows": faults.windows, "violations": bad}, file, default=str
+            )
         print(f"partitions: the history is in {path}")
     found = 0
     for attempt in range(3):  # a claim must be held at the moment of the freeze

@@ -75,7 +75,9 @@ class Loaded:
                 one["t0"], one["t1"] = one.get("t0", 0.0) + offset, one.get("t1", 0.0) + offset
                 self.told.append(one)
             if process.exit_code not in (None, 0, -9):
-                raise AssertionError(f"a worker ended with {process.exit_code}:\n{process.stderr[-3000:]}")
+                raise AssertionError(
+                    f"a worker ended with {process.exit_code}:\n{process.stderr[-3000:]}"
+                )
         return self.told
 
 
@@ -118,7 +120,9 @@ def extract(image, inside, target):
     if code > 2:
         return False
     os.mkdir(target)
-    subprocess.run(["debugfs", "-R", f"rdump {inside} {target}", image], capture_output=True, check=True)
+    subprocess.run(
+        ["debugfs", "-R", f"rdump {inside} {target}", image], capture_output=True, check=True
+    )
     return True
 
 
@@ -137,12 +141,17 @@ class Crew:
         for line in self._process.lines():
             one = json.loads(line)
             if "tag" in one:
-                one["t0"], one["t1"] = one.get("t0", 0.0) + self.offset, one.get("t1", 0.0) + self.offset
+                one["t0"], one["t1"] = (
+                    one.get("t0", 0.0) + self.offset,
+                    one.get("t1", 0.0) + self.offset,
+                )
                 self._told.setdefault(one.pop("tag"), []).append(one)
             else:
                 self._answers.append(one)
         if self._process.exit_code is not None:
-            raise AssertionError(f"a crew ended with {self._process.exit_code}:\n{self._process.stderr[-3000:]}")
+            raise AssertionError(
+                f"a crew ended with {self._process.exit_code}:\n{self._process.stderr[-3000:]}"
+            )
 
     def told(self, tag):
         """The operations of a tag so far."""
@@ -180,7 +189,9 @@ class Crew:
         handle, path = tempfile.mkstemp()  # a new name: the guest may remember an old one's content
         with open(handle, "w") as file:
             json.dump(told, file)
-        self._order(judge={"root": root, "tag": tag, "history": path, "margin": margin}, remove=remove)
+        self._order(
+            judge={"root": root, "tag": tag, "history": path, "margin": margin}, remove=remove
+        )
         answer = self._answer()
         os.unlink(path)
         return answer["violations"], answer["some"]
@@ -209,7 +220,10 @@ class Figures(dict):
 
     def judge(self, bad, where):
         for one in bad[:5]:
-            print(f"power: VIOLATION: {where}, seed {self._seed}: {json.dumps(one, default=str)[:800]}", flush=True)
+            print(
+                f"power: VIOLATION: {where}, seed {self._seed}: {json.dumps(one, default=str)[:800]}",
+                flush=True,
+            )
         self["violations"] += len(bad)
 
     def count(self, number, some, where):
@@ -221,13 +235,21 @@ ACKNOWLEDGED = ("set", "add", "append", "publish", "activate", "shard")
 
 
 def count(told):
-    return sum(one["op"] in ACKNOWLEDGED and one.get("kept", one.get("finished", True)) for one in told)
+    return sum(
+        one["op"] in ACKNOWLEDGED and one.get("kept", one.get("finished", True)) for one in told
+    )
 
 
 def export_async(lab):
     """The bug on purpose: a server that acknowledges what is not on its disk."""
     lab.spawn(
-        ["exportfs", "-i", "-o", "rw,async,no_root_squash,no_subtree_check,fsid=0,insecure", "*:/run/disk/export"]
+        [
+            "exportfs",
+            "-i",
+            "-o",
+            "rw,async,no_root_squash,no_subtree_check,fsid=0,insecure",
+            "*:/run/disk/export",
+        ]
     ).output()
 
 
@@ -257,7 +279,9 @@ def image(disk, judge, folder, cut, tag, told, rng):
 
 def server(seconds, seed, *, break_it=None, most=10**6):
     """Figures of loads, images and cuts of the server, until the time is over."""
-    figures = Figures(seed, server_kills=0, images=0, acknowledged_server=0, sectors_lost=0, flushes=0)
+    figures = Figures(
+        seed, server_kills=0, images=0, acknowledged_server=0, sectors_lost=0, flushes=0
+    )
     until, rng = time.monotonic() + seconds, random.Random(f"server {seed}")
     folder = fast_folder()
     judge, lab, cut = Judge(), Lab(f"{folder}/disk", mem="1G").boot(), 0
@@ -278,7 +302,9 @@ def server(seconds, seed, *, break_it=None, most=10**6):
                 listen([crew], rng.uniform(0.05, 1.0))
                 told = list(crew.told(tag))
                 disk.power_off(lab.kill, rng)
-                looked = aside.submit(look_at_image, judge, folder, f"{folder}/image", cut, tag, before)
+                looked = aside.submit(
+                    look_at_image, judge, folder, f"{folder}/image", cut, tag, before
+                )
                 figures["server_kills"] += 1
                 figures["images"] += 1
                 figures["sectors_lost"] += disk.lost
@@ -286,7 +312,9 @@ def server(seconds, seed, *, break_it=None, most=10**6):
                 figures["acknowledged_server"] += count(told)
                 lab.boot()
                 crew = Crew(lab.server)
-                found = crew.judge(f"/mnt/b/cut{cut}", tag, told, remove=f"/run/disk/export/cut{cut}")
+                found = crew.judge(
+                    f"/mnt/b/cut{cut}", tag, told, remove=f"/run/disk/export/cut{cut}"
+                )
                 figures.count(*found, f"the server's cut {cut}")
                 figures.judge(looked.result(), f"an image, cut {cut}")
                 cut += 1
@@ -325,7 +353,12 @@ class Machine:
         self.crew = Crew(self._guest)
         self.crew.offset = self._base - self.crew.clock()
         for n in range(3):
-            self.crew.work(f"/mnt/{self.name}/{self.folder}", f"{self.name}{n}", f"{self._seed}-{self.cut}", self.tag)
+            self.crew.work(
+                f"/mnt/{self.name}/{self.folder}",
+                f"{self.name}{n}",
+                f"{self._seed}-{self.cut}",
+                self.tag,
+            )
         self._beside.work(f"/mnt/a/{self.folder}", "a", f"{self._seed}-{self.cut}", self.tag)
 
     def kill(self):
@@ -342,7 +375,10 @@ def clients(seconds, seed, *, most=10**6):
     """Figures of cuts of two clients in machines of their own, until the time is over."""
     figures = Figures(seed, client_kills=0, acknowledged_clients=0)
     until, rng = time.monotonic() + seconds, random.Random(f"client {seed}")
-    lab, cut = Lab(alone=("c", "d"), mem="2G").boot(), 0  # its disk is in there, and every cut takes new blocks
+    lab, cut = (
+        Lab(alone=("c", "d"), mem="2G").boot(),
+        0,
+    )  # its disk is in there, and every cut takes new blocks
     try:
         beside = Crew(lab.server)
         base = beside.clock()
@@ -357,10 +393,14 @@ def clients(seconds, seed, *, most=10**6):
             told = machine.kill()
             figures["client_kills"] += 1
             figures["acknowledged_clients"] += count(told)
-            away = not rng.randrange(12)  # now and then it stays away, and the others wait for its lease to end
+            away = not rng.randrange(
+                12
+            )  # now and then it stays away, and the others wait for its lease to end
             if not away:
                 machine.boot()
-            found = beside.judge(f"/mnt/b/{root}", tag, told, margin=MARGIN, remove=f"/run/disk/export/{root}")
+            found = beside.judge(
+                f"/mnt/b/{root}", tag, told, margin=MARGIN, remove=f"/run/disk/export/{root}"
+            )
             figures.count(*found, f"the client's cut {machine.name} {tag}")
             if away:
                 machine.boot()
@@ -417,7 +457,15 @@ def run(seconds, seed):
     if platform.machine() != "x86_64":
         raise Skip("the disk that forgets is written for x86-64")
     began = time.monotonic()
-    words = [sys.executable, "-u", "-m", "tests.torture.power", "clients", str(max(1, seconds - 15)), str(seed)]
+    words = [
+        sys.executable,
+        "-u",
+        "-m",
+        "tests.torture.power",
+        "clients",
+        str(max(1, seconds - 15)),
+        str(seed),
+    ]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as beside:
         try:
             # A server that acknowledges too early: unless that is seen, nothing below tells anything.
@@ -451,4 +499,10 @@ def run(seconds, seed):
 
 
 if __name__ == "__main__":
-    print(json.dumps({"server": server, "clients": clients}[sys.argv[1]](float(sys.argv[2]), int(sys.argv[3]))))
+    print(
+        json.dumps(
+            {"server": server, "clients": clients}[sys.argv[1]](
+                float(sys.argv[2]), int(sys.argv[3])
+            )
+        )
+    )

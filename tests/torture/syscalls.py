@@ -81,7 +81,11 @@ def _see_models(root):
     problems = efsstate.verify("m", root=root)
     assert not problems, problems
     model = efsstate.model("m", load=lambda files: bytes(files.read(files.names[-1])), root=root)
-    return {"versions": sorted(found), "active": [id for id in found if found[id]], "content": model()[:3]}
+    return {
+        "versions": sorted(found),
+        "active": [id for id in found if found[id]],
+        "content": model()[:3],
+    }
 
 
 def _see_all(root):
@@ -311,7 +315,10 @@ def _whatever(_before, _after, seen):
 
 def _between(before, after, seen):
     """Every version that is there is whole; the active one is; some that may go have gone."""
-    return set(after["versions"]) <= set(seen["versions"]) <= set(before["versions"]) and seen["active"] == after["active"]
+    return (
+        set(after["versions"]) <= set(seen["versions"]) <= set(before["versions"])
+        and seen["active"] == after["active"]
+    )
 
 
 # name: (start, operation, what is seen, fails open, which states may be seen after a fault besides the old and the new one)
@@ -326,22 +333,57 @@ OPERATIONS = {
     "invalidate": (_caches, invalidate, _see_caches, True, None),
     "refresh": (_caches, refresh, _see_caches, True, None),
     "clear": (_caches, clear, _see_caches, True, _whatever),
-    "trim": (_caches, trim, _see_caches, True, lambda _b, _a, seen: all(one in (None, OLD, NEW) for one in seen.values())),
+    "trim": (
+        _caches,
+        trim,
+        _see_caches,
+        True,
+        lambda _b, _a, seen: all(one in (None, OLD, NEW) for one in seen.values()),
+    ),
     "claim": (_jobs, claim, _see_job, False, None),
     "save": (_jobs, save, _see_job, False, None),
     "save, first": (_jobs, first_save, _see_other, False, None),
     "finish": (_jobs, finish, _see_job, False, None),
     "reset": (_jobs, reset, _see_job, False, None),
     "update": (_jobs, update, _see_job, False, None),
-    "resume": (_jobs, resumed, _see_job, False, lambda _b, _a, seen: not seen["finished"] and seen["state"] in (OLD, NEW)),
+    "resume": (
+        _jobs,
+        resumed,
+        _see_job,
+        False,
+        lambda _b, _a, seen: not seen["finished"] and seen["state"] in (OLD, NEW),
+    ),
     "load": (_jobs, load, _see_job, False, None),
-    "shards": (_all, shards, _see_shards, False, lambda b, _a, seen: 0 <= seen["shards"] <= 2 and {**seen, "shards": 0} == {**b, "shards": 0}),
+    "shards": (
+        _all,
+        shards,
+        _see_shards,
+        False,
+        lambda b, _a, seen: (
+            0 <= seen["shards"] <= 2 and {**seen, "shards": 0} == {**b, "shards": 0}
+        ),
+    ),
     "break_claim": (_jobs, break_claim, _see_job, False, None),
-    "publish": (_models, published, _see_models, False, lambda b, a, seen: seen["versions"] == a["versions"] and seen["active"] == b["active"]),
+    "publish": (
+        _models,
+        published,
+        _see_models,
+        False,
+        lambda b, a, seen: seen["versions"] == a["versions"] and seen["active"] == b["active"],
+    ),
     "activate": (_models, activate, _see_models, False, None),
     "prune": (_models, prune, _see_models, False, _between),
     "stage": (_models, stage, _see_models, False, None),
-    "sweep": (_all, swept, _see_all, False, lambda b, a, seen: {**seen, "models": 0} == {**b, "models": 0} and _between(b["models"], a["models"], seen["models"])),
+    "sweep": (
+        _all,
+        swept,
+        _see_all,
+        False,
+        lambda b, a, seen: (
+            {**seen, "models": 0} == {**b, "models": 0}
+            and _between(b["models"], a["models"], seen["models"])
+        ),
+    ),
 }
 
 
@@ -393,7 +435,10 @@ class Trial:
             if call[0] in faults.DISK:
                 for error in ERRORS:
                     yield {"call": call, "error": error}
-        transfers = sum(name in ("read", "write", "writev", "pread64", "pwrite64", "readv", "preadv") for name, _ in calls)
+        transfers = sum(
+            name in ("read", "write", "writev", "pread64", "pwrite64", "readv", "preadv")
+            for name, _ in calls
+        )
         for n in range(1, transfers + 1):
             yield {"short": n}
         for n in range(1, sum(name == "close" for name, _ in calls) + 1):
@@ -420,28 +465,57 @@ class Trial:
                 yield f"a cache raised {outcome.kind}: {outcome.error}"
             elif not ("OSError" in outcome.kind or "EfsStateError" in outcome.kind):
                 yield f"an undocumented error: {outcome.kind}: {outcome.error}"
-            elif root not in outcome.error and f"{root}.tmp" not in outcome.error and f"{root}.source" not in outcome.error:
+            elif (
+                root not in outcome.error
+                and f"{root}.tmp" not in outcome.error
+                and f"{root}.source" not in outcome.error
+            ):
                 yield f"an error that names no path of ours: {outcome.kind}: {outcome.error}"
-        if outcome.how == "returned" and self.open and outcome.value is False and self.name != "delete":
+        if (
+            outcome.how == "returned"
+            and self.open
+            and outcome.value is False
+            and self.name != "delete"
+        ):
             yield "the caller did not get its result"
-        if outcome.descriptors > max(self.calm.descriptors, 0) + (outcome.how == "raised" and "ClaimLost" in outcome.kind):
+        if outcome.descriptors > max(self.calm.descriptors, 0) + (
+            outcome.how == "raised" and "ClaimLost" in outcome.kind
+        ):
             yield f"{outcome.descriptors - self.calm.descriptors} descriptors leaked: {outcome}"
         try:
             seen = faults.elsewhere(self.look, root)
         except AssertionError as error:
             yield f"after it, nobody can read: {error}"
             return
-        kept = outcome.how == "returned" and (not self.open or self.name == "delete") and outcome.value is not False
+        kept = (
+            outcome.how == "returned"
+            and (not self.open or self.name == "delete")
+            and outcome.value is not False
+        )
         if kept and seen != self.after:
             yield f"acknowledged, and not there: {seen!r:.400}"
-        elif seen not in (self.before, self.after) and not (self.between and self.between(self.before, self.after, seen)) and not (self.open and _misses(self.before, self.after, seen)):
+        elif (
+            seen not in (self.before, self.after)
+            and not (self.between and self.between(self.before, self.after, seen))
+            and not (self.open and _misses(self.before, self.after, seen))
+        ):
             yield f"neither the old state nor the new: {seen!r:.400}"
         if outcome.how == "raised" and fault.get("call", ("",))[0] != "unlinkat":
-            left = [name for _, folders, files in os.walk(root) for name in folders + files if layout.is_temporary(name) and name != ".tmp-left"]
-            if left and self.name not in ("publish", "prune"):  # what a publication could do goes on from there
+            left = [
+                name
+                for _, folders, files in os.walk(root)
+                for name in folders + files
+                if layout.is_temporary(name) and name != ".tmp-left"
+            ]
+            if left and self.name not in (
+                "publish",
+                "prune",
+            ):  # what a publication could do goes on from there
                 yield f"temporaries are left: {left}"
         again = faults.run(lambda: self.act(root))
-        if again.how != "returned" or (self.open and self.name != "delete" and again.value is False):
+        if again.how != "returned" or (
+            self.open and self.name != "delete" and again.value is False
+        ):
             if "is finished, and stays so" in again.error and seen == self.after:
                 return
             yield f"done again, it fails: {again}"
@@ -463,7 +537,15 @@ def trials(names, seconds, seed, say=print, most=None):
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     chance = random.Random(seed)
-    figures = {"operations": len(names), "points": 0, "faults": 0, "kills": 0, "errors": 0, "transfers": 0, "violations": 0}
+    figures = {
+        "operations": len(names),
+        "points": 0,
+        "faults": 0,
+        "kills": 0,
+        "errors": 0,
+        "transfers": 0,
+        "violations": 0,
+    }
     base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     try:
         with tempfile.TemporaryDirectory(dir=base) as folder:
@@ -482,7 +564,9 @@ def trials(names, seconds, seed, say=print, most=None):
                     fault = queue.pop()
                     met, wrong = trial.attempt(fault)
                     figures["faults"] += met
-                    kind = "kills" if "kill" in fault else "errors" if "call" in fault else "transfers"
+                    kind = (
+                        "kills" if "kill" in fault else "errors" if "call" in fault else "transfers"
+                    )
                     figures[kind] += met
                     for text in wrong:
                         figures["violations"] += 1

@@ -155,7 +155,9 @@ def test_beyond_a_damaged_base_a_fenced_holders_save_does_not_count(root):
         with pytest.raises(ClaimLost):
             job.save("never")
     folder = f"{root}/checkpoints/job"
-    second, third = (next(name for name in os.listdir(folder) if name.endswith(end)) for end in ("-2", "-3"))
+    second, third = (
+        next(name for name in os.listdir(folder) if name.endswith(end)) for end in ("-2", "-3")
+    )
     assert third  # it is there, and newer than the base
     with open(f"{folder}/{second}", "r+b") as file:
         file.seek(60)
@@ -163,7 +165,9 @@ def test_beyond_a_damaged_base_a_fenced_holders_save_does_not_count(root):
     assert checkpoint("job", root=root).load() == "one"
 
 
-def test_with_a_key_a_models_bytes_are_checked_though_their_number_is_right(root, tmp_path, monkeypatch):
+def test_with_a_key_a_models_bytes_are_checked_though_their_number_is_right(
+    root, tmp_path, monkeypatch
+):
     monkeypatch.setenv("EFSSTATE_SIGNING_KEY", "secret")
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir(mode=0o700)
@@ -206,7 +210,9 @@ def test_a_reader_whose_clock_is_behind_serves_nothing_for_longer_than_its_ttl(r
         right("set", "brief", 1, "x", 1)
         right("set", "long", 1, "x", None)
         time.sleep(1.2)
-        assert behind("get", "brief", 1, 1) is None  # though it has never written, and so knows only its own clock
+        assert (
+            behind("get", "brief", 1, 1) is None
+        )  # though it has never written, and so knows only its own clock
         assert behind("get", "long", 1, None) == "x"
     finally:
         behind.end()
@@ -221,7 +227,11 @@ def test_no_bomb_takes_more_than_it_may():
 def test_a_clients_own_clock_does_not_matter(root):
     """A client 26 hours ahead, and one as much behind: what they put lives its ttl, and what they sweep is what is expired."""
     try:
-        ahead, behind, right = clocks.Client(root, "+26h"), clocks.Client(root, "-26h"), clocks.Client(root)
+        ahead, behind, right = (
+            clocks.Client(root, "+26h"),
+            clocks.Client(root, "-26h"),
+            clocks.Client(root),
+        )
     except Skip as reason:
         pytest.skip(str(reason))
     try:
@@ -243,5 +253,3 @@ def test_a_clients_own_clock_does_not_matter(root):
     finally:
         for client in (ahead, behind, right):
             client.end()
-
-

@@ -28,11 +28,20 @@ def quiet():
 def test_process_death_and_errors_at_system_calls_picked_at_random():
     """Three faults each of four operations: what was acknowledged is there, else the old state or the new, whole."""
     names = random.Random(SEED).sample(list(syscalls.OPERATIONS), 4)
-    command = [sys.executable, "-m", "tests.torture.syscalls", ";".join(names), str(SEED), "3"]  # a small process forks quickly
+    command = [
+        sys.executable,
+        "-m",
+        "tests.torture.syscalls",
+        ";".join(names),
+        str(SEED),
+        "3",
+    ]  # a small process forks quickly
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, f"seed {SEED}: {done.stderr[-2000:]}"
     *wrong, figures = done.stdout.splitlines()
-    assert wrong == [] and json.loads(figures)["faults"] >= 4, f"seed {SEED}: {names}: {done.stdout}"
+    assert wrong == [] and json.loads(figures)["faults"] >= 4, (
+        f"seed {SEED}: {names}: {done.stdout}"
+    )
 
 
 @pytest.mark.skipif(faults.MISSING is not None, reason=str(faults.MISSING))
@@ -54,7 +63,9 @@ def test_a_wrong_promise_is_seen(monkeypatch, tmp_path):
 
     monkeypatch.setitem(syscalls.OPERATIONS, "save", (start, liar, look, opens, between))
     trial = syscalls.Trial("save", str(tmp_path))
-    fault = next(one for one in trial.faults() if one.get("error") == "EIO" and one["call"][0] == "writev")
+    fault = next(
+        one for one in trial.faults() if one.get("error") == "EIO" and one["call"][0] == "writev"
+    )
     met, wrong = trial.attempt(fault)
     assert met and any("acknowledged, and not there" in text for text in wrong)
 
@@ -64,8 +75,20 @@ def test_no_bytes_raise_what_is_not_documented(name):
     """Random bytes, and random changes of what is valid, of every parser of bytes and names from the mount."""
     seeds = PARSERS[name][2]
 
-    @settings(max_examples=50, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    @given(st.one_of(st.binary(max_size=300), st.tuples(st.sampled_from(seeds), st.integers(0, 400), st.binary(max_size=9), st.integers(0, 9))))
+    @settings(
+        max_examples=50, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
+    @given(
+        st.one_of(
+            st.binary(max_size=300),
+            st.tuples(
+                st.sampled_from(seeds),
+                st.integers(0, 400),
+                st.binary(max_size=9),
+                st.integers(0, 9),
+            ),
+        )
+    )
     def run(given_):
         if not isinstance(given_, bytes):
             data, at, more, cut = given_

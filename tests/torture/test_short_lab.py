@@ -18,14 +18,20 @@ def test_what_was_acknowledged_survives_power_cuts_of_the_server(boot, tmp_path)
     """On images of its disk without what it was not told to keep, and after kill -9 and a boot; and such a loss is noticed:
     a server that acknowledges too early is caught."""
     lab, rng, figures = boot(), random.Random(1), power.Figures(1)
-    disk, judge, crew = VolatileCache(lab.server, os.fspath(lab.disk)), power.Judge(), power.Crew(lab.server)
+    disk, judge, crew = (
+        VolatileCache(lab.server, os.fspath(lab.disk)),
+        power.Judge(),
+        power.Crew(lab.server),
+    )
     try:
         for n, client in enumerate("aabb"):
             crew.work(f"/mnt/{client}/cut0", f"{client}{n}", 1, "-0")
         power.wait_for(lambda: len(crew.told("-0")) >= 5, 30)
         for _ in range(3):
             power.listen([crew], 0.4)
-            figures.judge(power.image(disk, judge, str(tmp_path), 0, "-0", crew.told("-0"), rng), "an image")
+            figures.judge(
+                power.image(disk, judge, str(tmp_path), 0, "-0", crew.told("-0"), rng), "an image"
+            )
         told = list(crew.told("-0"))
         assert power.count(told) > 3
         disk.power_off(lab.kill, rng)
@@ -73,7 +79,9 @@ def test_many_processes_on_two_clients_see_no_error_and_nothing_wrong(lab):
 
 def test_reads_that_ask_nobody_are_found_out(lab):
     """The history's check of `fresh`, on a library that leaves out the look."""
-    workers = [lab.start(client, reread, lab.path(client), client, "stale_reads") for client in "ab"]
+    workers = [
+        lab.start(client, reread, lab.path(client), client, "stale_reads") for client in "ab"
+    ]
     told = [one for worker in workers for one in worker.result(120)]
     assert list(history.check_cache(told))
 
@@ -81,7 +89,9 @@ def test_reads_that_ask_nobody_are_found_out(lab):
 def reread(root, who, bug):
     getattr(planted, bug)()
     told = []
-    load.Patient(root, who, 1, tell=told.append, memory=load.MEMORY).run("set:1,fresh:3", time.monotonic() + 2)
+    load.Patient(root, who, 1, tell=told.append, memory=load.MEMORY).run(
+        "set:1,fresh:3", time.monotonic() + 2
+    )
     return told
 
 

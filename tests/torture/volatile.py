@@ -106,10 +106,16 @@ class VolatileCache:
                         pending[pid] = (info.nr, list(info.args))
                         if info.nr in (PWRITE, FALLOCATE):
                             args = info.args
-                            self._note(*((args[3], args[2]) if info.nr == PWRITE else (args[2], args[3])))
+                            self._note(
+                                *((args[3], args[2]) if info.nr == PWRITE else (args[2], args[3]))
+                            )
                     elif info.op == 2:
                         number, args = pending.pop(pid, (-1, ()))
-                        if number == READ and 0 < info.nr <= args[2] and self._asks_for_flush(pid, args[1], info.nr):
+                        if (
+                            number == READ
+                            and 0 < info.nr <= args[2]
+                            and self._asks_for_flush(pid, args[1], info.nr)
+                        ):
                             self._before.clear()
                             self.flushes += 1
             deliver = 0 if signal in (0x85, 5) or event else signal
@@ -122,7 +128,9 @@ class VolatileCache:
     def _asks_for_flush(pid, address, length):
         """Whether a flush is among the requests that were read; all writes before it are done, so they are durable once it is."""
         with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
-            for request in struct.unpack(f"{length // 8}Q", os.pread(memory.fileno(), length // 8 * 8, address)):
+            for request in struct.unpack(
+                f"{length // 8}Q", os.pread(memory.fileno(), length // 8 * 8, address)
+            ):
                 if os.pread(memory.fileno(), 4, request + SEGMENTS) == bytes(4):
                     return True
         return False

@@ -53,9 +53,17 @@ class Worker:
         on_event(self._note)
 
     def _note(self, event):
-        if event["event"] == "error" and "ModelNotFound" not in str(event["error"]):  # which `serve` tells
+        if event["event"] == "error" and "ModelNotFound" not in str(
+            event["error"]
+        ):  # which `serve` tells
             self.failures += 1
-            self.tell({"op": "failure", "name": event["name"], "error": " ".join(map(str, event.values()))[:300]})
+            self.tell(
+                {
+                    "op": "failure",
+                    "name": event["name"],
+                    "error": " ".join(map(str, event.values()))[:300],
+                }
+            )
 
     def run(self, mix, until):
         """Operations by the weights in `mix`, until the monotonic time `until`."""
@@ -77,7 +85,16 @@ class Worker:
 
     def done(self, op, name, **more):
         now = time.monotonic()
-        self.tell({"op": op, "name": name, "who": self.who, "t0": round(self.began, 4), "t1": round(now, 4), **more})
+        self.tell(
+            {
+                "op": op,
+                "name": name,
+                "who": self.who,
+                "t0": round(self.began, 4),
+                "t1": round(now, 4),
+                **more,
+            }
+        )
         self.began = now
 
     def next(self):
@@ -97,7 +114,13 @@ class Worker:
     def get(self, **options):
         key = self.key()
         got = self.cache.get(key, **options)
-        self.done("get", self.cache.name, key=key, got=got and (history.sound(key, got) or "bad"), **options)
+        self.done(
+            "get",
+            self.cache.name,
+            key=key,
+            got=got and (history.sound(key, got) or "bad"),
+            **options,
+        )
 
     def fresh(self):
         self.get(fresh=True)
@@ -133,7 +156,11 @@ class Worker:
     # Checkpoints
 
     def log(self, **options):
-        return checkpoint(f"log{self.tag}-{int(time.time() // 300)}-{self.rng.randrange(3)}", root=self.root, **options)
+        return checkpoint(
+            f"log{self.tag}-{int(time.time() // 300)}-{self.rng.randrange(3)}",
+            root=self.root,
+            **options,
+        )
 
     def append(self, saves=1, pause=0.0):
         with self.log(wait=self.rng.choice((0, 2, 20))) as job:

@@ -74,7 +74,9 @@ def cached(
     """
 
     def decorate(function: Any) -> Any:
-        if type(function) is staticmethod:  # the class is to find one, or an instance would pass itself
+        if (
+            type(function) is staticmethod
+        ):  # the class is to find one, or an instance would pass itself
             return staticmethod(decorate(function.__func__))
         calls = Calls(
             function, name=name, version=version, ttl=ttl, stale=stale, key=key, ignore=ignore, cache_if=cache_if,

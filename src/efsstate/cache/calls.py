@@ -37,16 +37,29 @@ class Calls:
         self.is_async = signature.is_async(function)
         namespace = signature.namespace(function, version) if name is None else name
         stale_for = 0.0 if stale is None else units.seconds(stale, "stale")
-        self.results = make_results(namespace, ttl, stale_for, codec, memory, max_bytes, root, io_timeout)
-        self.keyer = keys.Keyer(namespace, signature.source(function) if version == "source" else version)
+        self.results = make_results(
+            namespace, ttl, stale_for, codec, memory, max_bytes, root, io_timeout
+        )
+        self.keyer = keys.Keyer(
+            namespace, signature.source(function) if version == "source" else version
+        )
         self.cache = Cache.__new__(Cache)
-        self.cache.name, self.cache._results, self.cache._keyer = namespace, self.results, self.keyer  # noqa: SLF001
+        self.cache.name, self.cache._results, self.cache._keyer = (
+            namespace,
+            self.results,
+            self.keyer,
+        )  # noqa: SLF001
         self.key, self.cache_if = key, cache_if
         # What a method is bound to counts too, and may change: then plain arguments alone are not the call.
         self.has_forms = (
-            key is None and self.signature.owner is None and not self.is_async and self.results.share.limit != 0
+            key is None
+            and self.signature.owner is None
+            and not self.is_async
+            and self.results.share.limit != 0
         )  # see Share.remember
-        self.lock_timeout = None if lock_timeout is None else units.seconds(lock_timeout, "lock_timeout")
+        self.lock_timeout = (
+            None if lock_timeout is None else units.seconds(lock_timeout, "lock_timeout")
+        )
         fixed = self.results.ttl
         self.ttl_of = (lambda value: _life(ttl(value))) if callable(ttl) else (lambda _: fixed)
 
@@ -78,7 +91,13 @@ class Calls:
         return digest
 
     def steps(
-        self, digest: str, args: tuple[Any, ...], kwargs: dict[str, Any], old: Item | None, *, forced: bool = False
+        self,
+        digest: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        old: Item | None,
+        *,
+        forced: bool = False,
     ) -> Steps:
         """The way of a miss."""
         from efsstate.cache import miss
@@ -99,7 +118,13 @@ class Calls:
         return self.cache_if is None or bool(self.cache_if(value))
 
     def hit(
-        self, item: Item, args: tuple[Any, ...], kwargs: dict[str, Any], began: float, level: str, value: Any = MISSING
+        self,
+        item: Item,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        began: float,
+        level: str,
+        value: Any = MISSING,
     ) -> Any:
         """The item's value, unless it was taken already, counted; or MISSING."""
         results = self.results
@@ -117,7 +142,9 @@ class Calls:
         else:
             counts.mount += 1
         if began and events.listeners:
-            events.emit("hit", results.name, seconds=time.monotonic() - began, bytes=item.cost, level=level)
+            events.emit(
+                "hit", results.name, seconds=time.monotonic() - began, bytes=item.cost, level=level
+            )
         return value
 
     async def hit_async(self, item: Item, began: float, level: str) -> Any:
@@ -134,7 +161,11 @@ class Calls:
     def old(self, item: Item | None) -> Item | None:
         """The item, if it is expired but may be given while another is computed."""
         return (
-            item if item is not None and self.results.stale and self.results.left(item) > -self.results.stale else None
+            item
+            if item is not None
+            and self.results.stale
+            and self.results.left(item) > -self.results.stale
+            else None
         )
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -149,7 +180,9 @@ class Calls:
             value = self.hit(item, args, kwargs, began, "memory")
             if value is not MISSING:
                 return value
-        item = results.fetch(digest) if results.io_timeout is None else results.fetch_in_time(digest)
+        item = (
+            results.fetch(digest) if results.io_timeout is None else results.fetch_in_time(digest)
+        )
         if item is not None and results.left(item) > 0:
             value = self.hit(item, args, kwargs, began, "mount")
             if value is not MISSING:
@@ -187,7 +220,12 @@ class Calls:
 
     def wrapper(self) -> Any:
         """The function that takes the decorated one's place."""
-        forms, counts, now, plain = self.results.share.forms, self.results.counts, time.time, self.call
+        forms, counts, now, plain = (
+            self.results.share.forms,
+            self.results.counts,
+            time.time,
+            self.call,
+        )
 
         if self.is_async:
 
@@ -202,7 +240,11 @@ class Calls:
                         item = forms.get((*map(type, args), *args))
                     except Exception:  # an argument that has no hash, or one of its own
                         item = None
-                    if item is not None and item.since <= now() < item.until and not events.listeners:
+                    if (
+                        item is not None
+                        and item.since <= now() < item.until
+                        and not events.listeners
+                    ):
                         item.used = True
                         counts.memory += 1
                         return item.value
@@ -230,7 +272,9 @@ class Calls:
         made.map = self.map_async if self.is_async else self.map
         return made
 
-    def _either(self, steps: Callable[[str | None], Steps], *, keyed: bool = True) -> Callable[..., Any]:
+    def _either(
+        self, steps: Callable[[str | None], Steps], *, keyed: bool = True
+    ) -> Callable[..., Any]:
         """Does the steps, which get the call's digest if `keyed`.
 
         Of an async function, in an event loop, it returns a task, which runs even if nobody awaits it.
@@ -244,7 +288,9 @@ class Calls:
         async def task(*args: Any, **kwargs: Any) -> Any:
             from efsstate.cache import tasks
 
-            return await tasks.run(self.results, steps(await self.digest_async(args, kwargs) if keyed else None))
+            return await tasks.run(
+                self.results, steps(await self.digest_async(args, kwargs) if keyed else None)
+            )
 
         def either(*args: Any, **kwargs: Any) -> Any:
             import asyncio
@@ -285,7 +331,11 @@ class Calls:
             item = yield from self._ask("read a result", lambda: results.fetch(digest))
         from efsstate.cache import miss
 
-        value = MISSING if item is None or results.left(item) <= 0 else (yield from miss.take(results, item))
+        value = (
+            MISSING
+            if item is None or results.left(item) <= 0
+            else (yield from miss.take(results, item))
+        )
         if value is MISSING:
             raise KeyError(f"{results.name}: no result for these arguments")
         return value
@@ -328,7 +378,10 @@ class Calls:
         """The results of a call with each item, in order; what is on the mount is read many at once."""
         items = list(iterable)
         found = fetch_all(self.results, self._digests(items))
-        return [self.call((item,), {}) if value is MISSING else value for item, value in zip(items, found, strict=True)]
+        return [
+            self.call((item,), {}) if value is MISSING else value
+            for item, value in zip(items, found, strict=True)
+        ]
 
     async def map_async(self, iterable: Iterable[Any]) -> list[Any]:
         """The same of an async function: 16 at a time, and what is missing is computed so, too."""
@@ -347,7 +400,11 @@ class Calls:
 
     def _digests(self, items: list[Any]) -> list[str]:
         # Where nothing is kept nothing needs a key: the calls are plain ones.
-        return [self.need(self.digest((item,), {})) for item in items] if self.results.enabled else [""] * len(items)
+        return (
+            [self.need(self.digest((item,), {})) for item in items]
+            if self.results.enabled
+            else [""] * len(items)
+        )
 
     def explain(self, digest: str | None) -> Steps:
         """Why a call with these arguments would hit or miss, as the server has it now."""
@@ -384,6 +441,7 @@ def _info_type() -> Any:
         from collections import namedtuple
 
         _info = namedtuple(  # type: ignore[name-match]  # noqa: PYI024 - typing costs a cold start
-            "CacheInfo", "hits misses maxsize currsize memory mount stale puts waits errors damaged unstored"
+            "CacheInfo",
+            "hits misses maxsize currsize memory mount stale puts waits errors damaged unstored",
         )
     return _info

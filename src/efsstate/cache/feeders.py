@@ -86,7 +86,9 @@ def _bytes_of(value: Any) -> bytes:
         h.update(value.reshape(-1).view("u1").data if value.nbytes else b"")
     else:
         # Piece by piece in C order: how it lies in memory must not show, and a large array is not copied.
-        pieces: Any = np.nditer(value, ["external_loop", "buffered", "zerosize_ok"], order="C", buffersize=LARGE)
+        pieces: Any = np.nditer(
+            value, ["external_loop", "buffered", "zerosize_ok"], order="C", buffersize=LARGE
+        )
         for piece in pieces:
             h.update(np.ascontiguousarray(piece).view("u1").data if piece.nbytes else b"")
     return bytes(h.digest())
@@ -132,7 +134,9 @@ def _namedtuple(value: Any, add: Add, depth: int) -> None:
 def _attributes(tag: bytes, value: Any, names: Sequence[str], add: Add, depth: int) -> None:
     """The fields in their order, and what else the value holds."""
     kind = type(value)
-    more = [name for name in sorted(classes.held(value)) if name not in names and not _aside(kind, name)]
+    more = [
+        name for name in sorted(classes.held(value)) if name not in names and not _aside(kind, name)
+    ]
     feed_class(tag, kind, add, depth)
     for some in (names, more):
         _ordered({name: getattr(value, name) for name in some}, add, depth)
@@ -140,7 +144,9 @@ def _attributes(tag: bytes, value: Any, names: Sequence[str], add: Add, depth: i
 
 def _aside(kind: type, name: str) -> bool:
     """What a value worked out of itself, or typing noted on it (`__orig_class__`): there after some uses, and not before."""
-    return isinstance(getattr(kind, name, None), cached_property) or (name.startswith("__") and name.endswith("__"))
+    return isinstance(getattr(kind, name, None), cached_property) or (
+        name.startswith("__") and name.endswith("__")
+    )
 
 
 _ordered = mapping(b"O", ordered=True)

@@ -55,8 +55,12 @@ class Flight:
 
 _joinable: dict[Key, Flight] = {}  # at most one for a key
 _under_way: set[Flight] = set()  # those, and who computes without waiting for them
-_guard = threading.RLock()  # a signal's handler, or a collected coroutine, may come here while its thread holds it
-computing: ContextVar[tuple[Flight, ...]] = ContextVar("efsstate_flights", default=())  # that this context computes
+_guard = (
+    threading.RLock()
+)  # a signal's handler, or a collected coroutine, may come here while its thread holds it
+computing: ContextVar[tuple[Flight, ...]] = ContextVar(
+    "efsstate_flights", default=()
+)  # that this context computes
 
 
 def _after_fork() -> None:
@@ -120,7 +124,9 @@ def leave(mine: Flight) -> None:
 
 def computes(key: Key) -> bool:
     """Whether this context is computing it: in a forked child, too, where nobody else knows of that."""
-    return any(own.key == key and not own.landed for own in computing.get())  # a task may outlive the one that began it
+    return any(
+        own.key == key and not own.landed for own in computing.get()
+    )  # a task may outlive the one that began it
 
 
 def begin_wait(flight: Flight) -> tuple[Flight, ...] | None:

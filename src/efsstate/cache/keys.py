@@ -61,7 +61,9 @@ def feed(value: Any, add: Add, depth: int = 0) -> None:
     """Give `value`'s pieces to `add`; `TypeError` for a type that has no stable form."""
     feeder = _feeders.get(type(value)) or _learn(value)
     if depth > _DEEPEST:
-        raise UnstableError("a value", f"it is nested more than {_DEEPEST} deep, or contains itself", "")
+        raise UnstableError(
+            "a value", f"it is nested more than {_DEEPEST} deep, or contains itself", ""
+        )
     feeder(value, add, depth)
 
 
@@ -188,7 +190,9 @@ def register(kind: type, to_parts: Callable[[Any], object]) -> None:
     if not isinstance(kind, type) or not callable(to_parts):
         raise TypeError("register(type, to_parts): a class and a function of one value are needed")
     if any(kind in known.__mro__ for known in _BUILT_IN):
-        raise TypeError(f"register({kind.__qualname__}, …): it is known already: register a class of your own")
+        raise TypeError(
+            f"register({kind.__qualname__}, …): it is known already: register a class of your own"
+        )
     for known in [known for known in _feeders if kind in known.__mro__]:
         if known is not kind and known not in _taught:
             del _feeders[known]  # learned by a rule that this one now goes before
@@ -262,7 +266,9 @@ class Keyer:
         try:
             feed(value, pieces.append)
         except UnstableError as error:
-            raise error.told(f"{self._name}: {what}" if what else f"Cache({self._name!r})") from None
+            raise error.told(
+                f"{self._name}: {what}" if what else f"Cache({self._name!r})"
+            ) from None
         h = (self._begun or self._begin()).copy()
         h.update(b"".join(pieces))
         return h.hexdigest()  # type: ignore[no-any-return]
@@ -276,7 +282,9 @@ class Keyer:
                 add(name)
                 (_feeders.get(type(value)) or _learn(value))(value, add, 1)
         except UnstableError as error:
-            raise error.told(f"{self._name}: argument {name.strip(b'=:').decode()}", ignore=True) from None
+            raise error.told(
+                f"{self._name}: argument {name.strip(b'=:').decode()}", ignore=True
+            ) from None
         h = (self._begun or self._begin()).copy()
         h.update(b"".join(pieces))
         return h.hexdigest()  # type: ignore[no-any-return]

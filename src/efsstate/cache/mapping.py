@@ -57,7 +57,9 @@ class Cache:
         return self  # another one would close the folders that this one has open
 
     def __reduce__(self) -> Any:
-        raise TypeError(f"{self!r} can't be pickled, it has folders open: make it there anew, with the same options")
+        raise TypeError(
+            f"{self!r} can't be pickled, it has folders open: make it there anew, with the same options"
+        )
 
     def _find(self, digest: str, *, fresh: bool = False, last: bool = True) -> Item | None:
         """The item, counted and told; `last`: a miss too, for nobody asks further."""
@@ -70,7 +72,9 @@ class Cache:
             results.counts.memory += 1
             results.tell("hit", began, bytes=held.cost, level="memory")
             return held
-        item: Item | None = results.guarded("read a value", lambda: results.fetch(digest, exact=fresh))
+        item: Item | None = results.guarded(
+            "read a value", lambda: results.fetch(digest, exact=fresh)
+        )
         if item is None or results.left(item) <= 0:
             if last:
                 results.counts.computed += 1
@@ -114,12 +118,17 @@ class Cache:
             try:
                 if one[0] in computed:  # by this process: here there is no last moment
                     results.shelf().end_draft(one[0])
-                return results.keep(one[0], one[1], seconds, key=one[2], own_ttl=ttl is not None), None
+                return results.keep(
+                    one[0], one[1], seconds, key=one[2], own_ttl=ttl is not None
+                ), None
             except (EncodeError, *FAILURES) as error:
                 return None, error
 
         began, refused = time.monotonic(), None
-        not_done = None, threads.Stuck(f"{results.place}: the mount did not answer in time, or is left alone")
+        not_done = (
+            None,
+            threads.Stuck(f"{results.place}: the mount did not answer in time, or is left alone"),
+        )
         for done in threads.spread(results.place, keep, wanted, results.io_timeout):
             item, error = done or not_done
             if isinstance(error, EncodeError):
@@ -145,7 +154,11 @@ class Cache:
         from efsstate.cache import miss
 
         order = miss.Order(
-            lambda: value, key=_pack_key(key), ttl_of=lambda _: seconds, own_ttl=ttl is not None, adding=True
+            lambda: value,
+            key=_pack_key(key),
+            ttl_of=lambda _: seconds,
+            own_ttl=ttl is not None,
+            adding=True,
         )
         miss.run(results, miss.steps(results, digest, order, None))
         if order.refused is not None:
@@ -213,7 +226,9 @@ class Cache:
             if value is MISSING and results.enabled:
                 results.counts.computed += 1
                 results.tell("miss", began, key=digest)
-        return {key: value for key, value in zip(wanted, values, strict=True) if value is not MISSING}
+        return {
+            key: value for key, value in zip(wanted, values, strict=True) if value is not MISSING
+        }
 
     def get_or_compute(self, key: object, function: Callable[[], Any]) -> Any:
         """The value of `key`; else what `function()` returns, worked out once for all hosts, and kept."""
@@ -234,12 +249,21 @@ class Cache:
 
 
 def make_results(
-    name: str, ttl: Any, stale: float, codec: Any, memory_limit: Any, max_bytes: Any, root: Any, io_timeout: Any
+    name: str,
+    ttl: Any,
+    stale: float,
+    codec: Any,
+    memory_limit: Any,
+    max_bytes: Any,
+    root: Any,
+    io_timeout: Any,
 ) -> Results:
     """The results that these options, as users write them, ask for; `ValueError` or `TypeError` for a bad one."""
     timeout = None if io_timeout is None else units.seconds(io_timeout, "io_timeout")
     if timeout == 0:
-        raise ValueError("io_timeout: 0 leaves the mount no time: leave it out to wait as long as it takes")
+        raise ValueError(
+            "io_timeout: 0 leaves the mount no time: leave it out to wait as long as it takes"
+        )
     codecs.demand_codec(codec)
     if root is not None and not isinstance(root, str) and not hasattr(root, "__fspath__"):
         raise TypeError(f"root: a path is needed, not {root!r}")
@@ -271,7 +295,9 @@ def fetch_all(results: Results, digests: list[str]) -> list[Any]:
     began = time.monotonic()
     found: list[Item | None] = [results.recall(digest) for digest in digests]
     missing = [index for index, item in enumerate(found) if item is None]
-    fetched = threads.spread(results.place, results.fetch, [digests[index] for index in missing], results.io_timeout)
+    fetched = threads.spread(
+        results.place, results.fetch, [digests[index] for index in missing], results.io_timeout
+    )
     values = []
     read = dict(zip(missing, fetched, strict=True))
     for index, held in enumerate(found):

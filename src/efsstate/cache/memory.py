@@ -22,7 +22,9 @@ _LARGEST_FORM = 1024  # bytes of the arguments of one call
 _FORM_OVERHEAD = 150  # bytes that a remembered form takes besides
 PACKED: Any = object()
 
-_PLAIN = frozenset({type(None), bool, int, str, bytes})  # arguments that are the same if they are equal, type and all
+_PLAIN = frozenset(
+    {type(None), bool, int, str, bytes}
+)  # arguments that are the same if they are equal, type and all
 _SHARED = frozenset({type(None), bool, int, float, complex, str, bytes})
 _SHARED_LATER = (
     ("decimal", ("Decimal",)),
@@ -64,7 +66,9 @@ def shared_size(value: Any, depth: int = 0) -> int | None:
             total += size
         return total
     for module, names in _SHARED_LATER:
-        if module in sys.modules and any(kind is getattr(sys.modules[module], name, None) for name in names):
+        if module in sys.modules and any(
+            kind is getattr(sys.modules[module], name, None) for name in names
+        ):
             return sys.getsizeof(value)
     return None
 
@@ -140,7 +144,11 @@ class Share:
 
     def _remember(self, form: tuple[Any, ...], size: int, item: Item) -> None:
         # It may have gone meanwhile; and another thread may have been here.
-        if self._items.get(item.digest) is item and form not in self.forms and self.fits(item.cost + size):
+        if (
+            self._items.get(item.digest) is item
+            and form not in self.forms
+            and self.fits(item.cost + size)
+        ):
             _get_pool().grow((id(self), item.digest), size)
             item.forms = [*item.forms, form]
             self.forms[form] = item

@@ -76,7 +76,13 @@ class Order:
         forced: bool = False,
         adding: bool = False,
     ) -> None:
-        self.compute, self.key, self.ttl_of, self.own_ttl, self.cache_if = compute, key, ttl_of, own_ttl, cache_if
+        self.compute, self.key, self.ttl_of, self.own_ttl, self.cache_if = (
+            compute,
+            key,
+            ttl_of,
+            own_ttl,
+            cache_if,
+        )
         self.lock_timeout = lock_timeout
         self.forced = forced  # compute in any case, and have it take the place of what there is
         self.adding = adding  # whoever asked is told whether it was kept
@@ -94,7 +100,11 @@ def steps(results: Results, digest: str, order: Order, old: Item | None) -> Step
 
 
 def _way(results: Results, digest: str, order: Order, old: Item | None, mine: Flight) -> Steps:
-    if order.forced or flights.computes(mine.key) or (digest in results.unstorable and not order.adding):
+    if (
+        order.forced
+        or flights.computes(mine.key)
+        or (digest in results.unstorable and not order.adding)
+    ):
         return (yield from _alone(results, digest, order, mine, old))
     began = time.monotonic()
     until = deadline.until(order.lock_timeout)
@@ -158,7 +168,9 @@ def _tell_wait(results: Results, began: float) -> None:
     results.tell("wait", began)
 
 
-def _fly(results: Results, digest: str, order: Order, old: Item | None, mine: Flight, until: float) -> Steps:
+def _fly(
+    results: Results, digest: str, order: Order, old: Item | None, mine: Flight, until: float
+) -> Steps:
     """Claim the key among all hosts, look again, compute, put, release."""
     held: list[lock.Claim] = []
     began = time.monotonic()
@@ -169,7 +181,9 @@ def _fly(results: Results, digest: str, order: Order, old: Item | None, mine: Fl
             if value is not MISSING:
                 return value
         # The look before the claim may be older than what the last holder of the claim put.
-        item = yield from _attempt(results, "read a result", lambda: results.fetch(digest, fresh=True, again=True))
+        item = yield from _attempt(
+            results, "read a result", lambda: results.fetch(digest, fresh=True, again=True)
+        )
         if item is not None and results.left(item) > 0:
             value = yield from _serve(results, item, "mount", began)
             if value is not MISSING:
@@ -234,7 +248,9 @@ def _release(claim: lock.Claim | None) -> None:
         claim.release()
 
 
-def _compute(results: Results, digest: str, order: Order, mine: Flight, old: Item | None, *, alone: bool) -> Steps:
+def _compute(
+    results: Results, digest: str, order: Order, mine: Flight, old: Item | None, *, alone: bool
+) -> Steps:
     """The value, computed and kept; `old` instead if that fails. `alone`: whoever else computes it."""
     # Before: what is changed while it is being computed must not be undone by what it was computed from.
     begin = lambda: results.start(digest, mine, alone=alone, changing=order.forced)  # noqa: E731
@@ -267,7 +283,9 @@ def _end(start: Start | None) -> None:
         start.end()
 
 
-def _keep(results: Results, digest: str, order: Order, mine: Flight, value: Any, start: Start | None) -> Steps:
+def _keep(
+    results: Results, digest: str, order: Order, mine: Flight, value: Any, start: Start | None
+) -> Steps:
     """Put it, if it is to be; whether others may share it, or look for it."""
     if start is None:
         return False
@@ -288,7 +306,9 @@ def _keep(results: Results, digest: str, order: Order, mine: Flight, value: Any,
         )  # fmt: skip
         return False
     else:
-        put = lambda: results.keep(digest, value, ttl, key=order.key, own_ttl=order.own_ttl, start=start)  # noqa: E731
+        put = lambda: results.keep(
+            digest, value, ttl, key=order.key, own_ttl=order.own_ttl, start=start
+        )  # noqa: E731
         try:
             item = yield (IO, put, None)
         except EncodeError as error:
@@ -355,7 +375,9 @@ def _do(results: Results, kind: str, what: Any, more: Any) -> Any:
         finally:
             flights.computing.reset(token)
     if kind is IO or kind is GIVE:
-        return threads.call(results.place, what, results.io_timeout, more or threads.drop, always=kind is GIVE)
+        return threads.call(
+            results.place, what, results.io_timeout, more or threads.drop, always=kind is GIVE
+        )
     if kind is TAKE:
         return results.take(what)
     if kind is LANDING:

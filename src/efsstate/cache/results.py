@@ -33,7 +33,17 @@ _MOST_NOTED = 1024  # digests that are remembered for what is wrong with their e
 class Counts:
     """What happened, in calls."""
 
-    __slots__ = ("computed", "damaged", "errors", "memory", "mount", "puts", "stale", "unstored", "waits")
+    __slots__ = (
+        "computed",
+        "damaged",
+        "errors",
+        "memory",
+        "mount",
+        "puts",
+        "stale",
+        "unstored",
+        "waits",
+    )
 
     def __init__(self) -> None:
         self.memory = self.mount = self.stale = self.computed = self.puts = self.waits = 0
@@ -63,7 +73,9 @@ class Results:
         self.io_timeout = io_timeout
         self.counts = Counts()
         self.share = memory.Share(memory_limit)
-        self.unstorable: set[str] = set()  # whose last result could not be stored: nobody waits for another
+        self.unstorable: set[str] = (
+            set()
+        )  # whose last result could not be stored: nobody waits for another
         self._place: str | None = None
         self._given_root = given_root
         self._codec = codec
@@ -95,7 +107,9 @@ class Results:
         """The namespace on the mount; `RootError` if there is no root."""
         if self._shelf is None:
             mount = root.resolve(self._given_root)
-            self.codec_name, self._dumps, self._loads = codec.resolve_codec(self._codec, signed=mount.key is not None)
+            self.codec_name, self._dumps, self._loads = codec.resolve_codec(
+                self._codec, signed=mount.key is not None
+            )
             shelf = shelves.find(mount, self.component)
             shelf.remember_in(self.share)
             self._shelf = shelf
@@ -107,8 +121,14 @@ class Results:
         self.counts.damaged += damaged
         self.counts.errors += not damaged
         if events.listeners:
-            events.emit("error", self.name, error=type(error).__name__, message=str(error), doing=doing)
-        kind = "root" if isinstance(error, RootError) else f"{self.name} {doing} {type(error).__name__}"
+            events.emit(
+                "error", self.name, error=type(error).__name__, message=str(error), doing=doing
+            )
+        kind = (
+            "root"
+            if isinstance(error, RootError)
+            else f"{self.name} {doing} {type(error).__name__}"
+        )
         kind += str(getattr(error, "errno", ""))
         events.log(
             "warning", "cache %s: could not %s, went on without: %s", self.name, doing, error, once=kind,
@@ -153,7 +173,9 @@ class Results:
         item = self.share.get(digest)
         return item if item is not None and item.since <= time.time() < item.until else None
 
-    def fetch(self, digest: str, *, fresh: bool = False, exact: bool = False, again: bool = False) -> Item | None:
+    def fetch(
+        self, digest: str, *, fresh: bool = False, exact: bool = False, again: bool = False
+    ) -> Item | None:
         """From the mount, perhaps expired; None if there is none that counts. On the caller's thread; raises nothing.
 
         `fresh`: whatever this host's client remembers of the name; `exact`: and of clears. `again`: a second look of one
@@ -166,7 +188,13 @@ class Results:
             kept = self.share.limit != 0
             change = shelf.last_change(digest) if kept else None
             held = self.share.get(digest) if kept else None
-            if held is not None and not fresh and not exact and self.left(held) > 0 and shelf.unchanged(digest, held):
+            if (
+                held is not None
+                and not fresh
+                and not exact
+                and self.left(held) > 0
+                and shelf.unchanged(digest, held)
+            ):
                 self._trust(held)
                 return held
             item = shelf.read(digest, self.codec_name, fresh, exact, kept)
@@ -221,7 +249,9 @@ class Results:
         """Keep it in memory, unless this process has changed the entry since `change`."""
         self._trust(item)
         if item.until > item.since:
-            with memory.guard():  # looked at after the put, another thread would be given it in between
+            with (
+                memory.guard()
+            ):  # looked at after the put, another thread would be given it in between
                 if shelf.last_change(item.digest) is change:
                     self.share.put(item)
 
@@ -279,7 +309,9 @@ class Results:
         item.own_ttl = own_ttl
         kept = True
         try:
-            if replaces or digest not in self._newer:  # hosts of two releases must not take turns at replacing it
+            if (
+                replaces or digest not in self._newer
+            ):  # hosts of two releases must not take turns at replacing it
                 kept = shelf.write(
                     digest, payload, codec_name=self.codec_name, ttl=ttl, key=key, own_ttl=own_ttl, start=start,
                     generation=now if start is None else start.generation,
@@ -292,13 +324,20 @@ class Results:
         finally:
             # On a full disk memory still serves, for as long as it may without asking the mount.
             change = shelf.forget(digest, since=change)  # what was read meanwhile
-            if kept and change is not None and not item.hollow and (start is None or start.generation == now):
+            if (
+                kept
+                and change is not None
+                and not item.hollow
+                and (start is None or start.generation == now)
+            ):
                 item.created = clock.now()
                 self._remember(item, shelf, change)
         self._look_after(shelf, ttl)
         return item if kept else None
 
-    def _held(self, digest: str, value: Any, payload: Any, ttl: float | None, generation: int) -> Item:
+    def _held(
+        self, digest: str, value: Any, payload: Any, ttl: float | None, generation: int
+    ) -> Item:
         item = memory.Item(None, self.codec_name, b"", 0.0, ttl)
         item.digest, item.generation = digest, generation
         # Another's codec may give back something else: a JSON has no tuples.
@@ -330,10 +369,17 @@ class Results:
         life = None if ttl is None else ttl + self.stale
         shortest = 0.0 if self.varying else _FOREVER if life is None else life
         known = self._policy
-        if known is not None and known[0] <= shortest and (known[1] is None or (life is not None and life <= known[1])):
+        if (
+            known is not None
+            and known[0] <= shortest
+            and (known[1] is None or (life is not None and life <= known[1]))
+        ):
             return
         longest = None if self.varying else life
-        self._policy = (shortest, longest)  # also where it can't be written: not to be tried at every put
+        self._policy = (
+            shortest,
+            longest,
+        )  # also where it can't be written: not to be tried at every put
         self._policy = shelf.widen_policy(self.name, shortest, longest, self.max_bytes)
 
     def remove(self, digest: str) -> bool:
@@ -402,4 +448,6 @@ class Results:
                 ", but may be given while it is recomputed" if -left < self.stale else ""
             )
         self._loads(found.payload)
-        return f"hit: on the mount, {'for ever' if left == float('inf') else f'for {left:.0f} s more'}"
+        return (
+            f"hit: on the mount, {'for ever' if left == float('inf') else f'for {left:.0f} s more'}"
+        )

@@ -48,7 +48,9 @@ _MOST = 2**62  # generations are milliseconds since the epoch, and never come ne
 _NOT_OURS = (CorruptEntryError, ArithmeticError, LookupError, TypeError, ValueError)
 _GLANCE = entry.HEADER + 32 + entry.LONGEST_META  # bytes that have an entry's head
 _DRAFTS = 3  # tries to make one where others are making theirs
-_LEFT = 3600.0  # seconds after which a draft is taken for one of who was killed, where no claim tells
+_LEFT = (
+    3600.0  # seconds after which a draft is taken for one of who was killed, where no claim tells
+)
 _BEGINNINGS = [f"{number:02x}" for number in range(256)]
 _ALIGN = 16  # where a payload begins in its file, so that arrays can be used where they were read
 
@@ -128,8 +130,12 @@ class Shelf:
         self._folders = {folder[-1]: folder for folder in layout.entry_folders(component)}
         self._generation = 0
         self._looked = 0.0  # when the generation was read, by the wall clock; 0: never
-        self._seen: os.stat_result | None = None  # the folder's stat then, if it tells a change since
-        self._settled: dict[str, int] = {}  # folders, and the mtime since which the generation is known to be the same
+        self._seen: os.stat_result | None = (
+            None  # the folder's stat then, if it tells a change since
+        )
+        self._settled: dict[
+            str, int
+        ] = {}  # folders, and the mtime since which the generation is known to be the same
 
     def generation(self, *, older_than: float = REACH) -> int:
         """The number that `clear` raises, read anew if that is more than `older_than` seconds ago."""
@@ -143,7 +149,10 @@ class Shelf:
         seen = self.mount.look(self.folder, self._seen)
         names = () if seen is None else seen[1]
         if names is not None:
-            marks = [(number, self._is_mark(name, number)) for name, number in layout.cleared_marks(names)]
+            marks = [
+                (number, self._is_mark(name, number))
+                for name, number in layout.cleared_marks(names)
+            ]
             found = max([number for number, sound in marks if sound], default=0)
             if not all(sound for _, sound in marks):
                 # Damaged or forged: clearing once more is safe, trusting what is left is not.
@@ -158,7 +167,9 @@ class Shelf:
             self._generation = max(self._generation, number)
 
     def _is_mark(self, name: str, generation: int) -> bool:
-        return generation < _MOST and name == notes.mark(self.mount, self.folder, layout.cleared_mark(generation))
+        return generation < _MOST and name == notes.mark(
+            self.mount, self.folder, layout.cleared_mark(generation)
+        )
 
     def _write_generation(self, known: int) -> int:
         # By a clock that is behind, a number whose predecessor is lost might be below one that was cleared long ago.
@@ -197,7 +208,12 @@ class Shelf:
                 self._settled[folder] = found.st_mtime_ns
 
     def read(
-        self, digest: str, codec_name: str, fresh: bool = False, exact: bool = False, identified: bool = False
+        self,
+        digest: str,
+        codec_name: str,
+        fresh: bool = False,
+        exact: bool = False,
+        identified: bool = False,
     ) -> Item | None:
         """The entry, with its generation and, with `identified`, its identity; None if there is none that counts.
 
@@ -222,7 +238,9 @@ class Shelf:
             return None
         meta = item.meta
         own = item.generation = _GENERATION(meta)[0] if len(meta) >= _LEAST_META else -1
-        if own > self._generation:  # written by somebody who knows of a clear that we have not seen yet
+        if (
+            own > self._generation
+        ):  # written by somebody who knows of a clear that we have not seen yet
             if own >= _MOST:
                 return None
             self._raise_generation(own)
@@ -237,7 +255,9 @@ class Shelf:
     def _note_use(self, folder: str, digest: str, stat: os.stat_result | None) -> None:
         """At most once a day for the whole fleet: whoever touches it shows that to all others."""
         try:
-            stat = stat or self.mount.stat(folder, digest)  # this host's client knows it: it has just opened the file
+            stat = stat or self.mount.stat(
+                folder, digest
+            )  # this host's client knows it: it has just opened the file
         except OSError:
             return
         if clock.now() - max(stat.st_atime, stat.st_mtime) > _DAY:
@@ -323,7 +343,9 @@ class Shelf:
                 except FileExistsError:
                     if alone and not changing and not self._is_left(folder, name):
                         break  # they keep what they compute, and would never come to it if they could be outrun
-                    self.mount.refresh(folder)  # or our client may remember that there is no such name
+                    self.mount.refresh(
+                        folder
+                    )  # or our client may remember that there is no such name
                     self.mount.remove(folder, name)
             start.seen = self._identity(folder, digest)
         except OSError as error:
@@ -343,7 +365,11 @@ class Shelf:
         """Remove an entry, if that can be done, and if it is the one that was there at the `start`, if that told."""
         folder = self._folders[digest[0]]
         try:
-            if start is None or start.error is not None or self._identity(folder, digest) == start.seen:
+            if (
+                start is None
+                or start.error is not None
+                or self._identity(folder, digest) == start.seen
+            ):
                 self.mount.remove(folder, digest)
         except OSError:
             pass
@@ -410,7 +436,10 @@ class Shelf:
         told: dict[str, Any] = {}
         try:
             told = codec.loads(store.read(self.mount, self.folder, layout.POLICY, stale=0).payload)
-            low, high = float(told["shortest"]), told["longest"] if told["longest"] is None else float(told["longest"])
+            low, high = (
+                float(told["shortest"]),
+                told["longest"] if told["longest"] is None else float(told["longest"]),
+            )
             if not (0 <= low < float("inf") and 0 <= (high or 0.0) < float("inf")):
                 raise ValueError(told)
             shortest = min(shortest, low)
@@ -421,7 +450,13 @@ class Shelf:
             return shortest, longest
         except _NOT_OURS:
             told = {}
-        made = {"name": name, "shortest": shortest, "longest": longest, "max_bytes": max_bytes, "max_entries": None}
+        made = {
+            "name": name,
+            "shortest": shortest,
+            "longest": longest,
+            "max_bytes": max_bytes,
+            "max_entries": None,
+        }
         if told != made:
             store.write(self.mount, self.folder, layout.POLICY, codec.dumps(made), codec="msgpack")
         return shortest, longest

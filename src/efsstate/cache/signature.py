@@ -16,11 +16,18 @@ if TYPE_CHECKING:
 
     Bound = Iterable[tuple[bytes, Any]]
 
-_VARARGS, _VARKEYWORDS, _COROUTINE, _GENERATORS = 0x04, 0x08, 0x80, 0x220  # inspect's CO_ flags, without its 5 ms
+_VARARGS, _VARKEYWORDS, _COROUTINE, _GENERATORS = (
+    0x04,
+    0x08,
+    0x80,
+    0x220,
+)  # inspect's CO_ flags, without its 5 ms
 _MISSING: Any = object()
 _SIMPLE = frozenset((bool, int, float, str, bytes))
 _MOST_WRAPPED = 100  # functions, one in another: some objects have a `__wrapped__` without end
-_decorated: dict[tuple[str, str], list[Any]] = {}  # the codes of the functions of a name and version
+_decorated: dict[
+    tuple[str, str], list[Any]
+] = {}  # the codes of the functions of a name and version
 
 
 class Signature:
@@ -41,7 +48,9 @@ class Signature:
         "owner",
     )
 
-    def __init__(self, function: Callable[..., Any], ignore: Iterable[str] = (), *, wrapped: bool = False) -> None:
+    def __init__(
+        self, function: Callable[..., Any], ignore: Iterable[str] = (), *, wrapped: bool = False
+    ) -> None:
         """`wrapped`: what `inspect.signature` says it takes, which may be what it wraps, and not what is called."""
         self._defaults: dict[str, object] = {}
         self._positional: tuple[str, ...] = ()
@@ -63,7 +72,12 @@ class Signature:
         self.owner = bound_to(function)
         if self.owner is not None:
             self._bind_owner(plain is not function)
-        if not wrapped and self._rest and self._rest_named and (code is None or hasattr(plain, "__wrapped__")):
+        if (
+            not wrapped
+            and self._rest
+            and self._rest_named
+            and (code is None or hasattr(plain, "__wrapped__"))
+        ):
             through = Signature(function, wrapped=True)
             self._through = through if through._agrees(self) else None
         self._settle(ignore)
@@ -85,20 +99,29 @@ class Signature:
         return (
             self._positional[: len(own._positional)] == own._positional
             and set(own._keyword) <= {*self._positional, *self._keyword}
-            and all(self._defaults.get(name, _MISSING) is default for name, default in own._defaults.items())
+            and all(
+                self._defaults.get(name, _MISSING) is default
+                for name, default in own._defaults.items()
+            )
         )
 
     def _settle(self, ignore: Iterable[str]) -> None:
         try:
             self._ignore = frozenset([ignore] if isinstance(ignore, str) else ignore)
         except TypeError:
-            raise TypeError(f"ignore: a parameter's name or several are needed, not {ignore!r}") from None
+            raise TypeError(
+                f"ignore: a parameter's name or several are needed, not {ignore!r}"
+            ) from None
         if self._through is not None:
             self._through._settle(ignore)  # noqa: SLF001 - one of ours
         else:
-            unknown = self._ignore.difference(self._positional, self._keyword, (self._rest, self._rest_named))
+            unknown = self._ignore.difference(
+                self._positional, self._keyword, (self._rest, self._rest_named)
+            )
             if unknown and self._rest_named is None:
-                raise ValueError(f"ignore: the function has no parameter {', '.join(map(repr, sorted(unknown)))}")
+                raise ValueError(
+                    f"ignore: the function has no parameter {', '.join(map(repr, sorted(unknown)))}"
+                )
         self._tags = dict(map(_tag, self._positional + self._keyword))
         # Where every call has the same form, its arguments are paired with these and that is all: `_tails[n]` is what
         # the defaults add to n arguments, if they do for the rest.
@@ -111,7 +134,9 @@ class Signature:
         for given in range(len(self._positional), -1, -1):
             if given < len(self._positional) and self._positional[given] not in self._defaults:
                 break
-            tails[given] = tuple([(self._tags[rest], self._defaults[rest]) for rest in self._positional[given:]])
+            tails[given] = tuple(
+                [(self._tags[rest], self._defaults[rest]) for rest in self._positional[given:]]
+            )
         return tails
 
     def _read(self, function: Any, code: Any) -> None:
@@ -125,7 +150,9 @@ class Signature:
         if code.co_flags & _VARKEYWORDS:
             self._rest_named = names[last]
         defaults = function.__defaults__ or ()
-        self._defaults = dict(zip(self._positional[len(self._positional) - len(defaults) :], defaults, strict=True))
+        self._defaults = dict(
+            zip(self._positional[len(self._positional) - len(defaults) :], defaults, strict=True)
+        )
         self._defaults.update(function.__kwdefaults__ or {})
 
     def _inspect(self, function: Callable[..., Any], *, follow: bool) -> None:
@@ -135,7 +162,9 @@ class Signature:
         keyword: list[str] = []
         positional_only: list[str] = []
         try:
-            parameters = list(inspect.signature(function, follow_wrapped=follow).parameters.values())
+            parameters = list(
+                inspect.signature(function, follow_wrapped=follow).parameters.values()
+            )
         except (ValueError, TypeError):  # a built-in that tells nothing of itself
             self._rest, self._rest_named = "args", "kwargs"
             return
@@ -145,7 +174,9 @@ class Signature:
             elif parameter.kind is parameter.VAR_KEYWORD:
                 self._rest_named = parameter.name
             else:
-                (keyword if parameter.kind is parameter.KEYWORD_ONLY else positional).append(parameter.name)
+                (keyword if parameter.kind is parameter.KEYWORD_ONLY else positional).append(
+                    parameter.name
+                )
                 if parameter.kind is parameter.POSITIONAL_ONLY:
                     positional_only.append(parameter.name)
                 if parameter.default is not parameter.empty:
@@ -226,14 +257,18 @@ def is_async(function: Any) -> bool:
             f"cached: {function!r} is a generator function: what it yields is gone after one use; return a list"
         )
     inspect = sys.modules.get("inspect")  # whoever has marked it as async has imported that
-    return bool(flags & _COROUTINE) or (inspect is not None and inspect.iscoroutinefunction(function))
+    return bool(flags & _COROUTINE) or (
+        inspect is not None and inspect.iscoroutinefunction(function)
+    )
 
 
 def namespace(function: Any, version: object) -> str:
     """The module and qualified name, within one Lambda function; `__main__` is its file's name."""
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
     if type(function) is partial or not isinstance(module, str) or not isinstance(name, str):
-        raise TypeError(f"cached: {function!r} has no name of its own, by which its results are known: give it name=")
+        raise TypeError(
+            f"cached: {function!r} has no name of its own, by which its results are known: give it name="
+        )
     namespace = f"{keys.main_name() if module == '__main__' else module}.{name}"
     program = roots.function_name()
     if program:
@@ -258,7 +293,9 @@ def _codes(function: Any) -> list[Any]:
     codes: list[Any] = []
     while function is not None and len(codes) < _MOST_WRAPPED:
         code = code_of(function)
-        codes.append(type(function) if code is None else (code.co_filename, code, *_captured(function)))
+        codes.append(
+            type(function) if code is None else (code.co_filename, code, *_captured(function))
+        )
         function = getattr(function, "__wrapped__", None)
     return codes
 
@@ -281,4 +318,6 @@ def source(function: Any) -> tuple[str, str]:
     try:
         return "source", inspect.getsource(function)
     except (OSError, TypeError) as error:
-        raise ValueError(f"version='source': {function!r} has no source to be read ({error}): give a version") from None
+        raise ValueError(
+            f"version='source': {function!r} has no source to be read ({error}): give a version"
+        ) from None

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from efsstate.cache.miss import Steps
     from efsstate.cache.results import Results
 
-_HEAVY = 2**20  # bytes: to decode or digest as many takes longer than a hand-over to a thread, and holds up the loop
+_HEAVY = (
+    2**20
+)  # bytes: to decode or digest as many takes longer than a hand-over to a thread, and holds up the loop
 _PIECE = 256  # bytes that an object counts for: it takes as long to digest as so many
 _HOLDING = frozenset({tuple, list, set, frozenset, dict})
 
@@ -68,7 +70,9 @@ async def _compute_async(compute: Callable[[], Awaitable[Any]], mine: Flight) ->
         flights.computing.reset(token)
 
 
-async def _told(start: Callable[[Callable[[], object]], object], left: Callable[[], float | None]) -> bool:
+async def _told(
+    start: Callable[[Callable[[], object]], object], left: Callable[[], float | None]
+) -> bool:
     """Whether the function that `start` is given was called, on whatever thread, before no seconds were `left`."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
@@ -98,18 +102,30 @@ async def _landing(flight: Flight, within: float) -> bool:
 
 
 async def call(
-    results: Results, function: Callable[[], Any], late: Callable[[Any], object] = threads.drop, *, always: bool = False
+    results: Results,
+    function: Callable[[], Any],
+    late: Callable[[Any], object] = threads.drop,
+    *,
+    always: bool = False,
 ) -> Any:
     """`threads.call`, awaited."""
     timeout = results.io_timeout
-    job = threads.submit(function) if timeout is None else threads.begin(results.place, function, always=always)
+    job = (
+        threads.submit(function)
+        if timeout is None
+        else threads.begin(results.place, function, always=always)
+    )
     try:
         done = await _told(job.tell, lambda: job.left(timeout))
     except BaseException:
         if not job.abandon(late) and job.error is None:
             late(job.result)
         raise
-    return job.outcome() if done or timeout is None else threads.give_up(results.place, job, timeout, late)
+    return (
+        job.outcome()
+        if done or timeout is None
+        else threads.give_up(results.place, job, timeout, late)
+    )
 
 
 async def take(results: Results, item: Item) -> Any:
@@ -140,5 +156,7 @@ def _is_heavy(parts: Any) -> bool:
         elif hasattr(kind, "nbytes"):  # an array, or a memoryview
             left -= part.nbytes
         elif kind.__dictoffset__:
-            rest.append(object.__getattribute__(part, "__dict__"))  # without what its class does when it is asked
+            rest.append(
+                object.__getattribute__(part, "__dict__")
+            )  # without what its class does when it is asked
     return left <= 0

@@ -63,7 +63,9 @@ class Job:
             refused = self._withdrawn or (self._root is not None and is_left_alone(self._root))
             self._began = time.monotonic()
         if refused:
-            self.error = Stuck(f"{self._root}: the mount does not answer: it is left alone until a call returns")
+            self.error = Stuck(
+                f"{self._root}: the mount does not answer: it is left alone until a call returns"
+            )
         else:
             try:
                 self.result = self._function()
@@ -273,7 +275,11 @@ def call(
 
 
 def spread(
-    root: str, function: Callable[[Any], Any], arguments: Sequence[Any], timeout: float | None, width: int = 16
+    root: str,
+    function: Callable[[Any], Any],
+    arguments: Sequence[Any],
+    timeout: float | None,
+    width: int = 16,
 ) -> list[Any]:
     """`function` of each of `arguments`, in order, `width` calls at a time on threads; None where one was not done.
 

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from efsstate.units import Duration
 
 _KEEP: Any = object()  # "the state as it is": None is a state too
-_held: dict[tuple[str, str], tuple[int, int]] = {}  # what this process claims: by which process and thread
+_held: dict[
+    tuple[str, str], tuple[int, int]
+] = {}  # what this process claims: by which process and thread
 
 
 def checkpoint(
@@ -125,10 +127,14 @@ class Checkpoint:
         if self._folder is None:
             mount: Mount = resolve(self._root)
             if not mount.named:
-                resolve(self._root, durable=True)  # raises: this state must not land on a throw-away disk
+                resolve(
+                    self._root, durable=True
+                )  # raises: this state must not land on a throw-away disk
             self._folder = protocol.Folder(mount, self._folder_name)
             options = self._options
-            self._states = States(options["codec"], self._schema, options["migrate"], signed=mount.key is not None)
+            self._states = States(
+                options["codec"], self._schema, options["migrate"], signed=mount.key is not None
+            )
         return self._folder
 
     def _adopt(self, found: Generation | None) -> None:
@@ -155,7 +161,11 @@ class Checkpoint:
             found, settled = self._at().newest()
             self.unsettled = not settled
             if not settled:
-                events.log("warning", "checkpoint %s: the state that was loaded is not settled yet", self.name)
+                events.log(
+                    "warning",
+                    "checkpoint %s: the state that was loaded is not settled yet",
+                    self.name,
+                )
             if self._lock is None:
                 self._adopt(found.generation)
                 state = self._state
@@ -228,7 +238,13 @@ class Checkpoint:
         self._run = deadline.current()
         if self._run is not None:
             self._run.hold(self, self._release)
-        events.emit("claim", self.name, epoch=epoch, waited=held.waited, seconds=time.perf_counter() - started)
+        events.emit(
+            "claim",
+            self.name,
+            epoch=epoch,
+            waited=held.waited,
+            seconds=time.perf_counter() - started,
+        )
 
     def _claimed(self, folder: protocol.Folder) -> ClaimedError:
         told = owner.of(folder, folder.look().top)
@@ -238,7 +254,10 @@ class Checkpoint:
         )
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         try:
             if self._loop is not None and not self._ended and self._pid == os.getpid():
@@ -313,7 +332,9 @@ class Checkpoint:
             given = self._state if state is _KEEP else state
             encoded = self._states.encode(given)
             self._state = given
-            position, items = self._loop.count_current() if self._loop else (self.position, self.items)
+            position, items = (
+                self._loop.count_current() if self._loop else (self.position, self.items)
+            )
             self._write(encoded, position, items)
 
     def finish(self, result: Any = None) -> None:
@@ -321,8 +342,12 @@ class Checkpoint:
         with self._guard:
             self._demand()
             self._demand_unfinished()
-            position, items = self._loop.count_current() if self._loop else (self.position, self.items)
-            self._write(self._states.encode(self._state), position, items, finished=True, result=result)
+            position, items = (
+                self._loop.count_current() if self._loop else (self.position, self.items)
+            )
+            self._write(
+                self._states.encode(self._state), position, items, finished=True, result=result
+            )
 
     def _demand_unfinished(self) -> None:
         if self.finished:
@@ -370,9 +395,15 @@ class Checkpoint:
         self._kept = [key, *behind]
         if self._loop is not None:
             self._loop.saved(items)
-        folder.prune(at, key[0], self._kept[-1] if len(self._kept) == self._keep else protocol.NOTHING)
+        folder.prune(
+            at, key[0], self._kept[-1] if len(self._kept) == self._keep else protocol.NOTHING
+        )
         events.emit(
-            "save", self.name, seconds=time.perf_counter() - started, bytes=sum(map(len, encoded)), finished=finished
+            "save",
+            self.name,
+            seconds=time.perf_counter() - started,
+            bytes=sum(map(len, encoded)),
+            finished=finished,
         )
 
     def resume(
@@ -394,7 +425,9 @@ class Checkpoint:
 
         self._demand()
         if self._loop is not None and self._loop.running:
-            raise EfsStateError(f"{self._at().path((0, 0))}: resume is running already: one loop at a time in a claim")
+            raise EfsStateError(
+                f"{self._at().path((0, 0))}: resume is running already: one loop at a time in a claim"
+            )
         self._loop = Loop(self, source, every, position, self._margin)
         return self._loop.run()
 

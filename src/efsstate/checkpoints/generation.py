@@ -129,7 +129,12 @@ def _head(mount: Mount, folder: str, key: tuple[int, int], meta: bytes) -> Gener
         made = Generation(key, codecs.loads(packed))
     except (ValueError, TypeError, LookupError) as error:
         raise CorruptEntryError(path, f"not a generation: {error}") from None
-    numbers = [made.schema, made.saves, made.items, *[number for one in made.behind for number in one]]
+    numbers = [
+        made.schema,
+        made.saves,
+        made.items,
+        *[number for one in made.behind for number in one],
+    ]
     flags = type(made.finished) is bool and type(made.empty) is bool and type(made.shown) is str
     if not flags or any(type(number) is not int or number < 0 for number in numbers):
         raise CorruptEntryError(path, "not a generation: a field is of the wrong kind")

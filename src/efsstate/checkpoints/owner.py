@@ -36,7 +36,9 @@ def describe(**more: object) -> str:
         **more,
     }
     return json.dumps(
-        {k: v[:_LONGEST] if isinstance(v, str) else v for k, v in told.items()}, separators=(",", ":"), default=str
+        {k: v[:_LONGEST] if isinstance(v, str) else v for k, v in told.items()},
+        separators=(",", ":"),
+        default=str,
     )
 
 

@@ -31,8 +31,12 @@ NOTHING: Key = (0, 0)  # what an epoch starts from where nothing was saved
 _REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
 _PATIENCE = 2.0  # seconds that a reader who can't write waits for a claimant to make its base
 _CLAIMS_KEPT = 2  # former claims whose links stay
-_ONE_REPLY = 12  # names that a server gives in one reply, as they are at one moment; more may come in parts
-_REPEATS = 5  # equal listings after which what they name is taken as gone, not as about to be replaced
+_ONE_REPLY = (
+    12  # names that a server gives in one reply, as they are at one moment; more may come in parts
+)
+_REPEATS = (
+    5  # equal listings after which what they name is taken as gone, not as about to be replaced
+)
 
 
 class Again(Exception):  # noqa: N818 - not an error
@@ -74,7 +78,9 @@ class Found:
 
     __slots__ = ("decided", "generation", "lost")
 
-    def __init__(self, generation: Generation | None, *, decided: bool, lost: CorruptEntryError | None) -> None:
+    def __init__(
+        self, generation: Generation | None, *, decided: bool, lost: CorruptEntryError | None
+    ) -> None:
         self.generation = generation
         self.decided = decided
         self.lost = lost
@@ -121,12 +127,16 @@ class Folder:
             return NOTHING
         found = layout.parse_claim(text)
         if found is None or found[0] != "g":
-            raise CorruptEntryError(self.mount.where(self.folder, name), f"{text!r:.80} is not a generation")
+            raise CorruptEntryError(
+                self.mount.where(self.folder, name), f"{text!r:.80} is not a generation"
+            )
         return found[1:]
 
     def settle(self, epoch: int, target: Key) -> None:
         """Decide that `epoch` starts from `target`. Raises `FileExistsError` if that was decided already."""
-        self.write_note(layout.base_name(epoch), layout.generation_name(*target) if target[0] else "-")
+        self.write_note(
+            layout.base_name(epoch), layout.generation_name(*target) if target[0] else "-"
+        )
 
     # Reading
 
@@ -163,10 +173,14 @@ class Folder:
             except FileNotFoundError:
                 if lost is None and repeats < _REPEATS:
                     raise Again from None
-                lost = lost or CorruptEntryError(self.path(target), "it was removed, though a claim started from it")
+                lost = lost or CorruptEntryError(
+                    self.path(target), "it was removed, though a claim started from it"
+                )
             except CorruptEntryError as error:
                 self._warn(error)
-                lost = lost or error  # it was whole once, for saves appear whole: it may have been acknowledged
+                lost = (
+                    lost or error
+                )  # it was whole once, for saves appear whole: it may have been acknowledged
         return Found(None, decided=decided, lost=lost)
 
     def _warn(self, error: CorruptEntryError) -> None:
@@ -202,7 +216,10 @@ class Folder:
                     return found, True
                 continue
             if found.lost is not None:
-                return found, False  # whether to go on from less than was acknowledged is the claimant's to say
+                return (
+                    found,
+                    False,
+                )  # whether to go on from less than was acknowledged is the claimant's to say
             if before is None or before.top != at.top:
                 continue  # what an epoch starts from is to be read from a listing later than the epoch
             try:
@@ -261,7 +278,11 @@ class Folder:
                 except FileExistsError:
                     now, repeats = self._look_again(now, repeats)
                     continue
-            if found.generation is not None and found.generation.finished and self.look().top > epoch:
+            if (
+                found.generation is not None
+                and found.generation.finished
+                and self.look().top > epoch
+            ):
                 raise Superseded
             return epoch, found
 
@@ -288,11 +309,22 @@ class Folder:
         except FileNotFoundError:
             return int(time.time() * 1000)
 
-    def save(self, key: Key, meta: bytes, payload: list[Buffer], *, codec: str, ttl: float | None) -> Listing:
+    def save(
+        self, key: Key, meta: bytes, payload: list[Buffer], *, codec: str, ttl: float | None
+    ) -> Listing:
         """Write a generation, and look: a higher epoch is `ClaimLost`, none is the acknowledgement. Raises `OSError`."""
         name = layout.generation_name(*key)
         try:
-            store.write(self.mount, self.folder, name, payload, codec=codec, meta=meta, ttl=ttl, durable=True)
+            store.write(
+                self.mount,
+                self.folder,
+                name,
+                payload,
+                codec=codec,
+                meta=meta,
+                ttl=ttl,
+                durable=True,
+            )
         except OSError as error:
             try:
                 at = self.look()
@@ -307,7 +339,11 @@ class Folder:
     def _demand_top(self, at: Listing, key: Key, error: OSError | None) -> None:
         if at.top == key[0] and key[0] in at.epochs:
             return
-        why = "another claim superseded it" if at.top > key[0] else "its folder was removed or replaced"
+        why = (
+            "another claim superseded it"
+            if at.top > key[0]
+            else "its folder was removed or replaced"
+        )
         raise ClaimLost(
             f"{self.path(key)}: the claim is lost: {why}: this save counts only if the new owner started from it;"
             " leave the block and claim again"
@@ -320,7 +356,11 @@ class Folder:
         generation than was acknowledged must find that one removed.
         """
         links = [e for e in sorted(at.epochs | at.bases) if e < epoch]
-        links = [e for e in links[:-_CLAIMS_KEPT] if e < oldest[0]] if len(links) > 2 * _CLAIMS_KEPT else []
+        links = (
+            [e for e in links[:-_CLAIMS_KEPT] if e < oldest[0]]
+            if len(links) > 2 * _CLAIMS_KEPT
+            else []
+        )
         # A temporary is of a holder that died, or that was superseded: then its save can't be acknowledged anyhow.
         names = [name for name in at.names if layout.is_temporary(name)]
         names += [layout.generation_name(*key) for key in reversed(at.generations) if key < oldest]

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 _MARGIN = 2.0  # seconds
 _NEVER = float("inf")
-_FIXED = frozenset({type(None), bool, int, float, complex, str, bytes})  # states that nobody can change in place
+_FIXED = frozenset(
+    {type(None), bool, int, float, complex, str, bytes}
+)  # states that nobody can change in place
 _SHARE = 0.1  # of the loop's time that copies of a state that can change may take,
 _FREE = 0.05  # beyond so many seconds
 _LARGEST = 2**20  # bytes of a state that is copied at items' ends
@@ -35,7 +37,9 @@ class Loop:
         margin: float | None,
     ) -> None:
         if isinstance(every, (bool, float)):
-            raise TypeError(f"every: an int (items), or a time as '10s' or a timedelta, is needed, not {every!r}")
+            raise TypeError(
+                f"every: an int (items), or a time as '10s' or a timedelta, is needed, not {every!r}"
+            )
         if isinstance(every, int) and every < 1:
             raise ValueError(f"every: at least 1 item is needed, not {every!r}")
         if position is not None and not callable(position):
@@ -62,7 +66,9 @@ class Loop:
         last = job._loop  # noqa: SLF001 - a loop before this one, in the same claim, may be ahead of the last save
         self.position: Any = last.position if last else job.position
         self.items: int = last.items if last else job.items
-        self.exact = self._keep(time.monotonic())  # what `state` or `encoded` belongs to: (position, items)
+        self.exact = self._keep(
+            time.monotonic()
+        )  # what `state` or `encoded` belongs to: (position, items)
         self.running = False
         self.exhausted = False
 
@@ -95,7 +101,11 @@ class Loop:
                 self.position, self.items = self._after(), self.items + 1
                 before, now = now, time.monotonic()
                 if type(job._state) in _FIXED:  # noqa: SLF001
-                    self.state, self.encoded, self.exact = job._state, None, (self.position, self.items)  # noqa: SLF001
+                    self.state, self.encoded, self.exact = (
+                        job._state,
+                        None,
+                        (self.position, self.items),
+                    )  # noqa: SLF001
                 else:
                     self.exact = self._keep(now)
                 if now - before > slowest:

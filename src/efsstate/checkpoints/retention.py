@@ -17,14 +17,18 @@ if TYPE_CHECKING:
     from efsstate.mount.files import Mount
 
 
-def sweep(mount: Mount, folder: str, now: float, *, dry_run: bool = False) -> Iterator[tuple[str, int]]:
+def sweep(
+    mount: Mount, folder: str, now: float, *, dry_run: bool = False
+) -> Iterator[tuple[str, int]]:
     """("generation" or "checkpoint", bytes) of each save or checkpoint in `folder` that was removed, or would be.
 
     `now`: seconds since the epoch by the server's clock. An unfinished checkpoint never goes, nor does one without a ttl
     or one that somebody holds. Raises `OSError` and what reading a checkpoint raises.
     """
     names = mount.names(folder)
-    shards = [index for kind, index, _ in filter(None, map(layout.parse_shard, names)) if kind == "s"]
+    shards = [
+        index for kind, index, _ in filter(None, map(layout.parse_shard, names)) if kind == "s"
+    ]
     if layout.SHARDS in names:
         if _all_past(mount, folder, names, shards, now):
             yield "checkpoint", 0

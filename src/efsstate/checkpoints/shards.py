@@ -43,7 +43,9 @@ class Progress:
         return self.done == self.total
 
     def __repr__(self) -> str:
-        return f"<Progress {self.done} of {self.total} done, {self.claimed} claimed, {self.free} free>"
+        return (
+            f"<Progress {self.done} of {self.total} done, {self.claimed} claimed, {self.free} free>"
+        )
 
 
 class Shards:
@@ -90,7 +92,10 @@ class Shards:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         try:
             self._leave(kind, error, trace)
@@ -130,7 +135,10 @@ class Shards:
         return made
 
     def _leave(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         shard, self._current = self._current, None
         if shard is not None:
@@ -154,9 +162,17 @@ class Shards:
 
     def _look(self) -> list[tuple[str, int, str]]:
         folder = self._at()
-        found = [one for one in map(layout.parse_shard, folder.mount.names(folder.folder)) if one and one[1] < self._n]
+        found = [
+            one
+            for one in map(layout.parse_shard, folder.mount.names(folder.folder))
+            if one and one[1] < self._n
+        ]
         marks = {(index, signature) for kind, index, signature in found if kind == "d"}
-        self._done |= {i for i, signature in marks if self._mark_name(i) == f"{layout.shard_mark(i)}.{signature}"}
+        self._done |= {
+            i
+            for i, signature in marks
+            if self._mark_name(i) == f"{layout.shard_mark(i)}.{signature}"
+        }
         return found
 
     def _is_done(self, index: int) -> bool:

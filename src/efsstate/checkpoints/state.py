@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 class States:
     """How the states of one checkpoint are stored: `codec` is the codec's name, `schema` the number that this code knows."""
 
-    def __init__(self, codec: Any, schema: int, migrate: Callable[[Any, int], Any] | None, *, signed: bool) -> None:
+    def __init__(
+        self, codec: Any, schema: int, migrate: Callable[[Any, int], Any] | None, *, signed: bool
+    ) -> None:
         self.codec, self._dumps, self._loads = resolve_codec(codec, signed=signed)
         self.schema = schema
         self._migrate = migrate
@@ -26,9 +28,14 @@ class States:
         try:
             made = self._dumps(state)
         except EncodeError as error:
-            raise EncodeError(f"the state can't be saved, and earlier saves stand: {error}") from error
+            raise EncodeError(
+                f"the state can't be saved, and earlier saves stand: {error}"
+            ) from error
         # A copy of what can change: an array that changes between its checksum and its write would be saved damaged.
-        return [part if type(part) is bytes else bytes(part) for part in (made if isinstance(made, list) else [made])]
+        return [
+            part if type(part) is bytes else bytes(part)
+            for part in (made if isinstance(made, list) else [made])
+        ]
 
     def decode(self, found: Generation, path: str) -> Any:
         """The state in a generation, which is at `path`; None in one without. Raises `EfsStateError`."""

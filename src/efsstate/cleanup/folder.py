@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from efsstate.cleanup.report import SweepReport
     from efsstate.mount.files import Mount
 
-ABANDONED = (
-    86400.0  # seconds without a write, by the server's clock: no invocation lasts so long, nor a frozen one's file
-)
+ABANDONED = 86400.0  # seconds without a write, by the server's clock: no invocation lasts so long, nor a frozen one's file
 BATCH = 8192  # doomed names that are held: each removal makes an NFS client list the folder anew, so not one by one
 EVERY = 256  # files between looks at the time
-_NORMAL = (errno.ENOENT, errno.ESTALE, errno.EBUSY)  # gone, replaced, or in use by a client that needs it so
+_NORMAL = (
+    errno.ENOENT,
+    errno.ESTALE,
+    errno.EBUSY,
+)  # gone, replaced, or in use by a client that needs it so
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -84,7 +86,9 @@ def look(
             yield name, found, policy.judge(found, wish.now, wish.older_than, wish.unused_for)
 
 
-def sweep_folder(mount: Mount, folder: str, policy: Policy, wish: Wish, report: SweepReport) -> bool:
+def sweep_folder(
+    mount: Mount, folder: str, policy: Policy, wish: Wish, report: SweepReport
+) -> bool:
     """Sweep the entries of `folder`; whether it was done before the time was up. Raises `OSError` if it can't be listed."""
     entries = look(mount, folder, policy, wish, report)
     more = whole = True
@@ -107,13 +111,20 @@ def sweep_folder(mount: Mount, folder: str, policy: Policy, wish: Wish, report: 
                         break
             except TimeUp:
                 whole = False
-        if not _settle(mount, folder, policy, doomed, wish, report) or not remove(mount, folder, doomed, wish, report):
+        if not _settle(mount, folder, policy, doomed, wish, report) or not remove(
+            mount, folder, doomed, wish, report
+        ):
             return False
     return whole
 
 
 def _settle(
-    mount: Mount, folder: str, policy: Policy, doomed: list[tuple[str, int, str]], wish: Wish, report: SweepReport
+    mount: Mount,
+    folder: str,
+    policy: Policy,
+    doomed: list[tuple[str, int, str]],
+    wish: Wish,
+    report: SweepReport,
 ) -> bool:
     """Open those of which only the header can tell, and keep in `doomed` those that go; whether the time sufficed."""
     unsure = [(name, size) for name, size, reason in doomed if reason == LOOK]
@@ -130,7 +141,9 @@ def _settle(
     return True
 
 
-def opened(mount: Mount, folder: str, name: str, policy: Policy, wish: Wish, report: SweepReport) -> str:
+def opened(
+    mount: Mount, folder: str, name: str, policy: Policy, wish: Wish, report: SweepReport
+) -> str:
     """Why the entry goes, by its header; LIVE if it stays."""
     report.opened += 1
     try:
@@ -139,7 +152,9 @@ def opened(mount: Mount, folder: str, name: str, policy: Policy, wish: Wish, rep
     except UnknownFormatError as error:
         report.stranger("newer", error.path)
     except CorruptEntryError as error:
-        report.stranger("damaged", error.path)  # a miss for its readers; `verify --repair` removes it
+        report.stranger(
+            "damaged", error.path
+        )  # a miss for its readers; `verify --repair` removes it
     except OSError as error:
         if error.errno not in _NORMAL:
             report.problem(error)
@@ -148,7 +163,9 @@ def opened(mount: Mount, folder: str, name: str, policy: Policy, wish: Wish, rep
     return LIVE
 
 
-def remove(mount: Mount, folder: str, doomed: list[tuple[str, int, str]], wish: Wish, report: SweepReport) -> bool:
+def remove(
+    mount: Mount, folder: str, doomed: list[tuple[str, int, str]], wish: Wish, report: SweepReport
+) -> bool:
     """Remove what is in `doomed`, which is empty then; whether the time sufficed.
 
     One that was replaced since it was judged goes too: that costs its readers a computation and no more.
@@ -172,15 +189,23 @@ def remove(mount: Mount, folder: str, doomed: list[tuple[str, int, str]], wish: 
     return True
 
 
-def tidy(mount: Mount, folder: str, name: str, found: os.stat_result, wish: Wish, report: SweepReport) -> None:
+def tidy(
+    mount: Mount, folder: str, name: str, found: os.stat_result, wish: Wish, report: SweepReport
+) -> None:
     """Remove a file that is no entry if it is a temporary that was abandoned; report it if it is not ours."""
-    if layout.is_foreign_nfs(name) or name == layout.LOCK:  # one a folder, whose bytes are claims: it stays
+    if (
+        layout.is_foreign_nfs(name) or name == layout.LOCK
+    ):  # one a folder, whose bytes are claims: it stays
         return
     try:
-        mine = (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)) and layout.is_temporary(name)
+        mine = (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)) and layout.is_temporary(
+            name
+        )
         if not mine:
             report.stranger("foreign", mount.where(folder, name))
-        elif wish.now - used(found) / 1e9 >= ABANDONED and (wish.dry_run or mount.remove(folder, name)):
+        elif wish.now - used(found) / 1e9 >= ABANDONED and (
+            wish.dry_run or mount.remove(folder, name)
+        ):
             report.gone("temporary", found.st_size)
     except OSError as error:
         if error.errno not in _NORMAL:

@@ -120,7 +120,14 @@ class _Edge:
 
 
 def trim(
-    mount: Mount, folders: Iterable[str], wish: Wish, report: SweepReport, uses: Uses, cut: Cut, *, workers: int = 1
+    mount: Mount,
+    folders: Iterable[str],
+    wish: Wish,
+    report: SweepReport,
+    uses: Uses,
+    cut: Cut,
+    *,
+    workers: int = 1,
 ) -> bool:
     """Remove what `uses.cut` said from `folders`; whether the time sufficed."""
     before, until, edge = cut[0], cut[0] + uses.step, _Edge(*cut[1:])

@@ -64,7 +64,9 @@ def _turn(mount: Mount, namespace: str, max_bytes: int, until: float) -> int:
 def _trim(mount: Mount, namespace: str, max_bytes: int, until: float) -> int:
     report, uses, wish = SweepReport(), limits.Uses(), Wish(clock.now(), until)
     folders = layout.entry_folders(namespace)
-    start = os.urandom(1)[0] % len(folders)  # digests are spread evenly: any folder stands for any other
+    start = os.urandom(1)[0] % len(
+        folders
+    )  # digests are spread evenly: any folder stands for any other
     looked: list[str] = []
     try:
         for folder in folders[start:] + folders[:start]:

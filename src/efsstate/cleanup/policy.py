@@ -44,7 +44,9 @@ class Policy:
         self.max_bytes, self.max_entries = max_bytes, max_entries
         self.cleared = cleared
 
-    def judge(self, found: os.stat_result, now: float, older_than: float | None, unused_for: float | None) -> str:
+    def judge(
+        self, found: os.stat_result, now: float, older_than: float | None, unused_for: float | None
+    ) -> str:
         """Why the entry with this stat goes ("cleared", "old", "unused", "expired"), or LIVE, or LOOK: open it."""
         age = now - found.st_mtime
         if self.cleared is not None and found.st_mtime < self.cleared:
@@ -86,7 +88,11 @@ def read(mount: Mount, namespace: str) -> tuple[Policy, Exception | None]:
         problem = error
     try:
         marks = layout.cleared_marks(mount.names(folder))
-        sound = [(n, name) for name, n in marks if name == notes.mark(mount, folder, layout.cleared_mark(n))]
+        sound = [
+            (n, name)
+            for name, n in marks
+            if name == notes.mark(mount, folder, layout.cleared_mark(n))
+        ]
         policy.cleared = mount.stat(folder, max(sound)[1]).st_mtime if sound else None
     except OSError:
         pass
@@ -102,9 +108,14 @@ def _parse(payload: bytes, name: str, path: str) -> Policy:
         limits = told.get("max_bytes"), told.get("max_entries")
     except Exception:  # msgpack raises a dozen kinds; whichever, it is not what a cache wrote
         raise CorruptEntryError(path, "not a policy") from None
-    numbers = (shortest, 0.0 if longest is None else longest, *[0 if limit is None else limit for limit in limits])
+    numbers = (
+        shortest,
+        0.0 if longest is None else longest,
+        *[0 if limit is None else limit for limit in limits],
+    )
     if any(
-        isinstance(one, bool) or not isinstance(one, (int, float)) or not 0 <= one < float("inf") for one in numbers
+        isinstance(one, bool) or not isinstance(one, (int, float)) or not 0 <= one < float("inf")
+        for one in numbers
     ):
         raise CorruptEntryError(path, "not a policy: a length of time or a limit is no number")
     return Policy(str(told.get("name") or name), float(shortest), longest, *limits)

@@ -66,7 +66,9 @@ class SweepReport:
         self.errors += 1
         if len(self.error_texts) < _MOST_TOLD:
             why = getattr(error, "strerror", None)
-            self.error_texts.append(f"{getattr(error, 'filename', None) or path}: {why}" if why else str(error))
+            self.error_texts.append(
+                f"{getattr(error, 'filename', None) or path}: {why}" if why else str(error)
+            )
 
     def add(self, other: SweepReport) -> None:
         """Add what another worker did."""
@@ -85,6 +87,9 @@ class SweepReport:
         return {name: getattr(self, name) for name in self.__slots__}
 
     def __repr__(self) -> str:
-        what = ", ".join([f"{count} {reason}" for reason, count in sorted(self.reasons.items())]) or "nothing"
+        what = (
+            ", ".join([f"{count} {reason}" for reason, count in sorted(self.reasons.items())])
+            or "nothing"
+        )
         tail = "" if self.finished else f", {self.left} folders left"
         return f"<SweepReport removed {what} ({self.removed_bytes} bytes), kept {self.kept} entries{tail}>"

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SweepReport", "sweep"]
 
-WORKERS = 8  # folders at once: a request to the server takes a millisecond or more, whoever waits for it
+WORKERS = (
+    8  # folders at once: a request to the server takes a millisecond or more, whoever waits for it
+)
 _SHORT = 10.0  # seconds: with less, one folder at a time, for several begun are none done
 _MARGIN = 2.0  # seconds before the invocation's deadline at which it ends
 _BUCKETS = 16  # of checkpoints, which share the work as the folders of entries do
@@ -92,7 +94,9 @@ def run(
     ):
         raise ValueError(f"max_entries: {max_entries!r} is not a number of entries")
     if not (isinstance(shard, int) and isinstance(of, int) and 0 <= shard < of):
-        raise ValueError(f"shard {shard!r} of {of!r}: shards are numbered from 0, below their number")
+        raise ValueError(
+            f"shard {shard!r} of {of!r}: shards are numbered from 0, below their number"
+        )
     ends = _ends(budget)
     mount = resolve(root, durable=True)
     report = SweepReport(dry_run=dry_run)
@@ -100,7 +104,13 @@ def run(
     turns = None if dry_run else Turns(mount, kind, fresh=ends is None)
     if turns is None:
         mount.ask_time("")
-    wish = Wish(clock.now(), float("inf") if ends is None else ends, older_than=old, unused_for=idle, dry_run=dry_run)
+    wish = Wish(
+        clock.now(),
+        float("inf") if ends is None else ends,
+        older_than=old,
+        unused_for=idle,
+        dry_run=dry_run,
+    )
     _Sweep(mount, wish, turns, report, shard, of, progress).run(limit, max_entries)
     report.seconds = time.monotonic() - began
     events.emit("sweep", mount.path, **report.as_dict())
@@ -134,7 +144,9 @@ class _Sweep:
         self._progress = progress or (lambda _done, _all: None)
         self._device = mount.stat("", ".").st_dev
         self._policies: dict[str, Policy] = {}
-        self._entries: dict[str, list[str]] = {}  # folders by namespace: those that are there, and on this file system
+        self._entries: dict[
+            str, list[str]
+        ] = {}  # folders by namespace: those that are there, and on this file system
         self._jobs: dict[str, Callable[[SweepReport], bool]] = {}  # by folder
         self._lock = threading.Lock()
         self._done = 0
@@ -147,7 +159,9 @@ class _Sweep:
         self._work(list(self._jobs))
         for namespace, policy in self._policies.items():
             if policy.max_bytes is not None or policy.max_entries is not None:
-                self._limit(f"{layout.CACHE}/{namespace}", [namespace], policy.max_bytes, policy.max_entries)
+                self._limit(
+                    f"{layout.CACHE}/{namespace}", [namespace], policy.max_bytes, policy.max_entries
+                )
         if max_bytes is not None or max_entries is not None:
             self._limit(layout.CACHE, list(self._policies), max_bytes, max_entries)
         report.finished = not (report.left or report.elsewhere)
@@ -180,7 +194,9 @@ class _Sweep:
                     known = item.name == layout.POLICY or layout.is_cleared(item.name)
                     if not known and (strict or layout.is_temporary(item.name)):
                         folder_module.tidy(mount, folder, item.name, found, self._wish, report)
-                elif found.st_dev != self._device:  # another file system is mounted there: not ours to clean
+                elif (
+                    found.st_dev != self._device
+                ):  # another file system is mounted there: not ours to clean
                     report.stranger("foreign", mount.where(folder, item.name))
                 else:
                     yield item.name
@@ -209,7 +225,9 @@ class _Sweep:
                 self._add(f"{layout.CHECKPOINTS}#{bucket}", self._checkpoints_job(bucket))
         for _ in self._folders("", strict=False):
             pass  # the root's own folders are its users'; temporaries that were abandoned in it are ours
-        for name in self._folders(layout.MODELS, strict=False) if self._is_here(layout.MODELS) else ():
+        for name in (
+            self._folders(layout.MODELS, strict=False) if self._is_here(layout.MODELS) else ()
+        ):
             self._add(f"{layout.MODELS}/{name}", self._model_job(name))
 
     def _list_namespace(self, namespace: str) -> None:
@@ -235,7 +253,9 @@ class _Sweep:
                 report.stranger("foreign", mount.where(folder, name))
 
     def _entries_job(self, folder: str, policy: Policy) -> Callable[[SweepReport], bool]:
-        return lambda report: folder_module.sweep_folder(self._mount, folder, policy, self._wish, report)
+        return lambda report: folder_module.sweep_folder(
+            self._mount, folder, policy, self._wish, report
+        )
 
     def _checkpoints_job(self, bucket: int) -> Callable[[SweepReport], bool]:
         """One job for many checkpoints: there may be a million, and a mark for each would double their files."""
@@ -247,7 +267,9 @@ class _Sweep:
                     return False
                 folder = f"{layout.CHECKPOINTS}/{name}"
                 try:
-                    for reason, size in sweep_one(self._mount, folder, self._wish.now, dry_run=self._wish.dry_run):
+                    for reason, size in sweep_one(
+                        self._mount, folder, self._wish.now, dry_run=self._wish.dry_run
+                    ):
                         report.gone(reason, size)
                 except UnknownFormatError as error:
                     report.stranger("newer", error.path)
@@ -274,7 +296,9 @@ class _Sweep:
                 if not bucket:
                     self._remove_rest(f"{layout.CHECKPOINTS}/{item.name}", found, report)
             elif not mine and not bucket:
-                folder_module.tidy(self._mount, layout.CHECKPOINTS, item.name, found, self._wish, report)
+                folder_module.tidy(
+                    self._mount, layout.CHECKPOINTS, item.name, found, self._wish, report
+                )
             elif mine and crc32(item.name.encode()) % _BUCKETS == bucket:
                 yield item.name
 
@@ -331,13 +355,19 @@ class _Sweep:
         def attempt() -> bool:
             try:
                 return job(report)
-            except (OSError, EfsStateError) as error:  # one folder that fails must not keep the others from being swept
+            except (
+                OSError,
+                EfsStateError,
+            ) as error:  # one folder that fails must not keep the others from being swept
                 report.problem(error, self._mount.where(folder))
                 return True
 
         try:
             done = self._turns.take(folder, attempt) if self._turns else attempt()
-        except (OSError, EfsStateError) as error:  # its mark: something else stands there, or can't be written
+        except (
+            OSError,
+            EfsStateError,
+        ) as error:  # its mark: something else stands there, or can't be written
             report.problem(error, self._mount.where(folder))
             done = attempt()
         if done is None:
@@ -349,9 +379,13 @@ class _Sweep:
 
     def _would_be_gone(self, folder: str, found: os.stat_result) -> bool:
         policy = self._policies[folder.split("/")[1]]
-        return policy.judge(found, self._wish.now, self._wish.older_than, self._wish.unused_for) not in (LIVE, LOOK)
+        return policy.judge(
+            found, self._wish.now, self._wish.older_than, self._wish.unused_for
+        ) not in (LIVE, LOOK)
 
-    def _limit(self, folder: str, namespaces: list[str], max_bytes: int | None, max_entries: int | None) -> None:
+    def _limit(
+        self, folder: str, namespaces: list[str], max_bytes: int | None, max_entries: int | None
+    ) -> None:
         """Hold the namespaces together to a limit, one sweeper at a time."""
         from efsstate.cleanup import limits
 

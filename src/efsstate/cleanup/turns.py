@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from efsstate.mount.files import Mount
 
-_FORGOTTEN = 7 * 86400.0  # marks that nobody used for so long belong to a sweep that was asked for once
+_FORGOTTEN = (
+    7 * 86400.0
+)  # marks that nobody used for so long belong to a sweep that was asked for once
 
 
 def _swept(mark: os.stat_result) -> float:
@@ -49,7 +51,11 @@ class Turns:
 
     def queue(self, folders: Iterable[str]) -> list[str]:
         """The folders that have not had their turn in this round, in an order of this call's own."""
-        left = [folder for folder in folders if self._marks.get(layout.sweep_mark(folder), 0.0) < self.round]
+        left = [
+            folder
+            for folder in folders
+            if self._marks.get(layout.sweep_mark(folder), 0.0) < self.round
+        ]
         return sorted(left, key=lambda _: os.urandom(8))
 
     def take(self, folder: str, sweep: Callable[[], bool]) -> bool | None:
@@ -90,7 +96,10 @@ class Turns:
     def _forget(self, folder: str) -> None:
         """Remove the marks of a sweep that nobody asks for any more."""
         try:
-            items = [(item.name, item.stat(follow_symlinks=False).st_atime) for item in self._mount.scan(folder)]
+            items = [
+                (item.name, item.stat(follow_symlinks=False).st_atime)
+                for item in self._mount.scan(folder)
+            ]
         except OSError:
             return  # another forgets it at the same time
         if all(self.start - swept > _FORGOTTEN for _, swept in items):

@@ -33,7 +33,11 @@ class _Commands(click.Group):
     """The commands whose modules are there, imported one at a time."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return [name for name in COMMANDS if importlib.util.find_spec(f"efsstate.cli.{name}") is not None]
+        return [
+            name
+            for name in COMMANDS
+            if importlib.util.find_spec(f"efsstate.cli.{name}") is not None
+        ]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
@@ -55,9 +59,17 @@ def _version(ctx: click.Context, _option: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.option(
-    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Print the version."
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_version,
+    help="Print the version.",
 )
 def efsstate() -> None:
     """Look after what efsstate keeps on a shared file system.
@@ -85,7 +97,11 @@ def run(argv: list[str], *, json: bool = False) -> int:
         return output.INTERRUPTED
     except SystemExit as error:
         return (
-            error.code if isinstance(error.code, int) else output.FINE if error.code is None else output.COULD_NOT_CHECK
+            error.code
+            if isinstance(error.code, int)
+            else output.FINE
+            if error.code is None
+            else output.COULD_NOT_CHECK
         )
     except BrokenPipeError:
         # The reader (head, less) has what it wanted; without this the interpreter complains while it exits.

@@ -87,7 +87,9 @@ def show_status(mount: Mount, name: str, out: Output) -> int:
     state = "finished" if told["finished"] else "claimed" if told["claimed"] else "waiting"
     out.say(f"name      {name}")
     out.say(f"state     {state}")
-    out.say(f"position  {output.plain(str(told['position'])) or '-'}, {told['items']:,} items, {told['saves']:,} saves")
+    out.say(
+        f"position  {output.plain(str(told['position'])) or '-'}, {told['items']:,} items, {told['saves']:,} saves"
+    )
     out.say(f"saved     {output.time_text(told['saved'])}, {output.bytes_text(told['bytes'])}")
     out.say(f"epoch     {told['epoch']}, by {owner(told)}")
     out.say(f"path      {told['path']}")
@@ -103,7 +105,9 @@ def _status(mount: Mount, name: str) -> dict[str, Any]:
         job = checkpoint(name, root=mount.path)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    find(mount, f"{layout.CHECKPOINTS}/{layout.component(name)}")  # a status would be that of nothing
+    find(
+        mount, f"{layout.CHECKPOINTS}/{layout.component(name)}"
+    )  # a status would be that of nothing
     return job.status()
 
 
@@ -122,13 +126,28 @@ def break_(name: str, out: Output, root: str | None, consent: Consent) -> int:
     mount = open_root(root)
     told = _status(mount, name)
     held = told["claimed"]
-    what = f"the claim of {name}, " + (f"held by {owner(told)}" if held else f"which nobody holds ({_last(told)})")
+    what = f"the claim of {name}, " + (
+        f"held by {owner(told)}" if held else f"which nobody holds ({_last(told)})"
+    )
     if not consent(what):
         out.say(f"would break {what}" if consent.dry_run else "nothing was changed")
-        out.document("checkpoint.break", root=mount.path, name=name, broken=False, held=held, owner=told["owner"])
+        out.document(
+            "checkpoint.break",
+            root=mount.path,
+            name=name,
+            broken=False,
+            held=held,
+            owner=told["owner"],
+        )
         return output.FINE
     # Also where nobody has its lock: a holder that was cut off lost that, and goes on saving once it is back.
     before = checkpoint(name, root=mount.path).break_claim()
-    out.say(f"broke {what}" if held else f"nobody held the claim of {name} ({_last(told)}): it can be claimed")
-    out.document("checkpoint.break", root=mount.path, name=name, broken=True, held=held, owner=before)
+    out.say(
+        f"broke {what}"
+        if held
+        else f"nobody held the claim of {name} ({_last(told)}): it can be claimed"
+    )
+    out.document(
+        "checkpoint.break", root=mount.path, name=name, broken=True, held=held, owner=before
+    )
     return output.FINE

@@ -14,18 +14,34 @@ from efsstate.errors import EfsStateError
 
 @click.command("doctor")
 @click.option(
-    "--timeout", metavar="SECONDS", default=30.0, show_default=True, help="When to give up a call that hangs."
+    "--timeout",
+    metavar="SECONDS",
+    default=30.0,
+    show_default=True,
+    help="When to give up a call that hangs.",
 )
 @click.option(
-    "--size", "mebibytes", metavar="MIB", default=8, show_default=True, help="File for the throughput test; 0 for none."
+    "--size",
+    "mebibytes",
+    metavar="MIB",
+    default=8,
+    show_default=True,
+    help="File for the throughput test; 0 for none.",
 )
 @click.option(
-    "--aws", is_flag=True, help="Read the configuration of --function from AWS instead (needs efsstate[aws])."
+    "--aws",
+    is_flag=True,
+    help="Read the configuration of --function from AWS instead (needs efsstate[aws]).",
 )
 @click.option("--function", metavar="NAME", help="The function's name or ARN, with --aws.")
-@click.option("--region", metavar="REGION", help="With --aws; else as the AWS command line finds it.")
 @click.option(
-    "--error", "text", metavar="TEXT", help="Explain one of Lambda's EFS errors: its name, or a log line with it."
+    "--region", metavar="REGION", help="With --aws; else as the AWS command line finds it."
+)
+@click.option(
+    "--error",
+    "text",
+    metavar="TEXT",
+    help="Explain one of Lambda's EFS errors: its name, or a log line with it.",
 )
 @output.common
 def command(
@@ -52,7 +68,12 @@ def command(
     for one in findings:
         if one.code == "EFS100":
             out.say(
-                "\n".join([f"{plain(one.resource)}:", *(f"    {plain(part)}" for part in one.evidence.split("; "))])
+                "\n".join(
+                    [
+                        f"{plain(one.resource)}:",
+                        *(f"    {plain(part)}" for part in one.evidence.split("; ")),
+                    ]
+                )
             )
         else:
             out.say(line_of(one))
@@ -70,7 +91,10 @@ def _explain(out: Output, text: str) -> int:
     for number, cause in enumerate(found.causes, 1):
         out.say(f"{number}. {cause.what} ({cause.code})\n   look at: {cause.check}")
     out.document(
-        "error-explained", name=found.name, means=found.means, causes=[cause._asdict() for cause in found.causes]
+        "error-explained",
+        name=found.name,
+        means=found.means,
+        causes=[cause._asdict() for cause in found.causes],
     )
     return output.FINE
 
@@ -90,5 +114,7 @@ def _account(out: Output, function: str, region: str | None) -> int:
     out.problems([f"not looked at: {text}" for text in result.unseen])
     out.say(summary(result.findings))
     findings = [one._asdict() for one in result.findings]
-    out.document("doctor", function=function, way=result.way, findings=findings, unseen=result.unseen)
+    out.document(
+        "doctor", function=function, way=result.way, findings=findings, unseen=result.unseen
+    )
     return exit_code(result.findings) or (output.COULD_NOT_CHECK if result.unseen else output.FINE)

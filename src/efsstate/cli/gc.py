@@ -17,9 +17,17 @@ if TYPE_CHECKING:
 
 @click.command("gc")
 @click.option("--older-than", metavar="TIME", help="Also all cache entries older than that: 30d.")
-@click.option("--unused-for", metavar="TIME", help="Also all cache entries that nobody used for that long.")
-@click.option("--max-bytes", metavar="SIZE", help="Keep the cache below that, least recently used out first: 50GiB.")
-@click.option("--max-entries", type=click.IntRange(min=0), help="Keep no more cache entries than that.")
+@click.option(
+    "--unused-for", metavar="TIME", help="Also all cache entries that nobody used for that long."
+)
+@click.option(
+    "--max-bytes",
+    metavar="SIZE",
+    help="Keep the cache below that, least recently used out first: 50GiB.",
+)
+@click.option(
+    "--max-entries", type=click.IntRange(min=0), help="Keep no more cache entries than that."
+)
 @click.option("--budget", metavar="TIME", help="End after that; the next call goes on.")
 @output.common
 @output.deleting

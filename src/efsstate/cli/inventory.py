@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from efsstate.mount.files import Mount
 
 # The columns of a row, and of what kind they are for --filter and --sort.
-KINDS = {"path": "text", "area": "text", "name": "text", "size": "size", "age": "age", "idle": "age", "state": "text"}
+KINDS = {
+    "path": "text",
+    "area": "text",
+    "name": "text",
+    "size": "size",
+    "age": "age",
+    "idle": "age",
+    "state": "text",
+}
 
 
 _UNTOLD: dict[str, Any] = {
@@ -37,7 +45,10 @@ class Inventory:
     """All rows of a root. `problems` gathers what could not be read; `advance` is told of each folder that was looked at."""
 
     def __init__(
-        self, mount: Mount, place: Place | None = None, advance: Callable[[float], None] | None = None
+        self,
+        mount: Mount,
+        place: Place | None = None,
+        advance: Callable[[float], None] | None = None,
     ) -> None:
         self._mount, self._place = mount, place
         self._advance = advance or (lambda _amount: None)
@@ -65,7 +76,9 @@ class Inventory:
                 yield from self._entries(namespace, folder, policy)
                 self._advance(1)
 
-    def _entries(self, namespace: str, folder: str, policy: policies.Policy) -> Iterator[dict[str, Any]]:
+    def _entries(
+        self, namespace: str, folder: str, policy: policies.Policy
+    ) -> Iterator[dict[str, Any]]:
         report, wish = SweepReport(dry_run=True), Wish(self.now, float("inf"), dry_run=True)
         try:
             for name, found, reason in folders.look(self._mount, folder, policy, wish, report):
@@ -96,12 +109,22 @@ class Inventory:
                 # A name that is too long to be read back from its folder has no status, but its size is told.
                 if layout.component(layout.readable(name)) == name:
                     told = checkpoint(layout.readable(name), root=self._mount.path).status()
-            except (OSError, EfsStateError, ValueError) as error:  # ValueError: a folder that no name of ours makes
+            except (
+                OSError,
+                EfsStateError,
+                ValueError,
+            ) as error:  # ValueError: a folder that no name of ours makes
                 self._problem(error)
                 continue
             state = "finished" if told["finished"] else "claimed" if told["claimed"] else "waiting"
             age = self.now - (told["saved"] or newest)
-            shown = {"name": layout.readable(name), "size": size, "age": age, "idle": age, "state": state}
+            shown = {
+                "name": layout.readable(name),
+                "size": size,
+                "age": age,
+                "idle": age,
+                "state": state,
+            }
             yield {
                 "path": f"{layout.CHECKPOINTS}/{name}",
                 "area": layout.CHECKPOINTS,
@@ -133,7 +156,11 @@ class Inventory:
             except (LookupError, ValueError):
                 size, newest, _ = self._weigh(path)
                 age = self.now - newest
-                state = "plain" if by_hand(layout.model_name(name), root=self._mount.path) else "no version"
+                state = (
+                    "plain"
+                    if by_hand(layout.model_name(name), root=self._mount.path)
+                    else "no version"
+                )
                 yield {"path": path, **row, "size": size, "age": age, "idle": age, "state": state}
             except (OSError, EfsStateError) as error:
                 self._problem(error)
@@ -150,7 +177,11 @@ class Inventory:
                         more, later, below = self._weigh(f"{folder}/{item.name}", depth + 1)
                         size, newest, count = size + more, max(newest, later), count + below
                 else:
-                    size, newest, count = size + found.st_size, max(newest, found.st_mtime), count + 1
+                    size, newest, count = (
+                        size + found.st_size,
+                        max(newest, found.st_mtime),
+                        count + 1,
+                    )
         except FileNotFoundError:
             pass  # removed meanwhile
         except (OSError, EfsStateError) as error:

@@ -17,7 +17,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         import click  # noqa: F401
         import rich  # noqa: F401
     except ImportError as error:
-        print(f"efsstate: the command needs {error.name}: pip install 'efsstate[cli]'", file=sys.stderr)
+        print(
+            f"efsstate: the command needs {error.name}: pip install 'efsstate[cli]'",
+            file=sys.stderr,
+        )
         return COULD_NOT_CHECK
     from efsstate.cli import app
 

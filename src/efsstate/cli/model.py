@@ -24,10 +24,17 @@ def command() -> None:
 @click.argument("name")
 @click.argument("source", type=click.Path(exists=True))
 @click.option("--version", metavar="ID", help="The version's id; else it follows from the content.")
-@click.option("--no-activate", is_flag=True, help="Publish it, and go on serving the active version.")
+@click.option(
+    "--no-activate", is_flag=True, help="Publish it, and go on serving the active version."
+)
 @output.common
 def publish(
-    out: output.Output, root: str | None, name: str, source: str, version: str | None, no_activate: bool
+    out: output.Output,
+    root: str | None,
+    name: str,
+    source: str,
+    version: str | None,
+    no_activate: bool,
 ) -> int:
     """Make a version of model NAME from the file or folder SOURCE, and activate it.
 
@@ -37,9 +44,17 @@ def publish(
 
     with _bar(out, f"publishing {name}") as progress:
         made = _usage(
-            versions.publish, name, source, version=version, activate=not no_activate, root=root, progress=progress
+            versions.publish,
+            name,
+            source,
+            version=version,
+            activate=not no_activate,
+            root=root,
+            progress=progress,
         )
-    active = not no_activate or made in [one.id for one in versions.versions(name, root=root) if one.active]
+    active = not no_activate or made in [
+        one.id for one in versions.versions(name, root=root) if one.active
+    ]
     out.say(f"{name} {made} {'is active' if active else 'published'}")
     out.document("model.publish", name=name, id=made, active=active)
     return output.FINE
@@ -67,7 +82,10 @@ def list_(out: output.Output, root: str | None, name: str | None) -> int:
             rows.append([each, "-", "put there by hand" if plain else "no version", "-", "-", "-"])
             entries.append({"name": each, "id": None, "state": "plain" if plain else "no version"})
             continue
-        except (OSError, EfsStateError) as error:  # one that can't be looked at must not hide the others
+        except (
+            OSError,
+            EfsStateError,
+        ) as error:  # one that can't be looked at must not hide the others
             if name is not None:
                 raise
             problems.append(output.words(error))
@@ -77,7 +95,9 @@ def list_(out: output.Output, root: str | None, name: str | None) -> int:
             age = output.age_text(clock.now() - one.changed)
             rows.append([each, one.id, state, output.bytes_text(one.bytes), str(one.files), age])
             fields = ("id", "active", "bytes", "files", "changed", "problem")
-            entries.append({"name": each, "state": state, **{field: getattr(one, field) for field in fields}})
+            entries.append(
+                {"name": each, "state": state, **{field: getattr(one, field) for field in fields}}
+            )
     strangers = versions.strangers(root=root) if name is None else []
     rows += [[os.path.basename(path), "-", "not a model", "-", "-", "-"] for path in strangers]
     out.table(["model", "version", "state", "size>", "files>", "changed>"], rows)
@@ -109,7 +129,9 @@ def verify(out: output.Output, root: str | None, name: str) -> int:
 
     with _bar(out, f"verifying {name}") as progress:
         wrong = _usage(versions.findings, name, root=root, progress=progress)
-    findings = [{"level": "error", "where": where, "what": what, "do": do} for where, what, do in wrong]
+    findings = [
+        {"level": "error", "where": where, "what": what, "do": do} for where, what, do in wrong
+    ]
     code = out.findings(findings)
     if not findings:
         out.say(f"{name}: every byte is as published")
@@ -120,12 +142,20 @@ def verify(out: output.Output, root: str | None, name: str) -> int:
 @command.command()
 @click.argument("name")
 @click.option(
-    "--keep", type=click.IntRange(min=1), default=2, show_default=True, help="How many stay, the active one too."
+    "--keep",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="How many stay, the active one too.",
 )
-@click.option("--grace", default="24h", show_default=True, help="How long one must have been inactive.")
+@click.option(
+    "--grace", default="24h", show_default=True, help="How long one must have been inactive."
+)
 @output.deleting
 @output.common
-def prune(out: output.Output, root: str | None, consent: output.Consent, name: str, keep: int, grace: str) -> int:
+def prune(
+    out: output.Output, root: str | None, consent: output.Consent, name: str, keep: int, grace: str
+) -> int:
     """Remove the versions of model NAME that nobody can be using any more, and what killed publications left."""
     from efsstate.modelstore import versions
 
@@ -147,7 +177,10 @@ def prune(out: output.Output, root: str | None, consent: output.Consent, name: s
 
 
 def _these(ids: list[str], left: list[str]) -> str:
-    return ", ".join([*ids, *[f"{os.path.basename(path)} (left by a publication)" for path in left]]) or "nothing"
+    return (
+        ", ".join([*ids, *[f"{os.path.basename(path)} (left by a publication)" for path in left]])
+        or "nothing"
+    )
 
 
 def _usage(function: Callable[..., Any], *given: Any, **named: Any) -> Any:

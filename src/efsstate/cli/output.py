@@ -77,19 +77,29 @@ class Output:
         if not self.json:
             self.console.print(Text(plain(text)), soft_wrap=True)
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
+    def table(
+        self, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None
+    ) -> None:
         """A table for a person; a column whose name ends in `>` is aligned to the right. Values may be rich's own."""
         if self.json:
             return
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+        table = Table(
+            title=title, title_justify="left", box=None, pad_edge=False, header_style="bold"
+        )
         for column in columns:
             right = column.endswith(">")
-            table.add_column(column.removesuffix(">"), justify="right" if right else "left", overflow="fold")
+            table.add_column(
+                column.removesuffix(">"), justify="right" if right else "left", overflow="fold"
+            )
         for row in rows:
-            table.add_row(*[Text(plain(value)) if isinstance(value, str) else value for value in row])
+            table.add_row(
+                *[Text(plain(value)) if isinstance(value, str) else value for value in row]
+            )
         self.console.print(table)
 
-    def findings(self, found: Sequence[Mapping[str, Any]], *, shown: Sequence[str] = ("where", "what", "do")) -> int:
+    def findings(
+        self, found: Sequence[Mapping[str, Any]], *, shown: Sequence[str] = ("where", "what", "do")
+    ) -> int:
         """Findings as a table, worst first; FINDINGS if one is an error or a warning, else FINE."""
         order = list(_LEVELS)
         ranked = sorted(found, key=lambda one: order.index(one["level"]))
@@ -130,9 +140,20 @@ class Output:
         if self.json or not sys.stderr.isatty():
             yield lambda _amount: None
             return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+        )
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(what, total=total)
             yield lambda amount: bar.advance(task, amount)
@@ -148,7 +169,9 @@ def _plain_json(value: Any) -> Any:
 
 def plain(text: str) -> str:
     """`text` without control characters: a name on the mount must not drive the operator's terminal."""
-    return "".join([c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text])
+    return "".join(
+        [c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text]
+    )
 
 
 def words(error: BaseException) -> str:
@@ -193,7 +216,9 @@ def time_text(when: float | None) -> str:
 def common(function: F) -> F:
     """`--json` and `--root`, given to the command as `out` and `root`."""
 
-    @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
+    @click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON document on standard output."
+    )
     @click.option("--root", metavar="PATH", help="The root; else EFSSTATE_ROOT, else /mnt/efs.")
     @functools.wraps(function)
     def run(*given: Any, as_json: bool, **named: Any) -> Any:
@@ -232,7 +257,12 @@ class Listing:
         self._filters, self._sort, self.limit = filters, sort, limit
 
     def of(
-        self, rows: Iterable[dict[str, Any]], kinds: Mapping[str, str], *, sort: str, most: int | None = None
+        self,
+        rows: Iterable[dict[str, Any]],
+        kinds: Mapping[str, str],
+        *,
+        sort: str,
+        most: int | None = None,
     ) -> tuple[list[dict[str, Any]], int]:
         """The rows to show, in order, and how many passed; `sort` and `most` are for where nobody asked.
 
@@ -250,12 +280,16 @@ class Listing:
 
         column, _, order = (self._sort or sort).partition(":")
         if column not in kinds or order not in ("", "asc", "desc"):
-            raise click.UsageError(f"--sort {self._sort}: use one of {', '.join(kinds)}, with :asc or :desc")
+            raise click.UsageError(
+                f"--sort {self._sort}: use one of {', '.join(kinds)}, with :asc or :desc"
+            )
         down = order == "desc" or (not order and kinds[column] in ("age", "size", "count"))
 
         def key(row: dict[str, Any]) -> tuple[bool, Any]:
             value = row.get(column)
-            return (value is None) != down, value if value is not None else 0 if kinds[column] != "text" else ""
+            return (value is None) != down, value if value is not None else 0 if kinds[
+                column
+            ] != "text" else ""
 
         limit = self.limit or most
         if limit is None:
@@ -281,11 +315,19 @@ class Listing:
 def listing(function: F) -> F:
     """`--filter`, `--sort` and `--limit`, given to the command as `rows`, a `Listing`."""
 
-    @click.option("--filter", "filters", multiple=True, metavar="TEXT", help="Only those for which it holds: 'age>7d'.")
+    @click.option(
+        "--filter",
+        "filters",
+        multiple=True,
+        metavar="TEXT",
+        help="Only those for which it holds: 'age>7d'.",
+    )
     @click.option("--sort", metavar="COLUMN", help="Order by it; COLUMN:asc or COLUMN:desc.")
     @click.option("--limit", type=click.IntRange(min=1), help="No more than that many.")
     @functools.wraps(function)
-    def run(*given: Any, filters: Sequence[str], sort: str | None, limit: int | None, **named: Any) -> Any:
+    def run(
+        *given: Any, filters: Sequence[str], sort: str | None, limit: int | None, **named: Any
+    ) -> Any:
         return function(*given, rows=Listing(filters, sort, limit), **named)
 
     return run  # type: ignore[return-value]

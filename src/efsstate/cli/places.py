@@ -63,7 +63,9 @@ def locate(mount: Mount, text: str) -> Place:
     if is_folder(mount, f"{area}/{parts[0]}"):
         return Place(area, parts[0], "/".join(parts[1:]) or None)
     try:
-        folder = (layout.model_component if area == layout.MODELS else layout.component)("/".join(parts))
+        folder = (layout.model_component if area == layout.MODELS else layout.component)(
+            "/".join(parts)
+        )
     except ValueError as error:
         raise click.UsageError(f"{text}: {error}") from None
     return Place(area, folder, None)
@@ -83,7 +85,9 @@ def find(mount: Mount, path: str) -> os.stat_result:
     try:
         return mount.stat(parent, name)
     except FileNotFoundError:
-        raise FileNotFoundError(errno.ENOENT, "there is nothing of this name", mount.where(path)) from None
+        raise FileNotFoundError(
+            errno.ENOENT, "there is nothing of this name", mount.where(path)
+        ) from None
 
 
 def folders(mount: Mount, area: str, place: Place | None) -> Iterator[str]:
@@ -92,9 +96,15 @@ def folders(mount: Mount, area: str, place: Place | None) -> Iterator[str]:
         return
     if place is not None and place.folder is not None:
         if not is_folder(mount, f"{area}/{place.folder}"):
-            raise FileNotFoundError(errno.ENOENT, "there is nothing of this name", mount.where(area, place.folder))
+            raise FileNotFoundError(
+                errno.ENOENT, "there is nothing of this name", mount.where(area, place.folder)
+            )
         yield place.folder
         return
     yield from sorted(
-        [item.name for item in mount.scan(area) if item.is_dir(follow_symlinks=False) and item.name[0] != "."]
+        [
+            item.name
+            for item in mount.scan(area)
+            if item.is_dir(follow_symlinks=False) and item.name[0] != "."
+        ]
     )

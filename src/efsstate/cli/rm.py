@@ -34,15 +34,26 @@ def command(places: tuple[str, ...], out: Output, root: str | None, consent: Con
     found = [locate(mount, text) for text in places]
     for place in found:
         if place.area == layout.MODELS:
-            raise click.UsageError(f"{place.path}: model versions are removed by `efsstate model prune`")
+            raise click.UsageError(
+                f"{place.path}: model versions are removed by `efsstate model prune`"
+            )
         if place.folder is None:
-            raise click.UsageError(f"{place.path}: name a namespace, an entry or a checkpoint, not all of them")
+            raise click.UsageError(
+                f"{place.path}: name a namespace, an entry or a checkpoint, not all of them"
+            )
     count = size = 0
     for place in found:
         for _, _, bytes_in_it in _files(mount, place):
             count, size = count + 1, size + bytes_in_it
-    what = f"{count:,} files, {output.bytes_text(size)}, at {', '.join(place.path for place in found)}"
-    fields = {"root": mount.path, "places": [place.path for place in found], "files": count, "size": size}
+    what = (
+        f"{count:,} files, {output.bytes_text(size)}, at {', '.join(place.path for place in found)}"
+    )
+    fields = {
+        "root": mount.path,
+        "places": [place.path for place in found],
+        "files": count,
+        "size": size,
+    }
     if not consent(what):
         out.say(f"would remove {what}" if consent.dry_run else "nothing was removed")
         out.document("rm", **fields, removed=0, left=[], dry_run=consent.dry_run)
@@ -71,7 +82,9 @@ def _files(mount: Mount, place: Place) -> Iterator[tuple[str, str, int]]:
     if place.rest is not None:
         where, _, name = place.path.rpartition("/")
         if place.area != layout.CACHE or not layout.is_digest(name):
-            raise click.UsageError(f"{place.path}: only a whole checkpoint, or a cache entry, can be removed")
+            raise click.UsageError(
+                f"{place.path}: only a whole checkpoint, or a cache entry, can be removed"
+            )
         yield where, name, find(mount, place.path).st_size
         return
     find(mount, place.path)
@@ -90,9 +103,15 @@ def _below(mount: Mount, folder: str, area: str) -> Iterator[tuple[str, str, int
                 inner.append(name)
         elif _ours(name, area) and (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
             yield folder, name, found.st_size
-    if folder.count("/") == 1:  # a namespace has its sixteen folders, a checkpoint its shards; none of them more
+    if (
+        folder.count("/") == 1
+    ):  # a namespace has its sixteen folders, a checkpoint its shards; none of them more
         for name in inner:
-            if name in "0123456789abcdef" if area == layout.CACHE else name[0] == "s" and name[1:].isdigit():
+            if (
+                name in "0123456789abcdef"
+                if area == layout.CACHE
+                else name[0] == "s" and name[1:].isdigit()
+            ):
                 yield from _below(mount, f"{folder}/{name}", area)
 
 
@@ -100,8 +119,16 @@ def _ours(name: str, area: str) -> bool:
     if layout.is_temporary(name):
         return True
     if area == layout.CACHE:
-        return layout.is_digest(name) or name in (layout.POLICY, layout.LOCK) or layout.is_cleared(name)
-    return name == layout.LOCK or layout.parse_claim(name) is not None or layout.parse_shard(name) is not None
+        return (
+            layout.is_digest(name)
+            or name in (layout.POLICY, layout.LOCK)
+            or layout.is_cleared(name)
+        )
+    return (
+        name == layout.LOCK
+        or layout.parse_claim(name) is not None
+        or layout.parse_shard(name) is not None
+    )
 
 
 def _claim(mount: Mount, place: Place) -> lock.Lock | None:

@@ -41,7 +41,9 @@ def command(path: str, out: Output, root: str | None) -> int:
     folder, _, name = place.path.rpartition("/")
     if is_folder and place.area == layout.MODELS and place.path.count("/") == 3:
         folder, name = place.path, layout.MANIFEST
-    elif is_folder or place.area == layout.MODELS:  # read as an entry, it would be called damaged, and to be removed
+    elif (
+        is_folder or place.area == layout.MODELS
+    ):  # read as an entry, it would be called damaged, and to be removed
         raise not_one
     try:
         held, found = store.read_stat(mount, folder, name, stale=0)
@@ -63,7 +65,9 @@ def command(path: str, out: Output, root: str | None) -> int:
     out.say(f"path     {header['path']}")
     out.say(f"size     {output.bytes_text(found.st_size)}, codec {held.codec}")
     out.say(f"created  {output.time_text(held.created)} ({output.age_text(header['age'])} ago)")
-    out.say(f"expires  {output.time_text(header['expires']) if held.ttl is not None else 'by its policy, or never'}")
+    out.say(
+        f"expires  {output.time_text(header['expires']) if held.ttl is not None else 'by its policy, or never'}"
+    )
     out.say(f"used     {output.time_text(header['used'])}")
     out.say(f"value    {output.plain(text if len(text) <= _MOST else text[:_MOST] + ' ...')}")
     out.document("show", **header, value=value)
@@ -85,4 +89,7 @@ def decode(held: Entry) -> tuple[Any, str]:
         except (TypeError, ValueError):
             return repr(value), repr(value)
         return value, repr(value)
-    return None, f"{len(held.payload)} bytes; its codec, {held.codec}, is not decoded here: it may run code"
+    return (
+        None,
+        f"{len(held.payload)} bytes; its codec, {held.codec}, is not decoded here: it may run code",
+    )

@@ -14,7 +14,14 @@ from efsstate.cli.places import locate, open_root
 from efsstate.mount import layout
 
 _BAR = 24
-_KINDS = {"area": "text", "name": "text", "entries": "count", "size": "size", "oldest": "age", "gone": "count"}
+_KINDS = {
+    "area": "text",
+    "name": "text",
+    "entries": "count",
+    "size": "size",
+    "oldest": "age",
+    "gone": "count",
+}
 _COLOURS = {layout.CACHE: "cyan", layout.CHECKPOINTS: "green", layout.MODELS: "magenta"}
 
 
@@ -38,18 +45,30 @@ def command(place: str | None, out: Output, root: str | None, rows: Listing) -> 
     out.table(
         ["area", "name", "entries>", "size>", "oldest>", "to go>", "share>", ""],
         [
-            [*cells(one), f"{100 * one['size'] / total if total else 0:.0f} %", bar(one["size"], total, one["area"])]
+            [
+                *cells(one),
+                f"{100 * one['size'] / total if total else 0:.0f} %",
+                bar(one["size"], total, one["area"]),
+            ]
             for one in shown
         ],
     )
     entries = sum(one["entries"] for one in sums.values())
     gone = sum(one["gone"] for one in sums.values())
-    out.say(f"{output.bytes_text(total)} in {entries} entries; the next sweep takes {gone}: efsstate gc")
+    out.say(
+        f"{output.bytes_text(total)} in {entries} entries; the next sweep takes {gone}: efsstate gc"
+    )
     if matched > len(shown):
         out.say(f"... and {matched - len(shown)} more rows")
     out.problems(inventory.problems)
     out.document(
-        "stat", root=mount.path, size=total, entries=entries, gone=gone, rows=shown, problems=inventory.problems
+        "stat",
+        root=mount.path,
+        size=total,
+        entries=entries,
+        gone=gone,
+        rows=shown,
+        problems=inventory.problems,
     )
     return output.COULD_NOT_CHECK if inventory.problems else output.FINE
 
@@ -58,7 +77,14 @@ def add(sums: dict[tuple[str, str], dict[str, Any]], row: dict[str, Any]) -> Non
     """Count a row in."""
     one = sums.setdefault(
         (row["area"], row["namespace"]),
-        {"area": row["area"], "name": row["name"], "entries": 0, "size": 0, "oldest": 0.0, "gone": 0},
+        {
+            "area": row["area"],
+            "name": row["name"],
+            "entries": 0,
+            "size": 0,
+            "oldest": 0.0,
+            "gone": 0,
+        },
     )
     one["entries"] += 1
     one["size"] += row["size"]

@@ -11,10 +11,16 @@ from efsstate.deploy.template import FORMATS, render
 
 @click.command(name="template")
 @click.argument("form", metavar="|".join(FORMATS), type=click.Choice(FORMATS))
-@click.option("--image", is_flag=True, help="Functions from a container image, for code over 250 MB.")
+@click.option(
+    "--image", is_flag=True, help="Functions from a container image, for code over 250 MB."
+)
 @click.option("--layer", metavar="ZIP", help="Deploy the efsstate layer's zip with the stack.")
-@click.option("--code", metavar="PATH", help="The functions' code: a folder (SAM) or a zip (Terraform).")
-@click.option("-o", "--output", "target", metavar="FILE", help="Write there instead of standard output.")
+@click.option(
+    "--code", metavar="PATH", help="The functions' code: a folder (SAM) or a zip (Terraform)."
+)
+@click.option(
+    "-o", "--output", "target", metavar="FILE", help="Write there instead of standard output."
+)
 def command(form: str, image: bool, layer: str | None, code: str | None, target: str | None) -> int:
     """Print a complete stack: network, file system, permissions, functions, alarms, clean-up.
 

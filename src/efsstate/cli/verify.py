@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 
 @click.command("verify")
 @click.argument("place", required=False)
-@click.option("--repair", is_flag=True, help="Remove damaged cache entries: their readers miss and compute.")
+@click.option(
+    "--repair", is_flag=True, help="Remove damaged cache entries: their readers miss and compute."
+)
 @output.common
 @output.deleting
-def command(place: str | None, repair: bool, out: Output, root: str | None, consent: Consent) -> int:
+def command(
+    place: str | None, repair: bool, out: Output, root: str | None, consent: Consent
+) -> int:
     """Check the checksum of every cache entry, checkpoint and model, or of those at PLACE.
 
     Exit code 1 where something is damaged and was not repaired. --repair removes damaged cache entries. A damaged
@@ -52,7 +56,14 @@ def command(place: str | None, repair: bool, out: Output, root: str | None, cons
         f"{check.checked:,} files, {output.bytes_text(check.size)} checked: {len(found)} findings, {repaired} repaired"
     )
     shown = [{key: one[key] for key in ("level", "where", "what", "do")} for one in found]
-    out.document("verify", root=mount.path, checked=check.checked, size=check.size, repaired=repaired, findings=shown)
+    out.document(
+        "verify",
+        root=mount.path,
+        checked=check.checked,
+        size=check.size,
+        repaired=repaired,
+        findings=shown,
+    )
     return output.COULD_NOT_CHECK if check.failed and code == output.FINE else code
 
 
@@ -67,7 +78,9 @@ class _Check:
     def findings(self) -> Iterator[dict[str, Any]]:
         """What is wrong."""
         for namespace in folders(self._mount, layout.CACHE, self._place):
-            yield from self._files(f"{layout.CACHE}/{namespace}", lambda name: name == layout.POLICY)
+            yield from self._files(
+                f"{layout.CACHE}/{namespace}", lambda name: name == layout.POLICY
+            )
             for folder in layout.entry_folders(namespace):
                 yield from self._files(folder, layout.is_digest)
                 self._advance(1)
@@ -82,7 +95,9 @@ class _Check:
         yield from self._files(folder, lambda name: (layout.parse_claim(name) or "")[:1] == ("g",))
         for name in self._mount.names(folder):
             if (layout.parse_shard(name) or "")[:1] == ("s",):
-                yield from self._files(f"{folder}/{name}", lambda name: (layout.parse_claim(name) or "")[:1] == ("g",))
+                yield from self._files(
+                    f"{folder}/{name}", lambda name: (layout.parse_claim(name) or "")[:1] == ("g",)
+                )
 
     def _files(self, folder: str, wanted: Callable[[str], bool]) -> Iterator[dict[str, Any]]:
         try:
@@ -91,7 +106,9 @@ class _Check:
                     yield finding
         except (OSError, EfsStateError) as error:
             self.failed = True
-            yield _finding(self._mount.where(folder), output.words(error), "look at its permissions")
+            yield _finding(
+                self._mount.where(folder), output.words(error), "look at its permissions"
+            )
 
     def _file(self, folder: str, name: str) -> dict[str, Any] | None:
         path = self._mount.where(folder, name)
@@ -126,7 +143,11 @@ class _Check:
     def _model(self, name: str) -> Iterator[dict[str, Any]]:
         from efsstate.modelstore.versions import findings, versions
 
-        where, model, root = self._mount.where(layout.MODELS, name), layout.model_name(name), self._mount.path
+        where, model, root = (
+            self._mount.where(layout.MODELS, name),
+            layout.model_name(name),
+            self._mount.path,
+        )
         read = 0
 
         def progress(done: int, _total: int) -> None:
@@ -148,4 +169,11 @@ class _Check:
 
 
 def _finding(where: str, what: str, do: str) -> dict[str, Any]:
-    return {"level": "error", "where": where, "what": what, "do": do, "repairable": False, "size": 0}
+    return {
+        "level": "error",
+        "where": where,
+        "what": what,
+        "do": do,
+        "repairable": False,
+        "size": 0,
+    }

@@ -22,7 +22,9 @@ from efsstate.deploy.values import Unknown
 from efsstate.errors import EfsStateError
 from efsstate.mount.root import variable
 
-_CONFIG = botocore.config.Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "max_attempts": 4})
+_CONFIG = botocore.config.Config(
+    connect_timeout=5, read_timeout=20, retries={"mode": "standard", "max_attempts": 4}
+)
 
 
 class AccountError(EfsStateError):
@@ -37,7 +39,9 @@ class Result(NamedTuple):
     unseen: list[str]
 
 
-def examine(function: str, region: str | None = None, client: Callable[[str], Any] | None = None) -> Result:
+def examine(
+    function: str, region: str | None = None, client: Callable[[str], Any] | None = None
+) -> Result:
     """The way of a function (name or ARN) to its file system, as it is in the account.
 
     It only reads. AccountError where the function cannot be read at all (no credentials, no permission, no such function);
@@ -73,16 +77,24 @@ class _Walk:
         except AccountError:
             raise
         except botocore.exceptions.NoCredentialsError as error:
-            raise AccountError(f"{self.name}: no AWS credentials: log in, or set AWS_PROFILE") from error
+            raise AccountError(
+                f"{self.name}: no AWS credentials: log in, or set AWS_PROFILE"
+            ) from error
         except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as error:
             raise AccountError(f"{self.name}: {reason(error)}") from error
         stack = Stack(self.resources, partial=bool(self.unseen), form="account")
         found = list(run((rule for rule in TABLE.values() if rule.code not in SKIPPED), stack))
         found += [TABLE[code].finding(hit) for code, hit in self.hits]
-        found = sorted(dict.fromkeys(found), key=lambda one: (SEVERITIES.index(one.severity), one.code))
+        found = sorted(
+            dict.fromkeys(found), key=lambda one: (SEVERITIES.index(one.severity), one.code)
+        )
         way = {}
         for link in LINKS:
-            broken = [one.code for one in found if one.severity == "error" and TABLE[one.code].link == link]
+            broken = [
+                one.code
+                for one in found
+                if one.severity == "error" and TABLE[one.code].link == link
+            ]
             state = (
                 f"BROKEN ({', '.join(dict.fromkeys(broken))})"
                 if broken
@@ -98,7 +110,9 @@ class _Walk:
             self.clients[service] = self.make(service)
         return self.clients[service]
 
-    def ask(self, service: str, operation: str, *missing: str, **arguments: Any) -> dict[str, Any] | None:
+    def ask(
+        self, service: str, operation: str, *missing: str, **arguments: Any
+    ) -> dict[str, Any] | None:
         """A call; None where it is not allowed (noted) or answers one of the error codes in `missing` (not noted)."""
         try:
             return dict(getattr(self.client(service), operation)(**arguments))
@@ -116,7 +130,9 @@ class _Walk:
 
     def add(self, name: str, kind: str, **properties: Any) -> None:
         self.resources.append(
-            Resource(name, kind, {key: value for key, value in properties.items() if value is not None})
+            Resource(
+                name, kind, {key: value for key, value in properties.items() if value is not None}
+            )
         )
 
     # ---- the walk ----
@@ -140,13 +156,22 @@ class _Walk:
         )
         self.resources.append(made)
         self.seen["function"].append(f"{name} is {found.get('State', 'there')}")
-        for status, why in (("State", "StateReasonCode"), ("LastUpdateStatus", "LastUpdateStatusReasonCode")):
+        for status, why in (
+            ("State", "StateReasonCode"),
+            ("LastUpdateStatus", "LastUpdateStatusReasonCode"),
+        ):
             if found.get(status) == "Failed":
                 code = str(found.get(why))
                 known = explain(code)
                 more = f" (see efsstate doctor --error {known.name})" if known else ""
                 self.hits.append(
-                    ("EFS202", Hit(name, f"{status} Failed: {code}: {found.get(why.replace('Code', ''), '')}{more}"))
+                    (
+                        "EFS202",
+                        Hit(
+                            name,
+                            f"{status} Failed: {code}: {found.get(why.replace('Code', ''), '')}{more}",
+                        ),
+                    )
                 )
         if not mounts:
             self.hits.append(("EFS201", Hit(name, "FileSystemConfigs is empty")))
@@ -159,14 +184,18 @@ class _Walk:
         self.groups(list(vpc.get("SecurityGroupIds") or []))
         self.acls(mine, [one["SubnetId"] for one in targets])
         self.role(str(found.get("Role", "")))
-        self.metrics(name, [one.name for one in self.resources if one.type == "AWS::EFS::FileSystem"])
+        self.metrics(
+            name, [one.name for one in self.resources if one.type == "AWS::EFS::FileSystem"]
+        )
 
     def storage(self, arn: str) -> list[dict[str, Any]]:
         """The access point, the file system and its mount targets."""
         identity = arn.rpartition("/")[2]
         if ":access-point/" not in arn or ":s3files:" in arn:
             return []
-        answer = self.ask("efs", "describe_access_points", "AccessPointNotFound", AccessPointId=identity)
+        answer = self.ask(
+            "efs", "describe_access_points", "AccessPointNotFound", AccessPointId=identity
+        )
         if answer is None:
             if not self.unseen:
                 self.hits.append(("EFS204", Hit(identity, "there is no such access point")))
@@ -179,10 +208,14 @@ class _Walk:
             PosixUser=strings(point.get("PosixUser")),
             RootDirectory=strings(point.get("RootDirectory")),
         )
-        self.seen["access point"].append(f"{identity} {point.get('RootDirectory', {}).get('Path', '/')}")
+        self.seen["access point"].append(
+            f"{identity} {point.get('RootDirectory', {}).get('Path', '/')}"
+        )
         self.available(identity, point)
         file_system = point["FileSystemId"]
-        answer = self.ask("efs", "describe_file_systems", "FileSystemNotFound", FileSystemId=file_system)
+        answer = self.ask(
+            "efs", "describe_file_systems", "FileSystemNotFound", FileSystemId=file_system
+        )
         if answer is None or not answer["FileSystems"]:
             if answer is not None or not self.unseen:
                 self.hits.append(("EFS204", Hit(file_system, "there is no such file system")))
@@ -198,7 +231,11 @@ class _Walk:
     def file_system(self, one: dict[str, Any]) -> None:
         name = one["FileSystemId"]
         policy = self.ask(
-            "efs", "describe_file_system_policy", "PolicyNotFound", "FileSystemPolicyNotFound", FileSystemId=name
+            "efs",
+            "describe_file_system_policy",
+            "PolicyNotFound",
+            "FileSystemPolicyNotFound",
+            FileSystemId=name,
         )
         lifecycle = self.ask("efs", "describe_lifecycle_configuration", FileSystemId=name)
         backup = self.ask("efs", "describe_backup_policy", "PolicyNotFound", FileSystemId=name)
@@ -230,15 +267,23 @@ class _Walk:
             groups = self.ask("efs", "describe_mount_target_security_groups", MountTargetId=name)
             listed = groups["SecurityGroups"] if groups else Unknown("groups of " + name)
             self.add(
-                name, "AWS::EFS::MountTarget", FileSystemId=file_system, SubnetId=one["SubnetId"], SecurityGroups=listed
+                name,
+                "AWS::EFS::MountTarget",
+                FileSystemId=file_system,
+                SubnetId=one["SubnetId"],
+                SecurityGroups=listed,
             )
-            self.seen["mount target"].append(f"{name} in {one.get('AvailabilityZoneName', one['SubnetId'])}")
+            self.seen["mount target"].append(
+                f"{name} in {one.get('AvailabilityZoneName', one['SubnetId'])}"
+            )
             self.available(name, one, "EFS203")
             self.groups(list(listed) if isinstance(listed, list) else [])
         return found
 
     def subnets(self, names: list[str]) -> None:
-        answer = self.ask("ec2", "describe_subnets", SubnetIds=sorted(set(names))) if names else None
+        answer = (
+            self.ask("ec2", "describe_subnets", SubnetIds=sorted(set(names))) if names else None
+        )
         for one in (answer or {}).get("Subnets", []):
             zone = one.get("AvailabilityZone", "")
             self.zones[one["SubnetId"]] = (zone, one.get("CidrBlock", ""))
@@ -259,7 +304,9 @@ class _Walk:
         answer = self.ask("ec2", "describe_security_groups", GroupIds=wanted) if wanted else None
         for one in (answer or {}).get("SecurityGroups", []):
             ways = {
-                f"SecurityGroup{way}": [rule for given in one.get(key, []) for rule in openings(given)]
+                f"SecurityGroup{way}": [
+                    rule for given in one.get(key, []) for rule in openings(given)
+                ]
                 for way, key in (("Ingress", "IpPermissions"), ("Egress", "IpPermissionsEgress"))
             }
             self.add(one["GroupId"], "AWS::EC2::SecurityGroup", **ways)
@@ -270,7 +317,11 @@ class _Walk:
         names = sorted({*mine, *theirs} & set(self.zones))
         if not names:
             return
-        answer = self.ask("ec2", "describe_network_acls", Filters=[{"Name": "association.subnet-id", "Values": names}])
+        answer = self.ask(
+            "ec2",
+            "describe_network_acls",
+            Filters=[{"Name": "association.subnet-id", "Values": names}],
+        )
         if answer is None:
             return
         entries: dict[str, tuple[str, list[dict[str, Any]]]] = {}
@@ -295,9 +346,17 @@ class _Walk:
                     if rule is not None and rule.get("RuleAction") == "deny":
                         number = "*" if rule.get("RuleNumber") == 32767 else rule.get("RuleNumber")
                         way = "outbound to" if outward else "inbound from"
-                        span = f"{ports[0]}" if ports[0] == ports[1] else f"{ports[0]} to {ports[1]}"
+                        span = (
+                            f"{ports[0]}" if ports[0] == ports[1] else f"{ports[0]} to {ports[1]}"
+                        )
                         self.hits.append(
-                            ("EFS010", Hit(name, f"of {where}: rule {number} denies tcp {span} {way} {peer}"))
+                            (
+                                "EFS010",
+                                Hit(
+                                    name,
+                                    f"of {where}: rule {number} denies tcp {span} {way} {peer}",
+                                ),
+                            )
                         )
 
     def role(self, arn: str) -> None:
@@ -307,17 +366,26 @@ class _Walk:
         inline, managed = [], []
         for one in self.pages("list_role_policies", "PolicyNames", RoleName=name):
             policy = self.ask("iam", "get_role_policy", RoleName=name, PolicyName=one)
-            inline.append({"PolicyDocument": policy["PolicyDocument"] if policy else Unknown(str(one))})
+            inline.append(
+                {"PolicyDocument": policy["PolicyDocument"] if policy else Unknown(str(one))}
+            )
         for one in self.pages("list_attached_role_policies", "AttachedPolicies", RoleName=name):
             if ":aws:policy/" in one["PolicyArn"]:
                 managed.append(one["PolicyArn"])
                 continue
             policy = self.ask("iam", "get_policy", PolicyArn=one["PolicyArn"])
             version = policy and self.ask(
-                "iam", "get_policy_version", PolicyArn=one["PolicyArn"], VersionId=policy["Policy"]["DefaultVersionId"]
+                "iam",
+                "get_policy_version",
+                PolicyArn=one["PolicyArn"],
+                VersionId=policy["Policy"]["DefaultVersionId"],
             )
             inline.append(
-                {"PolicyDocument": version["PolicyVersion"]["Document"] if version else Unknown(one["PolicyArn"])}
+                {
+                    "PolicyDocument": version["PolicyVersion"]["Document"]
+                    if version
+                    else Unknown(one["PolicyArn"])
+                }
             )
         if len(self.unseen) > before:
             return  # half a role says nothing
@@ -337,7 +405,9 @@ class _Walk:
         now = dt.datetime.now(dt.UTC)
         queries, about = [], {}
         for number, (name, namespace, dimension, stat) in enumerate(METRICS):
-            for which, value in enumerate(file_systems if dimension == "FileSystemId" else [function]):
+            for which, value in enumerate(
+                file_systems if dimension == "FileSystemId" else [function]
+            ):
                 identity = f"m{number}x{which}"
                 about[identity] = (name, value)
                 metric = {
@@ -345,9 +415,17 @@ class _Walk:
                     "MetricName": name,
                     "Dimensions": [{"Name": dimension, "Value": value}],
                 }
-                queries.append({"Id": identity, "MetricStat": {"Metric": metric, "Period": 60, "Stat": stat}})
+                queries.append(
+                    {"Id": identity, "MetricStat": {"Metric": metric, "Period": 60, "Stat": stat}}
+                )
         hour = dt.timedelta(hours=1)
-        answer = self.ask("cloudwatch", "get_metric_data", MetricDataQueries=queries, StartTime=now - hour, EndTime=now)
+        answer = self.ask(
+            "cloudwatch",
+            "get_metric_data",
+            MetricDataQueries=queries,
+            StartTime=now - hour,
+            EndTime=now,
+        )
         if answer is None:
             return
         values: dict[str, dict[str, list[float]]] = {}

@@ -19,7 +19,9 @@ class Block(dict[str, Any]):
 class Body:
     """A block, with its values followed."""
 
-    def __init__(self, scope: Scope, raw: dict[str, Any], lines: list[str], line: int = 0, end: int = 0) -> None:
+    def __init__(
+        self, scope: Scope, raw: dict[str, Any], lines: list[str], line: int = 0, end: int = 0
+    ) -> None:
         self.scope, self.raw, self.text, self.line, self.end = scope, raw, lines, line, end
 
     def __getitem__(self, name: str) -> Any:
@@ -43,14 +45,20 @@ class Body:
     def dynamic(self, name: str) -> bool:
         """Whether a `dynamic` block makes them."""
         return any(
-            name in (key.strip('"') for key in one) for one in items(self.raw.get("dynamic")) if isinstance(one, dict)
+            name in (key.strip('"') for key in one)
+            for one in items(self.raw.get("dynamic"))
+            if isinstance(one, dict)
         )
 
     def places(self, name: str) -> list[int]:
         """The lines on which a name of this block stands; the parser keeps none."""
         pattern = re.compile(rf"[\s{{,]*\"?{re.escape(name)}\"?\s*[:={{]")
         last = min(self.end, len(self.text))
-        return [number for number in range(max(self.line, 1), last + 1) if pattern.match(self.text[number - 1])]
+        return [
+            number
+            for number in range(max(self.line, 1), last + 1)
+            if pattern.match(self.text[number - 1])
+        ]
 
     def at(self, name: str) -> int:
         """The line of an attribute."""
@@ -59,5 +67,8 @@ class Body:
     def pick(self, names: dict[str, str]) -> Block:
         """The attributes of a table, under their other names."""
         made = Block({new: value for old, new in names.items() if (value := self[old]) is not None})
-        made.line, made.lines = self.line, {new: self.at(old) for old, new in names.items() if old in self.raw}
+        made.line, made.lines = (
+            self.line,
+            {new: self.at(old) for old, new in names.items() if old in self.raw},
+        )
         return made

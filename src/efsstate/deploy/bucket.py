@@ -77,7 +77,9 @@ class Bucket:
             except KeyError:
                 prefix += "/"
             else:
-                yield self._object(prefix, prefix.rpartition("/")[2], found["ContentLength"], found["ETag"])
+                yield self._object(
+                    prefix, prefix.rpartition("/")[2], found["ContentLength"], found["ETag"]
+                )
                 return
         count, more = 0, dict[str, str]()
         while True:
@@ -106,7 +108,9 @@ class Bucket:
         from botocore.exceptions import BotoCoreError
 
         try:
-            body = self.ask("get_object", Key=one.key, Range=f"bytes={start}-{end - 1}", IfMatch=one.etag)["Body"]
+            body = self.ask(
+                "get_object", Key=one.key, Range=f"bytes={start}-{end - 1}", IfMatch=one.etag
+            )["Body"]
         except KeyError as error:
             raise EfsStateError(f"{error.args[0]}: it was removed while it was copied") from None
         try:
@@ -121,4 +125,6 @@ class Bucket:
                 f"s3://{self.bucket}/{one.key}: the connection broke: {error}: call again, and it goes on"
             ) from error
         if start != end:
-            raise EfsStateError(f"s3://{self.bucket}/{one.key}: {end - start} bytes are missing: call again")
+            raise EfsStateError(
+                f"s3://{self.bucket}/{one.key}: {end - start} bytes are missing: call again"
+            )

@@ -17,7 +17,11 @@ def read(tree: Any, path: str) -> Stack:
         raise TemplateError(f"{path}: not a template: its top is not a mapping")
     resources = tree.get("Resources")
     if not isinstance(resources, Map) or not resources:
-        hint = "a Terraform file ends in .tf or .tf.json" if "resource" in tree else "it has no Resources"
+        hint = (
+            "a Terraform file ends in .tf or .tf.json"
+            if "resource" in tree
+            else "it has no Resources"
+        )
         raise TemplateError(f"{path}: not a CloudFormation or SAM template: {hint}")
     return _Reader(tree, resources, path).stack()
 
@@ -53,7 +57,9 @@ class _Reader:
         kind = str(body["Type"])
         raw = body.get("Properties")
         raw = raw if isinstance(raw, Map) else Map()
-        if kind in ("AWS::CloudFormation::Stack", "AWS::Serverless::Application") or kind.endswith("::MODULE"):
+        if kind in ("AWS::CloudFormation::Stack", "AWS::Serverless::Application") or kind.endswith(
+            "::MODULE"
+        ):
             self.partial = True
         if kind == "AWS::Serverless::Function":
             raw = self.with_globals(raw)
@@ -108,7 +114,9 @@ class _Reader:
         name = f"{made.name}Role"
         policies, managed = Seq(), Seq()
         for one in items(made.get("Policies")):
-            if isinstance(one, Unknown) or (isinstance(one, dict) and "Statement" not in one and not _sam_policy(one)):
+            if isinstance(one, Unknown) or (
+                isinstance(one, dict) and "Statement" not in one and not _sam_policy(one)
+            ):
                 managed.append(Unknown("a policy template"))
             elif isinstance(one, dict):
                 policies.append({"PolicyDocument": one if "Statement" in one else _sam_policy(one)})
@@ -139,6 +147,11 @@ def _sam_policy(one: dict[str, Any]) -> dict[str, Any] | None:
     actions = ["elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"]
     return {
         "Statement": [
-            {"Effect": "Allow", "Action": actions, "Resource": given.get("FileSystem"), "Condition": condition}
+            {
+                "Effect": "Allow",
+                "Action": actions,
+                "Resource": given.get("FileSystem"),
+                "Condition": condition,
+            }
         ]
     }

@@ -16,7 +16,9 @@ _RULES = {rule.code: rule for rule in RULES}
 _ORDER = {"error": 0, "warning": 1, "note": 2}
 
 
-def doctor(*, root: str | os.PathLike[str] | None = None, timeout: float = 30.0, size: int = 8 * MIB) -> list[Finding]:
+def doctor(
+    *, root: str | os.PathLike[str] | None = None, timeout: float = 30.0, size: int = 8 * MIB
+) -> list[Finding]:
     """What is wrong with the mount of this process, worst first; the last is always EFS100, what was seen and measured.
 
     `root`: the folder, else as everywhere (EFSSTATE_ROOT, /mnt/efs, the only mount). `timeout`: seconds after which a call
@@ -28,13 +30,23 @@ def doctor(*, root: str | os.PathLike[str] | None = None, timeout: float = 30.0,
     path = _named(root)
     if path is None:
         hits.append(
-            ("EFS101", Hit("root", "no root is named, and neither /mnt/efs nor one folder alone below /mnt is a mount"))
+            (
+                "EFS101",
+                Hit(
+                    "root",
+                    "no root is named, and neither /mnt/efs nor one folder alone below /mnt is a mount",
+                ),
+            )
         )
     else:
         entry = table_entry(path)
         if entry is not None:
             known = ",".join(
-                sorted(one for one in entry.options if one.startswith(("vers", "rsize", "wsize", "hard", "soft")))
+                sorted(
+                    one
+                    for one in entry.options
+                    if one.startswith(("vers", "rsize", "wsize", "hard", "soft"))
+                )
             )
             seen["mount"] = f"{entry.kind} {entry.device} on {entry.point} {known}".rstrip()
         hits += mounted(path, on_lambda=roots.on_lambda(), entry=entry)
@@ -51,7 +63,11 @@ def handler(event: dict[str, Any] | None, context: object = None) -> dict[str, A
     left = getattr(context, "get_remaining_time_in_millis", None)
     timeout = float(asked.get("timeout", 30.0 if left is None else max(1.0, left() / 1000 - 5)))
     findings = doctor(timeout=min(timeout, 60.0), size=int(asked.get("size", 8 * MIB)))
-    return {"schema": "efsstate.doctor", "version": 1, "findings": [one._asdict() for one in findings]}
+    return {
+        "schema": "efsstate.doctor",
+        "version": 1,
+        "findings": [one._asdict() for one in findings],
+    }
 
 
 def _named(root: str | os.PathLike[str] | None) -> str | None:
@@ -65,7 +81,9 @@ def _named(root: str | os.PathLike[str] | None) -> str | None:
     return points[0] if roots.on_lambda() and len(points) == 1 else None
 
 
-def _examine(path: str, timeout: float, size: int, seen: dict[str, str], entry: Entry | None) -> list[tuple[str, Hit]]:
+def _examine(
+    path: str, timeout: float, size: int, seen: dict[str, str], entry: Entry | None
+) -> list[tuple[str, Hit]]:
     """The checks on a daemon thread: a call on a dead mount never returns, and can only be left."""
     look = Look(path, size)
     failed: list[Exception] = []
@@ -73,7 +91,11 @@ def _examine(path: str, timeout: float, size: int, seen: dict[str, str], entry: 
     def run() -> None:
         try:
             if not os.path.isdir(path):
-                what = "is not a folder" if os.path.exists(path) else "does not exist, or may not be looked at"
+                what = (
+                    "is not a folder"
+                    if os.path.exists(path)
+                    else "does not exist, or may not be looked at"
+                )
                 look.hits.append(("EFS101", Hit(path, f"{path} {what}")))
             else:
                 look.run()
@@ -86,8 +108,12 @@ def _examine(path: str, timeout: float, size: int, seen: dict[str, str], entry: 
     seen.update(look.seen)
     hits = list(look.hits)
     if thread.is_alive():
-        hits.append(("EFS105", Hit(path, f"{look.step}: no answer within {timeout:g} s{_port(entry)}")))
-    hits += [("EFS109", Hit(path, f"{look.step}: {type(error).__name__}: {error}")) for error in failed]
+        hits.append(
+            ("EFS105", Hit(path, f"{look.step}: no answer within {timeout:g} s{_port(entry)}"))
+        )
+    hits += [
+        ("EFS109", Hit(path, f"{look.step}: {type(error).__name__}: {error}")) for error in failed
+    ]
     return hits
 
 
@@ -95,7 +121,9 @@ def _port(entry: Entry | None) -> str:
     """Whether the server's port answers, for the evidence."""
     import socket
 
-    address = next((one[5:] for one in (entry.options if entry else ()) if one.startswith("addr=")), None)
+    address = next(
+        (one[5:] for one in (entry.options if entry else ()) if one.startswith("addr=")), None
+    )
     if address is None:
         return ""
     try:

@@ -36,17 +36,27 @@ class Scope:
         if isinstance(raw, list):
             return [self.value(one) for one in raw]
         if isinstance(raw, dict):
-            return {key.strip('"'): self.value(one) for key, one in raw.items() if not key.startswith("__")}
+            return {
+                key.strip('"'): self.value(one)
+                for key, one in raw.items()
+                if not key.startswith("__")
+            }
         if isinstance(raw, bool):
             return str(raw).lower()
         if raw is None or isinstance(raw, int | float):
             return None if raw is None else str(raw)
         text = str(raw)
-        if text.startswith("${") and text.endswith("}") and _PIECE.fullmatch(text.replace("\n", " ")):
+        if (
+            text.startswith("${")
+            and text.endswith("}")
+            and _PIECE.fullmatch(text.replace("\n", " "))
+        ):
             return self.expression(text[2:-1].strip())
         if text.startswith('"') and text.endswith('"') and len(text) > 1:
             return self.template(text[1:-1])
-        return self.expression(text[2:-1].strip() if text.startswith("${") and text.endswith("}") else text)
+        return self.expression(
+            text[2:-1].strip() if text.startswith("${") and text.endswith("}") else text
+        )
 
     def template(self, text: str) -> Any:
         """Quoted text, with what stands in `${…}` followed."""
@@ -89,7 +99,11 @@ class Scope:
             return None
         if text in ("true", "false") or re.fullmatch(r"-?\d+(\.\d+)?", text):
             return text
-        if len(text) > 1 and text[0] == text[-1] == '"' and '"' not in text[1:-1].replace('\\"', ""):
+        if (
+            len(text) > 1
+            and text[0] == text[-1] == '"'
+            and '"' not in text[1:-1].replace('\\"', "")
+        ):
             return self.template(text[1:-1])
         question = _top(text, "?")
         if question:
@@ -113,7 +127,11 @@ class Scope:
     def call(self, function: str, arguments: str, text: str) -> Any:
         """The few functions that keep what they are given."""
         if function in ("jsonencode", "toset", "tolist", "tostring", "sort", "distinct", "compact"):
-            return self.literal(arguments) if arguments[:1] in "[{" else self.expression(arguments.strip())
+            return (
+                self.literal(arguments)
+                if arguments[:1] in "[{"
+                else self.expression(arguments.strip())
+            )
         if function == "length":
             value = self.expression(arguments.strip())
             return str(len(value)) if isinstance(value, list) else Unknown(text[:200])

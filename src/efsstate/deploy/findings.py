@@ -69,5 +69,12 @@ class Rule(NamedTuple):
 
 def run(rules: Iterable[Rule], stack: Stack) -> Iterator[Finding]:
     """What the rules find in a stack, worst first."""
-    found = {rule.finding(hit): None for rule in rules if rule.check is not None for hit in rule.check(stack)}
-    yield from sorted(found, key=lambda one: (SEVERITIES.index(one.severity), one.file, one.line, one.code))
+    found = {
+        rule.finding(hit): None
+        for rule in rules
+        if rule.check is not None
+        for hit in rule.check(stack)
+    }
+    yield from sorted(
+        found, key=lambda one: (SEVERITIES.index(one.severity), one.file, one.line, one.code)
+    )

@@ -38,11 +38,17 @@ class Intrinsics:
                     if key == "Ref" and isinstance(value, str):
                         found.add(value)
                     elif key == "Fn::GetAtt":
-                        found.add(str(value[0] if isinstance(value, list) and value else value).split(".")[0])
+                        found.add(
+                            str(value[0] if isinstance(value, list) and value else value).split(
+                                "."
+                            )[0]
+                        )
                     elif key == "Fn::Sub":
                         found.update(
                             m.split(".")[0]
-                            for m in _SUB.findall(str(value[0] if isinstance(value, list) and value else value))
+                            for m in _SUB.findall(
+                                str(value[0] if isinstance(value, list) and value else value)
+                            )
                         )
                         todo.append(value)
                     else:
@@ -111,7 +117,9 @@ class Intrinsics:
 
     def _get_att(self, argument: Any) -> Any:
         name, _, attribute = (
-            str(argument).partition(".") if isinstance(argument, str) else (str(argument[0]), "", str(argument[1]))
+            str(argument).partition(".")
+            if isinstance(argument, str)
+            else (str(argument[0]), "", str(argument[1]))
         )
         nested = attribute.startswith("Outputs.") or name not in self.raw
         return Unknown("${" + name + "." + attribute + "}") if nested else Ref(name)
@@ -124,7 +132,13 @@ class Intrinsics:
         def one(match: re.Match[str]) -> str:
             nonlocal open_ended
             name = match[1].strip()
-            value = self.resolve(own[name]) if name in own else self._get_att(name) if "." in name else self._ref(name)
+            value = (
+                self.resolve(own[name])
+                if name in own
+                else self._get_att(name)
+                if "." in name
+                else self._ref(name)
+            )
             if isinstance(value, Ref):
                 refs.append(str(value))
                 return "${" + str(value) + "}"
@@ -193,7 +207,11 @@ class Intrinsics:
     def decide(self, condition: Any) -> bool | None:
         """Whether a condition, or the name of one, holds with the defaults; None where that is not known."""
         if isinstance(condition, str):
-            if condition in self.deciding or condition not in self.conditions or len(self.deciding) > 50:
+            if (
+                condition in self.deciding
+                or condition not in self.conditions
+                or len(self.deciding) > 50
+            ):
                 return None
             self.deciding.add(condition)
             try:

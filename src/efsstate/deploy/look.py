@@ -14,7 +14,9 @@ from efsstate.deploy.findings import Hit
 
 MIB = 1 << 20
 SLOW_OPERATION = 0.05  # seconds: EFS answers a read in about 1 ms and a write in about 3
-SLOW_READ = 20 * MIB  # bytes a second: a file system in bursting mode without credits reads below this
+SLOW_READ = (
+    20 * MIB
+)  # bytes a second: a file system in bursting mode without credits reads below this
 SKEW = 5.0  # seconds between our clock and the server's
 SAMPLES = 9
 
@@ -79,7 +81,9 @@ class Look:
             self._error(error)
             return False
         me = f"{os.geteuid()}:{os.getegid()}"
-        self.seen["folder"] = f"{found.st_uid}:{found.st_gid} {stat.filemode(found.st_mode)}, this process is {me}"
+        self.seen["folder"] = (
+            f"{found.st_uid}:{found.st_gid} {stat.filemode(found.st_mode)}, this process is {me}"
+        )
         if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
             self.say("EFS115", f"{stat.filemode(found.st_mode)}")
         free, whole = space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize
@@ -142,7 +146,10 @@ class Look:
             try:
                 fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                self.say("EFS110", f"flock: {error.strerror} ({errno.errorcode.get(error.errno or 0, '?')})")
+                self.say(
+                    "EFS110",
+                    f"flock: {error.strerror} ({errno.errorcode.get(error.errno or 0, '?')})",
+                )
                 return
             try:
                 fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -171,7 +178,10 @@ class Look:
         off = server - after if server > after else server - before if server < before else 0.0
         self.seen["clock"] = f"the server's is {off:+.1f} s from ours"
         if abs(off) > SKEW:
-            self.say("EFS114", f"the server's clock is {abs(off):.0f} s {'ahead' if off > 0 else 'behind'}")
+            self.say(
+                "EFS114",
+                f"the server's clock is {abs(off):.0f} s {'ahead' if off > 0 else 'behind'}",
+            )
 
     def _latency(self) -> None:
         """Timing small operations."""
@@ -204,7 +214,9 @@ class Look:
         fd = os.open(self._name("large"), os.O_RDONLY)
         try:
             if hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # read from the server, not from our own memory
+                os.posix_fadvise(
+                    fd, 0, 0, os.POSIX_FADV_DONTNEED
+                )  # read from the server, not from our own memory
             start = time.perf_counter()
             while os.read(fd, MIB):
                 pass

@@ -62,8 +62,12 @@ def mounted(path: str, *, on_lambda: bool, entry: Entry | None) -> Iterator[tupl
     version = next((one.partition("=")[2] for one in options if one.startswith("vers=")), "?")
     if version != "4.1":
         yield "EFS103", hit(f"NFS version {version}")
-    bad = sorted(options & {"soft", "softerr", "nolock", "nocto", "noac", "lookupcache=none", "sync"})
-    bad += sorted(one for one in options if one.startswith("local_lock=") and not one.endswith("none"))
+    bad = sorted(
+        options & {"soft", "softerr", "nolock", "nocto", "noac", "lookupcache=none", "sync"}
+    )
+    bad += sorted(
+        one for one in options if one.startswith("local_lock=") and not one.endswith("none")
+    )
     for name in ("rsize", "wsize"):
         size = next((one.partition("=")[2] for one in options if one.startswith(f"{name}=")), "")
         if size.isdigit() and int(size) < MIB:
@@ -74,7 +78,9 @@ def mounted(path: str, *, on_lambda: bool, entry: Entry | None) -> Iterator[tupl
         yield "EFS107", hit("it is mounted read-only (ro)")
 
 
-def surroundings(variable: Callable[[str], str | None], temporary: str = "/tmp") -> Iterator[tuple[str, Hit]]:  # noqa: S108 - Lambda's
+def surroundings(
+    variable: Callable[[str], str | None], temporary: str = "/tmp"
+) -> Iterator[tuple[str, Hit]]:  # noqa: S108 - Lambda's
     """What the execution environment brings: SnapStart, Managed Instances, memory, /tmp, descriptors."""
     kind = variable("AWS_LAMBDA_INITIALIZATION_TYPE")
     name = variable("AWS_LAMBDA_FUNCTION_NAME") or "this process"

@@ -27,7 +27,8 @@ def page(rule: Rule, example: str = "") -> str:
 def index(rules: dict[str, Rule]) -> str:
     """The list of all codes."""
     rows = [
-        f"| [{rule.code}]({rule.code}.md) | {rule.severity} | {rule.link} | {rule.title} |" for rule in rules.values()
+        f"| [{rule.code}]({rule.code}.md) | {rule.severity} | {rule.link} | {rule.title} |"
+        for rule in rules.values()
     ]
     head = (
         "# Codes of `efsstate lint` and `efsstate doctor`\n\nMade from the table in `src/efsstate/deploy`; `efsstate lint --explain CODE` "

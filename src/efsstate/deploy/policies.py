@@ -10,7 +10,10 @@ from efsstate.deploy.values import items
 
 # AWS's own policies that let a role mount, by what they allow.
 MANAGED = {
-    "AmazonElasticFileSystemClientReadWriteAccess": ["elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"],
+    "AmazonElasticFileSystemClientReadWriteAccess": [
+        "elasticfilesystem:ClientMount",
+        "elasticfilesystem:ClientWrite",
+    ],
     "AmazonElasticFileSystemClientReadOnlyAccess": ["elasticfilesystem:ClientMount"],
     "AmazonElasticFileSystemClientFullAccess": ["elasticfilesystem:Client*"],
     "AmazonElasticFileSystemFullAccess": ["elasticfilesystem:*"],

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from efsstate.deploy import account_rules, mount_rules, rules_access, rules_function, rules_network, rules_storage
+from efsstate.deploy import (
+    account_rules,
+    mount_rules,
+    rules_access,
+    rules_function,
+    rules_network,
+    rules_storage,
+)
 from efsstate.deploy.findings import Rule
 
 RULES: dict[str, Rule] = {
     rule.code: rule
-    for module in (rules_network, rules_access, rules_function, rules_storage, mount_rules, account_rules)
+    for module in (
+        rules_network,
+        rules_access,
+        rules_function,
+        rules_storage,
+        mount_rules,
+        account_rules,
+    )
     for rule in module.RULES
 }

@@ -12,7 +12,11 @@ from efsstate.deploy.resource import Resource
 from efsstate.deploy.stack import Stack
 from efsstate.deploy.values import Joined, Unknown, items, text
 
-CLIENT = ("elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite", "elasticfilesystem:ClientRootAccess")
+CLIENT = (
+    "elasticfilesystem:ClientMount",
+    "elasticfilesystem:ClientWrite",
+    "elasticfilesystem:ClientRootAccess",
+)
 
 
 def _all_statements(stack: Stack) -> Iterator[Statement]:
@@ -27,7 +31,9 @@ def _all_statements(stack: Stack) -> Iterator[Statement]:
 
 def _client(one: Statement) -> list[str]:
     """The actions of a statement that are about mounting."""
-    return [action for action in one.actions if action.lower().startswith("elasticfilesystem:client")]
+    return [
+        action for action in one.actions if action.lower().startswith("elasticfilesystem:client")
+    ]
 
 
 def _is_access_point(stack: Stack, value: Any) -> bool:
@@ -43,19 +49,24 @@ def _wrong_resource(stack: Stack) -> Iterator[Hit]:
         if one.allow and _client(one):
             wrong = [value for value in one.resources if _is_access_point(stack, value)]
             if wrong and len(wrong) == len(one.resources):
-                yield Hit(one.owner.name, f"{', '.join(_client(one))} on {wrong[0]}", one.line, file=one.owner.file)
+                yield Hit(
+                    one.owner.name,
+                    f"{', '.join(_client(one))} on {wrong[0]}",
+                    one.line,
+                    file=one.owner.file,
+                )
 
 
 def _root_access(stack: Stack) -> Iterator[Hit]:
     for one in _all_statements(stack):
         if one.allow and _client(one) and one.grants("elasticfilesystem:ClientRootAccess"):
-            yield Hit(one.owner.name, f"allows {', '.join(_client(one))}", one.line, file=one.owner.file)
+            yield Hit(
+                one.owner.name, f"allows {', '.join(_client(one))}", one.line, file=one.owner.file
+            )
     for function in stack.functions():
         for one in stack.statements(function)[0]:
             if one.managed == "AmazonElasticFileSystemClientFullAccess":
-                evidence = (
-                    f"its role has {one.managed}, which allows ClientRootAccess on every file system of the account"
-                )
+                evidence = f"its role has {one.managed}, which allows ClientRootAccess on every file system of the account"
                 yield Hit(function.name, evidence, one.line, "note", one.owner.file)
 
 
@@ -71,7 +82,13 @@ def _may_not_mount(stack: Stack) -> Iterator[Hit]:
             if file_system is not None and _let_in(stack, file_system):
                 continue
             # Without a policy of its own a file system lets everybody mount: it works until one is added.
-            severity = "warning" if file_system is None else "" if _policies(stack, file_system) else "note"
+            severity = (
+                "warning"
+                if file_system is None
+                else ""
+                if _policies(stack, file_system)
+                else "note"
+            )
             evidence = "its role allows no elasticfilesystem:ClientMount"
             yield Hit(function.name, evidence, function.at("Role"), severity, function.file)
         elif not any(one.grants("elasticfilesystem:ClientWrite") for one in statements):
@@ -90,7 +107,9 @@ def _any_access_point(stack: Stack) -> Iterator[Hit]:
             where = "every file system" if everywhere else "the file system"
             if everywhere or writes:
                 evidence = f"{', '.join(_client(one))} on {where} through any access point, or none"
-                yield Hit(one.owner.name, evidence, one.line, "" if everywhere else "note", one.owner.file)
+                yield Hit(
+                    one.owner.name, evidence, one.line, "" if everywhere else "note", one.owner.file
+                )
 
 
 def _no_access_point(stack: Stack) -> Iterator[Hit]:
@@ -101,8 +120,17 @@ def _no_access_point(stack: Stack) -> Iterator[Hit]:
         if isinstance(value, Unknown) and value.strip().startswith("aws_efs_file_system."):
             yield Hit(function.name, f"Arn is {value.strip()}", line, file=function.file)
         elif file_system is not None and ":access-point/" not in str(value):
-            yield Hit(function.name, f"Arn leads to the file system {file_system.name}", line, file=function.file)
-        elif arn is not None and "s3files" not in arn and not re.search(r":access-point/fsap-[0-9a-f]+$", arn):
+            yield Hit(
+                function.name,
+                f"Arn leads to the file system {file_system.name}",
+                line,
+                file=function.file,
+            )
+        elif (
+            arn is not None
+            and "s3files" not in arn
+            and not re.search(r":access-point/fsap-[0-9a-f]+$", arn)
+        ):
             yield Hit(function.name, f"Arn is {arn or 'empty'}", line, file=function.file)
 
 
@@ -117,7 +145,11 @@ def _root_directory(stack: Stack) -> Iterator[Hit]:
         if isinstance(root, Unknown) or isinstance(path, Unknown):
             continue
         if path is None or text(path) == "/":
-            evidence = "RootDirectory is /" if path else "no RootDirectory.Path: the root of the file system"
+            evidence = (
+                "RootDirectory is /"
+                if path
+                else "no RootDirectory.Path: the root of the file system"
+            )
             yield Hit(one.name, evidence, one.at("RootDirectory"), file=one.file)
 
 
@@ -137,7 +169,9 @@ def _no_user(stack: Stack) -> Iterator[Hit]:
     for one in _used(stack):
         user = one.get("PosixUser")
         if user is None:
-            yield Hit(one.name, "no PosixUser: the client's own number counts", one.line, file=one.file)
+            yield Hit(
+                one.name, "no PosixUser: the client's own number counts", one.line, file=one.file
+            )
         elif isinstance(user, dict) and text(user.get("Uid")) == "0":
             yield Hit(one.name, "PosixUser.Uid is 0", one.at("PosixUser"), file=one.file)
 
@@ -146,7 +180,12 @@ def _not_made(stack: Stack) -> Iterator[Hit]:
     for one in _used(stack):
         path = text(one.get("RootDirectory", "Path"))
         if path and path != "/" and one.get("RootDirectory", "CreationInfo") is None:
-            yield Hit(one.name, f"RootDirectory {path} without CreationInfo", one.at("RootDirectory"), file=one.file)
+            yield Hit(
+                one.name,
+                f"RootDirectory {path} without CreationInfo",
+                one.at("RootDirectory"),
+                file=one.file,
+            )
 
 
 def _other_owner(stack: Stack) -> Iterator[Hit]:
@@ -165,11 +204,11 @@ def _other_owner(stack: Stack) -> Iterator[Hit]:
         owner, owners = text(info.get("OwnerUid")), text(info.get("OwnerGid"))
         if owner is None or owners is None:
             continue
-        digit = int(mode[-3]) if user == owner else int(mode[-2]) if group == owners else int(mode[-1])
+        digit = (
+            int(mode[-3]) if user == owner else int(mode[-2]) if group == owners else int(mode[-1])
+        )
         if digit & 3 != 3:
-            evidence = (
-                f"user {user}:{group} gets {digit} of {mode} on a directory of {owner}:{owners}: it cannot write there"
-            )
+            evidence = f"user {user}:{group} gets {digit} of {mode} on a directory of {owner}:{owners}: it cannot write there"
             yield Hit(one.name, evidence, one.at("RootDirectory"), file=one.file)
 
 
@@ -177,13 +216,19 @@ def _unencrypted(stack: Stack) -> Iterator[Hit]:
     for one in stack.of("AWS::EFS::FileSystem"):
         value = one.get("Encrypted")
         if value is None or text(value) in ("false", "False"):
-            evidence = "Encrypted is false" if value else "Encrypted is not given, and the default is false"
+            evidence = (
+                "Encrypted is false"
+                if value
+                else "Encrypted is not given, and the default is false"
+            )
             yield Hit(one.name, evidence, one.at("Encrypted"), "" if value else "note", one.file)
 
 
 def _policies(stack: Stack, file_system: Resource) -> list[Any]:
     apart = [
-        one.get("Policy") for one in stack.of("AWS::EFS::FileSystemPolicy") if stack.file_system(one) is file_system
+        one.get("Policy")
+        for one in stack.of("AWS::EFS::FileSystemPolicy")
+        if stack.file_system(one) is file_system
     ]
     return [one for one in [file_system.get("FileSystemPolicy"), *apart] if one]
 
@@ -193,7 +238,10 @@ def _let_in(stack: Stack, file_system: Resource) -> bool:
     policies = _policies(stack, file_system)
     return any(
         not isinstance(policy, dict)
-        or any(one.grants("elasticfilesystem:ClientMount") for one in statements_of(policy, file_system))
+        or any(
+            one.grants("elasticfilesystem:ClientMount")
+            for one in statements_of(policy, file_system)
+        )
         for policy in policies
     )
 
@@ -206,7 +254,9 @@ def _denied(stack: Stack) -> Iterator[Hit]:
             continue
         for policy in _policies(stack, file_system):
             for one in statements_of(policy, file_system, file_system.at("FileSystemPolicy")):
-                if one.allow or not any(covers(action, "elasticfilesystem:ClientMount") for action in one.actions):
+                if one.allow or not any(
+                    covers(action, "elasticfilesystem:ClientMount") for action in one.actions
+                ):
                     continue
                 for test, pairs in one.conditions.items():
                     values = items(
@@ -220,7 +270,9 @@ def _denied(stack: Stack) -> Iterator[Hit]:
                         )
                     )
                     others = values and not any(
-                        isinstance(v, Unknown) or (isinstance(v, Joined) and not v.refs) or "*" in str(v)
+                        isinstance(v, Unknown)
+                        or (isinstance(v, Joined) and not v.refs)
+                        or "*" in str(v)
                         for v in values
                     )
                     if (
@@ -248,9 +300,16 @@ def _no_tls(stack: Stack) -> Iterator[Hit]:
                 file=one.file,
             )
         elif not any(
-            s.condition("aws:SecureTransport") is not None for policy in policies for s in statements_of(policy, one)
+            s.condition("aws:SecureTransport") is not None
+            for policy in policies
+            for s in statements_of(policy, one)
         ):
-            yield Hit(one.name, "its policy does not ask for TLS", one.at("FileSystemPolicy"), file=one.file)
+            yield Hit(
+                one.name,
+                "its policy does not ask for TLS",
+                one.at("FileSystemPolicy"),
+                file=one.file,
+            )
 
 
 RULES = (

@@ -27,16 +27,32 @@ def _too_short(stack: Stack) -> Iterator[Hit]:
         value = function.get("Timeout")
         seconds = number(value)
         if value is None:
-            yield Hit(function.name, "no Timeout: the default is 3 s", function.line, "note", function.file)
+            yield Hit(
+                function.name,
+                "no Timeout: the default is 3 s",
+                function.line,
+                "note",
+                function.file,
+            )
         elif seconds is not None and seconds < SHORT:
-            yield Hit(function.name, f"Timeout is {seconds:g} s", function.at("Timeout"), file=function.file)
+            yield Hit(
+                function.name,
+                f"Timeout is {seconds:g} s",
+                function.at("Timeout"),
+                file=function.file,
+            )
 
 
 def _snap_start(stack: Stack) -> Iterator[Hit]:
     for function in stack.functions():
         value = text(function.get("SnapStart", "ApplyOn"))
         if value and value != "None" and items(function.get("FileSystemConfigs")):
-            yield Hit(function.name, f"SnapStart.ApplyOn: {value}", function.at("SnapStart"), file=function.file)
+            yield Hit(
+                function.name,
+                f"SnapStart.ApplyOn: {value}",
+                function.at("SnapStart"),
+                file=function.file,
+            )
 
 
 def _both_kinds(stack: Stack) -> Iterator[Hit]:
@@ -76,7 +92,12 @@ def _other_root(stack: Stack) -> Iterator[Hit]:
     for function in stack.functions():
         root = text(function.get("Environment", "Variables", "EFSSTATE_ROOT"))
         paths = [text(mount.get("LocalMountPath")) for mount in stack.mounts(function)]
-        if root and paths and None not in paths and not any(f"{root}/".startswith(f"{path}/") for path in paths):
+        if (
+            root
+            and paths
+            and None not in paths
+            and not any(f"{root}/".startswith(f"{path}/") for path in paths)
+        ):
             evidence = f"EFSSTATE_ROOT is {root}, the mount is {', '.join(map(str, paths))}"
             yield Hit(function.name, evidence, function.at("Environment"), file=function.file)
 

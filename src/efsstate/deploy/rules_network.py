@@ -38,7 +38,8 @@ def _meets(stack: Stack, rule: Opening, groups: list[Resource], subnets: list[An
     try:
         other = ipaddress.ip_network(rule.peer, strict=False)
         return any(
-            other.version == 4 and other.overlaps(ipaddress.IPv4Network(str(one), strict=False)) for one in places
+            other.version == 4 and other.overlaps(ipaddress.IPv4Network(str(one), strict=False))
+            for one in places
         )
     except ValueError:
         return True
@@ -58,7 +59,12 @@ def _no_vpc(stack: Stack) -> Iterator[Hit]:
             vpc = function.get("VpcConfig")
             if vpc is None or (isinstance(vpc, dict) and not items(vpc.get("SubnetIds"))):
                 line = function.at("FileSystemConfigs")
-                yield Hit(function.name, "FileSystemConfigs, and no VpcConfig with subnets", line, file=function.file)
+                yield Hit(
+                    function.name,
+                    "FileSystemConfigs, and no VpcConfig with subnets",
+                    line,
+                    file=function.file,
+                )
 
 
 def _no_mount_target(stack: Stack) -> Iterator[Hit]:
@@ -66,7 +72,8 @@ def _no_mount_target(stack: Stack) -> Iterator[Hit]:
         return
     for file_system in stack.used():
         if not stack.mount_targets(file_system) and not any(
-            isinstance(one.get("FileSystemId"), Unknown) for one in stack.of("AWS::EFS::MountTarget")
+            isinstance(one.get("FileSystemId"), Unknown)
+            for one in stack.of("AWS::EFS::MountTarget")
         ):
             yield Hit(
                 file_system.name,
@@ -85,7 +92,9 @@ def _blocked(stack: Stack) -> Iterator[Hit]:
         seen.add((mount_target.name, tuple(one.name for one in mine)))
         flat = [rule for some in rules for rule in some or ()]
         places = items(function.get("VpcConfig", "SubnetIds"))
-        if any(rule.covers_nfs() is not False and _meets(stack, rule, mine, places) for rule in flat):
+        if any(
+            rule.covers_nfs() is not False and _meets(stack, rule, mine, places) for rule in flat
+        ):
             continue
         near = [rule for rule in flat if _meets(stack, rule, mine, places)]
         groups = ", ".join(one.name for one in theirs)
@@ -106,7 +115,12 @@ def _blocked(stack: Stack) -> Iterator[Hit]:
                 file=rule.owner.file,
             )
         else:
-            yield Hit(groups, f"lets nothing in on tcp {NFS} from {function.name}", theirs[0].line, file=theirs[0].file)
+            yield Hit(
+                groups,
+                f"lets nothing in on tcp {NFS} from {function.name}",
+                theirs[0].line,
+                file=theirs[0].file,
+            )
 
 
 def _world(stack: Stack) -> Iterator[Hit]:
@@ -118,7 +132,9 @@ def _world(stack: Stack) -> Iterator[Hit]:
     for name in sorted(behind):
         for rule in stack.openings(stack.resources[name], "Ingress") or ():
             if rule.covers_nfs() and text(rule.peer) in WORLD:
-                yield Hit(name, f"opens {_span(rule)} to {rule.peer}", rule.line, file=rule.owner.file)
+                yield Hit(
+                    name, f"opens {_span(rule)} to {rule.peer}", rule.line, file=rule.owner.file
+                )
 
 
 def _no_way_out(stack: Stack) -> Iterator[Hit]:
@@ -129,7 +145,8 @@ def _no_way_out(stack: Stack) -> Iterator[Hit]:
             continue
         flat = [rule for some in rules for rule in some or ()]
         if not any(
-            rule.covers_nfs() is not False and _meets(stack, rule, theirs, items(mount_target.get("SubnetId")))
+            rule.covers_nfs() is not False
+            and _meets(stack, rule, theirs, items(mount_target.get("SubnetId")))
             for rule in flat
         ):
             seen.add(function.name)
@@ -194,7 +211,9 @@ def _same_zone(stack: Stack) -> Iterator[Hit]:
                 continue
             first = seen.setdefault(str(place), one)
             if first is not one:
-                yield Hit(one.name, f"{place} has {first.name} already", one.at("SubnetId"), file=one.file)
+                yield Hit(
+                    one.name, f"{place} has {first.name} already", one.at("SubnetId"), file=one.file
+                )
 
 
 def _order(stack: Stack) -> Iterator[Hit]:
@@ -204,14 +223,25 @@ def _order(stack: Stack) -> Iterator[Hit]:
         missing = [one.name for one in targets if one.name not in stack.before(function)]
         if missing:
             evidence = f"nothing makes it wait for {', '.join(missing)}"
-            yield Hit(function.name, evidence, function.lines.get("DependsOn", function.line), file=function.file)
+            yield Hit(
+                function.name,
+                evidence,
+                function.lines.get("DependsOn", function.line),
+                file=function.file,
+            )
 
 
 def _stranded(stack: Stack) -> Iterator[Hit]:
     if stack.partial or not stack.of("AWS::EC2::VPC"):
         return
-    services = " ".join(str(one.get("ServiceName")) for one in stack.of("AWS::EC2::VPCEndpoint")).lower()
-    if stack.of("AWS::EC2::NatGateway", "AWS::EC2::EgressOnlyInternetGateway", "AWS::EC2::TransitGatewayAttachment"):
+    services = " ".join(
+        str(one.get("ServiceName")) for one in stack.of("AWS::EC2::VPCEndpoint")
+    ).lower()
+    if stack.of(
+        "AWS::EC2::NatGateway",
+        "AWS::EC2::EgressOnlyInternetGateway",
+        "AWS::EC2::TransitGatewayAttachment",
+    ):
         return
     if not all(
         stack.find(subnet, "AWS::EC2::Subnet")
@@ -225,7 +255,8 @@ def _stranded(stack: Stack) -> Iterator[Hit]:
             uses = [
                 one
                 for one in statements
-                if one.allow and any(action.lower().startswith(f"{service}:") for action in one.actions)
+                if one.allow
+                and any(action.lower().startswith(f"{service}:") for action in one.actions)
             ]
             if uses and service not in services and "each." not in services:
                 evidence = f"may call {service}; the VPC has neither a {service} gateway endpoint nor a NAT gateway"
@@ -235,12 +266,21 @@ def _stranded(stack: Stack) -> Iterator[Hit]:
 def _closed_acl(stack: Stack) -> Iterator[Hit]:
     """Entries by number, the first that matches decides; only on a list that is all in view."""
     for acl in stack.of("AWS::EC2::NetworkAcl"):
-        entries = [one for one in stack.of("AWS::EC2::NetworkAclEntry") if stack.find(one.get("NetworkAclId")) is acl]
+        entries = [
+            one
+            for one in stack.of("AWS::EC2::NetworkAclEntry")
+            if stack.find(one.get("NetworkAclId")) is acl
+        ]
         for outward in (False, True):
             deny = _denied(entries, outward=outward)
             if deny is not None:
                 way = "outbound" if outward else "inbound"
-                yield Hit(acl.name, f"{way} rule {deny.get('RuleNumber')} denies tcp {NFS}", deny.line, file=deny.file)
+                yield Hit(
+                    acl.name,
+                    f"{way} rule {deny.get('RuleNumber')} denies tcp {NFS}",
+                    deny.line,
+                    file=deny.file,
+                )
 
 
 def _denied(entries: list[Resource], *, outward: bool) -> Resource | None:
@@ -259,7 +299,11 @@ def _denied(entries: list[Resource], *, outward: bool) -> Resource | None:
         ) != outward:
             continue
         ports = one.get("PortRange")
-        low, high = (str(ports.get(end, "")) for end in ("From", "To")) if isinstance(ports, dict) else ("", "")
+        low, high = (
+            (str(ports.get(end, "")) for end in ("From", "To"))
+            if isinstance(ports, dict)
+            else ("", "")
+        )
         everything = str(one.get("Protocol")) == "-1"
         covered = everything or (
             str(one.get("Protocol")) in ("6", "tcp")

@@ -34,10 +34,22 @@ def _throughput(stack: Stack) -> Iterator[Hit]:
         mode = (text(given) or "bursting").lower()
         line = one.at("ThroughputMode")
         if mode not in ("bursting", "elastic", "provisioned"):
-            yield Hit(one.name, f"ThroughputMode {mode}: it is elastic, bursting or provisioned", line, file=one.file)
+            yield Hit(
+                one.name,
+                f"ThroughputMode {mode}: it is elastic, bursting or provisioned",
+                line,
+                file=one.file,
+            )
         elif mode == "provisioned" and amount is None:
-            yield Hit(one.name, "provisioned, without ProvisionedThroughputInMibps", line, file=one.file)
-        elif mode != "provisioned" and amount is not None and not isinstance(amount, Unknown) and number(amount) != 0:
+            yield Hit(
+                one.name, "provisioned, without ProvisionedThroughputInMibps", line, file=one.file
+            )
+        elif (
+            mode != "provisioned"
+            and amount is not None
+            and not isinstance(amount, Unknown)
+            and number(amount) != 0
+        ):
             evidence = f"ProvisionedThroughputInMibps {amount} with ThroughputMode {mode}"
             yield Hit(one.name, evidence, one.at("ProvisionedThroughputInMibps"), file=one.file)
         if text(one.get("PerformanceMode")) == "maxIO":
@@ -61,7 +73,11 @@ def _bursting(stack: Stack) -> Iterator[Hit]:
     for one in stack.used():
         mode = one.get("ThroughputMode")
         if mode is None or text(mode) == "bursting":
-            evidence = "ThroughputMode bursting" if mode else "no ThroughputMode: the API's default is bursting"
+            evidence = (
+                "ThroughputMode bursting"
+                if mode
+                else "no ThroughputMode: the API's default is bursting"
+            )
             yield Hit(one.name, evidence, one.at("ThroughputMode"), file=one.file)
 
 
@@ -76,7 +92,9 @@ def _no_backup(stack: Stack) -> Iterator[Hit]:
         return
     for one in stack.used():
         apart = [p for p in stack.of("AWS::EFS::BackupPolicy") if stack.file_system(p) is one]
-        status = one.get("BackupPolicy", "Status") or next((p.get("BackupPolicy", "Status") for p in apart), None)
+        status = one.get("BackupPolicy", "Status") or next(
+            (p.get("BackupPolicy", "Status") for p in apart), None
+        )
         if status is None or text(status) == "DISABLED":
             yield Hit(
                 one.name,
@@ -105,7 +123,12 @@ def _no_such_metric(stack: Stack) -> Iterator[Hit]:
             if isinstance(metric, dict) and text(metric.get("Namespace")) == "AWS/EFS":
                 name = text(metric.get("MetricName"))
                 if name and name not in METRICS:
-                    yield Hit(one.name, f"AWS/EFS has no metric {name}", one.at("MetricName"), file=one.file)
+                    yield Hit(
+                        one.name,
+                        f"AWS/EFS has no metric {name}",
+                        one.at("MetricName"),
+                        file=one.file,
+                    )
 
 
 def _one_zone_storage(stack: Stack) -> Iterator[Hit]:
@@ -114,10 +137,17 @@ def _one_zone_storage(stack: Stack) -> Iterator[Hit]:
         if not zone:
             continue
         subnets = function.get("VpcConfig", "SubnetIds")
-        others = sorted({str(stack.zone(one)) for one in items(subnets) if stack.zone(one) not in (None, zone)})
+        others = sorted(
+            {str(stack.zone(one)) for one in items(subnets) if stack.zone(one) not in (None, zone)}
+        )
         if others:
             evidence = f"{file_system.name} is in {zone} alone, {function.name} also in {', '.join(others)}"
-            yield Hit(file_system.name, evidence, file_system.at("AvailabilityZoneName"), file=file_system.file)
+            yield Hit(
+                file_system.name,
+                evidence,
+                file_system.at("AvailabilityZoneName"),
+                file=file_system.file,
+            )
 
 
 def _goes_with_the_stack(stack: Stack) -> Iterator[Hit]:

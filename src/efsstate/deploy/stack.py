@@ -17,7 +17,9 @@ MAX_RESOURCES = 2000
 class Stack:
     """All resources of a template or an account, by type and name, with the questions that the rules ask."""
 
-    def __init__(self, resources: Iterable[Resource], *, partial: bool = False, form: str = "cloudformation") -> None:
+    def __init__(
+        self, resources: Iterable[Resource], *, partial: bool = False, form: str = "cloudformation"
+    ) -> None:
         """`partial`: some resources are made where we cannot see (modules, macros, nested stacks), so absence proves nothing."""
         self.resources = {one.name: one for one in resources}
         if len(self.resources) > MAX_RESOURCES:
@@ -62,7 +64,9 @@ class Stack:
 
     def mount_targets(self, file_system: Resource) -> list[Resource]:
         """The mount targets of a file system."""
-        return [one for one in self.of("AWS::EFS::MountTarget") if self.file_system(one) is file_system]
+        return [
+            one for one in self.of("AWS::EFS::MountTarget") if self.file_system(one) is file_system
+        ]
 
     def served(self) -> Iterator[tuple[Resource, Resource, list[Resource]]]:
         """Each function with a file system that it mounts and its mount targets, where all of it is in view."""
@@ -90,7 +94,9 @@ class Stack:
         if isinstance(inline, str) and inline:
             return None
         found = [
-            opening(rule, group, group.at(f"SecurityGroup{way}")) for rule in items(inline) if isinstance(rule, dict)
+            opening(rule, group, group.at(f"SecurityGroup{way}"))
+            for rule in items(inline)
+            if isinstance(rule, dict)
         ]
         if len(found) != len(items(inline)):
             return None
@@ -115,7 +121,11 @@ class Stack:
     def zone(self, subnet: Any) -> str | None:
         """The availability zone of a subnet, where it is known."""
         one = self.find(subnet, "AWS::EC2::Subnet")
-        return None if one is None else text(one.get("AvailabilityZone") or one.get("AvailabilityZoneId"))
+        return (
+            None
+            if one is None
+            else text(one.get("AvailabilityZone") or one.get("AvailabilityZoneId"))
+        )
 
     def range(self, subnet: Any) -> str | None:
         """The addresses of a subnet, where they are known."""
@@ -162,17 +172,23 @@ class Stack:
                     found.append(Statement(True, actions, ["*"], {}, role, line, managed=name))
             else:
                 whole = False
-        for policy in self.of("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy", "AWS::IAM::RolePolicy"):
+        for policy in self.of(
+            "AWS::IAM::Policy", "AWS::IAM::ManagedPolicy", "AWS::IAM::RolePolicy"
+        ):
             roles = items(policy.get("Roles")) + items(policy.get("RoleName"))
             if any(self.find(one) is role for one in roles):
                 if isinstance(policy.get("PolicyDocument"), Unknown):
                     whole = False
-                found += statements_of(policy.get("PolicyDocument"), policy, policy.at("PolicyDocument"))
+                found += statements_of(
+                    policy.get("PolicyDocument"), policy, policy.at("PolicyDocument")
+                )
             elif any(isinstance(one, Unknown) for one in roles):
                 whole = False
         return found, whole and not self.partial
 
-    def _of_policies(self, policies: list[Any], role: Resource, name: str) -> tuple[list[Statement], bool]:
+    def _of_policies(
+        self, policies: list[Any], role: Resource, name: str
+    ) -> tuple[list[Statement], bool]:
         found: list[Statement] = []
         whole = True
         for policy in policies:

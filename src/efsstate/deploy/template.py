@@ -10,17 +10,43 @@ FORMATS = ("sam", "cloudformation", "terraform")
 # name, handler, timeout, role, alarm, description: what runs beside the user's own two functions comes with the package.
 _FUNCTIONS = (
     ("Service", "!Ref ServiceHandler", "!Ref ServiceTimeout", "FunctionRole", "Answers requests"),
-    ("Batch", "!Ref BatchHandler", "900", "FunctionRole", "Works through a batch from its checkpoint"),
-    ("Janitor", "efsstate.janitor.handler", "900", "FunctionRole", "Removes what is expired or unused"),
+    (
+        "Batch",
+        "!Ref BatchHandler",
+        "900",
+        "FunctionRole",
+        "Works through a batch from its checkpoint",
+    ),
+    (
+        "Janitor",
+        "efsstate.janitor.handler",
+        "900",
+        "FunctionRole",
+        "Removes what is expired or unused",
+    ),
     ("Ops", "efsstate.ops.handler", "300", "FunctionRole", "Runs efsstate's commands on the mount"),
-    ("Doctor", "efsstate.deploy.doctor.handler", "120", "FunctionRole", "Looks at the mount from inside"),
-    ("Publisher", "efsstate.publisher.handler", "900", "PublisherRole", "Copies models from S3 to the mount"),
+    (
+        "Doctor",
+        "efsstate.deploy.doctor.handler",
+        "120",
+        "FunctionRole",
+        "Looks at the mount from inside",
+    ),
+    (
+        "Publisher",
+        "efsstate.publisher.handler",
+        "900",
+        "PublisherRole",
+        "Copies models from S3 to the mount",
+    ),
 )
 _ALARMS = ("Service", "Batch", "Janitor")
 _TAG = re.compile(r"\s+#: ([a-z ]+)$")
 
 
-def render(form: str, *, image: bool = False, layer: str | None = None, code: str | None = None) -> str:
+def render(
+    form: str, *, image: bool = False, layer: str | None = None, code: str | None = None
+) -> str:
     """The text of a template. `form`: one of FORMATS; `image`: functions from a container image, not a zip.
 
     `layer`: the path of the efsstate layer's zip, to deploy it with the stack; `code`: the folder (or for Terraform the zip)
@@ -29,7 +55,9 @@ def render(form: str, *, image: bool = False, layer: str | None = None, code: st
     if form not in FORMATS:
         raise ValueError(f"{form}: not a format of template: it is one of {', '.join(FORMATS)}")
     if image and layer:
-        raise ValueError("a function from a container image takes no layer: install efsstate in the image instead")
+        raise ValueError(
+            "a function from a container image takes no layer: install efsstate in the image instead"
+        )
     words = {form, "image" if image else "zip", "layer" if layer else "nolayer"}
     if image:
         words.discard("nolayer")

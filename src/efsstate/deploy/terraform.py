@@ -25,7 +25,8 @@ def read(path: str) -> Stack:
     """The stack of a .tf or .tf.json file, or of a folder of them (a module)."""
     if os.path.isdir(path):
         files = sorted(
-            glob.glob(os.path.join(glob.escape(path), "*.tf")) + glob.glob(os.path.join(glob.escape(path), "*.tf.json"))
+            glob.glob(os.path.join(glob.escape(path), "*.tf"))
+            + glob.glob(os.path.join(glob.escape(path), "*.tf.json"))
         )
         if not files:
             raise TemplateError(
@@ -43,7 +44,9 @@ def read(path: str) -> Stack:
             for name, body in _named(variable):
                 scope.variables[name] = body.get("default")
         for one in items(tree.get("locals")):
-            scope.locals.update({key: value for key, value in one.items() if not key.startswith("__")})
+            scope.locals.update(
+                {key: value for key, value in one.items() if not key.startswith("__")}
+            )
         for kind, name, body in _typed(tree.get("data")):
             scope.data[f"{kind}.{name}"] = body
         partial = partial or bool(tree.get("module"))
@@ -66,17 +69,25 @@ def _parse(text: str, path: str) -> dict[str, Any]:
     try:
         if path.endswith(".json"):
             tree = json.loads(text)
-            return {key: _quoted(value) for key, value in tree.items()} if isinstance(tree, dict) else {}
+            return (
+                {key: _quoted(value) for key, value in tree.items()}
+                if isinstance(tree, dict)
+                else {}
+            )
         tree = hcl2.loads(text if text.endswith("\n") else text + "\n")
         return dict(tree)
     except json.JSONDecodeError as error:
         raise TemplateError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
     except RecursionError as error:
         raise TemplateError(f"{path}: nested too deeply") from error
-    except Exception as error:  # lark has a family of its own, and the transformer raises what it likes
+    except (
+        Exception
+    ) as error:  # lark has a family of its own, and the transformer raises what it likes
         line = getattr(error, "line", None)
         where = f"{path}:{line}" if isinstance(line, int) and line > 0 else path
-        raise TemplateError(f"{where}: not Terraform: {str(error).splitlines()[0][:200]}") from error
+        raise TemplateError(
+            f"{where}: not Terraform: {str(error).splitlines()[0][:200]}"
+        ) from error
 
 
 def _quoted(value: Any) -> Any:
@@ -98,11 +109,16 @@ def _named(block: Any) -> list[tuple[str, dict[str, Any]]]:
 
 def _typed(blocks: Any) -> list[tuple[str, str, dict[str, Any]]]:
     return [
-        (kind, name, body) for block in items(blocks) for kind, inner in _named(block) for name, body in _named(inner)
+        (kind, name, body)
+        for block in items(blocks)
+        for kind, inner in _named(block)
+        for name, body in _named(inner)
     ]
 
 
-def _convert(scope: Scope, kind: str, name: str, raw: dict[str, Any], file: str, lines: list[str]) -> list[Resource]:
+def _convert(
+    scope: Scope, kind: str, name: str, raw: dict[str, Any], file: str, lines: list[str]
+) -> list[Resource]:
     many = "count" in raw or "for_each" in raw
     if "count" in raw and scope.value(raw["count"]) == "0":
         return []  # not made with the variables' defaults
@@ -124,7 +140,9 @@ def _convert(scope: Scope, kind: str, name: str, raw: dict[str, Any], file: str,
     located = {new: body.at(old) for old, new in names.items()}
     if "depends_on" in raw:
         located["DependsOn"] = body.at("depends_on")
-    made = Resource(own, cfn, properties, body.line, file, located, scope.mentions(raw) - {own}, many)
+    made = Resource(
+        own, cfn, properties, body.line, file, located, scope.mentions(raw) - {own}, many
+    )
     scope.each = None
     return [made]
 
@@ -136,7 +154,12 @@ def _span(lines: list[str], kind: str, name: str) -> tuple[int, int]:
     if not start:
         return 0, 0
     end = next(
-        (number for number in range(start + 1, len(lines) + 1) if re.match(r"\w", lines[number - 1])), len(lines) + 1
+        (
+            number
+            for number in range(start + 1, len(lines) + 1)
+            if re.match(r"\w", lines[number - 1])
+        ),
+        len(lines) + 1,
     )
     return start, end - 1
 
@@ -146,4 +169,7 @@ def _attach(stack: Stack) -> None:
     for one in stack.of("attachment"):
         for role in (stack.find(value, "AWS::IAM::Role") for value in one.properties["Roles"]):
             if role is not None:
-                role.properties["ManagedPolicyArns"] = [*items(role.get("ManagedPolicyArns")), one.properties["Arn"]]
+                role.properties["ManagedPolicyArns"] = [
+                    *items(role.get("ManagedPolicyArns")),
+                    one.properties["Arn"],
+                ]

@@ -25,9 +25,12 @@ def _function(body: Body) -> tuple[str, dict[str, Any], dict[str, str]]:
     names = {"timeout": "Timeout", "role": "Role"}
     made: dict[str, Any] = body.pick(names)
     for one in body.blocks("vpc_config")[:1]:
-        made["VpcConfig"] = one.pick({"subnet_ids": "SubnetIds", "security_group_ids": "SecurityGroupIds"})
+        made["VpcConfig"] = one.pick(
+            {"subnet_ids": "SubnetIds", "security_group_ids": "SecurityGroupIds"}
+        )
     mounts = [
-        one.pick({"arn": "Arn", "local_mount_path": "LocalMountPath"}) for one in body.blocks("file_system_config")
+        one.pick({"arn": "Arn", "local_mount_path": "LocalMountPath"})
+        for one in body.blocks("file_system_config")
     ]
     for key, old in (("VpcConfig", "vpc_config"), ("FileSystemConfigs", "file_system_config")):
         if body.dynamic(old):
@@ -78,12 +81,20 @@ def _access_point(body: Body) -> tuple[str, dict[str, Any], dict[str, str]]:
     for key, old in (("PosixUser", "posix_user"), ("RootDirectory", "root_directory")):
         if body.dynamic(old):
             made[key] = Unknown(f"dynamic {old}")
-    return "AWS::EFS::AccessPoint", made, {"posix_user": "PosixUser", "root_directory": "RootDirectory"}
+    return (
+        "AWS::EFS::AccessPoint",
+        made,
+        {"posix_user": "PosixUser", "root_directory": "RootDirectory"},
+    )
 
 
 def _openings(body: Body, own: str | None = None) -> list[Block]:
     """A rule of Terraform names several peers; each becomes a rule."""
-    base = {"IpProtocol": body["protocol"] or "-1", "FromPort": body["from_port"], "ToPort": body["to_port"]}
+    base = {
+        "IpProtocol": body["protocol"] or "-1",
+        "FromPort": body["from_port"],
+        "ToPort": body["to_port"],
+    }
     found: list[Block] = []
     for old, new in (
         ("cidr_blocks", "CidrIp"),
@@ -111,7 +122,11 @@ def _group(body: Body) -> tuple[str, dict[str, Any], dict[str, str]]:
         else:
             # Terraform takes away the default egress of a group that names none.
             made[key] = [rule for one in body.blocks(way) for rule in _openings(one, own)]
-    return "AWS::EC2::SecurityGroup", made, {"ingress": "SecurityGroupIngress", "egress": "SecurityGroupEgress"}
+    return (
+        "AWS::EC2::SecurityGroup",
+        made,
+        {"ingress": "SecurityGroupIngress", "egress": "SecurityGroupEgress"},
+    )
 
 
 def _group_rule(body: Body) -> tuple[str, dict[str, Any], dict[str, str]]:
@@ -142,7 +157,11 @@ def _apart(way: str) -> Callable[[Body], tuple[str, dict[str, Any], dict[str, st
 
 def _json(value: Any) -> Any:
     """A policy given as text, as the document that it is."""
-    if isinstance(value, str) and not isinstance(value, Ref | Unknown) and value.lstrip().startswith("{"):
+    if (
+        isinstance(value, str)
+        and not isinstance(value, Ref | Unknown)
+        and value.lstrip().startswith("{")
+    ):
         try:
             return json.loads(value)
         except (json.JSONDecodeError, RecursionError):
@@ -153,7 +172,11 @@ def _json(value: Any) -> Any:
 def _role(body: Body) -> tuple[str, dict[str, Any], dict[str, str]]:
     inline = [{"PolicyDocument": _json(one["policy"])} for one in body.blocks("inline_policy")]
     names = {"managed_policy_arns": "ManagedPolicyArns", "inline_policy": "Policies"}
-    return "AWS::IAM::Role", {"ManagedPolicyArns": items(body["managed_policy_arns"]), "Policies": inline}, names
+    return (
+        "AWS::IAM::Role",
+        {"ManagedPolicyArns": items(body["managed_policy_arns"]), "Policies": inline},
+        names,
+    )
 
 
 def _policy(kind: str) -> Callable[[Body], tuple[str, dict[str, Any], dict[str, str]]]:
@@ -168,16 +191,28 @@ def _policy(kind: str) -> Callable[[Body], tuple[str, dict[str, Any], dict[str, 
 
 
 def _attachment(body: Body) -> tuple[str, dict[str, Any], dict[str, str]]:
-    return "attachment", {"Roles": items(body["role"]) + items(body["roles"]), "Arn": body["policy_arn"]}, {}
+    return (
+        "attachment",
+        {"Roles": items(body["role"]) + items(body["roles"]), "Arn": body["policy_arn"]},
+        {},
+    )
 
 
 def _efs_policy(body: Body) -> tuple[str, dict[str, Any], dict[str, str]]:
-    return "AWS::EFS::FileSystemPolicy", {"FileSystemId": body["file_system_id"], "Policy": _json(body["policy"])}, {}
+    return (
+        "AWS::EFS::FileSystemPolicy",
+        {"FileSystemId": body["file_system_id"], "Policy": _json(body["policy"])},
+        {},
+    )
 
 
 def _backup(body: Body) -> tuple[str, dict[str, Any], dict[str, str]]:
     status = next((one["status"] for one in body.blocks("backup_policy")), None)
-    return "AWS::EFS::BackupPolicy", {"FileSystemId": body["file_system_id"], "BackupPolicy": {"Status": status}}, {}
+    return (
+        "AWS::EFS::BackupPolicy",
+        {"FileSystemId": body["file_system_id"], "BackupPolicy": {"Status": status}},
+        {},
+    )
 
 
 def _alarm(body: Body) -> tuple[str, dict[str, Any], dict[str, str]]:
@@ -196,7 +231,11 @@ def _alarm(body: Body) -> tuple[str, dict[str, Any], dict[str, str]]:
 def document(scope: Scope, raw: dict[str, Any]) -> Any:
     """The policy of an aws_iam_policy_document."""
     body = Body(scope, raw, [])
-    if body.dynamic("statement") or raw.get("source_policy_documents") or raw.get("override_policy_documents"):
+    if (
+        body.dynamic("statement")
+        or raw.get("source_policy_documents")
+        or raw.get("override_policy_documents")
+    ):
         return Unknown("aws_iam_policy_document")
     statements = []
     for one in body.blocks("statement"):

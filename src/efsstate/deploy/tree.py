@@ -41,7 +41,9 @@ def load(path: str) -> str:
     except OSError as error:
         raise TemplateError(f"{path}: cannot be read: {error.strerror or error}") from error
     if len(data) > MAX_BYTES:
-        raise TemplateError(f"{path}: over {MAX_BYTES >> 20} MiB: larger than any template (CloudFormation takes 1 MB)")
+        raise TemplateError(
+            f"{path}: over {MAX_BYTES >> 20} MiB: larger than any template (CloudFormation takes 1 MB)"
+        )
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -57,7 +59,9 @@ def parse(text: str, path: str) -> Any:
     TemplateError where it is neither, or goes past the limits.
     """
     if text.lstrip().startswith("{"):
-        text = text.replace("\t", " ")  # JSON allows tabs between its parts (and none inside strings), YAML does not
+        text = text.replace(
+            "\t", " "
+        )  # JSON allows tabs between its parts (and none inside strings), YAML does not
     try:
         return _build(text, path)
     except yaml.YAMLError as error:
@@ -100,7 +104,9 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 def _build(text: str, path: str) -> Any:
     """From events, with a stack of our own: a parser that calls itself would end in a crash on a deeply nested file."""
     root: list[Any] = []
-    stack: list[list[Any]] = [[root, None, "", None]]  # container, key that waits for its value, tag, anchor
+    stack: list[list[Any]] = [
+        [root, None, "", None]
+    ]  # container, key that waits for its value, tag, anchor
     anchors: dict[str, Any] = {}
     nodes = 0
     for event in yaml.parse(text, Loader=_LOADER):
@@ -108,7 +114,9 @@ def _build(text: str, path: str) -> Any:
         if isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
             made: Any = Map(line) if isinstance(event, yaml.MappingStartEvent) else Seq(line)
             if event.anchor:
-                anchors[event.anchor] = None  # set at its end: an alias inside itself would be endless
+                anchors[event.anchor] = (
+                    None  # set at its end: an alias inside itself would be endless
+                )
             stack.append([made, None, event.tag or "", event.anchor])
             if len(stack) > MAX_DEPTH:
                 raise TemplateError(f"{path}:{line}: nested over {MAX_DEPTH} deep: no template is")
@@ -122,7 +130,9 @@ def _build(text: str, path: str) -> Any:
                     f"{path}:{line}: alias *{event.anchor} has nothing before it that it could stand for"
                 )
             value, tag, anchor = anchors[event.anchor], "", None
-            nodes += _size(value, MAX_NODES)  # what aliases multiply counts as often as it stands there
+            nodes += _size(
+                value, MAX_NODES
+            )  # what aliases multiply counts as often as it stands there
         elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
             value, _, tag, anchor = stack.pop()
             line = value.line
@@ -132,10 +142,14 @@ def _build(text: str, path: str) -> Any:
             continue
         nodes += 1
         if nodes > MAX_NODES:
-            raise TemplateError(f"{path}:{line}: over {MAX_NODES:,} values: larger than any template")
+            raise TemplateError(
+                f"{path}:{line}: over {MAX_NODES:,} values: larger than any template"
+            )
         if tag.startswith("!") and len(tag) > 1:
             wrapped = Map(line)
-            wrapped["Ref" if tag == "!Ref" else "Condition" if tag == "!Condition" else f"Fn::{tag[1:]}"] = value
+            wrapped[
+                "Ref" if tag == "!Ref" else "Condition" if tag == "!Condition" else f"Fn::{tag[1:]}"
+            ] = value
             value = wrapped
         if anchor:
             anchors[anchor] = value

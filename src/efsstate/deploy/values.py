@@ -51,7 +51,9 @@ def text(value: Any) -> str | None:
 
 def number(value: Any) -> float | None:
     """The value as a number, or None where it is not known or not one."""
-    if isinstance(value, bool) or not known(str(value) if isinstance(value, int | float) else value):
+    if isinstance(value, bool) or not known(
+        str(value) if isinstance(value, int | float) else value
+    ):
         return None
     try:
         return float(value)

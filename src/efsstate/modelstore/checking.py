@@ -49,14 +49,19 @@ def check(
         except FileNotFoundError:
             if one.problem is None:
                 raise
-            wrong.append((mount.where(folder, layout.MANIFEST), "missing: it has no manifest", _AGAIN))
+            wrong.append(
+                (mount.where(folder, layout.MANIFEST), "missing: it has no manifest", _AGAIN)
+            )
             continue
         except EfsStateError as error:
             wrong.append(_told(error, mount.where(folder), _AGAIN))
             continue
 
         def look(
-            name: str, advance: Callable[[int], None] | None, folder: str = folder, made: manifests.Manifest = made
+            name: str,
+            advance: Callable[[int], None] | None,
+            folder: str = folder,
+            made: manifests.Manifest = made,
         ) -> Finding | None:
             return _file(mount, folder, name, *made.files[name], advance, late)
 
@@ -65,9 +70,16 @@ def check(
         known = {*made.files, layout.MANIFEST, *[f"{name}/" for name in made.folders]}
         parents = {f"{name[:at]}/" for name in known for at, c in enumerate(f"{name}/") if c == "/"}
         there = set(walk(mount, folder))
-        wrong += [(mount.where(folder, name), "missing", _AGAIN) for name in made.folders if f"{name}/" not in there]
+        wrong += [
+            (mount.where(folder, name), "missing", _AGAIN)
+            for name in made.folders
+            if f"{name}/" not in there
+        ]
         extra = sorted(there - known - parents)
-        wrong += [(mount.where(folder, name), "it was not published with this version", "remove it") for name in extra]
+        wrong += [
+            (mount.where(folder, name), "it was not published with this version", "remove it")
+            for name in extra
+        ]
     return wrong
 
 
@@ -117,13 +129,21 @@ def _file(
     except reading.OutOfTime:
         raise
     except OSError as error:
-        return path, error.strerror or str(error), "look at its permissions, and whether the mount answers"
+        return (
+            path,
+            error.strerror or str(error),
+            "look at its permissions, and whether the mount answers",
+        )
     except EfsStateError as error:
         return _told(error, path, _AGAIN)
-    return None if found == digest else (path, "its SHA-256 is not the one that was published", _ANEW)
+    return (
+        None if found == digest else (path, "its SHA-256 is not the one that was published", _ANEW)
+    )
 
 
-def lacking(mount: Mount, folder: str, made: manifests.Manifest, late: Callable[[], str]) -> tuple[str, str] | None:
+def lacking(
+    mount: Mount, folder: str, made: manifests.Manifest, late: Callable[[], str]
+) -> tuple[str, str] | None:
     """The first path of the version in `folder` that is missing or has another size, and how so; None if it is whole.
 
     Its bytes are not read: that takes as long as to publish them.
@@ -145,7 +165,14 @@ def lacking(mount: Mount, folder: str, made: manifests.Manifest, late: Callable[
         if what:
             return mount.where(folder, name), what
     there = set(walk(mount, folder)) if made.folders else set()
-    return next(((mount.where(folder, name), "missing") for name in made.folders if f"{name}/" not in there), None)
+    return next(
+        (
+            (mount.where(folder, name), "missing")
+            for name in made.folders
+            if f"{name}/" not in there
+        ),
+        None,
+    )
 
 
 def walk(mount: Mount, folder: str, below: str = "") -> Iterator[str]:

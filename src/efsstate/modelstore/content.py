@@ -31,7 +31,13 @@ class Files:
     """
 
     def __init__(
-        self, mount: Mount, folder: str, manifest: Manifest, *, verify: str | None = "size", stage: bool = False
+        self,
+        mount: Mount,
+        folder: str,
+        manifest: Manifest,
+        *,
+        verify: str | None = "size",
+        stage: bool = False,
     ) -> None:
         self.version = manifest.version
         self._manifest = manifest
@@ -41,7 +47,9 @@ class Files:
         self._staged: Staged | None = None
         self._turn = Turn()
         self._at = self._origin = mount, folder
-        self._reserved = deadline.reserved.get()  # here too, for the threads of a `load`, which have no context
+        self._reserved = (
+            deadline.reserved.get()
+        )  # here too, for the threads of a `load`, which have no context
         if stage:
             self._go_local()
 
@@ -101,7 +109,9 @@ class Files:
             opened, digest = self._open(name, direct=False)
             return reading.mapped(opened, digest=digest)
 
-        return self._sound(map_it, local=self._is_signed)  # or pages that the kernel drops come anew, unchecked
+        return self._sound(
+            map_it, local=self._is_signed
+        )  # or pages that the kernel drops come anew, unchecked
 
     def stage(self) -> str:
         """`path` of a copy on the local disk, that the processes of this environment share; from then on all is of it.
@@ -124,7 +134,9 @@ class Files:
         def opened(name: str) -> reading.Opened:
             return self._open(name, at=self._origin)[0]
 
-        files = {name: (size, digest or None) for name, (size, digest) in self._manifest.files.items()}
+        files = {
+            name: (size, digest or None) for name, (size, digest) in self._manifest.files.items()
+        }
         staged = staging.stage(self._key(), files, self._manifest.folders, opened)
         # Sizes are compared there. Bytes are where it is made, and another process may have done that long ago.
         self._checked = staged.made or self._verify != "digest"
@@ -134,7 +146,9 @@ class Files:
         """`work`, by one thread at a time; `OutOfTime` if another is at it until the deadline."""
         over = self._turn.over  # held on to: a forked child has another
         if not over.acquire(timeout=max(0.0, deadline.until_done() - time.monotonic())):
-            raise reading.OutOfTime(f"{self._path()}: another thread was still copying it when the deadline came")
+            raise reading.OutOfTime(
+                f"{self._path()}: another thread was still copying it when the deadline came"
+            )
         try:
             return work()
         finally:
@@ -171,7 +185,8 @@ class Files:
                 else:
                     path, why = error.filename, "missing"
                 raise CorruptEntryError(
-                    path, f"{why}; this local copy is not made anew while another model or process uses it"
+                    path,
+                    f"{why}; this local copy is not made anew while another model or process uses it",
                 ) from None
         finally:
             deadline.reserved.set(kept)
@@ -195,7 +210,9 @@ class Files:
 
     def _path(self) -> str:
         mount, folder = self._at
-        return mount.where(folder, next(iter(self._manifest.files)) if self._manifest.single else "")
+        return mount.where(
+            folder, next(iter(self._manifest.files)) if self._manifest.single else ""
+        )
 
     def _name(self, name: str | None) -> str:
         files = self._manifest.files
@@ -207,7 +224,9 @@ class Files:
                 f"{self._origin[0].where(self._origin[1])}: it has {len(files)} files: name one: {there}"
             )
         if name not in files:
-            raise KeyError(f"{self._origin[0].where(self._origin[1])}: it has no file {name!r}, but: {there}")
+            raise KeyError(
+                f"{self._origin[0].where(self._origin[1])}: it has no file {name!r}, but: {there}"
+            )
         return name
 
     def _open(
@@ -220,7 +239,8 @@ class Files:
         opened = reading.Opened(mount, folder, last, direct=direct)
         if self._verify is not None and opened.size != size:
             raise CorruptEntryError(
-                opened.path, f"{opened.size} bytes, and not the {size} that were published: activate another version"
+                opened.path,
+                f"{opened.size} bytes, and not the {size} that were published: activate another version",
             )
         return opened, digest if self._verify == "digest" and digest else None
 
@@ -236,12 +256,15 @@ class Files:
             opened, digest = self._open(name)
             if digest is not None and reading.copy(opened, None, late=words, done=done) != digest:
                 raise CorruptEntryError(
-                    opened.path, "its SHA-256 is not the one in the manifest: activate another version"
+                    opened.path,
+                    "its SHA-256 is not the one in the manifest: activate another version",
                 )
 
         if self._verify == "digest":
             for _ in reading.every(sizes, check, late=words, done=count):
                 pass
         else:
-            for _ in reading.each(lambda name: check(name, None), list(sizes), threads=reading.THREADS, late=words):
+            for _ in reading.each(
+                lambda name: check(name, None), list(sizes), threads=reading.THREADS, late=words
+            ):
                 pass

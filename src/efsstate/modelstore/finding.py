@@ -23,7 +23,9 @@ class Found:
 
     __slots__ = ("_folder", "_manifest", "_mount", "identity", "plain")
 
-    def __init__(self, mount: Mount, folder: str, manifest: Manifest | None, plain: Plain | None) -> None:
+    def __init__(
+        self, mount: Mount, folder: str, manifest: Manifest | None, plain: Plain | None
+    ) -> None:
         self._mount, self._folder, self._manifest, self.plain = mount, folder, manifest, plain
         # Not by its id: once it was pruned, another content may be published under that.
         self.identity = plain.identity if plain else manifest.encode().decode() if manifest else ""

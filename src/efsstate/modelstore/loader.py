@@ -32,7 +32,10 @@ else:
             return cls
 
 
-_RETRY, _LONGEST_RETRY = 30.0, 900.0  # seconds after which a failed load is tried again, doubled each time
+_RETRY, _LONGEST_RETRY = (
+    30.0,
+    900.0,
+)  # seconds after which a failed load is tried again, doubled each time
 _FIELD: Any = type(NameError.name)  # what C and `__slots__` make of an attribute
 
 
@@ -60,7 +63,9 @@ class _Failure:
         except Exception:
             trace = _text(error)
         self.trace = f"As it was when it was tried:\n{trace}"
-        self.times: int = before.times + 1 if before is not None and before.identity == identity else 0
+        self.times: int = (
+            before.times + 1 if before is not None and before.identity == identity else 0
+        )
         self.until = time.monotonic() + min(_LONGEST_RETRY, _RETRY * 2**self.times)
 
     def again(self) -> BaseException:
@@ -84,9 +89,13 @@ def _bare(error: BaseException) -> BaseException:
         builtin.__init__(other, *given)
         for kind in type(error).__mro__:
             for name, field in vars(kind).items():
-                if type(field) is _FIELD and name != "obj":  # an AttributeError's, which may be anything
+                if (
+                    type(field) is _FIELD and name != "obj"
+                ):  # an AttributeError's, which may be anything
                     try:
-                        if (value := field.__get__(error)) is not None:  # set to that, an OSError tells of it
+                        if (
+                            value := field.__get__(error)
+                        ) is not None:  # set to that, an OSError tells of it
                             field.__set__(other, value)
                     except (AttributeError, TypeError):
                         pass  # it has no value, or can't be changed
@@ -136,7 +145,9 @@ class Model(_Generic[T]):
         self._failure: _Failure | None = None
         # Freed for one that did not load: what comes back, and its seconds.
         self._old: tuple[Found, float] | None = None
-        self._changed: tuple[str, float] | None = None  # a plain model that changed: what it is now, and since when
+        self._changed: tuple[str, float] | None = (
+            None  # a plain model that changed: what it is now, and since when
+        )
         self._turn = Turn()
 
     def __repr__(self) -> str:
@@ -168,9 +179,19 @@ class Model(_Generic[T]):
 
     def _with(self, load: Callable[[Files], L]) -> Model[L]:
         if self._load is not None:
-            raise TypeError(f"model {self.name!r} has its load function already: call it without arguments")
+            raise TypeError(
+                f"model {self.name!r} has its load function already: call it without arguments"
+            )
         check_every, verify, stage, keep_old, root = self._options
-        made = Model(self.name, load, check_every=check_every, verify=verify, stage=stage, keep_old=keep_old, root=root)
+        made = Model(
+            self.name,
+            load,
+            check_every=check_every,
+            verify=verify,
+            stage=stage,
+            keep_old=keep_old,
+            root=root,
+        )
         for attribute in ("__module__", "__qualname__", "__doc__"):
             if hasattr(load, attribute):
                 setattr(made, attribute, getattr(load, attribute))
@@ -193,13 +214,17 @@ class Model(_Generic[T]):
         """Take the turn to look, to be given back with `_leave`; or (what another loaded meanwhile, True)."""
         with self._turn.over:
             while True:
-                if self._loaded is not None and (self._turn.busy is not None or time.monotonic() < self._look_at):
+                if self._loaded is not None and (
+                    self._turn.busy is not None or time.monotonic() < self._look_at
+                ):
                     # While one looks for a new version, and loads it, the old one serves.
                     return self._loaded.value, True
                 if self._turn.busy is None:
                     break
                 if self._turn.busy == mine:
-                    raise RuntimeError(f"model {self.name!r}: its load function calls the model itself")
+                    raise RuntimeError(
+                        f"model {self.name!r}: its load function calls the model itself"
+                    )
                 left = until - time.monotonic()
                 if left <= 0:
                     raise EfsStateError(
@@ -234,13 +259,22 @@ class Model(_Generic[T]):
             if self._loaded is None and self._old is None:
                 self._failure = _Failure(error, None, failure)
                 raise
-            events.log("warning", "model %r: no look for a new version; the old one serves: %s", self.name, error)
+            events.log(
+                "warning",
+                "model %r: no look for a new version; the old one serves: %s",
+                self.name,
+                error,
+            )
             return self._come_back() if self._loaded is None else self._loaded.value
         failed = failure is not None and failure.identity == found.identity and now < failure.until
         if self._loaded is None:
             if self._old is not None:
                 same = found.identity == self._old[0].identity
-                return self._come_back() if failed or same or not self._fits(self._old[1]) else self._replace(found)
+                return (
+                    self._come_back()
+                    if failed or same or not self._fits(self._old[1])
+                    else self._replace(found)
+                )
             if failed:
                 assert failure is not None
                 raise failure.again()
@@ -307,7 +341,11 @@ class Model(_Generic[T]):
         self._loaded = None
         gc.collect()  # many a model refers to itself
         # The old one's time is kept for it, half as much again for its luck: else a slow new one takes both down.
-        made = self._try(found, "comes back", 0.0 if left is None else min(1.5 * seconds + deadline.MARGIN, left / 2))
+        made = self._try(
+            found,
+            "comes back",
+            0.0 if left is None else min(1.5 * seconds + deadline.MARGIN, left / 2),
+        )
         if made is not None:
             return self._serve(made)
         gc.collect()
@@ -327,7 +365,13 @@ class Model(_Generic[T]):
             why = _text(error)
             if _is_late(error):
                 why += f" ({reserve:.1f} s were kept for the old one and the handler)"
-            events.log("error", "model %r: the new version does not load; the old one %s: %s", self.name, old, why)
+            events.log(
+                "error",
+                "model %r: the new version does not load; the old one %s: %s",
+                self.name,
+                old,
+                why,
+            )
             return None
         finally:
             deadline.reserved.set(kept)
@@ -386,7 +430,9 @@ class Model(_Generic[T]):
                 found = self._finder.look()
                 continue
             if value is None:
-                raise EfsStateError(f"{files!r}: its load function returned None: it must return the loaded model")
+                raise EfsStateError(
+                    f"{files!r}: its load function returned None: it must return the loaded model"
+                )
             if hasattr(value, "__await__"):
                 getattr(value, "close", str)()  # or Python warns that nobody awaited it
                 raise TypeError(
@@ -394,9 +440,14 @@ class Model(_Generic[T]):
                     " load function is a plain `def`"
                 )
             files.loaded()
-            if found.plain is not None and (now_plain := found.plain.again()).identity != found.identity:
+            if (
+                found.plain is not None
+                and (now_plain := found.plain.again()).identity != found.identity
+            ):
                 if attempt:
-                    raise EfsStateError(f"{found.plain.path}: it changed again while it was loaded: publish it instead")
+                    raise EfsStateError(
+                        f"{found.plain.path}: it changed again while it was loaded: publish it instead"
+                    )
                 del value
                 found.plain = now_plain
                 continue
@@ -480,4 +531,12 @@ def model(
     another version is active: `ModelNotFound`, `CorruptEntryError`, `EfsStateError` (memory, deadline), `RootError`,
     `OSError`, or `load`'s own.
     """
-    return Model(name, load, check_every=check_every, verify=verify, stage=stage, keep_old=keep_old, root=root)
+    return Model(
+        name,
+        load,
+        check_every=check_every,
+        verify=verify,
+        stage=stage,
+        keep_old=keep_old,
+        root=root,
+    )

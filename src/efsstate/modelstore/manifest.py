@@ -23,7 +23,9 @@ class Manifest:
 
     __slots__ = ("files", "folders", "single", "version")
 
-    def __init__(self, version: str, files: dict[str, tuple[int, str]], folders: list[str], *, single: bool) -> None:
+    def __init__(
+        self, version: str, files: dict[str, tuple[int, str]], folders: list[str], *, single: bool
+    ) -> None:
         self.version = version
         self.files = files
         self.folders = folders  # the empty ones: the others follow from the files
@@ -39,7 +41,9 @@ class Manifest:
         """A digest of names, sizes and contents: the same for the same content, whatever the version is called."""
         from hashlib import sha256
 
-        lines = [f"{name}\0{size}\0{digest}\n" for name, (size, digest) in sorted(self.files.items())]
+        lines = [
+            f"{name}\0{size}\0{digest}\n" for name, (size, digest) in sorted(self.files.items())
+        ]
         lines += [f"{name}/\n" for name in sorted(self.folders)]
         return sha256("".join([f"{self.single}\n", *lines]).encode()).hexdigest()
 
@@ -59,7 +63,9 @@ class Manifest:
 def decode(entry: Entry, path: str) -> Manifest:
     """The manifest in `entry`, every name and number looked at; `CorruptEntryError` naming `path` if it lies."""
     if entry.codec != CODEC:
-        raise CorruptEntryError(path, f"its codec is {entry.codec!r}, and a manifest's is {CODEC!r}")
+        raise CorruptEntryError(
+            path, f"its codec is {entry.codec!r}, and a manifest's is {CODEC!r}"
+        )
     return parse(bytes(entry.payload), path)
 
 
@@ -69,7 +75,12 @@ def parse(text: str | bytes, path: str) -> Manifest:
 
     try:
         given = json.loads(text)
-        version, single, files, folders = given["version"], given["single"], given["files"], given["folders"]
+        version, single, files, folders = (
+            given["version"],
+            given["single"],
+            given["files"],
+            given["folders"],
+        )
         well = (
             isinstance(version, str)
             and isinstance(single, bool)
@@ -86,14 +97,24 @@ def parse(text: str | bytes, path: str) -> Manifest:
     for name in (*files, *folders):
         if why := bad_name(name):
             raise CorruptEntryError(path, f"it names the file {name!r}: {why}")
-    return Manifest(version, {name: (size, digest) for name, (size, digest) in files.items()}, folders, single=single)
+    return Manifest(
+        version,
+        {name: (size, digest) for name, (size, digest) in files.items()},
+        folders,
+        single=single,
+    )
 
 
 def _is_file(found: object) -> bool:
     if not isinstance(found, list) or len(found) != 2:
         return False
     size, digest = found
-    return type(size) is int and 0 <= size < 2**63 and isinstance(digest, str) and len(digest) == _DIGEST
+    return (
+        type(size) is int
+        and 0 <= size < 2**63
+        and isinstance(digest, str)
+        and len(digest) == _DIGEST
+    )
 
 
 def bad_name(name: str) -> str:
@@ -124,7 +145,9 @@ def bad_version(version: str) -> str:
         return "a string is needed"
     well = version.isascii() and all(c.isalnum() or c in "._-" for c in version)
     if not version or not well or version[0] in ".-" or len(version) > 128:
-        return "letters, digits and '. _ -', not beginning with '.' or '-', 128 characters at the most"
+        return (
+            "letters, digits and '. _ -', not beginning with '.' or '-', 128 characters at the most"
+        )
     return f"{layout.CURRENT} is what tells the active one" if version == layout.CURRENT else ""
 
 
@@ -143,7 +166,9 @@ def current(mount: Mount, model: str) -> Manifest:
             raise CorruptEntryError(path, f"it names the version {text[:200]!r}: {why}")
         try:
             return look(mount, model, text)
-        except FileNotFoundError:  # a prune took it, and another was active before; or this client remembers it so
+        except (
+            FileNotFoundError
+        ):  # a prune took it, and another was active before; or this client remembers it so
             mount.refresh(folder)
     raise CorruptEntryError(path, f"it names version {text}, which is missing: activate another")
 
@@ -209,7 +234,9 @@ def is_ours(mount: Mount, model: str, name: str) -> bool:
 
 def _has_manifest(mount: Mount, model: str, version: str) -> bool:
     try:
-        return stat.S_ISREG(mount.stat(layout.version_folder(model, version), layout.MANIFEST).st_mode)
+        return stat.S_ISREG(
+            mount.stat(layout.version_folder(model, version), layout.MANIFEST).st_mode
+        )
     except (FileNotFoundError, CorruptEntryError):
         return False
 

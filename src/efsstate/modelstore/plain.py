@@ -14,7 +14,9 @@ from efsstate.modelstore.manifest import Manifest
 from efsstate.mount import clock, layout
 from efsstate.mount.files import Mount
 
-_SETTLED = 60.0  # seconds after its last change at which it is taken as whole, by the server's clock
+_SETTLED = (
+    60.0  # seconds after its last change at which it is taken as whole, by the server's clock
+)
 _TWICE = 2.0  # seconds between the two looks at a younger one
 
 
@@ -26,7 +28,8 @@ class Plain:
         self.path = mount.where(folder, name)
         if mount.key is not None:
             raise SignatureError(
-                self.path, "put there by hand, so unsigned, and EFSSTATE_SIGNING_KEY is set: publish it"
+                self.path,
+                "put there by hand, so unsigned, and EFSSTATE_SIGNING_KEY is set: publish it",
             )
         mount.refresh(folder)
         found = mount.stat(folder, name)
@@ -42,20 +45,30 @@ class Plain:
             if not self._files:
                 raise ModelNotFound(f"{self.path}: no model: the folder has no file")
         else:
-            raise CorruptEntryError(self.path, "neither a file nor a folder: a model can't be loaded from it")
-        self.identity = repr(sorted((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in self._files.items()))
+            raise CorruptEntryError(
+                self.path, "neither a file nor a folder: a model can't be loaded from it"
+            )
+        self.identity = repr(
+            sorted((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in self._files.items())
+        )
 
     def _walk(self, folder: str, below: str) -> None:
         for found in self.mount.scan(folder):
             name = f"{below}/{found.name}" if below else found.name
             if layout.is_foreign_nfs(found.name):
                 continue  # removed, and still open somewhere
-            if name == layout.VERSIONS and found.is_dir(follow_symlinks=False) and manifests.ours(self.mount, folder):
+            if (
+                name == layout.VERSIONS
+                and found.is_dir(follow_symlinks=False)
+                and manifests.ours(self.mount, folder)
+            ):
                 continue  # it is being published: until a version is active, what was put there by hand serves
             if why := manifests.bad_name(name):
                 raise EfsStateError(f"{self.path}/{name!r}: can't be used: {why}")
             if found.is_symlink():
-                raise EfsStateError(f"{self.path}/{name}: can't be used: a symbolic link: put the file itself there")
+                raise EfsStateError(
+                    f"{self.path}/{name}: can't be used: a symbolic link: put the file itself there"
+                )
             if found.is_dir(follow_symlinks=False):
                 self._changed = max(self._changed, found.stat(follow_symlinks=False).st_ctime)
                 self._walk(f"{folder}/{found.name}", name)

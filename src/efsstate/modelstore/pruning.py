@@ -16,12 +16,18 @@ if TYPE_CHECKING:
     from efsstate.mount.files import Mount
 
 
-def run(mount: Mount, model: str, found: list[Version], *, keep: int, grace: float, dry_run: bool) -> list[str]:
+def run(
+    mount: Mount, model: str, found: list[Version], *, keep: int, grace: float, dry_run: bool
+) -> list[str]:
     """Remove those of the versions `found` that are to go; their ids, newest first."""
     mount.ask_time(model)
     before = clock.now() - grace
     there = any(one.active for one in found)
-    spare = [one for one in found if not one.active and _is_known(mount, model, one)][keep - 1 :] if there else []
+    spare = (
+        [one for one in found if not one.active and _is_known(mount, model, one)][keep - 1 :]
+        if there
+        else []
+    )
     old = [one.id for one in spare if one.changed < before]
     gone = [version for version in old if dry_run or _take_away(mount, model, version, before)]
     if not dry_run:
@@ -49,7 +55,11 @@ def _take_away(mount: Mount, model: str, version: str, before: float) -> bool:
     stays = True
     try:
         served = manifests.active(mount, model)
-        stays = served is None or served.version == version or not _is_old(mount, f"{above}/{gone}", before)
+        stays = (
+            served is None
+            or served.version == version
+            or not _is_old(mount, f"{above}/{gone}", before)
+        )
     finally:
         if stays:
             mount.rename(above, gone, above, version)
@@ -62,7 +72,9 @@ def _take_away(mount: Mount, model: str, version: str, before: float) -> bool:
 
 def _is_old(mount: Mount, folder: str, before: float) -> bool:
     try:
-        _, found = mount.read_stat(folder, layout.MANIFEST, 0)  # opened: that is when an NFS client asks for its time
+        _, found = mount.read_stat(
+            folder, layout.MANIFEST, 0
+        )  # opened: that is when an NFS client asks for its time
     except FileNotFoundError:
         return False
     return found.st_mtime < before
@@ -100,5 +112,7 @@ def _newest(mount: Mount, above: str, name: str) -> float:
             continue  # no such thing, or not in a folder: a link that an activation left
         times.append(found.st_mtime)
         if stat.S_ISDIR(found.st_mode):
-            times += [entry.stat(follow_symlinks=False).st_mtime for entry in mount.scan(f"{above}/{one}")]
+            times += [
+                entry.stat(follow_symlinks=False).st_mtime for entry in mount.scan(f"{above}/{one}")
+            ]
     return max(times, default=0.0)

@@ -33,9 +33,9 @@ class Source:
 
     def __init__(self, path: str | os.PathLike[str], mount: Mount, model: str) -> None:
         given = os.path.abspath(os.fspath(path))
-        self._is_store = os.path.realpath(given) == os.path.realpath(mount.where(model)) and manifests.ours(
-            mount, model
-        )
+        self._is_store = os.path.realpath(given) == os.path.realpath(
+            mount.where(model)
+        ) and manifests.ours(mount, model)
         if self._is_store:
             _demand_only_ours(mount, model)
         found = os.stat(given)
@@ -81,7 +81,9 @@ class Source:
         if why := _bad_name(name):
             raise EfsStateError(f"{self.path}: can't be published: its file name {name!r}: {why}")
         if not stat.S_ISREG(found.st_mode):
-            raise EfsStateError(f"{self.path}/{name}: can't be published: a device, socket or pipe, not a regular file")
+            raise EfsStateError(
+                f"{self.path}/{name}: can't be published: a device, socket or pipe, not a regular file"
+            )
         self.files[name] = found
 
     def open(self, name: str) -> reading.Opened:
@@ -113,7 +115,11 @@ def _demand_only_ours(mount: Mount, model: str) -> None:
 
 def _bad_name(name: str) -> str:
     """Why what is at `name` can't be a part of a version; empty if it can."""
-    return "a version's manifest is called so: rename it" if name == layout.MANIFEST else manifests.bad_name(name)
+    return (
+        "a version's manifest is called so: rename it"
+        if name == layout.MANIFEST
+        else manifests.bad_name(name)
+    )
 
 
 def _moment(found: os.stat_result) -> tuple[int, int, int]:
@@ -139,7 +145,9 @@ class _Told:
         )
 
 
-def run(mount: Mount, model: str, source: Source, version: str | None, progress: Progress | None) -> Manifest:
+def run(
+    mount: Mount, model: str, source: Source, version: str | None, progress: Progress | None
+) -> Manifest:
     """Make a version of `source`, unless there is one with that content; its manifest. It is not activated."""
     told = _Told(source.path, source.size, progress)
 
@@ -147,19 +155,26 @@ def run(mount: Mount, model: str, source: Source, version: str | None, progress:
         return reading.copy(source.open(name), None, late=told.late, done=done)
 
     sizes = {name: found.st_size for name, found in source.files.items()}
-    files = {name: (sizes[name], found) for name, found in reading.every(sizes, digest, late=told.late, done=told.add)}
+    files = {
+        name: (sizes[name], found)
+        for name, found in reading.every(sizes, digest, late=told.late, done=told.add)
+    }
     made = Manifest("", files, source.folders, single=source.single)
     content = made.content
     made.version = version or content[:16]
     staging = layout.staging_folder(model, content)
     if _exists(mount, model, made, told):
         told.add(told.total - told.done)
-        if mount.refresh(staging) is not None:  # left by one that was killed between the rename and the end
+        if (
+            mount.refresh(staging) is not None
+        ):  # left by one that was killed between the rename and the end
             clear(mount, *staging.rsplit("/", 1))
         return made
     held = _claim(mount, staging)
     try:
-        if not _exists(mount, model, made, told):  # another publisher may have finished while we waited
+        if not _exists(
+            mount, model, made, told
+        ):  # another publisher may have finished while we waited
             _fill(mount, staging, source, made, told)
             _finish(mount, model, staging, made, told)
     except OSError as error:
@@ -181,8 +196,13 @@ def _exists(mount: Mount, model: str, made: Manifest, told: _Told) -> bool:
     try:
         found = manifests.look(mount, model, made.version)
     except FileNotFoundError:
-        known = {*made.files, layout.MANIFEST}  # another publisher may have finished since that look
-        others = [name for name in checking.walk(mount, final) if name[-1] != "/" and name not in known]
+        known = {
+            *made.files,
+            layout.MANIFEST,
+        }  # another publisher may have finished since that look
+        others = [
+            name for name in checking.walk(mount, final) if name[-1] != "/" and name not in known
+        ]
         if others:
             raise EfsStateError(
                 f"{mount.where(final, min(others))}: not of the content that is published, and the folder has no"
@@ -281,10 +301,14 @@ def _finish(mount: Mount, model: str, staging: str, made: Manifest, told: _Told)
     def build(created: float) -> list[bytes | bytearray | memoryview]:
         place = f"{final}/{layout.MANIFEST}"
         payload = made.encode()
-        return entry.encode(payload, place=place, codec=manifests.CODEC, created=created, ttl=None, key=mount.key)
+        return entry.encode(
+            payload, place=place, codec=manifests.CODEC, created=created, ttl=None, key=mount.key
+        )
 
     files, parts = f"{staging}/{_FILES}", f"{staging}/{_PARTS}"
-    mount.replace(parts, layout.MANIFEST, build, durable=True)  # here, so that a kill leaves nothing among the files
+    mount.replace(
+        parts, layout.MANIFEST, build, durable=True
+    )  # here, so that a kill leaves nothing among the files
     mount.rename(parts, layout.MANIFEST, files, layout.MANIFEST, durable=True)
     inode = mount.stat(staging, _FILES).st_ino
     mount.forget(files)
@@ -333,7 +357,10 @@ def _inode(mount: Mount, above: str, name: str) -> int | None:
 
 def put_aside(mount: Mount, model: str, version: str) -> str:
     """Rename the version to a temporary, of which nobody takes a half for the whole while it is removed; its name."""
-    above, gone = layout.version_folder(model, ""), f"{layout.TEMPORARY}gone-{version}-{os.urandom(4).hex()}"
+    above, gone = (
+        layout.version_folder(model, ""),
+        f"{layout.TEMPORARY}gone-{version}-{os.urandom(4).hex()}",
+    )
     mount.forget(f"{above}/{version}")
     mount.rename(above, version, above, gone)
     return gone
@@ -357,4 +384,9 @@ def _tidy(mount: Mount, staging: str) -> None:
 
 
 def _left(mount: Mount, staging: str, error: OSError) -> None:
-    events.log("warning", "%s: what is left of a publication could not be removed: %s", mount.where(staging), error)
+    events.log(
+        "warning",
+        "%s: what is left of a publication could not be removed: %s",
+        mount.where(staging),
+        error,
+    )

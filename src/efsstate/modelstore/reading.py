@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     R = TypeVar("R")
 
 RANGE = 8 << 20  # bytes; with O_DIRECT the requests for a range are in flight all at once, so
-READERS = 2  # threads fill a link, and more take the processor from each other (measured: docs/models.md)
+READERS = (
+    2  # threads fill a link, and more take the processor from each other (measured: docs/models.md)
+)
 THREADS = 8  # for copies and small files, whose threads wait for answers
 _TURN = 0.25  # seconds; a reader can't be stopped within a range, and holds its buffer
 _DEEPEST = 128 << 20  # bytes; the kernel keeps a list of a range's pages for as long as it reads it
@@ -33,7 +35,9 @@ _PAGE = mmap.PAGESIZE
 _LEAST = 64 << 10  # bytes of a range where there is hardly any memory
 _DIRECT = getattr(os, "O_DIRECT", 0)
 _network: dict[str, bool] = {}  # root -> whether it is on NFS
-_doing = threading.local()  # `job`: whether this thread does a job of an `each`, which watches the deadline for it
+_doing = (
+    threading.local()
+)  # `job`: whether this thread does a job of an `each`, which watches the deadline for it
 
 
 class OutOfTime(EfsStateError):  # noqa: N818 - reads as what it says
@@ -91,7 +95,8 @@ class Opened:
                 raise
             if not got:
                 raise CorruptEntryError(
-                    self.path, f"it ended at {offset + done} of {self.size} bytes: cut while it was read"
+                    self.path,
+                    f"it ended at {offset + done} of {self.size} bytes: cut while it was read",
                 )
             done += got
 
@@ -123,16 +128,23 @@ def _deep(size: int) -> Iterator[tuple[int, int]]:
 
     One long range after the other is faster than several short ones side by side (measured: docs/models.md).
     """
-    offset, length = 0, READERS * RANGE  # else a file of two ranges would wait for one after the other
+    offset, length = (
+        0,
+        READERS * RANGE,
+    )  # else a file of two ranges would wait for one after the other
     while offset < size:
         length, began = min(length, size - offset), time.monotonic()
         yield offset, length
         seconds = time.monotonic() - began
         offset += length
-        length = max(RANGE, int(min(_DEEPEST, length * _TURN / max(seconds, 1e-9))) // _PULL * _PULL)
+        length = max(
+            RANGE, int(min(_DEEPEST, length * _TURN / max(seconds, 1e-9))) // _PULL * _PULL
+        )
 
 
-def each(work: Callable[[J], R], jobs: Sequence[J], *, threads: int, late: Callable[[], str]) -> Iterator[tuple[J, R]]:
+def each(
+    work: Callable[[J], R], jobs: Sequence[J], *, threads: int, late: Callable[[], str]
+) -> Iterator[tuple[J, R]]:
     """Do `work` on every job, by several threads, and yield (job, result) in their order, at most a few ahead.
 
     The first error ends it. Shortly before the deadline it raises `OutOfTime` with what `late()` says, whether or not a
@@ -156,7 +168,9 @@ def each(work: Callable[[J], R], jobs: Sequence[J], *, threads: int, late: Calla
         _doing.job = True
         while True:
             with turn:
-                while not (ended or failed or taken >= len(jobs)) and taken >= yielded + threads + 2:
+                while (
+                    not (ended or failed or taken >= len(jobs)) and taken >= yielded + threads + 2
+                ):
                     turn.wait()
                 if ended or failed or taken >= len(jobs):
                     return
@@ -171,7 +185,9 @@ def each(work: Callable[[J], R], jobs: Sequence[J], *, threads: int, late: Calla
                 return
             with turn:
                 results[mine] = result
-                if mine == yielded:  # else nobody waits for it yet, and to be woken costs a thread its turn
+                if (
+                    mine == yielded
+                ):  # else nobody waits for it yet, and to be woken costs a thread its turn
                     turn.notify_all()
 
     workers: list[threading.Thread] = []
@@ -207,7 +223,9 @@ def each(work: Callable[[J], R], jobs: Sequence[J], *, threads: int, late: Calla
             turn.notify_all()
         for worker in workers:
             # One that hangs is left behind. The others end what they do before the caller closes the files they do it to.
-            worker.join(None if until is None else max(0.0, until + deadline.MARGIN / 2 - time.monotonic()))
+            worker.join(
+                None if until is None else max(0.0, until + deadline.MARGIN / 2 - time.monotonic())
+            )
         failed = None  # its traceback has this frame and the buffers: they would keep each other
 
 
@@ -255,7 +273,11 @@ def late(path: str, size: int) -> tuple[Callable[[int], None], Callable[[], str]
 
 def whole(file: Opened, *, digest: str | None = None) -> memoryview:
     """All bytes of the file, in one buffer; with `digest`, its SHA-256 in hex, they are checked on the way."""
-    memory.demand(file.size, file.path, "use files.mmap() or files.stage(); keep_old=False frees the old version first")
+    memory.demand(
+        file.size,
+        file.path,
+        "use files.mmap() or files.stage(); keep_old=False frees the old version first",
+    )
     view = buffer(file.size)
     count, words = late(file.path, file.size)
     checked = _Checked(digest)
@@ -285,7 +307,9 @@ def mapped(file: Opened, *, digest: str | None = None) -> memoryview:
 
         def pull(job: tuple[int, int]) -> None:
             offset, length = job
-            if not hasattr(spare, "file"):  # a descriptor has one read-ahead: threads that share it spoil it
+            if not hasattr(
+                spare, "file"
+            ):  # a descriptor has one read-ahead: threads that share it spoil it
                 spare.file, spare.view = file.again(), buffer(_PULL)
             for at in range(offset, offset + length, _PULL):
                 spare.file.into(spare.view[: min(_PULL, offset + length - at)], at)
@@ -295,7 +319,9 @@ def mapped(file: Opened, *, digest: str | None = None) -> memoryview:
     try:
         view = memoryview(mmap.mmap(file.fileno(), file.size, prot=mmap.PROT_READ))
     except ValueError:
-        raise CorruptEntryError(file.path, f"shorter than its {file.size} bytes: cut while it was read") from None
+        raise CorruptEntryError(
+            file.path, f"shorter than its {file.size} bytes: cut while it was read"
+        ) from None
     if digest is not None:
         checked = _Checked(digest)
 
@@ -303,7 +329,9 @@ def mapped(file: Opened, *, digest: str | None = None) -> memoryview:
             offset, length = job
             checked.take(view[offset : offset + length])
 
-        for _ in each(check, ranges(file.size), threads=1, late=words):  # in a thread: a page may have to come anew
+        for _ in each(
+            check, ranges(file.size), threads=1, late=words
+        ):  # in a thread: a page may have to come anew
             pass
         checked.end(file.path)
     return view
@@ -332,7 +360,11 @@ class _Checked:
 
 
 def copy(
-    file: Opened, target: Filling | None, *, late: Callable[[], str], done: Callable[[int], None] | None = None
+    file: Opened,
+    target: Filling | None,
+    *,
+    late: Callable[[], str],
+    done: Callable[[int], None] | None = None,
 ) -> str:
     """Copy the file in ranges, by several threads, and give its SHA-256; without a `target` it is only digested.
 
@@ -368,8 +400,12 @@ def copy(
 
 def _room(size: int) -> int:
     """Bytes for each buffer of a copy: all of them take a quarter of what is free, and as much again to be compared."""
-    left = memory.free() if size > _PULL else None  # small files are many, and to ask takes longer than to read one
-    return RANGE if left is None else max(_LEAST, left // 4 // (THREADS + 3))  # 2 that are ahead, and the digest's
+    left = (
+        memory.free() if size > _PULL else None
+    )  # small files are many, and to ask takes longer than to read one
+    return (
+        RANGE if left is None else max(_LEAST, left // 4 // (THREADS + 3))
+    )  # 2 that are ahead, and the digest's
 
 
 def mib(size: float) -> str:

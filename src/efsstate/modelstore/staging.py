@@ -40,7 +40,9 @@ class Staged:
         except Exception as error:
             if sys.is_finalizing():
                 return  # the lock goes with the process
-            events.log("warning", "%s: could not be given back: %s", self.mount.where(self.folder), error)
+            events.log(
+                "warning", "%s: could not be given back: %s", self.mount.where(self.folder), error
+            )
 
 
 def stage(
@@ -106,7 +108,9 @@ def _use(local: Mount, key: str, until: float) -> lock.Lock:
     while True:
         got = lock.acquire(local, _USES, key, until=until, shared=True)
         if got is None:
-            raise reading.OutOfTime(f"{local.where(key)}: another process was still removing it when the deadline came")
+            raise reading.OutOfTime(
+                f"{local.where(key)}: another process was still removing it when the deadline came"
+            )
         if got.is_current():
             return got
         got.release()  # who made room was faster, and has removed the file
@@ -143,7 +147,9 @@ def _copy(
     sizes = {name: size for name, (size, _) in files.items()}
     total, room = sum(sizes.values()), _on_disk(local, [*sizes.values(), *[1] * len(folders)])
     if key in local.names("") and _room(local) < room:
-        _take_away(local, key)  # somebody damaged it; else it stays for those who use it until the new one is there
+        _take_away(
+            local, key
+        )  # somebody damaged it; else it stays for those who use it until the new one is there
     _make_room(local, room)
     free = _room(local)
     making = layout.TEMPORARY + key
@@ -212,7 +218,9 @@ def _take_away(local: Mount, key: str) -> None:
 def _make_room(local: Mount, wanted: int) -> None:
     """Remove what was used least recently, and is not used now, until `wanted` bytes have room; else nothing."""
     free = _room(local)
-    found = {name: local.stat("", name) for name in local.names("") if name not in (_USES, layout.LOCK)}
+    found = {
+        name: local.stat("", name) for name in local.names("") if name not in (_USES, layout.LOCK)
+    }
     copies = [name for name, about in found.items() if stat.S_ISDIR(about.st_mode)]
     going: dict[str, lock.Lock] = {}
     may_go = 0

@@ -46,7 +46,10 @@ class Version:
 
     def __repr__(self) -> str:
         fields = ", ".join(
-            [f"{name}={getattr(self, name)!r}" for name in ("id", "active", "bytes", "files", "changed")]
+            [
+                f"{name}={getattr(self, name)!r}"
+                for name in ("id", "active", "bytes", "files", "changed")
+            ]
         )
         return f"Version({fields})"
 
@@ -77,7 +80,9 @@ def publish(
         raise ValueError(f"version {version!r} can't be used: {why}")
     mount = roots.resolve(root, durable=True)
     try:
-        made = publishing.run(mount, model, publishing.Source(source, mount, model), version, progress)
+        made = publishing.run(
+            mount, model, publishing.Source(source, mount, model), version, progress
+        )
     except CorruptEntryError:
         if (kind := _kind(mount, model)) and not stat.S_ISDIR(kind):
             raise EfsStateError(
@@ -169,7 +174,9 @@ def _stamp(mount: Mount, model: str, version: str) -> None:
     try:
         mount.stamp(layout.version_folder(model, version), layout.MANIFEST)
     except (OSError, CorruptEntryError) as error:
-        events.log("warning", "%s", error)  # it is missing, or another user's: prune judges it by its older stamp
+        events.log(
+            "warning", "%s", error
+        )  # it is missing, or another user's: prune judges it by its older stamp
 
 
 def _found(mount: Mount, name: str, model: str, version: str) -> manifests.Manifest:
@@ -224,7 +231,9 @@ def _demand_published(mount: Mount, name: str, model: str) -> None:
         raise _no_version(mount, name, model)
     if stat.S_ISDIR(kind):
         names = set(mount.names(model))
-        if names <= {layout.VERSIONS} or (layout.VERSIONS in names and manifests.ours(mount, model)):
+        if names <= {layout.VERSIONS} or (
+            layout.VERSIONS in names and manifests.ours(mount, model)
+        ):
             return
     elif not stat.S_ISREG(kind):
         raise ModelNotFound(f"{mount.where(model)}: no model: neither a file nor a folder")
@@ -245,9 +254,7 @@ def _versions(mount: Mount, model: str) -> list[Version]:
             made = manifests.read(mount, model, version)
             size, files = made.size, len(made.files)
         except FileNotFoundError:
-            problem = (
-                f"{mount.where(layout.version_folder(model, version), layout.MANIFEST)}: missing: it has no manifest"
-            )
+            problem = f"{mount.where(layout.version_folder(model, version), layout.MANIFEST)}: missing: it has no manifest"
         except EfsStateError as error:
             problem = str(error)
         try:
@@ -258,7 +265,14 @@ def _versions(mount: Mount, model: str) -> list[Version]:
                 changed = entry.stat(follow_symlinks=False).st_mtime
             except FileNotFoundError:
                 continue  # a prune took it meanwhile
-        one = Version(version, active=version == active, bytes=size, files=files, changed=changed, problem=problem)
+        one = Version(
+            version,
+            active=version == active,
+            bytes=size,
+            files=files,
+            changed=changed,
+            problem=problem,
+        )
         found.append(one)
     return sorted(found, key=lambda one: (one.active, one.changed, one.id), reverse=True)
 
@@ -284,7 +298,8 @@ def _entries(root: str | os.PathLike[str] | None) -> Iterator[tuple[str, bool]]:
                 named = False
             yield (
                 entry.name,
-                named and (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)),
+                named
+                and (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)),
             )
 
 
@@ -302,7 +317,10 @@ def verify(
 
 
 def findings(
-    name: str, *, root: str | os.PathLike[str] | None = None, progress: Callable[[int, int], object] | None = None
+    name: str,
+    *,
+    root: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> list[tuple[str, str, str]]:
     """The same, each as (path, what is wrong there, what to do)."""
     from efsstate.modelstore import checking
@@ -341,7 +359,9 @@ def prune(
     return pruning.run(mount, model, found, keep=keep, grace=seconds, dry_run=dry_run)
 
 
-def leftovers(name: str, *, grace: units.Duration = "24h", root: str | os.PathLike[str] | None = None) -> list[str]:
+def leftovers(
+    name: str, *, grace: units.Duration = "24h", root: str | os.PathLike[str] | None = None
+) -> list[str]:
     """The paths of what publications of the model `name` left, and `prune` removes besides versions."""
     from efsstate.modelstore import pruning
 

@@ -43,7 +43,9 @@ _COPIED = 8192  # bytes; less is copied faster than a view is made
 HEADER = _HEAD.size
 
 _blake2b: Any = None
-_unkeyed: Any = None  # a hash that has begun without a key: to copy it is a fifth faster than to begin anew
+_unkeyed: Any = (
+    None  # a hash that has begun without a key: to copy it is a fifth faster than to begin anew
+)
 
 
 def blake2b() -> Any:
@@ -51,7 +53,9 @@ def blake2b() -> Any:
     global _blake2b
     if _blake2b is None:
         try:
-            from _blake2 import blake2b as found  # hashlib's own, without hashlib's import of OpenSSL
+            from _blake2 import (
+                blake2b as found,
+            )  # hashlib's own, without hashlib's import of OpenSSL
         except ImportError:  # another Python than CPython
             from hashlib import blake2b as found
         _blake2b = found
@@ -78,7 +82,9 @@ class Entry:
 
     __slots__ = ("codec", "created", "meta", "payload", "ttl")
 
-    def __init__(self, payload: Any, codec: str, meta: bytes, created: float, ttl: float | None) -> None:
+    def __init__(
+        self, payload: Any, codec: str, meta: bytes, created: float, ttl: float | None
+    ) -> None:
         self.payload = payload
         self.codec = codec
         self.meta = meta
@@ -198,7 +204,10 @@ def _fault(data: bytes | bytearray, size: int, path: str, key: bytes | None) -> 
     except (CorruptEntryError, UnknownFormatError) as error:
         return error
     if key:
-        return SignatureError(path, "it is damaged, unsigned, signed with another key, or signed for another place")
+        return SignatureError(
+            path, "it is damaged, unsigned, signed with another key, or signed for another place"
+        )
     return CorruptEntryError(
-        path, "its checksum does not match: it was changed, or it is signed, and EFSSTATE_SIGNING_KEY is missing here"
+        path,
+        "its checksum does not match: it was changed, or it is signed, and EFSSTATE_SIGNING_KEY is missing here",
     )

@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _THROUGH = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # NONBLOCK: a planted FIFO must not hang us
+_READ = (
+    os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+)  # NONBLOCK: a planted FIFO must not hang us
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FOLDERS = 256  # of the 1,024 descriptors that Lambda allows
 _SMALL = 2**17  # bytes; what is smaller is read in one call, without asking how long it is
@@ -76,7 +78,9 @@ class _Folder:
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.refreshed = time.time()
-        self.small = True  # whether the file that was read last was: large ones are read in one request, too
+        self.small = (
+            True  # whether the file that was read last was: large ones are read in one request, too
+        )
 
     def __del__(self, _close: Callable[[int], None] = os.close) -> None:
         try:
@@ -155,7 +159,9 @@ class Watch:
             if name not in (b".", b".."):
                 found.append(os.fsdecode(name))
         number = ctypes.get_errno()
-        if number and number not in _GONE:  # its end and an error look alike: a part must not pass for the whole
+        if (
+            number and number not in _GONE
+        ):  # its end and an error look alike: a part must not pass for the whole
             raise OSError(number, os.strerror(number), self._path)
         return [] if number else found
 
@@ -190,7 +196,9 @@ class Mount:
     # Folders
 
     def _open_top(self) -> None:
-        top = _Folder(os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))  # the root itself may be a link
+        top = _Folder(
+            os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        )  # the root itself may be a link
         try:
             mode = os.fstat(top.fd).st_mode
         except OSError as error:
@@ -231,7 +239,9 @@ class Mount:
         if len(self._folders) >= _OPEN_FOLDERS:
             for oldest in list(self._folders)[: _OPEN_FOLDERS // 4]:
                 self._folders.pop(oldest, None)
-        return self._folders.setdefault(folder, opened)  # of two threads that opened it, the first's stays
+        return self._folders.setdefault(
+            folder, opened
+        )  # of two threads that opened it, the first's stays
 
     def _through(self, folder: str) -> _Folder:
         """`folder`, only to open a file in it: not opened to be listed, it costs a request less."""
@@ -247,13 +257,16 @@ class Mount:
         except OSError as error:
             if error.errno in (errno.ENOTDIR, errno.ELOOP):
                 raise CorruptEntryError(
-                    self.where(folder), "a symbolic link or a file stands where a folder belongs; remove it"
+                    self.where(folder),
+                    "a symbolic link or a file stands where a folder belongs; remove it",
                 ) from None
             if error.errno in _GONE and parent is self._top and self._reopen_top():
                 return self._open_folder(folder, self._top, name, flags)
             if error.errno == errno.ESTALE:
                 self.forget(folder.rpartition("/")[0])
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.where(folder)) from None
+                raise FileNotFoundError(
+                    errno.ENOENT, os.strerror(errno.ENOENT), self.where(folder)
+                ) from None
             error.filename = self.where(folder)
             raise
 
@@ -265,7 +278,9 @@ class Mount:
             except FileExistsError:
                 pass  # somebody else was first; their name is fresh to us, for mkdir asked the server
             except OSError as error:
-                if error.errno in _GONE and not attempt:  # the parent was removed while we held it open
+                if (
+                    error.errno in _GONE and not attempt
+                ):  # the parent was removed while we held it open
                     self.forget(parent_name)
                     continue
                 error.filename = self.where(folder)
@@ -309,7 +324,9 @@ class Mount:
         seen = self.look(folder)
         return [] if seen is None else seen[1] or []
 
-    def look(self, folder: str, before: os.stat_result | None = None) -> tuple[os.stat_result, list[str] | None] | None:
+    def look(
+        self, folder: str, before: os.stat_result | None = None
+    ) -> tuple[os.stat_result, list[str] | None] | None:
         """The stat of `folder` as the server has it now, and its names; None if there is no such folder.
 
         No names, and no request for them, where nothing has changed since its stat was `before`. A listing brings this
@@ -317,7 +334,9 @@ class Mount:
         takes two and at a new folder one (measured).
         """
         known = None if before is None else _moment(before)
-        return self._ask(folder, lambda fd, found: None if _moment(found) == known else os.listdir(fd))
+        return self._ask(
+            folder, lambda fd, found: None if _moment(found) == known else os.listdir(fd)
+        )
 
     def _ask(
         self, folder: str, take: Callable[[int, os.stat_result], T], *, certain: bool = True
@@ -354,7 +373,9 @@ class Mount:
         parent = folder.rpartition("/")[0]
         if folder:
             self._refresh_above(parent)
-            self.refresh(parent, older_than=1e-6)  # those above it have just been asked: not again for each below
+            self.refresh(
+                parent, older_than=1e-6
+            )  # those above it have just been asked: not again for each below
 
     def watch(self, folder: str) -> Watch:
         """`folder`, made if need be, held open for listing it after changes of our own: see `Watch`. One request."""
@@ -387,7 +408,9 @@ class Mount:
             finally:
                 os.close(fd)
         except OSError as error:
-            error.filename = error.filename if isinstance(error.filename, str) else self.where(folder)
+            error.filename = (
+                error.filename if isinstance(error.filename, str) else self.where(folder)
+            )
             raise
 
     # Reading
@@ -411,10 +434,13 @@ class Mount:
         """Look afresh, for another try, where another host replaced or removed the file under us; else raise `error`."""
         if error.errno in (errno.ELOOP, errno.ENXIO):
             raise CorruptEntryError(
-                self.where(folder, name), "a symbolic link or a socket stands where a file belongs; remove it"
+                self.where(folder, name),
+                "a symbolic link or a socket stands where a file belongs; remove it",
             ) from None
         if error.errno in (errno.EISDIR, errno.EAGAIN):  # EAGAIN: a pipe that somebody holds open
-            raise CorruptEntryError(self.where(folder, name), "not a regular file; remove it") from None
+            raise CorruptEntryError(
+                self.where(folder, name), "not a regular file; remove it"
+            ) from None
         if error.errno != errno.ESTALE or attempt + 1 >= _TRIES:
             error.filename = self.where(folder, name)
             raise error
@@ -436,7 +462,9 @@ class Mount:
                 return fd
         raise AssertionError
 
-    def read(self, folder: str, name: str, judge: Judge | None = None, stale: float | None = None) -> Data:
+    def read(
+        self, folder: str, name: str, judge: Judge | None = None, stale: float | None = None
+    ) -> Data:
         """All bytes of the file `name`; of the folder as it was at most `stale` seconds ago (`refresh`), if given.
 
         Many come as a bytearray that is the caller's to change: an array can live in it, and need not be copied. Before
@@ -470,7 +498,9 @@ class Mount:
         self._demand_regular(found, folder, name)
         return self._whole(fd, found.st_size, data, folder, name, judge)
 
-    def _whole(self, fd: int, size: int, data: bytes, folder: str, name: str, judge: Judge | None) -> Data:
+    def _whole(
+        self, fd: int, size: int, data: bytes, folder: str, name: str, judge: Judge | None
+    ) -> Data:
         """`size` bytes of an open file, of which `data` was read before."""
         if size >= _HUGE and judge is not None:
             head = data or os.pread(fd, _SMALL, 0)
@@ -529,7 +559,9 @@ class Mount:
     def _own_mode(self, fd: int, found: os.stat_result) -> None:
         if stat.S_IMODE(found.st_mode) & 0o777 != self.file_mode and found.st_uid == os.geteuid():
             try:
-                os.fchmod(fd, self.file_mode)  # the umask took bits away that the owner of the root grants
+                os.fchmod(
+                    fd, self.file_mode
+                )  # the umask took bits away that the owner of the root grants
             except OSError:
                 pass
 
@@ -553,7 +585,9 @@ class Mount:
             try:
                 return os.open(name, flags, self.file_mode, dir_fd=held.fd)
             except OSError as error:
-                if error.errno in _GONE and not attempt:  # the folder was removed while we held it open
+                if (
+                    error.errno in _GONE and not attempt
+                ):  # the folder was removed while we held it open
                     self.forget(folder)
                     continue
                 error.filename = self.where(folder, name)
@@ -581,7 +615,9 @@ class Mount:
         """A new temporary that is to get its content and its own name later; `FileExistsError` if the name is taken."""
         return Draft(self, folder, name, self._make(folder, name, _WRITE | os.O_EXCL))
 
-    def replace(self, folder: str, name: str, build: Callable[[float], Parts], *, durable: bool = False) -> None:
+    def replace(
+        self, folder: str, name: str, build: Callable[[float], Parts], *, durable: bool = False
+    ) -> None:
         """Give `name` a new content in one step: every reader gets the old or the new, whole.
 
         `build` gets the server's time (seconds since the epoch) and returns the buffers to write, in order. `durable`:
@@ -592,16 +628,30 @@ class Mount:
         self.rename(folder, temporary, folder, name, inode=made.st_ino, durable=durable)
 
     def rename(
-        self, folder: str, name: str, to_folder: str, to_name: str, *, inode: int | None = None, durable: bool = False
+        self,
+        folder: str,
+        name: str,
+        to_folder: str,
+        to_name: str,
+        *,
+        inode: int | None = None,
+        durable: bool = False,
     ) -> None:
         """Rename a file or folder. With its `inode`, a failure that a lost reply only makes look like one is told apart."""
         try:
             source, target = self._folder(folder), self._folder(to_folder, make=True)
             os.rename(name, to_name, src_dir_fd=source.fd, dst_dir_fd=target.fd)
         except OSError as error:
-            if not (inode and error.errno in (errno.ENOENT, errno.EEXIST) and self._is(to_folder, to_name, inode)):
+            if not (
+                inode
+                and error.errno in (errno.ENOENT, errno.EEXIST)
+                and self._is(to_folder, to_name, inode)
+            ):
                 self.remove(folder, name, quiet=True) if layout.is_temporary(name) else None
-                error.filename, error.filename2 = self.where(folder, name), self.where(to_folder, to_name)
+                error.filename, error.filename2 = (
+                    self.where(folder, name),
+                    self.where(to_folder, to_name),
+                )
                 raise
         if durable:
             self.sync(to_folder)
@@ -615,14 +665,22 @@ class Mount:
             return False
 
     def create(
-        self, folder: str, name: str, build: Callable[[float], Parts], *, exclusive: bool = False, durable: bool = True
+        self,
+        folder: str,
+        name: str,
+        build: Callable[[float], Parts],
+        *,
+        exclusive: bool = False,
+        durable: bool = True,
     ) -> None:
         """Make `name` with its content, under its final name: readers may meet it half written, and must check it.
 
         For files that are made once and never changed. `exclusive`: `FileExistsError` if the name is taken (a request
         more); without it an existing file of that name is overwritten.
         """
-        self._write(folder, name, build, flags=_WRITE | (os.O_EXCL if exclusive else 0), durable=durable)
+        self._write(
+            folder, name, build, flags=_WRITE | (os.O_EXCL if exclusive else 0), durable=durable
+        )
         if durable:
             self.sync(folder)
 
@@ -641,7 +699,9 @@ class Mount:
                     continue
                 error.filename = self.where(folder, name)
                 if error.filename2 is not None:
-                    del error.filename2  # the text of the link is no path; None would be told as one
+                    del (
+                        error.filename2
+                    )  # the text of the link is no path; None would be told as one
                 raise
             break
         if durable:
@@ -788,7 +848,9 @@ class Draft:
         self.over = False
         _drafts.add(self)
 
-    def become(self, name: str, build: Callable[[float], Parts], *, unless: Callable[[], bool]) -> bool:
+    def become(
+        self, name: str, build: Callable[[float], Parts], *, unless: Callable[[], bool]
+    ) -> bool:
         """Fill it and give it `name`; False where it was removed meanwhile, or `unless` is true right before.
 
         `build` is as `Mount.replace` takes it. Raises `OSError`; then nothing has changed.

@@ -74,7 +74,9 @@ def is_component(name: str) -> bool:
 
 def readable(safe: str) -> str:
     """What `component` was given, as nearly as the component alone can tell (a long name comes back cut)."""
-    text = safe.partition("~")[0].encode(errors="surrogateescape")  # a stranger's name may be anything
+    text = safe.partition("~")[0].encode(
+        errors="surrogateescape"
+    )  # a stranger's name may be anything
     out, i = bytearray(), 0
     while i < len(text):
         if text[i] == 0x25 and len(text) >= i + 3:
@@ -152,7 +154,11 @@ def is_cleared(name: str) -> bool:
     kind, _, rest = name.partition(".")
     number, _, signature = rest.partition(".")
     well = (
-        kind == CLEARED and len(number) <= 19 and number.isascii() and number.isdigit() and str(int(number)) == number
+        kind == CLEARED
+        and len(number) <= 19
+        and number.isascii()
+        and number.isdigit()
+        and str(int(number)) == number
     )
     return well and len(signature) == 32 and _HEX.issuperset(signature)
 
@@ -202,15 +208,21 @@ def generation_name(epoch: int, number: int) -> str:
 
 def parse_claim(name: str) -> tuple[str, int, int] | None:
     """`("e", epoch, 0)`, `("b", epoch, 0)` or `("g", epoch, number)` for a name in a checkpoint's folder; else None."""
-    kind, first, second = (name[0], name[1:], "0") if name[:1] in ("e", "b") else ("g", *name.partition("-")[::2])
-    if len(name) > 40:  # two numbers of 18 digits: more are not ours, and would not fit with those that follow them
+    kind, first, second = (
+        (name[0], name[1:], "0") if name[:1] in ("e", "b") else ("g", *name.partition("-")[::2])
+    )
+    if (
+        len(name) > 40
+    ):  # two numbers of 18 digits: more are not ours, and would not fit with those that follow them
         return None
     try:
         found = kind, int(first), int(second)
     except ValueError:
         return None
     made = generation_name(*found[1:]) if kind == "g" else f"{kind}{found[1]}"
-    return found if made == name and 0 < found[1] < 10**18 and (kind != "g" or found[2] > 0) else None
+    return (
+        found if made == name and 0 < found[1] < 10**18 and (kind != "g" or found[2] > 0) else None
+    )
 
 
 def sweep_marks(kind: str) -> str:

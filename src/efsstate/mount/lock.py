@@ -30,7 +30,9 @@ class Lock:
 
     __slots__ = ("_fd", "_mount", "_pid", "folder", "name", "shared", "waited")
 
-    def __init__(self, mount: Mount, folder: str, name: str, fd: int, *, shared: bool = False) -> None:
+    def __init__(
+        self, mount: Mount, folder: str, name: str, fd: int, *, shared: bool = False
+    ) -> None:
         self._mount, self._fd, self._pid = mount, fd, os.getpid()
         self.folder, self.name = folder, name
         self.shared, self.waited = shared, False
@@ -51,7 +53,9 @@ class Lock:
                         self._mount.remove(self.folder, self.name, quiet=True)
                     import fcntl
 
-                    fcntl.flock(fd, fcntl.LOCK_UN)  # a forked child may have the descriptor still, and would keep it
+                    fcntl.flock(
+                        fd, fcntl.LOCK_UN
+                    )  # a forked child may have the descriptor still, and would keep it
             finally:
                 os.close(fd)
         except OSError as error:
@@ -77,7 +81,9 @@ class Lock:
         return os.path.samestat(named, own)
 
 
-def attempt(mount: Mount, folder: str, name: str, fd: int | None = None, *, shared: bool = False) -> Lock | int:
+def attempt(
+    mount: Mount, folder: str, name: str, fd: int | None = None, *, shared: bool = False
+) -> Lock | int:
     """The lock, or the open descriptor to try again with (or to close) if somebody holds it (`shared`: alone)."""
     if fd is None:
         fd = mount.open(folder, name, os.O_RDWR | os.O_CREAT)
@@ -110,7 +116,9 @@ def _share(fd: int) -> bool:
     return True
 
 
-def acquire(mount: Mount, folder: str, name: str, *, until: float, shared: bool = False) -> Lock | None:
+def acquire(
+    mount: Mount, folder: str, name: str, *, until: float, shared: bool = False
+) -> Lock | None:
     """The lock on `name`, waiting until the monotonic time `until`; None if somebody still holds it then.
 
     It polls, with jitter: a blocking `flock` is polled by the kernel with a back-off of up to 30 s where the server
@@ -122,7 +130,9 @@ def acquire(mount: Mount, folder: str, name: str, *, until: float, shared: bool 
         if left <= 0 and waited:
             os.close(got)
             return None
-        left = max(left, _FIRST)  # a second try, even without a wait: an onlooker (`held`) has it for a moment
+        left = max(
+            left, _FIRST
+        )  # a second try, even without a wait: an onlooker (`held`) has it for a moment
         waited = True
         # Jitter from the random bytes of the kernel: `random` would be an import on the first lock.
         time.sleep(min(left, delay * (0.5 + os.urandom(1)[0] / 512)))
@@ -201,7 +211,9 @@ class Claim:
     def __init__(self, file: _Bytes, offset: int, closed: tuple[str, str] | None) -> None:
         self._file: _Bytes | None = file
         self._offset, self._pid = offset, os.getpid()
-        self._closed = closed  # the lock file that is closed after, if nobody holds another byte of it
+        self._closed = (
+            closed  # the lock file that is closed after, if nobody holds another byte of it
+        )
 
     def release(self) -> None:
         """Give it back; more than once, or in a forked child, does nothing."""
@@ -245,7 +257,9 @@ def claim(mount: Mount, folder: str, digest: str, *, keep_open: bool = True) -> 
         try:
             _open(file, mount, folder)
             _lock_byte(file, offset)
-        except BaseException as error:  # one that a signal's handler raised, too, or it is held for ever
+        except (
+            BaseException
+        ) as error:  # one that a signal's handler raised, too, or it is held for ever
             refused = isinstance(error, BlockingIOError)
             with _files_lock:
                 file.held -= 1
@@ -294,7 +308,9 @@ def _take(root: str, folder: str) -> _Bytes:
         idle = []
         if len(_files) > _MOST_OPEN:
             ours = [other for other in _files if other[0] == root]
-            idle = [other for other in ours if not _files[other].held][: max(0, len(ours) - _MOST_OPEN)]
+            idle = [other for other in ours if not _files[other].held][
+                : max(0, len(ours) - _MOST_OPEN)
+            ]
     for other in idle:
         _let_go(other)
     return file
@@ -323,7 +339,9 @@ def _let_go(key: tuple[str, str]) -> None:
 
 def _open(file: _Bytes, mount: Mount, folder: str) -> None:
     if not file.fit:
-        with file.opening:  # a second descriptor would, when closed, give back what is held by the first
+        with (
+            file.opening
+        ):  # a second descriptor would, when closed, give back what is held by the first
             if not file.fit:
                 file.close()
                 file.fd = mount.open(folder, layout.LOCK, os.O_RDWR | os.O_CREAT)

@@ -62,7 +62,9 @@ def _group() -> int | None:
         return None
     found = []
     for line in lines:
-        _, kinds, path = line.split(":", 2)  # "0::/a/b" with version 2, "4:memory:/a/b" with version 1
+        _, kinds, path = line.split(
+            ":", 2
+        )  # "0::/a/b" with version 2, "4:memory:/a/b" with version 1
         kind = "memory" if "memory" in kinds.split(",") else kinds
         parts = [part for part in path.split("/") if part]
         # A limit above holds too. A container may see a path that its own tree does not have: then the top is its own.
@@ -75,9 +77,15 @@ def _group() -> int | None:
 
 def _limit(folder: str, top: str, limit: str, used: str, prefix: str) -> int | None:
     try:
-        free = int(kernel(top, folder, limit)) - int(kernel(top, folder, used))  # "max" where there is no limit
+        free = int(kernel(top, folder, limit)) - int(
+            kernel(top, folder, used)
+        )  # "max" where there is no limit
         stat = dict(line.split(" ", 1) for line in kernel(top, folder, "memory.stat").splitlines())
-        return free + int(stat.get(f"{prefix}inactive_file", 0)) + int(stat.get(f"{prefix}active_file", 0))
+        return (
+            free
+            + int(stat.get(f"{prefix}inactive_file", 0))
+            + int(stat.get(f"{prefix}active_file", 0))
+        )
     except (OSError, EfsStateError, ValueError):
         return None
 
@@ -88,6 +96,8 @@ def _function() -> int | None:
         return None
     try:
         pages = kernel("/proc", str(os.getpid()), "statm").split()
-        return memory - (int(pages[1]) - int(pages[2])) * os.sysconf("SC_PAGESIZE")  # without what is shared with files
+        return memory - (int(pages[1]) - int(pages[2])) * os.sysconf(
+            "SC_PAGESIZE"
+        )  # without what is shared with files
     except (OSError, EfsStateError, ValueError, IndexError):
         return memory

@@ -52,7 +52,9 @@ def read(mount: Mount, folder: str, name: str, *, certain: bool = False) -> str:
 
         path = mount.where(folder, name)
         if mount.key:
-            raise SignatureError(path, "it is unsigned, signed with another key, or signed for another place")
+            raise SignatureError(
+                path, "it is unsigned, signed with another key, or signed for another place"
+            )
         raise CorruptEntryError(path, "its checksum does not match")
     return text
 

@@ -59,14 +59,20 @@ def scratch(name: str) -> Mount:
         os.makedirs(path, _MODE, exist_ok=True)
         found = os.lstat(path)
     except OSError as error:
-        raise RootError(f"{path}: can't be made: {error.strerror}: set TMPDIR to a folder that is writable") from error
+        raise RootError(
+            f"{path}: can't be made: {error.strerror}: set TMPDIR to a folder that is writable"
+        ) from error
     # The name can be guessed, and /tmp is open to all: what another user put there must not be taken for ours.
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
-        raise RootError(f"{path}: not a folder that uid {os.geteuid()} alone may write to: remove it, or set TMPDIR")
+        raise RootError(
+            f"{path}: not a folder that uid {os.geteuid()} alone may write to: remove it, or set TMPDIR"
+        )
     return Mount(path)
 
 
-def resolve(root: str | os.PathLike[str] | None = None, *, durable: bool = False, reading: bool = False) -> Mount:
+def resolve(
+    root: str | os.PathLike[str] | None = None, *, durable: bool = False, reading: bool = False
+) -> Mount:
     """The mount that `root` names; else EFSSTATE_ROOT; else /mnt/efs; else the only mount under /mnt on Lambda.
 
     Elsewhere it is `./.efsstate`, with one warning, but for `durable` state `RootError`: that must not land on a
@@ -103,11 +109,20 @@ def _open(given: str | None, *, durable: bool = False) -> Mount:
         from efsstate import events
 
         fix = f"{_FIX} (the command: --root)"  # the command has no hand in what is logged
-        events.log("warning", "no root was named: caching in %s; %s", path, fix, once="unnamed root", root=path)
+        events.log(
+            "warning",
+            "no root was named: caching in %s; %s",
+            path,
+            fix,
+            once="unnamed root",
+            root=path,
+        )
     try:
         mount = Mount(path, key=signing_key(), named=named)
     except FileNotFoundError:
-        raise RootError(f"{path}: the root ({source}) does not exist: mkdir -p {path}, or {_FIX}") from None
+        raise RootError(
+            f"{path}: the root ({source}) does not exist: mkdir -p {path}, or {_FIX}"
+        ) from None
     except NotADirectoryError:
         raise RootError(f"{path}: the root ({source}) is not a directory: {_FIX}") from None
     except PermissionError as error:
@@ -136,12 +151,18 @@ def _choose(given: str | None) -> tuple[str, str, bool]:
     if not on_lambda():
         return _UNNAMED, "the default", False
     try:
-        mounts = [f"/mnt/{name}" for name in sorted(os.listdir("/mnt")) if os.path.ismount(f"/mnt/{name}")]
+        mounts = [
+            f"/mnt/{name}" for name in sorted(os.listdir("/mnt")) if os.path.ismount(f"/mnt/{name}")
+        ]
     except OSError:
         mounts = []
     if len(mounts) == 1:
         return mounts[0], "the only mount", True
-    found = f"several file systems are mounted ({', '.join(mounts)})" if mounts else "no file system is mounted"
+    found = (
+        f"several file systems are mounted ({', '.join(mounts)})"
+        if mounts
+        else "no file system is mounted"
+    )
     raise RootError(f"/mnt: no root: {found} below it: {_FIX}")
 
 
@@ -154,7 +175,9 @@ def _mounted(path: str) -> bool:
 
 
 def _unnamed(path: str) -> RootError:
-    return RootError(f"{path}: no root was named, and this state must not be lost with a throw-away disk: {_FIX}")
+    return RootError(
+        f"{path}: no root was named, and this state must not be lost with a throw-away disk: {_FIX}"
+    )
 
 
 def _demand_durable(mount: Mount, *, reading: bool) -> None:

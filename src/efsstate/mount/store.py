@@ -115,15 +115,25 @@ def create(
 
     Raises `OSError`; then the name may hold a torn entry, and must not be used again.
     """
-    mount.create(folder, name, _builder(mount, folder, name, payload, codec, meta, ttl), exclusive=exclusive)
+    mount.create(
+        folder, name, _builder(mount, folder, name, payload, codec, meta, ttl), exclusive=exclusive
+    )
 
 
 def _builder(
-    mount: Mount, folder: str, name: str, payload: Buffer | list[Buffer], codec: str, meta: bytes, ttl: float | None
+    mount: Mount,
+    folder: str,
+    name: str,
+    payload: Buffer | list[Buffer],
+    codec: str,
+    meta: bytes,
+    ttl: float | None,
 ) -> Callable[[float], Parts]:
     place = f"{folder}/{name}"
 
     def build(created: float) -> Parts:
-        return entry.encode(payload, place=place, codec=codec, meta=meta, created=created, ttl=ttl, key=mount.key)
+        return entry.encode(
+            payload, place=place, codec=codec, meta=meta, created=created, ttl=ttl, key=mount.key
+        )
 
     return build

@@ -147,11 +147,15 @@ class Environment:
         """See to it that it is answered, one way or another; the duration of an init that it is the first to follow."""
         settings, api = self._settings, self._runtime.api
         with self._starting:  # of several events at once the first starts the processes
-            if self.pid is None:  # the init failed, a timeout or a death ended it: again, now on the invocation's time
+            if (
+                self.pid is None
+            ):  # the init failed, a timeout or a death ended it: again, now on the invocation's time
                 init = self._init(settings.timeout)
                 if init.status != "ok":
                     timed_out = init.status == "timeout"
-                    invocation.answer(error=self._timeout_error(invocation) if timed_out else init.error)
+                    invocation.answer(
+                        error=self._timeout_error(invocation) if timed_out else init.error
+                    )
                     return None
             init_duration = self._fresh.duration if self._fresh else None
             self._fresh = None

@@ -49,10 +49,14 @@ class Function:
         python: str = sys.executable,
     ) -> None:
         if freeze and max_concurrency is not None:
-            raise ValueError("freeze: Managed Instances are never frozen: leave out freeze or max_concurrency")
+            raise ValueError(
+                "freeze: Managed Instances are never frozen: leave out freeze or max_concurrency"
+            )
         folder = os.path.abspath(path)
         if init_timeout is None:
-            init_timeout = INIT_TIMEOUT if max_concurrency is None else max(MANAGED_INIT_TIMEOUT, timeout)
+            init_timeout = (
+                INIT_TIMEOUT if max_concurrency is None else max(MANAGED_INIT_TIMEOUT, timeout)
+            )
         self.name = name
         self.environments: list[Environment] = []
         self._concurrency = concurrency
@@ -102,7 +106,10 @@ class Function:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -123,7 +130,9 @@ class Function:
                 for environment in reversed(self.environments):
                     if environment.slots.acquire(blocking=False):
                         self.environments.remove(environment)
-                        self.environments.append(environment)  # the last used is the first to be taken again
+                        self.environments.append(
+                            environment
+                        )  # the last used is the first to be taken again
                         return environment
                 if self._concurrency is None or len(self.environments) < self._concurrency:
                     environment = self._new()

@@ -86,7 +86,9 @@ class _Handler(BaseHTTPRequestHandler):
             invocation.answer(error=_parse_error(body))
         elif len(body) > RESPONSE_LIMIT:
             said = f"Response payload size exceeded maximum allowed payload size ({RESPONSE_LIMIT} bytes)."
-            invocation.answer(error={"errorType": "Function.ResponseSizeTooLarge", "errorMessage": said})
+            invocation.answer(
+                error={"errorType": "Function.ResponseSizeTooLarge", "errorMessage": said}
+            )
             self._reply(413, _refusal("RequestEntityTooLarge", said))
             return
         else:
@@ -97,7 +99,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.api.init_failed(_parse_error(body)):
             self._reply(202, b'{"status":"OK"}')
         else:  # of several processes only the first to fail is heard
-            self._reply(403, _refusal("InvalidStateTransition", "the init error was reported already"))
+            self._reply(
+                403, _refusal("InvalidStateTransition", "the init error was reported already")
+            )
 
     def _body(self) -> bytes:
         if "chunked" not in (self.headers.get("Transfer-Encoding") or "").lower():

@@ -15,11 +15,15 @@ class Result:
 
     request_id: str
     value: Any  # what the handler returned, after JSON; bytes where it isn't JSON; None on an error
-    error: dict[str, Any] | None  # errorType, errorMessage, stackTrace as the caller of Lambda gets them
+    error: (
+        dict[str, Any] | None
+    )  # errorType, errorMessage, stackTrace as the caller of Lambda gets them
     logs: str  # what the environment wrote meanwhile; with several processes that is everybody's
     duration: float  # seconds from the hand-over to the answer
     timed_out: bool
-    init_duration: float | None  # seconds of the init before it, for the first invocation of a fresh process
+    init_duration: (
+        float | None
+    )  # seconds of the init before it, for the first invocation of a fresh process
     environment: Environment
 
 

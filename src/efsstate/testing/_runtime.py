@@ -28,9 +28,13 @@ class Runtime:
         # A file and not a pipe: what was written before the answer is there with the answer, whatever was killed.
         self._log = open(os.path.join(self._folder, "log"), "ab+", buffering=0)  # noqa: SIM115
         self.api = RuntimeApi()
-        self._processes: list[subprocess.Popen[bytes]] = []  # the leader that runs, if any; shared with the finalizer
+        self._processes: list[
+            subprocess.Popen[bytes]
+        ] = []  # the leader that runs, if any; shared with the finalizer
         self._lock = threading.Lock()
-        self._finalizer = weakref.finalize(self, _clean_up, self._processes, self.api, self._log, self._folder)
+        self._finalizer = weakref.finalize(
+            self, _clean_up, self._processes, self.api, self._log, self._folder
+        )
 
     @property
     def pid(self) -> int | None:
@@ -90,11 +94,15 @@ class Runtime:
         """What was written after the first `since` bytes; nothing once it is closed."""
         if self._log.closed:
             return ""
-        return os.pread(self._log.fileno(), self.written() - since, since).decode("utf-8", "replace")
+        return os.pread(self._log.fileno(), self.written() - since, since).decode(
+            "utf-8", "replace"
+        )
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
         try:
-            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # unreaped, its id can't become another's
+            os.waitid(
+                os.P_PID, process.pid, os.WEXITED | os.WNOWAIT
+            )  # unreaped, its id can't become another's
         except ChildProcessError:
             return
         with self._lock:
@@ -112,7 +120,9 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _clean_up(processes: list[subprocess.Popen[bytes]], api: RuntimeApi, log: BinaryIO, folder: str) -> None:
+def _clean_up(
+    processes: list[subprocess.Popen[bytes]], api: RuntimeApi, log: BinaryIO, folder: str
+) -> None:
     """The end of a runtime that was closed, or is still there when the interpreter exits."""
     while processes:
         _kill_group(processes.pop())
@@ -126,6 +136,10 @@ def _reason(returncode: int) -> str:
     """An exit as Lambda words it."""
     if returncode >= 0:
         return f"exit status {returncode}"
-    names = {signal.SIGKILL: "killed", signal.SIGSEGV: "segmentation fault", signal.SIGBUS: "bus error"}
+    names = {
+        signal.SIGKILL: "killed",
+        signal.SIGSEGV: "segmentation fault",
+        signal.SIGBUS: "bus error",
+    }
     number = signal.Signals(-returncode)
     return "signal: " + names.get(number, number.name)

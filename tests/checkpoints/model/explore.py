@@ -13,7 +13,10 @@ class Result(NamedTuple):
     seconds: float
 
     def __str__(self):
-        said = ", ".join(f"{kind} in {len(trace)} steps" for kind, (_, trace) in self.found.items()) or "no violation"
+        said = (
+            ", ".join(f"{kind} in {len(trace)} steps" for kind, (_, trace) in self.found.items())
+            or "no violation"
+        )
         return f"{self.states:,} states, {self.steps:,} steps, {'complete' if self.complete else 'NOT complete'}, {self.seconds:.0f} s: {said}"
 
 
@@ -31,7 +34,10 @@ def explore(model, *, limit=5_000_000, stop=True):
             path.append(states[i])
             i = parent[i]
         path.reverse()
-        return [next(label for label, state, _ in model.next(a) if state == b) for a, b in zip(path, path[1:])] + [last]
+        return [
+            next(label for label, state, _ in model.next(a) if state == b)
+            for a, b in zip(path, path[1:])
+        ] + [last]
 
     while at < len(states) and len(states) < limit and not (stop and found):
         for label, state, bad in model.next(states[at]):

@@ -21,11 +21,35 @@ Checked, at every step:
 from dataclasses import dataclass
 from typing import NamedTuple
 
-TORN, WHOLE, DAMAGED = 0, 1, 2  # a generation: half written (only where the rule `whole` is broken), valid, valid once
+TORN, WHOLE, DAMAGED = (
+    0,
+    1,
+    2,
+)  # a generation: half written (only where the rule `whole` is broken), valid, valid once
 BASE, TARGET, SAVE = 0, 1, 2  # what an item of a walk is: a base, its target, a save
 NOTHING = (0, 0)
 
-IDLE, MAKE, TAKEN, LIST, LIST2, WALK, SETTLE, CONFIRM, OWN, WRITE, LOOK, LOOK2, FAILED, MARK, LOST, REFUSED, END, RELIST, RELOOK = range(19)
+(
+    IDLE,
+    MAKE,
+    TAKEN,
+    LIST,
+    LIST2,
+    WALK,
+    SETTLE,
+    CONFIRM,
+    OWN,
+    WRITE,
+    LOOK,
+    LOOK2,
+    FAILED,
+    MARK,
+    LOST,
+    REFUSED,
+    END,
+    RELIST,
+    RELOOK,
+) = range(19)
 
 
 @dataclass(frozen=True)
@@ -45,7 +69,9 @@ class Rules:
     # The rules
     epoch_exclusive: bool = True  # else two claimants may share an epoch
     list_after_epoch: bool = True  # else a claimant goes by the listing from before
-    look: str = "after"  # a save looks for a higher epoch "after" the write; else "before" it, or "never"
+    look: str = (
+        "after"  # a save looks for a higher epoch "after" the write; else "before" it, or "never"
+    )
     bases: bool = True  # else a claimant starts from what it finds
     base_exclusive: bool = True  # else a second base replaces the first
     claim_looks: bool = True  # a claimant that finds the job finished looks again before it tells
@@ -59,7 +85,9 @@ class Rules:
     oldest_first: bool = True  # in that order
     top_stays: bool = True  # the highest epoch stays; else it goes once it has an acknowledged save
     settled_only: bool = True  # nothing is swept while the newest epoch has no base
-    refuse_damage: bool = True  # a claim that would step back over an acknowledged save refuses; else it goes on
+    refuse_damage: bool = (
+        True  # a claim that would step back over an acknowledged save refuses; else it goes on
+    )
     leave_damage: bool = True  # so a load decides no base in that case; else it does
     mark: str = "acknowledged"  # a shard is marked finished once that is "acknowledged"; else once "published"
 
@@ -115,12 +143,26 @@ class State(NamedTuple):
 class Protocol:
     def __init__(self, rules):
         self.rules = rules
-        self.done = sum(bit(w, n - 1) for w, n in enumerate(rules.saves) if n) if rules.finish else 0
+        self.done = (
+            sum(bit(w, n - 1) for w, n in enumerate(rules.saves) if n) if rules.finish else 0
+        )
 
     def initial(self):
         r = self.rules
         workers = tuple(Worker(claims=n) for n in r.claims)
-        return State(frozenset(), (), (), NOTHING, workers, (Loader(),) * r.loaders, 0, 0, r.lost, r.errors, r.flips)
+        return State(
+            frozenset(),
+            (),
+            (),
+            NOTHING,
+            workers,
+            (Loader(),) * r.loaders,
+            0,
+            0,
+            r.lost,
+            r.errors,
+            r.flips,
+        )
 
     # Listings and walks
 
@@ -139,7 +181,9 @@ class Protocol:
             "odd": lambda n: (n[1] + n[2]) % 2 == 1,
             "even": lambda n: (n[1] + n[2]) % 2 == 0,
         }[self.rules.parts]
-        return tuple(sorted(n for n in names if part(n))), tuple(sorted(n for n in names if not part(n)))
+        return tuple(sorted(n for n in names if part(n))), tuple(
+            sorted(n for n in names if not part(n))
+        )
 
     @staticmethod
     def top(names):
@@ -181,7 +225,11 @@ class Protocol:
                 return f"{name}: gone", "again", p
             return f"{name}: gone", "on", rest._replace(lost=p.lost or kind == TARGET)
         if save[2] == WHOLE:
-            return f"{name} = {show(save[3])}", "found", p._replace(todo=(), target=(e, n), mask=save[3])
+            return (
+                f"{name} = {show(save[3])}",
+                "found",
+                p._replace(todo=(), target=(e, n), mask=save[3]),
+            )
         rest = rest._replace(lost=p.lost or save[2] == DAMAGED)
         if isinstance(rest, Loader):
             rest = rest._replace(warned=True)
@@ -204,10 +252,18 @@ class Protocol:
     def next(self, s):
         for i, w in enumerate(s.workers):
             for label, change, w2, bad in self.worker(s, i, w):
-                yield (f"w{i}", label), s._replace(workers=(*s.workers[:i], w2, *s.workers[i + 1 :]), **change), bad
+                yield (
+                    (f"w{i}", label),
+                    s._replace(workers=(*s.workers[:i], w2, *s.workers[i + 1 :]), **change),
+                    bad,
+                )
         for i, p in enumerate(s.loaders):
             for label, change, p2, bad in self.loader(s, p):
-                yield (f"l{i}", label), s._replace(loaders=(*s.loaders[:i], p2, *s.loaders[i + 1 :]), **change), bad
+                yield (
+                    (f"l{i}", label),
+                    s._replace(loaders=(*s.loaders[:i], p2, *s.loaders[i + 1 :]), **change),
+                    bad,
+                )
         yield from self.surroundings(s)
 
     def listing(self, s, p, then, second):
@@ -216,7 +272,12 @@ class Protocol:
         if not self.rules.parts:
             yield "list", *then(names)
         elif p.at != second:
-            yield "list, first part", {}, p._replace(at=second, half=self.first_part(names)[0]), None
+            yield (
+                "list, first part",
+                {},
+                p._replace(at=second, half=self.first_part(names)[0]),
+                None,
+            )
         else:
             yield "list, second part", *then(p.half + self.first_part(names)[1])
 
@@ -228,7 +289,19 @@ class Protocol:
             if w.claims and more:
                 names = self.names(s)
                 todo = () if r.list_after_epoch else self.walk(names, self.top(names) + 1)
-                yield "list", {}, w._replace(at=MAKE, epoch=self.top(names) + 1, claims=w.claims - 1, need=s.acked, shown=s.seen, todo=todo), None
+                yield (
+                    "list",
+                    {},
+                    w._replace(
+                        at=MAKE,
+                        epoch=self.top(names) + 1,
+                        claims=w.claims - 1,
+                        need=s.acked,
+                        shown=s.seen,
+                        todo=todo,
+                    ),
+                    None,
+                )
             return
         if w.at in (END, REFUSED):
             return
@@ -236,7 +309,10 @@ class Protocol:
             if w.claims and more:
                 yield "try again", {}, fresh, None
             return
-        if w.claims and w.at not in (MAKE, TAKEN):  # the save that was under way is used up: it may be there
+        if w.claims and w.at not in (
+            MAKE,
+            TAKEN,
+        ):  # the save that was under way is used up: it may be there
             crashed = fresh._replace(saved=w.saved + (w.at in (WRITE, LOOK, LOOK2, RELOOK, FAILED)))
             if crashed.saved < r.saves[i]:
                 yield "crash", {}, crashed, None
@@ -246,19 +322,49 @@ class Protocol:
                 yield f"symlink e{w.epoch}: exists", {}, taken, None
                 return
             change = {"epochs": s.epochs | {w.epoch}}
-            yield f"symlink e{w.epoch}", change, w._replace(at=LIST if r.list_after_epoch else WALK), None
+            yield (
+                f"symlink e{w.epoch}",
+                change,
+                w._replace(at=LIST if r.list_after_epoch else WALK),
+                None,
+            )
             if s.lost:
-                yield f"symlink e{w.epoch}, reply lost: exists", {**change, "lost": s.lost - 1}, taken, None
+                yield (
+                    f"symlink e{w.epoch}, reply lost: exists",
+                    {**change, "lost": s.lost - 1},
+                    taken,
+                    None,
+                )
         elif w.at == TAKEN:
-            yield "list", {}, w._replace(at=MAKE, epoch=max(self.top(self.names(s)), w.epoch) + 1), None
+            yield (
+                "list",
+                {},
+                w._replace(at=MAKE, epoch=max(self.top(self.names(s)), w.epoch) + 1),
+                None,
+            )
         elif w.at in (LIST, LIST2, RELIST):
 
             def listed(names):
                 if w.at != RELIST and not r.parts and ("e", w.epoch, 0) not in names:
-                    return {}, w._replace(at=RELIST), None  # what it just made does not show: ask the server in another way
+                    return (
+                        {},
+                        w._replace(at=RELIST),
+                        None,
+                    )  # what it just made does not show: ask the server in another way
                 if self.top(names) > w.epoch:
                     return {}, fresh._replace(at=LOST), None
-                return {}, w._replace(at=WALK, todo=self.walk(names, w.epoch), limit=(), decided=False, lost=False, half=()), None
+                return (
+                    {},
+                    w._replace(
+                        at=WALK,
+                        todo=self.walk(names, w.epoch),
+                        limit=(),
+                        decided=False,
+                        lost=False,
+                        half=(),
+                    ),
+                    None,
+                )
 
             yield from self.listing(s, w, listed, LIST2)
         elif w.at == WALK:
@@ -284,28 +390,58 @@ class Protocol:
                 return
             change = {"bases": self.based(s, w.epoch, w.target)}
             change, after, bad = self.own(s, i, w, change)
-            yield f"{name} -> {w.target[0]}-{w.target[1]}", change, after, bad or self.kept(s._replace(**change))
+            yield (
+                f"{name} -> {w.target[0]}-{w.target[1]}",
+                change,
+                after,
+                bad or self.kept(s._replace(**change)),
+            )
             if s.lost:
-                yield f"{name}, reply lost: exists", {**change, "lost": s.lost - 1}, w._replace(at=RELIST), None
+                yield (
+                    f"{name}, reply lost: exists",
+                    {**change, "lost": s.lost - 1},
+                    w._replace(at=RELIST),
+                    None,
+                )
         elif w.at == CONFIRM:
             if self.top(self.names(s)) > w.epoch:
                 yield "list", {}, fresh._replace(at=LOST), None
             else:
-                yield "list", {"seen": s.seen | w.mask}, fresh._replace(at=END), self.missing(w, w.mask)
+                yield (
+                    "list",
+                    {"seen": s.seen | w.mask},
+                    fresh._replace(at=END),
+                    self.missing(w, w.mask),
+                )
         elif w.at == OWN:
             number = w.number + 1
             mask = w.mask | bit(i, w.saved)
             if r.look == "before":
                 higher = self.top(self.names(s)) > w.epoch
                 made = w._replace(at=WRITE, number=number, mask=mask)
-                yield "list", {}, fresh._replace(at=LOST, saved=w.saved + 1) if higher else made, None
+                yield (
+                    "list",
+                    {},
+                    fresh._replace(at=LOST, saved=w.saved + 1) if higher else made,
+                    None,
+                )
                 return
             made = w._replace(number=number, mask=mask)
             if not r.whole:
-                yield f"create {w.epoch}-{number}", {"saves": put(s.saves, w.epoch, number, TORN, 0)}, made._replace(at=WRITE), None
+                yield (
+                    f"create {w.epoch}-{number}",
+                    {"saves": put(s.saves, w.epoch, number, TORN, 0)},
+                    made._replace(at=WRITE),
+                    None,
+                )
                 return
             if s.errors:
-                yield f"rename {w.epoch}-{number}: error", {"errors": s.errors - 1}, self.failed(made), None
+                yield (
+                    f"rename {w.epoch}-{number}: error",
+                    {"errors": s.errors - 1},
+                    self.failed(made),
+                    None,
+                )
             yield from self.publish(s, i, made)
         elif w.at == WRITE:
             yield from self.publish(s, i, w)
@@ -323,7 +459,12 @@ class Protocol:
                 yield "list: error", {"errors": s.errors - 1}, w._replace(at=OWN, half=()), None
         elif w.at == FAILED:
             higher = self.top(self.names(s)) > w.epoch
-            yield "list", {}, fresh._replace(at=LOST, saved=w.saved + 1) if higher else w._replace(at=OWN), None
+            yield (
+                "list",
+                {},
+                fresh._replace(at=LOST, saved=w.saved + 1) if higher else w._replace(at=OWN),
+                None,
+            )
         elif w.at == MARK:
             yield "mark", {"seen": s.seen | w.mask}, w._replace(at=END), None
 
@@ -371,8 +512,18 @@ class Protocol:
         else:
             bad = self.kept(s._replace(saves=saves, acked=acked))
         last = w.mask & self.done or w.saved + 1 >= self.rules.saves[i]
-        at = OWN if not last else MARK if w.mask & self.done and self.rules.mark == "acknowledged" else END
-        change = {**change, "acked": acked, "behind": max(change.get("behind", s.behind), (w.epoch, w.number))}
+        at = (
+            OWN
+            if not last
+            else MARK
+            if w.mask & self.done and self.rules.mark == "acknowledged"
+            else END
+        )
+        change = {
+            **change,
+            "acked": acked,
+            "behind": max(change.get("behind", s.behind), (w.epoch, w.number)),
+        }
         return change, w._replace(at=at, saved=w.saved + 1, half=()), bad
 
     def loader(self, s, p):
@@ -388,7 +539,19 @@ class Protocol:
                         return {}, Loader(at=LIST, need=p.need, shown=p.shown, before=names), None
                     return {}, Loader(), self.missing(p, 0)
                 walk = self.walk(names, top)
-                return {}, Loader(at=WALK, epoch=top, todo=walk, need=p.need, shown=p.shown, names=names, before=p.before), None
+                return (
+                    {},
+                    Loader(
+                        at=WALK,
+                        epoch=top,
+                        todo=walk,
+                        need=p.need,
+                        shown=p.shown,
+                        names=names,
+                        before=p.before,
+                    ),
+                    None,
+                )
 
             yield from self.listing(s, p, listed, LIST2)
         elif p.at == WALK:
@@ -458,7 +621,9 @@ class Protocol:
         if outcome == "again":
             return f"STUCK {label}: every load would list again for ever"
         if s.acked & ~p.mask:
-            return f"GONE a load would return {show(p.mask)}, though {show(s.acked)} is acknowledged"
+            return (
+                f"GONE a load would return {show(p.mask)}, though {show(s.acked)} is acknowledged"
+            )
         if s.seen & self.done & ~p.mask:
             return f"UNDONE a load would return {show(p.mask)}, though {show(s.seen & self.done)} was returned as finished"
         return None
@@ -492,14 +657,23 @@ class Protocol:
         if s.flips:
             for f in s.saves:
                 if f[2] == WHOLE:
-                    yield ("s", f"damage {f[0]}-{f[1]}"), s._replace(saves=put(s.saves, f[0], f[1], DAMAGED, f[3]), flips=s.flips - 1), None
+                    yield (
+                        ("s", f"damage {f[0]}-{f[1]}"),
+                        s._replace(
+                            saves=put(s.saves, f[0], f[1], DAMAGED, f[3]), flips=s.flips - 1
+                        ),
+                        None,
+                    )
+
 
 def bit(worker, save):
     return 1 << (worker * 4 + save)
 
 
 def put(saves, epoch, number, condition, mask):
-    return tuple(sorted([f for f in saves if f[:2] != (epoch, number)] + [(epoch, number, condition, mask)]))
+    return tuple(
+        sorted([f for f in saves if f[:2] != (epoch, number)] + [(epoch, number, condition, mask)])
+    )
 
 
 def show(mask):

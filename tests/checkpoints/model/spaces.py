@@ -28,11 +28,19 @@ FULL = {
     "2 workers that crash and start again": {**SMALL, "claims": (2, 2)},
     "3 workers, a reply is lost": {**THREE, "lost": 1, "loaders": 0, "sweep": False},
     "an error, a lost reply": {**SMALL, "errors": 1, "lost": 1},
-    **{f"2 workers, listings in parts, {part} first": {"parts": part} for part in ("epochs", "bases", "saves", "odd", "even")},
+    **{
+        f"2 workers, listings in parts, {part} first": {"parts": part}
+        for part in ("epochs", "bases", "saves", "odd", "even")
+    },
 }
 
 BROKEN = {
-    "a look before a finish is told": {"claim_looks": False, **THREE, "loaders": 0, "parts": "epochs"},
+    "a look before a finish is told": {
+        "claim_looks": False,
+        **THREE,
+        "loaders": 0,
+        "parts": "epochs",
+    },
     "a second look where listings come in parts": {"load_looks": False, "parts": "epochs"},
     "a base made from a listing later than the epoch": {"settle_late": False, "parts": "saves"},
     "saying twice that nothing was saved": {"nothing_twice": False, "parts": "odd"},
@@ -45,7 +53,12 @@ BROKEN = {
     "saves that appear whole": {"whole": False},
     "listing again when a listed name is gone": {"relist": False},
     "removal behind what is acknowledged alone": {"remove": "published"},
-    "removal of the oldest first": {"oldest_first": False, "parts": "even", "saves": (3,), "claims": (1,)},
+    "removal of the oldest first": {
+        "oldest_first": False,
+        "parts": "even",
+        "saves": (3,),
+        "claims": (1,),
+    },
     "the highest epoch staying": {"top_stays": False, "claims": (2, 1)},
     "a sweep of settled epochs alone": {"settled_only": False},
     "a claim that refuses damage": {"refuse_damage": False, "flips": 1},

@@ -39,7 +39,9 @@ DATE, TIME, DATETIME, TIMEDELTA, ARRAY, SCALAR, DATACLASS, NAMEDTUPLE, ENUM, PAT
 _APART = b"\xc1"  # the one first byte that MessagePack never uses
 _ALIGN = 64
 _DEEPEST = 100  # levels; each takes two of Python's
-_PLAIN = frozenset({type(None), bool, int, float, str, bytes})  # MessagePack keeps these as they are
+_PLAIN = frozenset(
+    {type(None), bool, int, float, str, bytes}
+)  # MessagePack keeps these as they are
 
 _pack: Callable[..., bytes] = None  # type: ignore[assignment]  # msgpack is imported with the first value
 _unpack: Callable[..., Any] = None  # type: ignore[assignment]
@@ -292,7 +294,11 @@ def _to_dict(_: In, *parts: Any) -> dict[Any, Any]:
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
-_carriers: dict[int, Callable[[bytes], Any]] = {_INT: _to_int, _COMPLEX: _to_complex, _BYTEARRAY: bytearray}
+_carriers: dict[int, Callable[[bytes], Any]] = {
+    _INT: _to_int,
+    _COMPLEX: _to_complex,
+    _BYTEARRAY: bytearray,
+}
 _decoders: dict[int, Callable[..., Any]] = {
     _TUPLE: lambda _, *items: items,
     _SET: lambda _, *items: set(items),
@@ -308,7 +314,10 @@ def bytes_start(name: str, head: bytes, start: int, size: int) -> int:
     `name` is the codec's, `head` the first of `size` bytes of a file, and its payload begins at `start`. What is read from
     there on as a `bytes` is the value: `loads` takes the payload in two parts, and copies none.
     """
-    long = name == "msgpack" and head[start : start + 5] == b"\xc6" + max(0, size - start - 5).to_bytes(8, "big")[4:]
+    long = (
+        name == "msgpack"
+        and head[start : start + 5] == b"\xc6" + max(0, size - start - 5).to_bytes(8, "big")[4:]
+    )
     return start + 5 if long else 0
 
 
@@ -329,7 +338,9 @@ def loads(payload: Any) -> Any:
         length = 5 + int.from_bytes(view[1:5], "little")
         end = length if length == len(view) else length + _pad(length)
         into = In(view, end)
-        value = _unpack(view[5:length], ext_hook=into.extension, list_hook=into.array, strict_map_key=False)
+        value = _unpack(
+            view[5:length], ext_hook=into.extension, list_hook=into.array, strict_map_key=False
+        )
         if into.position != len(view) or into.open:
             raise ValueError("its arrays or its marks do not add up")  # noqa: TRY301
     except Exception as error:
@@ -347,7 +358,9 @@ def demand_codec(codec: Any) -> None:
     if isinstance(codec, str) and codec in ("msgpack", "pickle"):
         return
     if not callable(getattr(codec, "dumps", None)) or not callable(getattr(codec, "loads", None)):
-        raise TypeError(f"codec: 'msgpack', 'pickle' or an object with dumps and loads is needed, not {codec!r}")
+        raise TypeError(
+            f"codec: 'msgpack', 'pickle' or an object with dumps and loads is needed, not {codec!r}"
+        )
 
 
 def resolve_codec(codec: Any, *, signed: bool = False) -> tuple[str, Dumps, Loads]:

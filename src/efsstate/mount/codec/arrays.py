@@ -35,7 +35,11 @@ def _listed(part: Any) -> Any:
 def _described(fields: Any) -> Any:
     """The same as the list of tuples that `numpy.dtype` takes."""
     return [
-        (name, _described(kind) if isinstance(kind, list) else kind, *(tuple(size) for size in shape))
+        (
+            name,
+            _described(kind) if isinstance(kind, list) else kind,
+            *(tuple(size) for size in shape),
+        )
         for name, kind, *shape in fields
     ]
 

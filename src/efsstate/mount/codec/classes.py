@@ -48,7 +48,9 @@ def field_names(kind: Any) -> list[str] | None:
     if not isinstance(fields, dict):
         return None
     # ClassVar and InitVar are in the table too; the mark is what `dataclasses.fields` goes by.
-    return [name for name, field in fields.items() if getattr(field._field_type, "name", "") == "_FIELD"]  # noqa: SLF001
+    return [
+        name for name, field in fields.items() if getattr(field._field_type, "name", "") == "_FIELD"
+    ]  # noqa: SLF001
 
 
 def hidden(kind: type) -> type | None:
@@ -62,7 +64,10 @@ def hidden(kind: type) -> type | None:
 def held(value: Any) -> list[str]:
     """The names of what the value holds, in its `__dict__` and in its slots."""
     slots = [
-        slot for base in type(value).__mro__ for slot, what in vars(base).items() if type(what) is MemberDescriptorType
+        slot
+        for base in type(value).__mro__
+        for slot, what in vars(base).items()
+        if type(what) is MemberDescriptorType
     ]
     return [*getattr(value, "__dict__", ()), *[slot for slot in slots if hasattr(value, slot)]]
 
@@ -120,7 +125,9 @@ def encoder(value: Any, kind: type) -> tuple[Encoder | None, bool]:
 def _to_dataclass(_: In, module: str, qualname: str, names: list[str], values: list[Any]) -> Any:
     kind = find(module, qualname)
     if kind is None or field_names(kind) != names or len(values) != len(names):
-        raise ValueError(f"the dataclass {module}.{qualname} is not imported, or its fields have changed")
+        raise ValueError(
+            f"the dataclass {module}.{qualname} is not imported, or its fields have changed"
+        )
     made = object.__new__(kind)
     held = getattr(made, "__dict__", None)
     for name, value in zip(names, values, strict=True):
@@ -136,8 +143,15 @@ def _to_dataclass(_: In, module: str, qualname: str, names: list[str], values: l
 
 def _to_namedtuple(_: In, module: str, qualname: str, names: list[str], values: list[Any]) -> Any:
     kind = find(module, qualname)
-    if kind is None or not issubclass(kind, tuple) or list(kind._fields) != names or len(values) != len(names):
-        raise ValueError(f"the namedtuple {module}.{qualname} is not imported, or its fields have changed")
+    if (
+        kind is None
+        or not issubclass(kind, tuple)
+        or list(kind._fields) != names
+        or len(values) != len(names)
+    ):
+        raise ValueError(
+            f"the namedtuple {module}.{qualname} is not imported, or its fields have changed"
+        )
     return tuple.__new__(kind, values)
 
 
@@ -149,4 +163,8 @@ def _to_enum(_: In, module: str, qualname: str, name: str) -> Any:
 
 
 CARRIERS: dict[int, Callable[[bytes], Any]] = {}
-DECODERS: dict[int, Callable[..., Any]] = {DATACLASS: _to_dataclass, NAMEDTUPLE: _to_namedtuple, ENUM: _to_enum}
+DECODERS: dict[int, Callable[..., Any]] = {
+    DATACLASS: _to_dataclass,
+    NAMEDTUPLE: _to_namedtuple,
+    ENUM: _to_enum,
+}

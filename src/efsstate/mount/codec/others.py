@@ -27,7 +27,11 @@ def resolve(codec: Any, *, signed: bool) -> tuple[str, Dumps, Loads]:
                 once="pickle unsigned",
                 codec="pickle",
             )
-        return "pickle", _encoder(lambda value: pickle.dumps(value, 5), "pickle"), _decoder(pickle.loads)
+        return (
+            "pickle",
+            _encoder(lambda value: pickle.dumps(value, 5), "pickle"),
+            _decoder(pickle.loads),
+        )
     given, taken = codec.dumps, codec.loads
     name = getattr(codec, "name", None) or getattr(codec, "__name__", None) or type(codec).__name__
     name = "x-" + str(name).encode("ascii", "replace").decode()[:30]
@@ -42,7 +46,9 @@ def _encoder(function: Callable[[Any], Any], name: str) -> Dumps:
             return memoryview(made).cast("B")
         except Exception as error:
             kind = type(value)
-            raise EncodeError(f"a {kind.__module__}.{kind.__qualname__} can't be stored by {name}: {error}") from error
+            raise EncodeError(
+                f"a {kind.__module__}.{kind.__qualname__} can't be stored by {name}: {error}"
+            ) from error
 
     return encode
 
@@ -52,6 +58,8 @@ def _decoder(function: Callable[[Any], Any]) -> Loads:
         try:
             return function(payload)
         except Exception as error:
-            raise ValueError(f"its payload can't be read: {type(error).__name__}: {error}") from error
+            raise ValueError(
+                f"its payload can't be read: {type(error).__name__}: {error}"
+            ) from error
 
     return decode

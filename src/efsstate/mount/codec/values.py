@@ -44,18 +44,25 @@ def _zone(value: Any, zone: Any) -> Any:
     module = sys.modules.get("zoneinfo")
     if module is not None and type(zone) is module.ZoneInfo and zone.key is not None:
         return zone.key
-    raise refusal(value, f"its time zone is a {type(zone).__qualname__}; use datetime.timezone or zoneinfo.ZoneInfo")
+    raise refusal(
+        value,
+        f"its time zone is a {type(zone).__qualname__}; use datetime.timezone or zoneinfo.ZoneInfo",
+    )
 
 
 def _time(value: Any, out: Out) -> object:
     zone = _zone(value, value.tzinfo)
-    return out.mark(TIME, value.hour, value.minute, value.second, value.microsecond, value.fold, zone)
+    return out.mark(
+        TIME, value.hour, value.minute, value.second, value.microsecond, value.fold, zone
+    )
 
 
 def _datetime(value: Any, out: Out) -> object:
     zone = _zone(value, value.tzinfo)
     day = value.year, value.month, value.day
-    return out.mark(DATETIME, *day, value.hour, value.minute, value.second, value.microsecond, value.fold, zone)
+    return out.mark(
+        DATETIME, *day, value.hour, value.minute, value.second, value.microsecond, value.fold, zone
+    )
 
 
 def _timedelta(value: Any, out: Out) -> object:
@@ -123,18 +130,31 @@ def _to_date(_: In, year: int, month: int, day: int) -> Any:
     return dt.date(year, month, day)
 
 
-def _to_time(_: In, hour: int, minute: int, second: int, microsecond: int, fold: int, zone: Any) -> Any:
+def _to_time(
+    _: In, hour: int, minute: int, second: int, microsecond: int, fold: int, zone: Any
+) -> Any:
     import datetime as dt
 
     return dt.time(hour, minute, second, microsecond, _to_zone(zone), fold=fold)
 
 
 def _to_datetime(
-    _: In, year: int, month: int, day: int, hour: int, minute: int, second: int, microsecond: int, fold: int, zone: Any
+    _: In,
+    year: int,
+    month: int,
+    day: int,
+    hour: int,
+    minute: int,
+    second: int,
+    microsecond: int,
+    fold: int,
+    zone: Any,
 ) -> Any:
     import datetime as dt
 
-    return dt.datetime(year, month, day, hour, minute, second, microsecond, _to_zone(zone), fold=fold)
+    return dt.datetime(
+        year, month, day, hour, minute, second, microsecond, _to_zone(zone), fold=fold
+    )
 
 
 def _to_timedelta(_: In, days: int, seconds: int, microseconds: int) -> Any:
