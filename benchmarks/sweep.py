@@ -33,7 +33,8 @@ def plant(root, path, count, what):
     """`count` entries in one namespace below `root`, made at `path`, the same folder on the server or locally."""
     import msgpack
 
-    from efsstate.mount import entry, layout, store
+    from efsstate.format import entry, layout
+    from efsstate.mount import store
     from efsstate.mount.root import resolve
 
     os.makedirs(root)
@@ -92,7 +93,7 @@ def find(root):
 
 def checked(root):
     """A look into each file, and a removal: what a script does where each entry has its own ttl."""
-    from efsstate.mount import entry
+    from efsstate.format import entry
 
     now, removed = time.time(), 0
     for where, _, names in os.walk(f"{root}/cache"):

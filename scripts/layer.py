@@ -37,12 +37,12 @@ NOT_COMPILED = (
 )
 KEPT_OF_DEPLOY = (
     "__init__.py",
-    "bucket.py",
-    "doctor.py",
     "findings.py",
-    "look.py",
-    "mount_checks.py",
-    "mount_rules.py",
+    "diagnosis/__init__.py",
+    "diagnosis/doctor.py",
+    "diagnosis/probe.py",
+    "diagnosis/mount_checks.py",
+    "diagnosis/mount_rules.py",
 )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from efsstate.cache.cached import Cache, cached
+    from efsstate.cache.decorator import Cache, cached
     from efsstate.cache.keys import register
     from efsstate.checkpoints.checkpoint import Checkpoint, checkpoint
     from efsstate.cleanup.sweep import SweepReport, sweep
     from efsstate.deadline import invocation
-    from efsstate.deploy.doctor import doctor
+    from efsstate.deploy.diagnosis.doctor import doctor
     from efsstate.errors import (
         ClaimedError,
         ClaimLost,
@@ -32,7 +32,7 @@ __version__ = "0.1.0"
 # A public name, and the module that has it: imported when the name is first used, so that a handler pays at its cold
 # start for what it uses and nothing else.
 _LAZY = {
-    "Cache": "cache.cached",
+    "Cache": "cache.decorator",
     "Checkpoint": "checkpoints.checkpoint",
     "ClaimLost": "errors",
     "ClaimedError": "errors",
@@ -47,9 +47,9 @@ _LAZY = {
     "SweepReport": "cleanup.sweep",
     "UnknownFormatError": "errors",
     "activate": "modelstore.versions",
-    "cached": "cache.cached",
+    "cached": "cache.decorator",
     "checkpoint": "checkpoints.checkpoint",
-    "doctor": "deploy.doctor",
+    "doctor": "deploy.diagnosis.doctor",
     "invocation": "deadline",
     "model": "modelstore.loader",
     "models": "modelstore.versions",

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from efsstate import deadline
 from efsstate.deadline import Invocation
-from efsstate.deploy.bucket import CONNECTIONS, Bucket, default_client
 from efsstate.errors import ClaimedError, EfsStateError
+from efsstate.format import layout
 from efsstate.modelstore import versions
 from efsstate.modelstore.manifest import bad_name
-from efsstate.modelstore.reading import OutOfTime
-from efsstate.mount import layout, lock
+from efsstate.modelstore.reader import DeadlineExceeded
+from efsstate.mount import lock
 from efsstate.mount import root as roots
 from efsstate.mount.files import Mount
+from efsstate.publishing.bucket import CONNECTIONS, Bucket, default_client
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from efsstate.deploy.bucket import Object
+    from efsstate.publishing.bucket import Object
 
 
 _OPTIONS = ("source", "model", "to", "version", "activate", "root")
@@ -86,12 +87,12 @@ def run(
             return {**told, "finished": False, "bytes": copy.done}
         if model is not None:
             single = len(objects) == 1 and objects[0].key == prefix
-            path = mount.where(f"{incoming}/{_FILES}", objects[0].name if single else "")
+            path = mount.path_of(f"{incoming}/{_FILES}", objects[0].name if single else "")
             try:
                 told["version"] = versions.publish(
                     model, path, version=version, activate=activate, root=root
                 )
-            except OutOfTime:
+            except DeadlineExceeded:
                 return {**told, "finished": False, "bytes": copy.done}
         else:
             told["path"] = _move(mount, incoming, objects, to or "")
@@ -197,7 +198,7 @@ class _Copy:
         above, _, last = one.name.rpartition("/")
         folder = f"{self.folder}/{_FILES}" + (f"/{above}" if above else "")
         end = min(one.size, self.offset + _PARTS * _PART)
-        filling = self.mount.begin(folder, last)
+        filling = self.mount.open_partial(folder, last)
         try:
             jobs = [
                 pool.submit(self.store.fetch, one, start, min(end, start + _PART), filling)
@@ -232,4 +233,4 @@ def _move(mount: Mount, incoming: str, objects: list[Object], to: str) -> str:
             if mount.stat(f"{target}{tail}", last).st_size != one.size:
                 raise
             # moved by the call before, which did not come to its end
-    return mount.where(target)
+    return mount.path_of(target)

@@ -3,7 +3,7 @@
 import pytest
 
 from efsstate import events
-from efsstate.cache import flight, memory, shelf
+from efsstate.cache import disk, flight, memory
 from efsstate.mount import root as roots
 
 
@@ -36,7 +36,7 @@ def entries(root):
 @pytest.fixture
 def apart():
     """What is used for the first time after a call of this shares nothing with what was used before: another process's."""
-    return shelf._shelves.clear
+    return disk._shelves.clear
 
 
 @pytest.fixture

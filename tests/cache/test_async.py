@@ -9,7 +9,7 @@ import time
 import pytest
 
 from efsstate import cached, register
-from efsstate.cache import threads
+from efsstate.cache import io_threads
 from efsstate.mount.files import Mount
 
 
@@ -308,7 +308,7 @@ def test_more_maps_at_once_than_there_are_threads_end(monkeypatch):
     async def main():
         f = make(memory=0)
         await f.map(range(100))
-        maps = [asyncio.create_task(f.map(range(i, i + 20))) for i in range(2 * threads._MOST)]
+        maps = [asyncio.create_task(f.map(range(i, i + 20))) for i in range(2 * io_threads._MOST)]
         _, pending = await asyncio.wait(maps, timeout=60)
         assert not pending and [task.result() for task in maps] == [
             [[x, 0] for x in range(i, i + 20)] for i in range(len(maps))

@@ -644,7 +644,7 @@ def test_waits_and_errors_are_told_too(monkeypatch, root):
 
 
 def test_a_use_is_noted_at_most_once_a_day(entries, another, monkeypatch):
-    from efsstate.mount import entry
+    from efsstate.format import entry
     from efsstate.mount.files import Mount
 
     touched = []
@@ -678,7 +678,7 @@ def test_a_use_is_noted_at_most_once_a_day(entries, another, monkeypatch):
 
 
 def test_policy_tells_the_sweep_what_it_may_judge_by(root):
-    from efsstate.cleanup import policy
+    from efsstate.eviction import policy
     from efsstate.mount import root as roots
 
     def told(name):
@@ -707,9 +707,9 @@ def test_a_policy_is_written_once_and_only_where_it_says_something_new(root):
 
 
 def test_max_bytes_removes_what_is_used_least_recently(root, entries, monkeypatch):
-    from efsstate.cleanup import opportunistic
+    from efsstate.eviction import trim
 
-    monkeypatch.setattr(opportunistic, "PAUSE", 0.0)
+    monkeypatch.setattr(trim, "PAUSE", 0.0)
     f = counting(max_bytes="8KiB")
     calls = cached(name=f.cache.name, max_bytes="8KiB")(lambda x: "y" * 1000)
     for i in range(100):

@@ -17,7 +17,7 @@ import pytest
 
 from efsstate import Cache, CorruptEntryError, EncodeError, cached, sweep
 from efsstate.cache import flight as flights
-from efsstate.cache import memory, results, shelf
+from efsstate.cache import disk, memory, tiers
 from efsstate.mount.files import Mount
 
 COMPUTER = """
@@ -115,7 +115,7 @@ def test_a_result_that_began_after_a_change_is_kept_at_once(another):
 # Every order in which the steps of two hosts can come
 
 
-class Turns:
+class SweepRound:
     """Has threads take single steps on the mount, in the order that is asked for."""
 
     STEPS = ("_write", "draft", "stat", "remove", "refresh")
@@ -188,9 +188,9 @@ def hosts(apart):
         from efsstate.mount import root
 
         apart()
-        one = shelf.find(root.resolve(), "k")
+        one = disk.find(root.resolve(), "k")
         apart()
-        return one, shelf.find(root.resolve(), "k")
+        return one, disk.find(root.resolve(), "k")
 
     return make
 
@@ -201,7 +201,7 @@ def test_a_change_is_never_undone_whatever_the_order_of_the_steps(
     monkeypatch, hosts, before, change
 ):
     """The computation began before it: in no order of the steps, and at no moment after the change, is its result there."""
-    turns, steps, again = Turns(monkeypatch), None, []
+    turns, steps, again = SweepRound(monkeypatch), None, []
     for number, order in enumerate(
         itertools.chain([[0] * 9], orders(6, 4 if change == "remove" else 5))
     ):
@@ -259,11 +259,11 @@ def test_who_was_overtaken_does_not_put_the_draft_of_a_refresh_that_goes_on(host
 def test_of_two_that_refresh_the_one_that_began_later_is_kept_whatever_the_order_of_the_steps(
     monkeypatch, hosts
 ):
-    turns = Turns(monkeypatch)
+    turns = SweepRound(monkeypatch)
     for number, order in enumerate(orders(6, 6)):
         one, other = hosts()
         digest = f"{number:03x}" + "0" * 45
-        starts = [shelf.start(digest, alone=True, changing=True) for shelf in (one, other)]
+        starts = [disk.start(digest, alone=True, changing=True) for disk in (one, other)]
         turns.play(
             order,
             *[
@@ -278,7 +278,7 @@ def test_of_two_that_refresh_the_one_that_began_later_is_kept_whatever_the_order
 
 def test_what_is_set_is_overwritten_only_in_the_last_moment(monkeypatch, hosts):
     """After the computation's last look, and before its rename."""
-    turns, lost = Turns(monkeypatch), 0
+    turns, lost = SweepRound(monkeypatch), 0
     for number, order in enumerate(orders(6, 3)):
         one, other = hosts()
         digest = f"{number:03x}" + "0" * 45
@@ -427,7 +427,7 @@ def test_caches_of_one_name_may_come_and_go_while_others_change(monkeypatch):
     finally:
         sys.setswitchinterval(interval)
     gc.collect()
-    assert wrong == [] and shelf._shelves == {}
+    assert wrong == [] and disk._shelves == {}
 
 
 def test_two_caches_of_one_name_see_each_others_changes_at_once(root):
@@ -460,7 +460,7 @@ def test_what_is_set_in_this_process_is_not_even_overwritten_in_the_last_moment(
 @pytest.mark.parametrize("change", ["invalidate", "cache_clear"])
 def test_what_is_changed_between_a_put_and_its_remembering_is_not_remembered(monkeypatch, change):
     f, g = cached(name="k")(lambda x: [x]), cached(name="k", memory=0)(lambda x: [x])
-    real, done = shelf.Shelf.forget, []
+    real, done = disk.DiskTier.forget, []
 
     def forget(self, digest=None, since=None):
         if since is not None and not done:  # the put is done, and is about to be remembered
@@ -468,7 +468,7 @@ def test_what_is_changed_between_a_put_and_its_remembering_is_not_remembered(mon
             getattr(g, change)(*[1] * (change == "invalidate"))
         return real(self, digest, since)
 
-    monkeypatch.setattr(shelf.Shelf, "forget", forget)
+    monkeypatch.setattr(disk.DiskTier, "forget", forget)
     assert f(1) == [1] and done and f.cache_info().currsize == 0
 
 
@@ -621,18 +621,18 @@ def test_every_computation_under_way_is_reached_by_a_change(options, call, entri
 @pytest.mark.parametrize("why", ["cache_if", "unencodable", "ttl"])
 def test_a_refresh_whose_result_is_not_to_be_kept_ends_the_old_one(why, entries):
     new = object() if why == "unencodable" else "new"
-    results = ["old", new, new]
+    tiers = ["old", new, new]
     f = cached(
         cache_if=lambda value: why != "cache_if" or value == "old",
         ttl=lambda value: 0 if why == "ttl" and value == "new" else 60,
-    )(lambda: results.pop(0))
+    )(lambda: tiers.pop(0))
     assert f() == "old" and f.refresh() is new
     assert not entries() and f() is new
 
 
 def test_a_refresh_that_fails_leaves_the_old_one():
-    results = ["old"]
-    f = cached(lambda: results.pop())
+    tiers = ["old"]
+    f = cached(lambda: tiers.pop())
     assert f() == "old"
     with pytest.raises(IndexError):
         f.refresh()
@@ -738,7 +738,7 @@ def test_who_comes_after_a_change_does_not_join_a_flight_that_read_before_it(
     f = cached(name="k", memory=0)(lambda x: "new")
     end = computing("cached(name='k')(work)(1)")
     change_is, go_on = gate(
-        monkeypatch, shelf.Shelf, "_read_generation" if change == "clear" else "glance", "change"
+        monkeypatch, disk.DiskTier, "_read_generation" if change == "clear" else "glance", "change"
     )
     way = {
         "invalidate": lambda: f.invalidate(1),
@@ -748,12 +748,12 @@ def test_who_comes_after_a_change_does_not_join_a_flight_that_read_before_it(
     changing = started(way[change], "change")
     assert change_is.wait(30)
     flight_is, fly = gate(
-        monkeypatch, results.Results, "recall", "flight"
+        monkeypatch, tiers.TieredCache, "recall", "flight"
     )  # after its first look, which found nothing
     flying = started(lambda: f(1), "flight")
     assert flight_is.wait(30)
     end()
-    found, land = gate(monkeypatch, results.Results, "take", "flight")
+    found, land = gate(monkeypatch, tiers.TieredCache, "take", "flight")
     fly.set()
     assert found.wait(30)
     told = []
@@ -770,8 +770,8 @@ def test_what_was_read_before_a_change_is_in_memory_at_no_moment(monkeypatch):
     f = cached(name="k")(lambda x: 1)
     f(1)
     f.cache._results.share.clear()
-    read, go_on = gate(monkeypatch, shelf.Shelf, "read")
-    kept, end = gate(monkeypatch, memory.Share, "put")
+    read, go_on = gate(monkeypatch, disk.DiskTier, "read")
+    kept, end = gate(monkeypatch, memory.MemoryTier, "put")
     reading = started(lambda: f(1))
     assert read.wait(30)
     f.invalidate(1)
@@ -786,7 +786,7 @@ def test_what_was_read_before_a_change_is_in_memory_at_no_moment(monkeypatch):
 def test_of_two_clears_at_once_the_later_counts(monkeypatch):
     cache = Cache("k", memory=0)
     cache.set("x", 1)
-    written, go_on = gate(monkeypatch, shelf.Shelf, "_write_generation")
+    written, go_on = gate(monkeypatch, disk.DiskTier, "_write_generation")
     first = started(cache.clear)
     assert written.wait(30)
     cache.clear()
@@ -816,7 +816,7 @@ def test_each_waiter_gets_an_array_of_its_own(computing):
 
 def test_a_signals_handler_may_change_what_its_thread_is_changing(monkeypatch):
     f = cached(name="k")(lambda x: x)
-    real, nested = memory.Share._left, []
+    real, nested = memory.MemoryTier._left, []
 
     def left(self, item):
         if not nested:
@@ -825,7 +825,7 @@ def test_a_signals_handler_may_change_what_its_thread_is_changing(monkeypatch):
             nested.append(f.cache._results.recall(f.cache_key(1)))
         real(self, item)
 
-    monkeypatch.setattr(memory.Share, "_left", left)
+    monkeypatch.setattr(memory.MemoryTier, "_left", left)
     f(1)
     f.invalidate(1)  # the handler removed it before
     assert nested == [1, None]
@@ -848,7 +848,7 @@ def test_memory_that_an_exception_left_half_changed_begins_anew(monkeypatch):
 
     f(1)
     with monkeypatch.context() as patch:
-        patch.setattr(memory.Share, "_left", left)
+        patch.setattr(memory.MemoryTier, "_left", left)
         with pytest.raises(KeyboardInterrupt):
             f.invalidate(1)
     for one in (f, other):
@@ -858,7 +858,7 @@ def test_memory_that_an_exception_left_half_changed_begins_anew(monkeypatch):
 
 def test_an_interrupt_between_two_steps_leaves_nothing_behind(root):
     """What a signal's handler raises, at whatever line of the loop that does a miss's steps it comes."""
-    from efsstate.cache import miss
+    from efsstate.cache import singleflight
     from efsstate.mount import lock
 
     f = cached(name="k")(lambda x: x)
@@ -869,7 +869,7 @@ def test_an_interrupt_between_two_steps_leaves_nothing_behind(root):
 
         def trace(frame, event, _):
             nonlocal lines, interrupted
-            if frame.f_code is not miss.run.__code__:
+            if frame.f_code is not singleflight.run.__code__:
                 return None
             if event == "line":
                 lines += 1
@@ -926,12 +926,12 @@ def test_a_refresh_that_can_make_no_file_removes_the_old_result(monkeypatch):
 
 def test_where_nothing_can_be_claimed_one_of_many_keeps_its_result(monkeypatch, root):
     """Each would remove the others' drafts, and nobody would ever come to the end; but one that was killed is not waited for."""
-    from efsstate.cache import miss
+    from efsstate.cache import singleflight
 
     def no_locks(results, digest):
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(miss, "_try_claim", no_locks)
+    monkeypatch.setattr(singleflight, "_try_claim", no_locks)
     f = cached(name="k", memory=0)(lambda x: x)
     digest = f.cache_key(1)
     there = f.cache._results.shelf()
@@ -949,6 +949,6 @@ def test_what_can_not_be_read_is_removed_all_the_same(monkeypatch, entries):
     def broken(self, digest, codec_name):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(shelf.Shelf, "glance", broken)
+    monkeypatch.setattr(disk.DiskTier, "glance", broken)
     f.invalidate(1)
     assert entries() == []

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from efsstate import EncodeError
-from efsstate.mount import codec
+from efsstate.format import codec
 
 
 class Color(enum.Enum):

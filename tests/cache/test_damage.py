@@ -204,7 +204,7 @@ def test_a_generation_is_numbered_by_the_servers_clock(f, root, monkeypatch):
 
 def test_anything_in_the_payload_is_a_miss_or_a_value(f, entries):
     """A writer without a key can forge the checksum: what it then wrote is still only data."""
-    from efsstate.mount import entry
+    from efsstate.format import entry
 
     (path,) = entries()
     place = str(path).partition("/root/")[2]
@@ -242,7 +242,7 @@ class Bomb:
 
 
 def test_a_planted_pickle_never_runs_unless_asked_for(f, entries, tmp_path, monkeypatch):
-    from efsstate.mount import entry
+    from efsstate.format import entry
 
     monkeypatch.setenv("BOMB", str(tmp_path / "bomb"))
     (path,) = entries()

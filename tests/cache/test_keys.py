@@ -26,7 +26,7 @@ from efsstate import cached, register
 from efsstate.cache import keys
 from efsstate.cache.signature import Signature
 
-KEYER = keys.Keyer("test", None)
+KEYER = keys.KeyBuilder("test", None)
 
 
 class Color(enum.Enum):

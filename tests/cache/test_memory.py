@@ -10,7 +10,7 @@ import tracemalloc
 import pytest
 
 from efsstate import Cache, cached
-from efsstate.cache import memory, shelf
+from efsstate.cache import disk, memory
 
 
 @pytest.fixture
@@ -176,8 +176,8 @@ def test_a_change_elsewhere_shows_within_the_reach(change, monkeypatch, apart):
     there.set(
         "k", "new"
     ) if change == "set" else there.clear() if change == "clear" else there.delete("k")
-    offset[0] += 2 * shelf.REACH + 1
-    assert 2 * shelf.REACH + 1 < 60 and here.get("k") == expected
+    offset[0] += 2 * disk.MAX_STALENESS + 1
+    assert 2 * disk.MAX_STALENESS + 1 < 60 and here.get("k") == expected
 
 
 def test_a_frozen_environment_asks_again_when_it_wakes(monkeypatch, apart):

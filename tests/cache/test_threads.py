@@ -10,7 +10,7 @@ import time
 import pytest
 
 from efsstate import Cache, cached
-from efsstate.cache import threads
+from efsstate.cache import io_threads
 from efsstate.mount.files import Mount
 
 
@@ -39,7 +39,7 @@ def hang(monkeypatch):
     yield switch
     open_again.set()
     until(
-        lambda: not any(threads._stuck.values())
+        lambda: not any(io_threads._stuck.values())
     )  # what hung must not count against the next test
 
 
@@ -63,7 +63,7 @@ def test_a_mount_that_hangs_is_left_and_then_left_alone_and_used_again_when_it_a
         f(i)
     assert hang.calls == 3 and time.monotonic() - began < 5
     hang(False)
-    until(lambda: not threads.is_left_alone(f.cache._results.place))
+    until(lambda: not io_threads.is_left_alone(f.cache._results.place))
     assert f(1) == 1
     before = len(calls)
     assert f(1) == 1 and f(1) == 1 and len(calls) == before
@@ -101,7 +101,7 @@ def test_a_claim_that_comes_late_is_given_back(hang):
     hang()
     assert f(2) == 2
     hang(False)
-    until(lambda: not threads._stuck.get(f.cache._results.place))
+    until(lambda: not io_threads._stuck.get(f.cache._results.place))
     time.sleep(0.1)
     assert {key: file.held for key, file in lock._files.items() if file.held} == {}
 
@@ -197,7 +197,7 @@ def test_many_jobs_at_once_are_done_by_a_bounded_number_of_threads():
             now[0] -= 1
         return 1
 
-    jobs = [threads.submit(work) for _ in range(300)]
+    jobs = [io_threads.submit(work) for _ in range(300)]
     assert (
         all(job.wait(30) for job in jobs)
         and sum(job.outcome() for job in jobs) == 300
@@ -209,14 +209,14 @@ def test_as_many_calls_are_under_way_as_were_asked_for():
     """However busy the threads have just been: one that is about to be free must not count for two jobs."""
     for _ in range(100):
         gate = threading.Barrier(16, timeout=10)
-        assert len(threads.spread("x", lambda _: gate.wait() >= 0, range(64), None)) == 64
+        assert len(io_threads.spread("x", lambda _: gate.wait() >= 0, range(64), None)) == 64
 
 
 def test_what_a_job_raises_is_raised_to_who_waits():
     with pytest.raises(ZeroDivisionError):
-        threads.call("x", lambda: 1 / 0, 5)
+        io_threads.call("x", lambda: 1 / 0, 5)
     with pytest.raises(ZeroDivisionError):
-        threads.spread("x", lambda n: 1 / n, [1, 0, 2], None)
+        io_threads.spread("x", lambda n: 1 / n, [1, 0, 2], None)
 
 
 def test_map_reads_many_at_once(monkeypatch):
@@ -243,29 +243,35 @@ def test_map_reads_many_at_once(monkeypatch):
 def all_hang():
     """Every thread of the pool is in a call that hangs, of calls without a timeout."""
     gate, inside = threading.Event(), threading.Semaphore(0)
-    jobs = [threads.submit(lambda: inside.release() or gate.wait(60)) for _ in range(threads._MOST)]
+    jobs = [
+        io_threads.submit(lambda: inside.release() or gate.wait(60))
+        for _ in range(io_threads._MOST)
+    ]
     for _ in jobs:
         assert inside.acquire(timeout=20)
     yield
     gate.set()
     assert all(job.wait(20) for job in jobs)
-    until(lambda: not any(threads._stuck.values()))
+    until(lambda: not any(io_threads._stuck.values()))
 
 
 def test_nobody_waits_for_the_threads_on_one_of_them():
     """More jobs than threads that each need another job, and many at once: those are done where they are asked for."""
 
     def nested():
-        return threads.call("x", lambda: sum(threads.spread("x", lambda n: n, range(20), None)), 60)
+        return io_threads.call(
+            "x", lambda: sum(io_threads.spread("x", lambda n: n, range(20), None)), 60
+        )
 
-    jobs = [threads.submit(nested) for _ in range(100)]
+    jobs = [io_threads.submit(nested) for _ in range(100)]
     assert all(job.wait(30) for job in jobs) and {job.outcome() for job in jobs} == {190}
 
 
 def test_many_at_once_end_though_their_turn_never_comes(all_hang):
     found = []
     many = threading.Thread(
-        target=lambda: found.extend(threads.spread("x", lambda n: n, range(64), None)), daemon=True
+        target=lambda: found.extend(io_threads.spread("x", lambda n: n, range(64), None)),
+        daemon=True,
     )
     many.start()
     many.join(20)
@@ -274,10 +280,10 @@ def test_many_at_once_end_though_their_turn_never_comes(all_hang):
 
 def test_a_call_whose_turn_never_comes_is_left_and_the_next_has_a_thread(all_hang):
     begun = []
-    with pytest.raises(threads.Stuck):
-        threads.call("y", lambda: begun.append(1), 0.2)
-    until(lambda: not threads._stuck["y"])
-    assert threads.call("y", lambda: 1, 20) == 1 and not begun
+    with pytest.raises(io_threads.MountTimeout):
+        io_threads.call("y", lambda: begun.append(1), 0.2)
+    until(lambda: not io_threads._stuck["y"])
+    assert io_threads.call("y", lambda: 1, 20) == 1 and not begun
 
 
 def test_a_call_that_waits_for_its_turn_is_not_a_mount_that_hangs(monkeypatch):
@@ -296,24 +302,24 @@ def test_a_call_that_waits_for_its_turn_is_not_a_mount_that_hangs(monkeypatch):
 
 
 def test_many_calls_at_once_let_others_have_their_turn():
-    done, width = [], threads._MOST
+    done, width = [], io_threads._MOST
     many = threading.Thread(
-        target=threads.spread,
+        target=io_threads.spread,
         args=("x", lambda n: time.sleep(0.005) or done.append(n), range(4000), 20, width),
     )
     many.start()
     until(lambda: len(done) > width)
-    assert threads.call("y", lambda: len(done), 20) < 2000
+    assert io_threads.call("y", lambda: len(done), 20) < 2000
     many.join()
     assert sorted(done) == list(range(4000))
 
 
 def test_of_many_at_once_the_one_that_hangs_is_left():
     gate = threading.Event()
-    found = threads.spread("x", lambda n: gate.wait(60) if n == 7 else n, range(64), 0.3)
-    assert found == [None if n == 7 else n for n in range(64)] and len(threads._stuck["x"]) == 1
+    found = io_threads.spread("x", lambda n: gate.wait(60) if n == 7 else n, range(64), 0.3)
+    assert found == [None if n == 7 else n for n in range(64)] and len(io_threads._stuck["x"]) == 1
     gate.set()
-    until(lambda: not threads._stuck["x"])
+    until(lambda: not io_threads._stuck["x"])
 
 
 def test_what_waits_for_its_turn_is_not_begun_on_a_mount_that_is_left_alone(hang):
@@ -322,7 +328,7 @@ def test_what_waits_for_its_turn_is_not_begun_on_a_mount_that_is_left_alone(hang
     hang()
     callers = [threading.Thread(target=f, args=(i,)) for i in range(150)]
     [caller.start() for caller in callers], [caller.join() for caller in callers]
-    assert hang.calls <= threads._MOST + threads._MOST_STUCK
+    assert hang.calls <= io_threads._MOST + io_threads._MOST_STUCK
 
 
 def test_writes_that_were_not_done_are_counted(hang):
@@ -339,7 +345,7 @@ def test_what_came_too_late_leaves_no_copy_for_a_caller_in_memory(hang):
     hang()
     assert cache.get("k") is None and cache.get_many(["k"]) == {}
     hang(False)
-    until(lambda: not any(threads._stuck.values()) and cache._results.share._items)
+    until(lambda: not any(io_threads._stuck.values()) and cache._results.share._items)
     assert not any(item.first for item in cache._results.share._items.values())
 
 

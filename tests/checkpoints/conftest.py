@@ -25,7 +25,7 @@ def folder(root):
     """The folder of a checkpoint, and its newest generations first."""
     from pathlib import Path
 
-    from efsstate.mount import layout
+    from efsstate.format import layout
 
     class Folder:
         def __init__(self, name):

@@ -7,7 +7,7 @@ import pytest
 
 from efsstate import CorruptEntryError, SignatureError, UnknownFormatError, checkpoint
 from efsstate.checkpoints import protocol
-from efsstate.mount import layout
+from efsstate.format import layout
 
 
 def saved(root, *states, name="job", **options):

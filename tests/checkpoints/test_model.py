@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from efsstate.checkpoints import generation, protocol
+from efsstate.checkpoints import protocol, saves as generation
 from efsstate.errors import ClaimLost
-from efsstate.mount import codec as codecs
-from efsstate.mount import layout
+from efsstate.format import codec as codecs
+from efsstate.format import layout
 from efsstate.mount.files import Mount
 from tests.checkpoints.model.explore import explore
 from tests.checkpoints.model.protocol import LOST, OWN, Protocol, Rules

@@ -8,7 +8,8 @@ import msgpack
 import pytest
 
 from efsstate import sweep
-from efsstate.mount import layout, notes, store
+from efsstate.format import layout
+from efsstate.mount import links, store
 from efsstate.mount import root as roots
 from efsstate.mount.root import resolve
 
@@ -45,7 +46,7 @@ class Tree:
         return self.age(f"{folder}/{digest}", age, unused)
 
     def _bytes(self, place, created, ttl, size):
-        from efsstate.mount import entry
+        from efsstate.format import entry
 
         return entry.encode(
             b"x" * size, place=place, codec="msgpack", created=created, ttl=ttl, key=self.mount.key
@@ -53,7 +54,7 @@ class Tree:
 
     def cleared(self, namespace, *, age=0.0):
         folder = f"{layout.CACHE}/{namespace}"
-        name = notes.mark(self.mount, folder, layout.cleared_mark(1000))
+        name = links.mark(self.mount, folder, layout.cleared_mark(1000))
         self.mount.symlink(folder, name, "cleared")
         return self.age(f"{folder}/{name}", age)
 

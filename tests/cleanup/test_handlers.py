@@ -5,7 +5,7 @@ import json
 import pytest
 
 from efsstate import janitor, ops
-from efsstate.mount import layout
+from efsstate.format import layout
 
 from .conftest import DAY, HOUR
 

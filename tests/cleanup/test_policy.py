@@ -6,9 +6,10 @@ import types
 import msgpack
 import pytest
 
-from efsstate.cleanup.policy import LIVE, LOOK, Policy, read
+from efsstate.eviction.policy import LIVE, LOOK, Policy, read
 from efsstate.errors import UnknownFormatError
-from efsstate.mount import layout, store
+from efsstate.format import layout
+from efsstate.mount import store
 
 
 def found(age, unused=None, now=1000.0):

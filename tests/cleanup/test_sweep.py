@@ -10,8 +10,9 @@ import warnings
 import pytest
 
 from efsstate import RootError, SweepReport
-from efsstate.cleanup.folder import ABANDONED
-from efsstate.mount import entry, lock
+from efsstate.eviction.scan import ABANDONED
+from efsstate.format import entry
+from efsstate.mount import lock
 
 from .conftest import DAY, HOUR
 

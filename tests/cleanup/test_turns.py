@@ -11,8 +11,8 @@ import pytest
 
 from efsstate import invocation
 from efsstate.cleanup import sweep as sweep_module
-from efsstate.cleanup import turns
-from efsstate.mount import layout
+from efsstate.cleanup import rounds
+from efsstate.format import layout
 
 from .conftest import DAY, HOUR
 
@@ -137,7 +137,7 @@ def test_a_second_sweep_looks_again(tree):
 def test_a_folder_that_another_sweeper_has_is_left_to_it(tree):
     dead, _ = plant(tree)
     kind = "None None None None 0/1"
-    mine = turns.Turns(tree.mount, kind, fresh=True)
+    mine = rounds.SweepRound(tree.mount, kind, fresh=True)
     busy = "cache/f/3"
     seen = []
     assert mine.take(busy, lambda: seen.append(tree.sweep()) or True) is True
@@ -150,7 +150,7 @@ def test_a_folder_that_another_sweeper_has_is_left_to_it(tree):
 def test_a_folder_that_another_has_swept_meanwhile_is_not_swept_again(tree):
     plant(tree)
     kind = "None None None None 0/1"
-    mine = turns.Turns(tree.mount, kind, fresh=True)
+    mine = rounds.SweepRound(tree.mount, kind, fresh=True)
     tree.sweep()
     time.sleep(0.01)
     assert mine.take("cache/f/3", lambda: pytest.fail("swept twice")) is True
@@ -220,7 +220,7 @@ def test_killed_anywhere_the_next_one_goes_on(tree, after):
         "    if event in ('os.remove', 'os.utime', 'os.mkdir', 'open') and sys.argv[1] not in ('',):\n"
         "        left -= 1\n"
         "        if left < 0: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "import efsstate.cleanup.sweep, efsstate.cleanup.turns, msgpack, filelock, hashlib, zlib, efsstate.cleanup.limits\n"
+        "import efsstate.cleanup.sweep, efsstate.cleanup.rounds, msgpack, filelock, hashlib, zlib, efsstate.eviction.limits\n"
         "sys.addaudithook(hook)\nsweep(root=sys.argv[1])"
     )
     run = subprocess.run(

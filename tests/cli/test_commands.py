@@ -5,7 +5,7 @@ import os
 import pytest
 
 from efsstate import checkpoint
-from efsstate.mount import layout
+from efsstate.format import layout
 
 from .conftest import DAY
 

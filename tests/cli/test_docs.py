@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from efsstate.mount import layout
+from efsstate.format import layout
 
 DOCS = os.path.join(
     os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "docs"

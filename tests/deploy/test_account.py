@@ -10,7 +10,7 @@ import sys
 import boto3
 import pytest
 from botocore.stub import Stubber
-from efsstate.deploy.account import AccountError, examine
+from efsstate.deploy.diagnosis.account import AccountError, examine
 from moto.server import ThreadedMotoServer
 
 REGION = "eu-west-1"

@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 import pytest
-from efsstate.deploy.lint import lint
+from efsstate.deploy.linting.lint import lint
 from efsstate.deploy.rules import RULES
 
 from tests.deploy import faults

@@ -11,8 +11,8 @@ import subprocess
 import click
 import pytest
 from efsstate.cli import app
-from efsstate.deploy.exceptions import EXCEPTIONS
-from efsstate.deploy.lint import lint, read
+from efsstate.deploy.diagnosis.lambda_errors import EXCEPTIONS
+from efsstate.deploy.linting.lint import lint, read
 from efsstate.deploy.rules import RULES
 
 DOCS = os.path.join(os.path.dirname(__file__), "..", "..", "docs")
@@ -55,7 +55,7 @@ def test_the_four_errors_and_the_handlers_are_there():
         "efsstate.janitor",
         "efsstate.ops",
         "efsstate.publisher",
-        "efsstate.deploy.doctor",
+        "efsstate.deploy.diagnosis.doctor",
     ):
         assert callable(__import__(handler, fromlist=["handler"]).handler)
     assert "`efsstate.publisher.handler`" in text("deploy.md")

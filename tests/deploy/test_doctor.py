@@ -10,9 +10,9 @@ import sys
 import time
 
 import pytest
-from efsstate.deploy.doctor import doctor
-from efsstate.deploy.exceptions import EXCEPTIONS, explain
-from efsstate.deploy.mount_checks import mounted, surroundings, table_entry
+from efsstate.deploy.diagnosis.doctor import doctor
+from efsstate.deploy.diagnosis.lambda_errors import EXCEPTIONS, explain
+from efsstate.deploy.diagnosis.mount_checks import mounted, surroundings, table_entry
 from efsstate.deploy.rules import RULES
 
 from tests.deploy.run import run
@@ -77,7 +77,7 @@ def test_another_users_folder_is_named_with_both_users(tmp_path):
     os.chmod(tmp_path, 0o755)
     for parent in (tmp_path.parent, tmp_path.parent.parent):
         os.chmod(parent, 0o755)
-    program = f"import os\nfrom efsstate.deploy.doctor import doctor\nos.setgid(1234); os.setuid(1234)\nprint([(f.code, f.evidence) for f in doctor(root={str(tmp_path)!r}, size=0)])"
+    program = f"import os\nfrom efsstate.deploy.diagnosis.doctor import doctor\nos.setgid(1234); os.setuid(1234)\nprint([(f.code, f.evidence) for f in doctor(root={str(tmp_path)!r}, size=0)])"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
@@ -102,7 +102,7 @@ try:
     open({str(tmp_path / "fill")!r}, "wb", buffering=0).write(bytes(1 << 20))
 except OSError:
     pass
-from efsstate.deploy.doctor import doctor
+from efsstate.deploy.diagnosis.doctor import doctor
 print([f.code for f in doctor(root={str(tmp_path)!r}, size=0) if f.severity == "error"])
 """], capture_output=True, text=True, check=False)  # fmt: skip
     if done.returncode == 9 or "unshare" in done.stderr:
@@ -217,7 +217,7 @@ def test_command_output_and_exit_codes(tmp_path):
 
 
 def test_the_handler_returns_what_json_can_carry(tmp_path, monkeypatch):
-    from efsstate.deploy.doctor import handler
+    from efsstate.deploy.diagnosis.doctor import handler
 
     monkeypatch.setenv("EFSSTATE_ROOT", str(tmp_path))
 
@@ -231,7 +231,7 @@ def test_the_handler_returns_what_json_can_carry(tmp_path, monkeypatch):
 
 
 def test_its_folder_goes_even_when_a_check_fails(tmp_path, monkeypatch):
-    from efsstate.deploy import look as mount_checks
+    from efsstate.deploy.diagnosis import probe as mount_checks
 
     monkeypatch.setattr(
         mount_checks.Look,
@@ -257,13 +257,15 @@ def test_as_a_lambda_function_under_the_runtime_client(tmp_path):
         "timeout": 30,
         "memory": 128,
     }
-    with Function("efsstate.deploy.doctor.handler", **options) as function:
+    with Function("efsstate.deploy.diagnosis.doctor.handler", **options) as function:
         result = function.invoke({"size": 0})
         assert result.error is None, result.logs
         found = {one["code"]: one["severity"] for one in result.value["findings"]}
     assert found["EFS102"] == "error"
     assert found["EFS118"] == "warning"  # 128 MB
-    with Function("efsstate.deploy.doctor.handler", max_concurrency=2, **options) as function:
+    with Function(
+        "efsstate.deploy.diagnosis.doctor.handler", max_concurrency=2, **options
+    ) as function:
         found = [
             one["evidence"]
             for one in function.invoke({"size": 0}).value["findings"]

@@ -110,7 +110,7 @@ def test_the_handlers_that_it_is_for_are_whole(built, tmp_path):
     """They import with nothing but the layer: the publisher's boto3 comes with Lambda's Python, at the first call."""
     with zipfile.ZipFile(path(built, NATIVE)) as packed:
         packed.extractall(tmp_path)
-    program = "import efsstate.publisher, efsstate.janitor, efsstate.ops, efsstate.deploy.doctor as d; print(d.handler({'size': 0})['schema'])"
+    program = "import efsstate.publisher, efsstate.janitor, efsstate.ops, efsstate.deploy.diagnosis.doctor as d; print(d.handler({'size': 0})['schema'])"
     environment = {
         "PYTHONPATH": str(tmp_path / "python"),
         "EFSSTATE_ROOT": str(tmp_path),

@@ -9,7 +9,7 @@ import re
 
 import pytest
 from efsstate.deploy.findings import SEVERITIES
-from efsstate.deploy.lint import TemplateError, lint, read
+from efsstate.deploy.linting.lint import TemplateError, lint, read
 from efsstate.deploy.rules import RULES
 from efsstate.deploy.template import FORMATS, render
 

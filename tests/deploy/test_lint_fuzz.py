@@ -7,7 +7,7 @@ import os
 import random
 
 import pytest
-from efsstate.deploy.lint import TemplateError, lint
+from efsstate.deploy.linting.lint import TemplateError, lint
 
 CORPUS = os.path.join(os.path.dirname(__file__), "corpus")
 FILES = sorted(glob.glob(f"{CORPUS}/good/*"))

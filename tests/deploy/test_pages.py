@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 
-from efsstate.deploy.pages import index, page
+from efsstate.deploy.rule_docs import index, page
 from efsstate.deploy.rules import RULES
 
 from tests.deploy.faults import BROKEN, T, Y

@@ -112,7 +112,7 @@ def test_each_format_has_the_same_parts():
         for part in (
             "2049", "accesspointarn", "clientmount", "clientwrite", "0750", "after30days", "enabled",
             "burstcreditbalance", "percentiolimit", "permittedthroughput", "clientconnections", "securetransport", "elastic",
-            "dashboard", "efsstate.janitor.handler", "efsstate.publisher.handler", "efsstate.ops.handler", "efsstate.deploy.doctor.handler", "generalpurpose",
+            "dashboard", "efsstate.janitor.handler", "efsstate.publisher.handler", "efsstate.ops.handler", "efsstate.deploy.diagnosis.doctor.handler", "generalpurpose",
         ):  # fmt: skip
             assert part in text, (form, part)
         allowed = [line for line in render(form).splitlines() if "ClientRootAccess" in line]

@@ -9,32 +9,17 @@ import efsstate
 
 SOURCE = pathlib.Path(efsstate.__file__).parent
 
-# Each floor may import from those above it, and within itself.
+# Each floor imports only from those below it (listed here from the lowest up), and within itself.
 FLOORS = [
-    [
-        "errors",
-        "units",
-        "events",
-        "deadline",
-        "mount.clock",
-        "mount.layout",
-        "mount.entry",
-        "mount.codec",
-    ],
+    ["errors", "units", "events", "parallel", "deadline", "format"],
+    ["mount.clock"],
     ["mount.files"],
-    ["mount.root", "mount.lock", "mount.memory"],
-    ["mount.store", "mount.notes"],
-    [
-        "cleanup.policy",
-        "cleanup.report",
-        "cleanup.folder",
-        "cleanup.limits",
-        "cleanup.workers",
-        "cleanup.opportunistic",
-    ],
+    ["mount.root", "mount.lock", "mount.free_memory"],
+    ["mount.store", "mount.links"],
+    ["eviction"],
     ["cache", "checkpoints", "modelstore"],
     ["cleanup"],
-    ["deploy"],
+    ["publishing", "deploy"],
     ["janitor", "ops", "publisher", "cli", "testing"],
 ]
 FEATURES = ["cache", "checkpoints", "modelstore"]  # neighbours that know nothing of each other

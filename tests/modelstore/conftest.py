@@ -8,7 +8,7 @@ import warnings
 import pytest
 
 import efsstate
-from efsstate.modelstore import reading
+from efsstate.modelstore import reader
 
 CHANGES = [
     "open",
@@ -50,7 +50,7 @@ def source(tmp_path):
 @pytest.fixture
 def small_ranges(monkeypatch):
     """Ranges so small that little files have many."""
-    monkeypatch.setattr(reading, "RANGE", 16384)
+    monkeypatch.setattr(reader, "RANGE", 16384)
 
 
 def tree(folder):

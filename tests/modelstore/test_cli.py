@@ -39,7 +39,7 @@ def killed(root, tmp_path):
     (tmp_path / "k").write_text("killed")
 
     def half():
-        files.Filling.end = lambda *_: os.kill(os.getpid(), 9)
+        files.PartialFile.end = lambda *_: os.kill(os.getpid(), 9)
         publish("m", tmp_path / "k", root=root)
 
     assert dying(half, 0)[0] == -9

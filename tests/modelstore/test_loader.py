@@ -26,7 +26,7 @@ from efsstate import (
     model,
     publish,
 )
-from efsstate.modelstore import loader, reading
+from efsstate.modelstore import loader, reader
 from tests.modelstore.conftest import fork_beside_threads, place, relink
 
 
@@ -338,8 +338,8 @@ def test_keep_old_false_a_new_one_cut_off_with_no_time_left_is_not_what_the_next
     put("1")
     get()
     put("2")
-    bad |= {b"1": reading.OutOfTime("late"), b"2": reading.OutOfTime("late")}
-    with pytest.raises(reading.OutOfTime):
+    bad |= {b"1": reader.DeadlineExceeded("late"), b"2": reader.DeadlineExceeded("late")}
+    with pytest.raises(reader.DeadlineExceeded):
         get()
     bad.clear()
     assert [get().weights for _ in range(3)] == [b"1"] * 3
@@ -651,16 +651,16 @@ def test_a_model_published_after_a_look_in_vain_is_found(root, put):
 
 def test_the_deadline_is_no_failure_of_the_version(root, put, monkeypatch):
     put("1")
-    real, slow = reading.whole, [True]
+    real, slow = reader.whole, [True]
 
     def whole(file, **more):
         if slow:
-            raise reading.OutOfTime("half")
+            raise reader.DeadlineExceeded("half")
         return real(file, **more)
 
-    monkeypatch.setattr(reading, "whole", whole)
+    monkeypatch.setattr(reader, "whole", whole)
     get = model("m", Network, root=root)
-    with pytest.raises(reading.OutOfTime):
+    with pytest.raises(reader.DeadlineExceeded):
         get()
     slow.clear()
     assert get().weights == b"1"  # the next invocation tries at once
@@ -675,12 +675,12 @@ def test_what_failed_before_is_not_told_of_a_load_that_the_deadline_cut_off(root
 
     def load(files):
         if late.pop():
-            raise reading.OutOfTime("half")
+            raise reader.DeadlineExceeded("half")
         return 1
 
     get._load, get._look_at = load, 0
     late[:] = [False, True]
-    with pytest.raises(reading.OutOfTime):
+    with pytest.raises(reader.DeadlineExceeded):
         get()
     assert get() == 1
 

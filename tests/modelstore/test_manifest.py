@@ -12,7 +12,7 @@ import pytest
 
 from efsstate import CorruptEntryError, activate, model, prune, publish, verify, versions
 from efsstate.modelstore import manifest
-from efsstate.mount import notes, store
+from efsstate.mount import links, store
 from efsstate.mount.files import Mount
 from tests.modelstore.conftest import current, place, relink
 
@@ -48,7 +48,7 @@ def write(root, payload):
     mount = Mount(root)
     mount.make("models/m/versions/v1")
     text = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-    notes.replace(
+    links.replace(
         mount, "models/m/versions", "CURRENT", text.decode() if len(text) < 1000 else "v1"
     )
     store.write(mount, "models/m/versions/v1", ".efsstate-manifest", text, codec="json")
@@ -136,13 +136,13 @@ def test_a_long_manifest_is_read_from_the_version(root, source):
     relink(current(root), os.readlink(current(root)).replace(made, "0" * 16))
     with pytest.raises(CorruptEntryError, match="CURRENT: damaged"):
         model("m", root=root)()
-    notes.replace(Mount(root), "models/m/versions", "CURRENT", "gone")
+    links.replace(Mount(root), "models/m/versions", "CURRENT", "gone")
     with pytest.raises(
         CorruptEntryError,
         match=r"CURRENT: .*names version gone, which is missing: activate another",
     ):
         model("m", root=root)()
-    notes.replace(Mount(root), "models/m/versions", "CURRENT", "../x")
+    links.replace(Mount(root), "models/m/versions", "CURRENT", "../x")
     with pytest.raises(CorruptEntryError, match=r"CURRENT: .*names the version '../x'"):
         model("m", root=root)()
 

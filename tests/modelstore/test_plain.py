@@ -11,7 +11,7 @@ import pytest
 
 import efsstate
 from efsstate import CorruptEntryError, EfsStateError, ModelNotFound, SignatureError, model, publish
-from efsstate.modelstore import plain, reading
+from efsstate.modelstore import reader, unmanaged
 from efsstate.mount import clock
 from efsstate.mount import root as roots
 from tests.modelstore.conftest import current, dying
@@ -26,13 +26,13 @@ def models(root):
 @pytest.fixture(autouse=True)
 def old(monkeypatch):
     """What is put there is as old as it has to be, at once: the time of a change can't be set."""
-    monkeypatch.setattr(plain, "_SETTLED", -10.0)
+    monkeypatch.setattr(unmanaged, "_SETTLED", -10.0)
 
 
 @pytest.fixture
 def young(old, monkeypatch):
     """It is younger than that."""
-    monkeypatch.setattr(plain, "_SETTLED", 60.0)
+    monkeypatch.setattr(unmanaged, "_SETTLED", 60.0)
 
 
 def put(path, text):
@@ -48,9 +48,11 @@ def text(files):
 @pytest.fixture
 def looks(monkeypatch):
     """How often a young file was waited for; the two seconds are short here."""
-    monkeypatch.setattr(plain, "_TWICE", 0.05)
+    monkeypatch.setattr(unmanaged, "_TWICE", 0.05)
     slept, real = [], time.sleep
-    monkeypatch.setattr(plain.time, "sleep", lambda seconds: slept.append(seconds) or real(seconds))
+    monkeypatch.setattr(
+        unmanaged.time, "sleep", lambda seconds: slept.append(seconds) or real(seconds)
+    )
     return slept
 
 
@@ -138,7 +140,7 @@ def test_between_two_files_of_a_copy_the_folder_is_young(root, models, looks, yo
     os.makedirs(f"{models}/m/sub")
     put(f"{models}/m/w", "x")
     put(f"{models}/m/sub/w", "x")
-    monkeypatch.setattr(plain, "_SETTLED", 0.2)
+    monkeypatch.setattr(unmanaged, "_SETTLED", 0.2)
     for folder in ("m", "m/sub"):
         time.sleep(0.3)
         put(f"{models}/{folder}/next", "")
@@ -149,7 +151,7 @@ def test_between_two_files_of_a_copy_the_folder_is_young(root, models, looks, yo
 
 def test_a_file_that_grows_is_waited_for(root, models, monkeypatch, young):
     """Copied by hand for a second: what is loaded is all of it."""
-    monkeypatch.setattr(plain, "_TWICE", 0.2)
+    monkeypatch.setattr(unmanaged, "_TWICE", 0.2)
     stop = threading.Event()
 
     def copy():
@@ -176,7 +178,7 @@ def test_a_file_that_grows_past_the_deadline_is_not_taken(root, models, young):
 
     with (
         efsstate.invocation(Context()),
-        pytest.raises(reading.OutOfTime, match="not loaded: it was changed . s ago"),
+        pytest.raises(reader.DeadlineExceeded, match="not loaded: it was changed . s ago"),
     ):
         model("m", text, root=root)()
 
@@ -306,7 +308,7 @@ def test_it_serves_until_a_version_is_active(root, models, tmp_path, looks):
         assert told == ("published" if os.path.lexists(current(root, "bert")) else "by hand")
         if code == 0:
             break
-    assert seen == {"by hand", "published"} and plain._TWICE not in looks
+    assert seen == {"by hand", "published"} and unmanaged._TWICE not in looks
     publish("bert", tmp_path / "w", activate=False, root=before)
     assert get() == "by hand" and get() == "by hand"
     publish("bert", tmp_path / "w", root=before)

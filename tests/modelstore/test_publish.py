@@ -12,8 +12,9 @@ import pytest
 
 import efsstate
 from efsstate import ClaimedError, EfsStateError, activate, model, publish, versions
-from efsstate.modelstore import manifest, publishing, reading
-from efsstate.mount import layout, lock
+from efsstate.modelstore import manifest, publishing, reader
+from efsstate.format import layout
+from efsstate.mount import lock
 from efsstate.mount.files import Mount
 from tests import faults
 from tests.modelstore.conftest import active, dying, place, tree
@@ -175,7 +176,7 @@ def test_progress_counts_every_byte_twice(root, source, small_ranges):
 
 
 def test_a_source_that_changes_is_not_published(root, source, small_ranges, monkeypatch):
-    real = reading.copy
+    real = reader.copy
 
     def slow(file, target, **more):
         answer = real(file, target, **more)
@@ -183,7 +184,7 @@ def test_a_source_that_changes_is_not_published(root, source, small_ranges, monk
             (source / "a" / "b" / "weights").write_bytes(b"other" * 20_000)
         return answer
 
-    monkeypatch.setattr(reading, "copy", slow)
+    monkeypatch.setattr(reader, "copy", slow)
     with pytest.raises(EfsStateError, match="it changes meanwhile"):
         publish("m", source, root=root)
     assert active(root, "m") is None
@@ -581,7 +582,7 @@ def staged(root, source):
     found = publishing.Source(source, Mount(root), "models/m")
     files = {}
     for name, seen in found.files.items():
-        files[name] = (seen.st_size, reading.copy(found.open(name), None, late=str))
+        files[name] = (seen.st_size, reader.copy(found.open(name), None, late=str))
     yield layout.staging_folder(
         "models/m", Manifest("", files, found.folders, single=found.single).content
     )

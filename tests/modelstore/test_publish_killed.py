@@ -9,8 +9,8 @@ import pytest
 
 import efsstate
 from efsstate import publish
-from efsstate.modelstore import reading
-from efsstate.mount.files import Filling
+from efsstate.modelstore import reader
+from efsstate.mount.files import PartialFile
 from tests.modelstore.conftest import active, dying, place, tree
 
 
@@ -34,7 +34,7 @@ def whole(root, source, old, made=None):
 
 def test_killed_after_each_change_of_the_disk(root, source, old, small_ranges, monkeypatch):
     """Old or new, whole, after every one; a second publication ends well and writes nothing again that is on disk."""
-    monkeypatch.setattr(reading, "THREADS", 1)
+    monkeypatch.setattr(reader, "THREADS", 1)
     before, at_first = root, f"{root}.0"
     shutil.copytree(before, at_first, symlinks=True)
     code, calls, said = dying(lambda: publish("m", source, root=at_first), 0)
@@ -78,7 +78,7 @@ def test_killed_after_each_change_of_the_disk(root, source, old, small_ranges, m
 @pytest.mark.parametrize("error", [errno.ENOSPC, pytest.param(errno.EIO, marks=pytest.mark.slow)])
 def test_each_change_of_the_disk_fails(root, source, old, small_ranges, monkeypatch, error):
     """The error is raised with a path, or everything was done; and never is there half a version."""
-    monkeypatch.setattr(reading, "THREADS", 1)
+    monkeypatch.setattr(reader, "THREADS", 1)
     before, at_first = root, f"{root}.0"
     shutil.copytree(before, at_first, symlinks=True)
     _, calls, _ = dying(lambda: publish("m", source, root=at_first), 0)
@@ -101,7 +101,7 @@ def test_a_full_disk_is_given_back_what_can_not_be_finished(root, source, old, m
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Filling, "put", full)
+        patch.setattr(PartialFile, "put", full)
         with pytest.raises(OSError, match="No space left") as caught:
             publish("m", source, root=root)
     assert caught.value.errno == errno.ENOSPC and root in caught.value.filename
@@ -111,11 +111,11 @@ def test_a_full_disk_is_given_back_what_can_not_be_finished(root, source, old, m
 
 def test_a_big_file_goes_on_where_it_was(root, tmp_path, small_ranges, monkeypatch):
     """Ranges that a killed publisher had written are compared, and not written again."""
-    monkeypatch.setattr(reading, "THREADS", 1)
+    monkeypatch.setattr(reader, "THREADS", 1)
     file = tmp_path / "big"
     file.write_bytes(os.urandom(40 * 16384))
     written = 0
-    real = Filling.put
+    real = PartialFile.put
 
     def put(self, data, offset):
         nonlocal written
@@ -124,7 +124,7 @@ def test_a_big_file_goes_on_where_it_was(root, tmp_path, small_ranges, monkeypat
 
     code, *_ = dying(lambda: publish("m", file, root=root), 20, names=["pwrite"])
     assert code == -9
-    monkeypatch.setattr(Filling, "put", put)
+    monkeypatch.setattr(PartialFile, "put", put)
     made = publish("m", file, root=root)
     assert written == 20 * 16384  # 20 of the 40 ranges were there
     assert tree(place(root, "m", made))["big"] == file.read_bytes()
@@ -140,17 +140,17 @@ def test_the_deadline_ends_a_publication_and_the_next_goes_on(
         def get_remaining_time_in_millis(self):
             return 700
 
-    real = Filling.put
+    real = PartialFile.put
 
     def slow(self, data, offset):
         time.sleep(0.05)
         real(self, data, offset)
 
-    monkeypatch.setattr(reading, "THREADS", 1)
+    monkeypatch.setattr(reader, "THREADS", 1)
     with monkeypatch.context() as patch:
-        patch.setattr(Filling, "put", slow)
+        patch.setattr(PartialFile, "put", slow)
         with (
-            pytest.raises(reading.OutOfTime, match=r"\d+ % published when the deadline came"),
+            pytest.raises(reader.DeadlineExceeded, match=r"\d+ % published when the deadline came"),
             efsstate.invocation(Context()),
         ):
             publish("m", file, root=root)

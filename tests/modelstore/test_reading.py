@@ -14,8 +14,8 @@ import pytest
 
 import efsstate
 from efsstate import CorruptEntryError, EfsStateError, deadline, model, publish
-from efsstate.modelstore import reading
-from efsstate.mount import memory
+from efsstate.modelstore import reader
+from efsstate.mount import free_memory
 from efsstate.mount.files import Mount
 from tests.modelstore.conftest import place
 
@@ -24,7 +24,7 @@ RANGE = 16384
 
 def opened(tmp_path, data, name="f"):
     (tmp_path / name).write_bytes(data)
-    return reading.Opened(Mount(str(tmp_path)), "", name)
+    return reader.Opened(Mount(str(tmp_path)), "", name)
 
 
 @pytest.mark.parametrize(
@@ -33,12 +33,12 @@ def opened(tmp_path, data, name="f"):
 def test_every_length_comes_whole(tmp_path, small_ranges, size):
     data = os.urandom(size)
     digest = hashlib.sha256(data).hexdigest()
-    for read in (reading.whole, reading.mapped):
+    for read in (reader.whole, reader.mapped):
         view = read(opened(tmp_path, data), digest=digest)
         assert bytes(view) == data and view.nbytes == size and view.format == "B"
     if size:
-        assert not reading.whole(opened(tmp_path, data)).readonly
-        assert reading.mapped(opened(tmp_path, data)).readonly
+        assert not reader.whole(opened(tmp_path, data)).readonly
+        assert reader.mapped(opened(tmp_path, data)).readonly
 
 
 def test_several_threads_read_one_file_and_each_range_once(tmp_path, small_ranges, monkeypatch):
@@ -58,7 +58,7 @@ def test_several_threads_read_one_file_and_each_range_once(tmp_path, small_range
         return real(fd, buffers, offset)
 
     monkeypatch.setattr(os, "preadv", preadv)
-    assert bytes(reading.whole(opened(tmp_path, data))) == data
+    assert bytes(reader.whole(opened(tmp_path, data))) == data
     assert sorted(seen) == list(range(0, len(data), RANGE)) and len(threads) > 1
     assert threading.get_ident() not in threads
 
@@ -67,9 +67,9 @@ def test_several_threads_read_one_file_and_each_range_once(tmp_path, small_range
 def test_a_reader_alone_takes_ranges_of_a_quarter_of_a_second(monkeypatch, rate):
     """By the rate of the one before, within bounds; a rate that changes is followed."""
     now, size = [100.0], (2 << 30) + 12345
-    monkeypatch.setattr(reading.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(reader.time, "monotonic", lambda: now[0])
     at, lengths = 0, []
-    for offset, length in reading._deep(size):
+    for offset, length in reader._deep(size):
         assert offset == at
         at += length
         lengths.append(length)
@@ -87,9 +87,9 @@ def test_with_o_direct_one_range_is_read_after_the_other_and_each_once(tmp_path,
     """Here the link is so fast that each is as long as may be."""
     mib = 1 << 20
     data, seen, real = os.urandom(40 * mib + 99), [], os.preadv
-    monkeypatch.setattr(reading, "on_network", lambda mount: True)
+    monkeypatch.setattr(reader, "on_network", lambda mount: True)
     for name, value in {"RANGE": mib, "_DEEPEST": 4 * mib, "_TURN": 1e9}.items():
-        monkeypatch.setattr(reading, name, value)
+        monkeypatch.setattr(reader, name, value)
     file = opened(tmp_path, data)
     within, cached = threading.Semaphore(1), os.open(tmp_path / "f", os.O_RDONLY)
 
@@ -102,7 +102,7 @@ def test_with_o_direct_one_range_is_read_after_the_other_and_each_once(tmp_path,
             within.release()
 
     monkeypatch.setattr(os, "preadv", preadv)
-    assert bytes(reading.whole(file)) == data
+    assert bytes(reader.whole(file)) == data
     os.close(cached)
     assert [length for _, length in seen] == [2 * mib, *[4 * mib] * 9, 2 * mib + 99]
     assert [offset for offset, _ in seen] == [0, *range(2 * mib, 40 * mib, 4 * mib)]
@@ -113,14 +113,14 @@ def test_short_reads_go_on(tmp_path, small_ranges, monkeypatch):
     monkeypatch.setattr(
         os, "preadv", lambda fd, buffers, offset: real(fd, [buffers[0][:1000]], offset)
     )
-    assert bytes(reading.whole(opened(tmp_path, data))) == data
+    assert bytes(reader.whole(opened(tmp_path, data))) == data
 
 
 @pytest.mark.parametrize("digested", [False, True])
 def test_o_direct_falls_back_where_it_is_refused(tmp_path, small_ranges, monkeypatch, digested):
     """EINVAL from a file system with another alignment: read through the page cache instead."""
     data, real, refused = os.urandom(9 * RANGE + 5), os.preadv, []
-    monkeypatch.setattr(reading, "on_network", lambda mount: True)
+    monkeypatch.setattr(reader, "on_network", lambda mount: True)
     file = opened(tmp_path, data)
     direct = file.fileno()
 
@@ -132,7 +132,7 @@ def test_o_direct_falls_back_where_it_is_refused(tmp_path, small_ranges, monkeyp
 
     monkeypatch.setattr(os, "preadv", preadv)
     assert (
-        bytes(reading.whole(file, digest=hashlib.sha256(data).hexdigest() if digested else None))
+        bytes(reader.whole(file, digest=hashlib.sha256(data).hexdigest() if digested else None))
         == data
         and refused
     )
@@ -146,7 +146,7 @@ def test_a_wrong_digest_is_damage(tmp_path, small_ranges):
     data = bytearray(os.urandom(5 * RANGE))
     digest = hashlib.sha256(data).hexdigest()
     data[3 * RANGE] ^= 1
-    for read in (reading.whole, reading.mapped):
+    for read in (reader.whole, reader.mapped):
         with pytest.raises(CorruptEntryError, match="SHA-256"):
             read(opened(tmp_path, data), digest=digest)
 
@@ -156,7 +156,7 @@ def test_cut_while_it_is_read(tmp_path, small_ranges):
     file = opened(tmp_path, os.urandom(20 * RANGE))
     os.truncate(tmp_path / "f", 10 * RANGE + 1)
     with pytest.raises(CorruptEntryError, match=r"f: damaged: it ended at \d+ of 327680 bytes"):
-        reading.whole(file)
+        reader.whole(file)
 
 
 def test_an_error_of_one_thread_ends_it_and_names_the_file(tmp_path, small_ranges, monkeypatch):
@@ -171,7 +171,7 @@ def test_an_error_of_one_thread_ends_it_and_names_the_file(tmp_path, small_range
     monkeypatch.setattr(os, "preadv", preadv)
     before = threading.active_count()
     with pytest.raises(OSError, match="Input/output error") as caught:
-        reading.whole(opened(tmp_path, os.urandom(400 * RANGE)))
+        reader.whole(opened(tmp_path, os.urandom(400 * RANGE)))
     assert caught.value.filename == str(tmp_path / "f") and len(count) < 40
     assert threading.active_count() == before
 
@@ -189,7 +189,7 @@ def test_an_error_keeps_no_buffer(tmp_path, small_ranges, monkeypatch):
     try:
         for _ in range(3):
             try:
-                reading.whole(file)
+                reader.whole(file)
             except OSError:
                 pass
         assert not [one for one in gc.get_objects() if type(one) is OSError and one.errno == 5]
@@ -210,9 +210,9 @@ def test_where_no_more_threads_can_be_started_those_that_are_do_it_all(
 
     file, before = opened(tmp_path, data), threading.active_count()
     monkeypatch.setattr(threading.Thread, "start", start)
-    assert bytes(reading.whole(file)) == data
+    assert bytes(reader.whole(file)) == data
     with pytest.raises(RuntimeError, match="can't start"):
-        reading.whole(file)
+        reader.whole(file)
     assert threading.active_count() == before
 
 
@@ -220,7 +220,7 @@ def test_cut_before_it_is_mapped(tmp_path, monkeypatch):
     file = opened(tmp_path, b"x" * 10)
     os.truncate(tmp_path / "f", 0)
     with pytest.raises(CorruptEntryError, match="shorter than its 10 bytes"):
-        reading.mapped(file)
+        reader.mapped(file)
 
 
 class Context:
@@ -244,8 +244,8 @@ def test_the_deadline_ends_a_read_that_hangs_and_tells_how_far_it_came(
 
     monkeypatch.setattr(os, "preadv", preadv)
     with efsstate.invocation(Context(1.8)):
-        with pytest.raises(reading.OutOfTime, match=r"f: 0\.1 MiB of 6\.2 MiB read in"):
-            reading.whole(opened(tmp_path, os.urandom(400 * RANGE)))
+        with pytest.raises(reader.DeadlineExceeded, match=r"f: 0\.1 MiB of 6\.2 MiB read in"):
+            reader.whole(opened(tmp_path, os.urandom(400 * RANGE)))
         assert deadline.remaining() > 0  # so that the error still reaches somebody
     stuck.set()
     while any(t.name == "efsstate-model" for t in threading.enumerate()):
@@ -268,7 +268,7 @@ def test_the_deadline_ends_the_read_of_a_small_file_that_hangs(
         "path": lambda files: files.path,
     }
     with efsstate.invocation(Context(1.8)):
-        with pytest.raises(reading.OutOfTime):
+        with pytest.raises(reader.DeadlineExceeded):
             model("m", ways[use], verify="digest", root=root)()
         assert deadline.remaining() > 0
     stuck.set()
@@ -281,8 +281,8 @@ def test_the_deadline_ends_many_small_reads(tmp_path, monkeypatch, early):
     files, done, real = [opened(tmp_path, b"x", str(n)) for n in range(200)], [], os.preadv
     monkeypatch.setattr(os, "preadv", lambda *given: time.sleep(0.02) or real(*given))
     with efsstate.invocation(Context(1.8)):
-        with pytest.raises(reading.OutOfTime):
-            done.extend(bytes(reading.whole(file)) for file in files)
+        with pytest.raises(reader.DeadlineExceeded):
+            done.extend(bytes(reader.whole(file)) for file in files)
         assert deadline.remaining() > 0 and len(done) < 100
 
 
@@ -297,13 +297,13 @@ def test_the_deadline_ends_what_the_digest_holds_up(
         seen.append(1)
         time.sleep(0.01)
 
-    monkeypatch.setattr(reading._Checked, "take", slow)
+    monkeypatch.setattr(reader._Checked, "take", slow)
     with efsstate.invocation(Context(1.8)):
-        with pytest.raises(reading.OutOfTime):
+        with pytest.raises(reader.DeadlineExceeded):
             if way == "copy":
-                reading.copy(file, None, late=str, done=slow)
+                reader.copy(file, None, late=str, done=slow)
             else:
-                reading.mapped(file, digest="0" * 64)
+                reader.mapped(file, digest="0" * 64)
         assert deadline.remaining() > 0 and len(seen) < 100
 
 
@@ -317,7 +317,7 @@ def test_a_thread_only_where_it_serves(root, tmp_path, monkeypatch):
         return real(*given)
 
     monkeypatch.setattr(os, "preadv", preadv)
-    reading.whole(opened(tmp_path, b"x"))
+    reader.whole(opened(tmp_path, b"x"))
     assert threads == {threading.get_ident()}
     (tmp_path / "s").mkdir()
     for n in range(50):
@@ -325,7 +325,7 @@ def test_a_thread_only_where_it_serves(root, tmp_path, monkeypatch):
     before, most[0] = threading.active_count(), 0
     with efsstate.invocation(Context(60)):
         publish("m", tmp_path / "s", root=root)
-    assert before < most[0] <= before + reading.THREADS
+    assert before < most[0] <= before + reader.THREADS
 
 
 @pytest.mark.parametrize("what", ["one", "many"])
@@ -335,7 +335,7 @@ def test_a_copy_takes_less_than_the_memory_that_is_free(root, tmp_path, how, wha
     (tmp_path / "w").mkdir()
     for n in range(1 if what == "one" else 8):
         with open(tmp_path / "w" / str(n), "wb") as file:
-            file.truncate(reading.RANGE * (16 if what == "one" else 1))
+            file.truncate(reader.RANGE * (16 if what == "one" else 1))
     if how != "publish":
         publish("m", tmp_path / "w", root=root)
     code = """
@@ -371,9 +371,9 @@ print(free, peak() - before)
 def test_a_copy_where_hardly_any_memory_is_left_still_goes_on(tmp_path, monkeypatch):
     data = os.urandom(3 << 20)
     for left in (0, 1 << 20):
-        monkeypatch.setattr(memory, "free", lambda left=left: left)
+        monkeypatch.setattr(free_memory, "free", lambda left=left: left)
         assert (
-            reading.copy(opened(tmp_path, data), None, late=str) == hashlib.sha256(data).hexdigest()
+            reader.copy(opened(tmp_path, data), None, late=str) == hashlib.sha256(data).hexdigest()
         )
 
 
@@ -385,10 +385,10 @@ def test_the_ranges_of_a_copy_are_whole_where_there_is_memory(tmp_path, monkeypa
         lambda fd, buffers, offset: offsets.append(offset) or real(fd, buffers, offset),
     )
     with open(tmp_path / "f", "wb") as file:
-        file.truncate(4 * reading.RANGE)
-    monkeypatch.setattr(memory, "free", lambda: 360 << 20)
-    reading.copy(reading.Opened(Mount(str(tmp_path)), "", "f"), None, late=str)
-    assert sorted(offsets) == [n * reading.RANGE for n in range(4)]
+        file.truncate(4 * reader.RANGE)
+    monkeypatch.setattr(free_memory, "free", lambda: 360 << 20)
+    reader.copy(reader.Opened(Mount(str(tmp_path)), "", "f"), None, late=str)
+    assert sorted(offsets) == [n * reader.RANGE for n in range(4)]
 
 
 def test_a_file_larger_than_the_memory_is_not_read(root, tmp_path, monkeypatch):
@@ -432,15 +432,15 @@ def test_a_control_groups_limit_counts_and_its_page_cache_does_not(tmp_path, mon
         f"anon 5\ninactive_file {20 << 20}\nactive_file {10 << 20}\n"
     )
     (tmp_path / "memory.max").write_text("max\n")
-    real = memory.kernel
+    real = free_memory.kernel
 
     def kernel(top, folder, name):
         if name == "cgroup":
             return "0::/a/b\n"
         return real(str(tmp_path) if top == "/sys/fs/cgroup" else top, folder, name)
 
-    monkeypatch.setattr(memory, "kernel", kernel)
-    assert memory.free() == 186 << 20
+    monkeypatch.setattr(free_memory, "kernel", kernel)
+    assert free_memory.free() == 186 << 20
 
 
 @pytest.mark.parametrize("there", ["a/b", "a", ""])
@@ -460,15 +460,15 @@ def test_a_control_groups_limit_counts_with_version_1_too(there, tmp_path, monke
     (limit / "memory.stat").write_text(
         f"inactive_file 5\ntotal_inactive_file {20 << 20}\ntotal_active_file {10 << 20}\n"
     )
-    real = memory.kernel
+    real = free_memory.kernel
 
     def kernel(top, folder, name):
         if name == "cgroup":
             return "9:name=systemd:/x\n4:cpu,memory:/a/b\n3:cpuset:/c\n0::/\n"
         return real(top.replace("/sys/fs/cgroup", str(tmp_path)), folder, name)
 
-    monkeypatch.setattr(memory, "kernel", kernel)
-    assert memory.free() == 186 << 20
+    monkeypatch.setattr(free_memory, "kernel", kernel)
+    assert free_memory.free() == 186 << 20
 
 
 @pytest.mark.skipif(
@@ -477,7 +477,7 @@ def test_a_control_groups_limit_counts_with_version_1_too(there, tmp_path, monke
 )
 def test_the_kernels_own_control_groups_of_version_1_are_read():
     with open("/sys/fs/cgroup/memory/memory.limit_in_bytes") as file:
-        assert 0 < memory._group() <= int(file.read())
+        assert 0 < free_memory._group() <= int(file.read())
 
 
 def test_reading_takes_the_memory_of_one_copy(root, tmp_path):
@@ -511,7 +511,7 @@ def test_a_buffer_is_freed_with_its_last_view(tmp_path):
     file = opened(tmp_path, bytes(64 << 20))
     gc.collect()
     before = mapped()
-    view = reading.whole(file)
+    view = reader.whole(file)
     part = view[100:200]
     del view
     gc.collect()

@@ -15,7 +15,7 @@ import pytest
 
 import efsstate
 from efsstate import CorruptEntryError, EfsStateError, RootError, deadline, model, publish
-from efsstate.modelstore import reading, staging
+from efsstate.modelstore import reader, staging
 from tests.modelstore.conftest import dying, fork_beside_threads, place, tree
 
 
@@ -127,7 +127,7 @@ def test_killed_at_each_step_no_half_copy_is_ever_used(
     root, source, tmp_path, local, monkeypatch, small_ranges
 ):
     publish("m", source, root=root)
-    monkeypatch.setattr(reading, "THREADS", 1)
+    monkeypatch.setattr(reader, "THREADS", 1)
 
     def stage():
         path = model("m", stage=True, root=root)()
@@ -196,7 +196,7 @@ def test_a_flipped_bit_in_a_copy_is_noticed_where_it_is_used_and_the_copy_made_a
 def test_a_damaged_copy_is_made_anew_once_by_the_threads_of_a_load(
     root, tmp_path, local, monkeypatch
 ):
-    copied, real, whole, all_three = [], staging._copy, reading.whole, threading.Barrier(3)
+    copied, real, whole, all_three = [], staging._copy, reader.whole, threading.Barrier(3)
     monkeypatch.setattr(staging, "_copy", lambda *given: copied.append(1) or real(*given))
 
     def noticed(*given, **more):
@@ -206,7 +206,7 @@ def test_a_damaged_copy_is_made_anew_once_by_the_threads_of_a_load(
             all_three.wait(30)  # before any of them makes it anew
             raise
 
-    monkeypatch.setattr(reading, "whole", noticed)
+    monkeypatch.setattr(reader, "whole", noticed)
     source = tmp_path / "several"
     source.mkdir()
     for number in range(8):
@@ -306,7 +306,7 @@ def test_a_fork_while_a_copy_is_made_harms_no_child(root, source, local, monkeyp
         try:
             with efsstate.invocation(Left(2000)):
                 kept.stage()
-        except reading.OutOfTime as error:  # the lock of the file is the parent's
+        except reader.DeadlineExceeded as error:  # the lock of the file is the parent's
             os._exit(7 if "another process" in str(error) else 1)
         finally:
             os._exit(2)
@@ -531,14 +531,14 @@ def test_what_a_killed_process_used_is_in_use_no_more(root, three, local):
 
 
 def test_a_full_disk_leaves_no_half(root, source, local, monkeypatch):
-    from efsstate.mount.files import Filling
+    from efsstate.mount.files import PartialFile
 
     publish("m", source, root=root)
 
     def full(self, data, offset):
         raise OSError(errno.ENOSPC, "No space left on device", self.path)
 
-    monkeypatch.setattr(Filling, "put", full)
+    monkeypatch.setattr(PartialFile, "put", full)
     with pytest.raises(
         EfsStateError,
         match=r"no room for a copy of 0\.\d MiB: No space left on device while it was written, though .* were free",
@@ -586,7 +586,7 @@ def test_the_wait_for_anothers_copy_ends_before_the_deadline(root, source, local
     held = lock.attempt(roots.scratch("efsstate-models"), "", "LOCK")
 
     with efsstate.invocation(Left(1800)):
-        with pytest.raises(reading.OutOfTime, match="still copying"):
+        with pytest.raises(reader.DeadlineExceeded, match="still copying"):
             model("m", stage=True, root=root)()
         assert deadline.remaining() > 0  # so that the error still reaches somebody
     held.release()

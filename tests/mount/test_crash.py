@@ -3,7 +3,8 @@
 import pytest
 
 from efsstate.errors import CorruptEntryError
-from efsstate.mount import layout, store
+from efsstate.format import layout
+from efsstate.mount import store
 from efsstate.mount.files import Mount
 from tests import faults
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from efsstate.errors import CorruptEntryError, SignatureError, UnknownFormatError
-from efsstate.mount import entry
+from efsstate.format import entry
 
 PLACE, PATH = "cache/ns/a/ab", "/r/cache/ns/a/ab"
 

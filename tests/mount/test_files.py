@@ -12,7 +12,7 @@ import threading
 import pytest
 
 from efsstate.errors import CorruptEntryError
-from efsstate.mount import clock, files, notes, store
+from efsstate.mount import clock, files, links, store
 
 
 @pytest.fixture
@@ -328,16 +328,16 @@ def test_a_read_of_an_entry_that_is_cut_short_by_a_signal_is_no_damage(mount, mo
 def test_a_note_that_cannot_be_exchanged_leaves_the_old_one_and_nothing_else(
     mount, monkeypatch, call
 ):
-    notes.replace(mount, "x", "N", "old")
+    links.replace(mount, "x", "N", "old")
 
     def refused(*given, **named):
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     monkeypatch.setattr(os, call, refused)
     with pytest.raises(OSError, match="x/"):
-        notes.replace(mount, "x", "N", "new")
+        links.replace(mount, "x", "N", "new")
     monkeypatch.undo()
-    assert notes.read(mount, "x", "N") == "old" and mount.names("x") == ["N"]
+    assert links.read(mount, "x", "N") == "old" and mount.names("x") == ["N"]
 
 
 ACTS = {
@@ -378,7 +378,7 @@ def test_a_draft_whose_content_is_made_by_who_forks_is_written_by_the_parent_alo
     """The child's descriptor is closed, and its number may be another file's by then."""
     mount, victim, parent = files.Mount(str(tmp_path)), tmp_path / "victim", os.getpid()
     mount.make("x")
-    draft = mount.draft("x", ".tmp-1")
+    draft = mount.create_pending("x", ".tmp-1")
     number = draft._fd
 
     def build(created):
@@ -390,7 +390,7 @@ def test_a_draft_whose_content_is_made_by_who_forks_is_written_by_the_parent_alo
         return [b"content"]
 
     try:
-        kept = draft.become("f", build, unless=lambda: False)
+        kept = draft.commit("f", build, unless=lambda: False)
     except OSError as error:
         kept = error.errno == errno.EBADF
     if os.getpid() != parent:

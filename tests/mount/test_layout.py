@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from efsstate.mount import layout
+from efsstate.format import layout
 
 HARD = [
     "..",

@@ -43,7 +43,7 @@ def test_hits_of_another_clients_entries(lab, subject):
 def test_a_hit_of_an_old_entry_costs_no_more(lab):
     """After a day its use is looked up; the client has just learned it. Where it is noted, that is one request."""
     from efsstate import Cache
-    from efsstate.mount import entry
+    from efsstate.format import entry
     from efsstate.mount.files import Mount
 
     writer, reader = (Cache("old", memory=0, root=lab.path(client)) for client in "ab")

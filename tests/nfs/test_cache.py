@@ -379,7 +379,7 @@ def test_map_over_a_slow_link_has_sixteen_reads_in_flight_and_asks_for_nothing_m
     lab, monkeypatch
 ):
     """A loop has one; `benchmarks` has the ratio of the times over a link of 3 ms. Here it is slower, so that the guest's one core does not count."""
-    from efsstate.cache.results import Results
+    from efsstate.cache.tiers import TieredCache
 
     a = on(lab, "a", "k6")
     for x in range(128):
@@ -387,7 +387,7 @@ def test_map_over_a_slow_link_has_sixteen_reads_in_flight_and_asks_for_nothing_m
     b = on(lab, "b", "k6")
     b.map(range(64))  # the folders are known
     lab.delay("40ms")
-    most, now, guard, read = [0], [0], threading.Lock(), Results.fetch
+    most, now, guard, read = [0], [0], threading.Lock(), TieredCache.fetch
 
     def counted(*args):
         with guard:
@@ -399,7 +399,7 @@ def test_map_over_a_slow_link_has_sixteen_reads_in_flight_and_asks_for_nothing_m
             with guard:
                 now[0] -= 1
 
-    monkeypatch.setattr(Results, "fetch", counted)
+    monkeypatch.setattr(TieredCache, "fetch", counted)
     with lab.count("b") as sent:
         assert b.map(range(64, 128)) == [VALUE] * 64
     assert b.calls == [] and most[0] >= 14, most

@@ -9,7 +9,7 @@ import pytest
 
 import efsstate
 from efsstate import activate, model, prune, publish, versions
-from efsstate.modelstore import reading
+from efsstate.modelstore import reader
 from efsstate.mount.files import Mount
 
 pytestmark = pytest.mark.nfs
@@ -190,7 +190,7 @@ def test_a_read_goes_by_o_direct_in_requests_of_a_mebibyte(lab, tmp_path):
     (tmp_path / "w").write_bytes(data)
     lab.run("a", lambda: publish("m", tmp_path / "w", root=lab.a))
     version = versions("m", root=lab.b)[0].id
-    cached = reading.Opened(Mount(lab.b), f"models/m/versions/{version}", "w")
+    cached = reader.Opened(Mount(lab.b), f"models/m/versions/{version}", "w")
     assert cached.direct and cached.network
     with lab.count("b") as sent:
         view = model("m", lambda files: files.read(), root=lab.b)()
@@ -229,7 +229,7 @@ def test_a_version_pruned_by_another_client_while_it_is_read_is_whole_or_an_erro
         if not opened:
             assert lab.run("a", remove) == [first]
             opened.append(1)
-        return bytes(reading.whole(file))
+        return bytes(reader.whole(file))
 
     try:  # as the server will: it may keep a removed file for who has it open
         assert model("m", load, root=lab.b)() == (tmp_path / "w").read_bytes()
@@ -275,9 +275,12 @@ def test_a_link_that_is_cut_ends_a_load_at_its_deadline(lab, tmp_path):
     def load(files):
         file, _ = files._open("w")
         lab.cut("b")
-        return reading.whole(file)
+        return reader.whole(file)
 
-    with efsstate.invocation(Context()), pytest.raises(reading.OutOfTime, match="MiB read in"):
+    with (
+        efsstate.invocation(Context()),
+        pytest.raises(reader.DeadlineExceeded, match="MiB read in"),
+    ):
         model("m", load, root=lab.b)()
     lab.heal("b")
     assert len(model("m", lambda files: files.read(), root=lab.b)()) == 48 << 20

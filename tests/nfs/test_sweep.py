@@ -9,7 +9,8 @@ import msgpack
 import pytest
 
 from efsstate import sweep
-from efsstate.mount import layout, store
+from efsstate.format import layout
+from efsstate.mount import store
 from efsstate.mount.files import Mount
 
 pytestmark = pytest.mark.nfs

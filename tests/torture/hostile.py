@@ -17,7 +17,7 @@ import warnings
 
 import efsstate
 from efsstate import Cache, EfsStateError, cached, checkpoint, publish
-from efsstate.mount import entry
+from efsstate.format import entry
 from tests import faults
 
 CANARY = b"what lies outside of the root"

@@ -14,11 +14,11 @@ import uuid
 
 import numpy
 
-from efsstate.checkpoints import generation, owner, protocol
-from efsstate.cleanup import policy
+from efsstate.checkpoints import claimant, protocol, saves
+from efsstate.eviction import policy
 from efsstate.errors import CorruptEntryError, UnknownFormatError
-from efsstate.mount import codec, entry, layout
-from efsstate.mount import notes as sealing
+from efsstate.format import codec, entry, layout
+from efsstate.mount import links as sealing
 from efsstate.mount.files import Mount
 from efsstate.modelstore import manifest
 
@@ -154,7 +154,7 @@ def generation_head(data):
     """The head of a save, its digest put right; what it gives is what the code goes on with."""
     meta = data + entry.digest(None, f"{_FOLDER}/7-1", data)
     payload = memoryview(struct.pack("<I", len(_TAIL)) + _TAIL + b"\xc0")
-    found = generation.unpack(
+    found = saves.unpack(
         _mount(), _FOLDER, (7, 1), entry.Entry(payload, "msgpack", meta, 1.0, None)
     )
     assert type(found.saves) is int and type(found.items) is int and type(found.schema) is int
@@ -168,7 +168,7 @@ def generation_head(data):
 def generation_payload(data):
     head = packed(_HEAD)
     meta = head + entry.digest(None, f"{_FOLDER}/7-1", head)
-    generation.unpack(
+    saves.unpack(
         _mount(), _FOLDER, (7, 1), entry.Entry(memoryview(data), "msgpack", meta, 1.0, None)
     )
 
@@ -179,7 +179,7 @@ def generation_glance(data):
     mount.make(_FOLDER)
     with open(f"{mount.path}/{_FOLDER}/7-1", "wb") as file:
         file.write(data)
-    generation.glance(mount, _FOLDER, (7, 1))
+    saves.glance(mount, _FOLDER, (7, 1))
 
 
 @parser(
@@ -200,7 +200,7 @@ def notes(data):
             except FileNotFoundError:
                 pass
             os.symlink(made, f"{mount.path}/{_FOLDER}/{name}")
-            owner.sentence(owner.of(folder, 7))
+            claimant.sentence(claimant.of(folder, 7))
             if name == "b7":
                 try:
                     epoch, number = folder.base(7)

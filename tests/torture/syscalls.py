@@ -17,7 +17,7 @@ import warnings
 
 import efsstate
 from efsstate import Cache, cached, checkpoint, publish
-from efsstate.mount import layout
+from efsstate.format import layout
 from tests import faults
 from tests.torture import Skip
 
@@ -170,7 +170,7 @@ def clear(root):
 
 
 def trim(root):
-    from efsstate.cleanup import opportunistic
+    from efsstate.eviction import trim as opportunistic
 
     cache = Cache("c", max_bytes=1, root=root)
     cache.get("k")

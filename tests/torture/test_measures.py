@@ -11,7 +11,8 @@ import pytest
 import efsstate
 from efsstate import checkpoint, publish
 from efsstate.errors import ClaimLost, CorruptEntryError
-from efsstate.mount import codec, entry, lock, notes, store
+from efsstate.format import codec, entry
+from efsstate.mount import links, lock, store
 from efsstate.mount.files import Mount
 from tests import faults
 from tests.torture import Skip, clocks, fuzz
@@ -112,16 +113,16 @@ def test_a_length_that_lies_is_damage_before_anything_is_hashed(monkeypatch):
 def test_who_must_be_certain_finds_what_comes_back_in_a_moment(root, once):
     """As when another client puts the old file aside before it renames the new one to its place."""
     mount = Mount(root)
-    notes.replace(mount, "x", "f", "content")
+    links.replace(mount, "x", "f", "content")
 
     def missing(real, *given, **named):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
     once("readlink", "f", missing)
-    assert notes.read(mount, "x", "f", certain=True) == "content"
+    assert links.read(mount, "x", "f", certain=True) == "content"
     once("readlink", "f", missing)
     with pytest.raises(FileNotFoundError):
-        notes.read(mount, "x", "f")
+        links.read(mount, "x", "f")
 
 
 def test_a_locks_file_goes_before_the_lock(root, monkeypatch):

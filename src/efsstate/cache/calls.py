@@ -6,8 +6,8 @@ import time
 
 from efsstate import deadline, events, units
 from efsstate.cache import flight, keys, signature
-from efsstate.cache.mapping import Cache, fetch_all, make_results
-from efsstate.cache.results import FAILURES, MISSING
+from efsstate.cache.cache import Cache, fetch_all, make_results
+from efsstate.cache.tiers import FAILURES, MISSING
 from efsstate.errors import EncodeError
 
 TYPE_CHECKING = False
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from efsstate.cache.memory import Item
-    from efsstate.cache.miss import Steps
+    from efsstate.cache.singleflight import Steps
 
 
-class Calls:
+class FunctionCache:
     """One decorated function."""
 
     def __init__(
@@ -40,7 +40,7 @@ class Calls:
         self.results = make_results(
             namespace, ttl, stale_for, codec, memory, max_bytes, root, io_timeout
         )
-        self.keyer = keys.Keyer(
+        self.keyer = keys.KeyBuilder(
             namespace, signature.source(function) if version == "source" else version
         )
         self.cache = Cache.__new__(Cache)
@@ -48,7 +48,7 @@ class Calls:
             namespace,
             self.results,
             self.keyer,
-        )  # noqa: SLF001
+        )
         self.key, self.cache_if = key, cache_if
         # What a method is bound to counts too, and may change: then plain arguments alone are not the call.
         self.has_forms = (
@@ -74,12 +74,12 @@ class Calls:
 
     async def digest_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         """The same, on a thread where there is much to digest; what the user's `key` does stays on the loop."""
-        from efsstate.cache import tasks
+        from efsstate.cache import aio
 
         if self.key is not None:
-            return await tasks.digest(self._digest_made, self.key(*args, **kwargs))
+            return await aio.digest(self._digest_made, self.key(*args, **kwargs))
         bound = self.signature.bind(args, kwargs)
-        return None if bound is None else await tasks.digest(self.keyer.digest_call, tuple(bound))
+        return None if bound is None else await aio.digest(self.keyer.digest_call, tuple(bound))
 
     def _digest_made(self, key: object) -> str:
         return self.keyer.digest(key, "what key= returned")
@@ -100,13 +100,13 @@ class Calls:
         forced: bool = False,
     ) -> Steps:
         """The way of a miss."""
-        from efsstate.cache import miss
+        from efsstate.cache import singleflight
 
-        order = miss.Order(
+        order = singleflight.ComputeRequest(
             lambda: self.function(*args, **kwargs),
             ttl_of=self.ttl_of, cache_if=self.wanted, lock_timeout=self.lock_timeout, forced=forced,
         )  # fmt: skip
-        return miss.steps(self.results, digest, order, old)
+        return singleflight.steps(self.results, digest, order, old)
 
     def wanted(self, value: Any) -> bool:
         """Whether a result is to be kept; `EncodeError` for what is still to be awaited."""
@@ -149,10 +149,10 @@ class Calls:
 
     async def hit_async(self, item: Item, began: float, level: str) -> Any:
         """The same for a task."""
-        from efsstate.cache import tasks
+        from efsstate.cache import aio
 
         try:
-            value = await tasks.take(self.results, item)
+            value = await aio.take(self.results, item)
         except (ValueError, *FAILURES) as error:
             self.results.unreadable(item, error)
             return MISSING
@@ -187,13 +187,13 @@ class Calls:
             value = self.hit(item, args, kwargs, began, "mount")
             if value is not MISSING:
                 return value
-        from efsstate.cache import miss
+        from efsstate.cache import singleflight
 
-        return miss.run(results, self.steps(digest, args, kwargs, self.old(item)))
+        return singleflight.run(results, self.steps(digest, args, kwargs, self.old(item)))
 
     async def call_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call of an `async def`."""
-        from efsstate.cache import tasks
+        from efsstate.cache import aio
 
         results = self.results
         digest = await self.digest_async(args, kwargs) if results.enabled else None
@@ -206,7 +206,7 @@ class Calls:
             if value is not MISSING:
                 return value
         try:
-            item = await tasks.call(results, lambda: results.fetch(digest))
+            item = await aio.call(results, lambda: results.fetch(digest))
         except FAILURES as error:
             results.failed(error, "read a result")
             item = None
@@ -214,7 +214,7 @@ class Calls:
             value = await self.hit_async(item, began, "mount")
             if value is not MISSING:
                 return value
-        return await tasks.run(results, self.steps(digest, args, kwargs, self.old(item)))
+        return await aio.run(results, self.steps(digest, args, kwargs, self.old(item)))
 
     # What stands on the function
 
@@ -281,14 +281,16 @@ class Calls:
         """
 
         def plain(*args: Any, **kwargs: Any) -> Any:
-            from efsstate.cache import miss
+            from efsstate.cache import singleflight
 
-            return miss.run(self.results, steps(self.digest(args, kwargs) if keyed else None))
+            return singleflight.run(
+                self.results, steps(self.digest(args, kwargs) if keyed else None)
+            )
 
         async def task(*args: Any, **kwargs: Any) -> Any:
-            from efsstate.cache import tasks
+            from efsstate.cache import aio
 
-            return await tasks.run(
+            return await aio.run(
                 self.results, steps(await self.digest_async(args, kwargs) if keyed else None)
             )
 
@@ -306,9 +308,9 @@ class Calls:
         return made
 
     def _ask(self, doing: str, function: Callable[[], Any]) -> Steps:
-        from efsstate.cache import miss
+        from efsstate.cache import singleflight
 
-        return miss._attempt(self.results, doing, function)  # noqa: SLF001
+        return singleflight._attempt(self.results, doing, function)  # noqa: SLF001
 
     def cache_info(self) -> Any:
         """(hits, misses, maxsize, currsize, …): calls and bytes in memory, as `functools` has it, and more."""
@@ -329,12 +331,12 @@ class Calls:
         item = results.recall(digest) if results.enabled else None
         if item is None and results.enabled:
             item = yield from self._ask("read a result", lambda: results.fetch(digest))
-        from efsstate.cache import miss
+        from efsstate.cache import singleflight
 
         value = (
             MISSING
             if item is None or results.left(item) <= 0
-            else (yield from miss.take(results, item))
+            else (yield from singleflight.take(results, item))
         )
         if value is MISSING:
             raise KeyError(f"{results.name}: no result for these arguments")
@@ -360,9 +362,9 @@ class Calls:
         if digest is None:
             return self.function(*args, **kwargs)
         flight.doom(self.results, digest)
-        from efsstate.cache import miss
+        from efsstate.cache import singleflight
 
-        return miss.run(self.results, self.steps(digest, args, kwargs, None, forced=True))
+        return singleflight.run(self.results, self.steps(digest, args, kwargs, None, forced=True))
 
     async def refresh_async(self, *args: Any, **kwargs: Any) -> Any:
         """The same of an async function."""
@@ -370,9 +372,9 @@ class Calls:
         if digest is None:
             return await self.function(*args, **kwargs)
         flight.doom(self.results, digest)
-        from efsstate.cache import tasks
+        from efsstate.cache import aio
 
-        return await tasks.run(self.results, self.steps(digest, args, kwargs, None, forced=True))
+        return await aio.run(self.results, self.steps(digest, args, kwargs, None, forced=True))
 
     def map(self, iterable: Iterable[Any]) -> list[Any]:
         """The results of a call with each item, in order; what is on the mount is read many at once."""
@@ -408,7 +410,7 @@ class Calls:
 
     def explain(self, digest: str | None) -> Steps:
         """Why a call with these arguments would hit or miss, as the server has it now."""
-        from efsstate.cache import miss
+        from efsstate.cache import singleflight
 
         results = self.results
         if not results.enabled:
@@ -419,7 +421,7 @@ class Calls:
         if held is not None:
             return f"hit: in memory, {_life_left(results.left(held))}"
         try:
-            return str((yield miss.IO, lambda: results.explain(digest), None))
+            return str((yield singleflight.IO, lambda: results.explain(digest), None))
         except (ValueError, *FAILURES) as error:
             return f"miss: {error}"
 

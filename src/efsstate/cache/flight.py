@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from efsstate.cache.memory import Item
-    from efsstate.cache.results import Results
+    from efsstate.cache.tiers import TieredCache
 
     Key = tuple[str, str, str]  # the root, the namespace, the digest
 
@@ -74,12 +74,12 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def key_of(results: Results, digest: str) -> Key:
+def key_of(results: TieredCache, digest: str) -> Key:
     """What tells a computation from others in this process."""
     return results.place, results.component, digest
 
 
-def doom(results: Results, digest: str | None = None) -> bool:
+def doom(results: TieredCache, digest: str | None = None) -> bool:
     """What is being computed now for `digest`, or for all of the cache, is not to be kept: it began too early.
 
     Whether anything was, by this process.

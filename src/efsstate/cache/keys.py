@@ -14,7 +14,7 @@ from __future__ import annotations
 import struct
 import sys
 
-from efsstate.mount import entry, layout
+from efsstate.format import entry, layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -225,9 +225,9 @@ def _learn(value: Any) -> Feeder:
     kind = type(value)
     feeder = next((_feeders[base] for base in kind.__mro__ if base in _taught), None)
     if feeder is None:
-        from efsstate.cache import feeders
+        from efsstate.cache import key_types
 
-        feeder = feeders.find(value, kind)
+        feeder = key_types.find(value, kind)
     if feeder is None:
         raise unstable(value, "it has no stable form")
     _feeders[kind] = feeder
@@ -245,7 +245,7 @@ def main_name() -> str:
     return os.path.basename(getattr(main, "__file__", None) or "__main__").removesuffix(".py")
 
 
-class Keyer:
+class KeyBuilder:
     """Makes the digests of one namespace and version."""
 
     __slots__ = ("_begun", "_name", "_start")

@@ -7,8 +7,8 @@ import threading
 from _weakrefset import WeakSet
 from os import register_at_fork
 
+from efsstate.format.entry import Entry
 from efsstate.mount import root
-from efsstate.mount.entry import Entry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Item(Entry):
     since = until = 0.0
     identity: tuple[int, int, int] | None = None
     first: Any = None
-    owner: Share
+    owner: MemoryTier
 
 
 def shared_size(value: Any, depth: int = 0) -> int | None:
@@ -73,7 +73,7 @@ def shared_size(value: Any, depth: int = 0) -> int | None:
     return None
 
 
-class Share:
+class MemoryTier:
     """One cache's part of the pool. `forms` maps the plain arguments of a call to the item that is its result."""
 
     def __init__(self, limit: int | None) -> None:
@@ -190,7 +190,7 @@ class Share:
 _pool: Any = None
 _pool_size: int | None = None
 _lock = threading.RLock()
-_shares: WeakSet[Share] = WeakSet()
+_shares: WeakSet[MemoryTier] = WeakSet()
 _changing = False  # by the thread that holds the lock
 _later: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
 
@@ -248,7 +248,7 @@ def _get_pool() -> Any:
     if _pool is None:
         from cachetools import Cache
 
-        class Pool(Cache):  # type: ignore[type-arg]  # the stub is generic, the class is not
+        class MemoryPool(Cache):  # type: ignore[type-arg]  # the stub is generic, the class is not
             """The least recently used go first: a hit only sets a mark, which counts when the item's turn comes."""
 
             def __setitem__(self, key: Any, item: Item) -> None:
@@ -281,7 +281,7 @@ def _get_pool() -> Any:
                     super().__delitem__(key)
                     super().__setitem__(key, item)  # a second chance, at the end of the row
 
-        _pool = Pool(pool_size(), getsizeof=_cost)
+        _pool = MemoryPool(pool_size(), getsizeof=_cost)
     return _pool
 
 

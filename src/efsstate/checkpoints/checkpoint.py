@@ -7,12 +7,13 @@ import threading
 import time
 
 from efsstate import deadline, events
-from efsstate.checkpoints import generation as generations
-from efsstate.checkpoints import owner, protocol
+from efsstate.checkpoints import claimant, protocol
+from efsstate.checkpoints import saves as generations
 from efsstate.checkpoints.state import States
 from efsstate.errors import ClaimedError, ClaimLost, EfsStateError
-from efsstate.mount import layout, lock
-from efsstate.mount.codec import resolve_codec
+from efsstate.format import layout
+from efsstate.format.codec import resolve_codec
+from efsstate.mount import lock
 from efsstate.mount.root import resolve
 from efsstate.units import seconds
 
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
-    from efsstate.checkpoints.generation import Generation
     from efsstate.checkpoints.resume import Loop
+    from efsstate.checkpoints.saves import Save
     from efsstate.checkpoints.shards import Shards
     from efsstate.mount.files import Mount
     from efsstate.units import Duration
@@ -101,7 +102,7 @@ class Checkpoint:
         self._folder: protocol.Folder | None = None
         self._states: States = None  # type: ignore[assignment]  # with the folder
         self._state: Any = None
-        self._seen: Generation | None = None
+        self._seen: Save | None = None
         self._number = 0
         self._kept: list[tuple[int, int]] = []
         self._loop: Loop | None = None
@@ -137,7 +138,7 @@ class Checkpoint:
             )
         return self._folder
 
-    def _adopt(self, found: Generation | None) -> None:
+    def _adopt(self, found: Save | None) -> None:
         """Take over what was saved."""
         state = self._states.decode(found, self._at().path(found.key)) if found else None
         self._seen, self._state = found, state
@@ -219,7 +220,7 @@ class Checkpoint:
             if held is None:
                 raise self._claimed(folder)
             try:
-                epoch, found = folder.claim(owner.describe(), accept_older=accept_older)
+                epoch, found = folder.claim(claimant.describe(), accept_older=accept_older)
                 self._adopt(found.generation)
             except protocol.Superseded:
                 held.release()
@@ -247,9 +248,9 @@ class Checkpoint:
         )
 
     def _claimed(self, folder: protocol.Folder) -> ClaimedError:
-        told = owner.of(folder, folder.look().top)
+        told = claimant.of(folder, folder.look().top)
         return ClaimedError(
-            f"{folder.path((0, 0))}: claimed by {owner.sentence(told)}: wait for it (wait=), or fence it with break_claim()",
+            f"{folder.path((0, 0))}: claimed by {claimant.sentence(told)}: wait for it (wait=), or fence it with break_claim()",
             told,
         )
 
@@ -468,9 +469,9 @@ class Checkpoint:
         at = folder.look()
         if not at.names:
             return {}  # a mistyped name must not become a checkpoint
-        told = owner.of(folder, at.top)
+        told = claimant.of(folder, at.top)
         try:
-            folder.claim(owner.describe(broke_the_claim=True), accept_older=False)
+            folder.claim(claimant.describe(broke_the_claim=True), accept_older=False)
         except protocol.Superseded:
             pass  # a claim came meanwhile: it fences too
         finally:

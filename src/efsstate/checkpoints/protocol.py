@@ -16,14 +16,16 @@ from __future__ import annotations
 import errno
 import time
 
-from efsstate.checkpoints import generation as generations
+from efsstate.checkpoints import saves as generations
 from efsstate.errors import ClaimLost, CorruptEntryError
-from efsstate.mount import layout, notes, store
+from efsstate.format import layout
+from efsstate.mount import links as notes
+from efsstate.mount import store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from efsstate.checkpoints.generation import Generation
-    from efsstate.mount.files import Buffer, Mount, Watch
+    from efsstate.checkpoints.saves import Save
+    from efsstate.mount.files import Buffer, FolderReader, Mount
 
     Key = tuple[int, int]
 
@@ -79,7 +81,7 @@ class Found:
     __slots__ = ("decided", "generation", "lost")
 
     def __init__(
-        self, generation: Generation | None, *, decided: bool, lost: CorruptEntryError | None
+        self, generation: Save | None, *, decided: bool, lost: CorruptEntryError | None
     ) -> None:
         self.generation = generation
         self.decided = decided
@@ -92,7 +94,7 @@ class Folder:
     def __init__(self, mount: Mount, folder: str) -> None:
         self.mount = mount
         self.folder = folder
-        self._watch: Watch | None = None  # of the claim's owner
+        self._watch: FolderReader | None = None  # of the claim's owner
 
     def look(self) -> Listing:
         """The names, as the server has them now."""
@@ -107,7 +109,7 @@ class Folder:
 
     def path(self, key: Key) -> str:
         """The path of a generation, for messages."""
-        return self.mount.where(self.folder, layout.generation_name(*key) if key[0] else "")
+        return self.mount.path_of(self.folder, layout.generation_name(*key) if key[0] else "")
 
     # Notes: what a symbolic link holds, with its checksum
 
@@ -128,7 +130,7 @@ class Folder:
         found = layout.parse_claim(text)
         if found is None or found[0] != "g":
             raise CorruptEntryError(
-                self.mount.where(self.folder, name), f"{text!r:.80} is not a generation"
+                self.mount.path_of(self.folder, name), f"{text!r:.80} is not a generation"
             )
         return found[1:]
 
@@ -140,7 +142,7 @@ class Folder:
 
     # Reading
 
-    def read(self, key: Key) -> Generation:
+    def read(self, key: Key) -> Save:
         """A generation, every byte checked. Raises `FileNotFoundError`, `CorruptEntryError`, `UnknownFormatError`."""
         found = store.read(self.mount, self.folder, layout.generation_name(*key))
         return generations.unpack(self.mount, self.folder, key, found)
@@ -234,7 +236,7 @@ class Folder:
                     return found, False
                 time.sleep(0.05)
 
-    def glance(self, at: Listing) -> Generation | None:
+    def glance(self, at: Listing) -> Save | None:
         """The newest generation whose first bytes are whole, for showing."""
         for key in at.generations:
             try:

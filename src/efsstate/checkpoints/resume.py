@@ -105,7 +105,7 @@ class Loop:
                         job._state,
                         None,
                         (self.position, self.items),
-                    )  # noqa: SLF001
+                    )
                 else:
                     self.exact = self._keep(now)
                 if now - before > slowest:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import time
 
-from efsstate.checkpoints import owner
+from efsstate.checkpoints import claimant
 from efsstate.checkpoints.protocol import Folder, Superseded
-from efsstate.mount import layout, lock, notes
+from efsstate.format import layout
+from efsstate.mount import links, lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from efsstate.checkpoints.generation import Generation
+    from efsstate.checkpoints.saves import Save
     from efsstate.mount.files import Mount
 
 
@@ -46,7 +47,7 @@ def sweep(
         yield from _sweep_saves(here, dry_run=dry_run)
 
 
-def _is_past(newest: Generation, now: float) -> bool:
+def _is_past(newest: Save, now: float) -> bool:
     return newest.finished and newest.ttl is not None and newest.created + newest.ttl < now
 
 
@@ -77,7 +78,7 @@ def _remove_finished(here: Folder, now: float) -> bool:
     if held is None:
         return False
     try:
-        _, found = here.claim(owner.describe(sweeps=True))
+        _, found = here.claim(claimant.describe(sweeps=True))
         if found.generation is None or not _is_past(found.generation, now):
             return False
         _remove(mount, folder)
@@ -103,7 +104,7 @@ def _all_past(mount: Mount, folder: str, names: list[str], shards: list[int], no
     count = Folder(mount, folder).read_note(layout.SHARDS)
     marks = set()
     for kind, index, signature in filter(None, map(layout.parse_shard, names)):
-        if kind == "d" and f"{layout.shard_mark(index)}.{signature}" == notes.mark(
+        if kind == "d" and f"{layout.shard_mark(index)}.{signature}" == links.mark(
             mount, folder, layout.shard_mark(index)
         ):
             marks.add(index)

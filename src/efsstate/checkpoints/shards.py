@@ -7,7 +7,8 @@ import os
 from efsstate import deadline
 from efsstate.checkpoints import protocol
 from efsstate.errors import ClaimedError, ShardsError
-from efsstate.mount import layout, notes
+from efsstate.format import layout
+from efsstate.mount import links
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class Shards:
 
     def _mark_name(self, index: int) -> str:
         folder = self._at()
-        return notes.mark(folder.mount, folder.folder, layout.shard_mark(index))
+        return links.mark(folder.mount, folder.folder, layout.shard_mark(index))
 
     def _mark(self, index: int) -> None:
         folder = self._at()

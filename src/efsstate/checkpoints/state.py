@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from efsstate.errors import EfsStateError, EncodeError
-from efsstate.mount.codec import resolve_codec
+from efsstate.format.codec import resolve_codec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from efsstate.checkpoints.generation import Generation
+    from efsstate.checkpoints.saves import Save
 
 
 class States:
@@ -37,7 +37,7 @@ class States:
             for part in (made if isinstance(made, list) else [made])
         ]
 
-    def decode(self, found: Generation, path: str) -> Any:
+    def decode(self, found: Save, path: str) -> Any:
         """The state in a generation, which is at `path`; None in one without. Raises `EfsStateError`."""
         if found.schema > self.schema:
             raise EfsStateError(

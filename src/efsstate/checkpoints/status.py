@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from efsstate.checkpoints import owner, protocol
-from efsstate.mount import layout, lock
+from efsstate.checkpoints import claimant, protocol
+from efsstate.format import layout
+from efsstate.mount import lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def status(folder: protocol.Folder, name: str) -> dict[str, Any]:
         "name": name,
         "path": folder.path(found.key if found else protocol.NOTHING),
         "claimed": lock.held(folder.mount, folder.folder, layout.LOCK),
-        "owner": owner.of(folder, at.top) if at.top else {},
+        "owner": claimant.of(folder, at.top) if at.top else {},
         "epoch": at.top,
         "finished": found.finished if found else False,
         "position": found.shown if found else "",

@@ -8,22 +8,23 @@ import threading
 import time
 
 from efsstate import deadline, events, units
-from efsstate.cleanup import folder as folder_module
-from efsstate.cleanup import policy as policy_module
-from efsstate.cleanup.folder import Wish
-from efsstate.cleanup.policy import LIVE, LOOK
-from efsstate.cleanup.report import SweepReport
-from efsstate.cleanup.turns import Turns
-from efsstate.cleanup.workers import each
+from efsstate.cleanup.rounds import SweepRound
 from efsstate.errors import CorruptEntryError, EfsStateError, UnknownFormatError
-from efsstate.mount import clock, layout
+from efsstate.eviction import policy as policy_module
+from efsstate.eviction import scan as folder_module
+from efsstate.eviction.policy import LIVE, LOOK
+from efsstate.eviction.report import SweepReport
+from efsstate.eviction.scan import SweepOptions
+from efsstate.format import layout
+from efsstate.mount import clock
 from efsstate.mount.root import resolve
+from efsstate.parallel import each
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from efsstate.cleanup.policy import Policy
+    from efsstate.eviction.policy import Policy
     from efsstate.mount.files import Mount
     from efsstate.units import Duration, Size
 
@@ -101,10 +102,10 @@ def run(
     mount = resolve(root, durable=True)
     report = SweepReport(dry_run=dry_run)
     kind = f"{old} {idle} {limit} {max_entries} {shard}/{of}"
-    turns = None if dry_run else Turns(mount, kind, fresh=ends is None)
+    turns = None if dry_run else SweepRound(mount, kind, fresh=ends is None)
     if turns is None:
         mount.ask_time("")
-    wish = Wish(
+    wish = SweepOptions(
         clock.now(),
         float("inf") if ends is None else ends,
         older_than=old,
@@ -132,8 +133,8 @@ class _Sweep:
     def __init__(
         self,
         mount: Mount,
-        wish: Wish,
-        turns: Turns | None,
+        wish: SweepOptions,
+        turns: SweepRound | None,
         report: SweepReport,
         shard: int,
         of: int,
@@ -188,7 +189,7 @@ class _Sweep:
                 try:
                     found = item.stat(follow_symlinks=False)
                 except OSError as error:
-                    report.problem(error, mount.where(folder, item.name))
+                    report.problem(error, mount.path_of(folder, item.name))
                     continue
                 if not stat.S_ISDIR(found.st_mode):
                     known = item.name == layout.POLICY or layout.is_cleared(item.name)
@@ -197,11 +198,11 @@ class _Sweep:
                 elif (
                     found.st_dev != self._device
                 ):  # another file system is mounted there: not ours to clean
-                    report.stranger("foreign", mount.where(folder, item.name))
+                    report.stranger("foreign", mount.path_of(folder, item.name))
                 else:
                     yield item.name
         except (OSError, CorruptEntryError) as error:
-            report.problem(error, mount.where(folder))
+            report.problem(error, mount.path_of(folder))
 
     def _is_here(self, area: str) -> bool:
         """Whether the area is a folder of this file system; a link, or another one that is mounted there, is reported."""
@@ -211,7 +212,7 @@ class _Sweep:
             return False
         if stat.S_ISDIR(found.st_mode) and found.st_dev == self._device:
             return True
-        self._report.stranger("foreign", self._mount.where(area))
+        self._report.stranger("foreign", self._mount.path_of(area))
         return False
 
     def _list(self) -> None:
@@ -219,7 +220,7 @@ class _Sweep:
             if layout.is_component(namespace):
                 self._list_namespace(namespace)
             else:
-                self._report.stranger("foreign", self._mount.where(layout.CACHE, namespace))
+                self._report.stranger("foreign", self._mount.path_of(layout.CACHE, namespace))
         if self._is_here(layout.CHECKPOINTS):
             for bucket in range(_BUCKETS):
                 self._add(f"{layout.CHECKPOINTS}#{bucket}", self._checkpoints_job(bucket))
@@ -239,7 +240,7 @@ class _Sweep:
             report.stranger("newer", error.path)
             return
         except (OSError, EfsStateError) as error:
-            report.problem(error, mount.where(folder))
+            report.problem(error, mount.path_of(folder))
             return
         if problem is not None:
             report.problem(problem)
@@ -250,7 +251,7 @@ class _Sweep:
                 self._entries[namespace].append(f"{folder}/{name}")
                 self._add(f"{folder}/{name}", self._entries_job(f"{folder}/{name}", policy))
             else:
-                report.stranger("foreign", mount.where(folder, name))
+                report.stranger("foreign", mount.path_of(folder, name))
 
     def _entries_job(self, folder: str, policy: Policy) -> Callable[[SweepReport], bool]:
         return lambda report: folder_module.sweep_folder(
@@ -276,7 +277,7 @@ class _Sweep:
                 except FileNotFoundError:
                     continue  # removed meanwhile
                 except (OSError, EfsStateError) as error:
-                    report.problem(error, self._mount.where(folder))
+                    report.problem(error, self._mount.path_of(folder))
             return True
 
         return job
@@ -359,7 +360,7 @@ class _Sweep:
                 OSError,
                 EfsStateError,
             ) as error:  # one folder that fails must not keep the others from being swept
-                report.problem(error, self._mount.where(folder))
+                report.problem(error, self._mount.path_of(folder))
                 return True
 
         try:
@@ -368,7 +369,7 @@ class _Sweep:
             OSError,
             EfsStateError,
         ) as error:  # its mark: something else stands there, or can't be written
-            report.problem(error, self._mount.where(folder))
+            report.problem(error, self._mount.path_of(folder))
             done = attempt()
         if done is None:
             report.elsewhere += 1
@@ -387,7 +388,7 @@ class _Sweep:
         self, folder: str, namespaces: list[str], max_bytes: int | None, max_entries: int | None
     ) -> None:
         """Hold the namespaces together to a limit, one sweeper at a time."""
-        from efsstate.cleanup import limits
+        from efsstate.eviction import limits
 
         if not self._mine(folder):
             return

@@ -10,7 +10,7 @@ from efsstate.cli import output
 from efsstate.cli.inventory import Inventory
 from efsstate.cli.output import Consent, Listing, Output
 from efsstate.cli.places import Place, find, open_root
-from efsstate.mount import layout
+from efsstate.format import layout
 
 if TYPE_CHECKING:
     from efsstate.mount.files import Mount
@@ -68,7 +68,7 @@ def ls(out: Output, root: str | None, rows: Listing) -> int:
 
 def owner(told: dict[str, Any]) -> str:
     """Who claimed it, in a few words."""
-    from efsstate.checkpoints.owner import sentence
+    from efsstate.checkpoints.claimant import sentence
 
     return sentence(told["owner"])
 

@@ -7,8 +7,8 @@ import click
 from efsstate.cli import output
 from efsstate.cli.lint import exit_code, line_of, summary
 from efsstate.cli.output import Output, plain
-from efsstate.deploy.doctor import doctor
-from efsstate.deploy.exceptions import EXCEPTIONS, explain
+from efsstate.deploy.diagnosis.doctor import doctor
+from efsstate.deploy.diagnosis.lambda_errors import EXCEPTIONS, explain
 from efsstate.errors import EfsStateError
 
 
@@ -101,7 +101,7 @@ def _explain(out: Output, text: str) -> int:
 
 def _account(out: Output, function: str, region: str | None) -> int:
     try:
-        from efsstate.deploy.account import examine
+        from efsstate.deploy.diagnosis.account import examine
     except ImportError as error:
         raise EfsStateError(
             f"--aws needs boto3, which is not installed: pip install 'efsstate[aws]' ({error})"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from efsstate.cleanup import folder as folders
-from efsstate.cleanup import policy as policies
-from efsstate.cleanup.folder import Wish
-from efsstate.cleanup.report import SweepReport
 from efsstate.cli.places import Place
 from efsstate.cli.places import folders as names
 from efsstate.errors import EfsStateError
-from efsstate.mount import clock, layout
+from efsstate.eviction import policy as policies
+from efsstate.eviction import scan as folders
+from efsstate.eviction.report import SweepReport
+from efsstate.eviction.scan import SweepOptions
+from efsstate.format import layout
+from efsstate.mount import clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,7 +80,7 @@ class Inventory:
     def _entries(
         self, namespace: str, folder: str, policy: policies.Policy
     ) -> Iterator[dict[str, Any]]:
-        report, wish = SweepReport(dry_run=True), Wish(self.now, float("inf"), dry_run=True)
+        report, wish = SweepReport(dry_run=True), SweepOptions(self.now, float("inf"), dry_run=True)
         try:
             for name, found, reason in folders.look(self._mount, folder, policy, wish, report):
                 if reason == policies.LOOK:

@@ -9,8 +9,8 @@ import click
 from efsstate.cli import output
 from efsstate.cli.output import Output, plain
 from efsstate.deploy.findings import SEVERITIES
-from efsstate.deploy.lint import TemplateError, lint
-from efsstate.deploy.pages import page
+from efsstate.deploy.linting.lint import TemplateError, lint
+from efsstate.deploy.rule_docs import page
 from efsstate.deploy.rules import RULES
 
 if TYPE_CHECKING:

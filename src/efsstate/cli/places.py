@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from efsstate.errors import RootError
-from efsstate.mount import layout
+from efsstate.format import layout
 from efsstate.mount.root import resolve
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def find(mount: Mount, path: str) -> os.stat_result:
         return mount.stat(parent, name)
     except FileNotFoundError:
         raise FileNotFoundError(
-            errno.ENOENT, "there is nothing of this name", mount.where(path)
+            errno.ENOENT, "there is nothing of this name", mount.path_of(path)
         ) from None
 
 
@@ -97,7 +97,7 @@ def folders(mount: Mount, area: str, place: Place | None) -> Iterator[str]:
     if place is not None and place.folder is not None:
         if not is_folder(mount, f"{area}/{place.folder}"):
             raise FileNotFoundError(
-                errno.ENOENT, "there is nothing of this name", mount.where(area, place.folder)
+                errno.ENOENT, "there is nothing of this name", mount.path_of(area, place.folder)
             )
         yield place.folder
         return

@@ -12,7 +12,8 @@ from efsstate.cli import output
 from efsstate.cli.output import Consent, Output
 from efsstate.cli.places import Place, find, locate, open_root
 from efsstate.errors import ClaimedError
-from efsstate.mount import layout, lock
+from efsstate.format import layout
+from efsstate.mount import lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +65,7 @@ def command(places: tuple[str, ...], out: Output, root: str | None, consent: Con
         try:
             for folder, name, _ in _files(mount, place):
                 removed += mount.remove(folder, name)
-            left += [mount.where(path) for path in _empty(mount, place)]
+            left += [mount.path_of(path) for path in _empty(mount, place)]
         finally:
             if with_lock is not None:
                 with_lock.release()
@@ -139,7 +140,7 @@ def _claim(mount: Mount, place: Place) -> lock.Lock | None:
     if not isinstance(held, lock.Lock):
         os.close(held)
         raise ClaimedError(
-            f"{mount.where(place.path)}: it is claimed now: wait for its owner, or take it from them with"
+            f"{mount.path_of(place.path)}: it is claimed now: wait for its owner, or take it from them with"
             f" `efsstate checkpoint break {layout.readable(place.folder or '')}`"
         )
     return held

@@ -12,10 +12,11 @@ from efsstate.cli import output
 from efsstate.cli.output import Output
 from efsstate.cli.places import find, locate, open_root
 from efsstate.errors import CorruptEntryError
-from efsstate.mount import clock, codec, layout, store
+from efsstate.format import codec, layout
+from efsstate.mount import clock, store
 
 if TYPE_CHECKING:
-    from efsstate.mount.entry import Entry
+    from efsstate.format.entry import Entry
 
 _MOST = 2000  # characters of a value that a person sees
 
@@ -51,7 +52,7 @@ def command(path: str, out: Output, root: str | None) -> int:
         out.error(type(error).__name__, str(error), output.FINDINGS)
         return output.FINDINGS
     header: dict[str, Any] = {
-        "path": mount.where(folder, name),
+        "path": mount.path_of(folder, name),
         "size": found.st_size,
         "codec": held.codec,
         "created": held.created,

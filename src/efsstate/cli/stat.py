@@ -11,7 +11,7 @@ from efsstate.cli import output
 from efsstate.cli.inventory import Inventory, total_folders
 from efsstate.cli.output import Listing, Output
 from efsstate.cli.places import locate, open_root
-from efsstate.mount import layout
+from efsstate.format import layout
 
 _BAR = 24
 _KINDS = {

@@ -11,7 +11,8 @@ from efsstate.cli.inventory import total_folders
 from efsstate.cli.output import Consent, Output
 from efsstate.cli.places import folders, locate, open_root
 from efsstate.errors import CorruptEntryError, EfsStateError, UnknownFormatError
-from efsstate.mount import layout, store
+from efsstate.format import layout
+from efsstate.mount import store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -107,11 +108,11 @@ class _Check:
         except (OSError, EfsStateError) as error:
             self.failed = True
             yield _finding(
-                self._mount.where(folder), output.words(error), "look at its permissions"
+                self._mount.path_of(folder), output.words(error), "look at its permissions"
             )
 
     def _file(self, folder: str, name: str) -> dict[str, Any] | None:
-        path = self._mount.where(folder, name)
+        path = self._mount.path_of(folder, name)
         try:
             _, found = store.read_stat(self._mount, folder, name)
         except FileNotFoundError:
@@ -144,7 +145,7 @@ class _Check:
         from efsstate.modelstore.versions import findings, versions
 
         where, model, root = (
-            self._mount.where(layout.MODELS, name),
+            self._mount.path_of(layout.MODELS, name),
             layout.model_name(name),
             self._mount.path,
         )

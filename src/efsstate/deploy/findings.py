@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from efsstate.deploy.stack import Stack
+    from efsstate.deploy.linting.stack import Stack
 
 SEVERITIES = ("error", "warning", "note")
 

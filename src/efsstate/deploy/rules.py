@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from efsstate.deploy import (
-    account_rules,
-    mount_rules,
-    rules_access,
-    rules_function,
-    rules_network,
-    rules_storage,
-)
+from efsstate.deploy.diagnosis import account_rules, mount_rules
 from efsstate.deploy.findings import Rule
+from efsstate.deploy.linting import rules_access, rules_function, rules_network, rules_storage
 
 RULES: dict[str, Rule] = {
     rule.code: rule

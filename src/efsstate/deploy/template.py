@@ -27,7 +27,7 @@ _FUNCTIONS = (
     ("Ops", "efsstate.ops.handler", "300", "FunctionRole", "Runs efsstate's commands on the mount"),
     (
         "Doctor",
-        "efsstate.deploy.doctor.handler",
+        "efsstate.deploy.diagnosis.doctor.handler",
         "120",
         "FunctionRole",
         "Looks at the mount from inside",

@@ -6,9 +6,9 @@ import stat
 import time
 
 from efsstate.errors import CorruptEntryError, EfsStateError, UnknownFormatError
+from efsstate.format import layout
 from efsstate.modelstore import manifest as manifests
-from efsstate.modelstore import reading
-from efsstate.mount import layout
+from efsstate.modelstore import reader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def check(
 
     def late() -> str:
         return (
-            f"{mount.where(model)}: {reading.mib(done)} of {reading.mib(total)} checked in"
+            f"{mount.path_of(model)}: {reader.mib(done)} of {reader.mib(total)} checked in"
             f" {time.monotonic() - started:.1f} s when the deadline came"
         )
 
@@ -50,11 +50,11 @@ def check(
             if one.problem is None:
                 raise
             wrong.append(
-                (mount.where(folder, layout.MANIFEST), "missing: it has no manifest", _AGAIN)
+                (mount.path_of(folder, layout.MANIFEST), "missing: it has no manifest", _AGAIN)
             )
             continue
         except EfsStateError as error:
-            wrong.append(_told(error, mount.where(folder), _AGAIN))
+            wrong.append(_told(error, mount.path_of(folder), _AGAIN))
             continue
 
         def look(
@@ -66,18 +66,18 @@ def check(
             return _file(mount, folder, name, *made.files[name], advance, late)
 
         sizes = {name: size for name, (size, _) in made.files.items()}
-        wrong += [why for _, why in reading.every(sizes, look, late=late, done=add) if why]
+        wrong += [why for _, why in reader.every(sizes, look, late=late, done=add) if why]
         known = {*made.files, layout.MANIFEST, *[f"{name}/" for name in made.folders]}
         parents = {f"{name[:at]}/" for name in known for at, c in enumerate(f"{name}/") if c == "/"}
         there = set(walk(mount, folder))
         wrong += [
-            (mount.where(folder, name), "missing", _AGAIN)
+            (mount.path_of(folder, name), "missing", _AGAIN)
             for name in made.folders
             if f"{name}/" not in there
         ]
         extra = sorted(there - known - parents)
         wrong += [
-            (mount.where(folder, name), "it was not published with this version", "remove it")
+            (mount.path_of(folder, name), "it was not published with this version", "remove it")
             for name in extra
         ]
     return wrong
@@ -91,7 +91,7 @@ def _told(error: EfsStateError, where: str, do: str) -> Finding:
 
 
 def _current(mount: Mount, model: str, versions: list[Version]) -> list[Finding]:
-    path = mount.where(layout.version_folder(model, ""), layout.CURRENT)
+    path = mount.path_of(layout.version_folder(model, ""), layout.CURRENT)
     try:
         made = manifests.current(mount, model)
     except FileNotFoundError:
@@ -118,15 +118,15 @@ def _file(
     late: Callable[[], str],
 ) -> Finding | None:
     above, _, last = f"{folder}/{name}".rpartition("/")
-    path = mount.where(folder, name)
+    path = mount.path_of(folder, name)
     try:
-        opened = reading.Opened(mount, above, last)
+        opened = reader.Opened(mount, above, last)
         if opened.size != size:
             return path, f"{opened.size} bytes, and {size} were published", _AGAIN
-        found = reading.copy(opened, None, late=late, done=advance)
+        found = reader.copy(opened, None, late=late, done=advance)
     except FileNotFoundError:
         return path, "missing", _AGAIN
-    except reading.OutOfTime:
+    except reader.DeadlineExceeded:
         raise
     except OSError as error:
         return (
@@ -161,13 +161,13 @@ def lacking(
             return "not a regular file"
         return "" if found.st_size == size else f"{found.st_size} bytes, and {size} were published"
 
-    for name, what in reading.each(look, list(made.files), threads=reading.THREADS, late=late):
+    for name, what in reader.each(look, list(made.files), threads=reader.THREADS, late=late):
         if what:
-            return mount.where(folder, name), what
+            return mount.path_of(folder, name), what
     there = set(walk(mount, folder)) if made.folders else set()
     return next(
         (
-            (mount.where(folder, name), "missing")
+            (mount.path_of(folder, name), "missing")
             for name in made.folders
             if f"{name}/" not in there
         ),

@@ -8,16 +8,16 @@ import time
 
 from efsstate import deadline, events, units
 from efsstate.errors import EfsStateError
-from efsstate.modelstore.finding import Finder
-from efsstate.modelstore.turn import Turn
+from efsstate.modelstore.gate import ThreadGate
+from efsstate.modelstore.resolve import Resolver
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Generic, TypeVar, overload
 
-    from efsstate.modelstore.content import Files
-    from efsstate.modelstore.finding import Found
+    from efsstate.modelstore.model_files import ModelFiles
+    from efsstate.modelstore.resolve import Found
 
     T = TypeVar("T")
     L = TypeVar("L")
@@ -44,7 +44,7 @@ class _Loaded:
 
     __slots__ = ("files", "found", "seconds", "value")
 
-    def __init__(self, value: Any, files: Files, found: Found, seconds: float) -> None:
+    def __init__(self, value: Any, files: ModelFiles, found: Found, seconds: float) -> None:
         self.value, self.files, self.found, self.seconds = value, files, found, seconds
 
 
@@ -123,7 +123,7 @@ class Model(_Generic[T]):
     def __init__(
         self,
         name: str,
-        load: Callable[[Files], T] | None,
+        load: Callable[[ModelFiles], T] | None,
         *,
         check_every: units.Duration = 60,
         verify: str | None = "size",
@@ -139,7 +139,7 @@ class Model(_Generic[T]):
         self._options = (check_every, verify, stage, keep_old, root)
         self._load, self._verify, self._stage, self._keep_old = load, verify, stage, keep_old
         self._check_every = units.seconds(check_every, "check_every")
-        self._finder = Finder(name, root)
+        self._finder = Resolver(name, root)
         self._loaded: _Loaded | None = None
         self._look_at = 0.0  # when the server is asked again
         self._failure: _Failure | None = None
@@ -148,7 +148,7 @@ class Model(_Generic[T]):
         self._changed: tuple[str, float] | None = (
             None  # a plain model that changed: what it is now, and since when
         )
-        self._turn = Turn()
+        self._turn = ThreadGate()
 
     def __repr__(self) -> str:
         loaded = self._loaded
@@ -165,9 +165,9 @@ class Model(_Generic[T]):
         @overload
         def __call__(self) -> T: ...
         @overload
-        def __call__(self, load: Callable[[Files], L]) -> Model[L]: ...
+        def __call__(self, load: Callable[[ModelFiles], L]) -> Model[L]: ...
 
-    def __call__(self, load: Callable[[Files], Any] | None = None) -> Any:
+    def __call__(self, load: Callable[[ModelFiles], Any] | None = None) -> Any:
         """The loaded object; or, given the function that loads it, the model (as a decorator does)."""
         if load is not None:
             return self._with(load)
@@ -177,7 +177,7 @@ class Model(_Generic[T]):
         del loaded  # here and below: a frame that holds the old one would keep it in memory beside the new one
         return self._slow()
 
-    def _with(self, load: Callable[[Files], L]) -> Model[L]:
+    def _with(self, load: Callable[[ModelFiles], L]) -> Model[L]:
         if self._load is not None:
             raise TypeError(
                 f"model {self.name!r} has its load function already: call it without arguments"
@@ -472,9 +472,9 @@ def _is_failure(error: BaseException) -> bool:
 
 
 def _is_late(error: BaseException) -> bool:
-    from efsstate.modelstore.reading import OutOfTime
+    from efsstate.modelstore.reader import DeadlineExceeded
 
-    return isinstance(error, OutOfTime)
+    return isinstance(error, DeadlineExceeded)
 
 
 if TYPE_CHECKING:
@@ -482,7 +482,7 @@ if TYPE_CHECKING:
     @overload
     def model(
         name: str,
-        load: Callable[[Files], L],
+        load: Callable[[ModelFiles], L],
         *,
         check_every: units.Duration = ...,
         verify: str | None = ...,
@@ -505,7 +505,7 @@ if TYPE_CHECKING:
 
 def model(
     name: str,
-    load: Callable[[Files], Any] | None = None,
+    load: Callable[[ModelFiles], Any] | None = None,
     *,
     check_every: units.Duration = 60,
     verify: str | None = "size",

@@ -6,11 +6,12 @@ import stat
 
 from efsstate import events
 from efsstate.errors import CorruptEntryError, UnknownFormatError
-from efsstate.mount import layout, notes, store
+from efsstate.format import layout
+from efsstate.mount import links, store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from efsstate.mount.entry import Entry
+    from efsstate.format.entry import Entry
     from efsstate.mount.files import Mount
 
 CODEC = "json"
@@ -157,9 +158,9 @@ def current(mount: Mount, model: str) -> Manifest:
     Raises `FileNotFoundError`, `CorruptEntryError`, `SignatureError`, `UnknownFormatError`, `OSError`.
     """
     folder = layout.version_folder(model, "")
-    path = mount.where(folder, layout.CURRENT)
+    path = mount.path_of(folder, layout.CURRENT)
     for look in (_read, read):
-        text = notes.read(mount, folder, layout.CURRENT, certain=True)
+        text = links.read(mount, folder, layout.CURRENT, certain=True)
         if text[:1] == "{":
             return parse(text, path)
         if why := bad_version(text):
@@ -189,9 +190,9 @@ def set_current(mount: Mount, model: str, made: Manifest) -> None:
     """Make it the active version: the note holds the manifest where that is short, so that a reader needs no more."""
     whole = made.encode().decode()
     folder = layout.version_folder(model, "")
-    if len(whole) <= notes.LONGEST:
+    if len(whole) <= links.LONGEST:
         try:
-            notes.replace(mount, folder, layout.CURRENT, whole)
+            links.replace(mount, folder, layout.CURRENT, whole)
         except OSError as error:
             import errno
 
@@ -199,7 +200,7 @@ def set_current(mount: Mount, model: str, made: Manifest) -> None:
                 raise
         else:
             return
-    notes.replace(mount, folder, layout.CURRENT, made.version)
+    links.replace(mount, folder, layout.CURRENT, made.version)
 
 
 def read(mount: Mount, model: str, version: str) -> Manifest:
@@ -244,7 +245,7 @@ def _has_manifest(mount: Mount, model: str, version: str) -> bool:
 def _read(mount: Mount, model: str, version: str) -> Manifest:
     folder = layout.version_folder(model, version)
     entry = store.read(mount, folder, layout.MANIFEST)
-    path = mount.where(folder, layout.MANIFEST)
+    path = mount.path_of(folder, layout.MANIFEST)
     found = decode(entry, path)
     if found.version != version:
         raise CorruptEntryError(path, f"it says that it is version {found.version!r}")

@@ -6,9 +6,10 @@ import stat
 
 from efsstate import events
 from efsstate.errors import CorruptEntryError, EfsStateError
+from efsstate.format import layout
 from efsstate.modelstore import manifest as manifests
 from efsstate.modelstore import publishing
-from efsstate.mount import clock, layout
+from efsstate.mount import clock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

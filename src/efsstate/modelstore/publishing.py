@@ -9,10 +9,11 @@ import time
 
 from efsstate import deadline, events
 from efsstate.errors import ClaimedError, EfsStateError
-from efsstate.modelstore import checking, reading
+from efsstate.format import entry, layout
+from efsstate.modelstore import checking, reader
 from efsstate.modelstore import manifest as manifests
 from efsstate.modelstore.manifest import Manifest
-from efsstate.mount import entry, layout, lock
+from efsstate.mount import lock
 from efsstate.mount.files import Mount
 
 TYPE_CHECKING = False
@@ -34,7 +35,7 @@ class Source:
     def __init__(self, path: str | os.PathLike[str], mount: Mount, model: str) -> None:
         given = os.path.abspath(os.fspath(path))
         self._is_store = os.path.realpath(given) == os.path.realpath(
-            mount.where(model)
+            mount.path_of(model)
         ) and manifests.ours(mount, model)
         if self._is_store:
             _demand_only_ours(mount, model)
@@ -86,10 +87,10 @@ class Source:
             )
         self.files[name] = found
 
-    def open(self, name: str) -> reading.Opened:
+    def open(self, name: str) -> reader.Opened:
         """The file, if it still is what was found."""
         folder, _, last = self._named.get(name, name).rpartition("/")
-        opened = reading.Opened(self.mount, folder, last)
+        opened = reader.Opened(self.mount, folder, last)
         if _moment(opened.stat) != _moment(self.files[name]):
             raise EfsStateError(
                 f"{opened.path}: can't be published: it changes meanwhile: publish again when it is still"
@@ -108,7 +109,7 @@ def _demand_only_ours(mount: Mount, model: str) -> None:
     for name in mount.names(above):
         if not (manifests.is_ours(mount, model, name) or layout.is_foreign_nfs(name)):
             raise EfsStateError(
-                f"{mount.where(above, name)}: can't be published: it is among the versions of this model, and none of them:"
+                f"{mount.path_of(above, name)}: can't be published: it is among the versions of this model, and none of them:"
                 " move it away, or publish a copy of the folder from elsewhere"
             )
 
@@ -152,12 +153,12 @@ def run(
     told = _Told(source.path, source.size, progress)
 
     def digest(name: str, done: Callable[[int], None] | None) -> str:
-        return reading.copy(source.open(name), None, late=told.late, done=done)
+        return reader.copy(source.open(name), None, late=told.late, done=done)
 
     sizes = {name: found.st_size for name, found in source.files.items()}
     files = {
         name: (sizes[name], found)
-        for name, found in reading.every(sizes, digest, late=told.late, done=told.add)
+        for name, found in reader.every(sizes, digest, late=told.late, done=told.add)
     }
     made = Manifest("", files, source.folders, single=source.single)
     content = made.content
@@ -205,7 +206,7 @@ def _exists(mount: Mount, model: str, made: Manifest, told: _Told) -> bool:
         ]
         if others:
             raise EfsStateError(
-                f"{mount.where(final, min(others))}: not of the content that is published, and the folder has no"
+                f"{mount.path_of(final, min(others))}: not of the content that is published, and the folder has no"
                 " manifest, so it may be somebody's own: move it away, or publish under another id"
             ) from None
         return False
@@ -213,7 +214,7 @@ def _exists(mount: Mount, model: str, made: Manifest, told: _Told) -> bool:
         return False
     if found.content != made.content:
         raise EfsStateError(
-            f"{mount.where(final)}: this version exists, with other content, and versions never change: publish under"
+            f"{mount.path_of(final)}: this version exists, with other content, and versions never change: publish under"
             " another id, or without one"
         )
     return checking.lacking(mount, final, made, told.late) is None
@@ -226,7 +227,7 @@ def _claim(mount: Mount, staging: str) -> lock.Lock:
         held = lock.acquire(mount, *_lock(staging), until=until)
         if held is None:
             raise ClaimedError(
-                f"{mount.where(staging)}: somebody else still publishes the same content: try again later"
+                f"{mount.path_of(staging)}: somebody else still publishes the same content: try again later"
             )
         if held.is_current():
             return held
@@ -266,9 +267,9 @@ def _fill(mount: Mount, staging: str, source: Source, made: Manifest, told: _Tol
                 done(size)
             return
         opened, part = source.open(name), sha256(name.encode()).hexdigest()
-        target = mount.begin(parts, part)
+        target = mount.open_partial(parts, part)
         try:
-            copied = reading.copy(opened, target, late=told.late, done=done)
+            copied = reader.copy(opened, target, late=told.late, done=done)
             target.end(size)
         finally:
             target.close()
@@ -281,7 +282,7 @@ def _fill(mount: Mount, staging: str, source: Source, made: Manifest, told: _Tol
     from hashlib import sha256
 
     sizes = {name: size for name, (size, _) in made.files.items()}
-    for _ in reading.every(sizes, fill, late=told.late, done=told.add):
+    for _ in reader.every(sizes, fill, late=told.late, done=told.add):
         pass
     for name in made.folders:
         mount.make(f"{files}/{name}")
@@ -387,6 +388,6 @@ def _left(mount: Mount, staging: str, error: OSError) -> None:
     events.log(
         "warning",
         "%s: what is left of a publication could not be removed: %s",
-        mount.where(staging),
+        mount.path_of(staging),
         error,
     )

@@ -10,8 +10,9 @@ import threading
 
 from efsstate import deadline, events
 from efsstate.errors import CorruptEntryError, EfsStateError
-from efsstate.modelstore import reading
-from efsstate.mount import layout, lock
+from efsstate.format import layout
+from efsstate.modelstore import reader
+from efsstate.mount import lock
 from efsstate.mount import root as roots
 
 TYPE_CHECKING = False
@@ -41,7 +42,7 @@ class Staged:
             if sys.is_finalizing():
                 return  # the lock goes with the process
             events.log(
-                "warning", "%s: could not be given back: %s", self.mount.where(self.folder), error
+                "warning", "%s: could not be given back: %s", self.mount.path_of(self.folder), error
             )
 
 
@@ -49,7 +50,7 @@ def stage(
     key: str,
     files: Mapping[str, tuple[int, str | None]],
     folders: list[str],
-    opened: Callable[[str], reading.Opened],
+    opened: Callable[[str], reader.Opened],
 ) -> Staged:
     """The local copy `key` of `files` (path below it to bytes and SHA-256, None where there is none to compare).
 
@@ -94,11 +95,11 @@ def discard(key: str) -> bool:
 
 
 def _turn(local: Mount, key: str, until: float) -> lock.Lock:
-    """The right to copy and to remove; `OutOfTime` if another process still has it then."""
+    """The right to copy and to remove; `DeadlineExceeded` if another process still has it then."""
     held = lock.acquire(local, "", layout.LOCK, until=until)
     if held is None:
-        raise reading.OutOfTime(
-            f"{local.where(key)}: another process was still copying a model here when the deadline came"
+        raise reader.DeadlineExceeded(
+            f"{local.path_of(key)}: another process was still copying a model here when the deadline came"
         )
     return held
 
@@ -108,8 +109,8 @@ def _use(local: Mount, key: str, until: float) -> lock.Lock:
     while True:
         got = lock.acquire(local, _USES, key, until=until, shared=True)
         if got is None:
-            raise reading.OutOfTime(
-                f"{local.where(key)}: another process was still removing it when the deadline came"
+            raise reader.DeadlineExceeded(
+                f"{local.path_of(key)}: another process was still removing it when the deadline came"
             )
         if got.is_current():
             return got
@@ -141,7 +142,7 @@ def _copy(
     key: str,
     files: Mapping[str, tuple[int, str | None]],
     folders: list[str],
-    opened: Callable[[str], reading.Opened],
+    opened: Callable[[str], reader.Opened],
 ) -> None:
     _tidy(local, key)
     sizes = {name: size for name, (size, _) in files.items()}
@@ -153,16 +154,16 @@ def _copy(
     _make_room(local, room)
     free = _room(local)
     making = layout.TEMPORARY + key
-    count, words = reading.late(local.where(key), total)
+    count, words = reader.late(local.path_of(key), total)
     guard = threading.Lock()
 
     def copy(name: str, done: Callable[[int], None] | None) -> None:
         source = opened(name)
         folder, _, last = f"{making}/{name}".rpartition("/")
         with guard:
-            target = local.begin(folder, last)
+            target = local.open_partial(folder, last)
         try:
-            digest = reading.copy(source, target, late=words, done=done)
+            digest = reader.copy(source, target, late=words, done=done)
             target.end(source.size)
         finally:
             target.close()
@@ -176,7 +177,7 @@ def _copy(
     try:
         for name in folders:
             local.make(f"{making}/{name}")
-        for _ in reading.every(sizes, copy, late=words, done=count):
+        for _ in reader.every(sizes, copy, late=words, done=count):
             pass
         local.forget(making)
         if key in local.names(""):
@@ -185,7 +186,7 @@ def _copy(
     except BaseException as error:
         local.remove_tree(making)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            why = f"{error.strerror} while it was written, though {reading.mib(free)} were free: something else fills the disk"
+            why = f"{error.strerror} while it was written, though {reader.mib(free)} were free: something else fills the disk"
             raise _no_room(local, total, why) from error
         raise
 
@@ -233,7 +234,7 @@ def _make_room(local: Mount, wanted: int) -> None:
                 going[name] = alone
                 may_go += _size(local, name)
         if free + may_go < wanted:
-            why = f"{reading.mib(max(0, free))} are free, and {reading.mib(may_go)} of copies that nobody uses may go"
+            why = f"{reader.mib(max(0, free))} are free, and {reader.mib(may_go)} of copies that nobody uses may go"
             raise _no_room(local, wanted, why)
         for name in going:
             _take_away(local, name)
@@ -266,6 +267,6 @@ def _room(local: Mount) -> int:
 
 def _no_room(local: Mount, wanted: int, why: str) -> EfsStateError:
     return EfsStateError(
-        f"{local.path}: no room for a copy of {reading.mib(wanted)}: {why}: give the function more ephemeral storage, or"
+        f"{local.path}: no room for a copy of {reader.mib(wanted)}: {why}: give the function more ephemeral storage, or"
         " use files.read() or files.mmap()"
     )

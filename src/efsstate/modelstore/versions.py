@@ -7,8 +7,9 @@ import time
 
 from efsstate import events, units
 from efsstate.errors import CorruptEntryError, EfsStateError, ModelNotFound
+from efsstate.format import layout
 from efsstate.modelstore import manifest as manifests
-from efsstate.mount import clock, layout
+from efsstate.mount import clock
 from efsstate.mount import root as roots
 
 TYPE_CHECKING = False
@@ -86,7 +87,7 @@ def publish(
     except CorruptEntryError:
         if (kind := _kind(mount, model)) and not stat.S_ISDIR(kind):
             raise EfsStateError(
-                f"{mount.where(model)}: can't be published: a file or link that was put there by hand has this name: move"
+                f"{mount.path_of(model)}: can't be published: a file or link that was put there by hand has this name: move"
                 " it away, or publish under another name"
             ) from None
         raise
@@ -121,7 +122,7 @@ def _demand_whole(mount: Mount, name: str, model: str, version: str) -> None:
     folder = layout.version_folder(model, version)
 
     def late() -> str:
-        return f"{mount.where(folder)}: not all of its files were looked at when the deadline came: activate it again"
+        return f"{mount.path_of(folder)}: not all of its files were looked at when the deadline came: activate it again"
 
     wrong = checking.lacking(mount, folder, _found(mount, name, model, version), late)
     if wrong is not None:  # or a prune has it in its hands
@@ -185,7 +186,7 @@ def _found(mount: Mount, name: str, model: str, version: str) -> manifests.Manif
     except FileNotFoundError:
         there = ", ".join([one.id for one in _versions(mount, model)]) or "none"
         raise ModelNotFound(
-            f"{mount.where(layout.version_folder(model, version))}: model {name!r} has no such version; it has: {there}"
+            f"{mount.path_of(layout.version_folder(model, version))}: model {name!r} has no such version; it has: {there}"
         ) from None
 
 
@@ -201,7 +202,9 @@ def versions(name: str, *, root: str | os.PathLike[str] | None = None) -> list[V
 
 
 def _no_version(mount: Mount, name: str, model: str) -> ModelNotFound:
-    return ModelNotFound(f"{mount.where(model)}: no version of model {name!r} is here: publish one")
+    return ModelNotFound(
+        f"{mount.path_of(model)}: no version of model {name!r} is here: publish one"
+    )
 
 
 def _kind(mount: Mount, model: str) -> int:
@@ -236,8 +239,8 @@ def _demand_published(mount: Mount, name: str, model: str) -> None:
         ):
             return
     elif not stat.S_ISREG(kind):
-        raise ModelNotFound(f"{mount.where(model)}: no model: neither a file nor a folder")
-    raise ModelNotFound(f"{mount.where(model)}: put there by hand: it has no versions")
+        raise ModelNotFound(f"{mount.path_of(model)}: no model: neither a file nor a folder")
+    raise ModelNotFound(f"{mount.path_of(model)}: put there by hand: it has no versions")
 
 
 def _versions(mount: Mount, model: str) -> list[Version]:
@@ -254,7 +257,7 @@ def _versions(mount: Mount, model: str) -> list[Version]:
             made = manifests.read(mount, model, version)
             size, files = made.size, len(made.files)
         except FileNotFoundError:
-            problem = f"{mount.where(layout.version_folder(model, version), layout.MANIFEST)}: missing: it has no manifest"
+            problem = f"{mount.path_of(layout.version_folder(model, version), layout.MANIFEST)}: missing: it has no manifest"
         except EfsStateError as error:
             problem = str(error)
         try:
@@ -284,7 +287,7 @@ def models(*, root: str | os.PathLike[str] | None = None) -> list[str]:
 
 def strangers(*, root: str | os.PathLike[str] | None = None) -> list[str]:
     """The paths of what is among the models and can't be one: a link, or a name that no model can have."""
-    where = roots.resolve(root, durable=True, reading=True).where
+    where = roots.resolve(root, durable=True, reading=True).path_of
     return sorted([where(layout.MODELS, name) for name, well in _entries(root) if not well])
 
 
@@ -370,4 +373,4 @@ def leftovers(
     _demand_published(mount, name, model)
     mount.ask_time(model)
     found = pruning.leftovers(mount, model, clock.now() - units.seconds(grace, "grace"))
-    return [mount.where(layout.version_folder(model, ""), each) for each in found]
+    return [mount.path_of(layout.version_folder(model, ""), each) for each in found]

@@ -24,7 +24,8 @@ import time
 from _weakrefset import WeakSet  # as `threading` has it: the public module would be one more import
 
 from efsstate.errors import CorruptEntryError
-from efsstate.mount import clock, layout
+from efsstate.format import layout
+from efsstate.mount import clock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def _directory_functions() -> Any:
     return _libc
 
 
-class Watch:
+class FolderReader:
     """The names in a folder, listed again and again through one open directory.
 
     An NFS client drops what it remembers of a folder when it makes, renames or removes a name there itself. So a listing
@@ -184,7 +185,7 @@ class Mount:
         self._folders: dict[str, _Folder] = {}
         self._open_top()
 
-    def where(self, folder: str, name: str = "") -> str:
+    def path_of(self, folder: str, name: str = "") -> str:
         """The full path, for messages."""
         return "/".join([part for part in (self.path, folder, name) if part])
 
@@ -257,7 +258,7 @@ class Mount:
         except OSError as error:
             if error.errno in (errno.ENOTDIR, errno.ELOOP):
                 raise CorruptEntryError(
-                    self.where(folder),
+                    self.path_of(folder),
                     "a symbolic link or a file stands where a folder belongs; remove it",
                 ) from None
             if error.errno in _GONE and parent is self._top and self._reopen_top():
@@ -265,9 +266,9 @@ class Mount:
             if error.errno == errno.ESTALE:
                 self.forget(folder.rpartition("/")[0])
                 raise FileNotFoundError(
-                    errno.ENOENT, os.strerror(errno.ENOENT), self.where(folder)
+                    errno.ENOENT, os.strerror(errno.ENOENT), self.path_of(folder)
                 ) from None
-            error.filename = self.where(folder)
+            error.filename = self.path_of(folder)
             raise
 
     def _make_folder(self, folder: str, parent_name: str, name: str) -> int:
@@ -283,7 +284,7 @@ class Mount:
                 ):  # the parent was removed while we held it open
                     self.forget(parent_name)
                     continue
-                error.filename = self.where(folder)
+                error.filename = self.path_of(folder)
                 raise
             fd = self._open_folder(folder, parent, name)
             try:
@@ -360,7 +361,7 @@ class Mount:
                     os.close(fd)
             except OSError as error:
                 if error.errno not in _GONE:
-                    error.filename = self.where(folder)
+                    error.filename = self.path_of(folder)
                     raise
             self.forget(folder)
             if attempt or not certain:
@@ -377,15 +378,15 @@ class Mount:
                 parent, older_than=1e-6
             )  # those above it have just been asked: not again for each below
 
-    def watch(self, folder: str) -> Watch:
-        """`folder`, made if need be, held open for listing it after changes of our own: see `Watch`. One request."""
+    def watch(self, folder: str) -> FolderReader:
+        """`folder`, made if need be, held open for listing it after changes of our own: see `FolderReader`. One request."""
         for attempt in (0, 1):
             try:
                 held = self._folder(folder, make=True)
-                return Watch(_anew(held), self.where(folder))
+                return FolderReader(_anew(held), self.path_of(folder))
             except OSError as error:
                 if error.errno not in _GONE or attempt:
-                    error.filename = self.where(folder)
+                    error.filename = self.path_of(folder)
                     raise
                 self.forget(folder)
         raise AssertionError
@@ -397,7 +398,7 @@ class Mount:
             fd = _anew(held)
         except OSError as error:
             if error.errno not in _GONE:
-                error.filename = self.where(folder)
+                error.filename = self.path_of(folder)
                 raise
             self.forget(folder)
             return
@@ -409,7 +410,7 @@ class Mount:
                 os.close(fd)
         except OSError as error:
             error.filename = (
-                error.filename if isinstance(error.filename, str) else self.where(folder)
+                error.filename if isinstance(error.filename, str) else self.path_of(folder)
             )
             raise
 
@@ -428,21 +429,21 @@ class Mount:
 
     def _demand_regular(self, found: os.stat_result, folder: str, name: str) -> None:
         if not stat.S_ISREG(found.st_mode):
-            raise CorruptEntryError(self.where(folder, name), "not a regular file; remove it")
+            raise CorruptEntryError(self.path_of(folder, name), "not a regular file; remove it")
 
     def _again(self, error: OSError, folder: str, name: str, attempt: int) -> None:
         """Look afresh, for another try, where another host replaced or removed the file under us; else raise `error`."""
         if error.errno in (errno.ELOOP, errno.ENXIO):
             raise CorruptEntryError(
-                self.where(folder, name),
+                self.path_of(folder, name),
                 "a symbolic link or a socket stands where a file belongs; remove it",
             ) from None
         if error.errno in (errno.EISDIR, errno.EAGAIN):  # EAGAIN: a pipe that somebody holds open
             raise CorruptEntryError(
-                self.where(folder, name), "not a regular file; remove it"
+                self.path_of(folder, name), "not a regular file; remove it"
             ) from None
         if error.errno != errno.ESTALE or attempt + 1 >= _TRIES:
-            error.filename = self.where(folder, name)
+            error.filename = self.path_of(folder, name)
             raise error
         self.refresh(folder)
 
@@ -504,7 +505,7 @@ class Mount:
         """`size` bytes of an open file, of which `data` was read before."""
         if size >= _HUGE and judge is not None:
             head = data or os.pread(fd, _SMALL, 0)
-            start = judge(head, size, self.where(folder, name))
+            start = judge(head, size, self.path_of(folder, name))
             if start and size - start <= _MOST:
                 rest = os.pread(fd, size - start, start)
                 if len(rest) == size - start:
@@ -542,7 +543,7 @@ class Mount:
             held = self._folder(folder)
             return os.stat(name, dir_fd=held.fd, follow_symlinks=False)
         except OSError as error:
-            error.filename = self.where(folder, name)
+            error.filename = self.path_of(folder, name)
             raise
 
     def readlink(self, folder: str, name: str) -> str:
@@ -551,7 +552,7 @@ class Mount:
             held = self._folder(folder)
             return os.readlink(name, dir_fd=held.fd)
         except OSError as error:
-            error.filename = self.where(folder, name)
+            error.filename = self.path_of(folder, name)
             raise
 
     # Writing
@@ -590,7 +591,7 @@ class Mount:
                 ):  # the folder was removed while we held it open
                     self.forget(folder)
                     continue
-                error.filename = self.where(folder, name)
+                error.filename = self.path_of(folder, name)
                 raise
         raise AssertionError
 
@@ -606,14 +607,14 @@ class Mount:
                 os.close(fd)  # an NFS client may report a full disk only here
         except BaseException as error:
             if isinstance(error, OSError) and error.filename is None:
-                error.filename = self.where(folder, name)
+                error.filename = self.path_of(folder, name)
             if layout.is_temporary(name):
                 self.remove(folder, name, quiet=True)
             raise
 
-    def draft(self, folder: str, name: str) -> Draft:
+    def create_pending(self, folder: str, name: str) -> PendingFile:
         """A new temporary that is to get its content and its own name later; `FileExistsError` if the name is taken."""
-        return Draft(self, folder, name, self._make(folder, name, _WRITE | os.O_EXCL))
+        return PendingFile(self, folder, name, self._make(folder, name, _WRITE | os.O_EXCL))
 
     def replace(
         self, folder: str, name: str, build: Callable[[float], Parts], *, durable: bool = False
@@ -649,8 +650,8 @@ class Mount:
             ):
                 self.remove(folder, name, quiet=True) if layout.is_temporary(name) else None
                 error.filename, error.filename2 = (
-                    self.where(folder, name),
-                    self.where(to_folder, to_name),
+                    self.path_of(folder, name),
+                    self.path_of(to_folder, to_name),
                 )
                 raise
         if durable:
@@ -697,7 +698,7 @@ class Mount:
                 if error.errno in _GONE and not attempt:
                     self.forget(folder)
                     continue
-                error.filename = self.where(folder, name)
+                error.filename = self.path_of(folder, name)
                 if error.filename2 is not None:
                     del (
                         error.filename2
@@ -724,7 +725,7 @@ class Mount:
             held = self._folder(folder)
             os.fsync(held.fd)
         except OSError as error:
-            error.filename = self.where(folder)
+            error.filename = self.path_of(folder)
             raise
 
     def touch(self, folder: str, name: str, found: os.stat_result) -> None:
@@ -743,7 +744,7 @@ class Mount:
             os.utime(held.fd)
         except OSError as error:
             if error.errno not in _GONE:
-                error.filename = self.where(folder)
+                error.filename = self.path_of(folder)
                 raise
             self.forget(folder)
             return False
@@ -756,7 +757,7 @@ class Mount:
             os.unlink(name, dir_fd=held.fd)
         except OSError as error:
             if not quiet and error.errno not in _GONE:
-                error.filename = self.where(folder, name)
+                error.filename = self.path_of(folder, name)
                 raise
             return False
         return True
@@ -769,7 +770,7 @@ class Mount:
             os.rmdir(name, dir_fd=held.fd)
         except OSError as error:
             if error.errno not in (*_GONE, errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
-                error.filename = self.where(folder)
+                error.filename = self.path_of(folder)
                 raise
             return False
         self.forget(folder)
@@ -777,9 +778,11 @@ class Mount:
 
     # Big files and folders
 
-    def begin(self, folder: str, name: str) -> Filling:
+    def open_partial(self, folder: str, name: str) -> PartialFile:
         """The file `name`, to be filled in ranges by several threads; what a killed one left of it is kept."""
-        return Filling(self.where(folder, name), self.open(folder, name, os.O_RDWR | os.O_CREAT))
+        return PartialFile(
+            self.path_of(folder, name), self.open(folder, name, os.O_RDWR | os.O_CREAT)
+        )
 
     def ask_time(self, folder: str) -> bool:
         """Learn the server's time by a file that is made and removed; False where that is refused: the clock stays as it is."""
@@ -797,7 +800,7 @@ class Mount:
         try:
             os.utime(name, dir_fd=held.fd, follow_symlinks=False)
         except OSError as error:
-            error.filename = self.where(folder, name)
+            error.filename = self.path_of(folder, name)
             raise
 
     def remove_tree(self, folder: str) -> bool:
@@ -827,7 +830,7 @@ def _put(fd: int, parts: Parts) -> int:
     return size
 
 
-class Draft:
+class PendingFile:
     """A temporary whose content comes later. It becomes a file of another name in one step, but only while its name is there.
 
     So whoever removes that name keeps the file from ever being seen, whatever its maker does at that moment. `over`: it has
@@ -841,14 +844,14 @@ class Draft:
         except BaseException as error:
             os.close(fd)
             if isinstance(error, OSError):
-                error.filename = mount.where(folder, name)
+                error.filename = mount.path_of(folder, name)
             raise
         self._inode, self._made, self._began = found.st_ino, found.st_mtime, time.monotonic()
         self._size = 0
         self.over = False
         _drafts.add(self)
 
-    def become(
+    def commit(
         self, name: str, build: Callable[[float], Parts], *, unless: Callable[[], bool]
     ) -> bool:
         """Fill it and give it `name`; False where it was removed meanwhile, or `unless` is true right before.
@@ -875,9 +878,9 @@ class Draft:
             return mount._is(folder, name, self._inode)  # noqa: SLF001 - a lost reply makes a rename look so
         except BaseException as error:
             if isinstance(error, OSError):
-                error.filename = mount.where(folder, self._name)
+                error.filename = mount.path_of(folder, self._name)
                 if error.filename2 is not None:
-                    error.filename2 = mount.where(folder, name)
+                    error.filename2 = mount.path_of(folder, name)
             self.drop()
             raise
         self.over = True
@@ -916,7 +919,7 @@ class Draft:
                 pass
 
 
-_drafts: WeakSet[Draft] = WeakSet()
+_drafts: WeakSet[PendingFile] = WeakSet()
 
 
 def _after_fork() -> None:
@@ -928,7 +931,7 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-class Filling:
+class PartialFile:
     """A big file that is being filled: `had` is how many bytes of it were there before."""
 
     def __init__(self, path: str, fd: int) -> None:

@@ -13,7 +13,7 @@ import os
 import threading
 import time
 
-from efsstate.mount import layout
+from efsstate.format import layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Lock:
             finally:
                 os.close(fd)
         except OSError as error:
-            error.filename = self._mount.where(self.folder, self.name)
+            error.filename = self._mount.path_of(self.folder, self.name)
             raise
 
     def is_current(self) -> bool:
@@ -71,7 +71,7 @@ class Lock:
             self._mount.refresh(self.folder)
             own = os.fstat(self._fd)
         except OSError as error:
-            error.filename = self._mount.where(self.folder, self.name)
+            error.filename = self._mount.path_of(self.folder, self.name)
             self.release()
             raise
         try:
@@ -92,7 +92,7 @@ def attempt(
     except BaseException as error:
         os.close(fd)
         if isinstance(error, OSError):
-            error.filename = mount.where(folder, name)
+            error.filename = mount.path_of(folder, name)
         raise
     return Lock(mount, folder, name, fd, shared=shared) if taken else fd
 

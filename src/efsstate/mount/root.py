@@ -6,7 +6,7 @@ import os
 import stat
 
 from efsstate.errors import RootError
-from efsstate.mount import entry
+from efsstate.format import entry
 from efsstate.mount.files import Mount
 
 _DEFAULT, _UNNAMED = "/mnt/efs", ".efsstate"

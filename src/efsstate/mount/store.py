@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from efsstate.errors import CorruptEntryError
-from efsstate.mount import codec, entry
-from efsstate.mount.entry import Entry, decode
+from efsstate.format import codec, entry
+from efsstate.format.entry import Entry, decode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable
 
-    from efsstate.mount.entry import E
-    from efsstate.mount.files import Buffer, Draft, Mount, Parts
+    from efsstate.format.entry import E
+    from efsstate.mount.files import Buffer, Mount, Parts, PendingFile
 
 
 def read(
@@ -62,9 +62,9 @@ def read_stat(
 def _judge(head: bytes, size: int, path: str) -> int:
     """Refuse what can't be an entry, or does not fit in memory, before all of it is read."""
     entry.peek(head, size, path)
-    from efsstate.mount import memory
+    from efsstate.mount import free_memory
 
-    memory.demand(size, path, "remove the file, if nothing of yours is that large")
+    free_memory.demand(size, path, "remove the file, if nothing of yours is that large")
     return 0
 
 
@@ -86,7 +86,7 @@ def write(
     meta: bytes = b"",
     ttl: float | None = None,
     durable: bool = False,
-    draft: Draft | None = None,
+    draft: PendingFile | None = None,
     unless: Callable[[], bool] = bool,
 ) -> bool:
     """Put an entry at `name` in one step, in place of any before it. Raises `OSError`; then the old one stands.
@@ -95,7 +95,7 @@ def write(
     """
     build = _builder(mount, folder, name, payload, codec, meta, ttl)
     if draft is not None:
-        return draft.become(name, build, unless=unless)
+        return draft.commit(name, build, unless=unless)
     mount.replace(folder, name, build, durable=durable)
     return True
 

@@ -176,7 +176,7 @@ locals {
     batch   = { handler = var.batch_handler, timeout = 900, memory = var.memory_size }
     janitor = { handler = "efsstate.janitor.handler", timeout = 900, memory = 512 }
     ops     = { handler = "efsstate.ops.handler", timeout = 300, memory = 512 }
-    doctor  = { handler = "efsstate.deploy.doctor.handler", timeout = 120, memory = 1769 }
+    doctor  = { handler = "efsstate.deploy.diagnosis.doctor.handler", timeout = 120, memory = 1769 }
   }, local.publisher)
 }
 

@@ -1,0 +1,1 @@
+"""Find out why a function cannot use its mount."""

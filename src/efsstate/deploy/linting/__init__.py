@@ -1,0 +1,1 @@
+"""Lint SAM, CloudFormation and Terraform templates that mount EFS."""

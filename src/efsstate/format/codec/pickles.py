@@ -1,0 +1,65 @@
+"""The codecs that are not ours: pickle, and whatever has `dumps` and `loads`."""
+
+from __future__ import annotations
+
+from efsstate.errors import EncodeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from efsstate.format.codec import Buffer, Dumps, Loads
+
+
+def resolve(codec: Any, *, signed: bool) -> tuple[str, Dumps, Loads]:
+    """See `resolve_codec`."""
+    if codec == "pickle":
+        import pickle
+
+        if not signed:
+            from efsstate import events
+
+            events.log(
+                "warning",
+                "codec='pickle' without EFSSTATE_SIGNING_KEY: whoever may write to the mount can run code in this"
+                " process; set the key, or use codec='msgpack'",
+                once="pickle unsigned",
+                codec="pickle",
+            )
+        return (
+            "pickle",
+            _encoder(lambda value: pickle.dumps(value, 5), "pickle"),
+            _decoder(pickle.loads),
+        )
+    given, taken = codec.dumps, codec.loads
+    name = getattr(codec, "name", None) or getattr(codec, "__name__", None) or type(codec).__name__
+    name = "x-" + str(name).encode("ascii", "replace").decode()[:30]
+    return name, _encoder(given, name), _decoder(lambda payload: taken(bytes(payload)))
+
+
+def _encoder(function: Callable[[Any], Any], name: str) -> Dumps:
+    def encode(value: Any) -> Buffer:
+        try:
+            made = function(value)
+            made = made.encode() if isinstance(made, str) else made
+            return memoryview(made).cast("B")
+        except Exception as error:
+            kind = type(value)
+            raise EncodeError(
+                f"a {kind.__module__}.{kind.__qualname__} can't be stored by {name}: {error}"
+            ) from error
+
+    return encode
+
+
+def _decoder(function: Callable[[Any], Any]) -> Loads:
+    def decode(payload: Buffer) -> Any:
+        try:
+            return function(payload)
+        except Exception as error:
+            raise ValueError(
+                f"its payload can't be read: {type(error).__name__}: {error}"
+            ) from error
+
+    return decode
