@@ -157,6 +157,7 @@ class DiskTier:
             found = max([number for number, sound in marks if sound], default=0)
             if not all(sound for _, sound in marks):
                 # Damaged or forged: clearing once more is safe, trusting what is left is not.
+                # MUT: a-damaged-cleared-clears-once-more
                 found = self._write_generation(max(found, self._generation))
             self._raise_generation(found)
         # A change right after this look may leave the folder's time as it is: then the next one must list it again.
@@ -245,6 +246,8 @@ class DiskTier:
             if own >= _MOST:
                 return None
             self._raise_generation(own)
+        # MUT: a-clears-generation
+        # MUT: an-entry-of-another-codec-is-not-read
         if own < self._generation or item.codec != codec_name:
             return None
         if meta[_LEAST_META - 1] >= _OWN_TTL:
@@ -321,6 +324,7 @@ class DiskTier:
         if start.flight is not None and start.flight.doomed:
             return True
         # None: who removed it left the draft, and so meant what was there, such as the sweep, or a refresh that is not kept.
+        # MUT: what-another-host-set-meanwhile-stays
         return self._identity(folder, digest) not in (None, start.seen)
 
     def _identity(self, folder: str, name: str) -> Identity | None:
@@ -342,6 +346,7 @@ class DiskTier:
                     start.draft = self.mount.create_pending(folder, name)
                     break
                 except FileExistsError:
+                    # MUT: a-refresh-ends-what-began-before
                     if alone and not changing and not self._is_left(folder, name):
                         break  # they keep what they compute, and would never come to it if they could be outrun
                     self.mount.refresh(
@@ -380,6 +385,8 @@ class DiskTier:
 
         As far as this host's client knows of them: ask the server about the folder before.
         """
+        # MUT: the-draft-goes-before-the-entry
+        # MUT: what-another-host-removed-meanwhile-is-not
         self.end_draft(digest)
         return self.mount.remove(self._folders[digest[0]], digest)
 

@@ -89,6 +89,7 @@ def doom(results: TieredCache, digest: str | None = None) -> bool:
     with _guard:
         for flight in list(_under_way):
             if flight.key == wanted or (digest is None and flight.key[:2] == wanted[:2]):
+                # MUT: what-was-invalidated-meanwhile-is-not-kept
                 flight.doomed = found = True
                 if _joinable.get(flight.key) is flight:
                     del _joinable[flight.key]
@@ -144,6 +145,7 @@ def begin_wait(flight: Flight) -> tuple[Flight, ...] | None:
                 return None
             if other not in seen:
                 seen.add(other)
+                # MUT: nobody-waits-for-who-waits-for-him
                 ahead += other.waits_for
         for own in mine:
             own.waits_for.append(flight)

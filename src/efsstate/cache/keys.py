@@ -81,6 +81,7 @@ def feed_text(value: str, add: Add, _: int) -> None:
     except UnicodeEncodeError:
         data = value.encode("utf-8", "surrogatepass")
     if len(data) < LARGE:
+        # MUT: keys-have-types
         add(b"s%d:%b" % (len(data), data))
     else:
         feed_raw(b"s", data, add)

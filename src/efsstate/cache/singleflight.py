@@ -191,6 +191,7 @@ def _fly(
             if value is not MISSING:
                 return value
         # The look before the claim may be older than what the last holder of the claim put.
+        # MUT: another-look-under-the-claim
         item = yield from _attempt(
             results, "read a result", lambda: results.fetch(digest, fresh=True, again=True)
         )

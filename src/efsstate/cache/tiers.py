@@ -160,6 +160,7 @@ class TieredCache:
             return _ENDLESS
         # From the future: our clock is behind, and would serve it for as much too long. To compute it tells us the time.
         age = clock.now() - item.created
+        # MUT: a-result-from-the-future
         return limit - age if age > -_SKEW else 0.0
 
     def _trust(self, item: Item) -> None:

@@ -351,6 +351,7 @@ class Checkpoint:
             )
 
     def _demand_unfinished(self) -> None:
+        # MUT: finished-stays-finished
         if self.finished:
             raise EfsStateError(
                 f"{self._at().path((0, 0))}: it is finished, and stays so: use another name for another run, or reset()"
@@ -384,6 +385,7 @@ class Checkpoint:
             items=items,
             behind=behind,
         )
+        # MUT: a-saves-name-is-never-used-twice
         self._number += 1  # a name is never used twice, whatever happens to this save
         ttl = self._ttl if finished else None
         try:

@@ -156,6 +156,7 @@ class Folder:
         limit: Key | None = None
         decided = False
         for key in at.below(epoch):
+            # MUT: the-base-once-decided-counts
             if limit is not None and key >= limit:
                 continue  # a base decided that these do not count
             target = key
@@ -225,6 +226,7 @@ class Folder:
             if before is None or before.top != at.top:
                 continue  # what an epoch starts from is to be read from a listing later than the epoch
             try:
+                # MUT: a-load-decides-what-is-open
                 self.settle(at.top, found.generation.key if found.generation else NOTHING)
             except FileExistsError:
                 pass
@@ -272,6 +274,7 @@ class Folder:
             except Again:
                 now, repeats = self._look_again(now, repeats)
                 continue
+            # MUT: a-claim-refuses-acknowledged-damage
             if found.lost is not None and not accept_older:
                 raise found.lost
             if not found.decided:
@@ -339,6 +342,7 @@ class Folder:
         return at
 
     def _demand_top(self, at: Listing, key: Key, error: OSError | None) -> None:
+        # MUT: the-look-after-a-save
         if at.top == key[0] and key[0] in at.epochs:
             return
         why = (

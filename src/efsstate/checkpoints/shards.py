@@ -169,6 +169,7 @@ class Shards:
             if one and one[1] < self._n
         ]
         marks = {(index, signature) for kind, index, signature in found if kind == "d"}
+        # MUT: a-shards-mark-is-signed
         self._done |= {
             i
             for i, signature in marks

@@ -32,6 +32,7 @@ class States:
                 f"the state can't be saved, and earlier saves stand: {error}"
             ) from error
         # A copy of what can change: an array that changes between its checksum and its write would be saved damaged.
+        # MUT: what-is-saved-is-a-copy
         return [
             part if type(part) is bytes else bytes(part)
             for part in (made if isinstance(made, list) else [made])

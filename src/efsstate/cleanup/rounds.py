@@ -36,6 +36,7 @@ class SweepRound:
     def __init__(self, mount: Mount, kind: str, *, fresh: bool) -> None:
         self._mount, self._folder = mount, layout.sweep_marks(kind)
         mount.make(self._folder)
+        # MUT: the-sweeps-clock-is-the-servers
         mount.ask_time(self._folder)
         self.start = clock.now()
         self._marks: dict[str, float] = {}

@@ -78,6 +78,7 @@ def read(mount: Mount, namespace: str) -> tuple[Policy, Exception | None]:
     """
     folder = f"{layout.CACHE}/{namespace}"
     policy, problem = Policy(layout.readable(namespace)), None
+    # MUT: a-newer-policy-all-is-left-alone
     try:
         held = store.read(mount, folder, layout.POLICY, stale=0)
         policy = _parse(bytes(held.payload), policy.name, mount.path_of(folder, layout.POLICY))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from efsstate.eviction.report import SweepReport
     from efsstate.mount.files import Mount
 
+# MUT: only-a-day-old-is-abandoned
 ABANDONED = 86400.0  # seconds without a write, by the server's clock: no invocation lasts so long, nor a frozen one's file
 BATCH = 8192  # doomed names that are held: each removal makes an NFS client list the folder anew, so not one by one
 EVERY = 256  # files between looks at the time

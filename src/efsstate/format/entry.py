@@ -67,9 +67,11 @@ def digest(key: bytes | None, place: str, *parts: bytes | bytearray | memoryview
     global _unkeyed
     if _unkeyed is None:
         _unkeyed = blake2b()(digest_size=_CHECKSUM)
+    # MUT: the-checksum-is-keyed
     h = blake2b()(digest_size=_CHECKSUM, key=key) if key else _unkeyed.copy()
     for part in parts:
         h.update(part)
+    # MUT: the-checksum-is-bound-to-the-place
     h.update(f"\0{place}".encode())  # no place has a NUL: where it begins is never in doubt
     return h.digest()  # type: ignore[no-any-return]
 
@@ -130,6 +132,7 @@ def peek(head: bytes | bytearray, size: int, path: str) -> tuple[float, float | 
         raise CorruptEntryError(path, "not an entry: the first four bytes are wrong")
     if fmt > FORMAT:
         # A newer release's file must not be taken for damage and deleted; a flipped bit here is only a file that stays.
+        # MUT: a-newer-format-is-left-alone
         raise UnknownFormatError(path, fmt)
     if fmt < FORMAT:
         raise CorruptEntryError(path, f"format {fmt} has never been written")
@@ -177,6 +180,8 @@ def decode(
     middle = HEADER + codec_length
     start = middle + meta_length
     view = data if size < _COPIED else memoryview(data)
+    # MUT: the-checksum
+    # MUT: the-length
     if (
         magic != MAGIC
         or fmt != FORMAT

@@ -208,6 +208,7 @@ class Model(_Generic[T]):
             finally:
                 self._leave(mine)
         finally:
+            # MUT: a-turn-is-given-back-whatever-interrupts
             self._leave(mine)  # a signal's handler may have raised in the first
 
     def _wait(self, mine: list[int], until: float) -> tuple[Any, bool]:
@@ -326,6 +327,7 @@ class Model(_Generic[T]):
     def _reload(self, found: Found) -> Any:
         # A quarter is left to the handler, whose old version could have served it: a slow new one takes all.
         left = deadline.remaining()
+        # MUT: a-reload-leaves-time-for-the-handler
         made = self._try(found, "serves", 0.0 if left is None else left / 4)
         if made is not None:
             return self._serve(made)

@@ -42,6 +42,7 @@ class ModelFiles:
         self.version = manifest.version
         self._manifest = manifest
         # What is signed is the digest: of a file with the right size somebody without the key may have made every byte.
+        # MUT: with-a-key-digests-and-not-sizes
         self._verify = verify if mount.key is None else "digest"
         self._checked = False
         self._staged: Staged | None = None
@@ -61,6 +62,7 @@ class ModelFiles:
         self._reserved = 0.0
         if self._staged is not None:
             # The folders of several models are more descriptors than a function may have.
+            # MUT: folders-of-a-copy-do-not-stay-open
             self._staged.mount.forget(self._staged.folder)
 
     @property
@@ -165,6 +167,7 @@ class ModelFiles:
         """What `work` gives; where it met a damaged local copy, once more after that was made anew."""
         kept = deadline.reserved.get()
         try:
+            # MUT: the-threads-of-a-load-leave-time-too
             deadline.reserved.set(max(kept, self._reserved))
             if local or self._at is not self._origin:
                 self._go_local()  # again, where a copy that was damaged could not be made anew
@@ -195,6 +198,7 @@ class ModelFiles:
         """Have the local copy that was used `at` made again; False if somebody else uses it."""
         from efsstate.modelstore import staging
 
+        # MUT: a-damaged-copy-is-made-anew-for-all-threads
         if self._at is not at:
             return True  # another thread did it
         self._staged = None  # our use of it ends, so that only another's keeps it

@@ -56,6 +56,7 @@ def _take_away(mount: Mount, model: str, version: str, before: float) -> bool:
     stays = True
     try:
         served = manifests.active(mount, model)
+        # MUT: prune-looks-again-after-its-rename
         stays = (
             served is None
             or served.version == version

@@ -61,6 +61,7 @@ class Source:
             name = f"{folder}/{found.name}" if folder else found.name
             if name == layout.MANIFEST and found.is_file(follow_symlinks=False):
                 continue  # of the version that this folder was copied from
+            # MUT: a-published-folder-takes-nothing-of-the
             if self._is_store and name == layout.VERSIONS and found.is_dir(follow_symlinks=False):
                 continue
             empty = False
@@ -273,6 +274,7 @@ def _fill(mount: Mount, staging: str, source: Source, made: Manifest, told: _Tol
             target.end(size)
         finally:
             target.close()
+        # MUT: what-moves-is-not-published
         if copied != digest or _moment(opened.look()) != _moment(opened.stat):
             mount.remove(parts, part, quiet=True)
             raise EfsStateError(_MOVING.format(opened.path))

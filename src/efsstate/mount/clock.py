@@ -18,6 +18,7 @@ def observe(server: float) -> None:
     global _offset
     difference = server - time.time()
     # Under 2 s it is the granularity of time stamps and the way there, not a wrong clock.
+    # MUT: the-servers-clock-stamps
     _offset = difference if abs(difference) > 2 else 0.0
 
 

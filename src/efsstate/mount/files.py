@@ -38,8 +38,11 @@ if TYPE_CHECKING:
     Data = Any  # bytes or a bytearray; two of bytes where a judge said where to part them
     Judge = Callable[[bytes, int, str], int]
 
+# MUT: no-link-is-followed-to-a-folder
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _THROUGH = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# MUT: a-fifo-is-not-waited-for-o-nonblock
+# MUT: no-link-is-followed-to-a-file
 _READ = (
     os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 )  # NONBLOCK: a planted FIFO must not hang us
@@ -57,6 +60,7 @@ _NAME_IN_DIRENT = 19  # after d_ino, d_off, d_reclen and d_type, wherever Linux 
 def _read_whole(fd: int, length: int, begun: bytes | bytearray = b"") -> bytearray:
     data, filled = bytearray(length), len(begun)
     data[:filled] = begun
+    # MUT: a-short-read-is-gone-on-with
     while filled < length:  # a read gives 2 GiB at the most
         with memoryview(data) as view, view[filled:] as rest:
             done = os.readv(fd, [rest])
@@ -237,6 +241,7 @@ class Mount:
                 raise
             fd = self._make_folder(folder, parent_name, name)
         opened = _Folder(fd)
+        # MUT: open-folders-are-bounded
         if len(self._folders) >= _OPEN_FOLDERS:
             for oldest in list(self._folders)[: _OPEN_FOLDERS // 4]:
                 self._folders.pop(oldest, None)
@@ -350,6 +355,7 @@ class Mount:
             try:
                 held = self._folder(folder)
                 now = time.time()
+                # MUT: the-fresh-open
                 fd = _anew(held)
                 try:
                     found = os.fstat(fd)
@@ -428,6 +434,7 @@ class Mount:
         return fd, found
 
     def _demand_regular(self, found: os.stat_result, folder: str, name: str) -> None:
+        # MUT: only-regular-files-are-read-s-isreg
         if not stat.S_ISREG(found.st_mode):
             raise CorruptEntryError(self.path_of(folder, name), "not a regular file; remove it")
 
@@ -442,6 +449,7 @@ class Mount:
             raise CorruptEntryError(
                 self.path_of(folder, name), "not a regular file; remove it"
             ) from None
+        # MUT: another-look-at-estale
         if error.errno != errno.ESTALE or attempt + 1 >= _TRIES:
             error.filename = self.path_of(folder, name)
             raise error
@@ -503,6 +511,7 @@ class Mount:
         self, fd: int, size: int, data: bytes, folder: str, name: str, judge: Judge | None
     ) -> Data:
         """`size` bytes of an open file, of which `data` was read before."""
+        # MUT: what-is-huge-is-judged-before-it-is-read
         if size >= _HUGE and judge is not None:
             head = data or os.pread(fd, _SMALL, 0)
             start = judge(head, size, self.path_of(folder, name))
@@ -558,6 +567,7 @@ class Mount:
     # Writing
 
     def _own_mode(self, fd: int, found: os.stat_result) -> None:
+        # MUT: modes-whatever-the-umask
         if stat.S_IMODE(found.st_mode) & 0o777 != self.file_mode and found.st_uid == os.geteuid():
             try:
                 os.fchmod(
@@ -569,6 +579,7 @@ class Mount:
     def _fill(self, fd: int, build: Callable[[float], Parts], *, durable: bool) -> os.stat_result:
         found = self._adopt(fd)
         _put(fd, build(found.st_mtime))
+        # MUT: a-file-is-synced-before-it-is-named
         if durable:
             os.fsync(fd)
         return found
@@ -586,6 +597,7 @@ class Mount:
             try:
                 return os.open(name, flags, self.file_mode, dir_fd=held.fd)
             except OSError as error:
+                # MUT: a-folder-that-was-removed-is-made-anew
                 if (
                     error.errno in _GONE and not attempt
                 ):  # the folder was removed while we held it open
@@ -608,6 +620,7 @@ class Mount:
         except BaseException as error:
             if isinstance(error, OSError) and error.filename is None:
                 error.filename = self.path_of(folder, name)
+            # MUT: a-failed-write-takes-its-temporary-away
             if layout.is_temporary(name):
                 self.remove(folder, name, quiet=True)
             raise
@@ -625,6 +638,7 @@ class Mount:
         it survives a power loss once this returns (on NFS it does anyway, at no cost; a local disk needs two fsyncs).
         """
         temporary = layout.TEMPORARY + os.urandom(12).hex()
+        # MUT: a-temporary-and-a-rename-not-in-place
         made = self._write(folder, temporary, build, flags=_WRITE, durable=durable)
         self.rename(folder, temporary, folder, name, inode=made.st_ino, durable=durable)
 
@@ -643,6 +657,7 @@ class Mount:
             source, target = self._folder(folder), self._folder(to_folder, make=True)
             os.rename(name, to_name, src_dir_fd=source.fd, dst_dir_fd=target.fd)
         except OSError as error:
+            # MUT: a-lost-reply-to-a-rename-is-told-from
             if not (
                 inode
                 and error.errno in (errno.ENOENT, errno.EEXIST)
@@ -723,6 +738,7 @@ class Mount:
         """Have the folder's names on disk: on NFS they are already, and this costs nothing."""
         try:
             held = self._folder(folder)
+            # MUT: a-name-is-synced
             os.fsync(held.fd)
         except OSError as error:
             error.filename = self.path_of(folder)
@@ -821,6 +837,7 @@ def _put(fd: int, parts: Parts) -> int:
     """Write all of it; how many bytes it was."""
     rest = [memoryview(part).cast("B") for part in parts]
     size = sum(map(len, rest))
+    # MUT: a-short-write-is-gone-on-with
     while rest:
         done = os.writev(fd, rest)
         while rest and done >= len(rest[0]):
@@ -868,6 +885,7 @@ class PendingFile:
             self._size = _put(self._fd, parts)
             self._close()  # an NFS client may report a full disk only here
             mount.refresh(folder)
+            # MUT: a-draft-that-was-made-since-is-not-taken-for
             if not self._is_ours() or unless():
                 self.drop()
                 return False
@@ -924,6 +942,7 @@ _drafts: WeakSet[PendingFile] = WeakSet()
 
 def _after_fork() -> None:
     """In a child: drafts are the parent's. Both would write into one file, and one that is open here can't be removed there."""
+    # MUT: a-forked-child-does-not-write-into-its
     for draft in _drafts:
         draft.leave()
 

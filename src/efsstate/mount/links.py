@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from efsstate.mount.files import Mount
 
+# MUT: who-must-be-certain-looks-again
 _PAUSES = (0.002, 0.01, None)  # seconds between the looks of who must be certain
 LONGEST = 4000  # bytes that a link surely holds on NFS, with the checksum; some local file systems take 1,000
 
@@ -48,6 +49,7 @@ def read(mount: Mount, folder: str, name: str, *, certain: bool = False) -> str:
                 mount.path_of(folder, name),
                 "a file or a folder stands where a link of ours belongs",
             ) from None
+    # MUT: a-notes-checksum
     if digest != _digest(mount, folder, name, text):
         from efsstate.errors import SignatureError
 

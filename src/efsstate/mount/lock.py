@@ -48,11 +48,14 @@ class Lock:
             return
         try:
             try:
+                # MUT: a-forks-child-gives-nothing-back
                 if os.getpid() == self._pid and not self.shared:
+                    # MUT: a-locks-file-goes-before-the-lock
                     if remove:
                         self._mount.remove(self.folder, self.name, quiet=True)
                     import fcntl
 
+                    # MUT: unlock-though-a-child-lives-on
                     fcntl.flock(
                         fd, fcntl.LOCK_UN
                     )  # a forked child may have the descriptor still, and would keep it
@@ -78,6 +81,7 @@ class Lock:
             named = self._mount.stat(self.folder, self.name)
         except OSError:
             return False
+        # MUT: the-identity-of-a-locks-file
         return os.path.samestat(named, own)
 
 
@@ -225,6 +229,7 @@ class Claim:
         try:
             with file.opening:  # else one that claims the byte at this moment would lose it
                 file.bytes[self._offset] -= 1
+                # MUT: a-claim-that-is-shared-outlives-the-first
                 if not file.bytes[self._offset]:
                     del file.bytes[self._offset]
                     fcntl.lockf(file.fd, fcntl.LOCK_UN, 1, self._offset)

@@ -63,6 +63,7 @@ def scratch(name: str) -> Mount:
             f"{path}: can't be made: {error.strerror}: set TMPDIR to a folder that is writable"
         ) from error
     # The name can be guessed, and /tmp is open to all: what another user put there must not be taken for ours.
+    # MUT: a-scratch-folder-of-somebody-elses
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
         raise RootError(
             f"{path}: not a folder that uid {os.geteuid()} alone may write to: remove it, or set TMPDIR"

@@ -64,6 +64,7 @@ def _judge(head: bytes, size: int, path: str) -> int:
     entry.peek(head, size, path)
     from efsstate.mount import free_memory
 
+    # MUT: what-does-not-fit-in-memory-is-not-read
     free_memory.demand(size, path, "remove the file, if nothing of yours is that large")
     return 0
 

@@ -112,6 +112,7 @@ def _to_scalar(_: In, spec: Any, raw: Any) -> Any:
             raise ValueError("a scalar's kind")
         return kind(raw)
     dtype = _to_dtype(spec)
+    # MUT: a-scalar-has-its-bytes
     if len(raw) != dtype.itemsize:  # 20 bytes must not ask for 2 GiB
         raise ValueError("a scalar's length")
     # A structured scalar is a view: of a copy, which is the caller's to change.

@@ -34,6 +34,7 @@ def find(module: str, qualname: str) -> Any:
     """The class, if it is imported already: nothing is imported and no attribute hook runs."""
     from types import ModuleType
 
+    # MUT: nothing-that-is-named-is-imported
     found: Any = sys.modules.get(module)
     for part in qualname.split("."):
         if not isinstance(found, (type, ModuleType)):
