@@ -81,6 +81,7 @@ def memory(name):
     import threading
 
     import cachetools
+
     import efsstate
 
     def work(key):

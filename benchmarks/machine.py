@@ -7,7 +7,6 @@ import platform
 import sys
 
 import efsstate
-
 from benchmarks import checkpoints, subjects, ways
 
 

@@ -17,8 +17,9 @@ SIZE, TENSORS = 128 << 20, 8
 
 def write(path):
     """A safetensors file of SIZE bytes of tensors, so that every reader can read it; and the same, published."""
-    from efsstate import publish
     from safetensors.numpy import save_file
+
+    from efsstate import publish
 
     save_file(_tensors(), path)
     publish(ways.NAME, path, root=os.path.dirname(path))

@@ -26,7 +26,7 @@ def mapped(path):
 
 
 def by_hand(threads, length):
-    """preadv of `length` bytes by `threads` threads with O_DIRECT, into one buffer."""
+    """Preadv of `length` bytes by `threads` threads with O_DIRECT, into one buffer."""
 
     def read(path):
         direct = getattr(os, "O_DIRECT", 0) if measure.Requests(path).counted else 0
@@ -115,8 +115,9 @@ def ours_mapped(path):
 
 def ours_tensors(path):
     """The recipe of docs/models.md: torch tensors that are views of `files.read()`'s buffer."""
-    from efsstate import model
     from examples.models.safetensors_torch import weights
+
+    from efsstate import model
 
     return model(NAME, load=weights.__wrapped__, root=os.path.dirname(path))()
 
@@ -156,7 +157,7 @@ def streamer_passing(path):
 
 
 def fast(path):
-    """fastsafetensors without a GPU."""
+    """Fastsafetensors without a GPU."""
     from fastsafetensors import SafeTensorsFileLoader, SingleGroup
 
     loader = SafeTensorsFileLoader(SingleGroup(), device="cpu", nogds=True)

@@ -10,10 +10,10 @@ HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, HERE)
 
 from rich.console import Console
+from tests.cleanup.conftest import DAY, Tree
 
 from efsstate import checkpoint, publish
 from efsstate.cli import app, output
-from tests.cleanup.conftest import DAY, Tree
 
 CACHES = (
     ("thumbnails", 420, 48_000, 7),

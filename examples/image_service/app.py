@@ -3,6 +3,7 @@
 import base64
 
 import ocr
+
 from efsstate import cached, invocation, model
 
 reader = model(

@@ -3,6 +3,7 @@
 import os
 
 from app import text_of
+
 from efsstate import checkpoint
 
 

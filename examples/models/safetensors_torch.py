@@ -1,9 +1,9 @@
 """The same for PyTorch: tensors over the buffer that was read, without the copy that load_file makes."""
 
 import torch
+from examples.models.safetensors_views import header
 
 from efsstate import model
-from examples.models.safetensors_views import header
 
 DTYPES = {
     "f8": torch.float64,

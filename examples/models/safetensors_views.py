@@ -40,7 +40,7 @@ def header(buffer):
             about["data_offsets"],
         )
         if (
-            not all(isinstance(n, int) and 0 <= n for n in (begin, end, *shape))
+            not all(isinstance(n, int) and n >= 0 for n in (begin, end, *shape))
             or not begin <= end <= len(buffer) - data
         ):
             raise ValueError(f"tensor {name!r}: it is not within the file")

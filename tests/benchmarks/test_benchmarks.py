@@ -7,9 +7,9 @@ import sys
 import time
 
 import pytest
+from benchmarks.subjects import PEERS
 
 from benchmarks import measure, processes, report, suite
-from benchmarks.subjects import PEERS
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -36,7 +36,7 @@ def test_every_row_of_ours_runs_on_a_local_root(tmp_path):
     assert not [
         f
         for f in figures
-        if "failed" in f or f.get("wrong") not in (None, 0) and f["row"] != "confusion"
+        if "failed" in f or (f.get("wrong") not in (None, 0) and f["row"] != "confusion")
     ]
     rows = {f["row"] for f in figures}
     assert rows >= {"hit", "put", "miss", "memory", "stampede", "flipped", "confusion"}

@@ -16,8 +16,8 @@ import time
 import pytest
 
 from efsstate import Cache, CorruptEntryError, EncodeError, cached, sweep
-from efsstate.cache import flight as flights
 from efsstate.cache import disk, memory, tiers
+from efsstate.cache import flight as flights
 from efsstate.mount.files import Mount
 
 COMPUTER = """
@@ -232,7 +232,7 @@ def test_a_change_is_never_undone_whatever_the_order_of_the_steps(
 
         write = lambda one=one, digest=digest, start=start: one.write(
             digest, b"old", codec_name="bytes", ttl=None, generation=0, start=start
-        )  # noqa: E731
+        )
         taken = turns.play(order, write, make, look=look)
         steps = steps or taken
         if change == "refresh":

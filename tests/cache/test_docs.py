@@ -1,7 +1,6 @@
 """docs/cache.md: every example runs, in order, and the options it names are there."""
 
 import contextvars
-import functools
 import inspect
 import os
 import pathlib
@@ -17,7 +16,7 @@ TEXT = (pathlib.Path(__file__).parents[2] / "docs" / "cache.md").read_text()
 
 
 def test_every_example_runs():
-    blocks = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+    blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     assert len(blocks) >= 5
     space = {"__name__": "documented"}
     for block in blocks:

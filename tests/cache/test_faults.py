@@ -105,7 +105,7 @@ def test_every_call_of_a_kind_may_fail(tmp_path, name, error):
 
 
 def test_a_put_that_is_killed_at_any_call_leaves_no_wrong_value(tmp_path):
-    """kill -9 before each system call of a put: what is there is the old value, the new one, or nothing."""
+    """Kill -9 before each system call of a put: what is there is the old value, the new one, or nothing."""
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
     script = "import os, sys\nfrom efsstate import Cache\nc = Cache('c', root=sys.argv[1], memory=0)\nc.set('w', 1)\ntry: os.stat('/BEGIN')\nexcept OSError: pass\nc.set('k', 'new' * 100)\ntry: os.stat('/END')\nexcept OSError: pass\nprint('done')"

@@ -118,7 +118,7 @@ DIFFERENT = [
     [], (), {}, set(), frozenset(), [1], (1,), [[1]], [(1,)], [1, 1], {1}, frozenset({1}), {1: 2}, {2: 1}, {"a": 1, "b": 2}, {"a": 2, "b": 1},
     ("a b", "c"), ("a", "b c"), ("a", "b", "c"), (("a", "b"), "c"), ("a", ("b", "c")), ["a", ["b"], "c"], [[], []], [[[]]],
     range(3), range(4), slice(3), collections.OrderedDict([(1, 2), (3, 4)]), collections.OrderedDict([(3, 4), (1, 2)]),
-    decimal.Decimal("1"), decimal.Decimal("1.0"), uuid.UUID(int=1), uuid.UUID(int=2),
+    decimal.Decimal(1), decimal.Decimal("1.0"), uuid.UUID(int=1), uuid.UUID(int=2),
     datetime.date(2026, 1, 1), datetime.datetime(2026, 1, 1), datetime.datetime(2026, 1, 1, fold=1), datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
     datetime.datetime(2026, 1, 1, tzinfo=zoneinfo.ZoneInfo("UTC")), datetime.time(1), datetime.time(1, tzinfo=datetime.UTC), datetime.timedelta(1), datetime.timedelta(0, 1),
     Color.RED, Color.BLUE, Bits.A, Bits.B, Bits.A | Bits.B, Point(1), Point(1, 1), Other(1), Pair(1, 2), Twin(1, 2), (1, 2),
@@ -870,7 +870,7 @@ def test_closures_of_one_function_that_capture_other_values_are_warned_of(
             return n, x
 
         f.__qualname__ = f"f{values}{options}".translate(dict.fromkeys(map(ord, "()[]{}, ':")))
-        return cached(**{option: n for option in options})(f)
+        return cached(**dict.fromkeys(options, n))(f)
 
     for value in values:
         make(value)

@@ -136,11 +136,9 @@ def test_clear_forgets_everything_here_at_once(cache, elsewhere):
 
 
 def test_keys_gives_every_key_that_can_be_stored(cache):
-    cache.set_many({key: 1 for key in KEYS})
+    cache.set_many(dict.fromkeys(KEYS, 1))
     cache.set(numpy.zeros(3), 1)  # a key all the same, but not one that is listed
-    assert sorted(map(repr, cache.keys())) == sorted(
-        {repr(key) for key in {key: 1 for key in KEYS}}
-    )
+    assert sorted(map(repr, cache.keys())) == sorted({repr(key) for key in dict.fromkeys(KEYS, 1)})
     assert cache.get(numpy.zeros(3)) == 1
 
 

@@ -1,7 +1,7 @@
 """Memory: bounded by bytes, one pool for all, and never a value that the mount no longer has for more than its reach."""
 
-import random
 import gc
+import random
 import sys
 import threading
 import time

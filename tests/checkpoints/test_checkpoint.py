@@ -13,7 +13,6 @@ import pytest
 from efsstate import (
     ClaimedError,
     ClaimLost,
-    CorruptEntryError,
     EfsStateError,
     EncodeError,
     RootError,

@@ -1,10 +1,11 @@
 """A process is killed at each system call of a claim, a save and a finish, and each call fails: old or new, and no
-acknowledgement that is not kept."""
+acknowledgement that is not kept.
+"""
 
 import pytest
+from tests import faults
 
 from efsstate import checkpoint
-from tests import faults
 
 SLOW = pytest.mark.slow
 

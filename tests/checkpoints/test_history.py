@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-
 from tests.checkpoints import history
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))

@@ -7,15 +7,16 @@ import threading
 import time
 
 import pytest
+from tests.checkpoints.model.explore import explore
+from tests.checkpoints.model.protocol import LOST, OWN, Protocol, Rules
+from tests.checkpoints.model.spaces import BROKEN, BROKEN_FULL, FULL, SPACES
 
-from efsstate.checkpoints import protocol, saves as generation
+from efsstate.checkpoints import protocol
+from efsstate.checkpoints import saves as generation
 from efsstate.errors import ClaimLost
 from efsstate.format import codec as codecs
 from efsstate.format import layout
 from efsstate.mount.files import Mount
-from tests.checkpoints.model.explore import explore
-from tests.checkpoints.model.protocol import LOST, OWN, Protocol, Rules
-from tests.checkpoints.model.spaces import BROKEN, BROKEN_FULL, FULL, SPACES
 
 
 @pytest.mark.parametrize("name", SPACES)

@@ -4,9 +4,9 @@ import time
 from datetime import timedelta
 
 import pytest
+from tests.checkpoints.test_checkpoint import Context
 
 from efsstate import ClaimLost, EfsStateError, checkpoint, invocation
-from tests.checkpoints.test_checkpoint import Context
 
 
 class Stop(Exception):

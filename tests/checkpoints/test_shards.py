@@ -6,10 +6,10 @@ import sys
 import threading
 
 import pytest
+from tests.checkpoints.test_checkpoint import Context
 
 from efsstate import ClaimLost, EfsStateError, checkpoint
 from efsstate.mount.files import Mount
-from tests.checkpoints.test_checkpoint import Context
 
 
 def run(root, n=5, items=3, context=None):

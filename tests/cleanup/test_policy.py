@@ -6,8 +6,8 @@ import types
 import msgpack
 import pytest
 
-from efsstate.eviction.policy import LIVE, LOOK, Policy, read
 from efsstate.errors import UnknownFormatError
+from efsstate.eviction.policy import LIVE, LOOK, Policy, read
 from efsstate.format import layout
 from efsstate.mount import store
 

@@ -12,7 +12,6 @@ import pytest
 from efsstate import RootError, SweepReport
 from efsstate.eviction.scan import ABANDONED
 from efsstate.format import entry
-from efsstate.mount import lock
 
 from .conftest import DAY, HOUR
 

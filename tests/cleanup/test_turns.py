@@ -10,8 +10,8 @@ import time
 import pytest
 
 from efsstate import invocation
-from efsstate.cleanup import sweep as sweep_module
 from efsstate.cleanup import rounds
+from efsstate.cleanup import sweep as sweep_module
 from efsstate.format import layout
 
 from .conftest import DAY, HOUR

@@ -4,10 +4,10 @@ import json
 import os
 
 import pytest
+from tests.cleanup.conftest import DAY, HOUR, Tree, closed  # noqa: F401
 
 from efsstate import checkpoint, publish
 from efsstate.cli import app
-from tests.cleanup.conftest import DAY, HOUR, Tree, closed  # noqa: F401
 
 
 class Shell:

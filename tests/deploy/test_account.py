@@ -10,8 +10,9 @@ import sys
 import boto3
 import pytest
 from botocore.stub import Stubber
-from efsstate.deploy.diagnosis.account import AccountError, examine
 from moto.server import ThreadedMotoServer
+
+from efsstate.deploy.diagnosis.account import examine
 
 REGION = "eu-west-1"
 

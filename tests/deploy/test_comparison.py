@@ -10,11 +10,11 @@ import subprocess
 import sys
 
 import pytest
-from efsstate.deploy.linting.lint import lint
-from efsstate.deploy.rules import RULES
-
 from tests.deploy import faults
 from tests.deploy.test_template import checkov  # noqa: F401 - a fixture
+
+from efsstate.deploy.linting.lint import lint
+from efsstate.deploy.rules import RULES
 
 HERE = os.path.dirname(__file__)
 PAGE = os.path.join(HERE, "..", "..", "docs", "lint-comparison.md")

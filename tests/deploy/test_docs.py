@@ -10,6 +10,7 @@ import subprocess
 
 import click
 import pytest
+
 from efsstate.cli import app
 from efsstate.deploy.diagnosis.lambda_errors import EXCEPTIONS
 from efsstate.deploy.linting.lint import lint, read
@@ -35,9 +36,9 @@ def test_links_and_codes_lead_somewhere(name):
 @pytest.mark.parametrize("name", PAGES)
 def test_every_command_of_ours_parses(name):
     """Options and arguments as written are those that the commands have."""
-    found = re.findall(r"^    (efsstate [^#\n]*?)\s*(?:#.*)?$", text(name), re.M) + re.findall(
-        r"`(efsstate (?:template|lint|doctor)[^`]*)`", text(name)
-    )
+    found = re.findall(
+        r"^    (efsstate [^#\n]*?)\s*(?:#.*)?$", text(name), re.MULTILINE
+    ) + re.findall(r"`(efsstate (?:template|lint|doctor)[^`]*)`", text(name))
     for line in found:
         words = shlex.split(line.replace(" …", ""))[1:]
         command = app.efsstate.get_command(click.Context(app.efsstate), words[0])
@@ -91,7 +92,7 @@ def test_the_cdk_stack_synthesises_and_lints_clean(tmp_path, pytestconfig):
             capture_output=True,
         )
         modules = str(tmp_path / "node_modules")
-    (code,) = re.findall(r"```js\n(.*?)```", text("deploy.md"), re.S)
+    (code,) = re.findall(r"```js\n(.*?)```", text("deploy.md"), re.DOTALL)
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "app.py").write_text("")
     (tmp_path / "run.js").write_text(code + "\napp.synth();\n")

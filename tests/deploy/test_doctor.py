@@ -10,12 +10,12 @@ import sys
 import time
 
 import pytest
+from tests.deploy.run import run
+
 from efsstate.deploy.diagnosis.doctor import doctor
 from efsstate.deploy.diagnosis.lambda_errors import EXCEPTIONS, explain
 from efsstate.deploy.diagnosis.mount_checks import mounted, surroundings, table_entry
 from efsstate.deploy.rules import RULES
-
-from tests.deploy.run import run
 
 NFS = "10.9.0.1:/ /mnt/efs nfs4 rw,relatime,vers=4.1,rsize=1048576,wsize=1048576,hard,proto=tcp,timeo=600,addr=10.9.0.1"
 

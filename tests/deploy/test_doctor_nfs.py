@@ -6,6 +6,7 @@ import os
 import subprocess
 
 import pytest
+
 from efsstate.deploy.diagnosis.doctor import doctor
 
 pytestmark = pytest.mark.nfs

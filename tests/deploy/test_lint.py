@@ -8,13 +8,13 @@ import os
 import re
 
 import pytest
+from tests.deploy import faults
+from tests.deploy.run import run
+
 from efsstate.deploy.findings import SEVERITIES
 from efsstate.deploy.linting.lint import TemplateError, lint, read
 from efsstate.deploy.rules import RULES
 from efsstate.deploy.template import FORMATS, render
-
-from tests.deploy import faults
-from tests.deploy.run import run
 
 CORPUS = os.path.join(os.path.dirname(__file__), "corpus")
 GOOD = sorted(glob.glob(f"{CORPUS}/good/*"))

@@ -7,6 +7,7 @@ import os
 import random
 
 import pytest
+
 from efsstate.deploy.linting.lint import TemplateError, lint
 
 CORPUS = os.path.join(os.path.dirname(__file__), "corpus")
@@ -14,7 +15,7 @@ FILES = sorted(glob.glob(f"{CORPUS}/good/*"))
 WORDS = [
     "!Ref X", "!GetAtt [A, B]", "!If [A, B]", "!Sub {}", "[]", "{}", "- -", "null", "true", "-1", "1e999", '"', "'", "|", ">", "&a", "*a", "<<: x",
     "!Select [a, b]", "!Join [',', !Ref A]", "!FindInMap []", "!Cidr x", "Fn::If: 3", "Ref: {}", "Fn::ForEach::A: 1", "\x7f", "\u2028", "é", "0", "NaN",
-    "${a.b}", "${", "}", "[", "]", "<<EOF", "for x in y : z", "jsonencode({", "? :", "&&", "!", "each.value", "count.index", "null", "dynamic \"x\" {", "/*", "//",
+    "${a.b}", "${", "}", "[", "]", "<<EOF", "for x in y : z", "jsonencode({", "? :", "&&", "!", "each.value", "count.index", "null", 'dynamic "x" {', "/*", "//",
 ]  # fmt: skip
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import os
 
+from tests.deploy.faults import BROKEN, T, Y
+
 from efsstate.deploy.rule_docs import index, page
 from efsstate.deploy.rules import RULES
-
-from tests.deploy.faults import BROKEN, T, Y
 
 HERE = os.path.dirname(__file__)
 PAGES = os.path.join(HERE, "..", "..", "docs", "lint")

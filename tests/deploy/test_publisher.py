@@ -13,9 +13,10 @@ import boto3
 import botocore.config
 import pytest
 from botocore.exceptions import ClientError
+from moto.server import ThreadedMotoServer
+
 from efsstate import publisher
 from efsstate.errors import ClaimedError, EfsStateError
-from moto.server import ThreadedMotoServer
 
 MIB = 1 << 20
 

@@ -12,9 +12,9 @@ import sys
 
 import hcl2
 import pytest
-from efsstate.deploy.template import FORMATS, render
-
 from tests.deploy.run import run
+
+from efsstate.deploy.template import FORMATS, render
 
 VARIANTS = [
     (form, image, layer)

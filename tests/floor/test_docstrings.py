@@ -26,9 +26,9 @@ def examples(text):
 
     Paragraphs that begin indented are one example. What stands in one of them without an indent belongs to it, and does not parse.
     """
-    yield from re.findall(r"^ *```python\n(.*?)^ *```", text, re.M | re.S)
+    yield from re.findall(r"^ *```python\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
     yield from [one.source for one in doctest.DocTestParser().get_examples(text)]
-    for block in re.findall(r"(?:(?<=\n\n)|\A)    .*?(?=\n\n(?! {4})|\Z)", text, re.S):
+    for block in re.findall(r"(?:(?<=\n\n)|\A)    .*?(?=\n\n(?! {4})|\Z)", text, re.DOTALL):
         if STARTS.match(block):
             yield block
 

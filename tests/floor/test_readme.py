@@ -21,7 +21,9 @@ class Context:
 def test_the_readmes_example_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("EFSSTATE_ROOT", str(tmp_path))
     code = re.search(
-        r"<!-- example: readme -->\n```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S
+        r"<!-- example: readme -->\n```python\n(.*?)```",
+        (ROOT / "README.md").read_text(),
+        re.DOTALL,
     )[1]
     import efsstate
 
@@ -57,14 +59,14 @@ def test_the_readmes_example_runs(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page):
-    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
         if "://" not in target:
             assert (page.parent / target).exists(), target
 
 
 def test_the_make_targets_that_are_named_exist():
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page in PAGES:
-        for name in re.findall(r"(?:^    |`)make ([a-z-]+)", page.read_text(), re.M):
+        for name in re.findall(r"(?:^    |`)make ([a-z-]+)", page.read_text(), re.MULTILINE):
             assert name in targets, f"{page.name}: make {name}"

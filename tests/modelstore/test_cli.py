@@ -5,11 +5,11 @@ import json
 import os
 
 import pytest
+from tests.modelstore.conftest import dying, place
 
 from efsstate import publish
 from efsstate.cli.main import main
 from efsstate.mount import files
-from tests.modelstore.conftest import dying, place
 
 
 @pytest.fixture

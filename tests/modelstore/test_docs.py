@@ -6,10 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from tests.modelstore.conftest import current, place
 
 import efsstate
 from efsstate import activate, model, prune, publish, verify, versions
-from tests.modelstore.conftest import current, place
 
 PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "models.md").read_text()
 

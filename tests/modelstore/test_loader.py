@@ -15,19 +15,18 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from tests.modelstore.conftest import fork_beside_threads, place, relink
 
 import efsstate
 from efsstate import (
     CorruptEntryError,
     EfsStateError,
     ModelNotFound,
-    activate,
     deadline,
     model,
     publish,
 )
 from efsstate.modelstore import loader, reader
-from tests.modelstore.conftest import fork_beside_threads, place, relink
 
 
 class Network:

@@ -9,12 +9,12 @@ import shutil
 import stat
 
 import pytest
+from tests.modelstore.conftest import current, place, relink
 
 from efsstate import CorruptEntryError, activate, model, prune, publish, verify, versions
 from efsstate.modelstore import manifest
 from efsstate.mount import links, store
 from efsstate.mount.files import Mount
-from tests.modelstore.conftest import current, place, relink
 
 GOOD = {"version": "v1", "single": True, "files": {"w": [1, "0" * 64]}, "folders": []}
 DIGEST = "0" * 64

@@ -8,13 +8,13 @@ import threading
 import time
 
 import pytest
+from tests.modelstore.conftest import current, dying
 
 import efsstate
 from efsstate import CorruptEntryError, EfsStateError, ModelNotFound, SignatureError, model, publish
 from efsstate.modelstore import reader, unmanaged
 from efsstate.mount import clock
 from efsstate.mount import root as roots
-from tests.modelstore.conftest import current, dying
 
 
 @pytest.fixture

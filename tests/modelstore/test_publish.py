@@ -9,15 +9,15 @@ import socket
 import threading
 
 import pytest
+from tests import faults
+from tests.modelstore.conftest import active, dying, place, tree
 
 import efsstate
 from efsstate import ClaimedError, EfsStateError, activate, model, publish, versions
-from efsstate.modelstore import manifest, publishing, reader
 from efsstate.format import layout
+from efsstate.modelstore import manifest, publishing, reader
 from efsstate.mount import lock
 from efsstate.mount.files import Mount
-from tests import faults
-from tests.modelstore.conftest import active, dying, place, tree
 
 strace = pytest.mark.skipif(faults.MISSING is not None, reason=str(faults.MISSING))
 

@@ -6,12 +6,12 @@ import shutil
 import time
 
 import pytest
+from tests.modelstore.conftest import active, dying, place, tree
 
 import efsstate
 from efsstate import publish
 from efsstate.modelstore import reader
 from efsstate.mount.files import PartialFile
-from tests.modelstore.conftest import active, dying, place, tree
 
 
 @pytest.fixture

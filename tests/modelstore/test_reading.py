@@ -2,7 +2,6 @@
 
 import gc
 import hashlib
-import mmap
 import os
 import pathlib
 import subprocess
@@ -11,13 +10,13 @@ import threading
 import time
 
 import pytest
+from tests.modelstore.conftest import place
 
 import efsstate
 from efsstate import CorruptEntryError, EfsStateError, deadline, model, publish
 from efsstate.modelstore import reader
 from efsstate.mount import free_memory
 from efsstate.mount.files import Mount
-from tests.modelstore.conftest import place
 
 RANGE = 16384
 
@@ -483,8 +482,7 @@ def test_the_kernels_own_control_groups_of_version_1_are_read():
 def test_reading_takes_the_memory_of_one_copy(root, tmp_path):
     """Peak memory of a read with its digest checked: at most 1.1 times the file."""
     with open(tmp_path / "w", "wb") as file:
-        for _ in range(192):
-            file.write(os.urandom(1 << 20))
+        file.writelines(os.urandom(1 << 20) for _ in range(192))
     publish("m", tmp_path / "w", root=root)
     code = """
 import hashlib, pathlib, sys, threading

@@ -179,8 +179,9 @@ def test_onnxruntime(recipe, tmp_path, external):
             location="weights.bin",
             size_threshold=0,
         )
-        import efsstate
         import onnxruntime
+
+        import efsstate
 
         publish("folder", tmp_path / "net", root=os.environ["EFSSTATE_ROOT"])
         get = efsstate.model(

@@ -12,11 +12,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from tests.modelstore.conftest import dying, fork_beside_threads, place, tree
 
 import efsstate
 from efsstate import CorruptEntryError, EfsStateError, RootError, deadline, model, publish
 from efsstate.modelstore import reader, staging
-from tests.modelstore.conftest import dying, fork_beside_threads, place, tree
 
 
 @pytest.fixture

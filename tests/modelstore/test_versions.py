@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+from tests.modelstore.conftest import active, current, dying, place, relink
 
 import efsstate
 from efsstate import (
@@ -23,7 +24,6 @@ from efsstate import (
 )
 from efsstate.modelstore import pruning as module
 from efsstate.mount import clock
-from tests.modelstore.conftest import active, current, dying, place, relink
 
 
 @pytest.fixture

@@ -1,12 +1,12 @@
 """A writer is killed at each of its system calls: the old content stands or the new one, whole, every time."""
 
 import pytest
+from tests import faults
 
 from efsstate.errors import CorruptEntryError
 from efsstate.format import layout
 from efsstate.mount import store
 from efsstate.mount.files import Mount
-from tests import faults
 
 NEW = b"new" * 2000
 OPERATIONS = {

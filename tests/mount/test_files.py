@@ -2,7 +2,6 @@
 
 import errno
 import os
-import resource
 import shutil
 import stat
 import subprocess
@@ -366,11 +365,9 @@ def test_a_root_removed_and_made_anew_is_written_to_at_once(act, tmp_path):
     root.mkdir()
     root.chmod(0o770)
     ACTS[act](mount)
-    assert (
-        os.listdir(root) == ["cache"]
-        and act == "in the root"
-        or len(mount.names("cache/ns/a")) == 1
-    )
+    assert (os.listdir(root) == ["cache"] and act == "in the root") or len(
+        mount.names("cache/ns/a")
+    ) == 1
     assert stat.S_IMODE((root / "cache").stat().st_mode) in (0o770, 0o660)
 
 

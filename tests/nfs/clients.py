@@ -104,7 +104,7 @@ class Worker:
         raise AssertionError(f"worker {self.pid} ended with {code}")
 
     def kill(self):
-        """kill -9, and gather it."""
+        """Kill -9, and gather it."""
         if self._code is None:
             os.kill(self.pid, signal.SIGKILL)
             self.wait()

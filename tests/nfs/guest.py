@@ -116,10 +116,10 @@ class Guest:
             "PYTHON": os.path.realpath(sys.executable),
         } | settings
         with open(os.path.join(self.job, "env"), "w") as file:
-            for name, value in settings.items():
-                file.write(
-                    f"{name}={'(' + shlex.join(value) + ')' if isinstance(value, list) else shlex.quote(value)}\n"
-                )
+            file.writelines(
+                f"{name}={'(' + shlex.join(value) + ')' if isinstance(value, list) else shlex.quote(value)}\n"
+                for name, value in settings.items()
+            )
         self._line, theirs = socket.socketpair()
         arguments = [
             KERNEL,

@@ -5,7 +5,6 @@ import os
 import sys
 
 import pytest
-
 from tests.nfs.clients import Clients, NoFaults
 from tests.nfs.lab import Lab, LabError, missing
 

@@ -4,10 +4,10 @@ import os
 import time
 
 import pytest
-
-from benchmarks import caches, checkpoints, subjects
 from benchmarks.budgets import REQUESTS
 from benchmarks.measure import Requests
+
+from benchmarks import caches, checkpoints, subjects
 
 pytestmark = pytest.mark.nfs
 

@@ -4,9 +4,9 @@ import os
 import time
 
 import pytest
+from tests.checkpoints import history
 
 from efsstate import ClaimedError, ClaimLost, checkpoint
-from tests.checkpoints import history
 
 pytestmark = pytest.mark.nfs
 STATE = b"x" * 1000  # with its header a 1 KiB save

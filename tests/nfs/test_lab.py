@@ -21,9 +21,8 @@ def test_two_clients_see_one_export(lab):
 def test_requests_are_counted_per_client(lab):
     with open(f"{lab.a}/x", "w") as file:
         file.write("hello")
-    with lab.count("a") as by_a, lab.count("b") as by_b:
-        with open(f"{lab.b}/x") as file:
-            file.read()
+    with lab.count("a") as by_a, lab.count("b") as by_b, open(f"{lab.b}/x") as file:
+        file.read()
     assert (by_a.total, by_b.ops) == (0, {"OPEN": 1, "READ": 1, "CLOSE": 1})
 
 

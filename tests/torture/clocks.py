@@ -85,9 +85,8 @@ class Client:
 def serve(root):
     """A client: a request a line, an answer a line."""
     import logging
-    import warnings
-
     import select
+    import warnings
 
     # libfaketime 0.9.10 gives EINVAL to the call that Python sleeps with, if the monotonic clock is left as it is.
     time.sleep = lambda seconds: select.select([], [], [], seconds) and None

@@ -42,7 +42,7 @@ def guided(name, seconds, seed, folder):
         )
         counts = [
             int(one)
-            for one in re.findall(r"^#(\d+)|^Done (\d+)", done.stderr, re.M)
+            for one in re.findall(r"^#(\d+)|^Done (\d+)", done.stderr, re.MULTILINE)
             for one in one
             if one
         ]
@@ -55,7 +55,9 @@ def guided(name, seconds, seed, folder):
                     data = file.read()
                 os.unlink(f"{folder}/{one}")
             reason = re.findall(
-                r"^(?:\w+(?:\.\w+)*Error.*|.*ERROR: libFuzzer.*|\w+: .*)$", done.stderr, re.M
+                r"^(?:\w+(?:\.\w+)*Error.*|.*ERROR: libFuzzer.*|\w+: .*)$",
+                done.stderr,
+                re.MULTILINE,
             )
             wrong.append(
                 f"{name} {base64.b64encode(data[:3000]).decode()}: {' | '.join(reason[:3])[:400] or done.stderr[-400:]}"

@@ -5,7 +5,7 @@ from tests.checkpoints.model.protocol import Protocol, Rules
 from tests.checkpoints.model.spaces import BROKEN, SPACES
 
 
-def run(seconds, seed):  # noqa: ARG001 - it takes one to two minutes, whatever is given, and has no choices
+def run(seconds, seed):
     figures = {
         "spaces": len(SPACES),
         "states": 0,

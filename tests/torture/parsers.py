@@ -15,12 +15,12 @@ import uuid
 import numpy
 
 from efsstate.checkpoints import claimant, protocol, saves
-from efsstate.eviction import policy
 from efsstate.errors import CorruptEntryError, UnknownFormatError
+from efsstate.eviction import policy
 from efsstate.format import codec, entry, layout
+from efsstate.modelstore import manifest
 from efsstate.mount import links as sealing
 from efsstate.mount.files import Mount
-from efsstate.modelstore import manifest
 
 PARSERS = {}
 _places = {}

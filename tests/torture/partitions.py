@@ -1,5 +1,6 @@
 """A mixed load over the whole library on two clients, one a machine of its own, while links are cut, machines and processes frozen
-or killed, and the server restarted; the history is checked at the end."""
+or killed, and the server restarted; the history is checked at the end.
+"""
 
 import json
 import os

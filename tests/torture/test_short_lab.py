@@ -16,7 +16,8 @@ pytestmark = [pytest.mark.nfs, pytest.mark.timeout(300)]
 
 def test_what_was_acknowledged_survives_power_cuts_of_the_server(boot, tmp_path):
     """On images of its disk without what it was not told to keep, and after kill -9 and a boot; and such a loss is noticed:
-    a server that acknowledges too early is caught."""
+    a server that acknowledges too early is caught.
+    """
     lab, rng, figures = boot(), random.Random(1), power.Figures(1)
     disk, judge, crew = (
         VolatileCache(lab.server, os.fspath(lab.disk)),
@@ -51,7 +52,7 @@ def test_what_was_acknowledged_survives_power_cuts_of_the_server(boot, tmp_path)
         judge.close()
 
 
-def test_a_mixed_load_under_partitions_has_a_history_without_violations(boot):  # noqa: ARG001 - keeps it on the host
+def test_a_mixed_load_under_partitions_has_a_history_without_violations(boot):
     """A link is cut and a worker killed under the whole library's load."""
     told, faults, bad = partitions.record(
         3, 1, alone=False, workers=2, kinds=["cut_short", "kill_process"], calm=(1, 2)

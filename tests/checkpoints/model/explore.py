@@ -22,7 +22,8 @@ class Result(NamedTuple):
 
 def explore(model, *, limit=5_000_000, stop=True):
     """Every state that can be reached. `stop`: at the first violation. A model has `initial()` and `next(state)`, which gives
-    (label, state, violation or None)."""
+    (label, state, violation or None).
+    """
     started = time.monotonic()
     first = model.initial()
     number, states, parent = {first: 0}, [first], array("q", [-1])
