@@ -1,8 +1,8 @@
-"""The process as a hazard: the only fork hook, every lock that a fork may copy, and the reset for tests.
+"""Handle forks and tests in one place: every lock of the package, the fork hook, and `reset`.
 
-A forked child has one thread, and a copy of every lock in whatever state it was in. So each lock of the package is made
-by `lock`, and is new in the child; then every function that was given to `after_fork` runs there, in the order in which
-they were given: it lets go of what belongs to the parent (descriptors, locks on the mount, computations).
+A forked child has a single thread, and a copy of each lock in whatever state it was. So each lock
+of the package is made by `lock` and is free in the child. Then the functions given to `after_fork`
+run there, in order: they let go of descriptors, locks and computations that belong to the parent.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from _weakrefset import WeakSet  # as `threading` has it: the public module would be one more import
+from operator import methodcaller
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,35 +22,36 @@ if TYPE_CHECKING:
 _locks: WeakSet[Any] = WeakSet()
 _after_fork: list[Callable[[], object]] = []
 _at_reset: list[Callable[[], object]] = []
+_free = methodcaller("_at_fork_reinit")  # the standard library frees its own locks by it
 
 
 def lock() -> Any:
-    """Return a new re-entrant lock that a forked child finds free.
+    """Return a new re-entrant lock that is free in a forked child.
 
-    It is re-entrant because a signal handler, or an object that the collector ends, may come back to the code that its
-    own thread is in.
+    It is re-entrant because a signal handler, or an object that the garbage collector ends, may
+    enter the code that its own thread is in.
     """
-    made = threading.RLock()
-    _locks.add(made)
-    return made
+    new = threading.RLock()
+    _locks.add(new)
+    return new
 
 
 def after_fork(function: Hook) -> Hook:
-    """Have `function` called in every forked child, before anything else of the package runs there."""
+    """Call `function` in every forked child, before other code of the package runs there."""
     _after_fork.append(function)
     return function
 
 
 def at_reset(function: Hook) -> Hook:
-    """Have `function` called by `reset`."""
+    """Call `function` on `reset`."""
     _at_reset.append(function)
     return function
 
 
 def reset() -> None:
-    """Forget all that the process remembers: roots, open folders, memory, locks that are held, warnings that were given.
+    """Forget everything the process remembers, and release the locks it holds; for tests.
 
-    For tests: the next call finds a process that is as good as new. Claims that are held are released.
+    That is: roots, open folders, memory, computations, the circuit breaker, warnings given once.
     """
     for function in _at_reset:
         function()
@@ -57,10 +59,7 @@ def reset() -> None:
 
 def _in_child() -> None:
     for copied in list(_locks):
-        reinitialise = getattr(
-            copied, "_at_fork_reinit"
-        )  # as the standard library does with its own
-        reinitialise()
+        _free(copied)
     for function in _after_fork:
         function()
 
