@@ -1,18 +1,22 @@
-"""Every exception that efsstate raises of its own; an `OSError` and the caller's own exceptions travel untouched."""
+"""Define every exception of the package that a caller can meet.
+
+An `OSError` and the caller's own exceptions travel untouched. A message reads
+`<path or name>: <what happened>; <what to do>`.
+"""
 
 from __future__ import annotations
 
 
 class EfsStateError(Exception):
-    """The base of every error here. A message reads `<path>: <what>: <why>` and says what to do."""
+    """Base of the errors that tell about the root, its files, and claims on them."""
 
 
 class RootError(EfsStateError):
-    """There is no usable root: none named, not a directory, not mounted, or not writable."""
+    """No usable root: none is named, or it is not a directory, not mounted, or not writable."""
 
 
 class CorruptEntryError(EfsStateError):
-    """The bytes at `path` are damaged: `reason` says how. They were not used."""
+    """The bytes at `path` are damaged in the way that `reason` says, and were not used."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"{path}: damaged: {reason}")
@@ -20,31 +24,32 @@ class CorruptEntryError(EfsStateError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[CorruptEntryError], tuple[str, str]]:
-        """Two arguments, so that it survives pickling between processes."""
+        """Return how to rebuild it from two arguments, so that it can be pickled."""
         return type(self), (self.path, self.reason)
 
 
 class SignatureError(CorruptEntryError):
-    """The bytes at `path` are not signed with this deployment's key, or were signed for another place."""
+    """The bytes at `path` are unsigned, or signed with another key or for another place."""
 
 
 class UnknownFormatError(EfsStateError):
-    """The file at `path` has format `version`, newer than this release knows. It was left as it is."""
+    """The file at `path` has format `version`, newer than this release; it was left as it is."""
 
     def __init__(self, path: str, version: int) -> None:
         super().__init__(
-            f"{path}: format {version} is newer than this release of efsstate knows: upgrade efsstate"
+            f"{path}: format {version} is newer than this release of efsstate knows:"
+            " upgrade efsstate"
         )
         self.path = path
         self.version = version
 
     def __reduce__(self) -> tuple[type[UnknownFormatError], tuple[str, int]]:
-        """Two arguments, so that it survives pickling between processes."""
+        """Return how to rebuild it from two arguments, so that it can be pickled."""
         return type(self), (self.path, self.version)
 
 
 class ClaimedError(EfsStateError):
-    """Somebody else holds the claim: `owner` is what they said of themselves (host, process, since, deadline)."""
+    """Another holder has the claim; `owner` is its own record: host, process, since, deadline."""
 
     def __init__(self, message: str, owner: dict[str, object] | None = None) -> None:
         super().__init__(message)
@@ -52,7 +57,14 @@ class ClaimedError(EfsStateError):
 
 
 class ClaimLost(EfsStateError):  # noqa: N818 - the contract's name
-    """The claim was taken over; what was being saved counts only if the new owner started from it."""
+    """The claim was taken over.
+
+    A save that was under way counts only if the new holder started from it.
+    """
+
+
+class DeadlineExceeded(EfsStateError):  # noqa: N818 - the contract's name
+    """The deadline came before the work was done; the message tells how far it had come."""
 
 
 class ShardsError(EfsStateError, ValueError):
@@ -60,8 +72,40 @@ class ShardsError(EfsStateError, ValueError):
 
 
 class EncodeError(EfsStateError, ValueError):
-    """A value can't be stored by its codec without changing it."""
+    """The codec cannot store the value without changing it."""
 
 
 class ModelNotFound(EfsStateError, LookupError):  # noqa: N818 - the contract's name
-    """No model, or no such version of it, is below the root."""
+    """The root has no such model, or no such version of it."""
+
+
+class MountTimeout(TimeoutError):  # noqa: N818 - a state of the mount, which the cache forgives
+    """The mount did not answer within `io_timeout`, or the circuit is open because it did not."""
+
+
+class UnstableError(TypeError):
+    """A value that cannot be part of a key; its arguments are what it is, why, and a type to teach.
+
+    The third argument is empty if no `register` of a type would help.
+    """
+
+    def located(self, where: str, *, ignore: bool = False) -> TypeError:
+        """Return the error for the caller, which names the place `where` and the ways out.
+
+        `ignore` says that the place can be left out of the key by the option `ignore=`.
+        """
+        what, why, teachable = self.args
+        ways = ["pass plain values"]
+        if ignore:
+            ways.append("leave it out with ignore=")
+        if teachable:
+            ways.append(f"teach it once with efsstate.register({teachable}, to_parts)")
+        return TypeError(f"{where}: {what} can't be part of a key: {why}; {', or '.join(ways)}")
+
+
+class TemplateError(Exception):
+    """An infrastructure template cannot be checked; its text is one line that says why."""
+
+
+class AccountError(EfsStateError):
+    """The AWS account could not be looked at; its text is one line that says why."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from efsstate import deadline
 from efsstate.deadline import Invocation
-from efsstate.errors import ClaimedError, EfsStateError
+from efsstate.errors import ClaimedError, DeadlineExceeded, EfsStateError
 from efsstate.format import layout
 from efsstate.modelstore import versions
 from efsstate.modelstore.manifest import bad_name
-from efsstate.modelstore.reader import DeadlineExceeded
 from efsstate.mount import lock
 from efsstate.mount import root as roots
 from efsstate.mount.files import Mount

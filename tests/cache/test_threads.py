@@ -280,7 +280,7 @@ def test_many_at_once_end_though_their_turn_never_comes(all_hang):
 
 def test_a_call_whose_turn_never_comes_is_left_and_the_next_has_a_thread(all_hang):
     begun = []
-    with pytest.raises(io_threads.MountTimeout):
+    with pytest.raises(MountTimeout):
         io_threads.call("y", lambda: begun.append(1), 0.2)
     until(lambda: not io_threads._stuck["y"])
     assert io_threads.call("y", lambda: 1, 20) == 1 and not begun
@@ -357,6 +357,8 @@ Cache("box").set_many({i: i for i in range(50)})
 cache = Cache("box", io_timeout=5, memory=0)
 cache.get_many([])
 from efsstate.cache import threads
+
+from efsstate.errors import MountTimeout, MountTimeout
 threads._threads = None
 for line in open("/proc/self/status"):
     if line.startswith("VmSize:"):

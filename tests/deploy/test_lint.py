@@ -12,9 +12,10 @@ from tests.deploy import faults
 from tests.deploy.run import run
 
 from efsstate.deploy.findings import SEVERITIES
-from efsstate.deploy.linting.lint import TemplateError, lint, read
+from efsstate.deploy.linting.lint import lint, read
 from efsstate.deploy.rules import RULES
 from efsstate.deploy.template import FORMATS, render
+from efsstate.errors import TemplateError
 
 CORPUS = os.path.join(os.path.dirname(__file__), "corpus")
 GOOD = sorted(glob.glob(f"{CORPUS}/good/*"))

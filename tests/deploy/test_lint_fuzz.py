@@ -8,7 +8,8 @@ import random
 
 import pytest
 
-from efsstate.deploy.linting.lint import TemplateError, lint
+from efsstate.deploy.linting.lint import lint
+from efsstate.errors import TemplateError
 
 CORPUS = os.path.join(os.path.dirname(__file__), "corpus")
 FILES = sorted(glob.glob(f"{CORPUS}/good/*"))

@@ -337,8 +337,8 @@ def test_keep_old_false_a_new_one_cut_off_with_no_time_left_is_not_what_the_next
     put("1")
     get()
     put("2")
-    bad |= {b"1": reader.DeadlineExceeded("late"), b"2": reader.DeadlineExceeded("late")}
-    with pytest.raises(reader.DeadlineExceeded):
+    bad |= {b"1": DeadlineExceeded("late"), b"2": DeadlineExceeded("late")}
+    with pytest.raises(DeadlineExceeded):
         get()
     bad.clear()
     assert [get().weights for _ in range(3)] == [b"1"] * 3
@@ -654,12 +654,12 @@ def test_the_deadline_is_no_failure_of_the_version(root, put, monkeypatch):
 
     def whole(file, **more):
         if slow:
-            raise reader.DeadlineExceeded("half")
+            raise DeadlineExceeded("half")
         return real(file, **more)
 
     monkeypatch.setattr(reader, "whole", whole)
     get = model("m", Network, root=root)
-    with pytest.raises(reader.DeadlineExceeded):
+    with pytest.raises(DeadlineExceeded):
         get()
     slow.clear()
     assert get().weights == b"1"  # the next invocation tries at once
@@ -674,12 +674,12 @@ def test_what_failed_before_is_not_told_of_a_load_that_the_deadline_cut_off(root
 
     def load(files):
         if late.pop():
-            raise reader.DeadlineExceeded("half")
+            raise DeadlineExceeded("half")
         return 1
 
     get._load, get._look_at = load, 0
     late[:] = [False, True]
-    with pytest.raises(reader.DeadlineExceeded):
+    with pytest.raises(DeadlineExceeded):
         get()
     assert get() == 1
 
@@ -776,6 +776,8 @@ def test_after_a_fork_the_childs_threads_load_it_once(root, put):
     code = f"""
 import os, sys, threading, time
 from efsstate import model
+
+from efsstate.errors import DeadlineExceeded, DeadlineExceeded
 sys.setswitchinterval(1e-6)
 for _ in range(60):
     loads = []

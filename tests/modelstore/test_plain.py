@@ -12,7 +12,8 @@ from tests.modelstore.conftest import current, dying
 
 import efsstate
 from efsstate import CorruptEntryError, EfsStateError, ModelNotFound, SignatureError, model, publish
-from efsstate.modelstore import reader, unmanaged
+from efsstate.errors import DeadlineExceeded
+from efsstate.modelstore import unmanaged
 from efsstate.mount import clock
 from efsstate.mount import root as roots
 
@@ -178,7 +179,7 @@ def test_a_file_that_grows_past_the_deadline_is_not_taken(root, models, young):
 
     with (
         efsstate.invocation(Context()),
-        pytest.raises(reader.DeadlineExceeded, match="not loaded: it was changed . s ago"),
+        pytest.raises(DeadlineExceeded, match="not loaded: it was changed . s ago"),
     ):
         model("m", text, root=root)()
 

@@ -10,6 +10,7 @@ from tests.modelstore.conftest import active, dying, place, tree
 
 import efsstate
 from efsstate import publish
+from efsstate.errors import DeadlineExceeded
 from efsstate.modelstore import reader
 from efsstate.mount.files import PartialFile
 
@@ -150,7 +151,7 @@ def test_the_deadline_ends_a_publication_and_the_next_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(PartialFile, "put", slow)
         with (
-            pytest.raises(reader.DeadlineExceeded, match=r"\d+ % published when the deadline came"),
+            pytest.raises(DeadlineExceeded, match=r"\d+ % published when the deadline came"),
             efsstate.invocation(Context()),
         ):
             publish("m", file, root=root)

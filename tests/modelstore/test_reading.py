@@ -243,7 +243,7 @@ def test_the_deadline_ends_a_read_that_hangs_and_tells_how_far_it_came(
 
     monkeypatch.setattr(os, "preadv", preadv)
     with efsstate.invocation(Context(1.8)):
-        with pytest.raises(reader.DeadlineExceeded, match=r"f: 0\.1 MiB of 6\.2 MiB read in"):
+        with pytest.raises(DeadlineExceeded, match=r"f: 0\.1 MiB of 6\.2 MiB read in"):
             reader.whole(opened(tmp_path, os.urandom(400 * RANGE)))
         assert deadline.remaining() > 0  # so that the error still reaches somebody
     stuck.set()
@@ -267,7 +267,7 @@ def test_the_deadline_ends_the_read_of_a_small_file_that_hangs(
         "path": lambda files: files.path,
     }
     with efsstate.invocation(Context(1.8)):
-        with pytest.raises(reader.DeadlineExceeded):
+        with pytest.raises(DeadlineExceeded):
             model("m", ways[use], verify="digest", root=root)()
         assert deadline.remaining() > 0
     stuck.set()
@@ -280,7 +280,7 @@ def test_the_deadline_ends_many_small_reads(tmp_path, monkeypatch, early):
     files, done, real = [opened(tmp_path, b"x", str(n)) for n in range(200)], [], os.preadv
     monkeypatch.setattr(os, "preadv", lambda *given: time.sleep(0.02) or real(*given))
     with efsstate.invocation(Context(1.8)):
-        with pytest.raises(reader.DeadlineExceeded):
+        with pytest.raises(DeadlineExceeded):
             done.extend(bytes(reader.whole(file)) for file in files)
         assert deadline.remaining() > 0 and len(done) < 100
 
@@ -298,7 +298,7 @@ def test_the_deadline_ends_what_the_digest_holds_up(
 
     monkeypatch.setattr(reader._Checked, "take", slow)
     with efsstate.invocation(Context(1.8)):
-        with pytest.raises(reader.DeadlineExceeded):
+        with pytest.raises(DeadlineExceeded):
             if way == "copy":
                 reader.copy(file, None, late=str, done=slow)
             else:
@@ -526,6 +526,8 @@ def test_mmap_of_a_file_that_is_cut_kills_and_stage_does_not(root, tmp_path):
     code = """
 import os, sys, mmap
 import efsstate
+
+from efsstate.errors import DeadlineExceeded, DeadlineExceeded
 how, root, cut, tmp = sys.argv[1:]
 os.environ["TMPDIR"] = tmp
 m = efsstate.model("m", lambda files: files.mmap(), stage=how == "stage", root=root)

@@ -16,6 +16,7 @@ from tests.modelstore.conftest import dying, fork_beside_threads, place, tree
 
 import efsstate
 from efsstate import CorruptEntryError, EfsStateError, RootError, deadline, model, publish
+from efsstate.errors import DeadlineExceeded
 from efsstate.modelstore import reader, staging
 
 
@@ -306,7 +307,7 @@ def test_a_fork_while_a_copy_is_made_harms_no_child(root, source, local, monkeyp
         try:
             with efsstate.invocation(Left(2000)):
                 kept.stage()
-        except reader.DeadlineExceeded as error:  # the lock of the file is the parent's
+        except DeadlineExceeded as error:  # the lock of the file is the parent's
             os._exit(7 if "another process" in str(error) else 1)
         finally:
             os._exit(2)
@@ -586,7 +587,7 @@ def test_the_wait_for_anothers_copy_ends_before_the_deadline(root, source, local
     held = lock.attempt(roots.scratch("efsstate-models"), "", "LOCK")
 
     with efsstate.invocation(Left(1800)):
-        with pytest.raises(reader.DeadlineExceeded, match="still copying"):
+        with pytest.raises(DeadlineExceeded, match="still copying"):
             model("m", stage=True, root=root)()
         assert deadline.remaining() > 0  # so that the error still reaches somebody
     held.release()

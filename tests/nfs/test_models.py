@@ -122,6 +122,8 @@ def test_a_fresh_process_on_a_warm_client(lab, put):
     put("2")
     code = """
 import sys, efsstate
+
+from efsstate.errors import DeadlineExceeded, DeadlineExceeded
 print(efsstate.model("m", lambda files: bytes(files.read()).decode(), root=sys.argv[1])())
 """
     os.stat(f"{lab.b}/models/m/versions")
@@ -279,7 +281,7 @@ def test_a_link_that_is_cut_ends_a_load_at_its_deadline(lab, tmp_path):
 
     with (
         efsstate.invocation(Context()),
-        pytest.raises(reader.DeadlineExceeded, match="MiB read in"),
+        pytest.raises(DeadlineExceeded, match="MiB read in"),
     ):
         model("m", load, root=lab.b)()
     lab.heal("b")

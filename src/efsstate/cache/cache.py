@@ -7,7 +7,7 @@ import time
 from efsstate import units
 from efsstate.cache import flight, io_threads, keys
 from efsstate.cache.tiers import FAILURES, MISSING, TieredCache
-from efsstate.errors import EncodeError
+from efsstate.errors import EncodeError, MountTimeout
 from efsstate.format import codec as codecs
 
 TYPE_CHECKING = False
@@ -127,9 +127,7 @@ class Cache:
         began, refused = time.monotonic(), None
         not_done = (
             None,
-            io_threads.MountTimeout(
-                f"{results.place}: the mount did not answer in time, or is left alone"
-            ),
+            MountTimeout(f"{results.place}: the mount did not answer in time, or is left alone"),
         )
         for done in io_threads.spread(results.place, keep, wanted, results.io_timeout):
             item, error = done or not_done

@@ -11,6 +11,8 @@ import threading
 import time
 from os import register_at_fork
 
+from efsstate.errors import MountTimeout
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _queue import SimpleQueue
@@ -22,10 +24,6 @@ _MOST_STUCK = 3  # calls that hang until the mount is left alone
 _IDLE = 10.0  # seconds after which a thread without work ends
 _TURN = 0.01  # seconds after which one of many calls lets others have its thread
 _AGAIN: Any = object()  # returned by a job that is to have another turn
-
-
-class MountTimeout(TimeoutError):  # noqa: N818 - a state of the mount, forgiven by every caller
-    """The mount did not answer in time, or is being left alone because it did not."""
 
 
 def drop(result: Any) -> None:

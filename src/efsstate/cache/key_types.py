@@ -7,7 +7,6 @@ from functools import cached_property
 
 from efsstate.cache.keys import (
     LARGE,
-    UnstableError,
     feed,
     feed_class,
     feed_raw,
@@ -18,6 +17,7 @@ from efsstate.cache.keys import (
     parts,
     unstable,
 )
+from efsstate.errors import UnstableError
 from efsstate.format.codec import classes
 
 TYPE_CHECKING = False

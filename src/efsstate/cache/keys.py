@@ -14,6 +14,7 @@ from __future__ import annotations
 import struct
 import sys
 
+from efsstate.errors import UnstableError
 from efsstate.format import entry, layout
 
 TYPE_CHECKING = False
@@ -201,20 +202,6 @@ def register(kind: type, to_parts: Callable[[Any], object]) -> None:
     _taught.add(kind)
 
 
-class UnstableError(TypeError):
-    """A value that can't be part of a key: what it is, why, and the name of its type if that can be taught."""
-
-    def told(self, where: str, *, ignore: bool = False) -> TypeError:
-        """The error for the caller, who knows `where` alone; `ignore`: there is such an option."""
-        what, why, taught = self.args
-        ways = ["pass plain values"]
-        if ignore:
-            ways.append("leave it out with ignore=")
-        if taught:
-            ways.append(f"teach it once with efsstate.register({taught}, to_parts)")
-        return TypeError(f"{where}: {what} can't be part of a key: {why}; {', or '.join(ways)}")
-
-
 def unstable(value: object, why: str) -> UnstableError:
     """What is raised for a value that can't be part of a key."""
     kind = type(value)
@@ -256,7 +243,7 @@ class KeyBuilder:
         try:
             feed((namespace, version), pieces.append)
         except UnstableError as error:
-            raise error.told(f"{namespace}: version=") from None
+            raise error.located(f"{namespace}: version=") from None
         self._name = namespace
         self._start = b"".join(pieces)
         self._begun: Any = None  # a hash of that: to copy it is faster than to begin anew
@@ -267,7 +254,7 @@ class KeyBuilder:
         try:
             feed(value, pieces.append)
         except UnstableError as error:
-            raise error.told(
+            raise error.located(
                 f"{self._name}: {what}" if what else f"Cache({self._name!r})"
             ) from None
         h = (self._begun or self._begin()).copy()
@@ -283,7 +270,7 @@ class KeyBuilder:
                 add(name)
                 (_feeders.get(type(value)) or _learn(value))(value, add, 1)
         except UnstableError as error:
-            raise error.told(
+            raise error.located(
                 f"{self._name}: argument {name.strip(b'=:').decode()}", ignore=True
             ) from None
         h = (self._begun or self._begin()).copy()

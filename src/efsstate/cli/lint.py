@@ -9,9 +9,10 @@ import click
 from efsstate.cli import output
 from efsstate.cli.output import Output, plain
 from efsstate.deploy.findings import SEVERITIES
-from efsstate.deploy.linting.lint import TemplateError, lint
+from efsstate.deploy.linting.lint import lint
 from efsstate.deploy.rule_docs import page
 from efsstate.deploy.rules import RULES
+from efsstate.errors import TemplateError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 import time
 
-from efsstate.errors import CorruptEntryError, EfsStateError, UnknownFormatError
+from efsstate.errors import CorruptEntryError, DeadlineExceeded, EfsStateError, UnknownFormatError
 from efsstate.format import layout
 from efsstate.modelstore import manifest as manifests
 from efsstate.modelstore import reader
@@ -126,7 +126,7 @@ def _file(
         found = reader.copy(opened, None, late=late, done=advance)
     except FileNotFoundError:
         return path, "missing", _AGAIN
-    except reader.DeadlineExceeded:
+    except DeadlineExceeded:
         raise
     except OSError as error:
         return (

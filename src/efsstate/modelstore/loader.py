@@ -474,7 +474,7 @@ def _is_failure(error: BaseException) -> bool:
 
 
 def _is_late(error: BaseException) -> bool:
-    from efsstate.modelstore.reader import DeadlineExceeded
+    from efsstate.errors import DeadlineExceeded
 
     return isinstance(error, DeadlineExceeded)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from efsstate import deadline
-from efsstate.errors import CorruptEntryError, EfsStateError
+from efsstate.errors import CorruptEntryError, DeadlineExceeded, EfsStateError
 from efsstate.modelstore import reader
 from efsstate.modelstore.gate import ThreadGate
 
@@ -148,7 +148,7 @@ class ModelFiles:
         """`work`, by one thread at a time; `DeadlineExceeded` if another is at it until the deadline."""
         over = self._turn.over  # held on to: a forked child has another
         if not over.acquire(timeout=max(0.0, deadline.until_done() - time.monotonic())):
-            raise reader.DeadlineExceeded(
+            raise DeadlineExceeded(
                 f"{self._path()}: another thread was still copying it when the deadline came"
             )
         try:

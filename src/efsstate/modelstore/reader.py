@@ -9,7 +9,7 @@ import threading
 import time
 
 from efsstate import deadline
-from efsstate.errors import CorruptEntryError, EfsStateError
+from efsstate.errors import CorruptEntryError, DeadlineExceeded, EfsStateError
 from efsstate.mount import free_memory
 from efsstate.mount.files import Mount
 
@@ -38,10 +38,6 @@ _network: dict[str, bool] = {}  # root -> whether it is on NFS
 _doing = (
     threading.local()
 )  # `job`: whether this thread does a job of an `each`, which watches the deadline for it
-
-
-class DeadlineExceeded(EfsStateError):  # noqa: N818 - reads as what it says
-    """The deadline came first; the message tells how far the work had come."""
 
 
 class Opened:

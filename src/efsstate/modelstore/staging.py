@@ -9,7 +9,7 @@ import sys
 import threading
 
 from efsstate import deadline, events
-from efsstate.errors import CorruptEntryError, EfsStateError
+from efsstate.errors import CorruptEntryError, DeadlineExceeded, EfsStateError
 from efsstate.format import layout
 from efsstate.modelstore import reader
 from efsstate.mount import lock
@@ -98,7 +98,7 @@ def _turn(local: Mount, key: str, until: float) -> lock.Lock:
     """The right to copy and to remove; `DeadlineExceeded` if another process still has it then."""
     held = lock.acquire(local, "", layout.LOCK, until=until)
     if held is None:
-        raise reader.DeadlineExceeded(
+        raise DeadlineExceeded(
             f"{local.path_of(key)}: another process was still copying a model here when the deadline came"
         )
     return held
@@ -109,7 +109,7 @@ def _use(local: Mount, key: str, until: float) -> lock.Lock:
     while True:
         got = lock.acquire(local, _USES, key, until=until, shared=True)
         if got is None:
-            raise reader.DeadlineExceeded(
+            raise DeadlineExceeded(
                 f"{local.path_of(key)}: another process was still removing it when the deadline came"
             )
         if got.is_current():

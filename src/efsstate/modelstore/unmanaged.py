@@ -7,10 +7,15 @@ import stat
 import time
 
 from efsstate import deadline
-from efsstate.errors import CorruptEntryError, EfsStateError, ModelNotFound, SignatureError
+from efsstate.errors import (
+    CorruptEntryError,
+    DeadlineExceeded,
+    EfsStateError,
+    ModelNotFound,
+    SignatureError,
+)
 from efsstate.format import layout
 from efsstate.modelstore import manifest as manifests
-from efsstate.modelstore import reader
 from efsstate.modelstore.manifest import Manifest
 from efsstate.mount import clock
 from efsstate.mount.files import Mount
@@ -102,7 +107,7 @@ class UnmanagedModel:
         until, before = deadline.until(None), self
         while True:
             if time.monotonic() + _TWICE > until:
-                raise reader.DeadlineExceeded(
+                raise DeadlineExceeded(
                     f"{self.path}: not loaded: it was changed {max(0.0, before.age):.0f} s ago, and there was no"
                     " time to see whether it is still being copied: call again, or publish it"
                 )

@@ -27,16 +27,12 @@ from efsstate.deploy.linting.security_groups import NFS
 from efsstate.deploy.linting.stack import Stack
 from efsstate.deploy.linting.values import Unknown
 from efsstate.deploy.rules import RULES as TABLE
-from efsstate.errors import EfsStateError
+from efsstate.errors import AccountError
 from efsstate.mount.root import variable
 
 _CONFIG = botocore.config.Config(
     connect_timeout=5, read_timeout=20, retries={"mode": "standard", "max_attempts": 4}
 )
-
-
-class AccountError(EfsStateError):
-    """Nothing could be looked at: one line that says why."""
 
 
 class Result(NamedTuple):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from efsstate.deploy.linting.intrinsics import Intrinsics
-from efsstate.deploy.linting.located_yaml import Map, Seq, TemplateError
+from efsstate.deploy.linting.located_yaml import Map, Seq
 from efsstate.deploy.linting.resource import Resource, references
 from efsstate.deploy.linting.stack import Stack
 from efsstate.deploy.linting.values import Ref, Unknown, items, known
+from efsstate.errors import TemplateError
 
 
 def read(tree: Any, path: str) -> Stack:

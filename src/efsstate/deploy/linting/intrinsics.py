@@ -6,8 +6,9 @@ import json
 import re
 from typing import Any
 
-from efsstate.deploy.linting.located_yaml import Map, Seq, TemplateError
+from efsstate.deploy.linting.located_yaml import Map, Seq
 from efsstate.deploy.linting.values import Joined, Ref, Unknown, known
+from efsstate.errors import TemplateError
 
 _GONE = Unknown("AWS::NoValue")
 _SUB = re.compile(r"\$\{([^!][^}]*)\}")

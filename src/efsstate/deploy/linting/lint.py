@@ -6,11 +6,12 @@ import os
 
 from efsstate.deploy.findings import Finding, run
 from efsstate.deploy.linting import cloudformation, terraform
-from efsstate.deploy.linting.located_yaml import TemplateError, load, parse
+from efsstate.deploy.linting.located_yaml import load, parse
 from efsstate.deploy.linting.stack import Stack
 from efsstate.deploy.rules import RULES
+from efsstate.errors import TemplateError
 
-__all__ = ["TemplateError", "lint", "read"]
+__all__ = ["lint", "read"]
 
 
 def read(path: str) -> Stack:

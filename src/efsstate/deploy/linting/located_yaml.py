@@ -7,13 +7,11 @@ from typing import Any
 
 import yaml
 
+from efsstate.errors import TemplateError
+
 MAX_BYTES = 4 << 20  # CloudFormation takes 1 MB
 MAX_NODES = 200_000
 MAX_DEPTH = 100
-
-
-class TemplateError(Exception):
-    """The file cannot be checked: one line that says why."""
 
 
 class Map(dict[str, Any]):

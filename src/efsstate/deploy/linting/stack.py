@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from efsstate.deploy.linting.iam import MANAGED, Statement, statements_of
-from efsstate.deploy.linting.located_yaml import TemplateError
 from efsstate.deploy.linting.resource import Resource
 from efsstate.deploy.linting.security_groups import Opening, opening
 from efsstate.deploy.linting.values import Unknown, items, known, target, text
+from efsstate.errors import TemplateError
 
 MAX_RESOURCES = 2000
 

@@ -12,11 +12,12 @@ import hcl2
 
 from efsstate.deploy.linting.hcl_blocks import Body
 from efsstate.deploy.linting.hcl_expressions import Scope
-from efsstate.deploy.linting.located_yaml import TemplateError, load
+from efsstate.deploy.linting.located_yaml import load
 from efsstate.deploy.linting.resource import Resource
 from efsstate.deploy.linting.stack import Stack
 from efsstate.deploy.linting.terraform_types import MAKERS, PLAIN, document
 from efsstate.deploy.linting.values import Ref, items
+from efsstate.errors import TemplateError
 
 MAX_BYTES = 1 << 20  # a file; the parser takes some 3 s for it
 
