@@ -11,6 +11,7 @@ import pytest
 
 from efsstate import Cache, cached
 from efsstate.cache import io_threads
+from efsstate.errors import MountTimeout
 from efsstate.mount.files import Mount
 
 
@@ -357,8 +358,6 @@ Cache("box").set_many({i: i for i in range(50)})
 cache = Cache("box", io_timeout=5, memory=0)
 cache.get_many([])
 from efsstate.cache import threads
-
-from efsstate.errors import MountTimeout, MountTimeout
 threads._threads = None
 for line in open("/proc/self/status"):
     if line.startswith("VmSize:"):

@@ -26,6 +26,7 @@ from efsstate import (
     model,
     publish,
 )
+from efsstate.errors import DeadlineExceeded
 from efsstate.modelstore import loader, reader
 
 
@@ -776,8 +777,6 @@ def test_after_a_fork_the_childs_threads_load_it_once(root, put):
     code = f"""
 import os, sys, threading, time
 from efsstate import model
-
-from efsstate.errors import DeadlineExceeded, DeadlineExceeded
 sys.setswitchinterval(1e-6)
 for _ in range(60):
     loads = []

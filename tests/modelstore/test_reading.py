@@ -14,6 +14,7 @@ from tests.modelstore.conftest import place
 
 import efsstate
 from efsstate import CorruptEntryError, EfsStateError, deadline, model, publish
+from efsstate.errors import DeadlineExceeded
 from efsstate.modelstore import reader
 from efsstate.mount import free_memory
 from efsstate.mount.files import Mount
@@ -526,8 +527,6 @@ def test_mmap_of_a_file_that_is_cut_kills_and_stage_does_not(root, tmp_path):
     code = """
 import os, sys, mmap
 import efsstate
-
-from efsstate.errors import DeadlineExceeded, DeadlineExceeded
 how, root, cut, tmp = sys.argv[1:]
 os.environ["TMPDIR"] = tmp
 m = efsstate.model("m", lambda files: files.mmap(), stage=how == "stage", root=root)

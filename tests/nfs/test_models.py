@@ -9,6 +9,7 @@ import pytest
 
 import efsstate
 from efsstate import activate, model, prune, publish, versions
+from efsstate.errors import DeadlineExceeded
 from efsstate.modelstore import reader
 from efsstate.mount.files import Mount
 
@@ -122,8 +123,6 @@ def test_a_fresh_process_on_a_warm_client(lab, put):
     put("2")
     code = """
 import sys, efsstate
-
-from efsstate.errors import DeadlineExceeded, DeadlineExceeded
 print(efsstate.model("m", lambda files: bytes(files.read()).decode(), root=sys.argv[1])())
 """
     os.stat(f"{lab.b}/models/m/versions")
