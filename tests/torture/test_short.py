@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests import faults
-from tests.torture import Skip, clocks, hostile, mutation, syscalls
+from tests.torture import Skip, clocks, edits, hostile, mutation, syscalls
+from tests.torture.mutations import MUTATIONS, Mutation
 from tests.torture.parsers import PARSERS, attempt
 
 SEED = random.SystemRandom().randrange(10**9)
@@ -134,17 +135,51 @@ def test_clocks_that_are_hours_apart_and_jump():
     assert figures["violations"] == 0 and figures["operations"] > 10, f"seed {SEED}"
 
 
-def test_each_mutation_can_be_made():
-    """The source still has the text that each mutation changes, and the tests that should notice are there; whether they do is for `make torture`."""
-    missing = []
-    for n, (name, change) in enumerate((mutation.MUTATIONS | mutation.NFS).items()):
-        try:
-            mutation.check(change)
-        except LookupError as error:
-            missing.append(f"{name}: {error}")
-        for test in change[3]:
-            path, _, function = test.partition("::")
-            with open(f"{mutation.HERE}/{path}") as file:
-                if f"def {function.partition('[')[0]}" not in file.read():
-                    missing.append(f"{name}: there is no {test}")
-    assert missing == [] and n > 25
+def test_every_mark_has_a_mutation_and_every_mutation_a_mark():
+    """Each row changes the statement under its mark, and its tests exist; `make torture` runs them."""
+    statements = edits.marked()
+    assert list(mutation.faults_of_the_table(statements, MUTATIONS)) == []
+    assert len(statements) > 60
+
+
+def test_a_hole_in_the_table_is_seen(tmp_path):
+    """A mark without a row, a row without a mark, a change without a place, a missing test."""
+    (tmp_path / "module.py").write_text(
+        "def f(a, b):\n"
+        "    # MUT: known\n"
+        "    if a and b:\n"
+        "        return 1\n"
+        "    # MUT: unknown\n"
+        "    return 2\n"
+    )
+    rows = {
+        "known": Mutation("known", edits.without("c"), ["torture/test_short.py::test_nothing"]),
+        "gone": Mutation("gone", edits.drop(), []),
+    }
+    assert list(mutation.faults_of_the_table(edits.marked(str(tmp_path)), rows)) == [
+        "unknown: marked in module.py, and not in tests/torture/mutations.py",
+        "gone: in tests/torture/mutations.py, and marked nowhere in src",
+        "known: module.py: no clause of it names c",
+        "known: there is no test torture/test_short.py::test_nothing",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "after"),
+    [
+        (edits.drop(), "pass\n    return b"),
+        (edits.holds(False), "if False: a += 1\n    return b"),
+        (edits.without("a"), "if True and b: a += 1\n    return b"),
+        (edits.without("b"), "if a and True: a += 1\n    return b"),
+        (edits.first("b()", "c()"), "b()\n    c()\n    if a and b: a += 1\n    return b"),
+        (edits.become("b()"), "b()\n    return b"),
+        (edits.late(), "_result = b\n    if a and b: a += 1\n    return _result"),
+        (edits.instead("a  +=1", "b"), "if a and b: b\n    return b"),
+    ],
+)
+def test_an_edit_changes_its_statement_alone(tmp_path, change, after):
+    """Whatever stands around the marked statement stays as it is, non-ASCII text included."""
+    start = "def f(a, b):\n    'ä – ö'\n    # MUT: mark\n    "
+    (tmp_path / "module.py").write_text(f"{start}if a and b: a += 1\n    return b\n")
+    statement = edits.marked(str(tmp_path))["mark"]
+    assert change(statement) == f"{start}{after}\n"

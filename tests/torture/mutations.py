@@ -1,0 +1,407 @@
+"""The table of safety measures: each is switched off in turn, and its tests must go red.
+
+A measure is a statement of the source with a mark above it (`# MUT: name`). Its row has what it
+prevents, the change that switches it off (edits.py), and the tests, below `tests/`.
+"""
+
+from typing import NamedTuple
+
+from tests.torture.edits import become, drop, first, holds, instead, late, once, without
+
+
+class Mutation(NamedTuple):
+    """One measure: its title, the change that switches it off, and the tests that notice."""
+
+    title: str
+    change: object
+    tests: list
+    nfs: bool = False  # seen on two NFS clients alone: left out where the lab can't boot
+
+
+MUTATIONS = {
+    "no-link-is-followed-to-a-file": Mutation(
+        "no link is followed to a file",
+        instead("os.O_NOFOLLOW", "0"),
+        ["mount/test_files.py::test_links_are_refused_wherever_they_stand"],
+    ),
+    "no-link-is-followed-to-a-folder": Mutation(
+        "no link is followed to a folder",
+        instead("os.O_NOFOLLOW", "0"),
+        ["mount/test_files.py::test_links_are_refused_wherever_they_stand"],
+    ),
+    "a-fifo-is-not-waited-for-o-nonblock": Mutation(
+        "a FIFO is not waited for (O_NONBLOCK)",
+        instead("os.O_NONBLOCK", "0"),
+        ["mount/test_files.py::test_what_is_no_file_is_refused_and_does_not_hang"],
+    ),
+    "only-regular-files-are-read-s-isreg": Mutation(
+        "only regular files are read (S_ISREG)",
+        holds(False),
+        ["mount/test_files.py::test_what_is_no_file_is_refused_and_does_not_hang"],
+    ),
+    "a-temporary-and-a-rename-not-in-place": Mutation(
+        "a temporary and a rename, not in place",
+        become("self._write(folder, name, build, flags=_WRITE, durable=durable)", "return"),
+        [
+            "mount/test_crash.py",
+            "mount/test_files.py::test_readers_during_replacements_see_whole_contents",
+        ],
+    ),
+    "a-file-is-synced-before-it-is-named": Mutation(
+        "a file is synced before it is named",
+        drop(),
+        [
+            "torture/test_measures.py::test_what_is_durable_is_synced_before_it_is_named_and_so_is_the_name"
+        ],
+    ),
+    "a-name-is-synced": Mutation(
+        "a name is synced",
+        drop(),
+        [
+            "torture/test_measures.py::test_what_is_durable_is_synced_before_it_is_named_and_so_is_the_name"
+        ],
+    ),
+    "a-failed-write-takes-its-temporary-away": Mutation(
+        "a failed write takes its temporary away",
+        drop(),
+        ["mount/test_files.py::test_a_failed_write_leaves_the_old_content_and_no_temporary"],
+    ),
+    "another-look-at-estale": Mutation(
+        "another look at ESTALE",
+        holds(True),
+        ["torture/test_measures.py::test_a_file_that_is_stale_for_once_is_looked_at_again"],
+    ),
+    "a-lost-reply-to-a-rename-is-told-from": Mutation(
+        "a lost reply to a rename is told from a failure",
+        holds(True),
+        ["torture/test_measures.py::test_a_rename_that_was_done_though_it_failed_is_done"],
+    ),
+    "a-folder-that-was-removed-is-made-anew": Mutation(
+        "a folder that was removed is made anew",
+        holds(False),
+        ["mount/test_files.py::test_a_folder_removed_under_us_is_made_anew"],
+    ),
+    "modes-whatever-the-umask": Mutation(
+        "modes whatever the umask",
+        holds(False),
+        ["mount/test_files.py::test_modes_follow_the_roots_own_whatever_the_umask"],
+    ),
+    "open-folders-are-bounded": Mutation(
+        "open folders are bounded",
+        holds(False),
+        ["mount/test_files.py::test_open_folders_are_bounded"],
+    ),
+    "a-short-read-is-gone-on-with": Mutation(
+        "a short read is gone on with",
+        once(),
+        ["torture/test_measures.py::test_a_short_read_is_gone_on_with"],
+    ),
+    "a-short-write-is-gone-on-with": Mutation(
+        "a short write is gone on with",
+        once(),
+        ["torture/test_measures.py::test_a_short_write_is_gone_on_with"],
+    ),
+    "the-servers-clock-stamps": Mutation(
+        "the server's clock stamps",
+        holds(False),
+        ["torture/test_measures.py::test_a_clients_own_clock_does_not_matter"],
+    ),
+    "the-checksum": Mutation(
+        "the checksum",
+        without("checksum"),
+        ["mount/test_entry.py::test_every_single_bit_flip_is_rejected"],
+    ),
+    "the-checksum-is-bound-to-the-place": Mutation(
+        "the checksum is bound to the place",
+        drop(),
+        ["mount/test_entry.py::test_an_entry_moved_to_another_place_is_refused"],
+    ),
+    "the-checksum-is-keyed": Mutation(
+        "the checksum is keyed",
+        holds(False),
+        ["mount/test_entry.py::test_with_a_key_what_is_unsigned_or_signed_by_another_is_refused"],
+    ),
+    "the-length": Mutation(
+        "the length",
+        without("length"),
+        ["torture/test_measures.py::test_a_length_that_lies_is_damage_before_anything_is_hashed"],
+    ),
+    "a-newer-format-is-left-alone": Mutation(
+        "a newer format is left alone",
+        become('raise CorruptEntryError(path, "?")'),
+        ["mount/test_entry.py::test_a_newer_format_is_told_apart_from_damage"],
+    ),
+    "what-is-huge-is-judged-before-it-is-read": Mutation(
+        "what is huge is judged before it is read",
+        holds(False),
+        ["torture/test_short.py::test_a_file_of_a_tebibyte_is_refused_before_it_is_read"],
+    ),
+    "what-does-not-fit-in-memory-is-not-read": Mutation(
+        "what does not fit in memory is not read",
+        drop(),
+        ["torture/test_short.py::test_a_file_of_a_tebibyte_is_refused_before_it_is_read"],
+    ),
+    "who-must-be-certain-looks-again": Mutation(
+        "who must be certain looks again",
+        become("_PAUSES = (None,)"),
+        ["torture/test_measures.py::test_who_must_be_certain_finds_what_comes_back_in_a_moment"],
+    ),
+    "the-identity-of-a-locks-file": Mutation(
+        "the identity of a lock's file",
+        become("return True"),
+        ["mount/test_lock.py::test_a_removed_lock_file_is_noticed"],
+    ),
+    "a-forks-child-gives-nothing-back": Mutation(
+        "a fork's child gives nothing back",
+        without("getpid"),
+        ["mount/test_lock.py::test_a_forked_child_does_not_give_the_parents_lock_back"],
+    ),
+    "unlock-though-a-child-lives-on": Mutation(
+        "unlock, though a child lives on",
+        drop(),
+        [
+            "checkpoints/test_checkpoint.py::test_leaving_gives_the_lock_back_though_a_forked_child_lives_on"
+        ],
+    ),
+    "a-locks-file-goes-before-the-lock": Mutation(
+        "a lock's file goes before the lock",
+        first("import fcntl", "fcntl.flock(fd, fcntl.LOCK_UN)"),
+        ["torture/test_measures.py::test_a_locks_file_goes_before_the_lock"],
+    ),
+    "the-look-after-a-save": Mutation(
+        "the look after a save",
+        holds(True),
+        ["checkpoints/test_checkpoint.py::test_break_claim_fences_the_holder_and_lets_others_in"],
+    ),
+    "the-base-once-decided-counts": Mutation(
+        "the base, once decided, counts",
+        holds(False),
+        [
+            "torture/test_measures.py::test_beyond_a_damaged_base_a_fenced_holders_save_does_not_count"
+        ],
+    ),
+    "a-load-decides-what-is-open": Mutation(
+        "a load decides what is open",
+        become("return found, True"),
+        ["checkpoints/test_damage.py::test_a_load_decides_what_a_dead_claimant_left_open"],
+    ),
+    "a-claim-refuses-acknowledged-damage": Mutation(
+        "a claim refuses acknowledged damage",
+        holds(False),
+        ["checkpoints/test_damage.py::test_a_load_steps_back_with_a_warning_and_a_claim_refuses"],
+    ),
+    "a-notes-checksum": Mutation(
+        "a note's checksum",
+        holds(False),
+        ["checkpoints/test_damage.py::test_an_unsigned_base_cannot_redirect_to_an_older_save"],
+    ),
+    "a-saves-name-is-never-used-twice": Mutation(
+        "a save's name is never used twice",
+        drop(),
+        ["checkpoints/test_checkpoint.py::test_only_keep_saves_stay_and_they_are_the_newest"],
+    ),
+    "finished-stays-finished": Mutation(
+        "finished stays finished",
+        holds(False),
+        ["checkpoints/test_checkpoint.py::test_a_finished_one_stays_finished_with_its_result"],
+    ),
+    "what-is-saved-is-a-copy": Mutation(
+        "what is saved is a copy",
+        holds(True),
+        [
+            "checkpoints/test_checkpoint.py::test_an_array_that_changes_while_it_is_saved_leaves_a_readable_save"
+        ],
+    ),
+    "a-shards-mark-is-signed": Mutation(
+        "a shard's mark is signed",
+        holds(True),
+        ["checkpoints/test_shards.py::test_a_forged_mark_finishes_nothing"],
+    ),
+    "a-clears-generation": Mutation(
+        "a clear's generation",
+        without("_generation"),
+        [
+            "cache/test_mapping.py::test_clear_forgets_everything_here_at_once",
+            "cache/test_cached.py::test_invalidate_refresh_and_clear_show_at_once_here_and_from_the_mount_elsewhere",
+        ],
+    ),
+    "a-damaged-cleared-clears-once-more": Mutation(
+        "a damaged CLEARED clears once more",
+        drop(),
+        ["cache/test_damage.py::test_a_forged_generation_puts_everything_out_of_reach_and_heals"],
+    ),
+    "an-entry-of-another-codec-is-not-read": Mutation(
+        "an entry of another codec is not read",
+        without("codec"),
+        [
+            "cache/test_damage.py::test_a_planted_pickle_never_runs_unless_asked_for",
+            "cache/test_mapping.py::test_codecs",
+        ],
+    ),
+    "a-result-from-the-future": Mutation(
+        "a result from the future",
+        holds(True),
+        [
+            "torture/test_measures.py::test_a_reader_whose_clock_is_behind_serves_nothing_for_longer_than_its_ttl"
+        ],
+    ),
+    "another-look-under-the-claim": Mutation(
+        "another look under the claim",
+        become("item = None"),
+        ["cache/test_single_flight.py::test_sixty_four_processes_compute_once"],
+    ),
+    "what-was-invalidated-meanwhile-is-not-kept": Mutation(
+        "what was invalidated meanwhile is not kept",
+        become("found = True"),
+        [
+            "cache/test_single_flight.py::test_what_was_being_computed_when_it_was_invalidated_is_not_kept"
+        ],
+    ),
+    "what-another-host-removed-meanwhile-is-not": Mutation(
+        "what another host removed meanwhile is not put",
+        drop(),
+        [
+            "cache/test_changes.py::test_what_another_process_was_computing_when_it_was_invalidated_is_not_kept",
+            "cache/test_changes.py::test_a_change_is_never_undone_whatever_the_order_of_the_steps",
+        ],
+    ),
+    "the-draft-goes-before-the-entry": Mutation(
+        "the draft goes before the entry",
+        late(),
+        ["cache/test_changes.py::test_a_change_is_never_undone_whatever_the_order_of_the_steps"],
+    ),
+    "a-refresh-ends-what-began-before": Mutation(
+        "a refresh ends what began before it",
+        without("changing", "_is_left"),
+        ["cache/test_changes.py::test_a_refresh_is_not_undone_by_what_began_before_it"],
+    ),
+    "a-draft-that-was-made-since-is-not-taken-for": Mutation(
+        "a draft that was made since is not taken for ours",
+        without("_is_ours"),
+        [
+            "cache/test_changes.py::test_who_was_overtaken_does_not_put_the_draft_of_a_refresh_that_goes_on"
+        ],
+    ),
+    "a-forked-child-does-not-write-into-its": Mutation(
+        "a forked child does not write into its parent's draft",
+        drop(),
+        ["cache/test_changes.py::test_a_computation_that_forks_puts_its_result_once"],
+    ),
+    "what-another-host-set-meanwhile-stays": Mutation(
+        "what another host set meanwhile stays",
+        become("return False"),
+        [
+            "cache/test_changes.py::test_a_value_that_was_set_or_deleted_is_not_undone_by_what_began_before"
+        ],
+    ),
+    "a-claim-that-is-shared-outlives-the-first": Mutation(
+        "a claim that is shared outlives the first to give it back",
+        holds(True),
+        ["mount/test_lock.py::test_who_shares_a_claim_keeps_it_when_another_gives_it_back"],
+    ),
+    "nobody-waits-for-who-waits-for-him": Mutation(
+        "nobody waits for who waits for him",
+        drop(),
+        [
+            "cache/test_single_flight.py::test_a_computation_with_several_waits_is_seen_to_wait_until_the_last_is_over"
+        ],
+    ),
+    "keys-have-types": Mutation(
+        "keys have types",
+        instead('b"s%d:%b" % (len(data), data)', "data"),
+        ["cache/test_keys.py"],
+    ),
+    "nothing-that-is-named-is-imported": Mutation(
+        "nothing that is named is imported",
+        instead("sys.modules.get", "__import__('importlib').import_module"),
+        ["torture/test_measures.py::test_a_module_that_is_named_in_the_bytes_is_not_imported"],
+    ),
+    "a-scalar-has-its-bytes": Mutation(
+        "a scalar has its bytes",
+        holds(False),
+        ["torture/test_measures.py::test_no_bomb_takes_more_than_it_may"],
+    ),
+    "a-models-names-stay-inside": Mutation(
+        "a model's names stay inside",
+        instead('("", ".", "..")', '("",)'),
+        ["modelstore/test_manifest.py"],
+    ),
+    "with-a-key-digests-and-not-sizes": Mutation(
+        "with a key, digests and not sizes",
+        holds(True),
+        [
+            "torture/test_measures.py::test_with_a_key_a_models_bytes_are_checked_though_their_number_is_right"
+        ],
+    ),
+    "what-moves-is-not-published": Mutation(
+        "what moves is not published",
+        holds(False),
+        ["modelstore/test_publish.py"],
+    ),
+    "a-reload-leaves-time-for-the-handler": Mutation(
+        "a reload leaves time for the handler",
+        holds(True),
+        ["modelstore/test_loader.py::test_a_reload_leaves_the_handler_time_for_its_work"],
+    ),
+    "the-threads-of-a-load-leave-time-too": Mutation(
+        "the threads of a load leave time, too",
+        drop(),
+        ["modelstore/test_loader.py::test_a_reload_leaves_the_handler_time_for_its_work"],
+    ),
+    "a-turn-is-given-back-whatever-interrupts": Mutation(
+        "a turn is given back, whatever interrupts",
+        drop(),
+        ["modelstore/test_loader.py::test_interrupted_at_any_line_the_turn_is_given_back"],
+    ),
+    "a-published-folder-takes-nothing-of-the": Mutation(
+        "a published folder takes nothing of the store",
+        holds(False),
+        ["modelstore/test_publish.py::test_a_folder_of_models_is_published_where_it_is"],
+    ),
+    "a-damaged-copy-is-made-anew-for-all-threads": Mutation(
+        "a damaged copy is made anew for all threads",
+        holds(False),
+        [
+            "modelstore/test_staging.py::test_a_damaged_copy_is_made_anew_once_by_the_threads_of_a_load"
+        ],
+    ),
+    "folders-of-a-copy-do-not-stay-open": Mutation(
+        "folders of a copy do not stay open",
+        drop(),
+        ["modelstore/test_staging.py::test_models_of_many_folders_keep_few_descriptors"],
+    ),
+    "prune-looks-again-after-its-rename": Mutation(
+        "prune looks again after its rename",
+        without("served"),
+        ["modelstore/test_versions.py"],
+    ),
+    "only-a-day-old-is-abandoned": Mutation(
+        "only a day old is abandoned",
+        instead("86400.0", "0.0"),
+        ["cleanup/test_sweep.py"],
+    ),
+    "the-sweeps-clock-is-the-servers": Mutation(
+        "the sweep's clock is the server's",
+        drop(),
+        ["torture/test_measures.py::test_a_clients_own_clock_does_not_matter"],
+    ),
+    "a-newer-policy-all-is-left-alone": Mutation(
+        "a newer policy: all is left alone",
+        instead(
+            "except UnknownFormatError: raise",
+            "except UnknownFormatError as error: problem = error",
+        ),
+        ["cleanup/test_sweep.py", "cleanup/test_policy.py"],
+    ),
+    "a-scratch-folder-of-somebody-elses": Mutation(
+        "a scratch folder of somebody else's",
+        holds(False),
+        ["modelstore/test_staging.py"],
+    ),
+    "the-fresh-open": Mutation(
+        "the fresh open",
+        instead("_anew(held)", "os.dup(held.fd)"),
+        ["nfs/test_mount.py"],
+        nfs=True,
+    ),
+}
