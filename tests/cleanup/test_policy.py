@@ -1,15 +1,18 @@
 """What may be judged without opening an entry, and when POLICY itself is no help."""
 
 import os
+import pathlib
+import threading
 import types
 
 import msgpack
 import pytest
 
 from efsstate.errors import UnknownFormatError
-from efsstate.eviction.policy import LIVE, LOOK, Policy, read
+from efsstate.eviction import policy as policies
+from efsstate.eviction.policy import LIVE, UNSURE, Policy, read
 from efsstate.format import layout
-from efsstate.mount import store
+from efsstate.mount import lock, store
 
 
 def found(age, unused=None, now=1000.0):
@@ -23,10 +26,10 @@ def found(age, unused=None, now=1000.0):
         (Policy("f", 60, 60), 59, LIVE),
         (Policy("f", 60, 60), 60, "expired"),
         (Policy("f", 60, 600), 59, LIVE),
-        (Policy("f", 60, 600), 61, LOOK),
+        (Policy("f", 60, 600), 61, UNSURE),
         (Policy("f", 60, 600), 600, "expired"),
-        (Policy("f", 60, None), 1e9, LOOK),
-        (Policy("f"), 0, LOOK),
+        (Policy("f", 60, None), 1e9, UNSURE),
+        (Policy("f"), 0, UNSURE),
         (Policy("f", float("inf"), None), 1e9, LIVE),
         (Policy("f", 60, 60, cleared=900), 101, "cleared"),
         (Policy("f", 60, 60, cleared=900), 100, "expired"),
@@ -72,12 +75,12 @@ def test_a_policy_that_is_none_lets_headers_decide(tree, payload):
     store.write(tree.mount, "cache/f", layout.POLICY, payload, codec="msgpack")
     policy, problem = read(tree.mount, "f")
     assert "POLICY" in str(problem)
-    assert policy.judge(found(1e9), 1000.0, None, None) == LOOK
+    assert policy.judge(found(1e9), 1000.0, None, None) == UNSURE
 
 
 def test_without_a_policy_headers_decide(tree):
     policy, problem = read(tree.mount, "f")
-    assert problem is None and policy.judge(found(1e9), 1000.0, None, None) == LOOK
+    assert problem is None and policy.judge(found(1e9), 1000.0, None, None) == UNSURE
 
 
 def test_a_newer_releases_policy_is_said_to_be_so(tree):
@@ -87,3 +90,101 @@ def test_a_newer_releases_policy_is_said_to_be_so(tree):
         file.write(bytes([9]))
     with pytest.raises(UnknownFormatError):
         read(tree.mount, "f")
+
+
+def test_a_policy_widens_and_never_narrows(tree):
+    stored = policies.widen(tree.mount, "f", Policy("f", 60, 600))
+    assert stored == Policy("f", 60, 600)
+    assert policies.widen(tree.mount, "f", Policy("f", 30, 90)) == Policy("f", 30, 600)
+    assert policies.widen(tree.mount, "f", Policy("f", 90, None)) == Policy("f", 30, None)
+    assert policies.load(tree.mount, "f") == Policy("f", 30, None)
+
+
+def test_a_covered_policy_is_not_written_again(tree):
+    policies.widen(tree.mount, "f", Policy("f", 60, 600, 1000))
+    before = os.stat(tree.full("cache/f/POLICY"))
+    policies.widen(tree.mount, "f", Policy("f", 60, 60))
+    after = os.stat(tree.full("cache/f/POLICY"))
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def test_a_limit_stays_until_another_is_given(tree):
+    """A program that opens the namespace without naming its limit does not lift it (I18)."""
+    policies.widen(tree.mount, "f", Policy("f", 60, 60, 1000, 10))
+    policies.widen(tree.mount, "f", Policy("f", 60, 60))
+    stored = policies.load(tree.mount, "f")
+    assert (stored.max_bytes, stored.max_entries) == (1000, 10)
+    policies.widen(tree.mount, "f", Policy("f", 60, 60, 2000))
+    assert policies.load(tree.mount, "f").max_bytes == 2000
+
+
+def test_two_writers_at_once_lose_no_entry_of_either(tree, monkeypatch):
+    """The second writer read POLICY before the first wrote it, and keeps the first's time (I18)."""
+    has_read, has_written = threading.Event(), threading.Event()
+    real = policies._merge
+
+    def merge_late(mount, namespace, wanted):
+        result = real(mount, namespace, wanted)
+        if wanted.longest == 60 and not has_read.is_set():
+            has_read.set()
+            assert has_written.wait(10)
+        return result
+
+    monkeypatch.setattr(policies, "_merge", merge_late)
+    short = threading.Thread(
+        target=policies.widen, args=(tree.mount, "f", Policy("f", 60, 60)), daemon=True
+    )
+    short.start()
+    assert has_read.wait(10)
+    policies.widen(tree.mount, "f", Policy("f", 600, 600))
+    has_written.set()
+    short.join(10)
+    assert policies.load(tree.mount, "f") == Policy("f", 60, 600)
+
+
+def test_a_writer_waits_for_the_one_that_is_writing(tree, monkeypatch):
+    """Between the second read and the write nobody else writes."""
+    real, writing, go = policies.write, threading.Event(), threading.Event()
+
+    def write_slowly(mount, namespace, policy):
+        if policy.longest == 60:
+            writing.set()
+            assert go.wait(10)
+        real(mount, namespace, policy)
+
+    monkeypatch.setattr(policies, "write", write_slowly)
+    monkeypatch.setattr(policies, "_WAIT", 30.0)
+    wanted = [Policy("f", 60, 60), Policy("f", 600, 600)]
+    threads = [
+        threading.Thread(target=policies.widen, args=(tree.mount, "f", policy), daemon=True)
+        for policy in wanted
+    ]
+    threads[0].start()
+    assert writing.wait(10)
+    threads[1].start()
+    threads[1].join(0.2)
+    assert threads[1].is_alive()
+    go.set()
+    for thread in threads:
+        thread.join(10)
+    assert policies.load(tree.mount, "f") == Policy("f", 60, 600)
+
+
+def test_a_mount_without_locks_has_policies_all_the_same(tree, monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(lock, "acquire", refuse)
+    policies.widen(tree.mount, "f", Policy("f", 60, 60))
+    assert policies.load(tree.mount, "f") == Policy("f", 60, 60)
+
+
+def test_a_newer_releases_policy_is_not_written(tree):
+    tree.policy("f", shortest=60)
+    path = pathlib.Path(tree.full("cache/f/POLICY"))
+    stored = path.read_bytes()
+    path.write_bytes(stored[:4] + bytes([9]) + stored[5:])
+    before = path.stat()
+    wanted = Policy("f", 1, 1)
+    assert policies.widen(tree.mount, "f", wanted) == wanted
+    assert path.stat().st_ino == before.st_ino

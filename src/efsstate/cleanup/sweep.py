@@ -12,7 +12,7 @@ from efsstate.cleanup.rounds import SweepRound
 from efsstate.errors import CorruptEntryError, EfsStateError, UnknownFormatError
 from efsstate.eviction import policy as policy_module
 from efsstate.eviction import scan as folder_module
-from efsstate.eviction.policy import LIVE, LOOK
+from efsstate.eviction.policy import LIVE, UNSURE
 from efsstate.eviction.report import SweepReport
 from efsstate.eviction.scan import SweepOptions
 from efsstate.format import layout
@@ -382,7 +382,7 @@ class _Sweep:
         policy = self._policies[folder.split("/")[1]]
         return policy.judge(
             found, self._wish.now, self._wish.older_than, self._wish.unused_for
-        ) not in (LIVE, LOOK)
+        ) not in (LIVE, UNSURE)
 
     def _limit(
         self, folder: str, namespaces: list[str], max_bytes: int | None, max_entries: int | None

@@ -83,7 +83,7 @@ class Inventory:
         report, wish = SweepReport(dry_run=True), SweepOptions(self.now, float("inf"), dry_run=True)
         try:
             for name, found, reason in folders.look(self._mount, folder, policy, wish, report):
-                if reason == policies.LOOK:
+                if reason == policies.UNSURE:
                     reason = folders.opened(self._mount, folder, name, policy, wish, report)  # noqa: PLW2901
                 yield {
                     "path": f"{folder}/{name}",
@@ -92,7 +92,7 @@ class Inventory:
                     "namespace": namespace,
                     "size": found.st_size,
                     "age": self.now - found.st_mtime,
-                    "idle": self.now - policies.used(found) / 1e9,
+                    "idle": self.now - policies.last_use(found) / 1e9,
                     "state": reason or "live",
                 }
         except (OSError, EfsStateError) as error:

@@ -10,7 +10,7 @@ import stat
 import threading
 
 from efsstate.errors import CorruptEntryError
-from efsstate.eviction.policy import used
+from efsstate.eviction.policy import last_use
 from efsstate.eviction.report import SweepReport
 from efsstate.eviction.scan import BATCH, EVERY, TimeUp, remove
 from efsstate.format import layout
@@ -90,7 +90,7 @@ def entries(mount: Mount, folder: str, wish: SweepOptions) -> Iterator[tuple[str
         except OSError:
             continue  # removed since it was listed
         if stat.S_ISREG(found.st_mode) and not (wish.gone and wish.gone(folder, found)):
-            yield item.name, used(found), found.st_size
+            yield item.name, last_use(found), found.st_size
 
 
 def survey(mount: Mount, folders: Iterable[str], wish: SweepOptions, uses: Uses) -> None:

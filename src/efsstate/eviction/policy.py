@@ -1,17 +1,23 @@
-"""What may be judged of a cache entry without opening it: the namespace's POLICY and CLEARED, and what the sweep was asked.
+"""The POLICY of a namespace: what can be judged of its entries without opening them.
 
-A namespace's POLICY is an entry whose payload is a msgpack map:
+POLICY is an entry whose payload is a msgpack map:
 
-    name                the function's or cache's name, for people
-    shortest, longest   seconds: the shortest and the longest that an entry may be served (its ttl and `stale`);
-                        `longest` is nil where one may be served for ever
+    name                     the function's or cache's name, for people
+    shortest, longest        seconds: the least and the most that an entry may be served, its ttl
+                             and `stale` together; `longest` is nil if one may be served for ever
     max_bytes, max_entries   the namespace's limits, or nil
 
-Every other key is for later releases. A release that changes the format of entries raises POLICY's too: a namespace
-whose POLICY is newer than this release is left alone as a whole.
+Other keys are for later releases. A release that changes the format of entries raises POLICY's
+too, and a namespace whose POLICY is newer than this release is left as it is.
+
+Every cache of the namespace widens POLICY until it covers its own entries. A limit stays until
+another is given. Writers take turns by the file LOCK beside it, because of two that read, merge
+and write at once, the second would undo the first.
 """
 
 from __future__ import annotations
+
+import time
 
 from efsstate.errors import CorruptEntryError, UnknownFormatError
 from efsstate.format import layout
@@ -22,12 +28,18 @@ if TYPE_CHECKING:
     import os
 
     from efsstate.mount.files import Mount
+    from efsstate.mount.lock import Lock
 
-LIVE, LOOK = "", "?"  # keep it unopened; only its header can tell
+LIVE, UNSURE = "", "unsure"  # `judge`: it stays; only its header can tell
+_WAIT = 1.0  # seconds that a writer waits for its turn: a put waits for it
 
 
 class Policy:
-    """What is known of one namespace: see the module. `cleared` is when it was cleared last (server's clock), or None."""
+    """What one namespace's POLICY says, and when the namespace was cleared.
+
+    `cleared` is the server's time in seconds, or None. It is no part of POLICY, so it is left out
+    of comparisons.
+    """
 
     __slots__ = ("cleared", "longest", "max_bytes", "max_entries", "name", "shortest")
 
@@ -45,79 +57,192 @@ class Policy:
         self.max_bytes, self.max_entries = max_bytes, max_entries
         self.cleared = cleared
 
+    def __eq__(self, other: object) -> bool:
+        """Return True if `other` would be stored as the same POLICY."""
+        return isinstance(other, Policy) and self._fields() == other._fields()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _fields(self) -> dict[str, object]:
+        return {
+            "name": self.name,
+            "shortest": self.shortest,
+            "longest": self.longest,
+            "max_bytes": self.max_bytes,
+            "max_entries": self.max_entries,
+        }
+
+    def encode(self) -> bytes:
+        """Return the payload of POLICY."""
+        import msgpack  # type: ignore[import-untyped]
+
+        return bytes(msgpack.packb(self._fields()))
+
+    def widened(self, wanted: Policy) -> Policy:
+        """Return the policy that covers this one's entries and those of `wanted`.
+
+        A limit of `wanted` takes the place of this one's. Without one this one's stays: a program
+        that opens the namespace without naming its limit must not lift it.
+        """
+        longest = None
+        if self.longest is not None and wanted.longest is not None:
+            longest = max(self.longest, wanted.longest)
+        # MUT: a-limit-stays-until-another-is-given
+        max_bytes = self.max_bytes if wanted.max_bytes is None else wanted.max_bytes
+        max_entries = self.max_entries if wanted.max_entries is None else wanted.max_entries
+        shortest = min(self.shortest, wanted.shortest)
+        return Policy(wanted.name, shortest, longest, max_bytes, max_entries, self.cleared)
+
     def judge(
-        self, found: os.stat_result, now: float, older_than: float | None, unused_for: float | None
+        self,
+        status: os.stat_result,
+        now: float,
+        older_than: float | None,
+        unused_for: float | None,
     ) -> str:
-        """Why the entry with this stat goes ("cleared", "old", "unused", "expired"), or LIVE, or LOOK: open it."""
-        age = now - found.st_mtime
-        if self.cleared is not None and found.st_mtime < self.cleared:
+        """Return why the entry with this `status` goes, LIVE if it stays, or UNSURE.
+
+        The reasons are "cleared", "old", "unused" and "expired". UNSURE: its header must be read.
+        """
+        age = now - status.st_mtime
+        if self.cleared is not None and status.st_mtime < self.cleared:
             return "cleared"
         if older_than is not None and age >= older_than:
             return "old"
-        if unused_for is not None and now - used(found) / 1e9 >= unused_for:
+        if unused_for is not None and now - last_use(status) / 1e9 >= unused_for:
             return "unused"
         if self.longest is not None and age >= self.longest:
             return "expired"
-        return LIVE if age < self.shortest else LOOK
+        return LIVE if age < self.shortest else UNSURE
 
     def is_expired(self, created: float, ttl: float | None, now: float) -> bool:
-        """Whether an entry with this header is past its ttl; `stale` is not in it, so the shortest stands in for it."""
+        """Return True if an entry with this header is past its ttl.
+
+        The header does not tell `stale`, so the namespace's shortest time stands in for it.
+        """
         return ttl is not None and now - created >= max(ttl, self.shortest)
 
 
-def used(found: os.stat_result) -> int:
-    """When the file was used last, in nanoseconds, as far as its stat tells (uses are noted at most once a day)."""
-    return max(found.st_atime_ns, found.st_mtime_ns)
+def last_use(status: os.stat_result) -> int:
+    """Return when the file was used last, in nanoseconds; uses are noted at most once a day."""
+    return max(status.st_atime_ns, status.st_mtime_ns)
 
 
 def read(mount: Mount, namespace: str) -> tuple[Policy, Exception | None]:
-    """The policy of `namespace`, and what was wrong with its file: then, or without one, every entry's header decides.
+    """Return the policy of `namespace` with its last clear, and the error that POLICY gave.
 
-    Raises `UnknownFormatError`: the namespace is a newer release's, to be left alone. Two or three requests each for
-    the POLICY and the folder's listing.
+    If POLICY is missing or gave an error, the policy leaves every verdict to the entries' headers.
+    Raise UnknownFormatError for a newer release's namespace, which is to be left as it is. It takes
+    two or three requests each for POLICY and for the folder's listing.
     """
-    folder = f"{layout.CACHE}/{namespace}"
     policy, problem = Policy(layout.readable(namespace)), None
     # MUT: a-newer-policy-all-is-left-alone
     try:
-        held = store.read(mount, folder, layout.POLICY, stale=0)
-        policy = _parse(bytes(held.payload), policy.name, mount.path_of(folder, layout.POLICY))
-    except FileNotFoundError:
-        pass
+        policy = load(mount, namespace) or policy
     except UnknownFormatError:
         raise
     except (CorruptEntryError, OSError) as error:
         problem = error
-    try:
-        marks = layout.cleared_marks(mount.names(folder))
-        sound = [
-            (n, name)
-            for name, n in marks
-            if name == links.mark(mount, folder, layout.cleared_mark(n))
-        ]
-        policy.cleared = mount.stat(folder, max(sound)[1]).st_mtime if sound else None
-    except OSError:
-        pass
+    policy.cleared = _cleared_at(mount, f"{layout.CACHE}/{namespace}")
     return policy, problem
 
 
-def _parse(payload: bytes, name: str, path: str) -> Policy:
-    import msgpack  # type: ignore[import-untyped]
+def load(mount: Mount, namespace: str) -> Policy | None:
+    """Return what POLICY says, without the last clear; None if there is no POLICY.
+
+    Raise CorruptEntryError, UnknownFormatError, or OSError.
+    """
+    folder = f"{layout.CACHE}/{namespace}"
+    try:
+        stored = store.read(mount, folder, layout.POLICY, stale=0)
+    except FileNotFoundError:
+        return None
+    path = mount.path_of(folder, layout.POLICY)
+    return _parse(bytes(stored.payload), layout.readable(namespace), path)
+
+
+def widen(mount: Mount, namespace: str, wanted: Policy) -> Policy:
+    """Make POLICY cover `wanted` too, and return what it says then.
+
+    A newer release's POLICY is left as it is, and `wanted` returned. A damaged one is replaced.
+    Raise OSError if POLICY cannot be read or written.
+    """
+    try:
+        merged, is_stored = _merge(mount, namespace, wanted)
+        if is_stored:
+            return merged
+        # Actor 1 reads POLICY; actor 2 reads it, merges and writes; actor 1 writes what it merged
+        # with the old one: 2's entries would be swept by 1's times. So read again, in turn.
+        # MUT: writers-of-a-policy-take-turns
+        turn = _wait_for_turn(mount, f"{layout.CACHE}/{namespace}")
+        try:
+            merged, is_stored = _merge(mount, namespace, wanted)
+            if not is_stored:
+                write(mount, namespace, merged)
+            return merged
+        finally:
+            if turn is not None:
+                turn.release()
+    except UnknownFormatError:
+        return wanted
+
+
+def write(mount: Mount, namespace: str, policy: Policy) -> None:
+    """Put `policy` in place of the POLICY that there is. Raise OSError."""
+    folder = f"{layout.CACHE}/{namespace}"
+    store.write(mount, folder, layout.POLICY, policy.encode(), codec="msgpack")
+
+
+def _merge(mount: Mount, namespace: str, wanted: Policy) -> tuple[Policy, bool]:
+    """Return the policy that covers POLICY and `wanted`, and True if POLICY says just that."""
+    try:
+        stored = load(mount, namespace)
+    except CorruptEntryError:
+        stored = None
+    merged = wanted if stored is None else stored.widened(wanted)
+    return merged, merged == stored
+
+
+def _wait_for_turn(mount: Mount, folder: str) -> Lock | None:
+    """Return the lock of POLICY's writers, or None if it is not to be had within `_WAIT`."""
+    from efsstate.mount import lock
 
     try:
-        told = msgpack.unpackb(payload)
-        shortest, longest = told.get("shortest") or 0.0, told.get("longest")
-        limits = told.get("max_bytes"), told.get("max_entries")
-    except Exception:  # msgpack raises a dozen kinds; whichever, it is not what a cache wrote
+        return lock.acquire(mount, folder, layout.LOCK, until=time.monotonic() + _WAIT)
+    except OSError:
+        return None  # a mount without locks: writing POLICY unlocked is better than not at all
+
+
+def _cleared_at(mount: Mount, folder: str) -> float | None:
+    """Return when the namespace in `folder` was cleared last, by the server's clock, or None."""
+    try:
+        numbers = [
+            (number, name)
+            for name, number in layout.cleared_marks(mount.names(folder))
+            if name == links.mark(mount, folder, layout.cleared_mark(number))
+        ]
+        return mount.stat(folder, max(numbers)[1]).st_mtime if numbers else None
+    except OSError:
+        return None
+
+
+def _parse(payload: bytes, name: str, path: str) -> Policy:
+    import msgpack
+
+    try:
+        fields = msgpack.unpackb(payload)
+        shortest, longest = fields.get("shortest") or 0.0, fields.get("longest")
+        limits = fields.get("max_bytes"), fields.get("max_entries")
+    except Exception:  # msgpack raises a dozen kinds, all of which say that no cache wrote this
         raise CorruptEntryError(path, "not a policy") from None
-    numbers = (
-        shortest,
-        0.0 if longest is None else longest,
-        *[0 if limit is None else limit for limit in limits],
-    )
-    if any(
-        isinstance(one, bool) or not isinstance(one, (int, float)) or not 0 <= one < float("inf")
-        for one in numbers
-    ):
+    numbers = [shortest, *[0 if number is None else number for number in (longest, *limits)]]
+    if not all(_is_measure(number) for number in numbers):
         raise CorruptEntryError(path, "not a policy: a length of time or a limit is no number")
-    return Policy(str(told.get("name") or name), float(shortest), longest, *limits)
+    longest = None if longest is None else float(longest)
+    return Policy(str(fields.get("name") or name), float(shortest), longest, *limits)
+
+
+def _is_measure(number: object) -> bool:
+    """Return True if `number` can be a length of time or a limit."""
+    is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
+    return is_number and 0 <= number < float("inf")  # type: ignore[operator]

@@ -9,7 +9,7 @@ import threading
 import time
 
 from efsstate.errors import CorruptEntryError, UnknownFormatError
-from efsstate.eviction.policy import LIVE, LOOK, used
+from efsstate.eviction.policy import LIVE, UNSURE, last_use
 from efsstate.format import entry, layout
 
 TYPE_CHECKING = False
@@ -67,7 +67,7 @@ class SweepOptions:
 def look(
     mount: Mount, folder: str, policy: Policy, wish: SweepOptions, report: SweepReport
 ) -> Iterator[tuple[str, os.stat_result, str]]:
-    """Name, stat, and why it goes (LIVE, LOOK) of each entry in `folder`; other files are tidied.
+    """Name, stat, and why it goes (LIVE, UNSURE) of each entry in `folder`; other files are tidied.
 
     Raises `TimeUp` when the time is up, and `OSError` if the folder can't be listed.
     """
@@ -128,8 +128,8 @@ def _settle(
     report: SweepReport,
 ) -> bool:
     """Open those of which only the header can tell, and keep in `doomed` those that go; whether the time sufficed."""
-    unsure = [(name, size) for name, size, reason in doomed if reason == LOOK]
-    doomed[:] = [one for one in doomed if one[2] != LOOK]
+    unsure = [(name, size) for name, size, reason in doomed if reason == UNSURE]
+    doomed[:] = [one for one in doomed if one[2] != UNSURE]
     for count, (name, size) in enumerate(unsure):
         if count % 16 == 0 and wish.is_over():
             return False
@@ -213,7 +213,7 @@ def tidy(
         )
         if not mine:
             report.stranger("foreign", mount.path_of(folder, name))
-        elif wish.now - used(found) / 1e9 >= ABANDONED and (
+        elif wish.now - last_use(found) / 1e9 >= ABANDONED and (
             wish.dry_run or mount.remove(folder, name)
         ):
             report.gone("temporary", found.st_size)

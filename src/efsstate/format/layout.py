@@ -3,6 +3,7 @@
     <root>/cache/<namespace>/<1 hex>/<digest>             an entry
     <root>/cache/<namespace>/<1 hex>/LOCK                 one byte for each entry that is computed now
     <root>/cache/<namespace>/POLICY                       what the sweep may judge by
+    <root>/cache/<namespace>/LOCK                         who may change POLICY
     <root>/cache/<namespace>/CLEARED.<number>.<signature> the generation: every clear makes a higher one
     <root>/checkpoints/<name>/e<epoch>                    a claim: a symbolic link that holds who made it
     <root>/checkpoints/<name>/b<epoch>                    its base: a symbolic link that holds what it starts from
