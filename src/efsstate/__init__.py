@@ -4,33 +4,40 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from efsstate.cache.decorator import Cache, cached
-    from efsstate.cache.keys import register
-    from efsstate.checkpoints.checkpoint import Checkpoint, checkpoint
-    from efsstate.cleanup.sweep import SweepReport, sweep
-    from efsstate.deadline import invocation
-    from efsstate.deploy.diagnosis.doctor import doctor
-    from efsstate.errors import (
-        ClaimedError,
-        ClaimLost,
-        CorruptEntryError,
-        EfsStateError,
-        EncodeError,
-        ModelNotFound,
-        RootError,
-        ShardsError,
-        SignatureError,
-        UnknownFormatError,
-    )
-    from efsstate.events import on_event
-    from efsstate.modelstore.loader import Model, model
-    from efsstate.modelstore.versions import activate, models, prune, publish, verify, versions
+    from efsstate.cache.decorator import Cache as Cache
+    from efsstate.cache.decorator import cached as cached
+    from efsstate.cache.keys import register as register
+    from efsstate.checkpoints.checkpoint import Checkpoint as Checkpoint
+    from efsstate.checkpoints.checkpoint import checkpoint as checkpoint
+    from efsstate.cleanup.sweep import SweepReport as SweepReport
+    from efsstate.cleanup.sweep import sweep as sweep
+    from efsstate.deadline import invocation as invocation
+    from efsstate.deploy.diagnosis.doctor import doctor as doctor
+    from efsstate.errors import ClaimedError as ClaimedError
+    from efsstate.errors import ClaimLost as ClaimLost
+    from efsstate.errors import CorruptEntryError as CorruptEntryError
+    from efsstate.errors import EfsStateError as EfsStateError
+    from efsstate.errors import EncodeError as EncodeError
+    from efsstate.errors import ModelNotFound as ModelNotFound
+    from efsstate.errors import RootError as RootError
+    from efsstate.errors import ShardsError as ShardsError
+    from efsstate.errors import SignatureError as SignatureError
+    from efsstate.errors import UnknownFormatError as UnknownFormatError
+    from efsstate.events import on_event as on_event
+    from efsstate.modelstore.loader import Model as Model
+    from efsstate.modelstore.loader import model as model
+    from efsstate.modelstore.versions import activate as activate
+    from efsstate.modelstore.versions import models as models
+    from efsstate.modelstore.versions import prune as prune
+    from efsstate.modelstore.versions import publish as publish
+    from efsstate.modelstore.versions import verify as verify
+    from efsstate.modelstore.versions import versions as versions
 
 __version__ = "0.1.0"
 
-# No module or folder here has the name of a public function: importing it would put the module in the function's place.
-# A public name, and the module that has it: imported when the name is first used, so that a handler pays at its cold
-# start for what it uses and nothing else.
+# A public name, and the module that has it: a name is imported when it is first used, so that a
+# handler pays at its cold start for what it uses alone. No module or folder here may have the name
+# of a public function: importing it would put the module in the function's place.
 _LAZY = {
     "Cache": "cache.decorator",
     "Checkpoint": "checkpoints.checkpoint",
@@ -62,15 +69,42 @@ _LAZY = {
     "versions": "modelstore.versions",
 }
 
-__all__ = [  # noqa: PLE0604 - the table above
+__all__ = [  # noqa: RUF022 - written out, because type checkers read it
     "__version__",
-    *sorted(_LAZY),
+    "Cache",
+    "Checkpoint",
+    "ClaimLost",
+    "ClaimedError",
+    "CorruptEntryError",
+    "EfsStateError",
+    "EncodeError",
+    "Model",
+    "ModelNotFound",
+    "RootError",
+    "ShardsError",
+    "SignatureError",
+    "SweepReport",
+    "UnknownFormatError",
+    "activate",
+    "cached",
+    "checkpoint",
+    "doctor",
+    "invocation",
+    "model",
+    "models",
+    "on_event",
+    "prune",
+    "publish",
+    "register",
+    "sweep",
+    "verify",
+    "versions",
 ]
 
 if not TYPE_CHECKING:
 
-    def __getattr__(name):  # noqa: ANN001, ANN202 - hidden from type checkers, which see the imports above
-        """The public name, from its module (PEP 562)."""
+    def __getattr__(name):  # noqa: ANN001, ANN202 - type checkers see the imports above
+        """Return the public name, imported from its module (PEP 562)."""
         where = _LAZY.get(name)
         if where is None:
             raise AttributeError(f"module 'efsstate' has no attribute {name!r}")

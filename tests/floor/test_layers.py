@@ -12,7 +12,7 @@ SOURCE = pathlib.Path(efsstate.__file__).parent
 # Each floor imports only from those below it (listed here from the lowest up), and within itself.
 FLOORS = [
     ["process"],
-    ["errors", "units", "events", "parallel", "deadline", "format"],
+    ["errors", "generic", "units", "events", "parallel", "deadline", "format"],
     ["mount.clock"],
     ["mount.files"],
     ["mount.root", "mount.lock", "mount.free_memory"],
