@@ -48,6 +48,23 @@ class UnknownFormatError(EfsStateError):
         return type(self), (self.path, self.version)
 
 
+class ForeignFilesError(EfsStateError):
+    """A folder that was to be removed holds `paths` that efsstate did not make; nothing was."""
+
+    def __init__(self, folder: str, paths: list[str]) -> None:
+        more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+        super().__init__(
+            f"{folder}: it holds files that are not efsstate's: {', '.join(paths[:3])}{more}; move"
+            " them elsewhere first"
+        )
+        self.folder = folder
+        self.paths = paths
+
+    def __reduce__(self) -> tuple[type[ForeignFilesError], tuple[str, list[str]]]:
+        """Return how to rebuild it from two arguments, so that it can be pickled."""
+        return type(self), (self.folder, self.paths)
+
+
 class ClaimedError(EfsStateError):
     """Another holder has the claim; `owner` is its own record: host, process, since, deadline."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from efsstate import deadline
 from efsstate.deadline import Invocation
 from efsstate.errors import ClaimedError, DeadlineExceeded, EfsStateError
-from efsstate.format import layout
+from efsstate.eviction import removal
+from efsstate.format import grammar, layout
 from efsstate.modelstore import versions
 from efsstate.modelstore.manifest import bad_name
 from efsstate.mount import lock
@@ -95,7 +96,7 @@ def run(
                 return {**told, "finished": False, "bytes": copy.done}
         else:
             told["path"] = _move(mount, incoming, objects, to or "")
-        mount.remove_tree(incoming)
+        removal.remove_tree(mount, incoming, grammar.anything)
     finally:
         held.release()
     return {**told, "finished": True, "bytes": copy.total}
@@ -131,7 +132,7 @@ def _forget_abandoned(mount: Mount, mine: str) -> None:
         if name.startswith(_INCOMING) and folder != mine:
             try:
                 if mount.stat(folder, _PROGRESS).st_mtime < time.time() - _ABANDONED:
-                    mount.remove_tree(folder)
+                    removal.remove_tree(mount, folder, grammar.anything)
             except OSError:
                 continue
 

@@ -234,8 +234,8 @@ def test_a_finished_checkpoint_goes_after_its_ttl_and_an_abandoned_rest_of_one(t
     for name, ttl in (("past", 0), ("later", "7d"), ("ever", None)):
         with checkpoint(name, root=tree.path, ttl=ttl) as job:
             job.finish(1)
-    rest = os.path.dirname(tree.file("checkpoints/.tmp-rest/1-1"))
-    young = os.path.dirname(tree.file("checkpoints/.tmp-young/1-1"))
+    rest = os.path.dirname(tree.file("checkpoints/.tmp-111111111111111111111111/1-1"))
+    young = os.path.dirname(tree.file("checkpoints/.tmp-222222222222222222222222/1-1"))
     os.utime(tree.full(rest), (1, 1))
     time.sleep(0.01)
     assert tree.sweep(dry_run=True).reasons == {"checkpoint": 1, "temporary": 1} and tree.there(
@@ -254,10 +254,10 @@ def test_a_finished_checkpoint_goes_after_its_ttl_and_an_abandoned_rest_of_one(t
 
 def test_temporaries_that_were_abandoned_beside_the_areas_go_too(tree):
     old = [
-        tree.file(f"{where}.tmp-x", age=2 * DAY)
+        tree.file(f"{where}.tmp-{'3' * 24}", age=2 * DAY, body=b"")
         for where in ("", "cache/", "models/", "checkpoints/")
     ]
-    young = tree.file(".tmp-y")
+    young = tree.file(f".tmp-{'4' * 24}", body=b"")
     assert tree.sweep().reasons == {"temporary": 4} and not tree.there(*old) and tree.there(young)
 
 
@@ -266,11 +266,14 @@ def test_temporaries_that_were_abandoned_beside_the_areas_go_too(tree):
 
 def test_abandoned_temporaries_go_and_young_ones_and_the_folders_lock_stay(tree):
     old = [
-        tree.file("cache/f/3/.tmp-aa", age=ABANDONED + 60),
-        tree.file("cache/f/.tmp-bb", age=ABANDONED + 60),
+        tree.file("cache/f/3/.tmp-aaaaaaaaaaaaaaaaaaaaaaaa", age=ABANDONED + 60),
+        tree.file("cache/f/.tmp-bbbbbbbbbbbbbbbbbbbbbbbb", age=ABANDONED + 60),
     ]
-    kept = [tree.file("cache/f/3/.tmp-cc", age=HOUR), tree.file("cache/f/4/LOCK", age=10 * DAY)]
-    mark = tree.full("cache/f/3/.tmp-link")
+    kept = [
+        tree.file("cache/f/3/.tmp-cccccccccccccccccccccccc", age=HOUR),
+        tree.file("cache/f/4/LOCK", age=10 * DAY),
+    ]
+    mark = tree.full("cache/f/3/.tmp-dddddddddddddddddddddddd")
     os.symlink("changed", mark)
     os.utime(mark, (0, 0), follow_symlinks=False)
     report = tree.sweep()
@@ -289,7 +292,7 @@ def test_foreign_files_are_left_and_reported(tree):
         tree.file("cache/f/subfolder/x", age=900 * DAY),
     ]
     os.makedirs(tree.full("cache/f/b/" + "b" * 48))
-    os.mkfifo(tree.full("cache/f/b/.tmp-fifo"))
+    os.mkfifo(tree.full("cache/f/b/.tmp-eeeeeeeeeeeeeeeeeeeeeeee"))
     report = tree.sweep(older_than=0)
     assert tree.there(*strange) == strange and report.removed == 0 and report.foreign == 8
     assert tree.full("cache/stray") in report.foreign_paths and report.errors == 0
@@ -303,7 +306,7 @@ def test_the_nfs_clients_own_files_are_not_touched(tree):
 
 def test_users_own_data_is_never_looked_at(tree):
     name = tree.file("shared-data/f/a/" + "a" * 48, age=900 * DAY)
-    other = tree.file("elsewhere/.tmp-x", age=900 * DAY)
+    other = tree.file("elsewhere/.tmp-333333333333333333333333", age=900 * DAY)
     assert (
         tree.sweep(older_than=0, max_entries=0).foreign == 0 and len(tree.there(name, other)) == 2
     )
@@ -417,7 +420,7 @@ def test_a_clock_that_is_wrong_by_a_day_removes_nothing_live(tree, wrong):
     """Ages are by the server's clock: that of a file made for it, before anything is judged."""
     tree.policy("f", shortest=HOUR, longest=HOUR)
     live, dead = tree.entry("f", 1, age=60, ttl=HOUR), tree.entry("f", 2, age=2 * HOUR, ttl=HOUR)
-    temporary = tree.file("cache/f/1/.tmp-young", age=HOUR)
+    temporary = tree.file("cache/f/1/.tmp-555555555555555555555555", age=HOUR)
     code = f"import sys, time\nreal = time.time\ntime.time = lambda: real() + {wrong}\nfrom efsstate import sweep\nsweep(root=sys.argv[1])"
     subprocess.run([sys.executable, "-c", code, tree.path], check=True)
     assert tree.there(live, dead, temporary) == [live, temporary]

@@ -241,6 +241,13 @@ def test_verify_counts_the_files_of_models_and_their_bytes(shell, tree, tmp_path
     assert (told["checked"], told["size"]) == (3, 105_000)
 
 
+def test_rm_walks_into_no_strangers_folder(shell, tree):
+    """A folder `abc` in a namespace is not one of its sixteen (I33)."""
+    notes = tree.file(f"cache/thumbnails/abc/{'a' * 48}")
+    told = shell.json("rm", "cache/thumbnails", "-y")
+    assert told["foreign"] == [tree.full("cache/thumbnails/abc")] and tree.there(notes)
+
+
 def test_rm_of_a_namespace_leaves_what_is_not_ours(shell, tree):
     tree.file("cache/thumbnails/notes.txt")
     code, _, err = shell("rm", "cache/thumbnails")
@@ -248,6 +255,7 @@ def test_rm_of_a_namespace_leaves_what_is_not_ours(shell, tree):
     assert shell.json("rm", "cache/thumbnails", "--dry-run")["files"] == 13
     told = shell.json("rm", "cache/thumbnails", "cache/pricing", "-y")
     assert told["removed"] == 13 + 4 and told["left"] == [tree.full("cache/thumbnails")]
+    assert told["foreign"] == [tree.full("cache/thumbnails/notes.txt")]
     assert tree.there("cache/thumbnails/notes.txt") and not tree.there("cache/pricing")
     assert shell("rm", "cache/pricing", "-y")[0] == 3
 

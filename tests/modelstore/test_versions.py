@@ -105,7 +105,7 @@ def test_a_version_that_a_prune_takes_while_its_files_are_looked_at_is_missing_u
 
     folder, aside, real = (
         place(root, "m", four[0]),
-        place(root, "m", ".tmp-gone-x"),
+        place(root, "m", ".tmp-gone-x-00000000"),
         checking.lacking,
     )
 
@@ -429,10 +429,10 @@ def versions_left(root):
 
 
 def test_a_link_that_a_killed_activation_left_goes_after_grace(root, four):
-    os.symlink("x", place(root, "m", ".tmp-left"))
+    os.symlink("x", place(root, "m", ".tmp-" + 24 * "1"))
     prune("m", keep=9, root=root)
-    assert versions_left(root) == [".tmp-left"]
-    os.utime(place(root, "m", ".tmp-left"), (1, 1), follow_symlinks=False)
+    assert versions_left(root) == [".tmp-" + 24 * "1"]
+    os.utime(place(root, "m", ".tmp-" + 24 * "1"), (1, 1), follow_symlinks=False)
     prune("m", keep=9, root=root)
     assert versions_left(root) == [] and len(versions("m", root=root)) == 4
 

@@ -121,5 +121,11 @@ def test_kinds_of_files_are_told_apart():
         and not layout.is_digest(digest.upper())
         and not layout.is_digest(digest[1:])
     )
-    assert layout.is_temporary(".tmp-1") and not layout.is_temporary("tmp-1")
+    assert layout.is_temporary(".tmp-" + 24 * "a") and layout.is_temporary(layout.draft(digest))
+    for name in (".tmp-1", "tmp-1", ".tmp-report.csv", ".tmp-" + 23 * "a", ".tmp-" + 24 * "A"):
+        assert not layout.is_temporary(name)
+        assert not layout.is_being_published(name)
+    assert not layout.is_temporary(".tmp-" + 32 * "a")
+    for name in (32 * "a", 32 * "a" + ".lock", "gone-v1-" + 8 * "a", 24 * "a"):
+        assert layout.is_being_published(".tmp-" + name)
     assert layout.entry_folder("ns", digest) in layout.entry_folders("ns")

@@ -165,7 +165,7 @@ def _cleans(root, clients, folder, wrong):
             file.write(version)
         clients[0]("publish", f"{folder}/source", version)
     clients[0]("update", "unfinished")
-    young = f"{root}/cache/kept/a/.tmp-young"
+    young = f"{root}/cache/kept/a/.tmp-2a2a2a2a2a2a2a2a2a2a2a2a"
     os.makedirs(os.path.dirname(young), exist_ok=True)
     open(young, "w").close()
     for n, client in enumerate(clients):

@@ -57,7 +57,7 @@ def _all(root):
     _models(root)
     Cache("short", ttl=0.001, root=root).set("k", OLD)
     time.sleep(0.01)
-    left = f"{root}/cache/c/a/.tmp-left"
+    left = f"{root}/cache/c/a/.tmp-1ef71ef71ef71ef71ef71ef7"
     os.makedirs(os.path.dirname(left), exist_ok=True)
     open(left, "w").close()
     os.utime(left, (1, 1))
@@ -505,7 +505,7 @@ class Trial:
                 name
                 for _, folders, files in os.walk(root)
                 for name in folders + files
-                if layout.is_temporary(name) and name != ".tmp-left"
+                if layout.is_temporary(name) and name != ".tmp-1ef71ef71ef71ef71ef71ef7"
             ]
             if left and self.name not in (
                 "publish",

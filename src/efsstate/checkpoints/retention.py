@@ -7,7 +7,8 @@ import time
 
 from efsstate.checkpoints import claimant
 from efsstate.checkpoints.protocol import Folder, Superseded
-from efsstate.format import layout
+from efsstate.eviction import removal
+from efsstate.format import grammar, layout
 from efsstate.mount import links, lock
 
 TYPE_CHECKING = False
@@ -32,6 +33,7 @@ def sweep(
     ]
     if layout.SHARDS in names:
         if _all_past(mount, folder, names, shards, now):
+            removal.require_ours(mount, folder, grammar.checkpoint)
             yield "checkpoint", 0
             if not dry_run:
                 _remove(mount, folder)
@@ -41,6 +43,7 @@ def sweep(
     here = Folder(mount, folder)
     newest = here.glance(here.look())
     if newest is not None and _is_past(newest, now) and layout.SHARDS not in names:
+        removal.require_ours(mount, folder, grammar.checkpoint)
         if dry_run or _remove_finished(here, now):
             yield "checkpoint", newest.size
     else:
@@ -95,7 +98,7 @@ def _remove(mount: Mount, folder: str) -> None:
     parent, _, _ = folder.rpartition("/")
     away = f"{layout.TEMPORARY}{os.urandom(12).hex()}"
     mount.rename(parent, folder.rpartition("/")[2], parent, away)
-    mount.remove_tree(f"{parent}/{away}")
+    removal.remove_tree(mount, f"{parent}/{away}", grammar.checkpoint)
     mount.forget(folder)
 
 

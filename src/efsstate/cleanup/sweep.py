@@ -9,13 +9,14 @@ import time
 
 from efsstate import deadline, events, units
 from efsstate.cleanup.rounds import SweepRound
-from efsstate.errors import CorruptEntryError, EfsStateError, UnknownFormatError
+from efsstate.errors import CorruptEntryError, EfsStateError, ForeignFilesError, UnknownFormatError
 from efsstate.eviction import policy as policy_module
+from efsstate.eviction import removal
 from efsstate.eviction import scan as folder_module
 from efsstate.eviction.policy import LIVE, UNSURE
 from efsstate.eviction.report import SweepReport
 from efsstate.eviction.scan import SweepOptions
-from efsstate.format import layout
+from efsstate.format import grammar, layout
 from efsstate.mount import clock
 from efsstate.mount.root import resolve
 from efsstate.parallel import each
@@ -193,6 +194,8 @@ class _Sweep:
                     continue
                 if not stat.S_ISDIR(found.st_mode):
                     known = item.name == layout.POLICY or layout.is_cleared(item.name)
+                    if not folder and found.st_size:
+                        known = True  # in the root only `ask_time` makes temporaries, empty ones
                     if not known and (strict or layout.is_temporary(item.name)):
                         folder_module.tidy(mount, folder, item.name, found, self._wish, report)
                 elif (
@@ -274,6 +277,9 @@ class _Sweep:
                         report.gone(reason, size)
                 except UnknownFormatError as error:
                     report.stranger("newer", error.path)
+                except ForeignFilesError as error:
+                    for path in error.paths:
+                        report.stranger("foreign", path)
                 except FileNotFoundError:
                     continue  # removed meanwhile
                 except (OSError, EfsStateError) as error:
@@ -305,10 +311,17 @@ class _Sweep:
 
     def _remove_rest(self, folder: str, found: os.stat_result, report: SweepReport) -> None:
         """Remove what a sweep that was killed left of a checkpoint that it had put out of the way."""
-        if self._wish.now - found.st_mtime >= folder_module.ABANDONED:
-            if not self._wish.dry_run:
-                self._mount.remove_tree(folder)
-            report.gone("temporary")
+        if self._wish.now - found.st_mtime < folder_module.ABANDONED:
+            return
+        if not self._wish.dry_run:
+            rest = removal.remove_tree(
+                self._mount, folder, grammar.checkpoint, is_over=self._wish.is_over
+            )
+            for path in rest.foreign:
+                report.stranger("foreign", path)
+            if rest.foreign or not rest.is_complete:
+                return
+        report.gone("temporary")
 
     def _model_job(self, folder: str) -> Callable[[SweepReport], bool]:
         from efsstate.modelstore.versions import prune, versions

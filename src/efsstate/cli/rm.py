@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from typing import TYPE_CHECKING
 
 import click
@@ -12,7 +11,8 @@ from efsstate.cli import output
 from efsstate.cli.output import Consent, Output
 from efsstate.cli.places import Place, find, locate, open_root
 from efsstate.errors import ClaimedError
-from efsstate.format import layout
+from efsstate.eviction import removal
+from efsstate.format import grammar, layout
 from efsstate.mount import lock
 
 if TYPE_CHECKING:
@@ -57,22 +57,23 @@ def command(places: tuple[str, ...], out: Output, root: str | None, consent: Con
     }
     if not consent(what):
         out.say(f"would remove {what}" if consent.dry_run else "nothing was removed")
-        out.document("rm", **fields, removed=0, left=[], dry_run=consent.dry_run)
+        out.document("rm", **fields, removed=0, left=[], foreign=[], dry_run=consent.dry_run)
         return output.FINE
-    removed, left = 0, []
+    removed, left, foreign = 0, [], []
     for place in found:
         with_lock = _claim(mount, place)
         try:
-            for folder, name, _ in _files(mount, place):
-                removed += mount.remove(folder, name)
-            left += [mount.path_of(path) for path in _empty(mount, place)]
+            gone, strangers = _remove(mount, place)
+            removed += gone
+            foreign += strangers
+            left += [mount.path_of(place.path)] if strangers else []
         finally:
             if with_lock is not None:
                 with_lock.release()
     out.say(f"removed {removed:,} files, {output.bytes_text(size)}")
-    for path in left:
-        out.say(f"left alone, for it is not empty: {path}")
-    out.document("rm", **fields, removed=removed, left=left, dry_run=False)
+    for path in foreign:
+        out.say(f"stays, because it is not efsstate's: {path}")
+    out.document("rm", **fields, removed=removed, left=left, foreign=foreign, dry_run=False)
     return output.FINE
 
 
@@ -89,47 +90,10 @@ def _files(mount: Mount, place: Place) -> Iterator[tuple[str, str, int]]:
         yield where, name, find(mount, place.path).st_size
         return
     find(mount, place.path)
-    yield from _below(mount, folder, place.area)
-
-
-def _below(mount: Mount, folder: str, area: str) -> Iterator[tuple[str, str, int]]:
-    inner = []
-    for name in mount.names(folder):
-        try:
-            found = mount.stat(folder, name)
-        except FileNotFoundError:
-            continue
-        if stat.S_ISDIR(found.st_mode):
-            if found.st_dev == mount.stat("", ".").st_dev:  # what is mounted there is not ours
-                inner.append(name)
-        elif _ours(name, area) and (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
-            yield folder, name, found.st_size
-    if (
-        folder.count("/") == 1
-    ):  # a namespace has its sixteen folders, a checkpoint its shards; none of them more
-        for name in inner:
-            if (
-                name in "0123456789abcdef"
-                if area == layout.CACHE
-                else name[0] == "s" and name[1:].isdigit()
-            ):
-                yield from _below(mount, f"{folder}/{name}", area)
-
-
-def _ours(name: str, area: str) -> bool:
-    if layout.is_temporary(name):
-        return True
-    if area == layout.CACHE:
-        return (
-            layout.is_digest(name)
-            or name in (layout.POLICY, layout.LOCK)
-            or layout.is_cleared(name)
-        )
-    return (
-        name == layout.LOCK
-        or layout.parse_claim(name) is not None
-        or layout.parse_shard(name) is not None
-    )
+    level = grammar.namespace if place.area == layout.CACHE else grammar.checkpoint
+    for item in removal.walk(mount, folder, level):
+        if item.is_ours and not item.is_folder:
+            yield item.folder, item.name, item.status.st_size
 
 
 def _claim(mount: Mount, place: Place) -> lock.Lock | None:
@@ -146,13 +110,11 @@ def _claim(mount: Mount, place: Place) -> lock.Lock | None:
     return held
 
 
-def _empty(mount: Mount, place: Place) -> Iterator[str]:
-    """Remove the folders at `place`; those that are not empty stay."""
+def _remove(mount: Mount, place: Place) -> tuple[int, list[str]]:
+    """Remove what is at `place`; return how many files went, and the paths that stay."""
     if place.rest is not None:
-        return
-    folder = f"{place.area}/{place.folder}"
-    for name in mount.names(folder):
-        if len(name) == 1 or name[0] == "s":
-            mount.remove_folder(f"{folder}/{name}")
-    if not mount.remove_folder(folder) and mount.names(folder):
-        yield folder
+        folder, _, name = place.path.rpartition("/")
+        return int(mount.remove(folder, name)), []
+    level = grammar.namespace if place.area == layout.CACHE else grammar.checkpoint
+    result = removal.remove_tree(mount, f"{place.area}/{place.folder}", level)
+    return result.removed, result.foreign

@@ -247,8 +247,21 @@ def is_digest(name: str) -> bool:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether `name` is a file or folder that was being written."""
-    return name.startswith(TEMPORARY)
+    """Return True if `name` is that of a file being written, or of a draft: 24 or 48 hex digits.
+
+    A user's file may begin with `.tmp-` too, and is not ours to remove.
+    """
+    random = name[len(TEMPORARY) :]
+    is_random = len(random) in (24, 2 * DIGEST_BYTES) and _HEX.issuperset(random)
+    return is_random and name.startswith(TEMPORARY)
+
+
+def is_being_published(name: str) -> bool:
+    """Return True if `name`, beside a model's versions, is a publication's or of one put aside."""
+    content = name[len(TEMPORARY) :].removesuffix(LOCK_SUFFIX)
+    is_staging = len(content) == 32 and _HEX.issuperset(content)
+    is_gone = content.startswith("gone-") and _HEX.issuperset(content[-8:]) and content[-9] == "-"
+    return name.startswith(TEMPORARY) and (is_staging or is_gone or is_temporary(name))
 
 
 def is_foreign_nfs(name: str) -> bool:

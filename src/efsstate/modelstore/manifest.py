@@ -231,7 +231,11 @@ def ours(mount: Mount, model: str) -> bool:
 
 def is_ours(mount: Mount, model: str, name: str) -> bool:
     """Whether we made what has this name in the folder `versions`."""
-    return name == layout.CURRENT or layout.is_temporary(name) or _has_manifest(mount, model, name)
+    return (
+        name == layout.CURRENT
+        or layout.is_being_published(name)
+        or _has_manifest(mount, model, name)
+    )
 
 
 def _has_manifest(mount: Mount, model: str, version: str) -> bool:

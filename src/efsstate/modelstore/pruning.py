@@ -100,7 +100,9 @@ def leftovers(mount: Mount, model: str, before: float) -> list[str]:
 def left(mount: Mount, model: str) -> set[str]:
     """What killed publications, activations and prunes left, or running ones still need."""
     names = mount.names(layout.version_folder(model, ""))
-    return {name.removesuffix(layout.LOCK_SUFFIX) for name in names if layout.is_temporary(name)}
+    return {
+        name.removesuffix(layout.LOCK_SUFFIX) for name in names if layout.is_being_published(name)
+    }
 
 
 def _newest(mount: Mount, above: str, name: str) -> float:

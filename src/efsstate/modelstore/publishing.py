@@ -9,7 +9,8 @@ import time
 
 from efsstate import deadline, events
 from efsstate.errors import ClaimedError, EfsStateError
-from efsstate.format import entry, layout
+from efsstate.eviction import removal
+from efsstate.format import entry, grammar, layout
 from efsstate.modelstore import checking, reader
 from efsstate.modelstore import manifest as manifests
 from efsstate.modelstore.manifest import Manifest
@@ -181,7 +182,9 @@ def run(
             _finish(mount, model, staging, made, told)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            mount.remove_tree(staging)  # what can't be finished must not keep a disk full
+            removal.remove_tree(
+                mount, staging, grammar.staging
+            )  # what can't be finished must not keep a disk full
         raise
     else:
         _tidy(mount, staging)
@@ -374,14 +377,14 @@ def remove(mount: Mount, above: str, name: str) -> None:
     if name not in mount.names(above):
         return
     if stat.S_ISDIR(mount.stat(above, name).st_mode):
-        mount.remove_tree(f"{above}/{name}")
+        removal.remove_tree(mount, f"{above}/{name}", grammar.anything)
     else:
         mount.remove(above, name)
 
 
 def _tidy(mount: Mount, staging: str) -> None:
     try:
-        mount.remove_tree(staging)
+        removal.remove_tree(mount, staging, grammar.staging)
     except OSError as error:
         _left(mount, staging, error)
 

@@ -10,7 +10,8 @@ import threading
 
 from efsstate import deadline, events
 from efsstate.errors import CorruptEntryError, DeadlineExceeded, EfsStateError
-from efsstate.format import layout
+from efsstate.eviction import removal
+from efsstate.format import grammar, layout
 from efsstate.modelstore import reader
 from efsstate.mount import lock
 from efsstate.mount import root as roots
@@ -184,7 +185,7 @@ def _copy(
             _take_away(local, key)
         local.rename("", making, "", key)
     except BaseException as error:
-        local.remove_tree(making)
+        removal.remove_tree(local, making, grammar.anything)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             why = f"{error.strerror} while it was written, though {reader.mib(free)} were free: something else fills the disk"
             raise _no_room(local, total, why) from error
@@ -195,7 +196,7 @@ def _tidy(local: Mount, key: str) -> None:
     """Remove a killed process's half, and the locks of copies that are gone."""
     there = local.names("")
     for name in there:
-        if layout.is_temporary(name):
+        if name.startswith(layout.TEMPORARY):
             _remove(local, name)
     for name in local.names(_USES):
         if name not in there and name != key and (alone := _alone(local, name)) is not None:
@@ -204,7 +205,7 @@ def _tidy(local: Mount, key: str) -> None:
 
 def _remove(local: Mount, name: str) -> None:
     if stat.S_ISDIR(local.stat("", name).st_mode):
-        local.remove_tree(name)
+        removal.remove_tree(local, name, grammar.anything)
     else:
         local.remove("", name)  # not ours, but it has a name that we need
 

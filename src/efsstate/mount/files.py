@@ -819,19 +819,6 @@ class Mount:
             error.filename = self.path_of(folder, name)
             raise
 
-    def remove_tree(self, folder: str) -> bool:
-        """Remove `folder` with all that is in it; whether it is gone. Links are removed, never followed."""
-        for name in self.names(folder):
-            try:
-                is_folder = stat.S_ISDIR(self.stat(folder, name).st_mode)
-            except FileNotFoundError:
-                continue
-            if is_folder:
-                self.remove_tree(f"{folder}/{name}")
-            else:
-                self.remove(folder, name)
-        return self.remove_folder(folder)
-
 
 def _put(fd: int, parts: Parts) -> int:
     """Write all of it; how many bytes it was."""
