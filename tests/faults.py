@@ -187,9 +187,12 @@ def _run(operation, options=None, prepare=lambda: None):
     (ready, say_ready), (go, say_go), (result, say_result) = pipes
     sys.stdout.flush()
     sys.stderr.flush()
+    # A child that collects garbage would copy each page of what pytest holds: half a second a fault.
+    gc.freeze()
     pid = os.fork()
     if not pid:
         _child(operation, say_ready, go, say_result, prepare)
+    gc.unfreeze()
     for fd in (say_ready, go, say_result):
         os.close(fd)
     tracer, trace = None, ""

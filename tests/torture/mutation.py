@@ -65,7 +65,7 @@ def copied(folder, statement=None, text=""):
     return folder
 
 
-def tests(folder, names, *more, patience=SLOWEST):
+def run_tests(folder, names, *more, patience=SLOWEST):
     """Return (exit code, lines of output) of these tests on the package in `folder`."""
     environment = os.environ | {"PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
     command = [
@@ -111,7 +111,7 @@ def attempt(statement, mutation):
             copied(folder, statement, mutated_text(statement, mutation))
         except LookupError as error:
             return False, f"it can't be made: {error}"
-        code, said = tests(folder, mutation.tests, "-x")
+        code, said = run_tests(folder, mutation.tests, "-x")
     if code == "hangs":
         return True, f"hangs: tests/{mutation.tests[0]}"
     if code == 1 and _failed(said):
@@ -136,7 +136,7 @@ def run(seconds, seed, word="", say=print):
     rows, until = {}, time.monotonic() + (seconds if seconds < 120 else 10**6)
     every = sorted({test for mutation in chosen.values() for test in mutation.tests})
     with tempfile.TemporaryDirectory() as folder:
-        code, said = tests(copied(folder), every, patience=600)
+        code, said = run_tests(copied(folder), every, patience=600)
         if code != 0:
             names = ", ".join(_failed(said)) or " | ".join(said[-2:])[:300]
             wrong.append(f"without any mutation: {names}")
