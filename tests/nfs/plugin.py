@@ -138,7 +138,7 @@ class Session:
 
 _session = pytest.StashKey[Session]()
 _dead = pytest.StashKey[bool]()
-_queue = pytest.StashKey[dict]()  # each item for the guest -> the one after it
+_queue = pytest.StashKey[dict]()  # the items for the guest, in order
 
 
 def _close(config):
@@ -149,7 +149,7 @@ def _close(config):
 
 def pytest_collection_finish(session):
     items = [item for item in session.items if _remote(item)]
-    session.config.stash[_queue] = dict(zip(items, [*items[1:], None], strict=False))
+    session.config.stash[_queue] = dict.fromkeys(items)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -157,7 +157,7 @@ def pytest_runtest_protocol(item, nextitem):
     queue = item.config.stash[_queue]
     if item not in queue:
         return None
-    following = queue[item]
+    following = nextitem if nextitem in queue else None
     hook, failed, phases = item.ihook, None, set()
     hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     try:
@@ -189,7 +189,7 @@ def pytest_runtest_protocol(item, nextitem):
                         item.nodeid, item.location, keywords, outcome, text, phase
                     )
                 )
-    elif not following:
+    elif nextitem is None:
         _close(item.config)
     # What the host had set up for the test before (its module, its folder) was kept for this one, which set up nothing.
     item.session._setupstate.teardown_exact(nextitem)
