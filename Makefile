@@ -1,21 +1,32 @@
-# make demo   the image service, on a local folder            make bench    the benchmarks, on tmpfs and in the NFS lab
-# make test   lint, types, the wheel, and its tests           make torture  the long tests (40 minutes)
-# make layer  the Lambda layer's zips                         make dev      an environment to work in (editable)
+# make demo     the image service, on a local folder
+# make check    lint, types and the fast tests, of the tree as it is (two minutes)
+# make test     lint, types, the wheel, and its tests (ten minutes)
+# make torture  the long tests (45 minutes)
+# make bench    the benchmarks, on tmpfs and in the NFS lab
+# make layer    the Lambda layer's zips
+# make dev      an environment to work in (editable)
 # Each sets up what it needs, from a bare clone, on a machine with Python 3.11 or newer.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-# The wheel takes the place of whatever is installed (an editable tree of `make dev` too): tests see what users get.
+# The wheel takes the place of the installed package (an editable one of `make dev` too):
+# tests see what users get.
 PIP = $(BIN)/python -m pip --quiet
 REMOVE = $(PIP) uninstall --yes efsstate 2>/dev/null
 WHEEL = $(REMOVE); $(PIP) install "$$(ls dist/*.whl)[cli,aws,numpy]"
 
-.PHONY: installed demo test test-heavy torture bench layer dev lint wheel clean packages
+.PHONY: installed demo check test test-heavy torture bench layer dev lint wheel clean packages
 
 demo: $(VENV)/.demo wheel
 	$(REMOVE); $(PIP) install "$$(ls dist/*.whl)"
 	$(BIN)/python -m examples.image_service
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	PYTHONPATH="$(CURDIR)/src" scripts/tests $(BIN)/python --fast -q
 
 test: packages $(VENV)/.test $(VENV)/.demo installed lint
 	scripts/tests $(BIN)/python
@@ -35,13 +46,16 @@ bench: packages $(VENV)/.test $(VENV)/.bench wheel
 layer: $(VENV)/.test wheel
 	$(BIN)/python scripts/layer.py
 
-dev: packages $(VENV)/.test
-	$(BIN)/python -m pip install --quiet --editable .
+dev: packages $(VENV)/.dev
+
+$(VENV)/.dev: $(VENV)/.test
+	$(REMOVE); $(PIP) install --editable ".[cli,aws,numpy]"
+	touch $@
 
 # mypy reads the types of what is installed: the wheel comes first.
 lint: $(VENV)/.test installed
 	$(BIN)/ruff check
-	$(BIN)/ruff format --check src
+	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
 installed: wheel
@@ -55,12 +69,13 @@ packages:
 	@scripts/packages
 
 $(VENV)/.venv:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "efsstate needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+		"efsstate needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" build
 	touch $@
 
-# The groups of pyproject.toml, and the extras: everything that tests need is installed beside the wheel, which itself is not yet there.
+# The groups of pyproject.toml: what tests need is installed beside the wheel, which comes later.
 $(VENV)/.test: pyproject.toml $(VENV)/.venv
 	$(BIN)/python -m pip install --quiet --group test --group lint
 	touch $@
