@@ -24,14 +24,10 @@ from tests.nfs.plugin import (  # noqa: F401
 
 @pytest.fixture(autouse=True)
 def roots_are_closed():
-    """Each test has roots of its own: without this, thousands of tests keep each one's folders open."""
+    """Each test has roots of its own: else thousands of tests would keep their folders open."""
     yield
-    root = sys.modules.get("efsstate.mount.root")
-    if root is not None:
-        root._known.clear()
-    lock = sys.modules.get("efsstate.mount.lock")
-    if lock is not None:
-        for key in list(lock._files):
-            lock._let_go(key)
+    process = sys.modules.get("efsstate.process")
+    if process is not None:
+        process.reset()
     if os.path.isdir("/proc/self/fd") and len(os.listdir("/proc/self/fd")) > 300:
         gc.collect()

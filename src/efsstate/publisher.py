@@ -11,6 +11,7 @@ from efsstate.modelstore import versions
 from efsstate.modelstore.manifest import bad_name
 from efsstate.mount import lock
 from efsstate.mount import root as roots
+from efsstate.mount.drafts import PartialFile
 from efsstate.mount.files import Mount
 from efsstate.publishing.bucket import CONNECTIONS, Bucket, default_client
 
@@ -198,7 +199,7 @@ class _Copy:
         above, _, last = one.name.rpartition("/")
         folder = f"{self.folder}/{_FILES}" + (f"/{above}" if above else "")
         end = min(one.size, self.offset + _PARTS * _PART)
-        filling = self.mount.open_partial(folder, last)
+        filling = PartialFile(self.mount, folder, last)
         try:
             jobs = [
                 pool.submit(self.store.fetch, one, start, min(end, start + _PART), filling)
@@ -212,7 +213,7 @@ class _Copy:
             wait(jobs)  # one that still runs would write to the number of a closed descriptor
             filling.close()
             raise
-        filling.end(
+        filling.finish(
             end
         )  # on disk, and cut to what is whole: a killed call may have left more behind it
         if end == one.size:

@@ -859,7 +859,7 @@ def test_memory_that_an_exception_left_half_changed_begins_anew(monkeypatch):
 def test_an_interrupt_between_two_steps_leaves_nothing_behind(root):
     """What a signal's handler raises, at whatever line of the loop that does a miss's steps it comes."""
     from efsstate.cache import singleflight
-    from efsstate.mount import lock
+    from efsstate.mount import byte_locks
 
     f = cached(name="k")(lambda x: x)
     f(0)
@@ -888,7 +888,7 @@ def test_an_interrupt_between_two_steps_leaves_nothing_behind(root):
             sys.settrace(before)
         assert not flights._under_way and not flights._joinable, at
         gc.collect()
-        assert not any(file.bytes for file in lock._files.values()), at
+        assert not any(file.counts for file in byte_locks._shared_files.values()), at
     assert at > 20  # lines that the loop comes to
 
 

@@ -377,7 +377,7 @@ def test_nothing_named_in_the_bytes_is_imported_or_called(monkeypatch):
 
 
 def test_numpy_is_not_imported_unless_the_data_needs_it():
-    code = "import sys\nfrom efsstate.mount import codec\nassert codec.loads(codec.dumps([1, (2,), {3}])) == [1, (2,), {3}]\nassert 'numpy' not in sys.modules"
+    code = "import sys\nfrom efsstate.format import codec\nassert codec.loads(codec.dumps([1, (2,), {3}])) == [1, (2,), {3}]\nassert 'numpy' not in sys.modules"
     import subprocess
 
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -436,9 +436,9 @@ def test_nothing_is_left_of_flights_and_claims():
 
     together(30, lambda i: f(i % 10))
     assert not flight._joinable and not flight._under_way
-    from efsstate.mount import lock
+    from efsstate.mount import byte_locks
 
-    assert {key: file.held for key, file in lock._files.items() if file.held} == {}
+    assert {key: file.users for key, file in byte_locks._shared_files.items() if file.users} == {}
 
 
 def test_a_namespace_that_is_deleted_under_way_costs_computations_only(root):
@@ -460,12 +460,12 @@ def test_a_namespace_that_is_deleted_under_way_costs_computations_only(root):
 
 def claims(root, count):
     """The lock files of so many folders of `root`, opened and given back."""
-    from efsstate.mount import lock
+    from efsstate.mount import byte_locks
     from efsstate.mount.files import Mount
 
     mount = Mount(str(root))
     for i in range(count):
-        lock.claim(mount, f"cache/{i}", "0" * 48).release()
+        byte_locks.acquire(mount, f"cache/{i}", "0" * 48).release()
     return mount
 
 
@@ -473,12 +473,12 @@ def test_a_claim_closes_no_lock_file_of_another_root_and_holds_nobody_up_while_i
     tmp_path, monkeypatch
 ):
     """A close is a request: on a mount that is cut off it hangs, and everybody else must go on."""
-    from efsstate.mount import lock
+    from efsstate.mount import byte_locks
 
     for name in "ab":
         (tmp_path / name).mkdir()
-    cut = claims(tmp_path / "a", lock._MOST_OPEN)
-    hanging, gate, close = threading.Event(), threading.Event(), lock._Bytes.close
+    cut = claims(tmp_path / "a", byte_locks._MAX_OPEN)
+    hanging, gate, close = threading.Event(), threading.Event(), byte_locks._SharedLockFile.close
 
     def hangs(file):
         if file.fd >= 0:
@@ -486,14 +486,16 @@ def test_a_claim_closes_no_lock_file_of_another_root_and_holds_nobody_up_while_i
             gate.wait(30)
         close(file)
 
-    monkeypatch.setattr(lock._Bytes, "close", hangs)
-    good = claims(tmp_path / "b", lock._MOST_OPEN)
+    monkeypatch.setattr(byte_locks._SharedLockFile, "close", hangs)
+    good = claims(tmp_path / "b", byte_locks._MAX_OPEN)
     assert not hanging.is_set()
-    stuck = threading.Thread(target=lambda: lock.claim(cut, "cache/one more", "0" * 48).release())
+    stuck = threading.Thread(
+        target=lambda: byte_locks.acquire(cut, "cache/one more", "0" * 48).release()
+    )
     stuck.start()
     assert hanging.wait(10)
-    lock.claim(good, "cache/1", "0" * 48).release()
-    lock.claim(cut, "cache/5", "0" * 48).release()
+    byte_locks.acquire(good, "cache/1", "0" * 48).release()
+    byte_locks.acquire(cut, "cache/5", "0" * 48).release()
     gate.set()
     stuck.join(10)
     assert not stuck.is_alive()
@@ -503,11 +505,11 @@ def test_lock_files_that_come_and_go_exclude_all_the_same_and_stay_bounded(tmp_p
     """A second descriptor of a lock file, closed, would give back what is held by the first: two holders would meet."""
     code = """
         import errno, random, threading
-        from efsstate.mount import lock
+        from efsstate.mount import byte_locks
         from efsstate.mount.files import Mount
-        lock._MOST_OPEN, lock._CHECK = 2, 0.001
-        let_go = lock._let_go
-        lock._let_go = lambda key: (time.sleep(0.0002), let_go(key))  # somebody else comes first, now and then
+        byte_locks._MAX_OPEN, byte_locks._CHECK = 2, 0.001
+        let_go = byte_locks._close_unused
+        byte_locks._close_unused = lambda key: (time.sleep(0.0002), let_go(key))  # somebody else comes first, now and then
         mount, inside = Mount(sys.argv[1]), [threading.Lock() for _ in range(12)]
         met, taken = [], []
 
@@ -518,7 +520,7 @@ def test_lock_files_that_come_and_go_exclude_all_the_same_and_stay_bounded(tmp_p
                 if not inside[i].acquire(blocking=False):
                     continue
                 try:
-                    held = lock.claim(mount, f"cache/{i // 2}", f"{i % 2:048x}"[::-1])  # two keys a file
+                    held = byte_locks.acquire(mount, f"cache/{i // 2}", f"{i % 2:048x}"[::-1])  # two keys a file
                     if held is not None:
                         taken.append(i)
                         try:
@@ -535,7 +537,7 @@ def test_lock_files_that_come_and_go_exclude_all_the_same_and_stay_bounded(tmp_p
         print("ready", flush=True); sys.stdin.read()
         threads = [threading.Thread(target=work, args=(os.getpid() * 10 + i,)) for i in range(6)]
         [thread.start() for thread in threads], [thread.join() for thread in threads]
-        print(len(met), len(taken) > 100, len(lock._files) <= 2 + 6, len(os.listdir("/proc/self/fd")) < 50)
+        print(len(met), len(taken) > 100, len(byte_locks._shared_files) <= 2 + 6, len(os.listdir("/proc/self/fd")) < 50)
         """
     assert children(2, code, tmp_path) == ["0 True True True\n"] * 2
 

@@ -97,19 +97,19 @@ def test_memory_still_serves_while_the_mount_hangs(hang):
 def test_a_claim_that_comes_late_is_given_back(hang):
     f = cached(io_timeout=0.2, memory=0, name="late")(lambda x: x)
     f(1)
-    from efsstate.mount import lock
+    from efsstate.mount import byte_locks
 
     hang()
     assert f(2) == 2
     hang(False)
     until(lambda: not io_threads._stuck.get(f.cache._results.place))
     time.sleep(0.1)
-    assert {key: file.held for key, file in lock._files.items() if file.held} == {}
+    assert {key: file.users for key, file in byte_locks._shared_files.items() if file.users} == {}
 
 
 def test_with_io_timeout_no_lock_file_stays_open():
     """A process that has a file open on a mount that is cut off can't end: the kernel waits for the server to close it."""
-    from efsstate.mount import lock
+    from efsstate.mount import byte_locks
 
     inside, gate = threading.Event(), threading.Event()
 
@@ -121,15 +121,15 @@ def test_with_io_timeout_no_lock_file_stays_open():
         return x
 
     f(1), f(2)
-    assert not lock._files
+    assert not byte_locks._shared_files
     thread = threading.Thread(target=f, args=(0,))
     thread.start()
     assert inside.wait(10)
-    code = "from efsstate import cached\nf = cached(name='open', io_timeout=5, memory=0, lock_timeout=0.05)(lambda x: x)\nfrom efsstate.mount import lock\nprint(f(0), f.cache_info().waits, lock._files)"
+    code = "from efsstate import cached\nf = cached(name='open', io_timeout=5, memory=0, lock_timeout=0.05)(lambda x: x)\nfrom efsstate.mount import byte_locks\nprint(f(0), f.cache_info().waits, byte_locks._shared_files)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     gate.set()
     thread.join()
-    assert done.stdout == "0 1 {}\n" and not lock._files
+    assert done.stdout == "0 1 {}\n" and not byte_locks._shared_files
 
 
 def test_without_io_timeout_no_thread_is_started():

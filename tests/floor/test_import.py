@@ -102,6 +102,8 @@ OURS = {  # written out, so that a new one is a decision
     "efsstate.modelstore.gate",
     "efsstate.mount",
     "efsstate.mount.clock",
+    "efsstate.mount.environment",
+    "efsstate.mount.folders",
     "efsstate.format.codec",
     "efsstate.format.entry",
     "efsstate.mount.files",
@@ -110,6 +112,7 @@ OURS = {  # written out, so that a new one is a decision
     "efsstate.mount.root",
     "efsstate.mount.links",
     "efsstate.mount.store",
+    "efsstate.process",
     "efsstate.units",
 }
 

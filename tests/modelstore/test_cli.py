@@ -9,7 +9,7 @@ from tests.modelstore.conftest import dying, place
 
 from efsstate import publish
 from efsstate.cli.main import main
-from efsstate.mount import files
+from efsstate.mount import drafts
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def killed(root, tmp_path):
     (tmp_path / "k").write_text("killed")
 
     def half():
-        files.PartialFile.end = lambda *_: os.kill(os.getpid(), 9)
+        drafts.PartialFile.finish = lambda *_: os.kill(os.getpid(), 9)
         publish("m", tmp_path / "k", root=root)
 
     assert dying(half, 0)[0] == -9

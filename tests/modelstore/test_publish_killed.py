@@ -12,7 +12,7 @@ import efsstate
 from efsstate import publish
 from efsstate.errors import DeadlineExceeded
 from efsstate.modelstore import reader
-from efsstate.mount.files import PartialFile
+from efsstate.mount.drafts import PartialFile
 
 
 @pytest.fixture

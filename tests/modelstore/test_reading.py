@@ -432,14 +432,14 @@ def test_a_control_groups_limit_counts_and_its_page_cache_does_not(tmp_path, mon
         f"anon 5\ninactive_file {20 << 20}\nactive_file {10 << 20}\n"
     )
     (tmp_path / "memory.max").write_text("max\n")
-    real = free_memory.kernel
+    real = free_memory.read_text
 
-    def kernel(top, folder, name):
-        if name == "cgroup":
+    def read_text(path):
+        if path.endswith("/cgroup") and path.startswith("/proc"):
             return "0::/a/b\n"
-        return real(str(tmp_path) if top == "/sys/fs/cgroup" else top, folder, name)
+        return real(path.replace("/sys/fs/cgroup", str(tmp_path)))
 
-    monkeypatch.setattr(free_memory, "kernel", kernel)
+    monkeypatch.setattr(free_memory, "read_text", read_text)
     assert free_memory.free() == 186 << 20
 
 
@@ -460,14 +460,14 @@ def test_a_control_groups_limit_counts_with_version_1_too(there, tmp_path, monke
     (limit / "memory.stat").write_text(
         f"inactive_file 5\ntotal_inactive_file {20 << 20}\ntotal_active_file {10 << 20}\n"
     )
-    real = free_memory.kernel
+    real = free_memory.read_text
 
-    def kernel(top, folder, name):
-        if name == "cgroup":
+    def read_text(path):
+        if path.endswith("/cgroup") and path.startswith("/proc"):
             return "9:name=systemd:/x\n4:cpu,memory:/a/b\n3:cpuset:/c\n0::/\n"
-        return real(top.replace("/sys/fs/cgroup", str(tmp_path)), folder, name)
+        return real(path.replace("/sys/fs/cgroup", str(tmp_path)))
 
-    monkeypatch.setattr(free_memory, "kernel", kernel)
+    monkeypatch.setattr(free_memory, "read_text", read_text)
     assert free_memory.free() == 186 << 20
 
 
@@ -477,7 +477,7 @@ def test_a_control_groups_limit_counts_with_version_1_too(there, tmp_path, monke
 )
 def test_the_kernels_own_control_groups_of_version_1_are_read():
     with open("/sys/fs/cgroup/memory/memory.limit_in_bytes") as file:
-        assert 0 < free_memory._group() <= int(file.read())
+        assert 0 < free_memory._of_group() <= int(file.read())
 
 
 def test_reading_takes_the_memory_of_one_copy(root, tmp_path):

@@ -532,7 +532,7 @@ def test_what_a_killed_process_used_is_in_use_no_more(root, three, local):
 
 
 def test_a_full_disk_leaves_no_half(root, source, local, monkeypatch):
-    from efsstate.mount.files import PartialFile
+    from efsstate.mount.drafts import PartialFile
 
     publish("m", source, root=root)
 

@@ -4,17 +4,23 @@ import pytest
 from tests import faults
 
 from efsstate.errors import CorruptEntryError
-from efsstate.format import layout
+from efsstate.format import entry, layout
 from efsstate.mount import store
 from efsstate.mount.files import Mount
 
 NEW = b"new" * 2000
+
+
+def an_entry(created):
+    return entry.encode(NEW, place="cache/ns/a/g", codec="", created=created, ttl=None)
+
+
 OPERATIONS = {
     "replace": lambda mount: store.write(mount, "cache/ns/a", "f", NEW, codec="", durable=True),
     "replace in a new folder": lambda mount: store.write(
         mount, "cache/other/a", "f", NEW, codec="", durable=True
     ),
-    "create": lambda mount: store.create(mount, "cache/ns/a", "g", NEW, codec=""),
+    "create": lambda mount: mount.create("cache/ns/a", "g", an_entry),
     "symlink": lambda mount: mount.symlink("cache/ns/a", "s", "note"),
 }
 

@@ -12,6 +12,7 @@ import pytest
 
 from efsstate.errors import CorruptEntryError
 from efsstate.mount import clock, files, links, store
+from efsstate.mount.drafts import PendingFile
 
 
 @pytest.fixture
@@ -247,7 +248,8 @@ def test_a_folder_that_is_not_empty_stays(mount):
 
 def test_an_entry_is_read_back_from_its_place_alone(mount, tmp_path):
     store.write(mount, "x", "f", b"value", codec="msgpack", ttl=5, meta=b"m")
-    entry, found = store.read_stat(mount, "x", "f", stale=0)
+    entry = store.read(mount, "x", "f", stale=0, with_stat=True)
+    found = entry.stat
     assert (bytes(entry.payload), entry.codec, entry.ttl, entry.meta) == (
         b"value",
         "msgpack",
@@ -375,7 +377,7 @@ def test_a_draft_whose_content_is_made_by_who_forks_is_written_by_the_parent_alo
     """The child's descriptor is closed, and its number may be another file's by then."""
     mount, victim, parent = files.Mount(str(tmp_path)), tmp_path / "victim", os.getpid()
     mount.make("x")
-    draft = mount.create_pending("x", ".tmp-1")
+    draft = PendingFile(mount, "x", ".tmp-1")
     number = draft._fd
 
     def build(created):

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from efsstate.mount import lock
+from efsstate.mount import byte_locks, lock
 from efsstate.mount.files import Mount
 
 HOLDER = """
@@ -29,7 +29,7 @@ def mount(tmp_path):
 
 def elsewhere(mount, digest):
     """Whether another process gets the claim."""
-    code = "import sys; from efsstate.mount import lock; from efsstate.mount.files import Mount; print(lock.claim(Mount(sys.argv[1]), 'x', sys.argv[2]) is not None)"
+    code = "import sys; from efsstate.mount import byte_locks; from efsstate.mount.files import Mount; print(byte_locks.acquire(Mount(sys.argv[1]), 'x', sys.argv[2]) is not None)"
     return (
         subprocess.run(
             [sys.executable, "-c", code, mount.path, digest],
@@ -106,7 +106,7 @@ def test_a_removed_lock_file_is_noticed(mount, tmp_path):
 def test_who_shares_a_claim_keeps_it_when_another_gives_it_back(mount, tmp_path):
     """The kernel has one lock for all of a process."""
     digest = "0" * 48
-    first, second = lock.claim(mount, "x", digest), lock.claim(mount, "x", digest)
+    first, second = byte_locks.acquire(mount, "x", digest), byte_locks.acquire(mount, "x", digest)
     assert first and second
     first.release()
     assert not elsewhere(mount, digest)

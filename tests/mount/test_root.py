@@ -56,7 +56,7 @@ def test_a_root_that_is_missing_or_a_file_names_the_variable_and_the_fix(
     monkeypatch, tmp_path, durable
 ):
     monkeypatch.setenv("EFSSTATE_ROOT", str(tmp_path / "nowhere"))
-    with pytest.raises(RootError, match=r"nowhere.*EFSSTATE_ROOT.*does not exist: mkdir -p"):
+    with pytest.raises(RootError, match=r"nowhere.*EFSSTATE_ROOT.*does not exist; mkdir -p"):
         root.resolve(durable=durable)
     (tmp_path / "file").touch()
     monkeypatch.setenv("EFSSTATE_ROOT", str(tmp_path / "file"))
@@ -103,9 +103,9 @@ def test_on_lambda_a_named_root_below_mnt_must_be_mounted(monkeypatch, tmp_path)
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "f")
     monkeypatch.setattr(root, "Mount", lambda path, **_: type("M", (), {"path": path}))
     monkeypatch.setattr(os.path, "ismount", lambda path: path == "/mnt/efs")
-    assert root._open("/mnt/efs/app").path == "/mnt/efs/app"
+    assert root._open_root("/mnt/efs/app").path == "/mnt/efs/app"
     with pytest.raises(RootError, match=r"/mnt/esf.*not mounted.*local mount path"):
-        root._open("/mnt/esf")
+        root._open_root("/mnt/esf")
 
 
 def test_the_signing_key_reaches_the_mount(monkeypatch, tmp_path):

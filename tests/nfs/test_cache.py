@@ -312,13 +312,13 @@ def test_a_claim_does_not_wait_for_another_client_that_is_cut_off(lab):
     """One process, two mounts: what it has open of the one that hangs is not closed on the way to the other."""
 
     def work():
-        from efsstate.mount import lock
+        from efsstate.mount import byte_locks
         from efsstate.mount.files import Mount
 
-        for client, count in (("a", lock._MOST_OPEN), ("b", 2 * lock._MOST_OPEN)):
+        for client, count in (("a", byte_locks._MAX_OPEN), ("b", 2 * byte_locks._MAX_OPEN)):
             mount = Mount(lab.path(client))
             for i in range(count):
-                lock.claim(mount, f"cache/{client}-{i}", "0" * 48).release()
+                byte_locks.acquire(mount, f"cache/{client}-{i}", "0" * 48).release()
             if client == "a":
                 print("open", flush=True)
                 while not os.path.exists("/run/cut"):

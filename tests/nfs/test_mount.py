@@ -47,7 +47,7 @@ def test_a_put_is_four_requests_durable_or_not(lab, mounts, durable):
 def test_an_immutable_file_is_three_requests_and_a_note_is_one(lab, mounts):
     put(mounts[1], "warm", b"")
     with lab.count("b") as sent:
-        store.create(mounts[1], "x", "f", b"x" * 1024, codec="")
+        mounts[1].create("x", "f", lambda _: [b"x" * 1024])
     assert sent.ops == {"OPEN": 1, "WRITE": 1, "CLOSE": 1}
     with lab.count("b") as sent:
         mounts[1].symlink("x", "s", "note")

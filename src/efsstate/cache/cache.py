@@ -268,7 +268,7 @@ def make_results(
         raise ValueError(
             "io_timeout: 0 leaves the mount no time: leave it out to wait as long as it takes"
         )
-    codecs.demand_codec(codec)
+    codecs.require_codec(codec)
     if root is not None and not isinstance(root, str) and not hasattr(root, "__fspath__"):
         raise TypeError(f"root: a path is needed, not {root!r}")
     return TieredCache(

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from efsstate.cache.flight import Flight
     from efsstate.cache.memory import MemoryTier
     from efsstate.format.entry import Entry
-    from efsstate.mount.files import Buffer, Mount, PendingFile
+    from efsstate.mount.drafts import PendingFile
+    from efsstate.mount.files import Buffer, Mount
 
     Identity = tuple[int, int, int]
 
@@ -94,7 +95,7 @@ class Snapshot:
     def end(self) -> None:
         """No result comes of it, or it is put."""
         if self.draft is not None:
-            self.draft.drop()
+            self.draft.discard()
 
 
 _shelves: dict[tuple[str, bytes | None, str], ref[DiskTier]] = {}
@@ -232,7 +233,9 @@ class DiskTier:
         stat = None
         try:
             if identified:
-                item, stat = store.read_stat(self.mount, folder, digest, stale, True, Item)
+                item = store.read(self.mount, folder, digest, stale, True, Item, with_stat=True)
+                stat = item.stat
+                assert stat is not None
                 item.identity = identity(stat)
             else:
                 item = store.read(self.mount, folder, digest, stale, True, Item)
@@ -338,12 +341,14 @@ class DiskTier:
 
         `alone`: without the claim, so that another's draft is of one who computes, and not of one who was killed.
         """
+        from efsstate.mount.drafts import PendingFile
+
         folder, name = self._folders[digest[0]], layout.draft(digest)
         start = Snapshot(self.generation(), changing=changing)
         try:
             for _ in range(_DRAFTS):
                 try:
-                    start.draft = self.mount.create_pending(folder, name)
+                    start.draft = PendingFile(self.mount, folder, name)
                     break
                 except FileExistsError:
                     # MUT: a-refresh-ends-what-began-before

@@ -135,7 +135,9 @@ def _attributes(tag: bytes, value: Any, names: Sequence[str], add: Add, depth: i
     """The fields in their order, and what else the value holds."""
     kind = type(value)
     more = [
-        name for name in sorted(classes.held(value)) if name not in names and not _aside(kind, name)
+        name
+        for name in sorted(classes.attribute_names(value))
+        if name not in names and not _aside(kind, name)
     ]
     feed_class(tag, kind, add, depth)
     for some in (names, more):

@@ -8,7 +8,7 @@ from _weakrefset import WeakSet
 from os import register_at_fork
 
 from efsstate.format.entry import Entry
-from efsstate.mount import root
+from efsstate.mount import environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ def pool_size() -> int:
     """Bytes that all caches of this process may take: a sixteenth of the function's memory, 64 MiB elsewhere."""
     global _pool_size
     if _pool_size is None:
-        _pool_size = (root.function_memory() or _ELSEWHERE * 16) // 16
+        _pool_size = (environment.function_memory() or _ELSEWHERE * 16) // 16
     return _pool_size
 
 

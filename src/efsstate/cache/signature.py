@@ -7,7 +7,7 @@ from functools import partial
 
 from efsstate import events
 from efsstate.cache import keys
-from efsstate.mount import root as roots
+from efsstate.mount import environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -270,7 +270,7 @@ def namespace(function: Any, version: object) -> str:
             f"cached: {function!r} has no name of its own, by which its results are known: give it name="
         )
     namespace = f"{keys.main_name() if module == '__main__' else module}.{name}"
-    program = roots.function_name()
+    program = environment.function_name()
     if program:
         namespace = f"{program}/{namespace}"
     codes = _codes(function)

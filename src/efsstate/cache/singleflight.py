@@ -15,7 +15,7 @@ from efsstate.cache import io_threads
 from efsstate.cache.tiers import FAILURES, MISSING
 from efsstate.errors import EncodeError
 from efsstate.format import layout
-from efsstate.mount import lock
+from efsstate.mount import byte_locks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _fly(
     until: float,
 ) -> Steps:
     """Claim the key among all hosts, look again, compute, put, release."""
-    held: list[lock.Claim] = []
+    held: list[byte_locks.ByteLock] = []
     began = time.monotonic()
     try:
         ours = yield from _claim(results, digest, until, held, wait=old is None)
@@ -225,7 +225,7 @@ def _attempt(
 
 
 def _claim(
-    results: TieredCache, digest: str, until: float, held: list[lock.Claim], *, wait: bool
+    results: TieredCache, digest: str, until: float, held: list[byte_locks.ByteLock], *, wait: bool
 ) -> Generator[Step, Any, bool | None]:
     """Whether the key is ours, in `held`; None where the mount gives no claims."""
     began, delay = time.monotonic(), _FIRST
@@ -249,12 +249,12 @@ def _claim(
         delay = min(delay * 1.6, _LONGEST)
 
 
-def _try_claim(results: TieredCache, digest: str) -> lock.Claim | None:
+def _try_claim(results: TieredCache, digest: str) -> byte_locks.ByteLock | None:
     mount, folder = results.shelf().mount, layout.entry_folder(results.component, digest)
-    return lock.claim(mount, folder, digest, keep_open=results.io_timeout is None)
+    return byte_locks.acquire(mount, folder, digest, keep_open=results.io_timeout is None)
 
 
-def _release(claim: lock.Claim | None) -> None:
+def _release(claim: byte_locks.ByteLock | None) -> None:
     if claim is not None:
         claim.release()
 
@@ -291,7 +291,7 @@ def _compute(
             yield from _attempt(results, "remove a result", lambda: results.retract(digest, start))
         return value
     finally:
-        if start is not None and start.draft is not None and not start.draft.over:
+        if start is not None and start.draft is not None and not start.draft.is_over:
             yield from _attempt(results, "give a result up", start.end, GIVE)
 
 

@@ -12,7 +12,7 @@ from efsstate.cache import io_threads, memory
 from efsstate.cache.disk import MAX_STALENESS, key_of
 from efsstate.errors import CorruptEntryError, EfsStateError, RootError, UnknownFormatError
 from efsstate.format import codec, layout
-from efsstate.mount import clock, root
+from efsstate.mount import clock, environment, root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class TieredCache:
     def enabled(self) -> bool:
         """Whether EFSSTATE_DISABLE lets it work; looked up once."""
         if self.known_enabled is None:
-            self.known_enabled = not root.disabled()
+            self.known_enabled = not environment.disabled()
         return self.known_enabled
 
     @property

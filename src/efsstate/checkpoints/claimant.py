@@ -9,7 +9,7 @@ from efsstate import deadline
 from efsstate.errors import CorruptEntryError
 from efsstate.format import layout
 from efsstate.mount import clock
-from efsstate.mount.root import function_name
+from efsstate.mount.environment import function_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

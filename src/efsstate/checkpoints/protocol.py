@@ -25,7 +25,8 @@ from efsstate.mount import store
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from efsstate.checkpoints.saves import Save
-    from efsstate.mount.files import Buffer, FolderReader, Mount
+    from efsstate.mount.files import Buffer, Mount
+    from efsstate.mount.readdir import FolderReader
 
     Key = tuple[int, int]
 

@@ -18,7 +18,7 @@ def status(folder: protocol.Folder, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "path": folder.path(found.key if found else protocol.NOTHING),
-        "claimed": lock.held(folder.mount, folder.folder, layout.LOCK),
+        "claimed": lock.is_held(folder.mount, folder.folder, layout.LOCK),
         "owner": claimant.of(folder, at.top) if at.top else {},
         "epoch": at.top,
         "finished": found.finished if found else False,

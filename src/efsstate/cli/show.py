@@ -47,7 +47,8 @@ def command(path: str, out: Output, root: str | None) -> int:
     ):  # read as an entry, it would be called damaged, and to be removed
         raise not_one
     try:
-        held, found = store.read_stat(mount, folder, name, stale=0)
+        held = store.read(mount, folder, name, stale=0, with_stat=True)
+        found = held.stat
     except CorruptEntryError as error:
         out.error(type(error).__name__, str(error), output.FINDINGS)
         return output.FINDINGS

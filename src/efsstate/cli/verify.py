@@ -114,7 +114,7 @@ class _Check:
     def _file(self, folder: str, name: str) -> dict[str, Any] | None:
         path = self._mount.path_of(folder, name)
         try:
-            _, found = store.read_stat(self._mount, folder, name)
+            found = store.read(self._mount, folder, name, with_stat=True).stat
         except FileNotFoundError:
             return None
         except UnknownFormatError as error:

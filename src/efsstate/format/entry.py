@@ -82,7 +82,7 @@ class Entry:
     The payload of what was read in two parts is in two parts, too.
     """
 
-    __slots__ = ("codec", "created", "meta", "payload", "ttl")
+    __slots__ = ("codec", "created", "meta", "payload", "stat", "ttl")
 
     def __init__(
         self, payload: Any, codec: str, meta: bytes, created: float, ttl: float | None
@@ -92,6 +92,7 @@ class Entry:
         self.meta = meta
         self.created = created
         self.ttl = ttl
+        self.stat: Any = None  # the file's `os.stat_result`, if its reader asked for it
 
 
 def encode(

@@ -15,6 +15,7 @@ from efsstate.modelstore import checking, reader
 from efsstate.modelstore import manifest as manifests
 from efsstate.modelstore.manifest import Manifest
 from efsstate.mount import lock
+from efsstate.mount.drafts import PartialFile
 from efsstate.mount.files import Mount
 
 TYPE_CHECKING = False
@@ -271,10 +272,10 @@ def _fill(mount: Mount, staging: str, source: Source, made: Manifest, told: _Tol
                 done(size)
             return
         opened, part = source.open(name), sha256(name.encode()).hexdigest()
-        target = mount.open_partial(parts, part)
+        target = PartialFile(mount, parts, part)
         try:
             copied = reader.copy(opened, target, late=told.late, done=done)
-            target.end(size)
+            target.finish(size)
         finally:
             target.close()
         # MUT: what-moves-is-not-published

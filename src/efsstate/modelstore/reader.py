@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any, TypeVar
 
-    from efsstate.mount.files import PartialFile
+    from efsstate.mount.drafts import PartialFile
 
     J = TypeVar("J")
     R = TypeVar("R")
@@ -104,7 +104,7 @@ def on_network(mount: Mount) -> bool:
         try:
             device = os.stat(mount.path).st_dev
             wanted = f"{os.major(device)}:{os.minor(device)}"
-            lines = free_memory.kernel("/proc", str(os.getpid()), "mountinfo").splitlines()
+            lines = free_memory.read_text(f"/proc/{os.getpid()}/mountinfo").splitlines()
             kinds = [line.partition(" - ")[2] for line in lines if line.split(" ", 3)[2] == wanted]
             known = any(kind.startswith(("nfs ", "nfs4 ")) for kind in kinds)
         except (OSError, EfsStateError, IndexError):
@@ -269,7 +269,7 @@ def late(path: str, size: int) -> tuple[Callable[[int], None], Callable[[], str]
 
 def whole(file: Opened, *, digest: str | None = None) -> memoryview:
     """All bytes of the file, in one buffer; with `digest`, its SHA-256 in hex, they are checked on the way."""
-    free_memory.demand(
+    free_memory.require(
         file.size,
         file.path,
         "use files.mmap() or files.stage(); keep_old=False frees the old version first",
@@ -381,7 +381,7 @@ def copy(
             room = buffer(min(step, file.size))
         view = room[:length]
         file.into(view, offset)
-        if target is not None and not target.holds(view, offset):
+        if target is not None and not target.has(view, offset):
             target.put(view, offset)
         return room
 

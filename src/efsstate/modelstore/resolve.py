@@ -8,7 +8,7 @@ import stat
 from efsstate.errors import CorruptEntryError, ModelNotFound
 from efsstate.format import layout
 from efsstate.modelstore import manifest as manifests
-from efsstate.mount import clock
+from efsstate.mount import clock, environment
 from efsstate.mount import root as roots
 from efsstate.mount.files import Mount
 
@@ -130,7 +130,7 @@ def _absolute(name: str) -> tuple[Mount, str, str]:
     try:
         os.stat(path)
         if last:  # else it is a link to the root of all
-            return Mount(above, key=roots.signing_key()), "", last
+            return Mount(above, key=environment.signing_key()), "", last
     except (FileNotFoundError, NotADirectoryError):
         pass
     raise ModelNotFound(f"{name}: no model: there is no such file or folder") from None

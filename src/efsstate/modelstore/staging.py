@@ -15,6 +15,7 @@ from efsstate.format import grammar, layout
 from efsstate.modelstore import reader
 from efsstate.mount import lock
 from efsstate.mount import root as roots
+from efsstate.mount.drafts import PartialFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -162,10 +163,10 @@ def _copy(
         source = opened(name)
         folder, _, last = f"{making}/{name}".rpartition("/")
         with guard:
-            target = local.open_partial(folder, last)
+            target = PartialFile(local, folder, last)
         try:
             digest = reader.copy(source, target, late=words, done=done)
-            target.end(source.size)
+            target.finish(source.size)
         finally:
             target.close()
         size, wanted = files[name]

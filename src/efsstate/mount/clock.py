@@ -1,8 +1,8 @@
-"""Time by the server's clock, as far as this process has seen it: no two hosts' clocks are ever compared.
+"""Tell the time by the server's clock, as far as this process has seen it.
 
-Every file that this process creates comes back with the server's time on it, at no cost. Whoever writes stamps with
-that, so a writer's clock never matters; a reader corrects its own clock by what its last write showed, and until it
-has written anything it trusts its own.
+No two hosts' clocks are ever compared. Every file that this process creates comes back with the
+server's time on it, at no cost. A writer stamps with that, so its own clock never matters; a reader
+corrects its clock by the time on its last write, and trusts it until it has written.
 """
 
 from __future__ import annotations
@@ -17,21 +17,19 @@ def observe(server: float) -> None:
     """Note that the server's clock shows `server` (seconds since the epoch) at this moment."""
     global _offset
     difference = server - time.time()
-    # Under 2 s it is the granularity of time stamps and the way there, not a wrong clock.
+    # Below 2 s it is the granularity of time stamps and the way there, not a wrong clock.
     # MUT: the-servers-clock-stamps
-    _offset = difference if abs(difference) > 2 else 0.0
+    _offset = difference if abs(difference) > _TICK else 0.0
 
 
 def now() -> float:
-    """Seconds since the epoch by the server's clock, as far as it is known here."""
+    """Return the seconds since the epoch by the server's clock, as far as it is known here."""
     return time.time() + _offset
 
 
 def tells(stamp: float) -> bool:
-    """Whether a change made now would bear another time than `stamp` (server's): some file systems' clocks are coarse."""
+    """Return True if a change made now would bear another time than `stamp` (the server's).
+
+    Some file systems' clocks are coarse.
+    """
     return now() - stamp > _TICK
-
-
-def local(server: float) -> float:
-    """The local clock's reading at the server's time `server`, for showing it to a person."""
-    return server - _offset

@@ -1,4 +1,7 @@
-"""Notes: short texts that symbolic links hold, each with a checksum that is bound to its place; read, and never followed."""
+"""Store short texts in symbolic links, sealed with a checksum that is bound to their path.
+
+They are read, and never followed.
+"""
 
 from __future__ import annotations
 
@@ -13,25 +16,31 @@ if TYPE_CHECKING:
     from efsstate.mount.files import Mount
 
 # MUT: who-must-be-certain-looks-again
-_PAUSES = (0.002, 0.01, None)  # seconds between the looks of who must be certain
-LONGEST = 4000  # bytes that a link surely holds on NFS, with the checksum; some local file systems take 1,000
+_PAUSES = (0.002, 0.01, None)  # seconds between the looks of a reader that must be certain
+# Bytes that a link surely holds on NFS, with the checksum; some local file systems take 1,000.
+LONGEST = 4000
 
 
 def create(mount: Mount, folder: str, name: str, text: str) -> None:
-    """Make the note `name`, which nobody has made before. Raises `FileExistsError`, `OSError`."""
-    mount.symlink(folder, name, _sealed(mount, folder, name, text))
+    """Create the link `name`. Raise `FileExistsError` if it exists, `OSError`."""
+    mount.symlink(folder, name, _seal(mount, folder, name, text))
 
 
 def replace(mount: Mount, folder: str, name: str, text: str) -> None:
-    """Put a note at `name`, durably and in one step, in place of any before it. Raises `OSError` (ENAMETOOLONG, too)."""
-    mount.relink(folder, name, _sealed(mount, folder, name, text))
+    """Put a link at `name`, durably and in one step, replacing any before it.
+
+    Raise `OSError` (ENAMETOOLONG, too).
+    """
+    mount.relink(folder, name, _seal(mount, folder, name, text))
 
 
 def read(mount: Mount, folder: str, name: str, *, certain: bool = False) -> str:
-    """The text of the note `name`, checked, as this host's client knows it.
+    """Return the text of the link `name`, checked, as this host's client knows it.
 
-    `certain`: look again before saying that it is missing (a client that replaces what one of its own processes is
-    reading renames the old one away first). Raises `FileNotFoundError`, `CorruptEntryError`, `SignatureError`, `OSError`.
+    `certain`: look again before reporting it as missing, because a client that replaces a link
+    which one of its own processes is reading first renames the old one away.
+
+    Raise `FileNotFoundError`, `CorruptEntryError`, `SignatureError`, `OSError`.
     """
     for pause in _PAUSES if certain else (None,):
         try:
@@ -47,7 +56,7 @@ def read(mount: Mount, folder: str, name: str, *, certain: bool = False) -> str:
                 raise
             raise CorruptEntryError(
                 mount.path_of(folder, name),
-                "a file or a folder stands where a link of ours belongs",
+                "a file or a folder stands where a link of ours belongs; remove it",
             ) from None
     # MUT: a-notes-checksum
     if digest != _digest(mount, folder, name, text):
@@ -63,11 +72,14 @@ def read(mount: Mount, folder: str, name: str, *, certain: bool = False) -> str:
 
 
 def mark(mount: Mount, folder: str, name: str) -> str:
-    """The name that says by itself, sealed, what a note `name` would say: to see it in a listing is to have read it."""
+    """Return `name` with a seal, for a link whose name is its whole message.
+
+    To see it in a listing is to have read it.
+    """
     return f"{name}.{_digest(mount, folder, name, 'mark')}"
 
 
-def _sealed(mount: Mount, folder: str, name: str, text: str) -> str:
+def _seal(mount: Mount, folder: str, name: str, text: str) -> str:
     return f"{text} {_digest(mount, folder, name, text)}"
 
 

@@ -28,7 +28,7 @@ from efsstate.deploy.linting.stack import Stack
 from efsstate.deploy.linting.values import Unknown
 from efsstate.deploy.rules import RULES as TABLE
 from efsstate.errors import AccountError
-from efsstate.mount.root import variable
+from efsstate.mount.environment import variable
 
 _CONFIG = botocore.config.Config(
     connect_timeout=5, read_timeout=20, retries={"mode": "standard", "max_attempts": 4}

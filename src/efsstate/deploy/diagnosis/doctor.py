@@ -10,7 +10,7 @@ from efsstate.deploy.diagnosis.mount_checks import Entry, mounted, surroundings,
 from efsstate.deploy.diagnosis.mount_rules import RULES
 from efsstate.deploy.diagnosis.probe import MIB, Look
 from efsstate.deploy.findings import Finding, Hit
-from efsstate.mount import root as roots
+from efsstate.mount import environment
 
 _RULES = {rule.code: rule for rule in RULES}
 _ORDER = {"error": 0, "warning": 1, "note": 2}
@@ -25,7 +25,7 @@ def doctor(
     that hangs is given up. `size`: bytes of a file to measure throughput with, 0 for none. It makes a folder of its own
     below the root, and removes it. Never raises: what goes wrong is a finding.
     """
-    hits: list[tuple[str, Hit]] = list(surroundings(roots.variable))
+    hits: list[tuple[str, Hit]] = list(surroundings(environment.variable))
     seen: dict[str, str] = {}
     path = _named(root)
     if path is None:
@@ -49,7 +49,7 @@ def doctor(
                 )
             )
             seen["mount"] = f"{entry.kind} {entry.device} on {entry.point} {known}".rstrip()
-        hits += mounted(path, on_lambda=roots.on_lambda(), entry=entry)
+        hits += mounted(path, on_lambda=environment.on_lambda(), entry=entry)
         hits += _examine(path, timeout, size, seen, entry)
     what = "; ".join(f"{name}: {value}" for name, value in seen.items()) or "nothing"
     hits.append(("EFS100", Hit(path or "root", what)))
@@ -72,13 +72,13 @@ def handler(event: dict[str, Any] | None, context: object = None) -> dict[str, A
 
 def _named(root: str | os.PathLike[str] | None) -> str | None:
     """The root's path, without a call on the mount where it is named."""
-    given = root if root is not None else roots.variable("EFSSTATE_ROOT")
+    given = root if root is not None else environment.variable("EFSSTATE_ROOT")
     if given is not None:
         return os.path.abspath(os.fspath(given))
     points = [one.point for one in table() if one.point.startswith("/mnt/")]
     if "/mnt/efs" in points:
         return "/mnt/efs"
-    return points[0] if roots.on_lambda() and len(points) == 1 else None
+    return points[0] if environment.on_lambda() and len(points) == 1 else None
 
 
 def _examine(

@@ -1,39 +1,39 @@
-"""Numpy arrays and scalars, to what the codec keeps and back."""
+"""Encode numpy arrays and scalars, and decode them."""
 
 from __future__ import annotations
 
 import sys
 
-from efsstate.format.codec import ARRAY, SCALAR, refusal
+from efsstate.format.codec.wire import ARRAY, SCALAR, refusal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from efsstate.format.codec import Encoder, In, Out
+    from efsstate.format.codec.wire import Encoder, In, Out
 
 
 # Encoding
 
 
-def _dtype(value: Any) -> Any:
-    """What `numpy.dtype` makes the same type of again."""
+def _describe_dtype(value: Any) -> Any:
+    """Return a description of the dtype, from which `numpy.dtype` makes the same again."""
     dtype = value.dtype
     if not dtype.hasobject and dtype.kind != "T":
         spec = dtype.str if dtype.names is None else _listed(dtype.descr)
-        if _to_dtype(spec) == dtype and dtype.metadata is None:
+        if _decode_dtype(spec) == dtype and dtype.metadata is None:
             return spec
     raise refusal(value, f"its dtype {dtype} does not survive on its own")
 
 
 def _listed(part: Any) -> Any:
-    """The description of a structured dtype, all in lists."""
+    """Return the description of a structured dtype with lists for tuples."""
     return [_listed(inner) for inner in part] if isinstance(part, (list, tuple)) else part
 
 
 def _described(fields: Any) -> Any:
-    """The same as the list of tuples that `numpy.dtype` takes."""
+    """Return what `_listed` made as the list of tuples that `numpy.dtype` takes."""
     return [
         (
             name,
@@ -44,8 +44,8 @@ def _described(fields: Any) -> Any:
     ]
 
 
-def _array(value: Any, out: Out) -> object:
-    dtype = _dtype(value)
+def _encode_array(value: Any, out: Out) -> object:
+    dtype = _describe_dtype(value)
     fortran = value.flags.f_contiguous and not value.flags.c_contiguous
     import numpy as np
 
@@ -55,28 +55,30 @@ def _array(value: Any, out: Out) -> object:
     return out.mark(ARRAY, dtype, list(value.shape), fortran)
 
 
-def _scalar(value: Any, out: Out) -> object:
+def _encode_scalar(value: Any, out: Out) -> object:
     if isinstance(value, str):  # numpy drops the zeros at its end, and reads no empty one
         return out.mark(SCALAR, "U", str.__str__(value))
     if isinstance(value, bytes):
         return out.mark(SCALAR, "S", bytes(value))
-    return out.mark(SCALAR, _dtype(value), value.tobytes())
+    return out.mark(SCALAR, _describe_dtype(value), value.tobytes())
 
 
-def encoder(value: Any, kind: type) -> tuple[Encoder | None, bool]:
-    """The encoder of numpy's own types: of arrays one for all."""
+ENCODERS: dict[int, Encoder] = {ARRAY: _encode_array}
+
+
+def find_encoder(value: Any) -> Encoder | None:
+    """Return the encoder of a numpy scalar; None for any other value."""
     numpy = sys.modules.get("numpy")
-    if numpy is not None and kind is numpy.ndarray:
-        return _array, True
-    if numpy is not None and isinstance(value, numpy.generic) and kind.__module__ == "numpy":
-        return _scalar, False
-    return None, False
+    kind = type(value)
+    if numpy is not None and issubclass(kind, numpy.generic) and kind.__module__ == "numpy":
+        return _encode_scalar
+    return None
 
 
 # Decoding
 
 
-def _to_dtype(spec: Any) -> Any:
+def _decode_dtype(spec: Any) -> Any:
     import numpy as np
 
     dtype = np.dtype(_described(spec) if isinstance(spec, list) else str(spec))
@@ -85,10 +87,10 @@ def _to_dtype(spec: Any) -> Any:
     return dtype
 
 
-def _to_array(into: In, spec: Any, shape: list[int], fortran: bool) -> Any:
+def _decode_array(into: In, spec: Any, shape: list[int], fortran: bool) -> Any:
     import numpy as np
 
-    dtype = _to_dtype(spec)
+    dtype = _decode_dtype(spec)
     count = 1
     for size in shape:
         if type(size) is not int or size < 0:
@@ -99,11 +101,11 @@ def _to_array(into: In, spec: Any, shape: list[int], fortran: bool) -> Any:
         return np.empty(shape, dtype, order="F" if fortran else "C")
     flat = np.frombuffer(raw, dtype)
     if raw.readonly or not flat.flags.aligned:
-        flat = flat.copy()  # what the caller gets is the caller's to change
+        flat = flat.copy()  # the caller may change its array
     return flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
 
 
-def _to_scalar(_: In, spec: Any, raw: Any) -> Any:
+def _decode_scalar(_: In, spec: Any, raw: Any) -> Any:
     import numpy as np
 
     if spec in ("U", "S"):
@@ -111,13 +113,12 @@ def _to_scalar(_: In, spec: Any, raw: Any) -> Any:
         if type(raw) is not plain:
             raise ValueError("a scalar's kind")
         return kind(raw)
-    dtype = _to_dtype(spec)
+    dtype = _decode_dtype(spec)
     # MUT: a-scalar-has-its-bytes
     if len(raw) != dtype.itemsize:  # 20 bytes must not ask for 2 GiB
         raise ValueError("a scalar's length")
-    # A structured scalar is a view: of a copy, which is the caller's to change.
+    # A structured scalar is a view: of a copy, because the caller may change it.
     return np.frombuffer(raw, dtype, 1).copy()[0] if raw else np.zeros(1, dtype)[0]
 
 
-CARRIERS: dict[int, Callable[[bytes], Any]] = {}
-DECODERS: dict[int, Callable[..., Any]] = {ARRAY: _to_array, SCALAR: _to_scalar}
+DECODERS: dict[int, Callable[..., Any]] = {ARRAY: _decode_array, SCALAR: _decode_scalar}

@@ -1,4 +1,4 @@
-"""The codecs that are not ours: pickle, and whatever has `dumps` and `loads`."""
+"""Adapt the codecs that are not ours: pickle, and objects with `dumps` and `loads`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from efsstate.format.codec import Buffer, Dumps, Loads
+    from efsstate.format.codec.wire import Buffer
+
+    Dumps = Callable[[Any], Buffer | list[Buffer]]
+    Loads = Callable[[Any], Any]
 
 
 def resolve(codec: Any, *, signed: bool) -> tuple[str, Dumps, Loads]:
-    """See `resolve_codec`."""
+    """Return the codec's name, `dumps` and `loads`, as `resolve_codec` describes them."""
     if codec == "pickle":
         import pickle
 
@@ -22,8 +25,8 @@ def resolve(codec: Any, *, signed: bool) -> tuple[str, Dumps, Loads]:
 
             events.log(
                 "warning",
-                "codec='pickle' without EFSSTATE_SIGNING_KEY: whoever may write to the mount can run code in this"
-                " process; set the key, or use codec='msgpack'",
+                "codec='pickle' without EFSSTATE_SIGNING_KEY: any writer to the mount can run code"
+                " in this process; set the key, or use codec='msgpack'",
                 once="pickle unsigned",
                 codec="pickle",
             )
@@ -32,18 +35,18 @@ def resolve(codec: Any, *, signed: bool) -> tuple[str, Dumps, Loads]:
             _encoder(lambda value: pickle.dumps(value, 5), "pickle"),
             _decoder(pickle.loads),
         )
-    given, taken = codec.dumps, codec.loads
+    encode, decode = codec.dumps, codec.loads
     name = getattr(codec, "name", None) or getattr(codec, "__name__", None) or type(codec).__name__
     name = "x-" + str(name).encode("ascii", "replace").decode()[:30]
-    return name, _encoder(given, name), _decoder(lambda payload: taken(bytes(payload)))
+    return name, _encoder(encode, name), _decoder(lambda payload: decode(bytes(payload)))
 
 
 def _encoder(function: Callable[[Any], Any], name: str) -> Dumps:
     def encode(value: Any) -> Buffer:
         try:
-            made = function(value)
-            made = made.encode() if isinstance(made, str) else made
-            return memoryview(made).cast("B")
+            payload = function(value)
+            payload = payload.encode() if isinstance(payload, str) else payload
+            return memoryview(payload).cast("B")
         except Exception as error:
             kind = type(value)
             raise EncodeError(

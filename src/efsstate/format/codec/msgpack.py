@@ -1,0 +1,125 @@
+r"""The codec "msgpack": values to bytes and back, exactly, without running code that they name.
+
+What MessagePack can't hold is an extension: some carry their bytes,
+
+    2 int beyond 64 bits   5 complex   6 bytearray   7 Decimal   8 UUID
+
+the others are empty and mark the array whose first item they are as
+
+    1 tuple   3 set   4 frozenset   9 date   10 time   11 datetime   12 timedelta   13 numpy array
+    14 numpy scalar   15 dataclass   16 namedtuple   17 enum member   18 path
+    19 dict with keys that MessagePack can't hold
+
+(no value is a message within a message: reading one would take as much of the C stack as a thread
+may have). A payload with such an array, or with numpy arrays, which lie outside of the message so
+that they are never copied into it, says so:
+
+    payload = message | "\xc1" length message padding (array padding)*
+    length  = u32, little endian, the message's; every array begins at a multiple of 64 bytes from
+              the payload's start
+
+A value that can't be kept exactly (a subclass of int, an object, a cycle, an array of objects, …)
+is an `EncodeError`, and never changed silently. Bytes that can't be read are a `ValueError`,
+whatever they are.
+"""
+
+from __future__ import annotations
+
+import msgpack  # type: ignore[import-untyped]
+
+from efsstate.errors import EncodeError
+from efsstate.format.codec.wire import INT, In, Out, carried, padding, refusal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from efsstate.format.codec.wire import Buffer
+
+_APART = b"\xc1"  # the one first byte that MessagePack never uses
+
+_pack, _unpack, _extension = msgpack.packb, msgpack.unpackb, msgpack.ExtType
+
+
+def _encode_large_int(value: object) -> object:
+    if type(value) is int:  # all that reaches this is beyond 64 bits
+        data = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+        return _extension(INT, data)
+    raise refusal(value)
+
+
+def _encode_message(value: Any, out: Out) -> bytes:
+    message: bytes = _pack(out.prepare(value), default=_encode_large_int, strict_types=True)
+    return message
+
+
+def dumps(value: Any) -> Buffer | list[Buffer]:
+    """Return `value` as a payload: bytes, or, if it has numpy arrays, a list of buffers.
+
+    Some of these are the arrays themselves. Raise `EncodeError` for a value that would not come
+    back as it is.
+    """
+    out = Out(_extension)
+    try:
+        message = _encode_message(value, out)
+    except EncodeError:
+        raise
+    except UnicodeEncodeError:
+        raise EncodeError(
+            "a text with half a surrogate can't be stored as msgpack; use bytes, or codec='pickle'"
+        ) from None
+    except (ValueError, OverflowError, TypeError, RecursionError, RuntimeError) as error:
+        raise EncodeError(f"the value can't be stored as msgpack: {error}") from error
+    if not out.is_marked:
+        return message
+    head = _APART + len(message).to_bytes(4, "little") + message
+    if not out.arrays:
+        return head
+    parts: list[Buffer] = [head + bytes(padding(len(head)))]
+    for array in out.arrays:
+        parts.append(array)
+        nbytes = memoryview(array).nbytes
+        if padding(nbytes):
+            parts.append(bytes(padding(nbytes)))
+    return parts
+
+
+def bytes_start(name: str, head: bytes, start: int, size: int) -> int:
+    """Return where the bytes begin of a value that is all long bytes; 0 for any other.
+
+    `name` is the codec's, `head` the first of `size` bytes of a file, and its payload begins at
+    `start`. The bytes read from there on are the value: `loads` takes the payload in two parts, and
+    copies none.
+    """
+    prefix = b"\xc6" + max(0, size - start - 5).to_bytes(8, "big")[4:]
+    is_bytes = name == "msgpack" and head[start : start + 5] == prefix
+    return start + 5 if is_bytes else 0
+
+
+def loads(payload: Any) -> Any:
+    """Return the value in `payload`; it is the caller's own.
+
+    Of a payload in two parts, the second is the value (`bytes_start`). A numpy array is a view into
+    `payload` if that is writable (a bytearray of the caller's own), else a copy. Raise `ValueError`
+    for anything that `dumps` did not make.
+    """
+    if type(payload) is tuple:
+        return payload[1]
+    try:
+        if payload[0] != _APART[0]:
+            return _unpack(payload, ext_hook=carried, strict_map_key=False)
+        view = memoryview(payload)
+        length = 5 + int.from_bytes(view[1:5], "little")
+        end = length if length == len(view) else length + padding(length)
+        into = In(view, end)
+        value = _unpack(
+            view[5:length], ext_hook=into.extension, list_hook=into.array, strict_map_key=False
+        )
+        if into.position != len(view) or into.open_marks:
+            raise ValueError("its arrays or its marks do not add up")  # noqa: TRY301
+    except Exception as error:
+        # Whatever it was (a FormatError, a KeyError, a MemoryError of a hostile length), the bytes
+        # are no value.
+        raise ValueError(f"its payload can't be read: {type(error).__name__}: {error}") from error
+    else:
+        return value

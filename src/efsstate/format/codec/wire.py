@@ -1,0 +1,217 @@
+"""Keep the table of types that a message can hold, and the state of one message.
+
+That is `Out` while it is written, `In` while it is read.
+
+The table names types and modules of ours as text: a module is imported with the first value, or the
+first code, that needs it, and no library is ever imported for its types.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from efsstate.errors import EncodeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Buffer = bytes | bytearray | memoryview
+    Encoder = Callable[[Any, "Out"], Any]
+
+TUPLE, INT, SET, FROZENSET, COMPLEX, BYTEARRAY, DECIMAL, UUID = range(1, 9)
+DATE, TIME, DATETIME, TIMEDELTA, ARRAY, SCALAR, DATACLASS, NAMEDTUPLE, ENUM, PATH = range(9, 19)
+DICT = 19
+
+_PATHS = ("PurePath", "PurePosixPath", "PureWindowsPath", "Path", "PosixPath", "WindowsPath")
+# code -> the module that knows it, and the types that it is for; none if the module looks itself
+TYPES: dict[int, tuple[str, tuple[str, ...]]] = {
+    TUPLE: ("builtin", ("builtins.tuple",)),
+    INT: ("builtin", ()),  # beyond 64 bits
+    SET: ("builtin", ("builtins.set",)),
+    FROZENSET: ("builtin", ("builtins.frozenset",)),
+    COMPLEX: ("builtin", ("builtins.complex",)),
+    BYTEARRAY: ("builtin", ("builtins.bytearray",)),
+    DECIMAL: ("stdlib", ("decimal.Decimal",)),
+    UUID: ("stdlib", ("uuid.UUID",)),
+    DATE: ("stdlib", ("datetime.date",)),
+    TIME: ("stdlib", ("datetime.time",)),
+    DATETIME: ("stdlib", ("datetime.datetime",)),
+    TIMEDELTA: ("stdlib", ("datetime.timedelta",)),
+    ARRAY: ("arrays", ("numpy.ndarray",)),
+    SCALAR: ("arrays", ()),
+    DATACLASS: ("classes", ()),
+    NAMEDTUPLE: ("classes", ()),
+    ENUM: ("classes", ()),
+    PATH: ("stdlib", tuple([f"pathlib.{name}" for name in _PATHS])),
+    DICT: ("builtin", ("builtins.dict",)),  # with keys that MessagePack can't hold
+}
+CARRIERS = (INT, COMPLEX, BYTEARRAY, DECIMAL, UUID)  # have their bytes in the extension itself
+_LOOKING = ("classes", "arrays")  # modules that look at a value to tell if it is theirs
+
+PLAIN = frozenset({type(None), bool, int, float, str, bytes})  # MessagePack keeps these as they are
+_DEEPEST = 100  # levels; each takes two of Python's
+ALIGN = 64  # bytes; every array begins at a multiple of it
+
+_encoders: dict[type, Encoder] = {}
+_decoders: dict[int, Callable[..., Any]] = {}
+
+
+def refusal(value: object, why: str = "it would not come back as it is") -> EncodeError:
+    """Return the error for a value that can't be kept."""
+    kind = type(value)
+    return EncodeError(
+        f"a {kind.__module__}.{kind.__qualname__} can't be stored as msgpack: {why}; return plain"
+        " values, or use codec='pickle' or a codec of your own"
+    )
+
+
+def _module(name: str) -> Any:
+    full = f"{__package__}.{name}"
+    __import__(full)
+    return sys.modules[full]
+
+
+def decoder(code: int) -> Callable[..., Any]:
+    """Return the decoder of an extension's code; `KeyError` if there is none."""
+    known = _decoders.get(code)
+    if known is None:
+        known = _decoders[code] = _module(TYPES[code][0]).DECODERS[code]
+    return known
+
+
+def _encoder(value: Any) -> Encoder:
+    kind = type(value)
+    for code, (module, types) in TYPES.items():
+        for full in types:
+            library, _, name = full.rpartition(".")
+            if library in sys.modules and vars(sys.modules[library]).get(name) is kind:
+                encode: Encoder = _module(module).ENCODERS[code]
+                _encoders[kind] = encode
+                return encode
+    for module in _LOOKING:
+        looked: Encoder | None = _module(module).find_encoder(value)
+        if looked is not None:
+            return looked  # not for all of the class: it can change
+    raise refusal(value)
+
+
+class Out:
+    """One value while it becomes a message.
+
+    `arrays` are its arrays, in the order in which the message names them; `extension` makes an
+    extension of a code and bytes; `is_marked` is True once the message has a mark.
+    """
+
+    __slots__ = ("arrays", "depth", "extension", "is_marked")
+
+    def __init__(self, extension: Callable[[int, bytes], object]) -> None:
+        self.arrays: list[Buffer] = []
+        self.depth = 0
+        self.extension = extension
+        self.is_marked = False
+
+    def mark(self, code: int, *items: Any) -> list[Any]:
+        """Return the array that stands for a value: an empty extension, and the value's parts."""
+        self.is_marked = True
+        return [self.extension(code, b""), *items]
+
+    def prepare(self, value: Any) -> Any:
+        """Return `value` as a value that MessagePack keeps exactly."""
+        kind = type(value)
+        if kind in PLAIN:
+            return value
+        encode = _encoders.get(kind) or _encoder(value)
+        if self.depth >= _DEEPEST:
+            raise refusal(value, f"it is nested more than {_DEEPEST} deep, or contains itself")
+        self.depth += 1
+        try:
+            return encode(value, self)
+        finally:
+            self.depth -= 1
+
+    def items(self, values: Any) -> Any:
+        """Return the items of a list or a tuple, prepared."""
+        if PLAIN.issuperset(map(type, values)):
+            return values
+        return [self.prepare(item) for item in values]
+
+
+def _encode_list(value: Any, out: Out) -> Any:
+    return out.items(value)
+
+
+def _encode_dict(value: Any, out: Out) -> Any:
+    if not PLAIN.issuperset(map(type, value)):
+        return out.mark(DICT, *[out.prepare(part) for pair in value.items() for part in pair])
+    if PLAIN.issuperset(map(type, value.values())):
+        return value
+    return {key: out.prepare(item) for key, item in value.items()}
+
+
+_encoders.update({list: _encode_list, dict: _encode_dict})
+
+
+class Mark:
+    """The first item of an array that stands for another value."""
+
+    __slots__ = ("code",)
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+
+_marks = {code: Mark(code) for code in TYPES if code not in CARRIERS}
+
+
+def carried(code: int, data: bytes) -> Any:
+    """Return the value of an extension that has its bytes."""
+    if code not in CARRIERS:
+        raise ValueError("a mark that begins no array")
+    return decoder(code)(data)
+
+
+class In:
+    """One message while it becomes a value.
+
+    `view` and `position` are where the next array lies, if there are any; `open_marks` is how many
+    marks no array has begun with.
+    """
+
+    __slots__ = ("open_marks", "position", "view")
+
+    def __init__(self, view: memoryview, position: int) -> None:
+        self.view = view
+        self.position = position
+        self.open_marks = 0
+
+    def extension(self, code: int, data: bytes) -> Any:
+        """Return the value of an extension, or its mark."""
+        mark = _marks.get(code)
+        if mark is None:
+            return carried(code, data)
+        self.open_marks += 1
+        return mark
+
+    def array(self, items: list[Any]) -> Any:
+        """Return the value that an array stands for, if a mark begins it, else the array."""
+        if not items or type(items[0]) is not Mark:
+            return items
+        self.open_marks -= 1
+        return decoder(items[0].code)(self, *items[1:])
+
+    def take(self, nbytes: int) -> memoryview:
+        """Return the next array's bytes."""
+        if not nbytes:
+            return memoryview(b"")
+        if self.position + nbytes > len(self.view):
+            raise ValueError("an array lies beyond the end")
+        start = self.position
+        self.position = start + nbytes + padding(nbytes)
+        return self.view[start : start + nbytes]
+
+
+def padding(length: int) -> int:
+    """Return how many bytes there are from `length` to the next multiple of `ALIGN`."""
+    return -length % ALIGN

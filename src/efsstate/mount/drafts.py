@@ -1,0 +1,180 @@
+"""Fill files before they are seen.
+
+A `PendingFile` is renamed in one step when it is whole; a `PartialFile` is filled in ranges by
+several threads.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from _weakrefset import WeakSet  # as `threading` has it: the public module would be one more import
+
+from efsstate import process
+from efsstate.mount.files import write_all
+from efsstate.mount.folders import name_error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from efsstate.mount.files import Mount, Parts
+
+
+class PendingFile:
+    """A temporary that gets its content later, and then another name, but only while it exists.
+
+    So a process that removes the temporary keeps the content from ever being seen, whatever its
+    owner does at that moment. `is_over`: it was committed, or is gone.
+    """
+
+    def __init__(self, mount: Mount, folder: str, name: str) -> None:
+        self._mount, self._folder, self._name = mount, folder, name
+        self._fd = mount.create_open(folder, name, os.O_EXCL)
+        try:
+            status = mount.adopt(self._fd)
+        except BaseException as error:
+            os.close(self._fd)
+            if isinstance(error, OSError):
+                name_error(error, mount.path_of(folder, name))
+            raise
+        self._inode, self._created, self._began = status.st_ino, status.st_mtime, time.monotonic()
+        self._size = 0
+        self.is_over = False
+        _pending.add(self)
+
+    def commit(
+        self, name: str, build: Callable[[float], Parts], *, unless: Callable[[], bool]
+    ) -> bool:
+        """Fill it and rename it to `name`; return False if it was removed meanwhile.
+
+        Return False, too, if `unless` is true right before the rename. `build` is as
+        `Mount.replace` takes it. Raise `OSError` if it fails; then nothing has changed.
+        """
+        if self._fd < 0:
+            return False
+        mount, folder = self._mount, self._folder
+        try:
+            # The server's time now, as far as it is known: if a clock stood still it makes the
+            # content older, never younger.
+            parts = build(self._created + time.monotonic() - self._began)
+            # Read now: building them may have forked, and in the child the descriptor is closed.
+            self._size = write_all(self._fd, parts)
+            self._close()  # an NFS client may report a full disk only here
+            mount.refresh(folder)
+            # MUT: a-draft-that-was-made-since-is-not-taken-for
+            if not self._is_ours() or unless():
+                self.discard()
+                return False
+            source = mount.handle(folder)
+            os.rename(self._name, name, src_dir_fd=source.fd, dst_dir_fd=source.fd)
+        except FileNotFoundError:
+            self.is_over = True
+            # A lost reply makes a rename look so.
+            return mount.is_inode(folder, name, self._inode)
+        except BaseException as error:
+            if isinstance(error, OSError):
+                target = None if error.filename2 is None else mount.path_of(folder, name)
+                name_error(error, mount.path_of(folder, self._name), target)
+            self.discard()
+            raise
+        self.is_over = True
+        return True
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        os.close(fd)
+
+    def _is_ours(self) -> bool:
+        """Return True if the name is this file's.
+
+        A file created since may have its inode, once this is closed, but is empty.
+        """
+        try:
+            status = self._mount.stat(self._folder, self._name)
+        except OSError:
+            return False
+        # While it is open no other file has its inode; and if writing failed its size is unknown.
+        return status.st_ino == self._inode and (self._fd >= 0 or status.st_size == self._size)
+
+    def discard(self) -> None:
+        """Close and remove it, unless it is over."""
+        if self.is_over:
+            return
+        self.is_over = True
+        is_ours = self._is_ours()
+        self.leave()
+        if is_ours:  # removed after the close: of an open file an NFS client keeps a copy, `.nfs…`
+            self._mount.remove(self._folder, self._name, quiet=True)
+
+    def leave(self) -> None:
+        """Close it, and leave the file that has its name."""
+        self.is_over = True
+        if self._fd >= 0:
+            try:
+                self._close()
+            except OSError:
+                pass
+
+
+_pending: WeakSet[PendingFile] = WeakSet()
+
+
+@process.after_fork
+def _leave_the_parents() -> None:
+    """In a forked child, close the parent's temporaries.
+
+    Both would write into one file, and a file that is open here can't be removed there.
+    """
+    # MUT: a-forked-child-does-not-write-into-its
+    for pending in _pending:
+        pending.leave()
+
+
+class PartialFile:
+    """A large file that several threads fill in ranges; a part left by a killed process is kept.
+
+    `present` is how many bytes of it were there before.
+    """
+
+    def __init__(self, mount: Mount, folder: str, name: str) -> None:
+        self.path = mount.path_of(folder, name)
+        self._fd = mount.open(folder, name, os.O_RDWR | os.O_CREAT)
+        try:
+            self.present = os.fstat(self._fd).st_size
+        except OSError as error:
+            self.close()
+            raise name_error(error, self.path) from None
+
+    def has(self, data: memoryview, offset: int) -> bool:
+        """Return True if `data` is at `offset` already."""
+        end = offset + len(data)
+        return end <= self.present and os.pread(self._fd, len(data), offset) == data
+
+    def put(self, data: memoryview, offset: int) -> None:
+        """Write `data` at `offset`."""
+        try:
+            while data:
+                done = os.pwrite(self._fd, data, offset)
+                data, offset = data[done:], offset + done
+        except OSError as error:
+            raise name_error(error, self.path) from None
+
+    def finish(self, size: int) -> None:
+        """Cut it to `size`, flush it to disk, and close it."""
+        try:
+            os.ftruncate(self._fd, size)
+            os.fsync(self._fd)
+        except OSError as error:
+            raise name_error(error, self.path) from None
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close it, and leave it as it is."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            try:
+                os.close(fd)
+            except OSError as error:  # an NFS client may report a full disk only here
+                raise name_error(error, self.path) from None

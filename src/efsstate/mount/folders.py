@@ -1,0 +1,392 @@
+"""Folders below one root: open, create, refresh, list and remove them.
+
+- Names are resolved from open folders, one component at a time, and no symbolic link is followed:
+  whoever may write to the mount cannot lead us out of the root.
+- An NFS client remembers names, missing names and replaced files for up to a minute. Opening the
+  folder makes it ask the server (measured; `stat` and locks do not): `refresh`, which costs one
+  request, or `names`, which lists.
+- Folders stay open, because each component of a path costs a fresh client two requests. A folder
+  that was removed or replaced answers ENOENT or ESTALE, and is opened again, once.
+- Modes follow the root folder's own, whatever the umask, so that users who share a root by its
+  group go on sharing.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+
+from efsstate.errors import CorruptEntryError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any, TypeVar
+
+    from efsstate.mount.readdir import FolderReader
+
+    T = TypeVar("T")
+
+GONE = (errno.ENOENT, errno.ESTALE)
+# MUT: no-link-is-followed-to-a-folder
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_THROUGH = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_MAX_OPEN = 256  # folders, of the 1,024 descriptors that Lambda allows
+
+
+def name_error(error: OSError, path: str, target: str | None = None) -> OSError:
+    """Return `error` with the full path: system calls get names within an open folder.
+
+    Without a `target` it names no second path: the text of a symbolic link is none.
+    """
+    error.filename = path
+    if target is not None:
+        error.filename2 = target
+    elif error.filename2 is not None:
+        del error.filename2  # None would be printed as a path
+    return error
+
+
+class FolderHandle:
+    """An open folder, closed with the last reference, so that an eviction never closes it in use.
+
+    So keep the handle in a variable while its `fd` is used: `handle(x).fd` alone may be closed, and
+    its number become another file's, before the call that gets it.
+    """
+
+    __slots__ = ("fd", "reads_small", "refreshed")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.refreshed = time.time()
+        # True if the file that was read last was small: large ones are read in one request, too.
+        self.reads_small = True
+
+    def __del__(self, _close: Callable[[int], None] = os.close) -> None:
+        try:
+            _close(self.fd)
+        except OSError:
+            pass
+
+
+class Folders:
+    """A root folder, its modes, its signing key, and the open folders below it.
+
+    A folder is given by its path below the root, as `layout` builds it: `"cache/thumbnails/a"`.
+    """
+
+    def __init__(self, path: str, *, key: bytes | None = None, named: bool = True) -> None:
+        self.path = path
+        self.key = key
+        self.named = named  # False for the default folder, taken because no root was named
+        self._folders: dict[str, FolderHandle] = {}
+        self._open_top()
+
+    def path_of(self, folder: str, name: str = "") -> str:
+        """Return the full path, for messages."""
+        return "/".join([part for part in (self.path, folder, name) if part])
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            f"{self.path}: a mount can't be copied, because the copy would close this one's"
+            " folders; create another from its path"
+        )
+
+    # The root
+
+    def _open_top(self) -> None:
+        # The root itself may be a link.
+        top = FolderHandle(os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        try:
+            mode = os.fstat(top.fd).st_mode
+        except OSError as error:
+            raise name_error(error, self.path) from None
+        self._top, self.file_mode, self.folder_mode = top, mode & 0o666, mode & 0o2777
+
+    def _reopen_top(self) -> bool:
+        """Open the root again if it was removed, perhaps created again since; never create it.
+
+        Return True if another folder is the root now.
+        """
+        try:
+            if os.fstat(self._top.fd).st_nlink:
+                return False
+        except OSError as error:
+            if error.errno not in GONE:
+                return False
+        self._folders.clear()
+        try:
+            self._open_top()
+        except OSError:
+            return False
+        return True
+
+    # Opening
+
+    def handle(self, folder: str, *, make: bool = False) -> FolderHandle:
+        """Return `folder`, open; with `make`, create it and all above it that is missing."""
+        known = self._folders.get(folder)
+        if known is not None:
+            return known
+        if not folder:
+            return self._top
+        parent_name, _, name = folder.rpartition("/")
+        parent = self.handle(parent_name, make=make)
+        try:
+            fd = self._open_folder(folder, parent, name)
+        except FileNotFoundError:
+            if not make:
+                raise
+            fd = self._make_folder(folder, parent_name, name)
+        opened = FolderHandle(fd)
+        # MUT: open-folders-are-bounded
+        if len(self._folders) >= _MAX_OPEN:
+            for oldest in list(self._folders)[: _MAX_OPEN // 4]:
+                self._folders.pop(oldest, None)
+        # If two threads opened it, the first one's handle stays.
+        return self._folders.setdefault(folder, opened)
+
+    def _pass_through(self, folder: str) -> FolderHandle:
+        """Return `folder`, open only to reach a file in it: that costs one request less."""
+        known = self._folders.get(folder)
+        if known is not None or not folder:
+            return known or self._top
+        above, _, name = folder.rpartition("/")
+        return FolderHandle(self._open_folder(folder, self._pass_through(above), name, _THROUGH))
+
+    def _open_folder(
+        self, folder: str, parent: FolderHandle, name: str, flags: int = _DIRECTORY
+    ) -> int:
+        try:
+            return os.open(name, flags, dir_fd=parent.fd)
+        except OSError as error:
+            if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                raise CorruptEntryError(
+                    self.path_of(folder),
+                    "a symbolic link or a file stands where a folder belongs; remove it",
+                ) from None
+            if error.errno in GONE and parent is self._top and self._reopen_top():
+                return self._open_folder(folder, self._top, name, flags)
+            if error.errno == errno.ESTALE:
+                self.forget(folder.rpartition("/")[0])
+                missing = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+                raise name_error(missing, self.path_of(folder)) from None
+            raise name_error(error, self.path_of(folder)) from None
+
+    def _make_folder(self, folder: str, parent_name: str, name: str) -> int:
+        def make(name: str, *, dir_fd: int) -> None:
+            try:
+                os.mkdir(name, self.folder_mode, dir_fd=dir_fd)
+            except FileExistsError:
+                pass  # another process was first; mkdir has asked the server, so we see its folder
+
+        self.call_at(make, parent_name, name, make=True)
+        fd = self._open_folder(folder, self.handle(parent_name, make=True), name)
+        try:
+            if stat.S_IMODE(os.fstat(fd).st_mode) & 0o777 != self.folder_mode & 0o777:
+                os.fchmod(fd, self.folder_mode)
+        except OSError:
+            pass  # another user's folder: its mode is theirs to choose
+        return fd
+
+    def call_at(
+        self, call: Callable[..., T], folder: str, name: str, *, make: bool = False, **options: Any
+    ) -> T:
+        """Return `call(name, dir_fd=…, **options)` for the name in `folder`, errors with its path.
+
+        With `make`, create `folder` if it is missing, and again if it was removed while open.
+        """
+        for attempt in (0, 1):
+            handle = self._folders.get(folder)
+            try:
+                handle = handle or self.handle(folder, make=make)
+                return call(name, dir_fd=handle.fd, **options)
+            except OSError as error:
+                # MUT: a-folder-that-was-removed-is-made-anew
+                if make and error.errno in GONE and handle is not None and not attempt:
+                    self.forget(folder)
+                    continue
+                raise name_error(error, self.path_of(folder, name)) from None
+        raise AssertionError
+
+    def reopen(self, folder: str, *, make: bool = False) -> FolderHandle:
+        """Open `folder` again, which makes the NFS client revalidate it. One request.
+
+        Through /proc/self/fd that is one request; opening "." costs two once the client's
+        attributes have expired.
+        """
+        for attempt in (0, 1):
+            try:
+                return FolderHandle(_reopen(self.handle(folder, make=make)))
+            except OSError as error:
+                if error.errno in GONE:
+                    self.forget(folder)
+                if error.errno not in GONE or attempt or not make:
+                    raise name_error(error, self.path_of(folder)) from None
+        raise AssertionError
+
+    def forget(self, folder: str) -> None:
+        """Close `folder`, all below it and all above it: any may have been removed or replaced."""
+        if not folder:
+            self._reopen_top()
+        for known in list(self._folders):
+            if known == folder or known.startswith(folder + "/") or folder.startswith(known + "/"):
+                self._folders.pop(known, None)
+
+    # Creating and removing
+
+    def make(self, folder: str) -> None:
+        """Create `folder` and all above it that is missing."""
+        self.handle(folder, make=True)
+
+    def sync(self, folder: str) -> None:
+        """Flush the folder's names to disk: on NFS they are there already, at no cost."""
+        try:
+            handle = self.handle(folder)
+            # MUT: a-name-is-synced
+            os.fsync(handle.fd)
+        except OSError as error:
+            raise name_error(error, self.path_of(folder)) from None
+
+    def touch_folder(self, folder: str) -> bool:
+        """Give `folder` a new mtime, which a `refresh` on other hosts shows. One request.
+
+        Return False if it does not exist.
+        """
+        try:
+            handle = self.handle(folder)
+            os.utime(handle.fd)
+        except OSError as error:
+            if error.errno not in GONE:
+                raise name_error(error, self.path_of(folder)) from None
+            self.forget(folder)
+            return False
+        return True
+
+    def remove_folder(self, folder: str) -> bool:
+        """Remove `folder` if it is empty; return True if it was removed."""
+        parent, _, name = folder.rpartition("/")
+        try:
+            self.call_at(os.rmdir, parent, name)
+        except OSError as error:
+            if error.errno in (*GONE, errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
+                return False
+            raise
+        self.forget(folder)
+        return True
+
+    # Asking the server
+
+    def refresh(self, folder: str, *, older_than: float = 0.0) -> os.stat_result | None:
+        """Make this host's client ask the server about the names in `folder`; return its stat.
+
+        One request. Return None without one if that was done within `older_than` seconds, and None
+        for a folder that does not exist.
+        """
+        known = self._folders.get(folder)
+        if known is not None and 0 <= time.time() - known.refreshed < older_than:
+            return None
+        # A caller that need not be certain pays nothing more for a folder that is missing.
+        seen = self._ask(folder, certain=not older_than)
+        return None if seen is None else seen[0]
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names in `folder` as the server has them now; none if it does not exist."""
+        seen = self._ask(folder, listing=True)
+        return [] if seen is None else seen[1] or []
+
+    def look(
+        self, folder: str, before: os.stat_result | None = None
+    ) -> tuple[os.stat_result, list[str] | None] | None:
+        """Return the stat of `folder` as the server has it now, and its names; None if missing.
+
+        The names are None, and not requested, if nothing has changed since its stat was `before`. A
+        listing brings this host's client up to date about all of the folder in one request, where a
+        look at a name that was replaced takes two and at a new folder one (measured).
+        """
+        return self._ask(folder, listing=True, before=before)
+
+    def _ask(
+        self,
+        folder: str,
+        *,
+        listing: bool = False,
+        before: os.stat_result | None = None,
+        certain: bool = True,
+    ) -> tuple[os.stat_result, list[str] | None] | None:
+        """Open `folder` again; return its stat and, with `listing`, its names; None if missing.
+
+        `certain`: ask even if this host's client remembers that it, or one above it, was missing.
+        """
+        for attempt in (0, 1):
+            try:
+                handle = self.handle(folder)
+                now = time.time()
+                # MUT: the-fresh-open
+                fd = _reopen(handle)
+                try:
+                    status = os.fstat(fd)
+                    if status.st_nlink:  # else it was removed, perhaps created again since
+                        unchanged = before is not None and _moment(status) == _moment(before)
+                        names = os.listdir(fd) if listing and not unchanged else None
+                        handle.refreshed = now
+                        return status, names
+                finally:
+                    os.close(fd)
+            except OSError as error:
+                if error.errno not in GONE:
+                    raise name_error(error, self.path_of(folder)) from None
+            self.forget(folder)
+            if attempt or not certain:
+                return None
+            self._refresh_above(folder)
+        raise AssertionError
+
+    def _refresh_above(self, folder: str) -> None:
+        """Make the client ask again for each folder on the way: it may remember one as missing."""
+        parent = folder.rpartition("/")[0]
+        if folder:
+            self._refresh_above(parent)
+            # Those above it have just been asked: not again for each folder below.
+            self.refresh(parent, older_than=1e-6)
+
+    def watch(self, folder: str) -> FolderReader:
+        """Return a reader that lists `folder`, created if need be, after changes of our own.
+
+        One request, and one for each listing: see `FolderReader`.
+        """
+        from efsstate.mount.readdir import FolderReader
+
+        handle = self.reopen(folder, make=True)
+        return FolderReader(handle.fd, self.path_of(folder))
+
+    def scan(self, folder: str) -> Iterator[os.DirEntry[str]]:
+        """Yield the entries of `folder`, fresh, without a list of them; none if it is missing."""
+        try:
+            handle = self.reopen(folder)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno == errno.ESTALE:
+                return
+            raise
+        try:
+            with os.scandir(handle.fd) as entries:
+                yield from entries
+        except OSError as error:
+            if not isinstance(error.filename, str):
+                name_error(error, self.path_of(folder))
+            raise
+
+
+def _reopen(handle: FolderHandle) -> int:
+    try:
+        return os.open(f"/proc/self/fd/{handle.fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:  # no /proc here
+        return os.open(".", _DIRECTORY, dir_fd=handle.fd)
+
+
+def _moment(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns
