@@ -118,7 +118,7 @@ def test_a_result_that_began_after_a_change_is_kept_at_once(another):
 class SweepRound:
     """Has threads take single steps on the mount, in the order that is asked for."""
 
-    STEPS = ("_write", "draft", "stat", "remove", "refresh")
+    STEPS = ("create_open", "stat", "remove", "refresh")
 
     def __init__(self, monkeypatch):
         self.gates = {}
@@ -499,7 +499,7 @@ def test_memory_forgets_although_the_mount_hangs(monkeypatch, change):
         gate.wait(20)
         raise OSError(5, "Input/output error")
 
-    for name in ("refresh", "_make", "symlink", "look"):
+    for name in ("refresh", "create_open", "symlink", "look"):
         monkeypatch.setattr(Mount, name, hang)
     {
         "invalidate": f.invalidate,
@@ -915,11 +915,11 @@ def test_a_refresh_that_can_make_no_file_removes_the_old_result(monkeypatch):
     numbers = itertools.count()
     assert f(1) == 0 == f(1)
 
-    def full(self, folder, name):
+    def full(self, folder, name, flags=0):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Mount, "draft", full)
+        patch.setattr(Mount, "create_open", full)
         assert f.refresh(1) == 1
     assert f(1) == 2
 

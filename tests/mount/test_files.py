@@ -389,7 +389,7 @@ def test_a_draft_whose_content_is_made_by_who_forks_is_written_by_the_parent_alo
         return [b"content"]
 
     try:
-        kept = draft.commit("f", build, unless=lambda: False)
+        kept = draft.commit("x", "f", build, unless=lambda: False)
     except OSError as error:
         kept = error.errno == errno.EBADF
     if os.getpid() != parent:

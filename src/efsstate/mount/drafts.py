@@ -44,9 +44,14 @@ class PendingFile:
         _pending.add(self)
 
     def commit(
-        self, name: str, build: Callable[[float], Parts], *, unless: Callable[[], bool]
+        self,
+        to_folder: str,
+        name: str,
+        build: Callable[[float], Parts],
+        *,
+        unless: Callable[[], bool],
     ) -> bool:
-        """Fill it and rename it to `name`; return False if it was removed meanwhile.
+        """Fill it and rename it to `name` in `to_folder`; return False if it was removed meanwhile.
 
         Return False, too, if `unless` is true right before the rename. `build` is as
         `Mount.replace` takes it. Raise `OSError` if it fails; then nothing has changed.
@@ -61,21 +66,21 @@ class PendingFile:
             # Read now: building them may have forked, and in the child the descriptor is closed.
             self._size = write_all(self._fd, parts)
             self._close()  # an NFS client may report a full disk only here
-            mount.refresh(folder)
+            mount.refresh(to_folder)
             # MUT: a-draft-that-was-made-since-is-not-taken-for
             if not self._is_ours() or unless():
                 self.discard()
                 return False
-            source = mount.handle(folder)
-            os.rename(self._name, name, src_dir_fd=source.fd, dst_dir_fd=source.fd)
+            source, target = mount.handle(folder), mount.handle(to_folder, make=True)
+            os.rename(self._name, name, src_dir_fd=source.fd, dst_dir_fd=target.fd)
         except FileNotFoundError:
             self.is_over = True
             # A lost reply makes a rename look so.
-            return mount.is_inode(folder, name, self._inode)
+            return mount.is_inode(to_folder, name, self._inode)
         except BaseException as error:
             if isinstance(error, OSError):
-                target = None if error.filename2 is None else mount.path_of(folder, name)
-                name_error(error, mount.path_of(folder, self._name), target)
+                second = None if error.filename2 is None else mount.path_of(to_folder, name)
+                name_error(error, mount.path_of(folder, self._name), second)
             self.discard()
             raise
         self.is_over = True

@@ -106,6 +106,6 @@ def write(
         )
 
     if draft is not None:
-        return draft.commit(name, build, unless=unless)
+        return draft.commit(folder, name, build, unless=unless)
     mount.replace(folder, name, build, durable=durable)
     return True
