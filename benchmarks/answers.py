@@ -139,7 +139,8 @@ def confusion(subject, folder):
             found["errors"][name] = reason(error)
         else:
             found["wrong"][name] = sum(
-                g != exactly(*(*arguments, None)[:2]) for g, arguments in zip(got, group)
+                g != exactly(*(*arguments, None)[:2])
+                for g, arguments in zip(got, group, strict=False)
             )
     if not found["errors"]:
         del found["errors"]

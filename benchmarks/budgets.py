@@ -159,7 +159,8 @@ def _flat(figures):
                 kept = kept and high - low <= 0.5
                 number = f"{low:.3g}" if high - low < 0.005 else f"{low:.3g} to {high:.3g}"
                 texts.append(
-                    f"{name} {number} {'requests' if place == 'nfs' else 'system calls'} up to {max(found):,}"
+                    f"{name} {number} {'requests' if place == 'nfs' else 'system calls'} up to "
+                    f"{max(found):,}"
                 )
     return ("; ".join(texts), kept) if texts else None
 
@@ -210,7 +211,8 @@ BUDGETS = [
     ),
     Budget(
         "model read over NFS at 128 KiB readahead",
-        "at least 6 × `read()`, 0.95 of hand-tuned `preadv`, as fast as Run:ai Model Streamer, fastsafetensors and safetensors, memory of at most 1.1 × the file",
+        "at least 6 × `read()`, 0.95 of hand-tuned `preadv`, as fast as Run:ai Model Streamer, "
+        "fastsafetensors and safetensors, memory of at most 1.1 × the file",
         _model,
     ),
     Budget("`resume`", "under 2 µs an item between saves", _resume),

@@ -16,10 +16,14 @@ OURS, FLOOR, PEER, BROKEN, TEXT, QUIET = (
 def svg(figures):
     """The whole picture; panels without figures are left out."""
     panels = [
-        ("Hit of another client's 1 KiB entry on NFS", "requests to the server; fewer is better", _hits(figures)),
-        ("Eight cold callers on one key, two NFS clients", "computations; one is what a cache is for", _computations(figures)),
-        ("Two clients update one counter, with readers", "acknowledged updates lost", _lost(figures)),
-        ("Loads right after the other client's acknowledged save", "older states, of all loads, while a reader has the file open", _stale(figures)),
+        (("Hit of another client's 1 KiB entry on "
+         "NFS"), "requests to the server; fewer is better", _hits(figures)),
+        (("Eight cold callers on one key, two NFS "
+         "clients"), "computations; one is what a cache is for", _computations(figures)),
+        (("Two clients update one counter, with "
+         "readers"), "acknowledged updates lost", _lost(figures)),
+        (("Loads right after the other client's acknowledged "
+         "save"), "older states, of all loads, while a reader has the file open", _stale(figures)),
         ("A 128 MiB model over NFS, into memory", "MiB/s; more is better", _rates(figures)),
     ]  # fmt: skip
     body, y = [], 0

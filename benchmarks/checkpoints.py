@@ -161,7 +161,7 @@ def stale(writer, reader, folder, count):
     found = {}
     for name in ("closed", "open"):
         found[name] = 0
-        for i in range(count):
+        for _i in range(count):
             reader.load()
             held = _all_open(folder) if name == "open" else []
             writer.save(state := os.urandom(16) + STATE)

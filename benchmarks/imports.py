@@ -9,7 +9,8 @@ from benchmarks.measure import spread
 
 STATEMENTS = {
     "an empty program": "pass",
-    "`from efsstate import cached, checkpoint, model`": "from efsstate import cached, checkpoint, model",
+    "`from efsstate import cached, checkpoint, "
+    "model`": "from efsstate import cached, checkpoint, model",
     "`import filelock`": "import filelock",
     "`import cachetools`": "import cachetools",
     "`import cachelib`": "import cachelib",
@@ -49,7 +50,7 @@ def rows(rounds=15):
             samples[name].append(seconds)
     beside = samples["`import filelock`"]
     for name, all_of_it in samples.items():
-        ratio = statistics.median(x / y for x, y in zip(all_of_it[1:], beside[1:]))
+        ratio = statistics.median(x / y for x, y in zip(all_of_it[1:], beside[1:], strict=False))
         yield {
             "row": "import",
             "subject": name,

@@ -1,7 +1,7 @@
 """How many acknowledged updates survive on two NFS clients: the usual recipe (a lock file and `os.replace`) and ours.
 
-    python -m tests.nfs.lab -- python benchmarks/lost_updates.py
-    python benchmarks/lost_updates.py /mnt/one /mnt/two            any two clients' mounts of one export
+    python -m tests.nfs.lab -- python benchmarks/lost_updates.py python benchmarks/lost_updates.py
+    /mnt/one /mnt/two            any two clients' mounts of one export
 
 Two workers, one on each client, add 1 to one counter; readers on both keep what they read open for a while, as a backup, an
 indexer or a dashboard does. Every update that was acknowledged (the call returned) is counted; then what is left is read.
@@ -59,7 +59,8 @@ def read(name, folder):
     below = f"{folder}/checkpoints/count"
     while True:
         try:
-            # By its name, where it has one: a listing would make this client ask the server, and hide what is shown here.
+            # By its name, where it has one: a listing would make this client ask the server, and
+            # hide what is shown here.
             paths = (
                 [f"{folder}/state.json"]
                 if "filelock" in name
@@ -138,7 +139,8 @@ def main(argv=None):
             )
             if not options.json:
                 print(
-                    f"{name:24} {'with readers' if readers else 'alone':14} kept {kept} of {acknowledged} acknowledged",
+                    f"{name:24} {'with readers' if readers else 'alone':14} kept {kept} of "
+                    f"{acknowledged} acknowledged",
                     flush=True,
                 )
     if options.json:

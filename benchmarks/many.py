@@ -41,6 +41,7 @@ def rows(a, b, requests):
             "efsstate `Cache`, a loop" if "get_many" in name else "efsstate `cached`, a loop"
         ]
         one["ratio"] = max(
-            slow["time"]["median"] / fast["time"]["median"] for slow, fast in zip(loop, figures)
+            slow["time"]["median"] / fast["time"]["median"]
+            for slow, fast in zip(loop, figures, strict=False)
         )
         yield {"row": "many", "subject": name, **one}

@@ -85,7 +85,7 @@ def run(operation, arguments, *, requests=None, batch=1, beside=None, check=None
             if check:
                 faults += [
                     fault
-                    for argument, result in zip(some, results)
+                    for argument, result in zip(some, results, strict=False)
                     if (fault := check(argument, result))
                 ]
             del results

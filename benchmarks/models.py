@@ -142,7 +142,8 @@ def rows(a, b, requests, *, rounds=24):
         if name in failed:
             yield {"row": "model", "subject": name, "failed": failed[name]}
             continue
-        # The best of each: another's work on this machine takes time from what is bound by the processor, not from what waits.
+        # The best of each: another's work on this machine takes time from what is bound by the
+        # processor, not from what waits.
         best = min(s["seconds"] for s in samples)
         yield {
             "row": "model by hand" if name in ways.BY_HAND else "model", "subject": name,
@@ -156,5 +157,5 @@ def rows(a, b, requests, *, rounds=24):
 
 def _median_ratio(samples, others):
     return statistics.median(
-        one["seconds"] / other["seconds"] for one, other in zip(samples, others)
+        one["seconds"] / other["seconds"] for one, other in zip(samples, others, strict=False)
     )

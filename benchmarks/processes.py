@@ -65,7 +65,8 @@ def isolated(function, *arguments, timeout=180):
     elif status not in (0, 1):
         items.append(
             {
-                "failed": f"the process dies: {signal.Signals(-status).name if status < 0 else f'exit code {status}'}"
+                "failed": "the process dies: "
+                f"{signal.Signals(-status).name if status < 0 else f'exit code {status}'}"
             }
         )
     return items

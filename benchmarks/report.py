@@ -174,7 +174,10 @@ def sections(result):
     yield "Budgets", "", budgets(figures)
     yield (
         "Hit",
-        "An entry of 1 KiB, put by client a, read by client b for the first time, in folders that b knows. Without the memory tier.",
+        (
+            "An entry of 1 KiB, put by client a, read by client b for the first time, in folders "
+            "that b knows. Without the memory tier."
+        ),
         operation(figures, "hit"),
     )
     yield (
@@ -185,17 +188,24 @@ def sections(result):
     yield "Put", "1 KiB under a new key.", operation(figures, "put", "writes")
     yield (
         "Miss, alone",
-        "Look, claim, compute, put, release. The peers that have no claim just look, compute and put.",
+        (
+            "Look, claim, compute, put, release. The peers that have no claim just look, compute and "
+            "put."
+        ),
         operation(figures, "miss", "writes"),
     )
     yield (
         "In a namespace of so many entries",
-        "Requests on NFS and system calls in memory, each an average of 64; times in memory. A put and a miss make a folder's listing longer, never read it.",
+        (
+            "Requests on NFS and system calls in memory, each an average of 64; times in memory. A "
+            "put and a miss make a folder's listing longer, never read it."
+        ),
         flat(figures),
     )
     yield (
         "Many hits at once, over a link of 3 ms",
-        "64 entries that this client has never read, an entry's share; the ratio is the best of five rounds.",
+        ("64 entries that this client has never read, an entry's share; the ratio is the best of "
+        "five rounds."),
         simple(figures, "many", "nfs", time, ("× a loop", lambda f: f"{f['ratio']:.1f}"), ("requests each", lambda f: count(f.get("requests")))),
     )  # fmt: skip
     yield (
@@ -211,7 +221,10 @@ def sections(result):
     )
     yield (
         "Eight cold callers on one key",
-        "How often the value is computed; each computation takes half a second. One is what a cache is for.",
+        (
+            "How often the value is computed; each computation takes half a second. One is what a "
+            "cache is for."
+        ),
         stampede(figures),
     )
     yield (
@@ -226,7 +239,10 @@ def sections(result):
     )
     yield (
         "Checkpoint: save of 1 KiB",
-        "Ours is fenced and keeps history; removal of what is beyond `keep` included. The others only write.",
+        (
+            "Ours is fenced and keeps history; removal of what is beyond `keep` included. The others "
+            "only write."
+        ),
         operation(figures, "save", "checkpoint"),
     )
     yield "Checkpoint: load, nothing new", "", operation(figures, "load", "checkpoint")
@@ -236,7 +252,10 @@ def sections(result):
         operation(figures, "load after a save", "checkpoint"),
     )
     yield (
-        "Checkpoint: loads right after an acknowledged save of the other client that give an older state",
+        (
+            "Checkpoint: loads right after an acknowledged save of the other client that give an "
+            "older state"
+        ),
         "The second column: while something on the reader's host has the files open.",
         simple(
             figures,
@@ -248,7 +267,10 @@ def sections(result):
     )
     yield (
         "Acknowledged updates of one counter by two clients, 100 each",
-        "`lost_updates.py`. Readers on both clients keep what they have read open for a second, as a backup or a dashboard does.",
+        (
+            "`lost_updates.py`. Readers on both clients keep what they have read open for a second, "
+            "as a backup or a dashboard does."
+        ),
         updates(figures),
     )
     yield (
@@ -263,7 +285,10 @@ def sections(result):
     )
     yield (
         "Imports",
-        "In a fresh interpreter without `site`; time is the ratio to `import filelock` of the same round.",
+        (
+            "In a fresh interpreter without `site`; time is the ratio to `import filelock` of the "
+            "same round."
+        ),
         simple(
             figures,
             "import",
@@ -278,7 +303,10 @@ def sections(result):
         figures, "model", "nfs", time, rate, ("× `read()`", lambda f: count(f["ratio"])), ("copies", lambda f: f"{f['copies']:.2f}"), ("requests", lambda f: count(f["requests"])))  # fmt: skip
     yield (
         "The same by hand",
-        "`preadv` with O_DIRECT into one buffer, MiB/s of the best round. More threads take the processor from each other: in the lab's guest there is one.",
+        (
+            "`preadv` with O_DIRECT into one buffer, MiB/s of the best round. More threads take the "
+            "processor from each other: in the lab's guest there is one."
+        ),
         by_hand(figures),
     )
     yield "Sweep", SWEEP, sweeps(figures)
@@ -355,7 +383,9 @@ def setting(result):
             f", delay {run['delay']} one way" if "delay" in run else ""
         )
         lines.append(
-            f"- {where}: {m['cpu']}, {m['cores']} {'core' if m['cores'] == 1 else 'cores'}, {m['memory_gib']} GiB, {m['kernel']}, Python {m['python']}, {m['date']}; opening a folder takes {spread(run['round_trip'])}"
+            f"- {where}: {m['cpu']}, {m['cores']} {'core' if m['cores'] == 1 else 'cores'}, "
+            f"{m['memory_gib']} GiB, {m['kernel']}, Python {m['python']}, {m['date']}; opening a "
+            f"folder takes {spread(run['round_trip'])}"
         )
     packages = [f"{name} {version}" for name, version in result["versions"].items() if version]
     lines.append(f"- {', '.join(packages)}")

@@ -44,7 +44,9 @@ def table(headers, rows):
         return ""
     widths = [max(len(row[i]) for row in rows) for i in range(len(headers))]
     lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |"
+        "| "
+        + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False))
+        + " |"
         for row in rows
     ]
     return "\n".join(

@@ -48,7 +48,8 @@ def imported(name: str, path: pathlib.Path, known: dict[str, pathlib.Path]) -> I
 def circles(source: pathlib.Path) -> list[list[str]]:
     """Return the groups of modules that import each other, directly or not (Tarjan's algorithm)."""
     known = modules(source)
-    # A package's own file counts only if there is code in it: else every child would import its parent.
+    # A package's own file counts only if there is code in it: else every child would import its
+    # parent.
     real = {
         name
         for name, path in known.items()

@@ -23,14 +23,16 @@ import zipfile
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 ARCHITECTURES = {"x86_64": "x86_64", "arm64": "aarch64"}
-# Python 3.11 runs on Amazon Linux 2 (glibc 2.26), the later ones on Amazon Linux 2023 (2.34): 2.17 suits both.
+# Python 3.11 runs on Amazon Linux 2 (glibc 2.26), the later ones on Amazon Linux 2023 (2.34): 2.17
+# suits both.
 PLATFORMS = ("manylinux2014_{}", "manylinux_2_17_{}")
 LIMIT = 1_000_000
 MOMENT = (1980, 1, 1, 0, 0, 0)
-# Not for the function's process: the command (it needs click and rich), the test harness, templates and the linter.
+# Not for the function's process: the command (it needs click and rich), the test harness, templates
+# and the linter.
 LEFT_OUT = ("efsstate/cli/", "efsstate/testing/", "efsstate/deploy/templates/")
-# What the function's process does not load needs no bytecode: most of filelock is other kinds of lock, and who publishes is
-# not in a hurry.
+# What the function's process does not load needs no bytecode: most of filelock is other kinds of
+# lock, and who publishes is not in a hurry.
 NOT_COMPILED = (
     r"/filelock/(?!__init__|_api|_descriptor|_error|_unix|_util|_windows|version)|/msgpack/fallback"
     r"|/efsstate/(publisher|ops|modelstore/(publishing|checking|pruning))"
@@ -73,7 +75,8 @@ def main() -> int:
             with open(path, "rb") as file:
                 digest = hashlib.sha256(file.read()).hexdigest()
             print(
-                f"{path}: {size:,} bytes, {'with' if compiled else 'without'} bytecode, sha256 {digest[:16]}"
+                f"{path}: {size:,} bytes, {'with' if compiled else 'without'} bytecode, sha256 "
+                f"{digest[:16]}"
             )
             if size >= LIMIT:
                 print(f"{path}: over the limit of {LIMIT:,} bytes", file=sys.stderr)

@@ -1,8 +1,9 @@
 """Faults at system calls: an operation is run again and again, in a process of its own, killed or failed at each of them.
 
-An operation is a generator function without arguments: what comes before its first `yield` prepares, what comes between the
-first and the second is the operation, and the second may give its result. It runs in a child of this process, by fork,
-so that nothing is imported and nothing else is opened meanwhile.
+An operation is a generator function without arguments: what comes before its first `yield`
+prepares, what comes between the first and the second is the operation, and the second may give its
+result. It runs in a child of this process, by fork, so that nothing is imported and nothing else is
+opened meanwhile.
 
 - `calls(operation)` gives its system calls, `(name, number)`: the number of that name since strace was attached.
 - `run(operation, kill=call)`: the process dies at the call, before it sees the answer.
@@ -25,7 +26,8 @@ import time
 import traceback
 
 MISSING = None if shutil.which("strace") else "strace is not installed: apt-get install strace"
-# What goes to a file system: errors are put here alone. close is not among them: strace would leave the descriptor open.
+# What goes to a file system: errors are put here alone. close is not among them: strace would leave
+# the descriptor open.
 DISK = frozenset(
     ["openat", "read", "pread64", "readv", "preadv", "preadv2", "write", "writev", "pwrite64", "pwritev", "fsync", "fdatasync", "ftruncate", "rename", "renameat", "renameat2", "mkdir", "mkdirat", "rmdir", "unlink", "unlinkat", "symlink", "symlinkat", "readlink", "readlinkat", "fstat", "stat", "lstat", "newfstatat", "statx", "getdents64", "lseek", "ioctl", "fchmod", "utimensat", "fcntl", "flock", "statfs", "fstatfs", "access", "faccessat", "faccessat2", "mmap", "copy_file_range"]
 )  # fmt: skip
@@ -174,7 +176,8 @@ def _strace(pid, trace, options):
         while "TracerPid:\t0" in file.read():
             if spawned.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(
-                    f"strace could not attach (it {spawned.poll()}): {spawned.stderr.read().decode()}"
+                    f"strace could not attach (it {spawned.poll()}): "
+                    f"{spawned.stderr.read().decode()}"
                 )
             time.sleep(0.0005)
             file.seek(0)
@@ -187,7 +190,8 @@ def _run(operation, options=None, prepare=lambda: None):
     (ready, say_ready), (go, say_go), (result, say_result) = pipes
     sys.stdout.flush()
     sys.stderr.flush()
-    # A child that collects garbage would copy each page of what pytest holds: half a second a fault.
+    # A child that collects garbage would copy each page of what pytest holds: half a second a
+    # fault.
     gc.freeze()
     pid = os.fork()
     if not pid:

@@ -51,7 +51,7 @@ class Checks:
         self.answers += 1
         wanted = self.expected[name]
         same = [text for text, _ in lines] == [text for text, _ in wanted]
-        close = all(abs(a - b) < 0.01 for (_, a), (_, b) in zip(lines, wanted))
+        close = all(abs(a - b) < 0.01 for (_, a), (_, b) in zip(lines, wanted, strict=False))
         self.that(same and close, f"{name}: {lines} instead of {wanted}")
         text = "\n".join(text for text, _ in lines)
         for known in KNOWN.get(name, ()):
@@ -79,10 +79,12 @@ def run(root):
     checks = Checks({name: reader(image) for name, image in pictures.items()})
     alone = time.monotonic() - started
     print(
-        f"  Model loaded in {loaded - started:.1f} s, {len(pictures)} photographs and scans read in {alone - loaded + started:.1f} s."
+        f"  Model loaded in {loaded - started:.1f} s, {len(pictures)} photographs and scans read "
+        f"in {alone - loaded + started:.1f} s."
     )
     print(
-        "  Every answer below is compared with these, and with the words known to be on two of them."
+        "  Every answer below is compared with these, and with the words known to be on two of "
+        "them."
     )
 
     title(f"1. The model is published on the shared folder {root}")
@@ -109,7 +111,8 @@ def run(root):
 
     print()
     print(
-        f"{checks.answers} answers compared, {checks.held} checks held, {checks.failed} failed; {time.monotonic() - began:.0f} s"
+        f"{checks.answers} answers compared, {checks.held} checks held, {checks.failed} failed; "
+        f"{time.monotonic() - began:.0f} s"
     )
     return 1 if checks.failed else 0
 
@@ -125,7 +128,7 @@ def serve(service, pictures, checks):
         ("seconds", 9),
         ("read", 0),
     )
-    environments = dict(zip("ABC", (service.environment() for _ in range(3))))
+    environments = dict(zip("ABC", (service.environment() for _ in range(3)), strict=False))
     last = {}
 
     def ask(what, letter, name):
@@ -142,15 +145,21 @@ def serve(service, pictures, checks):
         table.row(what, letter, name, source, f"{result.duration:.3f}", excerpt(lines))
         return saw["from"]
 
-    for letter, name in zip("ABC", ("page.png", "motorcycle_right.png", "coffee.png")):
+    for letter, name in zip(
+        "ABC", ("page.png", "motorcycle_right.png", "coffee.png"), strict=False
+    ):
         checks.that(
             ask("first of its kind", letter, name) == "computed", f"{name} should be computed"
         )
-    for letter, name in zip("BCA", ("page.png", "motorcycle_right.png", "coffee.png")):
+    for letter, name in zip(
+        "BCA", ("page.png", "motorcycle_right.png", "coffee.png"), strict=False
+    ):
         checks.that(
             ask("known to another", letter, name) == "mount", f"{name} should come from the mount"
         )
-    for letter, name in zip("ABC", ("page.png", "motorcycle_right.png", "coffee.png")):
+    for letter, name in zip(
+        "ABC", ("page.png", "motorcycle_right.png", "coffee.png"), strict=False
+    ):
         nearest = "memory" if last[letter]["has_memory"] else "mount"
         checks.that(
             ask("known to this one", letter, name) == nearest, f"{name} should come from {nearest}"
@@ -278,7 +287,8 @@ def again(service, pictures, checks, alone):
         sources.append(saw["from"])
         seconds += result.duration
     print(
-        f"  {sources.count('mount')} answers from the mount in {seconds:.2f} s (the library alone: {alone:.1f} s); ",
+        f"  {sources.count('mount')} answers from the mount in {seconds:.2f} s (the library "
+        f"alone: {alone:.1f} s); ",
         end="",
     )
     print(f"model loads: {saw['model_loads']}.")
@@ -320,7 +330,9 @@ class Table:
     def row(self, *values):
         print(
             "  "
-            + "".join(f"{value!s:<{width}}" for value, width in zip(values, self._widths)).rstrip(),
+            + "".join(
+                f"{value!s:<{width}}" for value, width in zip(values, self._widths, strict=False)
+            ).rstrip(),
             flush=True,
         )
 

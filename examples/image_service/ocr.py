@@ -40,7 +40,7 @@ class Reader:
         found = self._engine(image)
         return [
             (text, round(float(score), 4))
-            for text, score in zip(found.txts or (), found.scores or ())
+            for text, score in zip(found.txts or (), found.scores or (), strict=False)
         ]
 
 

@@ -7,5 +7,6 @@ from efsstate import model
 
 @model("my-pipeline")
 def pipeline(files):
-    # joblib's files are pickles: whoever may write to the mount runs code here. Sign what you publish, or keep the folder to yourself.
+    # joblib's files are pickles: whoever may write to the mount runs code here. Sign what you
+    # publish, or keep the folder to yourself.
     return joblib.load(files.stage(), mmap_mode="r")

@@ -8,7 +8,8 @@ import numpy as np
 
 from efsstate import model
 
-# bfloat16 is unknown to NumPy: take its bits as uint16, or use torch.frombuffer as in safetensors_torch.py
+# bfloat16 is unknown to NumPy: take its bits as uint16, or use torch.frombuffer as in
+# safetensors_torch.py
 DTYPES = {
     "F64": "f8",
     "F32": "f4",

@@ -242,8 +242,9 @@ class Clients:
         self._workers = []
         os.mkdir(self.a)
         for client in "ab":
-            # Both have walked to the folder, so that counts are of what a test does; twice, because the first walk may
-            # learn that the mount's root has changed, and the next then looks the folder up again.
+            # Both have walked to the folder, so that counts are of what a test does; twice, because
+            # the first walk may learn that the mount's root has changed, and the next then looks
+            # the folder up again.
             for _ in range(2):
                 os.close(os.open(self.mounts[client], os.O_RDONLY | os.O_DIRECTORY))
                 os.close(os.open(self.path(client), os.O_RDONLY | os.O_DIRECTORY))

@@ -147,9 +147,11 @@ class Guest:
                 pass_fds=[theirs.fileno(), *fds], start_new_session=True, env=os.environ | {"TMPDIR": _memory_folder(mem)},
             )  # fmt: skip
         theirs.close()
-        # A host process that is killed takes its guests with it: its end of the pipe closes, and this ends them.
+        # A host process that is killed takes its guests with it: its end of the pipe closes, and
+        # this ends them.
         self._watch = subprocess.Popen(
-            ["/bin/sh", "-c", 'read _; kill -9 "-$1"; rm -rf "$2"', "lab-watch", str(self._kernel.pid), self.job],
+            ["/bin/sh", "-c", ('read _; kill -9 "-$1"; rm -rf '
+                              '"$2"'), "lab-watch", str(self._kernel.pid), self.job],
             stdin=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
 

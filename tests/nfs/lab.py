@@ -158,7 +158,8 @@ def main():
     parser.add_argument("-t", "--timeout", type=float, default=3600, help="seconds (default 3600)")
     parser.add_argument(
         "--disk",
-        help="an ext4 image on the host for the export, made when missing (default: in the guest's memory)",
+        help="an ext4 image on the host for the export, made when missing (default: in the "
+        "guest's memory)",
     )
     parser.add_argument("command", nargs="+", metavar="COMMAND", help="after --")
     options = parser.parse_args()

@@ -82,7 +82,9 @@ class Session:
             "-p",
             "no:cacheprovider",
             "-m",
-            "",  # the host has chosen; the project's own choice in addopts would take the slow ones out again
+            # the host has chosen; the project's own choice in addopts would take the slow ones out
+            # again
+            "",
             f"--lab-delay={option.lab_delay}",
             f"--rootdir={config.rootpath}",
             f"--tb={option.tbstyle}",
@@ -113,7 +115,8 @@ class Session:
         line = self.process.readline(timeout)
         if not line:
             raise LabError(
-                f"pytest in the guest ended with {self.process.exit_code}:\n{self.process.stderr[-8000:]}"
+                "pytest in the guest ended with "
+                f"{self.process.exit_code}:\n{self.process.stderr[-8000:]}"
             )
         event = json.loads(line)
         if "broken" in event:
@@ -126,7 +129,8 @@ class Session:
         while "done" not in (event := self._event(item.config.option.lab_timeout)):
             if "lost" in event:
                 raise LabError(
-                    f"the guest collects no {item.nodeid}: its parameters must not change from one collection to the next"
+                    f"the guest collects no {item.nodeid}: its parameters must not change from "
+                    "one collection to the next"
                 )
             data = event["report"]
             if isinstance(
@@ -191,7 +195,8 @@ def pytest_runtest_protocol(item, nextitem):
                 )
     elif nextitem is None:
         _close(item.config)
-    # What the host had set up for the test before (its module, its folder) was kept for this one, which set up nothing.
+    # What the host had set up for the test before (its module, its folder) was kept for this one,
+    # which set up nothing.
     item.session._setupstate.teardown_exact(nextitem)
     hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True

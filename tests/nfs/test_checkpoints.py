@@ -179,7 +179,8 @@ def test_a_finished_shard_is_found_with_one_look(lab):
     shards_there(lab.a, 8)
     with lab.count("b") as sent:
         assert shards_there(lab.b, 8) == []
-    # LOOKUP and ACCESS of the folders on the way, the note of how many there are, and one listing for all
+    # LOOKUP and ACCESS of the folders on the way, the note of how many there are, and one listing
+    # for all
     assert sent.ops.get("READDIR", 0) <= 2 and sent.total <= 14, sent.ops
 
 
@@ -213,7 +214,7 @@ def play(lab, tmp_path, seconds, faults, **options):
 
 def test_no_violation_on_two_clients_among_kills_freezes_cuts_and_restarts(lab, tmp_path):
     faults = ("kill", "freeze", "break") * 12 + ("cut a", "cut b", "restart")
-    running, counts, violations, report = play(lab, tmp_path, 25, faults)
+    _running, counts, violations, report = play(lab, tmp_path, 25, faults)
     assert not violations, report
     assert counts["save ok"] > 10 and counts["load ok"] > 10, report
 
@@ -222,6 +223,6 @@ def test_no_violation_on_two_clients_among_kills_freezes_cuts_and_restarts(lab, 
 @pytest.mark.parametrize("run", range(4))
 def test_no_violation_in_a_long_history(lab, tmp_path, run):
     faults = ("kill", "freeze", "break") * 10 + ("cut a", "cut b", "restart")
-    running, counts, violations, report = play(lab, tmp_path, 120, faults)
+    running, _counts, violations, report = play(lab, tmp_path, 120, faults)
     assert not violations, report
     assert sum(running.done.values()) > 50, report

@@ -115,7 +115,8 @@ def test_a_sweeper_that_is_killed_or_frozen_does_not_keep_the_other_from_it(lab)
     """Its folder is free at once when the process dies, and only its folder waits while it is frozen."""
     plant(lab, 3000, dead=lambda i: i < 2000)
     code = (
-        "import sys, time\nfrom efsstate.cleanup import sweep as s\nreal = s.folder_module.sweep_folder\n"
+        "import sys, time\nfrom efsstate.cleanup import sweep as s\nreal = "
+        "s.folder_module.sweep_folder\n"
         "def slow(*a):\n    print('in', a[1], flush=True); time.sleep(600)\n"
         "s.folder_module.sweep_folder = slow\ns.WORKERS = 1\ns.sweep(root=sys.argv[1])"
     )

@@ -1,7 +1,8 @@
 """The command: `python -m tests.torture [--only NAME,…] [--minutes N] [--seed S] [--json FILE]`.
 
-Each part is a module here, of its name, with `run(seconds, seed) -> dict`: figures by name, of which `violations` is what
-has to be 0. What a part finds it prints, with what reproduces it; what it can't run on this machine it raises as `Skip`.
+Each part is a module here, of its name, with `run(seconds, seed) -> dict`: figures by name, of
+which `violations` is what has to be 0. What a part finds it prints, with what reproduces it; what
+it can't run on this machine it raises as `Skip`.
 
 A part runs in a process of its own, beside those that do not want the same cores (PLAN); one that does not come to an end is
 killed, and that is a violation. `python -m tests.torture.figures [FILE]` writes the figures into the documentation.
@@ -37,7 +38,8 @@ PARTS = {
     "model": "the checkpoints' protocol, every order of its steps",
     "mutation": "each safety measure switched off: which test goes red",
 }
-# Groups, one after the other; of each, lanes side by side; of each, parts with their minutes, one after the other. Two cores carry it.
+# Groups, one after the other; of each, lanes side by side; of each, parts with their minutes, one
+# after the other. Two cores carry it.
 PLAN = [
     [[("power", 17)]],
     [[("load", 13)], [("syscalls", 5), ("fuzz", 3.5), ("hostile", 2.5), ("clocks", 1)]],

@@ -91,7 +91,8 @@ def look_at_model(root, name, told, done):
         broken = verify(name, root=root)
     except ModelNotFound:
         there, broken = [], []
-    # Between a publication and its activation there is none; whether there should be is asked below.
+    # Between a publication and its activation there is none; whether there should be is asked
+    # below.
     broken = [text for text in broken if "no version is active" not in text]
     if broken:
         yield "a version is damaged", {"name": name, "what": broken}

@@ -1,7 +1,7 @@
 """Clients whose clocks are hours apart, and one whose clock jumps by a day to and fro: what may happen, and nothing else.
 
-The clients are processes under libfaketime; the server's clock is the kernel's, which stamps the files of the root. What may
-happen is in docs/guarantees.md; what is checked here:
+The clients are processes under libfaketime; the server's clock is the kernel's, which stamps the
+files of the root. What may happen is in docs/guarantees.md; what is checked here:
 
 - Who has written (a put, a claim, a sweep) judges by the server's clock: a result lives its ttl, 2 s more or less.
 - Who has only read judges by a clock of its own: it may miss a result that counts, or serve one for as much longer as its
@@ -45,7 +45,8 @@ class Client:
             self.jump("+0")
             set_by = {"FAKETIME_TIMESTAMP_FILE": self._clock, "FAKETIME_NO_CACHE": "1"}
         if set_by:
-            # The stamps of files are the server's, and waits are by the monotonic clock, as on a machine whose date is set.
+            # The stamps of files are the server's, and waits are by the monotonic clock, as on a
+            # machine whose date is set.
             set_by |= {
                 "LD_PRELOAD": library(),
                 "NO_FAKE_STAT": "1",
@@ -88,7 +89,8 @@ def serve(root):
     import select
     import warnings
 
-    # libfaketime 0.9.10 gives EINVAL to the call that Python sleeps with, if the monotonic clock is left as it is.
+    # libfaketime 0.9.10 gives EINVAL to the call that Python sleeps with, if the monotonic clock is
+    # left as it is.
     time.sleep = lambda seconds: select.select([], [], [], seconds) and None
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
@@ -143,7 +145,8 @@ def _lives(clients, wrong):
             value = client("fresh", "brief", n, 6)
             if time.monotonic() - made < 3.5 and value != f"value {n}":
                 wrong.append(
-                    f"client {m} gave {value!r} for what client {n} put {time.monotonic() - made:.1f} s ago with a ttl of 6 s"
+                    f"client {m} gave {value!r} for what client {n} put "
+                    f"{time.monotonic() - made:.1f} s ago with a ttl of 6 s"
                 )
     time.sleep(max(0.0, made + 9 - time.monotonic()))
     for n in range(len(clients)):

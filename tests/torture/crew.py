@@ -20,7 +20,8 @@ from tests.torture import aftermath, workload
 SHOWN, LONGEST = (
     4,
     800,
-)  # violations that are told, and characters of one: a line stays below 4,096 bytes, so is never torn
+    # violations that are told, and characters of one: a line stays below 4,096 bytes, so is never torn
+)
 
 
 def fork(function):

@@ -16,14 +16,21 @@ PAGE = os.path.join(
     "docs",
     "guarantees-figures.md",
 )
-# Of each part: what went wrong on purpose, and what was done meanwhile, in words with the figures' names.
+# Of each part: what went wrong on purpose, and what was done meanwhile, in words with the figures'
+# names.
 TRIED = {
-    "power": ("{kernels_killed} kernels killed, {images} images of a disk", "{acknowledged} acknowledged operations looked for"),
-    "load": ("", "{operations} by {processes} processes on two clients, {managed_operations} by a Managed Instance's {managed_processes}"),
+    "power": (("{kernels_killed} kernels killed, {images} images of a "
+              "disk"), "{acknowledged} acknowledged operations looked for"),
+    "load": ("", ("{operations} by {processes} processes on two clients, {managed_operations} by "
+                 "a Managed Instance's {managed_processes}")),
     "partitions": ("{faults} cuts, freezes, kills and restarts", "{operations}"),
-    "syscalls": ("{faults} of {points} possible ones: {kills} kills, {errors} errors, {transfers} short transfers, failing closes and full files", "of {operations} kinds"),
+    "syscalls": (("{faults} of {points} possible ones: {kills} kills, {errors} errors, "
+                 "{transfers} short transfers, failing closes and full "
+                 "files"), "of {operations} kinds"),
     "fuzz": ("{inputs} inputs, {bombs} bombs", "{parsers} parsers"),
-    "hostile": ("{planted} plants, {huge_files} files of a TiB, {names} strange names, {edits} edits by an attacker without the key", "{reads} reads, {misses} misses, {errors} clear errors under attack"),
+    "hostile": (("{planted} plants, {huge_files} files of a TiB, {names} strange names, {edits} "
+                "edits by an attacker without the "
+                "key"), "{reads} reads, {misses} misses, {errors} clear errors under attack"),
     "clocks": ("{jumps} jumps", "{operations}, and {updates} updates, by {clients} clients"),
     "model": ("", "{states} states, {steps} steps"),
     "mutation": ("{mutations} of {of} measures switched off", "{noticed} noticed"),
@@ -74,10 +81,20 @@ def power(own):
     yield from rows(
         ["", "times", "acknowledged before", "and"],
         [
-            ["the server's kernel killed, its disk made to forget, booted again", own["server_kills"], own["acknowledged_server"], f"{own['sectors_lost']:,} sectors lost or torn, between {own['flushes']:,} flushes"],
+            [("the server's kernel killed, its disk made to forget, booted "
+             "again"), own["server_kills"], own["acknowledged_server"], (f"{own['sectors_lost']:,} "
+                                                                       "sectors "
+                                                                       "lost "
+                                                                       "or "
+                                                                       "torn, "
+                                                                       "between "
+                                                                       f"{own['flushes']:,} flushes")],
             ["its disk as a cut at another moment would leave it", own["images"], "", ""],
-            ["a client's kernel killed, in a machine of its own", own["client_kills"], own["acknowledged_clients"], ""],
-            ["*bug on purpose:* an export with `async`", 1, "", f"{own['planted_early_acknowledgement_found']} violations, so losses are seen"],
+            [("a client's kernel killed, in a machine of its "
+             "own"), own["client_kills"], own["acknowledged_clients"], ""],
+            [("*bug on purpose:* an export with "
+             "`async`"), 1, "", (f"{own['planted_early_acknowledgement_found']} violations, so "
+                               "losses are seen")],
         ],
     )  # fmt: skip
     yield f"{own['seconds_per_kill']} s for a kill, its boot and its judgement, two labs side by side."
@@ -100,9 +117,15 @@ def partitions(own):
         [[name.removeprefix("op_"), n] for name, n in own.items() if name.startswith("op_")],
     )
     yield (
-        f"Claims lost, and told so: {own['claims_lost']}; refused: {own['claims_refused']}. Errors near faults: {own['errors_near_faults']}; computations of one key twice,"
-        f" near faults: {own['duplicate_computations_near_faults']}. The longest that a value was seen after a newer one was acknowledged: {own['longest_staleness_s']} s (promised: 60 s)."
-        f" Away from faults the longest operation took {own['longest_operation_away_from_faults_s']} s. *Bug on purpose:* a save that does not look for a higher epoch: {own['planted_lack_of_fencing_found']} violations, so it is seen."
+        f"Claims lost, and told so: {own['claims_lost']}; refused: {own['claims_refused']}. "
+        f"Errors near faults: {own['errors_near_faults']}; computations of one key twice,"
+        f" near faults: {own['duplicate_computations_near_faults']}. The longest that a value "
+        f"was seen after a newer one was acknowledged: {own['longest_staleness_s']} s (promised: "
+        "60 s)."
+        " Away from faults the longest operation took "
+        f"{own['longest_operation_away_from_faults_s']} s. *Bug on purpose:* a save that does "
+        f"not look for a higher epoch: {own['planted_lack_of_fencing_found']} violations, so it "
+        "is seen."
     )
     yield ""
 
@@ -111,10 +134,14 @@ def load(own):
     yield "## Load"
     yield ""
     lines = {
-        "processes": "processes", "operations": "operations", "most descriptors of a process": "most_descriptors",
-        "growth of descriptors, most (without the folders kept open, at most 256)": "most_growth_descriptors",
-        "memory of its own, median, KiB": "median_kib", "growth, median, KiB": "median_growth_kib", "growth, most, KiB": "most_growth_kib",
-        "one lock, wanted by all the time: processes": "lock_waiters", "turns": "lock_turns", "wait, median, s": "lock_wait_median_s",
+        "processes": "processes", "operations": "operations", "most descriptors of a "
+                                                              "process": "most_descriptors",
+        "growth of descriptors, most (without the folders kept open, at most "
+        "256)": "most_growth_descriptors",
+        "memory of its own, median, "
+        "KiB": "median_kib", "growth, median, KiB": "median_growth_kib", "growth, most, KiB": "most_growth_kib",
+        "one lock, wanted by all the time: "
+        "processes": "lock_waiters", "turns": "lock_turns", "wait, median, s": "lock_wait_median_s",
         "wait, 95th of 100, s": "lock_wait_p95_s", "wait, longest, s": "lock_wait_longest_s", "turns of a process, least": "lock_turns_least",
         "turns of a process, median": "lock_turns_median", "turns of a process, most": "lock_turns_most", "fairness (1: all alike)": "lock_fairness",
     }  # fmt: skip
@@ -155,13 +182,18 @@ def page(found):
     yield f"`python -m tests.torture --seed {about['seed']}`."
     yield ""
     yield (
-        f"{about['date']}, commit `{about['commit']}`, {about['took_minutes']} minutes; {about['cpu']}, {about['cores']} cores, {about['memory_gib']} GiB, Linux {about['kernel']},"
-        f" Python {about['python']}. **Violations: {sum(own['violations'] for own in parts.values())}.**"
+        f"{about['date']}, commit `{about['commit']}`, {about['took_minutes']} minutes; "
+        f"{about['cpu']}, {about['cores']} cores, {about['memory_gib']} GiB, Linux "
+        f"{about['kernel']},"
+        f" Python {about['python']}. **Violations: "
+        f"{sum(own['violations'] for own in parts.values())}.**"
     )
     for name, (before, again) in found["again"].items():
         yield ""
         yield (
-            f"`{name}` had found {before} {'violation' if before == 1 else 'violations'}; what it found was mended, and it was run again: {again['date']}, commit `{again['commit']}`,"
+            f"`{name}` had found {before} {'violation' if before == 1 else 'violations'}; what "
+            f"it found was mended, and it was run again: {again['date']}, commit "
+            f"`{again['commit']}`,"
             f" seed {again['seed']}. Its figures are of that run."
         )
     yield ""

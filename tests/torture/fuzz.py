@@ -60,7 +60,8 @@ def guided(name, seconds, seed, folder):
                 re.MULTILINE,
             )
             wrong.append(
-                f"{name} {base64.b64encode(data[:3000]).decode()}: {' | '.join(reason[:3])[:400] or done.stderr[-400:]}"
+                f"{name} {base64.b64encode(data[:3000]).decode()}: "
+                f"{' | '.join(reason[:3])[:400] or done.stderr[-400:]}"
             )
     return tried, wrong
 

@@ -1,15 +1,17 @@
 """What happened, as workers tell it, and what must not have: the checks of a history.
 
-An operation is a dict: `op`, `name`, `t0`, `t1` (seconds by one clock, before and after), `who`, and what the operation
-brings. One that was killed is not told; where that matters, the values say who made them.
+An operation is a dict: `op`, `name`, `t0`, `t1` (seconds by one clock, before and after), `who`,
+and what the operation brings. One that was killed is not told; where that matters, the values say
+who made them.
 
 The checks are of what efsstate promises:
 
 - A cache's value is one that somebody gave that key, whole. Once a newer one is acknowledged, an older is seen for 60 s more
   at the most, and not at all by who asks for `fresh`.
 - A checkpoint is a register. Its state is a log to which every save appends its own id, so one observation tells all that came
-  before it; a digest of the whole log is told in its place. Every acknowledged save and every load must lie on the one
-  final log, at a place that agrees with the clock: that is linearizability, checked exactly and in n log n.
+  before it; a digest of the whole log is told in its place. Every acknowledged save and every load
+  must lie on the one final log, at a place that agrees with the clock: that is linearizability,
+  checked exactly and in n log n.
 - One computation of a key, one winner of an `add`, where no fault was near. A shard is finished once, with all its items.
 - What a model's load saw is one version, and not one that was replaced more than 60 s before.
 """
@@ -70,9 +72,10 @@ def check_cache(operations, margin=0.0):
     for operation in operations:
         if operation["op"] == "clear" and operation.get("kept"):
             clears.setdefault(operation["name"], []).append(operation)
-    for (name, key), found in _by(operations, "set", "delete", "get").items():
+    for (name, _key), found in _by(operations, "set", "delete", "get").items():
         made = {(one["who"], one["n"]): one for one in found if one["op"] == "set"}
-        # What puts an older value out of reach, by its beginning; and for each the earliest end from there on.
+        # What puts an older value out of reach, by its beginning; and for each the earliest end
+        # from there on.
         newer = [one for one in found if one["op"] != "get" and one.get("kept")] + clears.get(
             name, []
         )
@@ -245,7 +248,8 @@ def check_models(operations, margin=0.0):
                 and a["t0"] > last + margin
                 and a["t1"] + STALE + margin < one["t0"]
             ]
-            # Another activation of the same version may be under way, or was not told: then the version is unique, so no.
+            # Another activation of the same version may be under way, or was not told: then the
+            # version is unique, so no.
             if after:
                 yield (
                     "a version that was replaced long before",

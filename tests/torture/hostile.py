@@ -84,7 +84,7 @@ def _huge(path, outside):
 
 def _huge_with_a_true_head(path, outside):
     """An entry whose head tells of every byte of the hole behind it."""
-    root, _, place = path.partition("/root/")
+    _root, _, place = path.partition("/root/")
     head = b"".join(
         map(
             bytes,
@@ -217,7 +217,7 @@ def _everything(root):
 
     attempt(
         "model",
-        lambda: efsstate.model("m", load=read, root=root)(),
+        efsstate.model("m", load=read, root=root),
         lambda found: found in contents or list(found) == ["m"],
     )  # a file of that name is a model put there by hand
     attempt("versions", lambda: efsstate.versions("m", root=root), lambda _: True)
@@ -376,7 +376,7 @@ def huge():
                 root = f"{folder}/{count}/root"
                 count += 1
                 shutil.copytree(os.path.dirname(start), os.path.dirname(root), symlinks=True)
-                path = sorted(glob.glob(f"{root}/{kind}"))[-1]
+                path = max(glob.glob(f"{root}/{kind}"))
                 os.unlink(path)
                 plant(path, "")
                 try:
@@ -613,7 +613,8 @@ def _victim(root, seconds, seed, count):
             import traceback
 
             wrong.append(
-                f"{['set', 'get', 'checkpoint', 'model', 'sweep'][what]} raised {type(error).__name__}: {error}: {traceback.format_exc()[-300:]}"
+                f"{['set', 'get', 'checkpoint', 'model', 'sweep'][what]} raised "
+                f"{type(error).__name__}: {error}: {traceback.format_exc()[-300:]}"
             )
         if os.path.exists(mark):
             wrong.append("code from the mount ran")

@@ -1,6 +1,7 @@
 """Load: 200 processes on two clients with at most 1,024 descriptors each, and a Managed Instance's 16 on a local folder.
 
-No operation may fail, memory and descriptors stay flat, and the waits for one lock that many want are measured.
+No operation may fail, memory and descriptors stay flat, and the waits for one lock that many want
+are measured.
 
 python -m tests.torture.load PROCESSES SEED BUG THINK      in the guest: the processes, half on each client
 """
@@ -82,7 +83,8 @@ def processes(count, seed, plant, think):
     if plant:
         getattr(planted, plant)()
     resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
-    # Every module is loaded before the forks: 200 processes that each import would take the guest minutes.
+    # Every module is loaded before the forks: 200 processes that each import would take the guest
+    # minutes.
     with tempfile.TemporaryDirectory() as folder:
         warm = Patient(folder, "warm", seed, tell=lambda _: None)
         for name in ("publish", *[one.partition(":")[0] for one in MIX.split(",")], "wait_in_line"):

@@ -15,7 +15,9 @@ from tests.torture import Skip, history, workload
 from tests.torture.power import Loaded, align, clock, judge_in_guest, run_for, run_until
 
 LEASE = 10.0  # seconds, in the lab
-SETTLED = 20.0  # seconds after a fault: a lease, or the grace of a restarted server, is over and waiters have looked again
+# seconds after a fault: a lease, or the grace of a restarted server, is over and waiters have
+# looked again
+SETTLED = 20.0
 MARGIN = 0.02  # seconds by which the clocks of two guests may differ
 
 

@@ -221,7 +221,8 @@ class Figures(dict):
     def judge(self, bad, where):
         for one in bad[:5]:
             print(
-                f"power: VIOLATION: {where}, seed {self._seed}: {json.dumps(one, default=str)[:800]}",
+                f"power: VIOLATION: {where}, seed {self._seed}: "
+                f"{json.dumps(one, default=str)[:800]}",
                 flush=True,
             )
         self["violations"] += len(bad)
@@ -468,7 +469,8 @@ def run(seconds, seed):
     ]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as beside:
         try:
-            # A server that acknowledges too early: unless that is seen, nothing below tells anything.
+            # A server that acknowledges too early: unless that is seen, nothing below tells
+            # anything.
             early, attempt = 0, 0
             while not early and attempt < 3:
                 with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):

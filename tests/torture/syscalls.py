@@ -321,7 +321,8 @@ def _between(before, after, seen):
     )
 
 
-# name: (start, operation, what is seen, fails open, which states may be seen after a fault besides the old and the new one)
+# name: (start, operation, what is seen, fails open, which states may be seen after a fault besides
+# the old and the new one)
 OPERATIONS = {
     "put": (_caches, put, _see_caches, True, None),
     "put, first": (_caches, put_first, _see_caches, True, None),

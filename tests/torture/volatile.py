@@ -17,7 +17,9 @@ import time
 
 SECTOR = 512
 READ, PWRITE, FALLOCATE = 0, 18, 285  # x86-64
-SEGMENTS = 48  # where a request of the kernel's `struct io_thread_req` has its number of segments: a flush has none
+# where a request of the kernel's `struct io_thread_req` has its number of segments: a flush has
+# none
+SEGMENTS = 48
 _SEIZE, _INTERRUPT, _SYSCALL, _GET_SYSCALL_INFO = 0x4206, 0x4207, 24, 0x420E
 _WALL = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
