@@ -43,22 +43,24 @@ def new_id():
 def break_rule(bug):
     """Bugs to be put in on purpose."""
     if bug == "no look after a save":
-        protocol.Folder._demand_top = lambda *_: None
+        protocol.CheckpointFolder._require_top = lambda *_: None
     elif bug == "a claim does not list again":
-        look_after = protocol.Folder._look_after
+        look_after = protocol.CheckpointFolder._list_after
 
-        def first(self, name):
-            return self._first_listing if name[0] == "e" else look_after(self, name)
+        def first(self, name, reader):
+            if name[0] == "e":
+                return self._first_listing
+            return look_after(self, name, reader)
 
         listing = protocol.Listing
-        protocol.Folder._look_after = first
+        protocol.CheckpointFolder._list_after = first
 
         def claim(self, note, **options):
             self._first_listing = listing(self.mount.names(self.folder))
             time.sleep(0.02)
             return plain(self, note, **options)
 
-        plain, protocol.Folder.claim = protocol.Folder.claim, claim
+        plain, protocol.CheckpointFolder.claim = protocol.CheckpointFolder.claim, claim
 
 
 def work(root, path, until, seed, bug=None):

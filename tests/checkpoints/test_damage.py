@@ -7,7 +7,9 @@ import pytest
 
 from efsstate import CorruptEntryError, SignatureError, UnknownFormatError, checkpoint
 from efsstate.checkpoints import protocol
+from efsstate.checkpoints.protocol import CheckpointFolder
 from efsstate.format import layout
+from efsstate.mount.files import Mount
 
 
 def saved(root, *states, name="job", **options):
@@ -265,9 +267,9 @@ def test_an_unsigned_epoch_only_fences(root, folder, key):
 
 def claimed_and_died(root):
     """What a claimant leaves that dies between its epoch and its base."""
-    folder = checkpoint("job", root=root)._at()
-    top = folder.look().top
-    folder.write_note(layout.epoch_name(top + 1), "{}")
+    folder = CheckpointFolder(Mount(root), layout.checkpoint_folder("job"))
+    top = folder.list().top
+    folder.make_link(layout.epoch_name(top + 1), "{}")
     return folder, top + 1
 
 
@@ -276,7 +278,7 @@ def test_a_load_decides_what_a_dead_claimant_left_open(root):
     folder, epoch = claimed_and_died(root)
     job = checkpoint("job", root=root)
     assert job.load() == 1 and not job.unsettled
-    assert epoch in folder.look().bases
+    assert epoch in folder.list().bases
 
 
 def test_a_load_that_cannot_write_says_that_it_is_unsettled(root, monkeypatch, warned):
@@ -291,7 +293,7 @@ def test_a_load_that_cannot_write_says_that_it_is_unsettled(root, monkeypatch, w
     job = checkpoint("job", root=root)
     assert job.load() == 1 and job.unsettled
     assert any("not settled" in line for line in warned())
-    assert epoch not in folder.look().bases
+    assert epoch not in folder.list().bases
 
 
 def test_a_save_of_a_fenced_holder_is_not_seen_after_the_base_was_made(root):

@@ -12,7 +12,7 @@ from tests.checkpoints.model.protocol import LOST, OWN, Protocol, Rules
 from tests.checkpoints.model.spaces import BROKEN, BROKEN_FULL, FULL, SPACES
 
 from efsstate.checkpoints import protocol
-from efsstate.checkpoints import saves as generation
+from efsstate.checkpoints import saves
 from efsstate.errors import ClaimLost
 from efsstate.format import codec as codecs
 from efsstate.format import layout
@@ -101,11 +101,11 @@ class Gated(Mount):
         return self.process.request("list", lambda: super(Gated, self).names(folder))
 
     def watch(self, folder):
-        made, process = super().watch(folder), self
+        reader, process = super().watch(folder), self
 
         class Watched:
             def names(self):
-                return process.process.request("list", made.names)
+                return process.process.request("list", reader.names)
 
         return Watched()
 
@@ -146,38 +146,28 @@ class Replay:
     def at(self, process):
         mount = Gated(self.root)
         mount.process = process
-        return protocol.Folder(mount, self.folder)
+        return protocol.CheckpointFolder(mount, self.folder)
 
     def mask_of(self, found):
-        return codecs.loads(found.generation.state) if found.generation else 0
+        return codecs.loads(found.save.state) if found.save else 0
 
     def worker(self, i):
-        done, saves = self.model.done, self.rules.saves[i]
+        done, most = self.model.done, self.rules.saves[i]
 
         def program(process):
             folder = self.at(process)
-            epoch, found = folder.claim("{}")
+            reader = folder.mount.watch(self.folder)
+            epoch, found = folder.claim("{}", reader=reader)
             mask = self.owners[i] = self.mask_of(found)
             number, finished = 0, mask & done
-            while self.saved.get(i, 0) < saves and not finished:
+            while self.saved.get(i, 0) < most and not finished:
                 mask |= 1 << (i * 4 + self.saved.get(i, 0))
                 number += 1
-                meta, payload = generation.pack(
-                    folder.mount,
-                    self.folder,
-                    (epoch, number),
-                    state=codecs.dumps(mask),
-                    position=None,
-                    result=None,
-                    finished=bool(mask & done),
-                    empty=False,
-                    schema=1,
-                    saves=1,
-                    items=0,
-                    behind=[],
-                )
+                save = saves.Save((epoch, number))
+                save.state, save.finished = [codecs.dumps(mask)], bool(mask & done)
+                meta, payload = saves.pack(folder.mount, self.folder, save)
                 try:
-                    folder.save((epoch, number), meta, payload, codec="msgpack", ttl=None)
+                    folder.save(save.key, meta, payload, codec="msgpack", ttl=None, reader=reader)
                 except ClaimLost:
                     self.saved[i] = self.saved.get(i, 0) + 1
                     raise
@@ -210,7 +200,7 @@ class Replay:
     def files(self):
         """Epochs, bases and saves on the disk, as the model has them."""
         mount, found = Mount(self.root), ([], [], [])
-        folder = protocol.Folder(mount, self.folder)
+        folder = protocol.CheckpointFolder(mount, self.folder)
         for name in mount.names(self.folder):
             kind, *key = layout.parse_claim(name) or ("", 0)
             if kind == "e":

@@ -7,6 +7,7 @@ import pytest
 from tests.checkpoints.test_checkpoint import Context
 
 from efsstate import ClaimLost, EfsStateError, checkpoint, invocation
+from efsstate.checkpoints.saves import States
 
 
 class Stop(Exception):
@@ -220,17 +221,19 @@ def test_a_failing_save_at_the_end_does_not_hide_the_blocks_own_error(root):
     assert "could not be saved" in raised.value.__notes__[0]
 
 
-def test_between_saves_an_item_costs_no_system_call_and_the_state_is_not_encoded_for_ever(root):
+def test_between_saves_an_item_costs_no_system_call_and_the_state_is_not_encoded_for_ever(
+    root, monkeypatch
+):
     """The budget, under 2 µs an item, as counts: what could break it is a system call or an encoding for each item."""
     calls = {"encode": 0}
     with checkpoint("job", root=root) as job:
-        encode = job._states.encode
+        encode = States.encode
 
-        def counted(state):
+        def counted(states, state):
             calls["encode"] += 1
-            return encode(state)
+            return encode(states, state)
 
-        job._states.encode = counted
+        monkeypatch.setattr(States, "encode", counted)
         job.state = {"n": 0}
         for _ in job.resume(range(200_000), every="1h"):
             job.state["n"] += 1

@@ -7,16 +7,16 @@ import pytest
 
 from efsstate import ClaimLost, checkpoint, sweep
 from efsstate.checkpoints import retention
+from efsstate.checkpoints.protocol import CheckpointFolder
+from efsstate.format import layout
 from efsstate.mount.files import Mount
 
 LATER = time.time() + 3600
 
 
 def swept(root, name="job", *, now=LATER, dry_run=False):
-    job = checkpoint(name, root=root)
-    return [
-        reason for reason, _ in retention.sweep(Mount(root), job._folder_name, now, dry_run=dry_run)
-    ]
+    swept = retention.sweep(Mount(root), layout.checkpoint_folder(name), now, dry_run=dry_run)
+    return [reason for reason, _ in swept]
 
 
 def test_a_finished_one_goes_after_its_ttl_and_not_before(root, folder):
@@ -70,7 +70,7 @@ def test_a_holder_that_slept_through_the_sweep_is_fenced(root):
 def test_saves_that_an_owner_left_behind_go_and_the_kept_stay(root, folder, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(
-            "efsstate.checkpoints.protocol.Folder.prune", lambda *_: None
+            "efsstate.checkpoints.protocol.CheckpointFolder.prune", lambda *_: None
         )  # it died before
         with checkpoint("job", root=root, keep=2) as job:
             for number in range(6):
@@ -83,12 +83,12 @@ def test_saves_that_an_owner_left_behind_go_and_the_kept_stay(root, folder, monk
 
 def test_nothing_is_swept_while_the_newest_epoch_has_no_base(root, folder, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr("efsstate.checkpoints.protocol.Folder.prune", lambda *_: None)
+        patched.setattr("efsstate.checkpoints.protocol.CheckpointFolder.prune", lambda *_: None)
         with checkpoint("job", root=root, keep=1) as job:
             job.save(1)
             job.save(2)
-    here = checkpoint("job", root=root)._at()
-    here.write_note(f"e{job.epoch + 1}", "{}")
+    here = CheckpointFolder(Mount(root), layout.checkpoint_folder("job"))
+    here.make_link(f"e{job.epoch + 1}", "{}")
     assert swept(root) == [] and len(folder("job").saves()) == 2
 
 

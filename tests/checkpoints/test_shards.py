@@ -9,6 +9,9 @@ import pytest
 from tests.checkpoints.test_checkpoint import Context
 
 from efsstate import ClaimLost, EfsStateError, checkpoint
+from efsstate.checkpoints.protocol import CheckpointFolder
+from efsstate.checkpoints.shards import ShardFolder
+from efsstate.format import layout
 from efsstate.mount.files import Mount
 
 
@@ -141,11 +144,10 @@ def test_a_forged_mark_finishes_nothing(root, tmp_path):
 
 def test_ten_thousand_shards(root):
     """Begun, found and told apart; a worker that comes later finds what is left."""
-    job = checkpoint("job", root=root).shards(10_000)
-    with job:
-        for index in range(10_000):
-            if index % 10:
-                job._mark(index)
+    folder = ShardFolder(CheckpointFolder(Mount(root), layout.checkpoint_folder("job")), 10_000)
+    for index in range(10_000):
+        if index % 10:
+            folder.mark(index)
     left = []
     with checkpoint("job", root=root).shards(10_000) as shards:
         for shard in shards:

@@ -90,7 +90,7 @@ OURS = {  # written out, so that a new one is a decision
     "efsstate.checkpoints.saves",
     "efsstate.checkpoints.claimant",
     "efsstate.checkpoints.protocol",
-    "efsstate.checkpoints.state",
+    "efsstate.checkpoints.claim",
     "efsstate.deadline",
     "efsstate.errors",
     "efsstate.format",

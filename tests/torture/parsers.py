@@ -137,19 +137,19 @@ def codec_again(data):
 
 
 _FOLDER = layout.checkpoint_folder("job")
-_HEAD = {
-    "schema": 1,
-    "saves": 1,
-    "items": 0,
-    "finished": False,
-    "empty": False,
-    "behind": [[5, 1]],
-    "position": "",
-}
+
+
+def _head():
+    """The head of a save as the code writes it."""
+    save = saves.Save((7, 1))
+    save.behind, save.position, save.state = [(5, 1)], "here", []
+    return saves.pack(_mount(), _FOLDER, save)[0][:-16]
+
+
 _TAIL = packed([None, "result"])
 
 
-@parser(raises=CorruptEntryError, seeds=[packed(_HEAD), *_PAYLOADS])
+@parser(raises=CorruptEntryError, seeds=[_head(), *_PAYLOADS])
 def generation_head(data):
     """The head of a save, its digest put right; what it gives is what the code goes on with."""
     meta = data + entry.digest(None, f"{_FOLDER}/7-1", data)
@@ -166,7 +166,7 @@ def generation_head(data):
     raises=CorruptEntryError, seeds=[struct.pack("<I", len(_TAIL)) + _TAIL + b"\xc0", *_PAYLOADS]
 )
 def generation_payload(data):
-    head = packed(_HEAD)
+    head = _head()
     meta = head + entry.digest(None, f"{_FOLDER}/7-1", head)
     saves.unpack(
         _mount(), _FOLDER, (7, 1), entry.Entry(memoryview(data), "msgpack", meta, 1.0, None)
@@ -179,7 +179,7 @@ def generation_glance(data):
     mount.make(_FOLDER)
     with open(f"{mount.path}/{_FOLDER}/7-1", "wb") as file:
         file.write(data)
-    saves.glance(mount, _FOLDER, (7, 1))
+    saves.read_header(mount, _FOLDER, (7, 1))
 
 
 @parser(
@@ -192,7 +192,7 @@ def notes(data):
     text = os.fsencode(text)[:3000].decode("utf-8", "surrogateescape")
     mount = _mount()
     mount.make(_FOLDER)
-    folder = protocol.Folder(mount, _FOLDER)
+    folder = protocol.CheckpointFolder(mount, _FOLDER)
     for name in ("b7", "e7"):
         for made in (text, f"{text} {sealing._digest(mount, _FOLDER, name, text)}"):
             try:
@@ -200,7 +200,7 @@ def notes(data):
             except FileNotFoundError:
                 pass
             os.symlink(made, f"{mount.path}/{_FOLDER}/{name}")
-            claimant.sentence(claimant.of(folder, 7))
+            claimant.sentence(claimant.read(folder, 7))
             if name == "b7":
                 try:
                     epoch, number = folder.base(7)

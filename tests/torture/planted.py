@@ -3,9 +3,9 @@
 
 def no_fencing():
     """A save does not look whether its claim was taken over."""
-    from efsstate.checkpoints.protocol import Folder
+    from efsstate.checkpoints.protocol import CheckpointFolder
 
-    Folder._demand_top = lambda *_: None
+    CheckpointFolder._require_top = lambda *_: None
 
 
 def stale_reads():

@@ -1,4 +1,4 @@
-"""What a claimant says of itself, for the people who find its claim: information, never what anything is decided by."""
+"""Record who claims a checkpoint, and show the record: information, never a base of decisions."""
 
 from __future__ import annotations
 
@@ -8,68 +8,112 @@ import time
 from efsstate import deadline
 from efsstate.errors import CorruptEntryError
 from efsstate.format import layout
-from efsstate.mount import clock
+from efsstate.mount import clock, lock
 from efsstate.mount.environment import function_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from efsstate.checkpoints.protocol import Folder
+    from typing import Any, TypedDict
+
+    from efsstate.checkpoints.protocol import CheckpointFolder
+
+    class Status(TypedDict):
+        """How far a checkpoint is, and who has it: plain values, read without a claim."""
+
+        name: str
+        path: str
+        claimed: bool
+        owner: dict[str, Any]
+        epoch: int
+        finished: bool
+        position: str
+        items: int
+        saves: int
+        saved: float | None
+        bytes: int
+        schema: int | None
+
 
 _LONGEST = 200  # characters of each value: all together fit into a symbolic link
 
 
 def describe(**more: object) -> str:
-    """This claimant, as the text of a note: JSON with host, pid, function, request, since and deadline (UTC seconds)."""
+    """Return the record of this claimant as JSON text.
+
+    It has host, pid, function, request, since and deadline (both in seconds, UTC).
+    """
     import json
     import socket
 
-    run = deadline.current()
-    context = run.context if run is not None else None
-    left = deadline.remaining()
+    invocation = deadline.current()
+    context = invocation.context if invocation is not None else None
+    remaining = deadline.remaining()
     now = clock.now()
-    told = {
+    record = {
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "function": getattr(context, "function_name", None) or function_name(),
         "request": getattr(context, "aws_request_id", None),
         "since": round(now, 3),
-        "deadline": None if left is None else round(now + left, 3),
+        "deadline": None if remaining is None else round(now + remaining, 3),
         **more,
     }
     return json.dumps(
-        {k: v[:_LONGEST] if isinstance(v, str) else v for k, v in told.items()},
+        {k: v[:_LONGEST] if isinstance(v, str) else v for k, v in record.items()},
         separators=(",", ":"),
         default=str,
     )
 
 
-def of(folder: Folder, epoch: int) -> dict[str, object]:
-    """What the claimant of `epoch` said; empty where that can't be read."""
+def read(folder: CheckpointFolder, epoch: int) -> dict[str, Any]:
+    """Return the record of the claimant of `epoch`; empty if it cannot be read."""
     import json
 
     try:
-        told = json.loads(folder.read_note(layout.epoch_name(epoch)))
+        record = json.loads(folder.read_link(layout.epoch_name(epoch)))
     except (OSError, ValueError, RecursionError, CorruptEntryError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return record if isinstance(record, dict) else {}
 
 
-def sentence(told: dict[str, object]) -> str:
-    """`who, since when, until when` for a message."""
-    if not told:
-        return "somebody who left no readable note"
-    who = f"{told.get('function') or 'a process'} on {told.get('host')}, pid {told.get('pid')}"
-    if told.get("request"):
-        who += f", request {told['request']}"
-    if told.get("since"):
-        who += f", since {_when(told['since'])}"
-    if told.get("deadline"):
-        who += f", which said it would end by {_when(told['deadline'])}"
+def sentence(record: dict[str, Any]) -> str:
+    """Return a record as words for a message: who, since when, until when."""
+    if not record:
+        return "a claimant that left no readable record"
+    who = f"{record.get('function') or 'a process'} on {record.get('host')}"
+    who += f", pid {record.get('pid')}"
+    if record.get("request"):
+        who += f", request {record['request']}"
+    if record.get("since"):
+        who += f", since {_time_text(record['since'])}"
+    if record.get("deadline"):
+        who += f", which said it would end by {_time_text(record['deadline'])}"
     return who
 
 
-def _when(seconds: object) -> str:
+def _time_text(seconds: object) -> str:
     try:
-        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(float(seconds)))  # type: ignore[arg-type]
+        moment = time.gmtime(float(seconds))  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError, OSError):
         return "?"
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", moment)
+
+
+def status(folder: CheckpointFolder, name: str) -> Status:
+    """Return the status of the checkpoint `name` in `folder`, without a claim or its state."""
+    listing = folder.list()
+    save = folder.read_header(listing)
+    return {
+        "name": name,
+        "path": folder.path(save.key if save else None),
+        "claimed": lock.is_held(folder.mount, folder.folder, layout.LOCK),
+        "owner": read(folder, listing.top) if listing.top else {},
+        "epoch": listing.top,
+        "finished": save.finished if save else False,
+        "position": save.shown if save else "",
+        "items": save.items if save else 0,
+        "saves": save.saves if save else 0,
+        "saved": save.created if save else None,
+        "bytes": save.size if save else 0,
+        "schema": save.schema if save else None,
+    }

@@ -1,234 +1,251 @@
-"""The protocol of one checkpoint's folder: epochs fence, bases decide, generations carry.
+"""The protocol of one checkpoint's folder: epochs fence, bases decide, saves carry.
 
-    e<epoch>           exclusive create: a claim. The highest is the only one whose saves are acknowledged
-    b<epoch>           exclusive create: what the epoch starts from, decided once by whoever comes first
+    e<epoch>           exclusive create: a claim. Saves are acknowledged under the highest alone
+    b<epoch>           exclusive create: what the epoch starts from, decided once by the first
     <epoch>-<number>   a save: appears whole, by a rename, and is never changed
 
-    claim   list · make e<max+1> · list · read the newest state · make b<epoch> · (it is finished: list)
+    claim   list · make e<max+1> · list · read the newest state · make b<epoch> · (finished: list)
     save    make <epoch>-<number> · list: a higher epoch is ClaimLost, none is the acknowledgement
-    load    list · read the newest state of the highest epoch (long folder: list; it has no base yet: list, make it, list)
+    load    list · read the newest state of the highest epoch
+            (long folder: list again; the epoch has no base yet: list, make it, list)
 
-Why each step is there, and what goes wrong without it, is in docs/guarantees.md; tests/checkpoints/model explores it.
+docs/guarantees-checkpoints.md tells why each step is there and what goes wrong without it;
+tests/checkpoints/model explores it.
 """
 
 from __future__ import annotations
 
 import errno
 import time
+from itertools import repeat
+from operator import itemgetter
 
-from efsstate.checkpoints import saves as generations
+from efsstate.checkpoints import saves
 from efsstate.errors import ClaimLost, CorruptEntryError
 from efsstate.format import layout
-from efsstate.mount import links as notes
-from efsstate.mount import store
+from efsstate.mount import links, store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from efsstate.checkpoints.saves import Save
+    from efsstate.checkpoints.saves import Key, Save
     from efsstate.mount.files import Buffer, Mount
     from efsstate.mount.readdir import FolderReader
 
-    Key = tuple[int, int]
+    Payload = list[Buffer]
+    Names = list[str]
 
-NOTHING: Key = (0, 0)  # what an epoch starts from where nothing was saved
+NOTHING: Key = (0, 0)  # what an epoch starts from if nothing was saved
 _REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
 _PATIENCE = 2.0  # seconds that a reader who can't write waits for a claimant to make its base
 _CLAIMS_KEPT = 2  # former claims whose links stay
-_ONE_REPLY = (
-    12  # names that a server gives in one reply, as they are at one moment; more may come in parts
-)
-_REPEATS = (
-    5  # equal listings after which what they name is taken as gone, not as about to be replaced
-)
+_ONE_REPLY = 12  # names that a server gives in one reply, of one moment; more may come in parts
+_REPEATS = 5  # equal listings after which a missing name is gone, and not about to be replaced
 
 
-class Again(Exception):  # noqa: N818 - not an error
-    """What a listing named is gone: the listing is old."""
+_ZEROS = repeat(0)
+_epoch_of = itemgetter(0)
+
+
+class StaleListing(Exception):  # noqa: N818 - not an error
+    """A name in the listing is gone: list again."""
 
 
 class Superseded(Exception):  # noqa: N818 - not an error
-    """A higher epoch came while this one was claimed."""
+    """A higher epoch appeared while this one was claimed."""
 
 
 class Listing:
-    """The names in the folder at one moment: `top` is the highest epoch (0: none), `below` the items, newest first."""
+    """The names in the folder at one moment; `top` is the highest epoch, 0 if there is none."""
 
-    __slots__ = ("bases", "epochs", "generations", "names", "ours", "top")
+    __slots__ = ("bases", "epochs", "names", "ours", "saves", "top")
 
     def __init__(self, names: list[str]) -> None:
         self.names = names
-        self.ours = found = {one for one in map(layout.parse_claim, names) if one}
-        self.epochs = {epoch for kind, epoch, _ in found if kind == "e"}
-        self.bases = {epoch for kind, epoch, _ in found if kind == "b"}
-        epochs = self.epochs | self.bases
-        # A save without its epoch is of a holder that slept through the folder's removal: it never counts.
-        self.generations = sorted(
-            [(e, number) for kind, e, number in found if kind == "g" and e in epochs], reverse=True
-        )
-        self.top = max(epochs, default=0)
+        self.ours = ours = layout.parse_claims(names)
+        self.epochs: set[int] = ours["e"]
+        self.bases: set[int] = ours["b"]
+        claimed = self.epochs | self.bases
+        # Ignore saves whose epoch link is missing: their owner was frozen while the checkpoint was
+        # swept.
+        self.saves: list[Key] = sorted(ours["g"], reverse=True)
+        if not claimed.issuperset(map(_epoch_of, self.saves)):
+            self.saves = [key for key in self.saves if key[0] in claimed]
+        self.top = max(claimed, default=0)
 
     def below(self, epoch: int) -> list[Key]:
-        """The generations of `epoch` and lower ones, newest first; (e, 0) is the base of e."""
-        items = [key for key in self.generations if key[0] <= epoch]
-        return sorted(items + [(base, 0) for base in self.bases if base <= epoch], reverse=True)
+        """Return the saves and bases of `epoch` and lower, newest first; (e, 0) is e's base."""
+        keys = [*self.saves, *zip(self.bases, _ZEROS)]  # noqa: B905 - as long as the bases
+        keys.sort(reverse=True)
+        return keys if epoch >= self.top else [key for key in keys if key[0] <= epoch]
 
 
-class Found:
-    """What `Folder.find` found: the state (None: nothing was saved), whether the epoch's base is `decided`, and `lost`.
+class Newest:
+    """The newest state that counts.
 
-    `lost` is the error of an acknowledged generation that is newer than the state, but damaged.
+    `save` is None if nothing was saved; `decided` tells if the epoch's base is; `lost` is the error
+    of an acknowledged save that is newer but damaged.
     """
 
-    __slots__ = ("decided", "generation", "lost")
+    __slots__ = ("decided", "lost", "save")
 
-    def __init__(
-        self, generation: Save | None, *, decided: bool, lost: CorruptEntryError | None
-    ) -> None:
-        self.generation = generation
+    def __init__(self, save: Save | None, *, decided: bool, lost: CorruptEntryError | None) -> None:
+        self.save = save
         self.decided = decided
         self.lost = lost
 
+    @property
+    def key(self) -> Key:
+        """The save's key, or `NOTHING`."""
+        return NOTHING if self.save is None else self.save.key
 
-class Folder:
+
+class CheckpointFolder:
     """A checkpoint's folder, and the steps of the protocol in it."""
 
     def __init__(self, mount: Mount, folder: str) -> None:
         self.mount = mount
         self.folder = folder
-        self._watch: FolderReader | None = None  # of the claim's owner
 
-    def look(self) -> Listing:
-        """The names, as the server has them now."""
+    def list(self) -> Listing:
+        """List the names, as the server has them now."""
         return Listing(self.mount.names(self.folder))
 
-    def _look_again(self, before: Listing | None, repeats: int) -> tuple[Listing, int]:
-        """The names now, and how many listings before were the same: after one that was, there is a little pause."""
+    def _list_again(self, before: Listing | None, repeats: int) -> tuple[Listing, int]:
+        """List again, and count the equal listings before; pause if there was one."""
         if repeats:
             time.sleep(0.01)
-        at = self.look()
-        return at, repeats + 1 if before is not None and before.ours == at.ours else 0
+        listing = self.list()
+        same = before is not None and before.ours == listing.ours
+        return listing, repeats + 1 if same else 0
 
-    def path(self, key: Key) -> str:
-        """The path of a generation, for messages."""
-        return self.mount.path_of(self.folder, layout.generation_name(*key) if key[0] else "")
+    def path(self, key: Key | None = None) -> str:
+        """Return the path of a save, or of the folder, for messages."""
+        return self.mount.path_of(self.folder, layout.generation_name(*key) if key else "")
 
-    # Notes: what a symbolic link holds, with its checksum
+    # Links: symbolic links that hold a text with its checksum
 
-    def write_note(self, name: str, text: str) -> None:
+    def make_link(self, name: str, text: str) -> None:
         """Make the link `name` with `text`. Raises `FileExistsError`."""
-        notes.create(self.mount, self.folder, name, text)
+        links.create(self.mount, self.folder, name, text)
 
-    def read_note(self, name: str) -> str:
-        """The text of the link `name`. Raises `FileNotFoundError`, `CorruptEntryError`."""
-        return notes.read(self.mount, self.folder, name)
+    def read_link(self, name: str) -> str:
+        """Return the text of the link `name`. Raises `FileNotFoundError`, `CorruptEntryError`."""
+        return links.read(self.mount, self.folder, name)
 
     def base(self, epoch: int) -> Key:
-        """What `epoch` starts from."""
+        """Return the key of the save that `epoch` starts from."""
         name = layout.base_name(epoch)
-        text = self.read_note(name)
+        text = self.read_link(name)
         if text == "-":
             return NOTHING
-        found = layout.parse_claim(text)
-        if found is None or found[0] != "g":
+        parsed = layout.parse_claim(text)
+        if parsed is None or parsed[0] != "g":
             raise CorruptEntryError(
-                self.mount.path_of(self.folder, name), f"{text!r:.80} is not a generation"
+                self.mount.path_of(self.folder, name), f"{text!r:.80} is not a save"
             )
-        return found[1:]
+        return parsed[1:]
 
-    def settle(self, epoch: int, target: Key) -> None:
-        """Decide that `epoch` starts from `target`. Raises `FileExistsError` if that was decided already."""
-        self.write_note(
-            layout.base_name(epoch), layout.generation_name(*target) if target[0] else "-"
-        )
+    def decide_base(self, epoch: int, target: Key) -> None:
+        """Decide that `epoch` starts from `target`.
+
+        Raises `FileExistsError` if that was decided already.
+        """
+        text = layout.generation_name(*target) if target != NOTHING else "-"
+        self.make_link(layout.base_name(epoch), text)
 
     # Reading
 
     def read(self, key: Key) -> Save:
-        """A generation, every byte checked. Raises `FileNotFoundError`, `CorruptEntryError`, `UnknownFormatError`."""
-        found = store.read(self.mount, self.folder, layout.generation_name(*key))
-        return generations.unpack(self.mount, self.folder, key, found)
+        """Read a save and check every byte.
 
-    def find(self, at: Listing, epoch: int, repeats: int) -> Found:
-        """The state under `epoch`: its newest valid generation, else what its base names, else the newest below it.
+        Raises `FileNotFoundError`, `CorruptEntryError`, `UnknownFormatError`.
+        """
+        stored = store.read(self.mount, self.folder, layout.generation_name(*key))
+        return saves.unpack(self.mount, self.folder, key, stored)
 
-        `repeats`: how many listings before this one were the same. Raises `Again` where the listing is too old.
+    def read_header(self, listing: Listing) -> Save | None:
+        """Read the first bytes of the newest save whose first bytes are whole, for showing."""
+        for key in listing.saves:
+            try:
+                return saves.read_header(self.mount, self.folder, key)
+            except (FileNotFoundError, CorruptEntryError):
+                continue
+        return None
+
+    def find(self, listing: Listing, epoch: int, repeats: int) -> Newest:
+        """Find the state under `epoch`.
+
+        It is the epoch's newest valid save; else the save that its base names; else the newest
+        below it. `repeats` counts the equal listings before this one. Raises `StaleListing` if the
+        listing is too old.
         """
         lost: CorruptEntryError | None = None
         limit: Key | None = None
         decided = False
-        for key in at.below(epoch):
+        for key in listing.below(epoch):
             # MUT: the-base-once-decided-counts
             if limit is not None and key >= limit:
                 continue  # a base decided that these do not count
             target = key
+            decided = decided or key[0] == epoch  # an epoch has saves only once it has its base
             if key[1] == 0:
                 try:
                     target = self.base(key[0])
                 except FileNotFoundError:
-                    raise Again from None
-                decided = decided or key[0] == epoch
+                    raise StaleListing from None
                 if target == NOTHING:
-                    return Found(None, decided=decided, lost=lost)
+                    return Newest(None, decided=decided, lost=lost)
                 limit = target
-            else:
-                decided = decided or key[0] == epoch  # nobody saves before the base is there
             try:
-                return Found(self.read(target), decided=decided, lost=lost)
+                return Newest(self.read(target), decided=decided, lost=lost)
             except FileNotFoundError:
                 if lost is None and repeats < _REPEATS:
-                    raise Again from None
+                    raise StaleListing from None
                 lost = lost or CorruptEntryError(
                     self.path(target), "it was removed, though a claim started from it"
                 )
             except CorruptEntryError as error:
-                self._warn(error)
-                lost = (
-                    lost or error
-                )  # it was whole once, for saves appear whole: it may have been acknowledged
-        return Found(None, decided=decided, lost=lost)
+                _warn_of_damage(error)
+                # Saves appear whole, so this one was whole once: it may have been acknowledged.
+                lost = lost or error
+        return Newest(None, decided=decided, lost=lost)
 
-    def _warn(self, error: CorruptEntryError) -> None:
-        from efsstate import events
+    def newest(self) -> tuple[Newest, bool]:
+        """Return the newest state, and if it is settled: no later load can return an older one.
 
-        events.log("warning", "%s; passed over for the save before it", error, once=error.path)
-
-    def newest(self) -> tuple[Found, bool]:
-        """The newest saved state, and whether it is settled: nobody will be told of an older one later.
-
-        Raises `CorruptEntryError` where something was saved and all of it is damaged.
+        Raises `CorruptEntryError` if something was saved and all of it is damaged.
         """
-        at: Listing | None = None
+        listing: Listing | None = None
         repeats, until = 0, 0.0
         while True:
-            before = at
-            at, repeats = self._look_again(at, repeats)
-            if not at.top:
-                # That there is nothing is said twice: a listing in parts may miss a save that is being replaced.
+            before = listing
+            listing, repeats = self._list_again(listing, repeats)
+            if not listing.top:
+                # A listing in parts may miss a save that is being replaced; "nothing was saved"
+                # needs two.
                 if repeats:
-                    return Found(None, decided=True, lost=None), True
+                    return Newest(None, decided=True, lost=None), True
                 continue
             try:
-                found = self.find(at, at.top, repeats)
-            except Again:
+                newest = self.find(listing, listing.top, repeats)
+            except StaleListing:
                 continue
-            if found.generation is None and found.lost is not None:
-                raise found.lost
-            if found.decided:
-                if found.generation is None and not repeats:
+            if newest.save is None and newest.lost is not None:
+                raise newest.lost
+            if newest.decided:
+                if newest.save is None and not repeats:
                     continue
-                if len(at.names) <= _ONE_REPLY or self.look().top <= at.top:
-                    return found, True
+                if len(listing.names) <= _ONE_REPLY or self.list().top <= listing.top:
+                    return newest, True
                 continue
-            if found.lost is not None:
-                return (
-                    found,
-                    False,
-                )  # whether to go on from less than was acknowledged is the claimant's to say
-            if before is None or before.top != at.top:
-                continue  # what an epoch starts from is to be read from a listing later than the epoch
+            if newest.lost is not None:
+                # To go on from less than was acknowledged is the claimant's decision.
+                return newest, False
+            if before is None or before.top != listing.top:
+                continue  # an epoch's start is read from a listing later than the epoch
             try:
                 # MUT: a-load-decides-what-is-open
-                self.settle(at.top, found.generation.key if found.generation else NOTHING)
+                self.decide_base(listing.top, newest.key)
             except FileExistsError:
                 pass
             except OSError as error:
@@ -236,89 +253,88 @@ class Folder:
                     raise
                 until = until or time.monotonic() + _PATIENCE
                 if time.monotonic() >= until:
-                    return found, False
+                    return newest, False
                 time.sleep(0.05)
-
-    def glance(self, at: Listing) -> Save | None:
-        """The newest generation whose first bytes are whole, for showing."""
-        for key in at.generations:
-            try:
-                return generations.glance(self.mount, self.folder, key)
-            except (FileNotFoundError, CorruptEntryError):
-                continue
-        return None
 
     # Claiming and saving
 
-    def claim(self, note: str, *, accept_older: bool = False) -> tuple[int, Found]:
-        """A new epoch with `note`, higher than all before it, and the state that it starts from.
+    def claim(
+        self, record: str, *, accept_older: bool = False, reader: FolderReader | None = None
+    ) -> tuple[int, Newest]:
+        """Make a new epoch with the claimant's `record`, higher than all before it.
 
-        Raises `Superseded`, and `CorruptEntryError` for an acknowledged generation that is damaged.
+        Returns it with the state that it starts from. `reader` lists the folder for the claim's
+        owner. Raises `Superseded`, and `CorruptEntryError` for an acknowledged save that is
+        damaged.
         """
-        self._watch = watch = self.mount.watch(self.folder)
-        at = Listing(watch.names())
-        epoch = at.top + 1 if at.top else self._first()
-        while True:
-            try:
-                self.write_note(layout.epoch_name(epoch), note)
-            except FileExistsError:
-                epoch = max(self.look().top, epoch) + 1
-            else:
-                break
-        now = self._look_after(layout.epoch_name(epoch))
+        listing = Listing(reader.names()) if reader else self.list()
+        epoch = self._make_epoch(listing, record)
+        listing = self._list_after(layout.epoch_name(epoch), reader)
         repeats = 0
         while True:
-            if now.top > epoch:
+            if listing.top > epoch:
                 raise Superseded
             try:
-                found = self.find(now, epoch, repeats)
-            except Again:
-                now, repeats = self._look_again(now, repeats)
+                newest = self.find(listing, epoch, repeats)
+            except StaleListing:
+                listing, repeats = self._list_again(listing, repeats)
                 continue
             # MUT: a-claim-refuses-acknowledged-damage
-            if found.lost is not None and not accept_older:
-                raise found.lost
-            if not found.decided:
+            if newest.lost is not None and not accept_older:
+                raise newest.lost
+            if not newest.decided:
                 try:
-                    self.settle(epoch, found.generation.key if found.generation else NOTHING)
+                    self.decide_base(epoch, newest.key)
                 except FileExistsError:
-                    now, repeats = self._look_again(now, repeats)
+                    listing, repeats = self._list_again(listing, repeats)
                     continue
-            if (
-                found.generation is not None
-                and found.generation.finished
-                and self.look().top > epoch
-            ):
+            if newest.save is not None and newest.save.finished and self.list().top > epoch:
                 raise Superseded
-            return epoch, found
+            return epoch, newest
 
-    def release(self) -> None:
-        """The claim is over."""
-        self._watch = None
+    def _make_epoch(self, listing: Listing, record: str) -> int:
+        epoch = listing.top + 1 if listing.top else self._first_epoch()
+        while True:
+            try:
+                self.make_link(layout.epoch_name(epoch), record)
+            except FileExistsError:
+                epoch = max(self.list().top, epoch) + 1
+            else:
+                return epoch
 
-    def _look_after(self, name: str) -> Listing:
-        """A listing later than our own making of `name`."""
-        if self._watch is not None:
-            names = self._watch.names()
-            if name in names:
-                return Listing(names)
-        return self.look()
+    def _first_epoch(self) -> int:
+        """Return the first epoch: when the lock file was made, in ms by the server's clock.
 
-    def _first(self) -> int:
-        """The first epoch: when the lock file was made, in ms of the server's clock.
-
-        So that numbers go on growing for those who compare them after this checkpoint was swept and begun anew, and a
-        holder that slept through that is fenced as any other.
+        So epochs go on growing after this checkpoint was swept and begun again: an owner that was
+        frozen meanwhile is fenced like any other, and users may compare them.
         """
         try:
             return max(1, int(self.mount.stat(self.folder, layout.LOCK).st_mtime * 1000))
         except FileNotFoundError:
             return int(time.time() * 1000)
 
+    def _list_after(self, name: str, reader: FolderReader | None) -> Listing:
+        """List the folder later than our own making of `name`."""
+        if reader is not None:
+            names = reader.names()
+            if name in names:
+                return Listing(names)
+        return self.list()
+
     def save(
-        self, key: Key, meta: bytes, payload: list[Buffer], *, codec: str, ttl: float | None
+        self,
+        key: Key,
+        meta: bytes,
+        payload: Payload,
+        *,
+        codec: str,
+        ttl: float | None,
+        reader: FolderReader | None = None,
     ) -> Listing:
-        """Write a generation, and look: a higher epoch is `ClaimLost`, none is the acknowledgement. Raises `OSError`."""
+        """Write a save, and list: no higher epoch is the acknowledgement.
+
+        Raises `ClaimLost` for a higher epoch, and `OSError`.
+        """
         name = layout.generation_name(*key)
         try:
             store.write(
@@ -333,50 +349,61 @@ class Folder:
             )
         except OSError as error:
             try:
-                at = self.look()
+                listing = self.list()
             except OSError:
                 raise error from None
-            self._demand_top(at, key, error)
+            self._require_top(listing, key, error)
             raise
-        at = self._look_after(name)
-        self._demand_top(at, key, None)
-        return at
+        listing = self._list_after(name, reader)
+        self._require_top(listing, key, None)
+        return listing
 
-    def _demand_top(self, at: Listing, key: Key, error: OSError | None) -> None:
+    def _require_top(self, listing: Listing, key: Key, error: OSError | None) -> None:
         # MUT: the-look-after-a-save
-        if at.top == key[0] and key[0] in at.epochs:
+        if listing.top == key[0] and key[0] in listing.epochs:
             return
         why = (
             "another claim superseded it"
-            if at.top > key[0]
+            if listing.top > key[0]
             else "its folder was removed or replaced"
         )
         raise ClaimLost(
-            f"{self.path(key)}: the claim is lost: {why}: this save counts only if the new owner started from it;"
-            " leave the block and claim again"
+            f"{self.path(key)}: the claim is lost: {why}: this save counts only if the new owner"
+            " started from it; leave the block and claim again"
         ) from error
 
-    def prune(self, at: Listing, epoch: int, oldest: Key) -> None:
-        """After an acknowledged save under `epoch`: remove the generations before `oldest`, and links of former claims.
+    def prune(self, listing: Listing, epoch: int, oldest: Key) -> None:
+        """After an acknowledged save under `epoch`, remove saves before `oldest`, and old links.
 
-        The oldest first, and no further after an error: a listing comes in parts, and whoever finds in it an older
-        generation than was acknowledged must find that one removed.
+        The oldest go first, and none after an error: a listing may come in parts, and a reader that
+        finds in it an older save than was acknowledged must find that save removed.
         """
-        links = [e for e in sorted(at.epochs | at.bases) if e < epoch]
-        links = (
-            [e for e in links[:-_CLAIMS_KEPT] if e < oldest[0]]
-            if len(links) > 2 * _CLAIMS_KEPT
-            else []
-        )
-        # A temporary is of a holder that died, or that was superseded: then its save can't be acknowledged anyhow.
-        names = [name for name in at.names if layout.is_temporary(name)]
-        names += [layout.generation_name(*key) for key in reversed(at.generations) if key < oldest]
-        names += [layout.base_name(e) for e in links if e in at.bases]
-        names += [layout.epoch_name(e) for e in links if e in at.epochs]
+        # A temporary belongs to an owner that died or was superseded; its save can't be
+        # acknowledged any more.
+        names = [name for name in listing.names if name.startswith(layout.TEMPORARY)]
+        if listing.saves and listing.saves[-1] < oldest:
+            stale = [key for key in reversed(listing.saves) if key < oldest]
+            names += [layout.generation_name(*key) for key in stale]
+        claims = listing.epochs | listing.bases
+        if len(claims) > 2 * _CLAIMS_KEPT + 1:  # this claim is one of them
+            former = sorted(e for e in claims if e < epoch)[:-_CLAIMS_KEPT]
+            ended = [e for e in former if e < oldest[0]]
+            names += [layout.base_name(e) for e in ended if e in listing.bases]
+            names += [layout.epoch_name(e) for e in ended if e in listing.epochs]
+        self._remove(names)
+
+    def _remove(self, names: Names) -> None:
         try:
             for name in names:
                 self.mount.remove(self.folder, name)
         except OSError as error:
             from efsstate import events
 
-            events.log("warning", "an old save could not be removed: %s", error, once=self.folder)
+            text = "an old save could not be removed: %s"
+            events.log("warning", text, error, once=self.folder)
+
+
+def _warn_of_damage(error: CorruptEntryError) -> None:
+    from efsstate import events
+
+    events.log("warning", "%s; passed over for the save before it", error, once=error.path)

@@ -1,4 +1,7 @@
-"""What the sweep may remove of checkpoints: saves that an owner left behind, and finished ones past their ttl."""
+"""Remove checkpoints and saves that the sweep may remove.
+
+That is: saves which an owner left behind, and finished checkpoints past their ttl.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import os
 import time
 
 from efsstate.checkpoints import claimant
-from efsstate.checkpoints.protocol import Folder, Superseded
+from efsstate.checkpoints.protocol import CheckpointFolder, Superseded
 from efsstate.eviction import removal
 from efsstate.format import grammar, layout
 from efsstate.mount import links, lock
@@ -22,26 +25,27 @@ if TYPE_CHECKING:
 def sweep(
     mount: Mount, folder: str, now: float, *, dry_run: bool = False
 ) -> Iterator[tuple[str, int]]:
-    """("generation" or "checkpoint", bytes) of each save or checkpoint in `folder` that was removed, or would be.
+    """Yield ("generation" or "checkpoint", bytes) of each save or checkpoint that was removed.
 
-    `now`: seconds since the epoch by the server's clock. An unfinished checkpoint never goes, nor does one without a ttl
-    or one that somebody holds. Raises `OSError` and what reading a checkpoint raises.
+    With `dry_run`, of each that would be. `now` is in seconds since the epoch by the server's
+    clock. An unfinished checkpoint never goes, nor does one without a ttl, nor one that is held.
+    Raises `OSError`, and the errors of reading a checkpoint.
     """
     names = mount.names(folder)
     shards = [
         index for kind, index, _ in filter(None, map(layout.parse_shard, names)) if kind == "s"
     ]
     if layout.SHARDS in names:
-        if _all_past(mount, folder, names, shards, now):
+        if _are_all_past(mount, folder, names, shards, now):
             removal.require_ours(mount, folder, grammar.checkpoint)
             yield "checkpoint", 0
             if not dry_run:
                 _remove(mount, folder)
             return
         for index in shards:
-            yield from _sweep_saves(Folder(mount, f"{folder}/s{index}"), dry_run=dry_run)
-    here = Folder(mount, folder)
-    newest = here.glance(here.look())
+            yield from _sweep_saves(CheckpointFolder(mount, f"{folder}/s{index}"), dry_run=dry_run)
+    here = CheckpointFolder(mount, folder)
+    newest = here.read_header(here.list())
     if newest is not None and _is_past(newest, now) and layout.SHARDS not in names:
         removal.require_ours(mount, folder, grammar.checkpoint)
         if dry_run or _remove_finished(here, now):
@@ -54,17 +58,19 @@ def _is_past(newest: Save, now: float) -> bool:
     return newest.finished and newest.ttl is not None and newest.created + newest.ttl < now
 
 
-def _sweep_saves(here: Folder, *, dry_run: bool) -> Iterator[tuple[str, int]]:
-    """Saves that are older than those that the newest one says are kept."""
-    at = here.look()
-    if len(at.generations) < 2:
+def _sweep_saves(here: CheckpointFolder, *, dry_run: bool) -> Iterator[tuple[str, int]]:
+    """Remove saves that are older than those which the newest one keeps."""
+    listing = here.list()
+    if len(listing.saves) < 2:
         return
-    found = here.find(at, at.top, 0)
-    newest = found.generation
-    if newest is None or not found.decided or found.lost is not None or here.look().top != at.top:
+    newest = here.find(listing, listing.top, 0)
+    save = newest.save
+    if save is None or not newest.decided or newest.lost is not None:
         return
-    oldest = min([newest.key, *newest.behind])
-    for key in reversed(at.generations):  # the oldest first: see Folder.prune
+    if here.list().top != listing.top:
+        return
+    oldest = min([save.key, *save.behind])
+    for key in reversed(listing.saves):  # the oldest first: see CheckpointFolder.prune
         if key >= oldest:
             return
         name = layout.generation_name(*key)
@@ -74,27 +80,26 @@ def _sweep_saves(here: Folder, *, dry_run: bool) -> Iterator[tuple[str, int]]:
         yield "generation", size
 
 
-def _remove_finished(here: Folder, now: float) -> bool:
-    """Remove a finished checkpoint, with its lock held and whoever is frozen in it fenced first."""
+def _remove_finished(here: CheckpointFolder, now: float) -> bool:
+    """Remove a finished checkpoint, with its lock held and a frozen owner fenced first."""
     mount, folder = here.mount, here.folder
-    held = lock.acquire(mount, folder, layout.LOCK, until=time.monotonic())
-    if held is None:
+    held_lock = lock.acquire(mount, folder, layout.LOCK, until=time.monotonic())
+    if held_lock is None:
         return False
     try:
-        _, found = here.claim(claimant.describe(sweeps=True))
-        if found.generation is None or not _is_past(found.generation, now):
+        _, newest = here.claim(claimant.describe(sweeps=True))
+        if newest.save is None or not _is_past(newest.save, now):
             return False
         _remove(mount, folder)
     except Superseded:
         return False
     finally:
-        here.release()
-        held.release()
+        held_lock.release()
     return True
 
 
 def _remove(mount: Mount, folder: str) -> None:
-    """In one step out of the way, then piece by piece."""
+    """Rename the folder away in one step, then remove it piece by piece."""
     parent, _, _ = folder.rpartition("/")
     away = f"{layout.TEMPORARY}{os.urandom(12).hex()}"
     mount.rename(parent, folder.rpartition("/")[2], parent, away)
@@ -102,9 +107,11 @@ def _remove(mount: Mount, folder: str) -> None:
     mount.forget(folder)
 
 
-def _all_past(mount: Mount, folder: str, names: list[str], shards: list[int], now: float) -> bool:
-    """Whether all shards are finished, each past its ttl."""
-    count = Folder(mount, folder).read_note(layout.SHARDS)
+def _are_all_past(
+    mount: Mount, folder: str, names: list[str], shards: list[int], now: float
+) -> bool:
+    """Return True if all shards are finished, each past its ttl."""
+    count = CheckpointFolder(mount, folder).read_link(layout.SHARDS)
     marks = set()
     for kind, index, signature in filter(None, map(layout.parse_shard, names)):
         if kind == "d" and f"{layout.shard_mark(index)}.{signature}" == links.mark(
@@ -114,8 +121,8 @@ def _all_past(mount: Mount, folder: str, names: list[str], shards: list[int], no
     if not count.isdigit() or len(marks) < int(count):
         return False
     for index in shards:
-        here = Folder(mount, f"{folder}/s{index}")
-        newest = here.glance(here.look())
+        here = CheckpointFolder(mount, f"{folder}/s{index}")
+        newest = here.read_header(here.list())
         if newest is None or not _is_past(newest, now):
             return False
     return bool(shards)

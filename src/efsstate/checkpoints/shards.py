@@ -1,30 +1,64 @@
-"""One job in n parts: each a checkpoint, claimed by whichever worker comes first, none finished twice."""
+"""Share one job among workers in n parts: each is a checkpoint, and none is finished twice."""
 
 from __future__ import annotations
 
 import os
 
 from efsstate import deadline
-from efsstate.checkpoints import protocol
 from efsstate.errors import ClaimedError, ShardsError
 from efsstate.format import layout
 from efsstate.mount import links
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
-    from typing import Any
+    from typing import Any, Generic, Protocol, TypeVar
 
-    from efsstate.checkpoints.checkpoint import Checkpoint
+    from efsstate.checkpoints.claimant import Status
+    from efsstate.checkpoints.protocol import CheckpointFolder
+
+    class Claimable(Protocol):
+        """A shard's checkpoint, as the workers' loop needs it."""
+
+        index: int
+        finished: bool
+
+        def __enter__(self) -> Any: ...
+        def __exit__(
+            self,
+            kind: type[BaseException] | None,
+            error: BaseException | None,
+            trace: TracebackType | None,
+            /,
+        ) -> None: ...
+        def status(self) -> Status:
+            """Return how far it is."""
+            ...
+
+    C = TypeVar("C", bound=Claimable)
+
+    class _Of(Generic[C]):
+        """Give the shards the type of one, for type checkers alone."""
+
+else:
+    C = None
+
+    class _Of:
+        """Ignore the type of one shard: `typing` would be one more import."""
+
+        def __class_getitem__(cls, _shard: object) -> type:
+            return cls
+
 
 _MARGIN = 2.0  # seconds before the deadline in which no further shard is begun
 
 
 class Progress:
-    """How far all shards are: counts of `done`, `claimed` and `free`; `positions` and `owners` of those begun, by index.
+    """How far all shards are.
 
-    A position is shown as text. `finished` tells whether all are done.
+    `done`, `claimed` and `free` are counts of the `total`; `positions` (as text) and `owners` are
+    those of the shards begun, by index.
     """
 
     def __init__(self, total: int) -> None:
@@ -35,12 +69,12 @@ class Progress:
 
     @property
     def free(self) -> int:
-        """Neither done nor claimed."""
+        """The count of shards that are neither done nor claimed."""
         return self.total - self.done - self.claimed
 
     @property
     def finished(self) -> bool:
-        """Whether all are done."""
+        """True if all shards are done."""
         return self.done == self.total
 
     def __repr__(self) -> str:
@@ -49,46 +83,107 @@ class Progress:
         )
 
 
-class Shards:
-    """The shards that this worker can claim, one after the other; leaving the `with` gives back what is still claimed."""
+class ShardFolder:
+    """The parent's folder of a sharded job: how many shards it has, and which are marked finished.
 
-    def __init__(self, parent: Checkpoint, n: int) -> None:
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise ValueError(f"shards: a whole number from 1 is needed, not {n!r}")
-        self._parent, self._n = parent, n
-        self._folder: protocol.Folder | None = None
-        self._current: Checkpoint | None = None
-        self._done: set[int] = set()
+    A mark is a name that holds a signature, so one listing tells of all finished shards.
+    """
 
-    def _at(self) -> protocol.Folder:
-        if self._folder is None:
-            folder = self._parent._at()  # noqa: SLF001
-            noted = self._noted(folder)
-            if noted is None:
-                try:
-                    folder.write_note(layout.SHARDS, str(self._n))
-                except FileExistsError:
-                    folder.mount.refresh(folder.folder)
-                noted = self._noted(folder)
-            if noted != str(self._n):
-                raise ShardsError(
-                    f"{folder.path((0, 0))}: it has {noted} shards, not {self._n}: pass the same number, or use another name"
-                )
-            self._folder = folder
-        return self._folder
+    def __init__(self, folder: CheckpointFolder, n: int) -> None:
+        self.folder = folder
+        self.marked: set[int] = set()
+        stored = self._stored_count()
+        if stored is None:
+            try:
+                folder.make_link(layout.SHARDS, str(n))
+            except FileExistsError:
+                folder.mount.refresh(folder.folder)
+            stored = self._stored_count()
+        if stored != str(n):
+            raise ShardsError(
+                f"{folder.path()}: it has {stored} shards, not {n}; pass the same number, or use"
+                " another name"
+            )
+        self.n = n
 
-    def _noted(self, folder: protocol.Folder) -> str | None:
+    def _stored_count(self) -> str | None:
         try:
-            return folder.read_note(layout.SHARDS)
+            return self.folder.read_link(layout.SHARDS)
         except FileNotFoundError:
             return None
 
-    def __enter__(self) -> Shards:  # noqa: PYI034 - not made to be subclassed
-        self._parent._enter_run()  # noqa: SLF001
+    def _mark_name(self, index: int) -> str:
+        return links.mark(self.folder.mount, self.folder.folder, layout.shard_mark(index))
+
+    def mark(self, index: int) -> None:
+        """Mark a shard as finished."""
         try:
-            self._at()
+            self.folder.mount.symlink(self.folder.folder, self._mark_name(index), "finished")
+        except FileExistsError:
+            pass
+        self.marked.add(index)
+
+    def begun(self) -> set[int]:
+        """List the folder: learn which shards are marked, and return those that have a folder."""
+        names = self.folder.mount.names(self.folder.folder)
+        begun = set()
+        for kind, index, signature in filter(None, map(layout.parse_shard, names)):
+            if index >= self.n:
+                continue
+            if kind == "s":
+                begun.add(index)
+            # MUT: a-shards-mark-is-signed
+            elif self._mark_name(index) == f"{layout.shard_mark(index)}.{signature}":
+                self.marked.add(index)
+        return begun
+
+    def is_marked(self, index: int) -> bool:
+        """Return True if the shard is finished, as the server has it now."""
+        if index not in self.marked:
+            self.folder.mount.refresh(self.folder.folder)
+            try:
+                self.folder.mount.stat(self.folder.folder, self._mark_name(index))
+            except FileNotFoundError:
+                return False
+            self.marked.add(index)
+        return True
+
+
+class Shards(_Of[C]):
+    """The shards that this worker can claim, one after the other.
+
+    Leaving the `with` gives back the shard that is still claimed.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        open_folder: Callable[[int], ShardFolder],
+        make_shard: Callable[[int], C],
+        invocation: deadline.Invocation | None,
+        margin: float | None,
+    ) -> None:
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ValueError(f"shards: a whole number from 1 is needed, not {n!r}")
+        self._n = n
+        self._open_folder, self._make_shard = open_folder, make_shard
+        self._invocation = invocation
+        self._margin = _MARGIN if margin is None else margin
+        self._folder: ShardFolder | None = None
+        self._current: C | None = None
+
+    def _opened(self) -> ShardFolder:
+        if self._folder is None:
+            self._folder = self._open_folder(self._n)
+        return self._folder
+
+    def __enter__(self) -> Shards[C]:
+        if self._invocation is not None:
+            self._invocation.__enter__()
+        try:
+            self._opened()
         except BaseException:
-            self._parent._leave_run()  # noqa: SLF001
+            self._leave_invocation()
             raise
         return self
 
@@ -99,23 +194,30 @@ class Shards:
         trace: TracebackType | None,
     ) -> None:
         try:
-            self._leave(kind, error, trace)
+            self._leave_current(kind, error, trace)
         finally:
-            self._parent._leave_run()  # noqa: SLF001
+            self._leave_invocation()
 
-    def __iter__(self) -> Iterator[Checkpoint]:
-        """Each shard that is neither finished nor held by another, claimed; the one before is left first."""
-        self._look()
+    def _leave_invocation(self) -> None:
+        if self._invocation is not None:
+            self._invocation.__exit__(None, None, None)
+
+    def __iter__(self) -> Iterator[C]:
+        """Yield each shard that is neither finished nor held elsewhere, claimed.
+
+        The one before is left first.
+        """
+        folder = self._opened()
+        folder.begun()
         start = int.from_bytes(os.urandom(4), "little") % self._n  # so that workers begin apart
         for step in range(self._n):
             index = (start + step) % self._n
-            if self._is_done(index):
+            if folder.is_marked(index):
                 continue
-            left = deadline.remaining()
-            margin = self._parent._margin  # noqa: SLF001
-            if left is not None and left <= (_MARGIN if margin is None else margin):
+            remaining = deadline.remaining()
+            if remaining is not None and remaining <= self._margin:
                 return
-            shard = self.shard(index)
+            shard = self._make_shard(index)
             try:
                 shard.__enter__()
             except ClaimedError:
@@ -123,19 +225,15 @@ class Shards:
             self._current = shard
             if not shard.finished:
                 yield shard
-            self._leave(None, None, None)
+            self._leave_current(None, None, None)
 
-    def shard(self, index: int) -> Checkpoint:
-        """The checkpoint of one shard, not claimed."""
+    def shard(self, index: int) -> C:
+        """Return the checkpoint of one shard, not claimed."""
         if not 0 <= index < self._n:
             raise ValueError(f"shard {index!r}: there are {self._n}, counted from 0")
-        parent = self._parent
-        made = type(parent)(parent.name, **{**parent._options, "context": None, "wait": 0})  # noqa: SLF001
-        made._folder_name = layout.shard_folder(parent.name, index)  # noqa: SLF001
-        made.name, made.index = f"{parent.name}[{index}]", index
-        return made
+        return self._make_shard(index)
 
-    def _leave(
+    def _leave_current(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
@@ -144,62 +242,22 @@ class Shards:
         shard, self._current = self._current, None
         if shard is not None:
             shard.__exit__(kind, error, trace)
-            if shard.finished and shard.index is not None:
-                self._mark(shard.index)
-
-    # Marks: that a shard is finished, which stays so, told in one name that needs no reading
-
-    def _mark_name(self, index: int) -> str:
-        folder = self._at()
-        return links.mark(folder.mount, folder.folder, layout.shard_mark(index))
-
-    def _mark(self, index: int) -> None:
-        folder = self._at()
-        try:
-            folder.mount.symlink(folder.folder, self._mark_name(index), "finished")
-        except FileExistsError:
-            pass
-        self._done.add(index)
-
-    def _look(self) -> list[tuple[str, int, str]]:
-        folder = self._at()
-        found = [
-            one
-            for one in map(layout.parse_shard, folder.mount.names(folder.folder))
-            if one and one[1] < self._n
-        ]
-        marks = {(index, signature) for kind, index, signature in found if kind == "d"}
-        # MUT: a-shards-mark-is-signed
-        self._done |= {
-            i
-            for i, signature in marks
-            if self._mark_name(i) == f"{layout.shard_mark(i)}.{signature}"
-        }
-        return found
-
-    def _is_done(self, index: int) -> bool:
-        if index not in self._done:
-            folder = self._at()
-            folder.mount.refresh(folder.folder)
-            try:
-                folder.mount.stat(folder.folder, self._mark_name(index))
-            except FileNotFoundError:
-                return False
-            self._done.add(index)
-        return True
+            if shard.finished:
+                self._opened().mark(shard.index)
 
     def progress(self) -> Progress:
-        """How far all shards are, by reading alone."""
-        begun = {index for kind, index, _ in self._look() if kind == "s"}
-        made = Progress(self._n)
-        made.done = len(self._done)
-        for index in sorted(begun - self._done):
-            told = self.shard(index).status()
-            if told["finished"]:
-                made.done += 1
+        """Return how far all shards are, by reading alone."""
+        folder = self._opened()
+        begun = folder.begun()
+        progress = Progress(self._n)
+        progress.done = len(folder.marked)
+        for index in sorted(begun - folder.marked):
+            status = self.shard(index).status()
+            if status["finished"]:
+                progress.done += 1
                 continue
-            made.claimed += told["claimed"]
-            made.positions[index] = told["position"]
-            if told["claimed"]:
-                made.owners[index] = told["owner"]
-        return made
+            progress.claimed += status["claimed"]
+            progress.positions[index] = status["position"]
+            if status["claimed"]:
+                progress.owners[index] = status["owner"]
+        return progress

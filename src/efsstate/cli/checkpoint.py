@@ -108,7 +108,7 @@ def _status(mount: Mount, name: str) -> dict[str, Any]:
     find(
         mount, f"{layout.CHECKPOINTS}/{layout.component(name)}"
     )  # a status would be that of nothing
-    return job.status()
+    return dict(job.status())
 
 
 def _last(told: dict[str, Any]) -> str:

@@ -109,7 +109,7 @@ class Inventory:
             try:
                 # A name that is too long to be read back from its folder has no status, but its size is told.
                 if layout.component(layout.readable(name)) == name:
-                    told = checkpoint(layout.readable(name), root=self._mount.path).status()
+                    told = dict(checkpoint(layout.readable(name), root=self._mount.path).status())
             except (
                 OSError,
                 EfsStateError,

@@ -33,6 +33,7 @@ from efsstate.format.entry import blake2b
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
 CACHE, CHECKPOINTS, MODELS, SHARED = "cache", "checkpoints", "models", "shared-data"
 POLICY, CLEARED, CURRENT, VERSIONS, LOCK = "POLICY", "CLEARED", "CURRENT", "versions", "LOCK"
@@ -222,8 +223,37 @@ def parse_claim(name: str) -> tuple[str, int, int] | None:
         return None
     made = generation_name(*found[1:]) if kind == "g" else f"{kind}{found[1]}"
     return (
-        found if made == name and 0 < found[1] < 10**18 and (kind != "g" or found[2] > 0) else None
+        found
+        if made == name and 0 < found[1] < 10**18 and (kind != "g" or 0 < found[2] < 10**18)
+        else None
     )
+
+
+def parse_claims(names: Iterable[str]) -> dict[str, set[Any]]:
+    """Return the epochs `"e"`, the bases `"b"` and the saves `"g"` among `names`, by kind.
+
+    It reads each name as `parse_claim` does, in one call for a whole listing.
+    """
+    parsed: dict[str, set[Any]] = {"e": set(), "b": set(), "g": set()}
+    for name in names:
+        kind = name[:1]
+        number, dash, second = name.partition("-")
+        if kind in ("e", "b"):
+            if dash:
+                continue
+            number = name[1:]
+        elif not dash or second[:1] in ("", "0") or not second.isdigit() or len(second) > 18:
+            continue
+        # A number is ASCII, without a leading zero, and below 10**18: no two names are one number.
+        if number[:1] in ("", "0") or not number.isdigit() or len(number) > 18:
+            continue
+        if not name.isascii():
+            continue
+        if dash:
+            parsed["g"].add((int(number), int(second)))
+        else:
+            parsed[kind].add(int(number))
+    return parsed
 
 
 def sweep_marks(kind: str) -> str:

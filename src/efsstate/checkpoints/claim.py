@@ -1,0 +1,179 @@
+"""Hold the claim of a checkpoint: its lock, its epoch, and the saves that are made under it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from _weakref import ref  # built in: the public module would be one more import
+
+from efsstate import process
+from efsstate.checkpoints import claimant, protocol, saves
+from efsstate.errors import ClaimedError, ClaimLost
+from efsstate.format import layout
+from efsstate.mount import lock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from efsstate.checkpoints.protocol import CheckpointFolder
+    from efsstate.checkpoints.saves import Key, Save
+    from efsstate.mount.readdir import FolderReader
+
+# The claims of this process, by root and folder. The references are weak: a claim that an
+# asynchronous exception left behind goes with its last user, and its lock with it.
+_claims: dict[tuple[str, str], ref[HeldClaim]] = {}
+
+
+@process.after_fork
+def _forget_claims() -> None:
+    """Close the parent's locks in a forked child, where they would outlive the parent."""
+    for reference in list(_claims.values()):
+        claim = reference()
+        if claim is not None:
+            claim.close_lock()
+    _claims.clear()
+
+
+class HeldClaim:
+    """The claim of one checkpoint, from `acquire` to `release`.
+
+    `epoch` is its fencing number, `newest` the state that it started from, `ended` why nothing can
+    be saved under it any more ("" while it can).
+    """
+
+    def __init__(self, folder: CheckpointFolder, keep: int) -> None:
+        self.folder = folder
+        self.epoch = 0
+        self.newest: Save | None = None
+        self.ended = "it is not claimed"
+        self.pid, self.thread = os.getpid(), threading.get_ident()
+        self._keep = keep
+        self._kept: list[Key] = []  # the valid saves, newest first
+        self._number = 0  # of the last save under this epoch
+        self._lock: lock.Lock | None = None
+        self._reader: FolderReader | None = None
+
+    # Claiming
+
+    def acquire(self, until: float, *, accept_older: bool) -> bool:
+        """Claim the checkpoint, waiting until the monotonic time `until` for another owner.
+
+        Returns True if it had to wait. Raises `ClaimedError`, the errors of
+        `CheckpointFolder.claim`, and `OSError`.
+        """
+        folder = self.folder
+        here = (folder.mount.path, folder.folder)
+        other = _claims.get(here, _nothing)()
+        if other is not None and other.is_held() and other.thread == threading.get_ident():
+            raise ClaimedError(
+                f"{folder.path()}: already claimed by this thread, in an enclosing block; use that"
+                " claim, or leave it first"
+            )
+        try:
+            waited = self._acquire_epoch(until, accept_older=accept_older)
+        except BaseException:
+            self.release()
+            raise
+        self._kept = [self.newest.key, *self.newest.behind][: self._keep] if self.newest else []
+        self.ended = ""
+        _claims[here] = ref(self)
+        return waited
+
+    def _acquire_epoch(self, until: float, *, accept_older: bool) -> bool:
+        """Take the lock and make an epoch; return True if another owner had to be waited for."""
+        folder = self.folder
+        while True:
+            self._lock = lock.acquire(folder.mount, folder.folder, layout.LOCK, until=until)
+            if self._lock is None:
+                raise self._claimed_error()
+            self._reader = folder.mount.watch(folder.folder)
+            try:
+                self.epoch, newest = folder.claim(
+                    claimant.describe(), accept_older=accept_older, reader=self._reader
+                )
+            except protocol.Superseded:
+                self.close_lock()
+                if time.monotonic() >= until:
+                    raise self._claimed_error() from None
+                continue
+            self.newest = newest.save
+            return self._lock.waited
+
+    def _claimed_error(self) -> ClaimedError:
+        record = claimant.read(self.folder, self.folder.list().top)
+        return ClaimedError(
+            f"{self.folder.path()}: claimed by {claimant.sentence(record)}; wait for it (wait=), or"
+            " fence it with break_claim()",
+            record,
+        )
+
+    def is_held(self) -> bool:
+        """Return True if this process holds the claim, as far as it knows."""
+        return self._lock is not None and self.pid == os.getpid()
+
+    def is_valid(self) -> bool:
+        """Return True if saves under this claim may still count, as far as it knows."""
+        return not self.ended and self.pid == os.getpid()
+
+    def require(self) -> None:
+        """Raise `ClaimLost` unless this process holds the claim."""
+        if self.ended:
+            raise ClaimLost(
+                f"{self.folder.path()}: {self.ended}; use it inside `with checkpoint(...) as job:`"
+            )
+        if self.pid != os.getpid():
+            raise ClaimLost(
+                f"{self.folder.path()}: claimed by process {self.pid}, before a fork: a child holds"
+                " nothing; claim in it"
+            )
+
+    def release(self) -> None:
+        """End the claim. Calling it again does nothing."""
+        self.ended = self.ended or "its claim has ended"
+        self._reader = None
+        here = (self.folder.mount.path, self.folder.folder)
+        if _claims.get(here, _nothing)() is self:
+            del _claims[here]
+        self.close_lock()
+
+    def close_lock(self) -> None:
+        """Give the lock back; in a forked child, only close it."""
+        held_lock, self._lock = self._lock, None
+        if held_lock is None:
+            return
+        try:
+            held_lock.release()
+        except OSError:
+            pass  # the server took the lock back long ago: there is nothing to give back
+
+    # Saving
+
+    def new_save(self) -> Save:
+        """Return a save with the next key under this epoch, to be filled."""
+        # MUT: a-saves-name-is-never-used-twice
+        self._number += 1  # whatever happens to this save
+        save = saves.Save((self.epoch, self._number))
+        save.behind = self._kept[: self._keep - 1]
+        return save
+
+    def save(self, save: Save, *, codec: str, ttl: float | None) -> None:
+        """Write a save; return once it is acknowledged.
+
+        Raises `ClaimLost`, `OSError` and `EncodeError`, as `Checkpoint.save` says.
+        """
+        folder = self.folder
+        meta, payload = saves.pack(folder.mount, folder.folder, save)
+        try:
+            listing = folder.save(
+                save.key, meta, payload, codec=codec, ttl=ttl, reader=self._reader
+            )
+        except ClaimLost:
+            self.ended = "its claim was lost to another"
+            raise
+        self._kept = [save.key, *save.behind]
+        is_full = len(self._kept) == self._keep
+        folder.prune(listing, self.epoch, self._kept[-1] if is_full else protocol.NOTHING)
+
+
+def _nothing() -> None:
+    """Stand for the reference to a claim that does not exist."""
