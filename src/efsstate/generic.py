@@ -7,7 +7,9 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Generic, TypeVar
+    from typing import Generic
+
+    from typing_extensions import TypeVar  # with `default=`, which every type checker knows
 
     __all__ = ["Generic", "TypeVar"]
 else:

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 import efsstate
 from efsstate import cached, register
 from efsstate.cache import keys
-from efsstate.cache.signature import Signature
+from efsstate.cache.signature import signature_of
 
 KEYER = keys.KeyBuilder("test", None)
 
@@ -66,6 +66,14 @@ def local(value, *names):
         dataclasses.make_dataclass("Made", names)(1, 2),
         collections.namedtuple("Tuple", names)(1, 2),
     )
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_local_classes_of_one_name_are_refused(index):
+    """Another class made at the same place would get the results of the first."""
+    for instance in (local(1, "x", "y")[index], local(2, "y", "x")[index]):
+        with pytest.raises(TypeError, match="not to be found under that name"):
+            KEYER.digest(instance)
 
 
 def holding(thing, **held):
@@ -124,7 +132,7 @@ DIFFERENT = [
     Color.RED, Color.BLUE, Bits.A, Bits.B, Bits.A | Bits.B, Point(1), Point(1, 1), Other(1), Pair(1, 2), Twin(1, 2), (1, 2),
     datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone(datetime.timedelta(hours=1))), datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone(datetime.timedelta(hours=1), "A")),
     datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone(datetime.timedelta(hours=1), "B")), datetime.time(1, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin")), zoneinfo.ZoneInfo("UTC"), datetime.UTC,
-    *local(1, "x", "y"), *local(2, "y", "x"), holding(Point(1), more=1), holding(Point(1), more=2), Tagged(1, 2), holding(Tagged(1, 2), more=1), holding(Tagged(1, 2), more=2),
+    holding(Point(1), more=1), holding(Point(1), more=2), Tagged(1, 2), holding(Tagged(1, 2), more=1), holding(Tagged(1, 2), more=2),
     pathlib.PurePosixPath("a"), pathlib.PosixPath("a"), pathlib.PureWindowsPath("a"), pathlib.PurePosixPath("a/b"),
     numpy.arange(3), numpy.arange(3.0), numpy.arange(3).astype("i4"), numpy.arange(4), numpy.arange(3).reshape(3, 1), numpy.arange(3).reshape(1, 3),
     numpy.array(1), numpy.int64(1), numpy.int32(1), numpy.float64(1), numpy.bool_(True), numpy.str_("1"), numpy.str_("1\0"), numpy.str_(""), numpy.bytes_(b""), numpy.bytes_(b"a"), numpy.bytes_(b"a\0"), numpy.array(["1"]), numpy.zeros(0), numpy.zeros((0, 3)),
@@ -354,22 +362,25 @@ def test_register_teaches_a_type_and_its_subclasses():
         register("Image", len)
 
 
-def test_a_registered_type_goes_before_what_is_known_of_it():
-    @dataclasses.dataclass
-    class Box:
-        a: int
-        b: int
+@dataclasses.dataclass
+class Box:
+    a: int
+    b: int
 
+
+def test_a_registered_type_goes_before_what_is_known_of_it():
     assert KEYER.digest(Box(1, 2)) != KEYER.digest(Box(1, 3))
     register(Box, lambda box: box.a)
     assert KEYER.digest(Box(1, 2)) == KEYER.digest(Box(1, 3))
 
 
 SHOW = """
-from efsstate.cache.keys import Keyer
-import dataclasses, datetime, decimal, pathlib, uuid, zoneinfo
+from efsstate.cache.keys import KeyBuilder as Keyer
+import dataclasses, datetime, decimal, pathlib, sys, types, uuid, zoneinfo
 Made = dataclasses.make_dataclass("Made", ["x", ("y", bytes, dataclasses.field(default=b""))])
 Made.__module__ = "made"
+sys.modules["made"] = types.ModuleType("made")
+sys.modules["made"].Made = Made
 for value in (None, 1, ("a b", "c"), {"b": [1.5, True], "a": {"x", "y", "z"}}, "\\u00e9" * 70000, 2**100, frozenset({(1,), (2,)}),
               decimal.Decimal("1.50"), datetime.datetime(2026, 1, 2, 3, 4, 5, 6), uuid.UUID(int=7), pathlib.PurePosixPath("a/b"), b"\\0", -0.0,
               pathlib.PosixPath("a/b"), datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC), datetime.time(1, tzinfo=datetime.timezone(datetime.timedelta(hours=-3), "here")),
@@ -466,7 +477,7 @@ def test_digests_are_equal_exactly_where_values_are(one, other):
 
 
 def digest(function, *args, **kwargs):
-    bound = Signature(function).bind(args, kwargs)
+    bound = signature_of(function).bind(args, kwargs)
     return None if bound is None else KEYER.digest_call(bound)
 
 
@@ -611,17 +622,20 @@ def test_a_method_that_passes_its_arguments_on_is_one_call_in_all_forms():
     ) == 1 and calls == [1]
 
 
+@dataclasses.dataclass
+class Scaled:
+    by: int
+
+    def times(self, x, y=0):
+        calls.append(x)
+        return self.by * x + y
+
+
+calls = []
+
+
 def test_a_bound_method_is_known_by_what_it_is_bound_to():
-    calls = []
-
-    @dataclasses.dataclass
-    class Scaled:
-        by: int
-
-        def times(self, x, y=0):
-            calls.append(x)
-            return self.by * x + y
-
+    calls.clear()
     one, two = Scaled(1), Scaled(2)
     first, second = cached(one.times), cached(two.times)
     assert (first(5), second(5), first(x=5), second(5, 0), first(5, y=1)) == (
@@ -733,7 +747,7 @@ def test_a_class_counts_by_its_place_as_the_cls_of_a_classmethod():
 
 
 def test_a_class_of_main_is_known_by_its_files_name_as_a_function_is(tmp_path):
-    code = "from efsstate.cache.keys import Keyer\nclass A: pass\nprint(Keyer('n', None).digest(A))"
+    code = "from efsstate.cache.keys import KeyBuilder as Keyer\nclass A: pass\nprint(Keyer('n', None).digest(A))"
     (tmp_path / "app.py").write_text(code)
     (tmp_path / "job.py").write_text(code)
     commands = [["app.py"], ["-m", "app"], ["-c", "import app"], ["job.py"]]

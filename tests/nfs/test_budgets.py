@@ -51,7 +51,7 @@ def test_a_hit_of_an_old_entry_costs_no_more(lab):
     writer.set_many(dict.fromkeys(keys, "value"))
     now, mount = time.time(), Mount(lab.a)
     for index, key in enumerate(keys):
-        digest = writer._keyer.digest(key)
+        digest = writer._keys.digest(key)
         folder = f"cache/old/{digest[0]}"
         held = entry.decode(mount.read(folder, digest), place=f"{folder}/{digest}", root="")
         mount.replace(

@@ -168,7 +168,7 @@ def test_a_change_on_one_client_is_seen_by_the_other_within_sixty_seconds_and_at
         for name in names
     ]
     exact = Cache("k2", root=lab.b)
-    exact._keyer = b.cache._keyer
+    exact._keys = b.cache._keys
     key = a.cache_key(1)
     getattr(a, change)(*[1] * (change != "cache_clear"))
     now = exact._results.fetch(key, exact=True)

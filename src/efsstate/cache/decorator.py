@@ -1,26 +1,53 @@
-"""`cached`, the decorator; and `Cache`, on which it is built."""
+"""`cached`, the decorator."""
 
 from __future__ import annotations
 
+import time
+
+from efsstate import events
+from efsstate.cache.attributes import Attributes, FunctionResults
 from efsstate.cache.cache import Cache
-from efsstate.cache.calls import FunctionCache
+from efsstate.cache.function_cache import FunctionCache
+from efsstate.cache.options import Options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable
-    from typing import Any, TypeVar, overload
+    from collections.abc import Callable, Coroutine, Iterable
+    from typing import Any, ParamSpec, TypeVar, overload
 
+    from efsstate.cache.function_types import (
+        AsyncCachedFunction,
+        AsyncCachedStaticMethod,
+        CachedFunction,
+        CachedStaticMethod,
+        Decorator,
+    )
     from efsstate.units import Duration, Size
 
-    F = TypeVar("F", bound=Callable[..., Any])
+    P = ParamSpec("P")
+    R = TypeVar("R")
 
 __all__ = ["Cache", "cached"]
+_COPIED = ("__module__", "__name__", "__qualname__", "__doc__", "__type_params__")
+
 
 if TYPE_CHECKING:
 
     @overload
-    def cached(function: F, /) -> F: ...
+    def cached(  # type: ignore[overload-overlap]
+        function: staticmethod[P, Coroutine[Any, Any, R]], /
+    ) -> AsyncCachedStaticMethod[P, R]: ...
+    @overload
+    def cached(  # type: ignore[overload-overlap]
+        function: staticmethod[P, R], /
+    ) -> CachedStaticMethod[P, R]: ...
+    @overload
+    def cached(  # type: ignore[overload-overlap]
+        function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> AsyncCachedFunction[P, R]: ...
+    @overload
+    def cached(function: Callable[P, R], /) -> CachedFunction[P, R]: ...
     @overload
     def cached(
         *,
@@ -37,7 +64,7 @@ if TYPE_CHECKING:
         root: str | os.PathLike[str] | None = None,
         lock_timeout: Duration | None = None,
         io_timeout: Duration | None = None,
-    ) -> Callable[[F], F]: ...
+    ) -> Decorator: ...
 
 
 def cached(
@@ -58,30 +85,89 @@ def cached(
     lock_timeout: Any = None,
     io_timeout: Any = None,
 ) -> Any:
-    """Keep what a function returns, `def` or `async def`, on the mount: it is worked out once for all hosts.
+    """Keep the results of a function, `def` or `async def`, on the mount: computed once for all.
 
-    `name`: functions with the same name share results; without one it is the module and the qualified name, within one
-    Lambda function, and what has none (a partial, an object) is a `TypeError`, as generator functions are. `version`: raise it when the function changes; "source" takes the source in. `ttl`: how long a
-    result counts, or a function of the result that says so (0: it is not kept). `stale`: how long after that one caller
-    recomputes while the others get the old result. `key`: called with the arguments, returns what identifies the call.
-    `ignore`: parameters that do not count. `cache_if`: called with the result, says whether it is kept. `codec`,
-    `memory`, `max_bytes`, `root`, `io_timeout`: see `Cache`. `lock_timeout`: the longest that a call waits for another
-    that computes the same; without it, the invocation's deadline, else 60 s; then it computes.
+    Durations are seconds, a timedelta, or "90s" "15m" "6h" "7d"; sizes are bytes or "64MiB".
 
-    Durations are seconds, a timedelta, or "90s" "15m" "6h" "7d"; sizes bytes or "64MiB". `ValueError` or `TypeError`
-    for a bad option at once, `TypeError` for an argument that can't be part of a key at the call. Nothing that the
-    mount does is raised.
+    - `name`: functions with one name share results. Default: the module and the qualified name,
+      within one Lambda function; a partial or an object has none, and needs this option.
+    - `version`: raise it when the function changes; "source" takes its source text in.
+    - `ttl`: how long a result counts, or a function of the result that says so (0: not kept).
+    - `stale`: how long after the ttl one caller recomputes while others get the old result.
+    - `key`: called with the arguments, returns what identifies the call.
+    - `ignore`: names of parameters that do not count.
+    - `cache_if`: called with the result, returns whether it is kept.
+    - `lock_timeout`: how long a call waits for another that computes the same; then it computes.
+      Default: until the invocation's deadline, else 60 s.
+    - `codec`, `memory`, `max_bytes`, `root`, `io_timeout`: see `Cache`.
+
+    Raises `ValueError` or `TypeError` for a bad option at once, and `TypeError` at the call for an
+    argument that can't be part of a key. Failures of the mount are never raised.
     """
+    options = Options(
+        name=name,
+        version=version,
+        ttl=ttl,
+        stale=stale,
+        key=key,
+        ignore=ignore,
+        cache_if=cache_if,
+        codec=codec,
+        memory=memory,
+        max_bytes=max_bytes,
+        root=root,
+        lock_timeout=lock_timeout,
+        io_timeout=io_timeout,
+    )
 
     def decorate(function: Any) -> Any:
-        if (
-            type(function) is staticmethod
-        ):  # the class is to find one, or an instance would pass itself
+        if type(function) is staticmethod:  # the class must find one, or an instance passes itself
             return staticmethod(decorate(function.__func__))
-        calls = FunctionCache(
-            function, name=name, version=version, ttl=ttl, stale=stale, key=key, ignore=ignore, cache_if=cache_if,
-            codec=codec, memory=memory, max_bytes=max_bytes, root=root, lock_timeout=lock_timeout, io_timeout=io_timeout,
-        )  # fmt: skip
-        return calls.wrapper()
+        return _wrapper(FunctionCache(function, options))
 
     return decorate if function is None else decorate(function)
+
+
+def _wrapper(owner: FunctionCache) -> Any:
+    """Return the function that takes the place of the decorated one."""
+    if owner.is_async:
+
+        async def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return await owner.call_async(args, kwargs)
+
+    else:
+
+        def wrapper(*args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
+            remembered = owner.remembered
+            if remembered and not kwargs:
+                try:
+                    item = remembered.get((*map(type, args), *args))
+                except Exception:  # an argument without a hash, or whose own hash raises
+                    item = None
+                if (
+                    item is not None
+                    and item.since <= time.time() < item.until
+                    and not events.listeners
+                ):
+                    item.used = True
+                    owner.results.counts.memory += 1
+                    return item.value
+            return owner.call(args, kwargs)
+
+    return _dress(wrapper, owner)
+
+
+def _dress(wrapper: Any, owner: FunctionCache) -> Any:
+    """Give `wrapper` the names of the function, and the attributes of a cached one."""
+    function = owner.function
+    # Since 3.14 annotations are evaluated when they are read: reading them now might fail.
+    is_lazy = hasattr(function, "__annotate__")
+    annotations = "__annotate__" if is_lazy else "__annotations__"
+    for name in (*_COPIED, annotations):
+        if hasattr(function, name):
+            setattr(wrapper, name, getattr(function, name))
+    wrapper.__dict__.update(getattr(function, "__dict__", {}))
+    wrapper.__wrapped__ = function
+    wrapper.cache = FunctionResults(owner)
+    wrapper.__dict__.update(Attributes(owner).all())
+    return wrapper

@@ -1,23 +1,26 @@
-"""The keys of what is not built into Python: times, arrays, enums, dataclasses, namedtuples and paths."""
+"""The keys of types that are not built in: times, numbers, arrays, enums, dataclasses and paths.
+
+No library is imported here: if a value of its type exists, the program has imported it.
+"""
 
 from __future__ import annotations
 
 import sys
 from functools import cached_property
 
-from efsstate.cache.keys import (
+from efsstate.cache.key_encoding import (
     LARGE,
-    feed,
-    feed_class,
-    feed_raw,
-    feed_text,
-    feed_tuple,
+    UnstableError,
+    attributes,
+    encode,
+    encode_class,
+    encode_raw,
+    encode_text,
+    encode_tuple,
     mapping,
-    new_sum,
-    parts,
+    new_hash,
     unstable,
 )
-from efsstate.errors import UnstableError
 from efsstate.format.codec import classes
 
 TYPE_CHECKING = False
@@ -25,188 +28,223 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from efsstate.cache.keys import Add, Feeder
+    from efsstate.cache.key_encoding import Add, Encoder
 
 
-def _time(tag: bytes) -> Feeder:
-    """A time's zone counts as a value of its own: one that has no stable form is refused, for its offset is not all it tells."""
-
-    def run(value: Any, add: Add, depth: int) -> None:
+def _time(tag: bytes) -> Encoder:
+    # Constraint: a time's zone is a value of its own, since its offset is not all that it tells;
+    # a zone without a stable form is refused.
+    def encode_time(value: Any, add: Add, depth: int) -> None:
         add(tag)
-        feed_text(value.replace(tzinfo=None).isoformat(), add, depth)
-        feed_tuple((value.fold, value.tzinfo), add, depth)
+        encode_text(value.replace(tzinfo=None).isoformat(), add, depth)
+        encode_tuple((value.fold, value.tzinfo), add, depth)
 
-    return run
+    return encode_time
 
 
-def _fixed_zone(value: Any, add: Add, depth: int) -> None:
+def _encode_offset(value: Any, add: Add, depth: int) -> None:
     add(b"z")
-    feed_tuple(value.__getinitargs__(), add, depth)
+    encode_tuple(value.__getinitargs__(), add, depth)
 
 
-def _zone(value: Any, add: Add, depth: int) -> None:
+def _encode_zone(value: Any, add: Add, depth: int) -> None:
     if value.key is None:
         raise unstable(value, "it is read from a file and has no name")
     add(b"k")
-    feed_text(value.key, add, depth)
+    encode_text(value.key, add, depth)
 
 
-def _dtype(dtype: Any) -> object:
-    """What tells one dtype from another; `dtype.descr` raises where fields overlap or are out of order."""
-    if dtype.subdtype is not None:
-        return _dtype(dtype.subdtype[0]), dtype.subdtype[1]
-    if dtype.names is None:
-        return dtype.str
-    fields = [(name, *dtype.fields[name]) for name in dtype.names]
-    return dtype.itemsize, [(name, _dtype(inner), *place) for name, inner, *place in fields]
+def _encode_decimal(value: Any, add: Add, depth: int) -> None:
+    add(b"m")
+    # Constraint: the context says which of the two letters `str` writes.
+    encode_text(str(value).replace("e", "E"), add, depth)
 
 
-def _array(value: Any, add: Add, depth: int) -> None:
+def _encode_array(value: Any, add: Add, depth: int) -> None:
     add(b"A")
-    _content(value, add, depth)
+    _encode_items(value, add, depth)
 
 
-def _content(value: Any, add: Add, depth: int) -> None:
+def _encode_items(value: Any, add: Add, depth: int) -> None:
     dtype = value.dtype
-    if dtype.hasobject or dtype.kind == "T":
-        raise UnstableError(f"an array of dtype {dtype}", "its items are objects", "")
-    feed(_dtype(dtype), add, depth)
-    feed_tuple(value.shape, add, depth)
+    encode(_describe(dtype), add, depth)
+    encode_tuple(value.shape, add, depth)
     if dtype.names is None:
-        add(_bytes_of(value))
-    for name in dtype.names or ():  # one by one: what lies between them is not the value's
-        _content(value[name], add, depth)
+        add(_digest_items(value))
+    for name in dtype.names or ():  # field by field: the bytes between them are not the value's
+        _encode_items(value[name], add, depth)
 
 
-def _bytes_of(value: Any) -> bytes:
+def _describe(dtype: Any) -> object:
+    """Return what tells `dtype` from every other; `dtype.descr` can't tell overlapping fields."""
     import numpy as np
 
-    h = new_sum()
+    if dtype.hasobject or dtype.kind == "T":
+        raise UnstableError(f"an array of dtype {dtype}", "its items are objects", "")
+    if dtype.metadata:
+        raise UnstableError(f"an array of dtype {dtype}", "its dtype has metadata", "")
+    if dtype.subdtype is not None:
+        return _describe(dtype.subdtype[0]), dtype.subdtype[1]
+    if dtype.names is not None:
+        fields = [(name, *dtype.fields[name]) for name in dtype.names]
+        record = dtype.itemsize, [(name, _describe(inner), *rest) for name, inner, *rest in fields]
+        return record if dtype.type is np.void else (dtype.type, *record)
+    # MUT: a-dtype-is-described-completely
+    if np.dtype(dtype.str) == dtype:
+        return dtype.str
+    if np.dtype(dtype.type) == dtype:
+        return dtype.type  # one of another library, such as a float of 8 bits
+    raise UnstableError(f"an array of dtype {dtype}", "the dtype has no stable form", "")
+
+
+def _digest_items(value: Any) -> bytes:
+    import numpy as np
+
+    if value.dtype.char in "gG":
+        value = _significant_bytes(value)
+    h = new_hash()
     if value.flags.c_contiguous:
         h.update(value.reshape(-1).view("u1").data if value.nbytes else b"")
-    else:
-        # Piece by piece in C order: how it lies in memory must not show, and a large array is not copied.
-        pieces: Any = np.nditer(
-            value, ["external_loop", "buffered", "zerosize_ok"], order="C", buffersize=LARGE
-        )
-        for piece in pieces:
-            h.update(np.ascontiguousarray(piece).view("u1").data if piece.nbytes else b"")
+        return bytes(h.digest())
+    # Piece by piece in C order: the layout in memory must not show, nor a large array be copied.
+    flags: Any = ["external_loop", "buffered", "zerosize_ok"]
+    pieces: Any = np.nditer(value, flags, order="C", buffersize=LARGE)
+    for piece in pieces:
+        h.update(np.ascontiguousarray(piece).view("u1").data if piece.nbytes else b"")
     return bytes(h.digest())
 
 
-def _scalar(value: Any, add: Add, depth: int) -> None:
+def _significant_bytes(value: Any) -> Any:
+    """Return the bytes of long doubles without the six at the end of each, which are not set."""
     import numpy as np
 
-    add(b"n")
-    if isinstance(value, str):  # numpy would drop the zeros at its end
-        feed_text(str.__str__(value), add, depth)
+    native = np.ascontiguousarray(value, value.dtype.newbyteorder("="))
+    if np.finfo(np.longdouble).nmant != 63:  # quad precision uses all of its bytes
+        return native
+    width = np.dtype(np.longdouble).itemsize
+    # MUT: padding-is-no-part-of-a-number
+    return np.ascontiguousarray(native.reshape(-1).view("u1").reshape(-1, width)[:, :10])
+
+
+def _encode_scalar(value: Any, add: Add, depth: int) -> None:
+    import numpy as np
+
+    # MUT: numpy-scalars-have-tags
+    if isinstance(value, str):  # an array would drop the zeros at its end
+        add(b"nU")
+        encode_text(str.__str__(value), add, depth)
     elif isinstance(value, bytes):
-        feed_raw(b"b", bytes(value), add)
+        add(b"nS")
+        encode_raw(b"b", bytes(value), add)
     else:
-        _content(np.asarray(value), add, depth)
+        add(b"nV")
+        _encode_items(np.asarray(value), add, depth)
 
 
-def _decimal(value: Any, add: Add, depth: int) -> None:
-    add(b"m")
-    feed_text(str(value).replace("e", "E"), add, depth)  # which of them it is, the context says
+def _encode_enum(value: Any, add: Add, depth: int) -> None:
+    _encode_kind(b"E", value, add, depth)
+    encode_tuple((value._name_, value._value_), add, depth)  # a flag may have no name
 
 
-def _enum(value: Any, add: Add, depth: int) -> None:
-    feed_class(b"E", type(value), add, depth)
-    feed_tuple((value._name_, value._value_), add, depth)  # a flag may have no name
-
-
-def _dataclass(value: Any, add: Add, depth: int) -> None:
+def _encode_dataclass(value: Any, add: Add, depth: int) -> None:
     kind = type(value)
     base = classes.hidden(kind)
     if base is not None:
         raise unstable(value, f"it is a {base.__qualname__}, which holds more than its fields")
     names = classes.field_names(kind) or []
-    _attributes(b"D", value, [name for name in names if hasattr(value, name)], add, depth)
+    _encode_fields(b"D", value, [name for name in names if hasattr(value, name)], add, depth)
 
 
-def _namedtuple(value: Any, add: Add, depth: int) -> None:
+def _encode_namedtuple(value: Any, add: Add, depth: int) -> None:
     if len(value._fields) != len(value):
         raise unstable(value, "it holds more than its fields")
-    _attributes(b"M", value, value._fields, add, depth)
+    _encode_fields(b"M", value, value._fields, add, depth)
 
 
-def _attributes(tag: bytes, value: Any, names: Sequence[str], add: Add, depth: int) -> None:
-    """The fields in their order, and what else the value holds."""
+def _encode_fields(tag: bytes, value: Any, names: Sequence[str], add: Add, depth: int) -> None:
+    """Encode the fields in their order, and the other attributes that the value holds."""
     kind = type(value)
-    more = [
-        name
-        for name in sorted(classes.attribute_names(value))
-        if name not in names and not _aside(kind, name)
-    ]
-    feed_class(tag, kind, add, depth)
-    for some in (names, more):
-        _ordered({name: getattr(value, name) for name in some}, add, depth)
+    others = [name for name in sorted(classes.attribute_names(value)) if name not in names]
+    _encode_kind(tag, value, add, depth)
+    for group in (names, [name for name in others if not _is_derived(kind, name)]):
+        _encode_ordered({name: getattr(value, name) for name in group}, add, depth)
 
 
-def _aside(kind: type, name: str) -> bool:
-    """What a value worked out of itself, or typing noted on it (`__orig_class__`): there after some uses, and not before."""
-    return isinstance(getattr(kind, name, None), cached_property) or (
-        name.startswith("__") and name.endswith("__")
-    )
+def _is_derived(kind: type, name: str) -> bool:
+    """Return True if some uses of a value set the attribute, such as typing's `__orig_class__`."""
+    is_special = name.startswith("__") and name.endswith("__")
+    return is_special or isinstance(getattr(kind, name, None), cached_property)
 
 
-_ordered = mapping(b"O", ordered=True)
+_encode_ordered = mapping(b"O", ordered=True)
 
 
-def _class(value: Any, add: Add, depth: int) -> None:
-    """By its place: another class at the same place would get its results."""
-    if classes.find(value.__module__, value.__qualname__) is not value:
+def _encode_kind(tag: bytes, value: Any, add: Add, depth: int) -> None:
+    """Encode the class of `value`, unless another class may have its name."""
+    kind = type(value)
+    # MUT: local-classes-are-no-keys
+    if not _is_findable(kind):
+        raise unstable(value, "its class is not to be found under that name (is it a local one?)")
+    encode_class(tag, kind, add, depth)
+
+
+def _encode_type(value: Any, add: Add, depth: int) -> None:
+    # Constraint: a class counts by its place; another class at that place would get its results.
+    if not _is_findable(value):
         raise UnstableError(
             f"the class {value.__module__}.{value.__qualname__}",
             "it is not to be found under that name (is it made inside a function?)",
             "",
         )
-    feed_class(b"C", value, add, depth)
+    encode_class(b"C", value, add, depth)
 
 
-def _path(tag: bytes) -> Feeder:
-    def run(value: Any, add: Add, depth: int) -> None:
+def _is_findable(kind: type) -> bool:
+    return classes.find(kind.__module__, kind.__qualname__) is kind
+
+
+def _path(tag: bytes) -> Encoder:
+    def encode_path(value: Any, add: Add, depth: int) -> None:
         add(tag)
-        feed_text(str(value), add, depth)
+        encode_text(str(value), add, depth)
 
-    return run
+    return encode_path
 
 
-_LATER: tuple[tuple[str, str, Feeder], ...] = (
-    ("collections", "OrderedDict", _ordered),
-    ("decimal", "Decimal", _decimal),
-    ("fractions", "Fraction", parts(b"q", "numerator", "denominator")),
+_BY_NAME: tuple[tuple[str, str, Encoder], ...] = (
+    ("collections", "OrderedDict", _encode_ordered),
+    ("decimal", "Decimal", _encode_decimal),
+    ("fractions", "Fraction", attributes(b"q", "numerator", "denominator")),
     ("uuid", "UUID", lambda value, add, _: add(b"u" + value.bytes)),
-    ("datetime", "date", parts(b"y", "year", "month", "day")),
+    ("datetime", "date", attributes(b"y", "year", "month", "day")),
     ("datetime", "time", _time(b"h")),
     ("datetime", "datetime", _time(b"w")),
-    ("datetime", "timedelta", parts(b"e", "days", "seconds", "microseconds")),
-    ("datetime", "timezone", _fixed_zone),
-    ("zoneinfo", "ZoneInfo", _zone),
+    ("datetime", "timedelta", attributes(b"e", "days", "seconds", "microseconds")),
+    ("datetime", "timezone", _encode_offset),
+    ("zoneinfo", "ZoneInfo", _encode_zone),
     ("pathlib", "PurePosixPath", _path(b"P")),
     ("pathlib", "PosixPath", _path(b"H")),
     ("pathlib", "PureWindowsPath", _path(b"p")),
     ("pathlib", "WindowsPath", _path(b"j")),
-    ("numpy", "ndarray", _array),
-    ("numpy", "memmap", _array),
+    ("numpy", "ndarray", _encode_array),
+    ("numpy", "memmap", _encode_array),
 )
 
 
-def find(value: Any, kind: type) -> Feeder | None:
-    """The feeder of `kind`, of which `value` is one; None if it has no stable form. A value's module is imported by whoever made it."""
-    for module, name, feeder in _LATER:
+def find(kind: type) -> Encoder | None:
+    """Return the encoder of `kind`; None if its values have no stable form."""
+    for module, name, encoder in _BY_NAME:
         if module in sys.modules and kind is getattr(sys.modules[module], name, None):
-            return feeder
+            return encoder
     if issubclass(kind, type):
-        return _class
+        return _encode_type
     enum, numpy = sys.modules.get("enum"), sys.modules.get("numpy")
-    if enum is not None and isinstance(value, enum.Enum):
-        return _enum
-    if numpy is not None and isinstance(value, numpy.generic):
-        return _scalar
+    if enum is not None and issubclass(kind, enum.Enum):
+        return _encode_enum
+    if numpy is not None and issubclass(kind, numpy.generic):
+        return _encode_scalar
     if classes.field_names(kind) is not None:
-        return _dataclass
-    if isinstance(value, tuple) and isinstance(getattr(kind, "_fields", None), tuple):
-        return _namedtuple
+        return _encode_dataclass
+    if issubclass(kind, tuple) and isinstance(getattr(kind, "_fields", None), tuple):
+        return _encode_namedtuple
     return None

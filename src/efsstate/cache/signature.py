@@ -1,13 +1,15 @@
-"""A function that is decorated: its parameters, by which a call's arguments come into one form, its name, and whether it is async."""
+"""Bring the arguments of a call into one form: positional, keyword and default forms are one call.
+
+Only certain knowledge is used: the code that runs, and of a wrapper that takes `*args, **kwargs`
+whether its code hands them on unchanged. Any other callable's arguments are taken as they are.
+"""
 
 from __future__ import annotations
 
+import functools
 import sys
 from functools import partial
-
-from efsstate import events
-from efsstate.cache import keys
-from efsstate.mount import environment
+from types import CodeType, ModuleType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,22 +18,15 @@ if TYPE_CHECKING:
 
     Bound = Iterable[tuple[bytes, Any]]
 
-_VARARGS, _VARKEYWORDS, _COROUTINE, _GENERATORS = (
-    0x04,
-    0x08,
-    0x80,
-    0x220,
-)  # inspect's CO_ flags, without its 5 ms
-_MISSING: Any = object()
-_SIMPLE = frozenset((bool, int, float, str, bytes))
-_MOST_WRAPPED = 100  # functions, one in another: some objects have a `__wrapped__` without end
-_decorated: dict[
-    tuple[str, str], list[Any]
-] = {}  # the codes of the functions of a name and version
+
+# Flags of code objects, as in `inspect`, which costs 5 ms.
+_VARARGS, _VARKEYWORDS, _COROUTINE, _GENERATORS = 0x04, 0x08, 0x80, 0x220
+_MAX_WRAPPED = 100  # wrappers inside each other: some objects have a `__wrapped__` without end
+_PLACEHOLDER = id(getattr(functools, "Placeholder", None))  # of a partial, since Python 3.14
 
 
-class Signature:
-    """A function's parameters; `ignore` names those that do not count."""
+class Parameters:
+    """The parameters of code, or of a callable whose arguments are taken as they are."""
 
     __slots__ = (
         "_defaults",
@@ -44,280 +39,254 @@ class Signature:
         "_rest_named",
         "_tags",
         "_tails",
-        "_through",
-        "owner",
     )
+    is_constant = True  # nothing besides the arguments of a call is bound
 
     def __init__(
-        self, function: Callable[..., Any], ignore: Iterable[str] = (), *, wrapped: bool = False
+        self,
+        positional: tuple[str, ...] = (),
+        keyword: tuple[str, ...] = (),
+        *,
+        positional_only: Iterable[str] = (),
+        rest: str | None = None,
+        rest_named: str | None = None,
+        defaults: Mapping[str, object] | None = None,
     ) -> None:
-        """`wrapped`: what `inspect.signature` says it takes, which may be what it wraps, and not what is called."""
-        self._defaults: dict[str, object] = {}
-        self._positional: tuple[str, ...] = ()
-        self._keyword: tuple[str, ...] = ()
-        self._positional_only: frozenset[str] = frozenset()
-        self._rest: str | None = None
-        self._rest_named: str | None = None
-        self._through: Signature | None = (
-            None  # of what it passes all on to: where that takes the arguments, it says what they are
-        )
-        plain = getattr(function, "__func__", function)
-        code = getattr(plain, "__code__", None)
-        if wrapped or code is None:
-            self._inspect(plain, follow=wrapped)
-        else:
-            self._read(plain, code)
-        if type(plain) is partial and plain.args:
-            self._fix("partial()", plain.args)  # `inspect` knows no more of them
-        self.owner = bound_to(function)
-        if self.owner is not None:
-            self._bind_owner(plain is not function)
-        if (
-            not wrapped
-            and self._rest
-            and self._rest_named
-            and (code is None or hasattr(plain, "__wrapped__"))
-        ):
-            through = Signature(function, wrapped=True)
-            self._through = through if through._agrees(self) else None
-        self._settle(ignore)
-
-    def _bind_owner(self, named: bool) -> None:
-        """What a method is bound to: an argument, under its own name, that no caller gives."""
-        name = "self"
-        if named and self._positional:
-            name, self._positional = self._positional[0], self._positional[1:]
-        self._fix(name, self.owner)
-
-    def _fix(self, name: str, value: object) -> None:
-        self._keyword = (name, *self._keyword)
-        self._positional_only |= {name}
-        self._defaults[name] = value
-
-    def _agrees(self, own: Signature) -> bool:
-        """Whether a wrapper that takes `own` may pass its arguments on as they are."""
-        return (
-            self._positional[: len(own._positional)] == own._positional
-            and set(own._keyword) <= {*self._positional, *self._keyword}
-            and all(
-                self._defaults.get(name, _MISSING) is default
-                for name, default in own._defaults.items()
-            )
-        )
-
-    def _settle(self, ignore: Iterable[str]) -> None:
-        try:
-            self._ignore = frozenset([ignore] if isinstance(ignore, str) else ignore)
-        except TypeError:
-            raise TypeError(
-                f"ignore: a parameter's name or several are needed, not {ignore!r}"
-            ) from None
-        if self._through is not None:
-            self._through._settle(ignore)  # noqa: SLF001 - one of ours
-        else:
-            unknown = self._ignore.difference(
-                self._positional, self._keyword, (self._rest, self._rest_named)
-            )
-            if unknown and self._rest_named is None:
-                raise ValueError(
-                    f"ignore: the function has no parameter {', '.join(map(repr, sorted(unknown)))}"
-                )
-        self._tags = dict(map(_tag, self._positional + self._keyword))
-        # Where every call has the same form, its arguments are paired with these and that is all: `_tails[n]` is what
-        # the defaults add to n arguments, if they do for the rest.
-        one_form = not self._keyword and not self._ignore and self._through is None
-        self._plain = list(self._tags.values()) if one_form else None
-        self._tails: dict[int, tuple[tuple[bytes, Any], ...]] = self._make_tails()
-
-    def _make_tails(self) -> dict[int, tuple[tuple[bytes, Any], ...]]:
-        tails: dict[int, tuple[tuple[bytes, Any], ...]] = {}
-        for given in range(len(self._positional), -1, -1):
-            if given < len(self._positional) and self._positional[given] not in self._defaults:
-                break
-            tails[given] = tuple(
-                [(self._tags[rest], self._defaults[rest]) for rest in self._positional[given:]]
-            )
-        return tails
-
-    def _read(self, function: Any, code: Any) -> None:
-        names: tuple[str, ...] = code.co_varnames
-        first, last = code.co_argcount, code.co_argcount + code.co_kwonlyargcount
-        self._positional, self._keyword = names[:first], names[first:last]
-        self._positional_only = frozenset(names[: code.co_posonlyargcount])
-        if code.co_flags & _VARARGS:
-            self._rest = names[last]
-            last += 1
-        if code.co_flags & _VARKEYWORDS:
-            self._rest_named = names[last]
-        defaults = function.__defaults__ or ()
-        self._defaults = dict(
-            zip(self._positional[len(self._positional) - len(defaults) :], defaults, strict=True)
-        )
-        self._defaults.update(function.__kwdefaults__ or {})
-
-    def _inspect(self, function: Callable[..., Any], *, follow: bool) -> None:
-        import inspect
-
-        positional: list[str] = []
-        keyword: list[str] = []
-        positional_only: list[str] = []
-        try:
-            parameters = list(
-                inspect.signature(function, follow_wrapped=follow).parameters.values()
-            )
-        except (ValueError, TypeError):  # a built-in that tells nothing of itself
-            self._rest, self._rest_named = "args", "kwargs"
-            return
-        for parameter in parameters:
-            if parameter.kind is parameter.VAR_POSITIONAL:
-                self._rest = parameter.name
-            elif parameter.kind is parameter.VAR_KEYWORD:
-                self._rest_named = parameter.name
-            else:
-                (keyword if parameter.kind is parameter.KEYWORD_ONLY else positional).append(
-                    parameter.name
-                )
-                if parameter.kind is parameter.POSITIONAL_ONLY:
-                    positional_only.append(parameter.name)
-                if parameter.default is not parameter.empty:
-                    self._defaults[parameter.name] = parameter.default
-        self._positional, self._keyword = tuple(positional), tuple(keyword)
+        self._positional, self._keyword = positional, keyword
         self._positional_only = frozenset(positional_only)
+        self._rest, self._rest_named = rest, rest_named
+        self._defaults = dict(defaults or {})
+        self._ignore: frozenset[str] = frozenset()
+        self._tags = {name: b"=%b:" % name.encode() for name in positional + keyword}
+        self._prepare()
+
+    def ignore(self, names: frozenset[str]) -> frozenset[str]:
+        """Have the parameters `names` not count; return those that are none of its."""
+        self._ignore = names
+        self._prepare()
+        if self._rest_named is not None:
+            return frozenset()
+        return names.difference(self._positional, self._keyword, (self._rest,))
+
+    def _prepare(self) -> None:
+        # If every call has the same form, its arguments are paired with `_plain`; `_tails[n]` is
+        # what the defaults add to n arguments, if there are defaults for the others.
+        has_one_form = not self._keyword and not self._ignore
+        self._plain = list(self._tags.values()) if has_one_form else None
+        self._tails: dict[int, tuple[tuple[bytes, Any], ...]] = {}
+        for count in range(len(self._positional), -1, -1):
+            rest = self._positional[count:]
+            if not self._defaults.keys() >= set(rest):
+                break
+            self._tails[count] = tuple([(self._tags[name], self._defaults[name]) for name in rest])
+
+    def hands_on_to(self, other: Parameters) -> bool:
+        """Return True if `other` takes every call that this takes, under the same names."""
+        own = self._positional
+        is_open = self._rest is not None and self._rest_named is not None
+        is_prefix = other._positional[: len(own)] == own
+        return is_open and is_prefix and not self._keyword and not self._defaults
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Bound | None:
-        """The arguments, each with its name's bytes, without those ignored; None if the function would not take them."""
+        """Return the arguments that count, each with its name's bytes; None if they misfit."""
         if not kwargs and self._plain is not None:
             tail = self._tails.get(len(args))
             if tail is not None:
-                # Each hit comes here: a keyword would cost it 0.1 us, and a tuple that nobody needs as much.
+                # Every hit comes here: `strict=` would cost 0.1 us, and an unneeded tuple as much.
                 return (*zip(self._plain, args), *tail) if tail else zip(self._plain, args)  # noqa: B905
-        return self._bind(args, kwargs)
+        return self._bind_each(args, kwargs)
 
-    def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Bound | None:
-        bound: list[tuple[bytes, Any]] = []
-        if self._through is not None:
-            through = self._through.bind(args, kwargs)
-            if through is not None:
-                return through
-            bound.append((b"own:", None))  # or it might be taken for another call in the other form
-        positional, tags, ignore = self._positional, self._tags, self._ignore
-        found: dict[str, Any] = dict(zip(positional, args, strict=False))
-        rest = args[len(positional) :]
+    def _bind_each(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Bound | None:
+        values: dict[str, Any] = dict(zip(self._positional, args, strict=False))
+        rest = args[len(self._positional) :]
+        named: dict[str, Any] = {}
         if rest and self._rest is None:
             return None
-        rest_named: dict[str, Any] = {}
         for name, value in kwargs.items():
-            if name in tags and name not in self._positional_only:
-                if name in found:
+            if name in self._tags and name not in self._positional_only:
+                if name in values:
                     return None
-                found[name] = value
+                values[name] = value
             elif self._rest_named is None:
                 return None
-            elif name not in ignore:
-                rest_named[name] = value
-        for name, tag in tags.items():
-            value = found.get(name, _MISSING)
-            if value is _MISSING:
-                value = self._defaults.get(name, _MISSING)
-                if value is _MISSING:
-                    return None
-            if name not in ignore:
-                bound.append((tag, value))
+            elif name not in self._ignore:
+                named[name] = value
+        values = self._defaults | values
+        if len(values) < len(self._tags):
+            return None
+        ignore = self._ignore
+        bound = [(tag, values[name]) for name, tag in self._tags.items() if name not in ignore]
         if rest and self._rest not in ignore:
             bound.append((b"*:", rest))
-        if rest_named and self._rest_named not in ignore:
-            bound.append((b"**:", rest_named))
+        if named and self._rest_named not in ignore:
+            bound.append((b"**:", named))
         return tuple(bound)
 
 
-def bound_to(function: Any) -> Any:
-    """What a method is bound to; None where there is nothing: a built-in function's `__self__` is its module."""
-    owner = getattr(function, "__self__", None)
-    return None if type(owner) is type(sys) else owner
+class Partial:
+    """The signature of a callable with some arguments fixed: a partial's, or what a method's is."""
+
+    __slots__ = ("_args", "_inner", "_kwargs")
+    is_constant = False  # the arguments that it fixes may change
+
+    def __init__(
+        self,
+        inner: Parameters | Partial,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._inner, self._args, self._kwargs = inner, args, dict(kwargs or {})
+
+    def ignore(self, names: frozenset[str]) -> frozenset[str]:
+        """Have the parameters `names` not count; return those that are none of its."""
+        return self._inner.ignore(names)
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Bound | None:
+        """Return the arguments that count, each with its name's bytes; None if they misfit."""
+        fixed = self._args
+        if _PLACEHOLDER in map(id, fixed):
+            rest = iter(args)
+            fixed = tuple([next(rest, v) if id(v) == _PLACEHOLDER else v for v in fixed])
+            args = tuple(rest)
+        # MUT: what-a-partial-fixes-counts
+        return self._inner.bind((*fixed, *args), {**self._kwargs, **kwargs})
 
 
-def code_of(function: Any) -> Any:
-    """The code that a call runs: of a function, or of what is called in its place; None if it is not Python's."""
-    while type(function) is partial:
-        function = function.func
-    if not hasattr(function, "__code__"):
-        function = getattr(type(function), "__call__", None)  # noqa: B004 - what it is, and not whether
-    return getattr(function, "__code__", None)
+def signature_of(function: Any, ignore: str | Iterable[str] = ()) -> Parameters | Partial:
+    """Return the signature of `function`, in which the parameters `ignore` do not count.
 
-
-def _tag(name: str) -> tuple[str, bytes]:
-    return name, b"=%b:" % name.encode()
-
-
-def is_async(function: Any) -> bool:
-    """Whether a call of it gives something to be awaited; `TypeError` for one that yields."""
-    flags = getattr(code_of(function), "co_flags", 0)
-    if flags & _GENERATORS:
+    Raises `ValueError` for the name of a parameter that does not exist.
+    """
+    try:
+        names = frozenset([ignore] if isinstance(ignore, str) else ignore)
+    except TypeError:
         raise TypeError(
-            f"cached: {function!r} is a generator function: what it yields is gone after one use; return a list"
-        )
-    inspect = sys.modules.get("inspect")  # whoever has marked it as async has imported that
-    return bool(flags & _COROUTINE) or (
-        inspect is not None and inspect.iscoroutinefunction(function)
+            f"ignore: expected a parameter's name, or several names, not {ignore!r}"
+        ) from None
+    signature = _read(function)
+    unknown = signature.ignore(names)
+    if unknown:
+        names_text = ", ".join(map(repr, sorted(unknown)))
+        raise ValueError(f"ignore: the function has no parameter {names_text}")
+    return signature
+
+
+def _read(function: Any, depth: int = 0) -> Parameters | Partial:
+    if isinstance(function, partial):
+        return _read_partial(function, depth)
+    owner = bound_to(function)
+    if owner is not None:
+        return Partial(_read(getattr(function, "__func__", None), depth), (owner,))
+    code = getattr(function, "__code__", None)
+    if not isinstance(code, CodeType):
+        return _read_other(function, depth)
+    own = _from_code(code, function.__defaults__, function.__kwdefaults__)
+    wrapped = getattr(function, "__wrapped__", None)
+    if wrapped is not None and depth < _MAX_WRAPPED:
+        inner = _read(wrapped, depth + 1)
+        # MUT: a-wrapper-is-trusted-by-its-code-alone
+        if isinstance(inner, Parameters) and own.hands_on_to(inner) and _hands_on(function):
+            return inner
+    return own
+
+
+def _read_partial(function: partial[Any], depth: int) -> Partial:
+    calls_like_partial = type(function).__call__ is partial.__call__
+    inner = _read(function.func, depth) if calls_like_partial else _as_they_are()
+    return Partial(inner, function.args, function.keywords)
+
+
+def _read_other(function: Any, depth: int) -> Parameters:
+    """Return the parameters of a callable that is not written in Python, or is an object."""
+    kind = type(function)
+    if (kind.__module__, kind.__qualname__) == ("functools", "_lru_cache_wrapper"):
+        inner = _read(function.__wrapped__, depth + 1)
+        return inner if isinstance(inner, Parameters) else _as_they_are()
+    call = vars(kind).get("__call__")
+    if isinstance(getattr(call, "__code__", None), CodeType):
+        return _from_code(call.__code__, call.__defaults__, call.__kwdefaults__, skipped=1)
+    if isinstance(function, type) or hasattr(function, "__wrapped__"):
+        return _as_they_are()
+    return _inspect(function)
+
+
+def _as_they_are() -> Parameters:
+    return Parameters(rest="args", rest_named="kwargs")
+
+
+def _from_code(code: Any, defaults: Any, keyword_defaults: Any, skipped: int = 0) -> Parameters:
+    names: tuple[str, ...] = code.co_varnames
+    first, last = code.co_argcount, code.co_argcount + code.co_kwonlyargcount
+    positional, keyword = names[:first], names[first:last]
+    has_rest, has_named = bool(code.co_flags & _VARARGS), bool(code.co_flags & _VARKEYWORDS)
+    values = tuple(defaults or ())
+    fixed = dict(zip(positional[len(positional) - len(values) :], values, strict=True))
+    return Parameters(
+        positional[skipped:],
+        keyword,
+        positional_only=positional[: code.co_posonlyargcount],
+        rest=names[last] if has_rest else None,
+        rest_named=names[last + has_rest] if has_named else None,
+        defaults=fixed | (keyword_defaults or {}),
     )
 
 
-def namespace(function: Any, version: object) -> str:
-    """The module and qualified name, within one Lambda function; `__main__` is its file's name."""
-    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
-    if type(function) is partial or not isinstance(module, str) or not isinstance(name, str):
-        raise TypeError(
-            f"cached: {function!r} has no name of its own, by which its results are known: give it name="
-        )
-    namespace = f"{keys.main_name() if module == '__main__' else module}.{name}"
-    program = environment.function_name()
-    if program:
-        namespace = f"{program}/{namespace}"
-    codes = _codes(function)
-    if _decorated.setdefault((namespace, repr(version)), codes) != codes:
-        events.log(
-            "warning",
-            "cached: two functions are called %s, and their code or what it captures differs: they share results; give one"
-            " of them name= or version=, or pass what it captures as a parameter",
-            namespace,
-            once=f"two {namespace}", cache=namespace,
-        )  # fmt: skip
-    return namespace
+def _hands_on(function: Any) -> bool:
+    from efsstate.cache import wrappers
+
+    return wrappers.hands_on(function)
 
 
-def _codes(function: Any) -> list[Any]:
-    """What tells two functions of one name apart: their codes, what these capture, and the same of what they wrap.
-
-    A loop makes one code again, and so does a call of the function around it.
-    """
-    codes: list[Any] = []
-    while function is not None and len(codes) < _MOST_WRAPPED:
-        code = code_of(function)
-        codes.append(
-            type(function) if code is None else (code.co_filename, code, *_captured(function))
-        )
-        function = getattr(function, "__wrapped__", None)
-    return codes
-
-
-def _captured(function: Any) -> Iterable[Any]:
-    """The simple values that a closure captures: they are in no key, and two with other values give other results."""
-    for cell in getattr(function, "__closure__", None) or ():
-        try:
-            value = cell.cell_contents
-        except ValueError:  # nothing yet
-            continue
-        if type(value) in _SIMPLE:
-            yield type(value), value
-
-
-def source(function: Any) -> tuple[str, str]:
-    """Its text, as a version."""
+def _inspect(function: Callable[..., Any]) -> Parameters:
+    """Return the parameters of a built-in callable, as its text signature describes them."""
     import inspect
 
     try:
-        return "source", inspect.getsource(function)
-    except (OSError, TypeError) as error:
-        raise ValueError(
-            f"version='source': {function!r} has no source to be read ({error}): give a version"
-        ) from None
+        parameters = inspect.signature(function, follow_wrapped=False).parameters.values()
+    except (ValueError, TypeError):  # it has none
+        return _as_they_are()
+    kinds: dict[Any, list[str]] = {}
+    for parameter in parameters:
+        kinds.setdefault(parameter.kind, []).append(parameter.name)
+    kind = inspect.Parameter
+    positional_only = kinds.get(kind.POSITIONAL_ONLY, [])
+    return Parameters(
+        (*positional_only, *kinds.get(kind.POSITIONAL_OR_KEYWORD, ())),
+        tuple(kinds.get(kind.KEYWORD_ONLY, ())),
+        positional_only=positional_only,
+        rest=next(iter(kinds.get(kind.VAR_POSITIONAL, ())), None),
+        rest_named=next(iter(kinds.get(kind.VAR_KEYWORD, ())), None),
+        defaults={p.name: p.default for p in parameters if p.default is not p.empty},
+    )
+
+
+def bound_to(function: Any) -> Any:
+    """Return the object that a method is bound to, or None.
+
+    The `__self__` of a built-in function is its module: that is no object it is bound to.
+    """
+    owner = getattr(function, "__self__", None)
+    return None if isinstance(owner, ModuleType) else owner
+
+
+def code_of(function: Any) -> Any:
+    """Return the code that a call of `function` runs; None if it is not Python's."""
+    while isinstance(function, partial):
+        function = function.func
+    if not hasattr(function, "__code__"):
+        function = getattr(type(function), "__call__", None)  # noqa: B004 - the method is needed
+    return getattr(function, "__code__", None)
+
+
+def is_async(function: Any) -> bool:
+    """Return True if a call's result is awaited; raise `TypeError` for a generator function."""
+    flags = getattr(code_of(function), "co_flags", 0)
+    if flags & _GENERATORS:
+        raise TypeError(
+            f"cached: {function!r} is a generator function, and an iterator can't be cached;"
+            " return a list"
+        )
+    # Constraint: a function is marked as async by `inspect`, which is imported if one was.
+    inspect = sys.modules.get("inspect")
+    is_marked = inspect is not None and inspect.iscoroutinefunction(function)
+    return bool(flags & _COROUTINE) or is_marked

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from efsstate.cache.disk import DiskTier, Snapshot
     from efsstate.cache.flight import Flight
     from efsstate.cache.memory import Item
+    from efsstate.cache.options import Options
 
 FAILURES = (OSError, EfsStateError, MemoryError)
 MISSING: Any = object()  # in a value's place where there is none
@@ -52,34 +53,20 @@ class Counts:
 
 
 class TieredCache:
-    """The results under one name. `ttl` and `stale` in seconds."""
+    """The results under one name."""
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        ttl: float | None,
-        stale: float,
-        varying: bool,
-        codec: Any,
-        memory_limit: int | None,
-        max_bytes: int | None,
-        given_root: str | os.PathLike[str] | None,
-        io_timeout: float | None,
-    ) -> None:
-        self.name = name
+    def __init__(self, name: str, options: Options) -> None:
+        self.name, self.options = name, options
         self.component = layout.component(name)
-        self.ttl, self.stale, self.varying = ttl, stale, varying
-        self.max_bytes = max_bytes
-        self.io_timeout = io_timeout
+        self.ttl, self.stale = options.ttl, options.stale
+        self.max_bytes = options.max_bytes
+        self.io_timeout = options.io_timeout
         self.counts = Counts()
-        self.share = memory.MemoryTier(memory_limit)
+        self.share = memory.MemoryTier(options.memory)
         self.unstorable: set[str] = (
             set()
         )  # whose last result could not be stored: nobody waits for another
         self._place: str | None = None
-        self._given_root = given_root
-        self._codec = codec
         self._shelf: DiskTier | None = None
         self.codec_name = ""  # once there is a shelf
         self._newer: set[str] = set()
@@ -97,7 +84,7 @@ class TieredCache:
     def place(self) -> str:
         """The root's path, for what there is one of for each root of the process."""
         if self._place is None:
-            given = None if self._given_root is None else os.fspath(self._given_root)
+            given = None if self.options.root is None else os.fspath(self.options.root)
             try:
                 self._place = root.place(given)
             except OSError:  # a relative one, and the working directory is gone: no root, but the caller has a result
@@ -107,9 +94,9 @@ class TieredCache:
     def shelf(self) -> DiskTier:
         """The namespace on the mount; `RootError` if there is no root."""
         if self._shelf is None:
-            mount = root.resolve(self._given_root)
+            mount = root.resolve(self.options.root)
             self.codec_name, self._dumps, self._loads = codec.resolve_codec(
-                self._codec, signed=mount.key is not None
+                self.options.codec, signed=mount.key is not None
             )
             shelf = shelves.find(mount, self.component)
             shelf.remember_in(self.share)
@@ -369,7 +356,7 @@ class TieredCache:
     def _tell_policy(self, shelf: DiskTier, ttl: float | None) -> None:
         """Have POLICY say at least what this result needs; looked at once a process, unless something new comes."""
         life = None if ttl is None else ttl + self.stale
-        shortest = 0.0 if self.varying else _FOREVER if life is None else life
+        shortest = 0.0 if self.options.ttl_of else _FOREVER if life is None else life
         known = self._policy
         if (
             known is not None
@@ -377,7 +364,7 @@ class TieredCache:
             and (known[1] is None or (life is not None and life <= known[1]))
         ):
             return
-        longest = None if self.varying else life
+        longest = None if self.options.ttl_of else life
         self._policy = (
             shortest,
             longest,

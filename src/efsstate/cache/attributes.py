@@ -1,0 +1,232 @@
+"""The attributes of a decorated function: `peek`, `invalidate`, `refresh`, `map` and the others."""
+
+from __future__ import annotations
+
+from efsstate.cache import flight
+from efsstate.cache.cache import Cache, fetch_many
+from efsstate.cache.tiers import FAILURES, MISSING
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from efsstate.cache.function_cache import FunctionCache
+    from efsstate.cache.function_types import CacheInfo
+    from efsstate.cache.singleflight import Steps
+
+_MAP_TASKS = 16  # calls that `map` of an async function has under way at once
+
+
+class FunctionResults(Cache):
+    """The results of a decorated function, as a `Cache`."""
+
+    def __init__(self, owner: FunctionCache) -> None:
+        self._open(owner.results, owner.keys)
+
+
+class Attributes:
+    """The functions that a decorated function has as attributes: see `cache.function_types`."""
+
+    def __init__(self, owner: FunctionCache) -> None:
+        self._owner, self._results = owner, owner.results
+
+    def all(self) -> dict[str, Callable[..., Any]]:
+        """Return the functions with their names."""
+        owner = self._owner
+        return {
+            "cache_info": self.cache_info,
+            "cache_key": self.cache_key,
+            "cache_clear": self.cache_clear,
+            "peek": self.peek,
+            "invalidate": self.invalidate,
+            "explain": self.explain,
+            "refresh": self.refresh_async if owner.is_async else self.refresh,
+            "map": self.map_async if owner.is_async else self.map,
+        }
+
+    def cache_info(self) -> CacheInfo:
+        """Return the counters of this process: calls by their outcome, and bytes in memory."""
+        from efsstate.cache.function_types import CacheInfo
+
+        counts, share = self._results.counts, self._results.share
+        return CacheInfo(
+            hits=counts.memory + counts.mount + counts.stale,
+            misses=counts.computed,
+            maxsize=0 if share.limit == 0 else share.limits(),
+            currsize=share.size,
+            memory=counts.memory,
+            mount=counts.mount,
+            stale=counts.stale,
+            puts=counts.puts,
+            waits=counts.waits,
+            errors=counts.errors,
+            damaged=counts.damaged,
+            unstored=counts.unstored,
+        )
+
+    def cache_key(self, *args: Any, **kwargs: Any) -> str:
+        """Return the digest of a call, 48 hex digits: the name of its file."""
+        return self._owner.require_digest(self._owner.digest(args, kwargs))
+
+    def peek(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the result if there is one, else raise `KeyError`; nothing is computed."""
+        return self._run(self._peek, args, kwargs)
+
+    def _peek(self, digest: str | None) -> Steps:
+        from efsstate.cache import singleflight
+
+        digest, results = self._owner.require_digest(digest), self._results
+        item = results.recall(digest) if results.enabled else None
+        if item is None and results.enabled:
+            item = yield from self._ask("read a result", lambda: results.fetch(digest))
+        value = MISSING
+        if item is not None and results.left(item) > 0:
+            value = yield from singleflight.take(results, item)
+        if value is MISSING:
+            raise KeyError(f"{results.name}: no result for these arguments")
+        return value
+
+    def invalidate(self, *args: Any, **kwargs: Any) -> Any:
+        """Have the next call compute; return True if there was a result.
+
+        It shows at once in this process, and within 60 s elsewhere.
+        """
+        return self._run(self._invalidate, args, kwargs)
+
+    def _invalidate(self, digest: str | None) -> Steps:
+        digest, results = self._owner.require_digest(digest), self._results
+        if not results.enabled:
+            return False
+        flight.doom(results, digest)
+        return bool((yield from self._ask("remove a result", lambda: results.remove(digest))))
+
+    def explain(self, *args: Any, **kwargs: Any) -> Any:
+        """Return why a call would hit or miss, as the server has it now."""
+        return self._run(self._explain, args, kwargs)
+
+    def _explain(self, digest: str | None) -> Steps:
+        from efsstate.cache import singleflight
+
+        results = self._results
+        if not results.enabled:
+            return "miss: EFSSTATE_DISABLE is set"
+        if digest is None:
+            return "miss: the function does not take these arguments"
+        item = results.recall(digest)
+        if item is not None:
+            return f"hit: in memory, {_describe_life(results.left(item))}"
+        try:
+            return str((yield singleflight.IO, lambda: results.explain(digest), None))
+        except (ValueError, *FAILURES) as error:
+            return f"miss: {error}"
+
+    def cache_clear(self) -> Any:
+        """Forget all results: here at once, elsewhere within 60 s."""
+        return self._run(self._clear)
+
+    def _clear(self, _: str | None) -> Steps:
+        if self._results.enabled:
+            flight.doom(self._results)
+            yield from self._ask("clear", self._results.clear)
+
+    def _ask(self, doing: str, function: Callable[[], Any]) -> Steps:
+        from efsstate.cache import singleflight
+
+        return singleflight._attempt(self._results, doing, function)  # noqa: SLF001
+
+    def _run(
+        self,
+        steps: Callable[[str | None], Steps],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Run `steps` on the call's digest (None without `kwargs`), and return their result.
+
+        For an async function it returns a task if an event loop runs; the task goes on even if it
+        is not awaited.
+        """
+        loop = _running_loop() if self._owner.is_async else None
+        if loop is not None:
+            return loop.create_task(self._run_async(steps, args, kwargs))
+        from efsstate.cache import singleflight
+
+        digest = None if kwargs is None else self._owner.digest(args, kwargs)
+        return singleflight.run(self._results, steps(digest))
+
+    async def _run_async(
+        self,
+        steps: Callable[[str | None], Steps],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None,
+    ) -> Any:
+        from efsstate.cache import aio
+
+        digest = None if kwargs is None else await self._owner.digest_async(args, kwargs)
+        return await aio.run(self._results, steps(digest))
+
+    def refresh(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute now, and keep the result in place of the present one; return the new one."""
+        digest = self._owner.digest(args, kwargs) if self._results.enabled else None
+        if digest is None:
+            return self._owner.function(*args, **kwargs)
+        flight.doom(self._results, digest)
+        from efsstate.cache import singleflight
+
+        return singleflight.run(
+            self._results, self._owner.compute_steps(digest, args, kwargs, None, forced=True)
+        )
+
+    async def refresh_async(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute now, and keep the result in place of the present one; return the new one."""
+        digest = await self._owner.digest_async(args, kwargs) if self._results.enabled else None
+        if digest is None:
+            return await self._owner.function(*args, **kwargs)
+        flight.doom(self._results, digest)
+        from efsstate.cache import aio
+
+        return await aio.run(
+            self._results, self._owner.compute_steps(digest, args, kwargs, None, forced=True)
+        )
+
+    def map(self, iterable: Iterable[Any]) -> list[Any]:
+        """Return the results of a call with each item, in order; the mount is read many at once."""
+        items = list(iterable)
+        values = fetch_many(self._results, self._digests(items))
+        return [
+            self._owner.call((item,), {}) if value is MISSING else value
+            for item, value in zip(items, values, strict=True)
+        ]
+
+    async def map_async(self, iterable: Iterable[Any]) -> list[Any]:
+        """Return the results of a call with each item, in order; 16 calls at a time."""
+        import asyncio
+
+        items = list(iterable)
+        values = [None] * len(items)
+        rest = iter(range(len(items)))
+
+        async def call_some() -> None:
+            for index in rest:
+                values[index] = await self._owner.call_async((items[index],), {})
+
+        await asyncio.gather(*[call_some() for _ in range(min(_MAP_TASKS, len(items)))])
+        return values
+
+    def _digests(self, items: list[Any]) -> list[str]:
+        if not self._results.enabled:  # the calls are plain ones, of arguments of any type
+            return [""] * len(items)
+        return [self._owner.require_digest(self._owner.digest((item,), {})) for item in items]
+
+
+def _running_loop() -> Any:
+    import asyncio
+
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _describe_life(seconds: float) -> str:
+    return "for ever" if seconds == float("inf") else f"for {seconds:.0f} s more"

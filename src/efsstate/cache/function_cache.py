@@ -1,0 +1,214 @@
+"""A decorated function's calls: from its arguments to a digest, and to a result."""
+
+from __future__ import annotations
+
+import time
+
+from efsstate import events
+from efsstate.cache import keys, naming, signature
+from efsstate.cache.tiers import FAILURES, MISSING, TieredCache
+from efsstate.errors import EncodeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from efsstate.cache.memory import Item
+    from efsstate.cache.options import Options
+    from efsstate.cache.singleflight import Steps
+
+
+class FunctionCache:
+    """One decorated function: the keys and the results of its calls."""
+
+    def __init__(
+        self, function: Any, options: Options, identity: tuple[str, object] | None = None
+    ) -> None:
+        if not callable(function):
+            advice = "; put @cached below @classmethod" if type(function) is classmethod else ""
+            raise TypeError(f"cached: expected a function, not {function!r}{advice}")
+        self.function, self.options = function, options
+        self.signature = signature.signature_of(function, options.ignore)
+        self.is_async = signature.is_async(function)
+        self.name, self.version = self.identity = identity or _identify(function, options)
+        self.results = TieredCache(self.name, options)
+        self.keys = keys.KeyBuilder(self.name, self.version)
+        # The fast path takes plain arguments for the call, so nothing else may be part of it.
+        self.has_fast_path = (
+            options.key is None
+            and options.memory != 0
+            and self.signature.is_constant
+            and not self.is_async
+        )
+        self.remembered = self.results.share.forms
+
+    def __repr__(self) -> str:
+        return f"<cached function {self.name}>"
+
+    # Keys
+
+    def digest(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+        """Return the digest of a call; None if the function does not take the arguments."""
+        if self.options.key is not None:
+            return self._digest_key(self.options.key(*args, **kwargs))
+        bound = self.signature.bind(args, kwargs)
+        return None if bound is None else self.keys.digest_call(bound)
+
+    async def digest_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+        """Like `digest`, but on a thread if there is much to digest; `key=` runs on the loop."""
+        from efsstate.cache import aio
+
+        if self.options.key is not None:
+            return await aio.digest(self._digest_key, self.options.key(*args, **kwargs))
+        bound = self.signature.bind(args, kwargs)
+        return None if bound is None else await aio.digest(self.keys.digest_call, tuple(bound))
+
+    def _digest_key(self, key: object) -> str:
+        return self.keys.digest(key, "what key= returned")
+
+    def require_digest(self, digest: str | None) -> str:
+        """Return the digest; raise `TypeError` if the function does not take the arguments."""
+        if digest is None:
+            raise TypeError(f"{self.name}: the function does not take these arguments")
+        return digest
+
+    # Calls
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the result of a call of a `def`."""
+        results = self.results
+        digest = self.digest(args, kwargs) if results.known_enabled or results.enabled else None
+        if digest is None:
+            return self.function(*args, **kwargs)
+        began = time.monotonic() if events.listeners else 0.0
+        item = results.recall(digest) if results.share.limit != 0 else None
+        if item is not None:
+            value = self._take(item, args, kwargs, began, "memory")
+            if value is not MISSING:
+                return value
+        item = (
+            results.fetch(digest) if results.io_timeout is None else results.fetch_in_time(digest)
+        )
+        if item is not None and results.left(item) > 0:
+            value = self._take(item, args, kwargs, began, "mount")
+            if value is not MISSING:
+                return value
+        from efsstate.cache import singleflight
+
+        return singleflight.run(
+            results, self.compute_steps(digest, args, kwargs, self._stale(item))
+        )
+
+    async def call_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the result of a call of an `async def`."""
+        from efsstate.cache import aio
+
+        results = self.results
+        digest = await self.digest_async(args, kwargs) if results.enabled else None
+        if digest is None:
+            return await self.function(*args, **kwargs)
+        began = time.monotonic()
+        item = results.recall(digest)
+        if item is not None:
+            value = await self._take_async(item, began, "memory")
+            if value is not MISSING:
+                return value
+        try:
+            item = await aio.call(results, lambda: results.fetch(digest))
+        except FAILURES as error:
+            results.failed(error, "read a result")
+            item = None
+        if item is not None and results.left(item) > 0:
+            value = await self._take_async(item, began, "mount")
+            if value is not MISSING:
+                return value
+        return await aio.run(results, self.compute_steps(digest, args, kwargs, self._stale(item)))
+
+    def _take(
+        self,
+        item: Item,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        began: float,
+        level: str,
+        value: Any = MISSING,
+    ) -> Any:
+        """Return the value of `item`, or `value` if it was taken already; count and report a hit.
+
+        Return MISSING if it can't be read.
+        """
+        results = self.results
+        if value is MISSING:
+            try:
+                value = results.take(item)
+            except (ValueError, *FAILURES) as error:
+                results.unreadable(item, error)
+                return MISSING
+        counts = results.counts
+        if level == "memory":
+            counts.memory += 1
+            if self.has_fast_path and not kwargs:
+                results.share.remember(args, item)
+        else:
+            counts.mount += 1
+        if began and events.listeners:
+            seconds = time.monotonic() - began
+            events.emit("hit", results.name, seconds=seconds, bytes=item.cost, level=level)
+        return value
+
+    async def _take_async(self, item: Item, began: float, level: str) -> Any:
+        from efsstate.cache import aio
+
+        try:
+            value = await aio.take(self.results, item)
+        except (ValueError, *FAILURES) as error:
+            self.results.unreadable(item, error)
+            return MISSING
+        return self._take(item, (), {}, began, level, value)
+
+    def _stale(self, item: Item | None) -> Item | None:
+        """Return `item` if it is expired, and may be served while another caller recomputes."""
+        results = self.results
+        if item is None or not results.stale or results.left(item) <= -results.stale:
+            return None
+        return item
+
+    def compute_steps(
+        self,
+        digest: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        stale: Item | None,
+        *,
+        forced: bool = False,
+    ) -> Steps:
+        """Return the steps of a computation; `forced` replaces the present result."""
+        from efsstate.cache import singleflight
+
+        request = singleflight.ComputeRequest(
+            lambda: self.function(*args, **kwargs),
+            ttl_of=self.options.life_of,
+            cache_if=self._is_wanted,
+            lock_timeout=self.options.lock_timeout,
+            forced=forced,
+        )
+        return singleflight.steps(self.results, digest, request, stale)
+
+    def _is_wanted(self, value: Any) -> bool:
+        """Return True if a result is to be kept; raise `EncodeError` for an awaitable."""
+        if hasattr(type(value), "__await__"):
+            raise EncodeError(
+                "it is an awaitable; put @cached on the `async def` itself, below what hides it, or"
+                " mark what hides it with inspect.markcoroutinefunction (Python 3.12)"
+            )
+        cache_if = self.options.cache_if
+        return cache_if is None or bool(cache_if(value))
+
+
+def _identify(function: Any, options: Options) -> tuple[str, object]:
+    """Return the name of the function's cache, and its version."""
+    version = options.version
+    name = options.name
+    if name is None:
+        name = naming.namespace(function, version)
+    return name, naming.source(function) if version == "source" else version

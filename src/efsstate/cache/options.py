@@ -1,0 +1,91 @@
+"""The options of a cached function or a `Cache`: checked once, in plain units, in one object."""
+
+from __future__ import annotations
+
+from efsstate import units
+from efsstate.format import codec as codecs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from efsstate.units import Duration, Size
+
+
+class Options:
+    """The options as `cached` and `Cache` take them; durations in seconds, sizes in bytes.
+
+    Raises `ValueError` or `TypeError` for a bad one, with its name.
+    """
+
+    __slots__ = (
+        "cache_if",
+        "codec",
+        "ignore",
+        "io_timeout",
+        "key",
+        "lock_timeout",
+        "max_bytes",
+        "memory",
+        "name",
+        "root",
+        "stale",
+        "ttl",
+        "ttl_of",
+        "version",
+    )
+
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        version: object = None,
+        ttl: Duration | Callable[[Any], Duration | None] | None = None,
+        stale: Duration | None = None,
+        key: Callable[..., object] | None = None,
+        ignore: str | Iterable[str] = (),
+        cache_if: Callable[[Any], bool] | None = None,
+        codec: Any = "msgpack",
+        memory: Size | None = None,
+        max_bytes: Size | None = None,
+        root: str | os.PathLike[str] | None = None,
+        lock_timeout: Duration | None = None,
+        io_timeout: Duration | None = None,
+    ) -> None:
+        self.name, self.version, self.ignore = name, version, ignore
+        self.key = _function(key, "key")
+        self.cache_if = _function(cache_if, "cache_if")
+        self.ttl_of = ttl if callable(ttl) else None  # of a result, if its ttl depends on it
+        self.ttl = None if callable(ttl) else _seconds(ttl, "ttl")
+        self.stale = _seconds(stale, "stale") or 0.0
+        self.lock_timeout = _seconds(lock_timeout, "lock_timeout")
+        self.io_timeout = _seconds(io_timeout, "io_timeout")
+        if self.io_timeout == 0:
+            raise ValueError("io_timeout: 0 leaves the mount no time; leave it out to wait")
+        self.memory = _size(memory, "memory")
+        self.max_bytes = _size(max_bytes, "max_bytes")
+        codecs.require_codec(codec)
+        self.codec = codec
+        if root is not None and not isinstance(root, str) and not hasattr(root, "__fspath__"):
+            raise TypeError(f"root: expected a path, not {root!r}")
+        self.root = root
+
+    def life_of(self, value: Any) -> float | None:
+        """Return the seconds for which a result is kept; None if it does not expire."""
+        return self.ttl if self.ttl_of is None else _seconds(self.ttl_of(value), "ttl")
+
+
+def _seconds(value: Duration | None, option: str) -> float | None:
+    return None if value is None else units.seconds(value, option)
+
+
+def _size(value: Size | None, option: str) -> int | None:
+    return None if value is None else units.size(value, option)
+
+
+def _function(value: Any, option: str) -> Any:
+    if value is not None and not callable(value):
+        raise TypeError(f"{option}: expected a function, not {value!r}")
+    return value
