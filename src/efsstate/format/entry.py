@@ -1,20 +1,21 @@
-r"""Bytes to entry and back, without any I/O: the one format of everything that efsstate stores as a file.
+r"""Turn bytes into an entry and back: the one format of every file that efsstate stores.
 
-    entry   = magic format checksum codec-length meta-length created ttl payload-length codec meta payload
+    entry   = magic format checksum codec-length meta-length created ttl payload-length
+              codec meta payload
     magic   = "\xe5FS\n"        4 bytes; the line feed shows a transfer that translated line ends
     format  = u8                 1
-    checksum = 16 bytes          BLAKE2b, keyed with the signing key if there is one, over all bytes after the checksum,
-                                 a NUL, and the place (the path below the root)
+    checksum = 16 bytes          BLAKE2b, keyed with the signing key if there is one, over all bytes
+                                 after the checksum, a NUL, and the path below the root
     codec-length = u8            0 to 32
     meta-length  = u16           little endian, like every number here
     created = u64                nanoseconds since the epoch, by the server's clock
     ttl     = u64                milliseconds; 2^64-1 is for ever
     payload-length = u64
     codec   = codec-length bytes, ASCII
-    meta    = meta-length bytes  the feature's own (a cache: generation and key)
+    meta    = meta-length bytes  the feature's own (a cache: clear stamp and key)
     payload = payload-length bytes; the file ends with it
 
-docs/format.md is the same as a grammar, with what a reader does in each bad case.
+docs/format.md is the same as a grammar, and says how a reader treats each defect.
 """
 
 from __future__ import annotations
@@ -37,33 +38,33 @@ FOREVER = 2**64 - 1
 LONGEST_META = 2**16 - 1
 _CHECKSUM = 16
 _HEAD = struct.Struct(f"<4sB{_CHECKSUM}sBHQQQ")
-_BARE = struct.Struct("<BHQQQ")  # what the checksum covers of it
-_SEALED = _HEAD.size - _BARE.size  # where that begins
-_COPIED = 8192  # bytes; less is copied faster than a view is made
+_BARE = struct.Struct("<BHQQQ")  # the part of it that the checksum covers
+_SEALED = _HEAD.size - _BARE.size  # where that part begins
+_COPIED = 8192  # bytes; fewer are copied faster than a view is created
 HEADER = _HEAD.size
 
 _blake2b: Any = None
-_unkeyed: Any = (
-    None  # a hash that has begun without a key: to copy it is a fifth faster than to begin anew
-)
+_unkeyed: Any = None  # an unkeyed hash: copying it is a fifth faster than creating another
 
 
 def blake2b() -> Any:
-    """The hash that all checksums and digests here are made with."""
+    """Return the hash of all checksums and digests of the package."""
     global _blake2b
     if _blake2b is None:
         try:
-            from _blake2 import (
-                blake2b as found,
-            )  # hashlib's own, without hashlib's import of OpenSSL
+            # hashlib's own, without hashlib's import of OpenSSL
+            from _blake2 import blake2b as constructor
         except ImportError:  # another Python than CPython
-            from hashlib import blake2b as found
-        _blake2b = found
+            from hashlib import blake2b as constructor
+        _blake2b = constructor
     return _blake2b
 
 
 def digest(key: bytes | None, place: str, *parts: bytes | bytearray | memoryview) -> bytes:
-    """The 16-byte checksum of `parts`, one after another, at `place`; keyed if `key` is given (at most 64 bytes)."""
+    """Return the 16-byte checksum of `parts`, one after another, at `place`.
+
+    It is keyed if there is a `key` (at most 64 bytes).
+    """
     global _unkeyed
     if _unkeyed is None:
         _unkeyed = blake2b()(digest_size=_CHECKSUM)
@@ -77,9 +78,14 @@ def digest(key: bytes | None, place: str, *parts: bytes | bytearray | memoryview
 
 
 class Entry:
-    """What a file held: `payload` (a view), `codec`, `meta`, `created` (seconds, server's clock), `ttl` (seconds or None).
+    """The content of a file.
 
-    The payload of what was read in two parts is in two parts, too.
+    payload  a view of the bytes; a pair of bytes if they were read in two parts
+    codec    the codec's name
+    meta     the feature's own bytes
+    created  seconds since the epoch, by the server's clock
+    ttl      seconds, or None for ever
+    stat     the file's `os.stat_result`, if its reader asked for it
     """
 
     __slots__ = ("codec", "created", "meta", "payload", "stat", "ttl")
@@ -92,7 +98,7 @@ class Entry:
         self.meta = meta
         self.created = created
         self.ttl = ttl
-        self.stat: Any = None  # the file's `os.stat_result`, if its reader asked for it
+        self.stat: Any = None
 
 
 def encode(
@@ -105,7 +111,7 @@ def encode(
     ttl: float | None,
     key: bytes | None = None,
 ) -> list[bytes | bytearray | memoryview]:
-    """The entry as buffers, the head and those of the payload, to be written one after the other: none is copied."""
+    """Return the entry as buffers to be written in order: the head, then the payload's own."""
     parts = payload if isinstance(payload, list) else [payload]
     name = codec.encode("ascii")
     ttl_ms = FOREVER if ttl is None else min(round(ttl * 1000), FOREVER - 1)
@@ -121,10 +127,11 @@ def encode(
 
 
 def peek(head: bytes | bytearray, size: int, path: str) -> tuple[float, float | None]:
-    """When an entry was created and its ttl (seconds; None for ever), from its first `HEADER` bytes and the file's size.
+    """Return when an entry was created, and its ttl (seconds; None for ever).
 
-    The checksum is not looked at: this is for judging an entry's age, not for using what is in it. Raises
-    `CorruptEntryError` or `UnknownFormatError`.
+    It takes the first `HEADER` bytes and the file's size. The checksum is not verified: this is for
+    judging an entry's age, not for using its payload. Raise `CorruptEntryError` or
+    `UnknownFormatError`.
     """
     if len(head) < HEADER:
         raise CorruptEntryError(path, f"{len(head)} bytes, shorter than a header")
@@ -132,7 +139,8 @@ def peek(head: bytes | bytearray, size: int, path: str) -> tuple[float, float | 
     if magic != MAGIC:
         raise CorruptEntryError(path, "not an entry: the first four bytes are wrong")
     if fmt > FORMAT:
-        # A newer release's file must not be taken for damage and deleted; a flipped bit here is only a file that stays.
+        # A newer release's file must not be taken for damage and deleted; a flipped bit here only
+        # keeps a file.
         # MUT: a-newer-format-is-left-alone
         raise UnknownFormatError(path, fmt)
     if fmt < FORMAT:
@@ -144,9 +152,9 @@ def peek(head: bytes | bytearray, size: int, path: str) -> tuple[float, float | 
 
 
 def labels(head: bytes, path: str) -> tuple[str, bytes, int]:
-    """The codec and the meta in an entry's first bytes, and how long the whole should be; nothing of it is checked.
+    """Return the codec, the meta and the whole length, as an entry's first bytes say; unchecked.
 
-    Raises `CorruptEntryError` where `head` is too short to have them.
+    Raise `CorruptEntryError` if `head` is too short to have them.
     """
     if len(head) < HEADER:
         raise CorruptEntryError(path, f"{len(head)} bytes, shorter than a header")
@@ -167,12 +175,13 @@ def decode(
     root: str,
     key: bytes | None = None,
     rest: bytes = b"",
-    kind: type[E] = Entry,  # type: ignore[assignment]  # (it is the default of E too, which mypy does not look at)
+    kind: type[E] = Entry,  # type: ignore[assignment]  # E's default, which mypy does not look at
 ) -> E:
-    """The entry in `data` and `rest`, every byte of it checked, as it stands at `place` below `root`; a `kind`.
+    """Return the entry in `data` and `rest`, every byte checked, as a `kind`.
 
-    Raises `CorruptEntryError` (cut, emptied, flipped, or another place's), `SignatureError` (the same, where there is a
-    key: damage and forgery can't be told apart) or `UnknownFormatError` (newer than this release).
+    It must have been encoded for `place` below `root`. Raise `CorruptEntryError` (cut, emptied,
+    flipped, or another place's), `SignatureError` (the same, if there is a key: damage and forgery
+    can't be distinguished) or `UnknownFormatError` (newer than this release).
     """
     size = len(data) + len(rest)
     if size < HEADER:
@@ -204,7 +213,7 @@ def decode(
 
 
 def _fault(data: bytes | bytearray, size: int, path: str, key: bytes | None) -> Exception:
-    """Why `data`, the first of `size` bytes, is not taken."""
+    """Return the error that says why `data`, the first of `size` bytes, is refused."""
     try:
         peek(data, size, path)
     except (CorruptEntryError, UnknownFormatError) as error:
@@ -215,5 +224,6 @@ def _fault(data: bytes | bytearray, size: int, path: str, key: bytes | None) -> 
         )
     return CorruptEntryError(
         path,
-        "its checksum does not match: it was changed, or it is signed, and EFSSTATE_SIGNING_KEY is missing here",
+        "its checksum does not match: it was changed, or it is signed and EFSSTATE_SIGNING_KEY is"
+        " missing here",
     )

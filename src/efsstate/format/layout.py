@@ -1,29 +1,35 @@
-"""Every name on the disk, built and parsed: nothing else knows how a path is made.
+"""Build and parse every name on the disk: no other module knows how a path is made.
 
-    <root>/cache/<namespace>/<1 hex>/<digest>             an entry
-    <root>/cache/<namespace>/<1 hex>/LOCK                 one byte for each entry that is computed now
-    <root>/cache/<namespace>/POLICY                       what the sweep may judge by
-    <root>/cache/<namespace>/LOCK                         who may change POLICY
-    <root>/cache/<namespace>/CLEARED.<number>.<signature> the generation: every clear makes a higher one
-    <root>/checkpoints/<name>/e<epoch>                    a claim: a symbolic link that holds who made it
-    <root>/checkpoints/<name>/b<epoch>                    its base: a symbolic link that holds what it starts from
-    <root>/checkpoints/<name>/<epoch>-<number>            a generation: one save
-    <root>/checkpoints/<name>/LOCK                        who may try to claim
-    <root>/checkpoints/<name>/s<index>/...                a shard, the same again
-    <root>/checkpoints/<name>/d<index>.<signature>        that the shard is finished
-    <root>/checkpoints/<name>/SHARDS                      how many there are
-    <root>/models/<name>/versions/<id>/...                its files as published, and .efsstate-manifest
-    <root>/models/<name>/versions/CURRENT                 the active version: a symbolic link that holds its manifest or id
-    <root>/models/<name>/versions/.tmp-<content>/...      being published: parts/ (files half copied), files/ (whole)
-    <root>/models/<name>/versions/.tmp-<content>.lock     who publishes it
-    <root>/models/<name>/versions/.tmp-gone-<id>-<random> a version that is being removed, or was damaged and is replaced
-    <root>/shared-data/...                                the users' own
-    <root>/.efsstate/sweep/<kind>/<folder>                which folder was swept when; also its sweeper's lock
-    .../.tmp-<random>                                     being written; an abandoned one goes with the sweep
+    <root>/cache/<namespace>/
+        <1 hex>/<digest>               an entry
+        <1 hex>/LOCK                   one byte for each entry that is being computed
+        POLICY                         the limits that the sweep goes by
+        LOCK                           held to change POLICY
+        CLEARED.<number>.<signature>   the clear stamp: every clear writes a higher one
+    <root>/checkpoints/<name>/
+        e<epoch>                       a claim: a symbolic link that holds its claimant
+        b<epoch>                       its base: a symbolic link that holds the save it starts from
+        <epoch>-<number>               a save
+        LOCK                           held to claim
+        s<index>/...                   a shard, with the same names again
+        d<index>.<signature>           a mark that the shard is finished
+        SHARDS                         the number of shards
+    <root>/models/<name>/versions/
+        <id>/...                       its files as published, and .efsstate-manifest
+        CURRENT                        the active version: a symbolic link that holds its manifest
+                                       or id
+        .tmp-<content>/...             being published: parts/ (partly copied), files/ (whole)
+        .tmp-<content>.lock            held to publish it
+        .tmp-gone-<id>-<random>        a version being removed, or damaged and being replaced
+    <root>/shared-data/...             the users' own
+    <root>/.efsstate/sweep/<kind>/
+        <folder>                       when the folder was swept; also its sweeper's lock
+    .../.tmp-<random>                  being written; an abandoned one goes with the sweep
 
-A user's name becomes one path component, by `component`: letters, digits, `.`, `_` and `-` stay, every other byte is
-%XX, and a name that is long, or has capitals (two names may differ in nothing else, and some file systems fold them),
-ends in `~` and a digest of the whole. Different names never share a component, and none leaves its folder.
+A user's name becomes one path component, by `component`: letters, digits, `.`, `_` and `-` stay,
+every other byte is %XX, and a name that is long, or has capitals (two names may differ in nothing
+else, and some file systems fold them), ends in `~` and a digest of the whole. Different names never
+share a component, and none leaves its folder.
 """
 
 from __future__ import annotations
@@ -37,7 +43,7 @@ if TYPE_CHECKING:
 
 CACHE, CHECKPOINTS, MODELS, SHARED = "cache", "checkpoints", "models", "shared-data"
 POLICY, CLEARED, CURRENT, VERSIONS, LOCK = "POLICY", "CLEARED", "CURRENT", "versions", "LOCK"
-MANIFEST = ".efsstate-manifest"  # beside the users' files, so a name of theirs must not be likely to meet it
+MANIFEST = ".efsstate-manifest"  # beside the users' files: a name that theirs are unlikely to have
 SHARDS = "SHARDS"
 TEMPORARY = ".tmp-"
 SWEEPS, ROUND = ".efsstate/sweep", "ROUND"
@@ -52,7 +58,10 @@ _HEX = frozenset("0123456789abcdef")
 
 
 def component(name: str, what: str = "name") -> str:
-    """One path component for the user's `name`; `ValueError` for an empty name or one with a NUL or half a surrogate."""
+    """Return one path component for the user's `name`.
+
+    Raise `ValueError` if it is empty, has a NUL, or is not valid Unicode (a lone surrogate).
+    """
     if not isinstance(name, str):
         raise TypeError(f"{what}: a string is needed, not {name!r}")
     if not name or "\0" in name:
@@ -70,15 +79,13 @@ def component(name: str, what: str = "name") -> str:
 
 
 def is_component(name: str) -> bool:
-    """Whether `component` can have made `name`."""
+    """Return True if `component` can have made `name`."""
     return name[0] not in ".~" and len(name) <= _LONGEST + 33 and all(c in _COMPONENT for c in name)
 
 
 def readable(safe: str) -> str:
-    """What `component` was given, as nearly as the component alone can tell (a long name comes back cut)."""
-    text = safe.partition("~")[0].encode(
-        errors="surrogateescape"
-    )  # a stranger's name may be anything
+    """Return the name that `component` was given, as far as the component tells: cut if long."""
+    text = safe.partition("~")[0].encode(errors="surrogateescape")  # another program's may be any
     out, i = bytearray(), 0
     while i < len(text):
         if text[i] == 0x25 and len(text) >= i + 3:
@@ -96,7 +103,10 @@ def readable(safe: str) -> str:
 
 
 def model_component(name: str) -> str:
-    """The folder of the model `name`: letters, digits and `._-` as they are, `/` as `--`; else `ValueError`."""
+    """Return the component of the model `name`: letters, digits and `._-` stay, `/` is `--`.
+
+    Raise `ValueError` for any other name.
+    """
     if not isinstance(name, str):
         raise TypeError(f"model name {name!r} can't be used: a string is needed")
     raw = name.encode(errors="replace")
@@ -104,40 +114,43 @@ def model_component(name: str) -> str:
     bad = not all(c in _MODEL for c in raw) or "--" in name or len(raw) > _LONGEST
     if bad or any(not part or part[0] in ".-" or part[-1] == "-" for part in parts):
         raise ValueError(
-            f"model name {name!r} can't be used: letters, digits and '. _ -', with '/' between parts; no part may be"
-            f" empty, begin with '.' or '-', or end with '-', '--' is how '/' is stored, and {_LONGEST} characters are"
-            " the most"
+            f"model name {name!r} can't be used; use letters, digits and '. _ -', with '/' between"
+            " parts, none of them empty, beginning with '.' or '-', or ending with '-'; not '--',"
+            f" which stands for '/' on the disk, and at most {_LONGEST} characters"
         )
     return name.replace("/", "--")
 
 
 def model_name(safe: str) -> str:
-    """The model's name from its folder's."""
+    """Return the model's name, from its folder's."""
     return safe.replace("--", "/")
 
 
 def model_folder(name: str) -> str:
-    """The folder of the model `name`, below the root; `ValueError` for a name that can't be one."""
+    """Return the folder of the model `name`, below the root. Raise `ValueError` for a bad name."""
     return f"{MODELS}/{model_component(name)}"
 
 
 def version_folder(model: str, version: str) -> str:
-    """The folder of a version of the model in the folder `model`; `version` is a checked id, or "" for their parent."""
+    """Return the folder of a version of the model in the folder `model`.
+
+    `version` is a checked id, or "" for the versions' parent.
+    """
     return f"{model}/{VERSIONS}/{version}".rstrip("/")
 
 
 def staging_folder(model: str, content: str) -> str:
-    """Where a version with this content is put together."""
+    """Return the folder in which a version with this content is put together."""
     return f"{model}/{VERSIONS}/{TEMPORARY}{content[:32]}"
 
 
 def entry_folder(namespace: str, digest: str) -> str:
-    """The folder of an entry, below the root; `namespace` is a component already."""
+    """Return the folder of an entry, below the root; `namespace` is a component already."""
     return f"{CACHE}/{namespace}/{digest[0]}"
 
 
 def entry_folders(namespace: str) -> list[str]:
-    """All folders that hold entries of the namespace, below the root."""
+    """Return all folders of the namespace's entries, below the root."""
     return [f"{CACHE}/{namespace}/{digit}" for digit in "0123456789abcdef"]
 
 
@@ -146,47 +159,53 @@ def draft(digest: str) -> str:
     return TEMPORARY + digest
 
 
-def cleared_mark(generation: int) -> str:
-    """What the mark of this generation is called, without its signature."""
-    return f"{CLEARED}.{generation}"
+def cleared_mark(clear_stamp: int) -> str:
+    """Return the name of the mark of this clear stamp, without its signature."""
+    return f"{CLEARED}.{clear_stamp}"
 
 
 def is_cleared(name: str) -> bool:
-    """Whether `name` is a mark of a generation, whoever signed it."""
+    """Return True if `name` is a mark of a clear stamp, whatever its signature."""
     kind, _, rest = name.partition(".")
     number, _, signature = rest.partition(".")
-    well = (
+    is_number = (
         kind == CLEARED
         and len(number) <= 19
         and number.isascii()
         and number.isdigit()
         and str(int(number)) == number
     )
-    return well and len(signature) == 32 and _HEX.issuperset(signature)
+    return is_number and len(signature) == 32 and _HEX.issuperset(signature)
 
 
 def cleared_marks(names: Iterable[str]) -> list[tuple[str, int]]:
-    """The marks of generations among the `names`, each with its number."""
+    """Return the marks of clear stamps among `names`, each with its number."""
     return [(name, int(name.split(".")[1])) for name in names if is_cleared(name)]
 
 
 def checkpoint_folder(name: str) -> str:
-    """The folder of the checkpoint `name`, below the root."""
+    """Return the folder of the checkpoint `name`, below the root."""
     return f"{CHECKPOINTS}/{component(name, 'checkpoint name')}"
 
 
 def shard_folder(name: str, index: int) -> str:
-    """The folder of shard `index` of the checkpoint `name`, below the root."""
+    """Return the folder of shard `index` of the checkpoint `name`, below the root."""
     return f"{checkpoint_folder(name)}/s{index}"
 
 
 def shard_mark(index: int) -> str:
-    """What the mark that shard `index` is finished is called, without its signature; it lies beside the shards' folders."""
+    """Return the name of the mark that shard `index` is finished, without its signature.
+
+    It lies beside the shards' folders.
+    """
     return f"d{index}"
 
 
 def parse_shard(name: str) -> tuple[str, int, str] | None:
-    """`("s", index, "")` for a shard's folder, `("d", index, signature)` for its mark; else None."""
+    """Return `("s", index, "")` for a shard's folder, `("d", index, signature)` for its mark.
+
+    Return None for any other name.
+    """
     index, _, signature = name[1:].partition(".")
     if name[:1] not in ("s", "d") or not index.isascii() or not index.isdigit():
         return None
@@ -194,39 +213,37 @@ def parse_shard(name: str) -> tuple[str, int, str] | None:
 
 
 def epoch_name(epoch: int) -> str:
-    """The symbolic link that makes `epoch`; it holds who claimed it."""
+    """Return the name of the link that makes `epoch`, and holds its claimant."""
     return f"e{epoch}"
 
 
 def base_name(epoch: int) -> str:
-    """The symbolic link that decides which generation `epoch` starts from."""
+    """Return the name of the link that decides which save `epoch` starts from."""
     return f"b{epoch}"
 
 
 def generation_name(epoch: int, number: int) -> str:
-    """The save `number` (from 1) under `epoch`."""
+    """Return the name of the save `number` (from 1) under `epoch`."""
     return f"{epoch}-{number}"
 
 
 def parse_claim(name: str) -> tuple[str, int, int] | None:
-    """`("e", epoch, 0)`, `("b", epoch, 0)` or `("g", epoch, number)` for a name in a checkpoint's folder; else None."""
+    """Return `("e", epoch, 0)`, `("b", epoch, 0)` or `("g", epoch, number)` for a claim's name.
+
+    The last is a save. Return None for any other name.
+    """
     kind, first, second = (
         (name[0], name[1:], "0") if name[:1] in ("e", "b") else ("g", *name.partition("-")[::2])
     )
-    if (
-        len(name) > 40
-    ):  # two numbers of 18 digits: more are not ours, and would not fit with those that follow them
+    if len(name) > 40:  # two numbers of 18 digits: ours have no more, nor would the next ones fit
         return None
     try:
-        found = kind, int(first), int(second)
+        epoch, number = int(first), int(second)
     except ValueError:
         return None
-    made = generation_name(*found[1:]) if kind == "g" else f"{kind}{found[1]}"
-    return (
-        found
-        if made == name and 0 < found[1] < 10**18 and (kind != "g" or 0 < found[2] < 10**18)
-        else None
-    )
+    canonical = generation_name(epoch, number) if kind == "g" else f"{kind}{epoch}"
+    is_ours = canonical == name and 0 < epoch < 10**18 and (kind != "g" or 0 < number < 10**18)
+    return (kind, epoch, number) if is_ours else None
 
 
 def parse_claims(names: Iterable[str]) -> dict[str, set[Any]]:
@@ -257,22 +274,21 @@ def parse_claims(names: Iterable[str]) -> dict[str, set[Any]]:
 
 
 def sweep_marks(kind: str) -> str:
-    """The folder of the marks of sweeps that were asked for the same (`kind` tells what), below the root."""
+    """Return the folder of the marks of sweeps of one `kind`, i.e. with equal options."""
     return f"{SWEEPS}/{blake2b()(kind.encode(), digest_size=8).hexdigest()}"
 
 
 def sweep_mark(folder: str) -> str:
-    """The mark of the folder `folder`, in `sweep_marks`: a name for each, whatever names strangers gave their folders."""
+    """Return the name of the mark of `folder`, in `sweep_marks`: one for any folder's name."""
     plain = folder.replace("%", "%25").replace("/", ",")
     raw = plain.encode(errors="surrogateescape")
     if len(raw) <= _LONGEST:
         return plain
-
     return f"~{blake2b()(raw, digest_size=16).hexdigest()}"
 
 
 def is_digest(name: str) -> bool:
-    """Whether `name` is an entry's."""
+    """Return True if `name` is an entry's."""
     return len(name) == 2 * DIGEST_BYTES and _HEX.issuperset(name)
 
 
@@ -295,5 +311,5 @@ def is_being_published(name: str) -> bool:
 
 
 def is_foreign_nfs(name: str) -> bool:
-    """Whether `name` is the NFS client's own (a removed file that somebody still has open)."""
+    """Return True if `name` is the NFS client's own: a removed file that a process has open."""
     return name.startswith(".nfs")

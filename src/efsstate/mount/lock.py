@@ -67,7 +67,7 @@ class Lock:
     def is_current(self) -> bool:
         """Return True if the name still is the locked file; an earlier holder may have removed it.
 
-        One or two requests. If that can't be told, raise `OSError`, after giving the lock back.
+        One or two requests. If the server does not answer that, raise `OSError`, after giving the lock back.
         """
         try:
             self._mount.refresh(self.folder)

@@ -52,13 +52,13 @@ def resolve(
     `RootError`, too, if the root is missing, a file, not mounted, or, if `durable` and not only
     `reading`, not writable.
     """
-    given = None if root is None else os.fspath(root)
-    wanted = (given, variable("EFSSTATE_ROOT"), variable("EFSSTATE_SIGNING_KEY"))
+    path = None if root is None else os.fspath(root)
+    wanted = (path, variable("EFSSTATE_ROOT"), variable("EFSSTATE_SIGNING_KEY"))
     mount = _known.get(wanted)
     if mount is None:
         # No lock is held meanwhile: every root would wait for one that hangs, and a forked child
         # for ever.
-        mount = _known.setdefault(wanted, _open_root(given, durable=durable))
+        mount = _known.setdefault(wanted, _open_root(path, durable=durable))
     if durable:
         _require_durable(mount, reading=reading)
     return mount

@@ -51,7 +51,9 @@ def field_names(kind: Any) -> list[str] | None:
         return None
     # ClassVar and InitVar are in the table too; `dataclasses.fields` goes by this mark.
     return [
-        name for name, field in fields.items() if getattr(field._field_type, "name", "") == "_FIELD"
+        name
+        for name, field in fields.items()
+        if getattr(getattr(field, "_field_type", None), "name", "") == "_FIELD"
     ]
 
 

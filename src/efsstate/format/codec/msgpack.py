@@ -1,10 +1,10 @@
 r"""The codec "msgpack": values to bytes and back, exactly, without running code that they name.
 
-What MessagePack can't hold is an extension: some carry their bytes,
+A value that MessagePack can't hold is an extension: some carry their bytes,
 
     2 int beyond 64 bits   5 complex   6 bytearray   7 Decimal   8 UUID
 
-the others are empty and mark the array whose first item they are as
+the others are empty, begin an array, and say that it stands for a
 
     1 tuple   3 set   4 frozenset   9 date   10 time   11 datetime   12 timedelta   13 numpy array
     14 numpy scalar   15 dataclass   16 namedtuple   17 enum member   18 path
