@@ -1,38 +1,216 @@
-"""Several things at once: what a sweep does is to wait for the server."""
+"""Threads for work that waits for a server: in order, within the deadline, and bounded."""
 
 from __future__ import annotations
 
 import threading
+import time
+
+from efsstate import deadline
+from efsstate.errors import DeadlineExceeded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import TypeVar
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import Any, TypeVar
 
+    J = TypeVar("J")
+    R = TypeVar("R")
     T = TypeVar("T")
 
+_AHEAD = 2  # results that may wait for the consumer, besides those that threads work on
+_this_thread = threading.local()  # `is_worker`: it works for an `each`, which watches the deadline
 
-def each(items: Iterable[T], work: Callable[[T], None], *, workers: int) -> None:
-    """Call `work` with each of `items`, `workers` at a time; the first error is raised when all have stopped."""
-    waiting, turn = iter(items), threading.Lock()
-    failures: list[BaseException] = []
 
-    def worker() -> None:
-        while not failures:
-            with turn:
+def mib(size: float) -> str:
+    """Return a size for a person."""
+    return f"{size / 2**20:.1f} MiB"
+
+
+class Batch:
+    """How far some work over `total` bytes has come, and the words for a deadline that ends it.
+
+    `passes` is how often each byte counts; `progress` is called with (bytes done, bytes in all).
+    """
+
+    def __init__(
+        self,
+        path: str,
+        total: int,
+        verb: str,
+        advice: str = "",
+        *,
+        passes: int = 1,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> None:
+        self.path, self.done, self.total = path, 0, passes * total
+        self._verb, self._advice, self._passes, self._progress = verb, advice, passes, progress
+        self._started = time.monotonic()
+
+    def add(self, amount: int) -> None:
+        """Count `amount` more bytes as done."""
+        self.done += amount
+        if self._progress is not None:
+            self._progress(self.done, self.total)
+
+    def complete(self) -> None:
+        """Count all bytes as done."""
+        if self.done < self.total:
+            self.add(self.total - self.done)
+
+    def late(self) -> str:
+        """Return the message of the error for a deadline that comes now."""
+        done, total = mib(self.done / self._passes), mib(self.total / self._passes)
+        seconds = time.monotonic() - self._started
+        advice = f"; {self._advice}" if self._advice else ""
+        return (
+            f"{self.path}: {done} of {total} {self._verb} in {seconds:.1f} s"
+            f" when the deadline came{advice}"
+        )
+
+
+def each(
+    work: Callable[[J], R], jobs: Sequence[J], *, threads: int, late: Callable[[], str]
+) -> Iterator[tuple[J, R]]:
+    """Do `work` on every job with several threads, and yield (job, result) in the jobs' order.
+
+    The first error ends it. Shortly before the deadline it raises `DeadlineExceeded(late())`, even
+    if a thread hangs in the file system. So a single job gets a thread too, unless there is no
+    deadline, or this thread works for another `each`, which watches the deadline already.
+    """
+    remaining = deadline.remaining()
+    if getattr(_this_thread, "is_worker", False) or (len(jobs) < 2 and remaining is None):
+        for job in jobs:
+            yield job, work(job)
+        return
+    run = _Run(work, jobs, threads, remaining)
+    try:
+        run.start()
+        for index, job in enumerate(jobs):
+            yield job, run.result(index, late)
+    finally:
+        run.stop()
+
+
+class _Run:
+    """The threads of one `each`. All fields are guarded by `_changed`.
+
+    A thread takes the next job unless `_AHEAD` results more than there are threads wait for the
+    consumer: results may be large buffers.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Any], Any],
+        jobs: Sequence[Any],
+        threads: int,
+        remaining: float | None,
+    ) -> None:
+        self._work, self._jobs, self._threads = work, jobs, threads
+        self._until: float | None = None
+        if remaining is not None:
+            self._until = time.monotonic() + max(0.0, remaining - deadline.MARGIN)
+        self._changed = threading.Condition()
+        self._results: dict[int, Any] = {}
+        self._error: BaseException | None = None
+        self._taken = self._consumed = 0
+        self._stopped = False
+        self._workers: list[threading.Thread] = []
+
+    def start(self) -> None:
+        for _ in range(min(self._threads, len(self._jobs))):
+            worker = threading.Thread(target=self._run, daemon=True, name="efsstate-model")
+            try:
+                worker.start()
+            except RuntimeError:
+                if not self._workers:
+                    raise
+                break  # the process may have no more threads; those it has do all jobs
+            self._workers.append(worker)
+
+    def _run(self) -> None:
+        _this_thread.is_worker = True
+        while (index := self._take()) is not None:
+            try:
+                result = self._work(self._jobs[index])
+            except BaseException as error:
+                with self._changed:
+                    self._error = self._error or error
+                    self._changed.notify_all()
+                return
+            with self._changed:
+                self._results[index] = result
+                if index == self._consumed:  # waking threads for any other costs them their turn
+                    self._changed.notify_all()
+            del result
+
+    def _take(self) -> int | None:
+        """Return the index of the next job, or None if there is no more to do."""
+        with self._changed:
+            while not self._is_over() and self._taken >= self._consumed + self._threads + _AHEAD:
+                self._changed.wait()
+            if self._is_over():
+                return None
+            self._taken += 1
+            return self._taken - 1
+
+    def _is_over(self) -> bool:
+        return self._stopped or self._error is not None or self._taken >= len(self._jobs)
+
+    def result(self, index: int, late: Callable[[], str]) -> Any:
+        with self._changed:
+            while True:
+                wait = None if self._until is None else self._until - time.monotonic()
+                # Checked before every job, ready or not; otherwise a read that keeps up with its
+                # consumer would never be stopped.
+                if wait is not None and wait <= 0:
+                    raise DeadlineExceeded(late())
+                if index in self._results or self._error is not None:
+                    break
+                self._changed.wait(wait)
+            if self._error is not None:
+                raise self._error
+            self._consumed = index + 1
+            self._changed.notify_all()
+            return self._results.pop(index)
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        for worker in self._workers:
+            # A thread that hangs is left behind. The others end before the caller closes the files.
+            limit = None
+            if self._until is not None:
+                limit = max(0.0, self._until + deadline.MARGIN / 2 - time.monotonic())
+            worker.join(limit)
+        self._error = None  # its traceback refers to the buffers: they would keep each other alive
+
+
+def spread(items: Iterable[T], work: Callable[[T], None], *, workers: int) -> None:
+    """Call `work` with each of `items`, by `workers` threads; this thread is one of them.
+
+    `items` is consumed lazily, and by one thread at a time. The first error is raised after all
+    threads have stopped.
+    """
+    waiting, lock = iter(items), threading.Lock()
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        while not errors:
+            with lock:
                 item = next(waiting, None)
             if item is None:
                 return
             try:
                 work(item)
             except BaseException as error:
-                failures.append(error)
+                errors.append(error)
 
-    threads = [threading.Thread(target=worker, daemon=True) for _ in range(workers - 1)]
+    threads = [threading.Thread(target=run, daemon=True) for _ in range(workers - 1)]
     for thread in threads:
         thread.start()
-    worker()
+    run()
     for thread in threads:
         thread.join()
-    if failures:
-        raise failures[0]
+    if errors:
+        raise errors[0]

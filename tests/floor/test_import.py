@@ -105,6 +105,7 @@ OURS = {  # written out, so that a new one is a decision
     "efsstate.modelstore.loader",
     "efsstate.modelstore.manifest",
     "efsstate.modelstore.gate",
+    "efsstate.modelstore.pointer",
     "efsstate.mount",
     "efsstate.mount.clock",
     "efsstate.mount.environment",

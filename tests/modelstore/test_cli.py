@@ -228,7 +228,11 @@ def test_what_is_no_model_does_not_hide_the_others(run, two, root):
     ]
     for command in ("list", "verify", "prune"):
         code, _, err = run(command, "my-model.pth", *(["-y"] if command == "prune" else []))
-        assert code == 3 and "put there by hand: it has no versions" in err and "remove" not in err
+        assert (
+            code == 3
+            and "unmanaged: it was copied here, and has no versions" in err
+            and "remove" not in err
+        )
 
 
 def test_a_model_whose_first_publication_was_killed_has_no_version_and_is_not_put_there_by_hand(

@@ -12,7 +12,7 @@ import pytest
 from tests.modelstore.conftest import current, place, relink
 
 from efsstate import CorruptEntryError, activate, model, prune, publish, verify, versions
-from efsstate.modelstore import manifest
+from efsstate.modelstore import manifest, pointer
 from efsstate.mount import links, store
 from efsstate.mount.files import Mount
 
@@ -65,7 +65,7 @@ def test_a_manifest_that_lies_is_damage(root, lie):
 
 def test_the_one_that_does_not_lie_is_read(root):
     write(root, GOOD)
-    assert manifest.current(Mount(root), "models/m").files == {"w": (1, DIGEST)}
+    assert pointer.read(Mount(root), "models/m").files == {"w": (1, DIGEST)}
 
 
 def test_a_file_that_is_not_as_the_manifest_says(root, tmp_path):
@@ -120,7 +120,7 @@ def test_every_flipped_bit_of_current_is_noticed(root, tmp_path):
             bad[at] ^= 1 << bit
             relink(path, os.fsdecode(bytes(bad)))
             with pytest.raises(CorruptEntryError, match="CURRENT"):
-                manifest.current(Mount(root), "models/m")
+                pointer.read(Mount(root), "models/m")
 
 
 def test_a_long_manifest_is_read_from_the_version(root, source):

@@ -49,7 +49,7 @@ def text(files):
 @pytest.fixture
 def looks(monkeypatch):
     """How often a young file was waited for; the two seconds are short here."""
-    monkeypatch.setattr(unmanaged, "_TWICE", 0.05)
+    monkeypatch.setattr(unmanaged, "_PAUSE", 0.05)
     slept, real = [], time.sleep
     monkeypatch.setattr(
         unmanaged.time, "sleep", lambda seconds: slept.append(seconds) or real(seconds)
@@ -152,7 +152,7 @@ def test_between_two_files_of_a_copy_the_folder_is_young(root, models, looks, yo
 
 def test_a_file_that_grows_is_waited_for(root, models, monkeypatch, young):
     """Copied by hand for a second: what is loaded is all of it."""
-    monkeypatch.setattr(unmanaged, "_TWICE", 0.2)
+    monkeypatch.setattr(unmanaged, "_PAUSE", 0.2)
     stop = threading.Event()
 
     def copy():
@@ -309,7 +309,7 @@ def test_it_serves_until_a_version_is_active(root, models, tmp_path, looks):
         assert told == ("published" if os.path.lexists(current(root, "bert")) else "by hand")
         if code == 0:
             break
-    assert seen == {"by hand", "published"} and unmanaged._TWICE not in looks
+    assert seen == {"by hand", "published"} and unmanaged._PAUSE not in looks
     publish("bert", tmp_path / "w", activate=False, root=before)
     assert get() == "by hand" and get() == "by hand"
     publish("bert", tmp_path / "w", root=before)
@@ -328,7 +328,7 @@ def test_a_folder_of_its_own_that_is_called_versions(root, models):
 def test_without_an_active_version_and_with_nothing_beside_it_is_an_error(root, tmp_path):
     (tmp_path / "w").write_text("x")
     publish("m", tmp_path / "w", activate=False, root=root)
-    with pytest.raises(ModelNotFound, match="no version of model 'm' is active: activate one"):
+    with pytest.raises(ModelNotFound, match="no version of model 'm' is active; activate one"):
         model("m", root=root)()
 
 

@@ -15,7 +15,8 @@ from tests.modelstore.conftest import active, dying, place, tree
 import efsstate
 from efsstate import ClaimedError, EfsStateError, activate, model, publish, versions
 from efsstate.format import layout
-from efsstate.modelstore import manifest, publishing, reader
+from efsstate.modelstore import manifest, reader, disposal
+from efsstate.modelstore.source import Source
 from efsstate.mount import lock
 from efsstate.mount.files import Mount
 
@@ -351,18 +352,20 @@ def test_a_mending_that_is_killed_is_finished_by_the_next(root, source, kind):
 
 def test_another_publisher_that_ends_between_two_looks_is_no_stranger(root, source, monkeypatch):
     """The folder has come since the look for its manifest."""
-    real = manifest.look
+    real = manifest.read_or_none
 
     def late(mount, model, version):
         try:
             return real(mount, model, version)
         except FileNotFoundError:
-            monkeypatch.setattr(manifest, "look", real)
-            publish("m", source, root=root)
+            monkeypatch.setattr(manifest, "read_or_none", real)
+            publish("m", source, version="v1", root=root)
             raise
 
-    monkeypatch.setattr(manifest, "look", late)
-    assert publish("m", source, root=root) == active(root, "m") and manifest.look is real
+    monkeypatch.setattr(manifest, "read_or_none", late)
+    os.makedirs(place(root, "m", "v1"))
+    assert publish("m", source, version="v1", root=root) == active(root, "m")
+    assert manifest.read_or_none is real
 
 
 def damaged(root, tmp_path, *others):
@@ -381,17 +384,17 @@ def test_two_that_mend_one_version_with_different_content_at_once_leave_a_whole_
 ):
     """The second does not put aside what the first has just made: it is told that the id has other content."""
     put, folder = damaged(root, tmp_path, "first", "second")
-    real = publishing.put_aside
+    real = disposal.put_aside
 
     def late(*given):
-        monkeypatch.setattr(publishing, "put_aside", real)
+        monkeypatch.setattr(disposal, "put_aside", real)
         assert publish("m", put["first"], version="v1", activate=activated, root=root) == "v1"
         return real(*given)
 
-    monkeypatch.setattr(publishing, "put_aside", late)
+    monkeypatch.setattr(disposal, "put_aside", late)
     with pytest.raises(EfsStateError, match="v1: this version exists, with other content"):
         publish("m", put["second"], version="v1", root=root)
-    assert publishing.put_aside is real and tree(folder) == {"first": b"first"}
+    assert disposal.put_aside is real and tree(folder) == {"first": b"first"}
     efsstate.activate("m", "v1", root=root)
     assert (
         efsstate.verify("m", root=root) == []
@@ -404,29 +407,29 @@ def test_a_damaged_version_that_another_publisher_has_just_put_aside_is_mended_a
 ):
     folder = pathlib.Path(place(root, "m", publish("m", source, root=root)))
     harm(folder, "short file")
-    real = publishing.put_aside
+    real = disposal.put_aside
 
     def late(*given):
-        monkeypatch.setattr(publishing, "put_aside", real)
+        monkeypatch.setattr(disposal, "put_aside", real)
         real(*given)
         return real(*given)
 
-    monkeypatch.setattr(publishing, "put_aside", late)
+    monkeypatch.setattr(disposal, "put_aside", late)
     assert publish("m", source, root=root) == folder.name and efsstate.verify("m", root=root) == []
 
 
 def test_of_three_that_mend_one_version_the_last_to_make_it_has_it(root, tmp_path, monkeypatch):
     put, folder = damaged(root, tmp_path, "first", "second", "third")
-    real = publishing.put_aside
+    real = disposal.put_aside
 
     def late(*given):
-        monkeypatch.setattr(publishing, "put_aside", real)
+        monkeypatch.setattr(disposal, "put_aside", real)
         publish("m", put["first"], version="v1", root=root)
         gone = real(*given)
         publish("m", put["third"], version="v1", root=root)
         return gone
 
-    monkeypatch.setattr(publishing, "put_aside", late)
+    monkeypatch.setattr(disposal, "put_aside", late)
     with pytest.raises(EfsStateError, match="v1: this version exists, with other content"):
         publish("m", put["second"], version="v1", root=root)
     assert tree(folder) == {"third": b"third"} and efsstate.verify("m", root=root) == []
@@ -437,7 +440,7 @@ def test_a_strangers_folder_is_not_taken_for_a_damaged_version(root, source):
     (folder := pathlib.Path(place(root, "m", "backup"))).mkdir()
     (folder / "precious").write_text("x")
     with pytest.raises(
-        EfsStateError, match="backup/precious: not of the content that is published.*move it away"
+        EfsStateError, match="backup/precious: not part of the published content.*move it away"
     ):
         publish("m", source, version="backup", root=root)
     assert (folder / "precious").read_text() == "x"
@@ -464,13 +467,13 @@ def test_our_own_name_is_refused(root, source, tmp_path):
     """In a version it is the manifest's: what is published under it could not be read."""
     (tmp_path / ".efsstate-manifest").write_text("mine")
     with pytest.raises(
-        EfsStateError, match="can't be published: .*manifest is called so: rename it"
+        EfsStateError, match="can't be published: .*manifest has this name; rename it"
     ):
         publish("m", tmp_path / ".efsstate-manifest", root=root)
     (source / ".efsstate-manifest").mkdir()
     (source / ".efsstate-manifest" / "w").write_text("x")
     with pytest.raises(
-        EfsStateError, match="can't be published: .*manifest is called so: rename it"
+        EfsStateError, match="can't be published: .*manifest has this name; rename it"
     ):
         publish("m", source, root=root)
     assert os.listdir(root) == []
@@ -579,7 +582,7 @@ def staged(root, source):
     """The folder that a publication of `source` is put together in."""
     from efsstate.modelstore.manifest import Manifest
 
-    found = publishing.Source(source, Mount(root), "models/m")
+    found = Source(source, Mount(root), "models/m")
     files = {}
     for name, seen in found.files.items():
         files[name] = (seen.st_size, reader.copy(found.open(name), None, late=str))

@@ -151,7 +151,9 @@ def test_the_deadline_ends_a_publication_and_the_next_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(PartialFile, "put", slow)
         with (
-            pytest.raises(DeadlineExceeded, match=r"\d+ % published when the deadline came"),
+            pytest.raises(
+                DeadlineExceeded, match=r"MiB published in [\d.]+ s when the deadline came"
+            ),
             efsstate.invocation(Context()),
         ):
             publish("m", file, root=root)

@@ -15,7 +15,8 @@ from tests.modelstore.conftest import place
 import efsstate
 from efsstate import CorruptEntryError, EfsStateError, deadline, model, publish
 from efsstate.errors import DeadlineExceeded
-from efsstate.modelstore import reader
+from efsstate.modelstore import open_file, reader
+from efsstate.modelstore.open_file import OpenFile
 from efsstate.mount import free_memory
 from efsstate.mount.files import Mount
 
@@ -24,7 +25,7 @@ RANGE = 16384
 
 def opened(tmp_path, data, name="f"):
     (tmp_path / name).write_bytes(data)
-    return reader.Opened(Mount(str(tmp_path)), "", name)
+    return OpenFile(Mount(str(tmp_path)), "", name)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ def test_with_o_direct_one_range_is_read_after_the_other_and_each_once(tmp_path,
     """Here the link is so fast that each is as long as may be."""
     mib = 1 << 20
     data, seen, real = os.urandom(40 * mib + 99), [], os.preadv
-    monkeypatch.setattr(reader, "on_network", lambda mount: True)
+    monkeypatch.setattr(open_file, "is_on_network", lambda mount: True)
     for name, value in {"RANGE": mib, "_DEEPEST": 4 * mib, "_TURN": 1e9}.items():
         monkeypatch.setattr(reader, name, value)
     file = opened(tmp_path, data)
@@ -120,7 +121,7 @@ def test_short_reads_go_on(tmp_path, small_ranges, monkeypatch):
 def test_o_direct_falls_back_where_it_is_refused(tmp_path, small_ranges, monkeypatch, digested):
     """EINVAL from a file system with another alignment: read through the page cache instead."""
     data, real, refused = os.urandom(9 * RANGE + 5), os.preadv, []
-    monkeypatch.setattr(reader, "on_network", lambda mount: True)
+    monkeypatch.setattr(open_file, "is_on_network", lambda mount: True)
     file = opened(tmp_path, data)
     direct = file.fileno()
 
@@ -297,11 +298,11 @@ def test_the_deadline_ends_what_the_digest_holds_up(
         seen.append(1)
         time.sleep(0.01)
 
-    monkeypatch.setattr(reader._Checked, "take", slow)
+    monkeypatch.setattr(reader._DigestCheck, "add", slow)
     with efsstate.invocation(Context(1.8)):
         with pytest.raises(DeadlineExceeded):
             if way == "copy":
-                reader.copy(file, None, late=str, done=slow)
+                reader.copy(file, None, late=str, advance=slow)
             else:
                 reader.mapped(file, digest="0" * 64)
         assert deadline.remaining() > 0 and len(seen) < 100
@@ -341,8 +342,8 @@ def test_a_copy_takes_less_than_the_memory_that_is_free(root, tmp_path, how, wha
     code = """
 import os, pathlib, sys
 import efsstate, filelock, hashlib
-from efsstate.modelstore import content, publishing, reading, staging, checking
-from efsstate.mount import memory
+from efsstate.modelstore import checking, loading, model_files, publishing, reader, staging
+from efsstate.mount import free_memory as memory
 def peak():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
 how, root, source = sys.argv[1:]
@@ -387,7 +388,7 @@ def test_the_ranges_of_a_copy_are_whole_where_there_is_memory(tmp_path, monkeypa
     with open(tmp_path / "f", "wb") as file:
         file.truncate(4 * reader.RANGE)
     monkeypatch.setattr(free_memory, "free", lambda: 360 << 20)
-    reader.copy(reader.Opened(Mount(str(tmp_path)), "", "f"), None, late=str)
+    reader.copy(OpenFile(Mount(str(tmp_path)), "", "f"), None, late=str)
     assert sorted(offsets) == [n * reader.RANGE for n in range(4)]
 
 
@@ -400,7 +401,7 @@ def test_a_file_larger_than_the_memory_is_not_read(root, tmp_path, monkeypatch):
     load = model("m", lambda files: files.read(), root=root)
     with pytest.raises(
         EfsStateError,
-        match=r"big: not read: it has 160 MiB, and \d+ MiB of memory are free: .*mmap\(\)",
+        match=r"big: not read: it has 160 MiB, and \d+ MiB of memory are free; .*mmap\(\)",
     ):
         load()
     assert len(model("m", lambda files: files.mmap(), root=root)()) == 160 << 20
@@ -410,7 +411,7 @@ def test_free_memory_is_the_least_of_what_is_told():
     """In a process of its own: this one may have taken more than the function's memory already."""
     script = """if True:
         import mmap, os
-        from efsstate.mount import memory
+        from efsstate.mount import free_memory as memory
         assert 0 < memory.free() < 1 << 50
         os.environ["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"] = "256"
         mine = memory.free()
@@ -488,7 +489,7 @@ def test_reading_takes_the_memory_of_one_copy(root, tmp_path):
     code = """
 import hashlib, pathlib, sys, threading
 import efsstate
-from efsstate.modelstore import content, reading
+from efsstate.modelstore import loading, model_files, reader
 def peak():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
 m = efsstate.model("m", lambda files: files.read(), verify="digest", root=sys.argv[1])

@@ -257,7 +257,7 @@ def test_a_copy_that_another_uses_stays_until_the_new_one_is_there(
     path = keep()
     os.truncate(f"{path}/CURRENT", 1)
     monkeypatch.setattr(
-        staging.reading,
+        staging.reader,
         "copy",
         lambda *given, **more: (_ for _ in ()).throw(OSError(5, "Input/output error")),
     )
@@ -271,8 +271,8 @@ def test_a_copy_that_another_uses_stays_until_the_new_one_is_there(
 
 def test_a_copy_that_can_not_be_made_anew_gives_no_path(root, source, local, monkeypatch):
     publish("m", source, root=root)
-    room, real = [True], staging._room
-    monkeypatch.setattr(staging, "_room", lambda local: real(local) if room else 0)
+    room, real = [True], staging._free
+    monkeypatch.setattr(staging, "_free", lambda local: real(local) if room else 0)
 
     def load(files):
         flip(f"{files.path}/a/b/weights")
@@ -343,7 +343,7 @@ def test_a_damaged_copy_that_another_uses_is_an_error_that_says_so_and_is_made_a
     flip(f"{keep()}/a/b/weights")
     get = model("m", stage=True, verify="digest", root=root)
     with pytest.raises(
-        CorruptEntryError, match="SHA-256.*not made anew while another model or process uses it"
+        CorruptEntryError, match="SHA-256.*not replaced while another model or process uses it"
     ):
         get()
     del keep
@@ -401,7 +401,7 @@ def three(root, tmp_path, local, monkeypatch):
         )
         return int(2.5 * (1 << 20)) - used
 
-    monkeypatch.setattr(staging, "_room", room)
+    monkeypatch.setattr(staging, "_free", room)
 
 
 def staged(name, root):
@@ -511,7 +511,7 @@ def test_so_much_stays_free_of_the_disk(local, monkeypatch):
     mount = roots.scratch("efsstate-models")
     found = os.statvfs(mount.path)
     monkeypatch.setattr(os, "statvfs", lambda *_: found)
-    assert staging._room(mount) == found.f_bavail * found.f_frsize - (32 << 20)
+    assert staging._free(mount) == found.f_bavail * found.f_frsize - (32 << 20)
 
 
 def test_what_a_killed_process_used_is_in_use_no_more(root, three, local):
@@ -566,16 +566,16 @@ def test_a_reload_stages_the_new_version_and_lets_the_old_copy_go(root, tmp_path
 def test_a_folder_of_somebody_elses_is_refused(root, source, local, tmp_path):
     publish("m", source, root=root)
     os.symlink(tmp_path, local)
-    with pytest.raises(RootError, match="alone may write"):
+    with pytest.raises(RootError, match="only uid 0 may write"):
         model("m", stage=True, root=root)()
     local.unlink()
     local.mkdir()
     local.chmod(0o777)
-    with pytest.raises(RootError, match="alone may write"):
+    with pytest.raises(RootError, match="only uid 0 may write"):
         model("m", stage=True, root=root)()
     local.chmod(0o700)
     os.chown(local, 12345, -1)
-    with pytest.raises(RootError, match="alone may write"):
+    with pytest.raises(RootError, match="only uid 0 may write"):
         model("m", stage=True, root=root)()
 
 

@@ -78,7 +78,7 @@ def test_a_version_that_is_not_whole_is_not_activated(root, four, kind, said):
     os.truncate(file, 0) if kind == "short" else os.remove(file)
     os.mkdir(file) if kind == "folder" else None
     with pytest.raises(
-        CorruptEntryError, match=f"{file}: damaged: {said}: publish it again, or activate another"
+        CorruptEntryError, match=f"{file}: damaged: {said}; publish it again, or activate another"
     ):
         activate("m", four[0], root=root)
     assert (
@@ -90,7 +90,7 @@ def test_a_version_that_is_not_whole_is_not_activated(root, four, kind, said):
 def test_a_version_without_its_empty_folder_is_not_activated(root, source):
     made = publish("m", source, root=root, activate=False)
     os.rmdir(place(root, "m", made) + "/empty")
-    with pytest.raises(CorruptEntryError, match="/empty: damaged: missing: publish it again"):
+    with pytest.raises(CorruptEntryError, match="/empty: damaged: missing; publish it again"):
         activate("m", made, root=root)
     assert active(root, "m") is None and publish("m", source, root=root) == made == active(
         root, "m"
@@ -106,17 +106,17 @@ def test_a_version_that_a_prune_takes_while_its_files_are_looked_at_is_missing_u
     folder, aside, real = (
         place(root, "m", four[0]),
         place(root, "m", ".tmp-gone-x-00000000"),
-        checking.lacking,
+        checking.find_damage,
     )
 
     def taken(*given):
-        monkeypatch.setattr(checking, "lacking", real)
+        monkeypatch.setattr(checking, "find_damage", real)
         os.rename(folder, aside)
         given[0].forget(given[1])  # it is not open yet
         threading.Timer(0.2, os.rename, (aside, folder)).start() if back else None
         return real(*given)
 
-    monkeypatch.setattr(checking, "lacking", taken)
+    monkeypatch.setattr(checking, "find_damage", taken)
     if back:
         activate("m", four[0], root=root)
         assert active(root, "m") == four[0]
@@ -178,7 +178,7 @@ def test_without_an_active_version_nothing_is_pruned(root, four):
 
 def test_a_version_activated_while_prune_takes_it_stays(root, four, monkeypatch):
     """Between prune's look and its rename, however long that takes: it puts the version back."""
-    real = module._take_away
+    real = module._remove_version
 
     def late(mount, name, version, before):
         if version == four[0]:
@@ -186,14 +186,14 @@ def test_a_version_activated_while_prune_takes_it_stays(root, four, monkeypatch)
             age(root, four[0], 86400)
         return real(mount, name, version, before)
 
-    monkeypatch.setattr(module, "_take_away", late)
+    monkeypatch.setattr(module, "_remove_version", late)
     assert four[0] not in prune("m", keep=1, grace=0, root=root)
     assert active(root, "m") == four[0] and model("m", root=root)()
 
 
 def test_a_version_activated_and_left_again_while_prune_takes_it_stays(root, four, monkeypatch):
     """Readers have it since a moment ago, though it is not the active one."""
-    real = module._take_away
+    real = module._remove_version
 
     def late(mount, name, version, before):
         if version == four[0]:
@@ -201,7 +201,7 @@ def test_a_version_activated_and_left_again_while_prune_takes_it_stays(root, fou
             activate("m", four[3], root=root)
         return real(mount, name, version, before)
 
-    monkeypatch.setattr(module, "_take_away", late)
+    monkeypatch.setattr(module, "_remove_version", late)
     assert prune("m", keep=1, grace="12h", root=root) == [four[2], four[1]]
     assert [v.id for v in versions("m", root=root)] == [four[3], four[0]] and verify(
         "m", root=root
@@ -292,12 +292,14 @@ def test_what_was_put_there_by_hand_has_no_versions(root, tmp_path, kind):
             ModelNotFound,
             match="no model: neither"
             if kind == "a link"
-            else "put there by hand: it has no versions",
+            else "unmanaged: it was copied here, and has no versions",
         ):
             call("m", root=root)
     (tmp_path / "w").write_text("1")
     if kind in ("a file", "a link"):
-        with pytest.raises(EfsStateError, match="put there by hand has this name: move it away"):
+        with pytest.raises(
+            EfsStateError, match="unmanaged file or link has this name; move it away"
+        ):
             publish("m", tmp_path / "w", root=root)
     assert efsstate.models(root=root) == ([] if kind == "a link" else ["m"])
 
@@ -418,7 +420,7 @@ def test_what_a_killed_first_publication_left_goes_with_its_model(root, source, 
             os.utime(f"{above}/{name}", (1, 1), follow_symlinks=False)
     efsstate.sweep(root=root) if sweeps else prune("m", root=root)
     assert efsstate.models(root=root) == ["hand"] and os.listdir(f"{root}/models") == ["hand"]
-    with pytest.raises(ModelNotFound, match="no version of model 'm' is here: publish one"):
+    with pytest.raises(ModelNotFound, match="no version of model 'm' exists; publish one"):
         prune("m", root=root)
     publish("m", source, root=root)
     assert model("m", root=root)()
@@ -520,13 +522,13 @@ def test_only_signed_manifests_with_a_key(root, four, monkeypatch, tmp_path):
 
 def test_a_current_that_differs_from_the_manifest_is_found_and_written_anew(root, four):
     """Whoever may write to the mount can name other digests in CURRENT: verify says so, and activate heals it."""
-    from efsstate.modelstore import manifest
+    from efsstate.modelstore import pointer
+    from efsstate.modelstore.manifest import Manifest
     from efsstate.mount.files import Mount
 
     mount = Mount(root)
-    lie = manifest.current(mount, "models/m")
-    lie.files = {"w": (1, "0" * 64)}
-    manifest.set_current(mount, "models/m", lie)
+    lie = Manifest(four[3], {"w": (1, "0" * 64)}, [], single=True)
+    pointer.write(mount, "models/m", lie)
     assert ["activate it again" in text for text in verify("m", root=root)] == [True]
     activate("m", four[3], root=root)
     assert verify("m", root=root) == []

@@ -11,6 +11,7 @@ import efsstate
 from efsstate import activate, model, prune, publish, versions
 from efsstate.errors import DeadlineExceeded
 from efsstate.modelstore import reader
+from efsstate.modelstore.open_file import OpenFile
 from efsstate.mount.files import Mount
 
 pytestmark = pytest.mark.nfs
@@ -45,7 +46,7 @@ def test_a_check_for_a_new_version_costs_one_request(lab, put):
             assert get() == "1"
         assert sent.total == 1, sent.ops
     with lab.count("b") as sent:
-        get._look_at = float("inf")
+        get._next_look = float("inf")
         assert get() == "1"
     assert sent.total == 0
 
@@ -191,7 +192,7 @@ def test_a_read_goes_by_o_direct_in_requests_of_a_mebibyte(lab, tmp_path):
     (tmp_path / "w").write_bytes(data)
     lab.run("a", lambda: publish("m", tmp_path / "w", root=lab.a))
     version = versions("m", root=lab.b)[0].id
-    cached = reader.Opened(Mount(lab.b), f"models/m/versions/{version}", "w")
+    cached = OpenFile(Mount(lab.b), f"models/m/versions/{version}", "w")
     assert cached.direct and cached.network
     with lab.count("b") as sent:
         view = model("m", lambda files: files.read(), root=lab.b)()

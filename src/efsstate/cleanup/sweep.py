@@ -19,7 +19,7 @@ from efsstate.eviction.scan import SweepOptions
 from efsstate.format import grammar, layout
 from efsstate.mount import clock
 from efsstate.mount.root import resolve
-from efsstate.parallel import each
+from efsstate.parallel import spread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -355,7 +355,7 @@ class _Sweep:
                 self._done += 1
                 self._progress(self._done, len(queue))
 
-        each(queue, work, workers=min(self._workers(), len(queue)))
+        spread(queue, work, workers=min(self._workers(), len(queue)))
 
     def _workers(self) -> int:
         return WORKERS if self._wish.until - time.monotonic() >= _SHORT else 1

@@ -137,7 +137,7 @@ class Inventory:
 
     def versions(self) -> Iterator[dict[str, Any]]:
         """A row for each version of each model; `state` is "active", "inactive", "damaged", "plain" (put there by hand), or "no version"."""
-        from efsstate.modelstore.versions import by_hand, versions
+        from efsstate.modelstore.versions import is_unmanaged, versions
 
         for name in names(self._mount, layout.MODELS, self._place):
             row = {"area": layout.MODELS, "name": layout.model_name(name), "namespace": name}
@@ -159,7 +159,7 @@ class Inventory:
                 age = self.now - newest
                 state = (
                     "plain"
-                    if by_hand(layout.model_name(name), root=self._mount.path)
+                    if is_unmanaged(layout.model_name(name), root=self._mount.path)
                     else "no version"
                 )
                 yield {"path": path, **row, "size": size, "age": age, "idle": age, "state": state}

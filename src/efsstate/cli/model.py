@@ -78,7 +78,7 @@ def list_(out: output.Output, root: str | None, name: str | None) -> int:
         except LookupError:
             if name is not None:
                 raise
-            plain = versions.by_hand(each, root=root)
+            plain = versions.is_unmanaged(each, root=root)
             rows.append([each, "-", "put there by hand" if plain else "no version", "-", "-", "-"])
             entries.append({"name": each, "id": None, "state": "plain" if plain else "no version"})
             continue

@@ -14,7 +14,7 @@ from efsstate.eviction.policy import last_use
 from efsstate.eviction.report import SweepReport
 from efsstate.eviction.scan import BATCH, EVERY, TimeUp, remove
 from efsstate.format import layout
-from efsstate.parallel import each
+from efsstate.parallel import spread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def trim(
         with guard:
             report.add(mine)
 
-    each(folders, work, workers=workers)
+    spread(folders, work, workers=workers)
     return not late
 
 

@@ -1,34 +1,32 @@
-"""What one thread of this process does while the others wait; in a forked child nobody does it."""
+"""A gate that one thread of the process passes at a time, while the others wait outside."""
 
 from __future__ import annotations
 
-import os
 import threading
 from _weakrefset import WeakSet  # as `threading` has it: the public module would be one more import
 
+from efsstate import process
+
+_gates: WeakSet[ThreadGate] = WeakSet()
+
 
 class ThreadGate:
-    """`over` locks, and tells of an end; `busy` is the id of the thread whose turn it is, in a list of its own each time."""
+    """`changed` guards `owner`, and is notified when `owner` changes.
 
-    __slots__ = ("__weakref__", "busy", "over")
+    `owner` is None while the gate is open, else a list with the id of the thread that is inside:
+    a new list per entry, so that leaving twice never ends the entry of another.
+    """
+
+    __slots__ = ("__weakref__", "changed", "owner")
 
     def __init__(self) -> None:
-        self.renew()
-        _turns.add(self)
-
-    def renew(self) -> None:
-        """Begin anew."""
-        self.over = threading.Condition()
-        self.busy: list[int] | None = None
+        self.changed = threading.Condition(process.lock())
+        self.owner: list[int] | None = None
+        _gates.add(self)
 
 
-_turns: WeakSet[ThreadGate] = WeakSet()
-
-
-def _after_fork() -> None:
-    """In a child: a thread that is not here never comes to an end."""
-    for turn in _turns:
-        turn.renew()
-
-
-os.register_at_fork(after_in_child=_after_fork)
+@process.after_fork
+def _open_gates() -> None:
+    """Open every gate in a forked child: the thread that was inside does not exist there."""
+    for gate in list(_gates):
+        gate.owner = None

@@ -1,125 +1,142 @@
-"""What a version is made of: its manifest to bytes and back, and the rules for names in it."""
+"""Manifests: what a version consists of, to bytes and back, and the rules for the names in it."""
 
 from __future__ import annotations
 
 import stat
 
-from efsstate import events
-from efsstate.errors import CorruptEntryError, UnknownFormatError
+from efsstate.errors import CorruptEntryError
 from efsstate.format import layout
-from efsstate.mount import links, store
+from efsstate.mount import store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from efsstate.format.entry import Entry
     from efsstate.mount.files import Mount
 
 CODEC = "json"
-_LONGEST_NAME, _LONGEST_PATH = 255, 1024
+_LONGEST_NAME, _LONGEST_PATH, _LONGEST_ID = 255, 1024, 128
 _DIGEST = 64  # hex digits of SHA-256
+_ID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+_CONTROL = frozenset(map(chr, (*range(0x20), *range(0x7F, 0xA0))))
 
 
 class Manifest:
-    """One version's files: `files` maps a path below the version's folder to (bytes, SHA-256 in hex)."""
+    """The files of one version.
 
-    __slots__ = ("files", "folders", "single", "version")
+    `files` maps a path below the version's folder to (bytes, SHA-256 in hex). `folders` are the
+    empty ones; the others follow from the files. `executables` are the files with an executable
+    bit. `single` is True if a file was published, not a folder. It is not changed once it is made.
+    """
+
+    __slots__ = ("_encoded", "executables", "files", "folders", "single", "version")
 
     def __init__(
-        self, version: str, files: dict[str, tuple[int, str]], folders: list[str], *, single: bool
+        self,
+        version: str,
+        files: dict[str, tuple[int, str]],
+        folders: list[str],
+        *,
+        executables: frozenset[str] = frozenset(),
+        single: bool,
+        encoded: bytes | None = None,
     ) -> None:
         self.version = version
         self.files = files
-        self.folders = folders  # the empty ones: the others follow from the files
-        self.single = single  # a single file was published, not a folder
+        self.folders = folders
+        self.executables = executables
+        self.single = single
+        self._encoded = encoded
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """Return the bytes of all files."""
         return sum([size for size, _ in self.files.values()])
 
     @property
     def content(self) -> str:
-        """A digest of names, sizes and contents: the same for the same content, whatever the version is called."""
+        """Return a digest of names, sizes, contents and executable bits, without the id."""
         from hashlib import sha256
 
-        lines = [
-            f"{name}\0{size}\0{digest}\n" for name, (size, digest) in sorted(self.files.items())
-        ]
+        lines = [f"{self.single}\n"]
+        for name, (size, digest) in sorted(self.files.items()):
+            mark = "\0x" if name in self.executables else ""
+            lines.append(f"{name}\0{size}\0{digest}{mark}\n")
         lines += [f"{name}/\n" for name in sorted(self.folders)]
-        return sha256("".join([f"{self.single}\n", *lines]).encode()).hexdigest()
+        return sha256("".join(lines).encode()).hexdigest()
 
-    def encode(self) -> bytes:
-        """The payload of the version's manifest, and the text of CURRENT while it is the active one, if it is short."""
-        import json
+    @property
+    def encoded(self) -> bytes:
+        """Return the payload of the manifest's file: identical for identical versions."""
+        if self._encoded is None:
+            import json
 
-        given = {
-            "version": self.version,
-            "single": self.single,
-            "files": {name: list(found) for name, found in sorted(self.files.items())},
-            "folders": sorted(self.folders),
-        }
-        return json.dumps(given, ensure_ascii=True, separators=(",", ":")).encode()
+            fields: dict[str, Any] = {
+                "version": self.version,
+                "single": self.single,
+                "files": dict(sorted(self.files.items())),
+                "folders": sorted(self.folders),
+            }
+            if self.executables:
+                fields["executables"] = sorted(self.executables)
+            text = json.dumps(fields, ensure_ascii=True, separators=(",", ":"))
+            self._encoded = text.encode()
+        return self._encoded
 
 
 def decode(entry: Entry, path: str) -> Manifest:
-    """The manifest in `entry`, every name and number looked at; `CorruptEntryError` naming `path` if it lies."""
+    """Return the manifest in `entry`; raise CorruptEntryError naming `path` if a field is bad."""
     if entry.codec != CODEC:
-        raise CorruptEntryError(
-            path, f"its codec is {entry.codec!r}, and a manifest's is {CODEC!r}"
-        )
+        why = f"its codec is {entry.codec!r}, and a manifest's is {CODEC!r}"
+        raise CorruptEntryError(path, why)
     return parse(bytes(entry.payload), path)
 
 
-def parse(text: str | bytes, path: str) -> Manifest:
-    """The manifest that `encode` made `text` of; errors as in `decode`."""
+def parse(encoded: bytes, path: str) -> Manifest:
+    """Return the manifest that was `encoded`; errors as in `decode`."""
     import json
 
     try:
-        given = json.loads(text)
-        version, single, files, folders = (
-            given["version"],
-            given["single"],
-            given["files"],
-            given["folders"],
+        fields = json.loads(encoded)
+        manifest = Manifest(
+            fields["version"],
+            {name: (size, digest) for name, (size, digest) in fields["files"].items()},
+            fields["folders"],
+            executables=frozenset(fields.get("executables", ())),
+            single=fields["single"],
+            encoded=encoded,
         )
-        well = (
-            isinstance(version, str)
-            and isinstance(single, bool)
-            and isinstance(files, dict)
-            and isinstance(folders, list)
-            and all(isinstance(name, str) for name in folders)
-            and all(_is_file(found) for found in files.values())
-            and (len(files) == 1 and "/" not in next(iter(files)) if single else bool(files))
-        )
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        is_sound = _is_sound(manifest)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptEntryError(path, f"not a manifest: {error!r}") from None
-    if not well or bad_version(version):
+    if not is_sound:
         raise CorruptEntryError(path, "not a manifest: a field is missing or of the wrong kind")
-    for name in (*files, *folders):
+    for name in (*manifest.files, *manifest.folders):
         if why := bad_name(name):
             raise CorruptEntryError(path, f"it names the file {name!r}: {why}")
-    return Manifest(
-        version,
-        {name: (size, digest) for name, (size, digest) in files.items()},
-        folders,
-        single=single,
-    )
+    return manifest
 
 
-def _is_file(found: object) -> bool:
-    if not isinstance(found, list) or len(found) != 2:
+def _is_sound(manifest: Manifest) -> bool:
+    """Return True if every field but the names has its type and range."""
+    for size, digest in manifest.files.values():
+        if type(size) is not int or not 0 <= size < 2**63:
+            return False
+        if not isinstance(digest, str) or len(digest) != _DIGEST:
+            return False
+    if not isinstance(manifest.single, bool) or not isinstance(manifest.folders, list):
         return False
-    size, digest = found
-    return (
-        type(size) is int
-        and 0 <= size < 2**63
-        and isinstance(digest, str)
-        and len(digest) == _DIGEST
-    )
+    if not set(map(type, manifest.folders)) <= {str}:
+        return False
+    if manifest.single and (len(manifest.files) != 1 or "/" in next(iter(manifest.files))):
+        return False
+    is_known = manifest.executables <= manifest.files.keys()
+    return bool(manifest.files) and is_known and not bad_version(manifest.version)
 
 
 def bad_name(name: str) -> str:
-    """Why `name` can't be a path below a version's folder; empty if it can."""
+    """Return why `name` cannot be a path below a version's folder; "" if it can."""
     if not name or name[0] == "/":
         return "it is empty or absolute"
     try:
@@ -136,85 +153,53 @@ def bad_name(name: str) -> str:
             return f"a part of it is longer than {_LONGEST_NAME} bytes"
         if part.startswith(".nfs"):
             return "names that begin with '.nfs' are the NFS client's own"
-        if any(c < " " or "\x7f" <= c <= "\x9f" for c in part):
+        if not _CONTROL.isdisjoint(part):
             return "it has control characters"
     return ""
 
 
-def bad_version(version: str) -> str:
-    """Why `version` can't be the id of a version; empty if it can."""
+def bad_version(version: object) -> str:
+    """Return why `version` cannot be the id of a version; "" if it can."""
     if not isinstance(version, str):
         return "a string is needed"
-    well = version.isascii() and all(c.isalnum() or c in "._-" for c in version)
-    if not version or not well or version[0] in ".-" or len(version) > 128:
+    is_well_formed = bool(version) and _ID.issuperset(version) and version[0] not in ".-"
+    if not is_well_formed or len(version) > _LONGEST_ID:
         return (
-            "letters, digits and '. _ -', not beginning with '.' or '-', 128 characters at the most"
+            f"letters, digits and '. _ -', not beginning with '.' or '-', {_LONGEST_ID} characters"
+            " at the most"
         )
-    return f"{layout.CURRENT} is what tells the active one" if version == layout.CURRENT else ""
-
-
-def current(mount: Mount, model: str) -> Manifest:
-    """The active version of the model whose folder is `model`, as this host's client knows it (refresh to be sure).
-
-    Raises `FileNotFoundError`, `CorruptEntryError`, `SignatureError`, `UnknownFormatError`, `OSError`.
-    """
-    folder = layout.version_folder(model, "")
-    path = mount.path_of(folder, layout.CURRENT)
-    for look in (_read, read):
-        text = links.read(mount, folder, layout.CURRENT, certain=True)
-        if text[:1] == "{":
-            return parse(text, path)
-        if why := bad_version(text):
-            raise CorruptEntryError(path, f"it names the version {text[:200]!r}: {why}")
-        try:
-            return look(mount, model, text)
-        except (
-            FileNotFoundError
-        ):  # a prune took it, and another was active before; or this client remembers it so
-            mount.refresh(folder)
-    raise CorruptEntryError(path, f"it names version {text}, which is missing: activate another")
-
-
-def active(mount: Mount, model: str) -> Manifest | None:
-    """The same, as the server has it now; None, with a warning, where that can't be told: by damage, or a newer format."""
-    mount.refresh(layout.version_folder(model, ""))
-    try:
-        return current(mount, model)
-    except FileNotFoundError:
-        return None
-    except (CorruptEntryError, UnknownFormatError) as error:
-        events.log("warning", "%s; no version counts as active", error)
-        return None
-
-
-def set_current(mount: Mount, model: str, made: Manifest) -> None:
-    """Make it the active version: the note holds the manifest where that is short, so that a reader needs no more."""
-    whole = made.encode().decode()
-    folder = layout.version_folder(model, "")
-    if len(whole) <= links.LONGEST:
-        try:
-            links.replace(mount, folder, layout.CURRENT, whole)
-        except OSError as error:
-            import errno
-
-            if error.errno != errno.ENAMETOOLONG:
-                raise
-        else:
-            return
-    links.replace(mount, folder, layout.CURRENT, made.version)
+    return f"{layout.CURRENT} names the active version" if version == layout.CURRENT else ""
 
 
 def read(mount: Mount, model: str, version: str) -> Manifest:
-    """The manifest of `version`, as the server has it now; errors as in `current`."""
+    """Return the manifest of `version`, as the server has it now.
+
+    Raises `FileNotFoundError`, `CorruptEntryError`, `SignatureError`, `UnknownFormatError`,
+    `OSError`.
+    """
     folder = layout.version_folder(model, version)
-    # By name, not by the folder that is open: a prune renames it before it empties it.
+    # The folder is opened by its name: an open one may be a folder that a prune has renamed since.
     mount.forget(folder)
     mount.refresh(layout.version_folder(model, ""))
-    return _read(mount, model, version)
+    return read_as_known(mount, model, version)
 
 
-def look(mount: Mount, model: str, version: str) -> Manifest | None:
-    """The same, and None where a manifest of ours is there, damaged: what else can't be read is none that we know."""
+def read_as_known(mount: Mount, model: str, version: str) -> Manifest:
+    """Like `read`, but as this host's NFS client knows the version, which may be old."""
+    folder = layout.version_folder(model, version)
+    entry = store.read(mount, folder, layout.MANIFEST)
+    path = mount.path_of(folder, layout.MANIFEST)
+    manifest = decode(entry, path)
+    if manifest.version != version:
+        raise CorruptEntryError(path, f"it says that it is version {manifest.version!r}")
+    return manifest
+
+
+def read_or_none(mount: Mount, model: str, version: str) -> Manifest | None:
+    """Like `read`, but return None if our own manifest exists and is corrupt.
+
+    Raise CorruptEntryError for any other unreadable file: it is not ours to judge.
+    """
     try:
         return read(mount, model, version)
     except CorruptEntryError:
@@ -223,35 +208,25 @@ def look(mount: Mount, model: str, version: str) -> Manifest | None:
         return None
 
 
-def ours(mount: Mount, model: str) -> bool:
-    """Whether anything in the folder `versions` is ours: a model that was put there by hand may have one of its own."""
+def has_ours(mount: Mount, model: str) -> bool:
+    """Return True if anything in the folder `versions` is ours.
+
+    An unmanaged model may have a folder of that name too.
+    """
     names = mount.names(layout.version_folder(model, ""))
-    return layout.CURRENT in names or any(is_ours(mount, model, name) for name in names)
+    return layout.CURRENT in names or any(is_ours(mount, model, n) for n in names)
 
 
 def is_ours(mount: Mount, model: str, name: str) -> bool:
-    """Whether we made what has this name in the folder `versions`."""
-    return (
-        name == layout.CURRENT
-        or layout.is_being_published(name)
-        or _has_manifest(mount, model, name)
-    )
+    """Return True if a publication or an activation made `name` in the folder `versions`."""
+    if name == layout.CURRENT or layout.is_being_published(name):
+        return True
+    return _has_manifest(mount, model, name)
 
 
 def _has_manifest(mount: Mount, model: str, version: str) -> bool:
     try:
-        return stat.S_ISREG(
-            mount.stat(layout.version_folder(model, version), layout.MANIFEST).st_mode
-        )
+        status = mount.stat(layout.version_folder(model, version), layout.MANIFEST)
     except (FileNotFoundError, CorruptEntryError):
         return False
-
-
-def _read(mount: Mount, model: str, version: str) -> Manifest:
-    folder = layout.version_folder(model, version)
-    entry = store.read(mount, folder, layout.MANIFEST)
-    path = mount.path_of(folder, layout.MANIFEST)
-    found = decode(entry, path)
-    if found.version != version:
-        raise CorruptEntryError(path, f"it says that it is version {found.version!r}")
-    return found
+    return stat.S_ISREG(status.st_mode)

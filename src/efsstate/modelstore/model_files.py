@@ -1,13 +1,14 @@
-"""What a `load` function gets: the files of one version, as a path, as bytes, as pages, or as a local copy."""
+"""What a `load` function gets: the files of one version, as a path, bytes, pages or a copy."""
 
 from __future__ import annotations
 
 import time
 
-from efsstate import deadline
+from efsstate import deadline, process
 from efsstate.errors import CorruptEntryError, DeadlineExceeded, EfsStateError
 from efsstate.modelstore import reader
-from efsstate.modelstore.gate import ThreadGate
+from efsstate.modelstore.open_file import OpenFile
+from efsstate.parallel import each
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,19 +16,21 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from efsstate.modelstore.manifest import Manifest
-    from efsstate.modelstore.staging import Staged
+    from efsstate.modelstore.staging import StagedCopy
     from efsstate.mount.files import Mount
 
     T = TypeVar("T")
+    Place = tuple[Mount, str]  # a mount and a folder below it
 
 
 class ModelFiles:
     """The files of one version of a model, as `load` gets them.
 
-    `version` is its id. With `verify="size"` every file that is used is checked against the size in the manifest, with
-    "digest" against its SHA-256 too, with None not at all. Damage raises `CorruptEntryError`, but that of a local copy,
-    which is made anew. With EFSSTATE_SIGNING_KEY it is always "digest", and `path` and `mmap` are of a local copy, as with
-    `stage`.
+    `version` is its id. `verify` says what is checked of each file that is used: "size" against the
+    manifest, "digest" its SHA-256 too, None nothing. Damage raises `CorruptEntryError`, except
+    damage of a local copy, which is copied again.
+
+    With EFSSTATE_SIGNING_KEY it is always "digest", and `path` and `mmap` are of a local copy.
     """
 
     def __init__(
@@ -41,24 +44,23 @@ class ModelFiles:
     ) -> None:
         self.version = manifest.version
         self._manifest = manifest
-        # What is signed is the digest: of a file with the right size somebody without the key may have made every byte.
+        # A signature covers the digests. Bytes of the right size may be anybody's.
         # MUT: with-a-key-digests-and-not-sizes
         self._verify = verify if mount.key is None else "digest"
-        self._checked = False
-        self._staged: Staged | None = None
-        self._turn = ThreadGate()
-        self._at = self._origin = mount, folder
-        self._reserved = (
-            deadline.reserved.get()
-        )  # here too, for the threads of a `load`, which have no context
+        self._is_checked = False
+        self._staged: StagedCopy | None = None
+        self._copying = process.lock()
+        self._place = self._origin = mount, folder
+        # Kept here too: the threads of a `load` have no context of their own.
+        self._reserved = deadline.reserved.get()
         if stage:
-            self._go_local()
+            self._use_copy()
 
     def __repr__(self) -> str:
         return f"<{len(self._manifest.files)} files at {self._path()}>"
 
-    def loaded(self) -> None:
-        """The load is over: nothing is reserved any more."""
+    def end_load(self) -> None:
+        """Release what only the load needed: the reserved time, and the copy's open folders."""
         self._reserved = 0.0
         if self._staged is not None:
             # The folders of several models are more descriptors than a function may have.
@@ -67,208 +69,211 @@ class ModelFiles:
 
     @property
     def names(self) -> list[str]:
-        """The paths of the files below the version's folder."""
+        """Return the paths of the files below the version's folder, sorted."""
         return sorted(self._manifest.files)
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """Return the bytes of all files."""
         return self._manifest.size
 
     @property
     def path(self) -> str:
-        """A path for any library: of the file where a single one was published, else of the folder."""
-        # Local where it is signed, or it may be changed between our look and the library's.
-        return self._sound(self._checked_path, local=self._is_signed)
+        """Return a path for any library: of the file if a single one was published, or the folder.
+
+        If it is signed, the path is of a local copy: files on the mount could change between our
+        check and the library's read.
+        """
+        return self._retry_damaged_copy(self._checked_path, local=self._is_signed)
 
     @property
     def _is_signed(self) -> bool:
         return self._origin[0].key is not None
 
     def read(self, name: str | None = None) -> memoryview:
-        """All bytes of the file `name` (needless where there is only one), in one writable buffer of their own.
+        """Return all bytes of the file `name`, in one writable buffer of their own.
 
-        Read in long ranges, or by several threads. Raises `KeyError` (no such file), `EfsStateError` (more than the memory that
-        is free; the deadline came), `CorruptEntryError`, `OSError`.
+        `name` may be left out if there is only one file. Raises `KeyError` if there is no such
+        file, `EfsStateError` if the file is larger than the free memory or the deadline comes,
+        `CorruptEntryError`, `OSError`.
         """
-        name = self._name(name)
+        name = self._require_name(name)
 
         def read() -> memoryview:
             opened, digest = self._open(name)
             return reader.whole(opened, digest=digest)
 
-        return self._sound(read)
+        return self._retry_damaged_copy(read)
 
     def mmap(self, name: str | None = None) -> memoryview:
-        """The pages of the file `name`, read only, all pulled in by several threads first; errors as `read`.
+        """Return the pages of the file `name`, read only, pulled in by several threads first.
 
-        Nothing is copied, and the processes of a machine share them. But the kernel may drop pages and get them anew: if
-        the file is removed or cut meanwhile, on any host, the process is killed by SIGBUS. `stage` where that may happen.
+        Nothing is copied, and the processes of a machine share them. But the kernel may drop pages
+        and read them again: if the file is removed or cut meanwhile, on any host, the process is
+        killed by SIGBUS. Use `stage` where that may happen. Errors as in `read`.
         """
-        name = self._name(name)
+        name = self._require_name(name)
 
-        def map_it() -> memoryview:
+        def map_pages() -> memoryview:
             opened, digest = self._open(name, direct=False)
             return reader.mapped(opened, digest=digest)
 
-        return self._sound(
-            map_it, local=self._is_signed
-        )  # or pages that the kernel drops come anew, unchecked
+        # A signed file is mapped from a copy: pages that the kernel reads again are not checked.
+        return self._retry_damaged_copy(map_pages, local=self._is_signed)
 
     def stage(self) -> str:
-        """`path` of a copy on the local disk, that the processes of this environment share; from then on all is of it.
+        """Return `path` of a copy on the local disk, which the environment's processes share.
 
-        It is complete, its digests are checked when it is made (with "digest" always), and it stays as long as the model is
-        loaded; then it goes when another model needs the room. Raises `EfsStateError` (no room; the deadline came),
-        `CorruptEntryError`, `OSError`.
+        From then on `path`, `read` and `mmap` use the copy. It is complete, and its digests are
+        checked when it is made (with "digest" always). It stays while the model is loaded, and is
+        removed when another model needs the room after that. Raises `EfsStateError` if there is no
+        room or the deadline comes, `CorruptEntryError`, `OSError`.
         """
-        return self._sound(self._checked_path, local=True)
+        return self._retry_damaged_copy(self._checked_path, local=True)
 
-    def _go_local(self) -> None:
-        """From here on everything is taken from the local copy."""
-        self._alone(self._copy)
+    def _use_copy(self) -> None:
+        """Use the local copy from here on; make it if need be."""
+        self._one_at_a_time(self._copy)
 
     def _copy(self) -> None:
         if self._staged is not None:
             return
         from efsstate.modelstore import staging
 
-        def opened(name: str) -> reader.Opened:
-            return self._open(name, at=self._origin)[0]
+        def open_file(name: str) -> OpenFile:
+            return self._open(name, place=self._origin)[0]
 
-        files = {
-            name: (size, digest or None) for name, (size, digest) in self._manifest.files.items()
-        }
-        staged = staging.stage(self._key(), files, self._manifest.folders, opened)
-        # Sizes are compared there. Bytes are where it is made, and another process may have done that long ago.
-        self._checked = staged.made or self._verify != "digest"
-        self._staged, self._at = staged, (staged.mount, staged.folder)
+        staged = staging.stage(self._copy_name(), self._manifest, open_file)
+        # Sizes were compared now. Bytes are compared when a copy is made, perhaps long ago.
+        self._is_checked = staged.is_new or self._verify != "digest"
+        self._staged, self._place = staged, (staged.mount, staged.folder)
 
-    def _alone(self, work: Callable[[], T]) -> T:
-        """`work`, by one thread at a time; `DeadlineExceeded` if another is at it until the deadline."""
-        over = self._turn.over  # held on to: a forked child has another
-        if not over.acquire(timeout=max(0.0, deadline.until_done() - time.monotonic())):
+    def _one_at_a_time(self, work: Callable[[], T]) -> T:
+        """Do `work` while no other thread does any; wait for it until the deadline."""
+        if not self._copying.acquire(timeout=max(0.0, deadline.until_done() - time.monotonic())):
             raise DeadlineExceeded(
                 f"{self._path()}: another thread was still copying it when the deadline came"
             )
         try:
             return work()
         finally:
-            over.release()
+            self._copying.release()
 
-    def _key(self) -> str:
+    def _copy_name(self) -> str:
         from hashlib import blake2b
 
         mount, folder = self._origin
-        place = f"{mount.path_of(folder)}\0{self.version}\0{self._manifest.content}"
-        return blake2b(place.encode(), digest_size=16).hexdigest()
+        identity = f"{mount.path_of(folder)}\0{self.version}\0{self._manifest.content}"
+        return blake2b(identity.encode(), digest_size=16).hexdigest()
 
-    def _sound(self, work: Callable[[], T], *, local: bool = False) -> T:
-        """What `work` gives; where it met a damaged local copy, once more after that was made anew."""
-        kept = deadline.reserved.get()
+    def _retry_damaged_copy(self, work: Callable[[], T], *, local: bool = False) -> T:
+        """Do `work`; if it meets a damaged local copy, make the copy again, and `work` once more.
+
+        `local`: make a local copy first.
+        """
+        reserved = deadline.reserved.get()
         try:
             # MUT: the-threads-of-a-load-leave-time-too
-            deadline.reserved.set(max(kept, self._reserved))
-            if local or self._at is not self._origin:
-                self._go_local()  # again, where a copy that was damaged could not be made anew
-            at = self._at
+            deadline.reserved.set(max(reserved, self._reserved))
+            if local or self._place is not self._origin:
+                self._use_copy()  # also if a damaged copy could not be made again before
+            place = self._place
             try:
                 return work()
             except (CorruptEntryError, FileNotFoundError):
-                if at is self._origin:
+                if place is self._origin:
                     raise
-            alone = self._alone(lambda: self._make_anew(at))
+            is_discarded = self._one_at_a_time(lambda: self._copy_again(place))
             try:
                 return work()
             except (CorruptEntryError, FileNotFoundError) as error:
-                if alone:
+                if is_discarded:
                     raise
-                if isinstance(error, CorruptEntryError):
-                    path, why = error.path, error.reason
-                else:
-                    path, why = error.filename, "missing"
-                raise CorruptEntryError(
-                    path,
-                    f"{why}; this local copy is not made anew while another model or process uses it",
-                ) from None
+                raise _in_use(error) from None
         finally:
-            deadline.reserved.set(kept)
+            deadline.reserved.set(reserved)
 
-    def _make_anew(self, at: tuple[Mount, str]) -> bool:
-        """Have the local copy that was used `at` made again; False if somebody else uses it."""
+    def _copy_again(self, place: Place) -> bool:
+        """Replace the damaged copy at `place`; return False if another process still uses it."""
         from efsstate.modelstore import staging
 
         # MUT: a-damaged-copy-is-made-anew-for-all-threads
-        if self._at is not at:
-            return True  # another thread did it
-        self._staged = None  # our use of it ends, so that only another's keeps it
-        alone = staging.discard(self._key())
+        if self._place is not place:
+            return True  # another thread did
+        self._staged = None  # ends our own use of it: only another's keeps it
+        is_discarded = staging.discard(self._copy_name())
         self._copy()
-        return alone
+        return is_discarded
 
     def _checked_path(self) -> str:
-        if not self._checked:
+        if not self._is_checked:
             self._check()
-            self._checked = True
+            self._is_checked = True
         return self._path()
 
     def _path(self) -> str:
-        mount, folder = self._at
-        return mount.path_of(
-            folder, next(iter(self._manifest.files)) if self._manifest.single else ""
-        )
+        mount, folder = self._place
+        name = next(iter(self._manifest.files)) if self._manifest.single else ""
+        return mount.path_of(folder, name)
 
-    def _name(self, name: str | None) -> str:
+    def _require_name(self, name: str | None) -> str:
+        """Return the file's name; raise EfsStateError if it is ambiguous, KeyError if unknown."""
         files = self._manifest.files
         if name is None and len(files) == 1:
             return next(iter(files))
-        there = ", ".join(self.names[:10]) + (", …" if len(files) > 10 else "")
+        if name in files:
+            assert name is not None
+            return name
+        path = self._origin[0].path_of(self._origin[1])
+        known = ", ".join(self.names[:10]) + (", …" if len(files) > 10 else "")
         if name is None:
-            raise EfsStateError(
-                f"{self._origin[0].path_of(self._origin[1])}: it has {len(files)} files: name one: {there}"
-            )
-        if name not in files:
-            raise KeyError(
-                f"{self._origin[0].path_of(self._origin[1])}: it has no file {name!r}, but: {there}"
-            )
-        return name
+            raise EfsStateError(f"{path}: it has {len(files)} files; name one: {known}")
+        raise KeyError(f"{path}: it has no file {name!r}, but: {known}")
 
     def _open(
-        self, name: str, *, at: tuple[Mount, str] | None = None, direct: bool = True
-    ) -> tuple[reader.Opened, str | None]:
-        """The file, and the digest to compare it with; its size is compared."""
+        self, name: str, *, place: Place | None = None, direct: bool = True
+    ) -> tuple[OpenFile, str | None]:
+        """Return the open file, its size compared, and the digest to compare it with."""
         size, digest = self._manifest.files[name]
-        mount, folder = at or self._at
+        mount, folder = place or self._place
         folder, _, last = f"{folder}/{name}".strip("/").rpartition("/")
-        opened = reader.Opened(mount, folder, last, direct=direct)
+        opened = OpenFile(mount, folder, last, direct=direct)
         if self._verify is not None and opened.size != size:
             raise CorruptEntryError(
                 opened.path,
-                f"{opened.size} bytes, and not the {size} that were published: activate another version",
+                f"{opened.size} bytes, and not the {size} that were published; activate another"
+                " version",
             )
         return opened, digest if self._verify == "digest" and digest else None
 
     def _check(self) -> None:
-        """What is going to be read by its path, by code that knows of no manifest."""
+        """Check every file: code that knows no manifest is going to read them by their path."""
         if self._verify is None:
             return
         sizes = {name: size for name, (size, _) in self._manifest.files.items()}
-        total = sum(sizes.values())
-        count, words = reader.late(self._path(), total)
+        batch = reader.read_batch(self._path(), sum(sizes.values()))
 
-        def check(name: str, done: Callable[[int], None] | None) -> None:
+        def check(name: str, advance: Callable[[int], None] | None = None) -> None:
             opened, digest = self._open(name)
-            if digest is not None and reader.copy(opened, None, late=words, done=done) != digest:
-                raise CorruptEntryError(
-                    opened.path,
-                    "its SHA-256 is not the one in the manifest: activate another version",
-                )
+            if digest is None:
+                return
+            if reader.copy(opened, None, late=batch.late, advance=advance) != digest:
+                raise CorruptEntryError(opened.path, reader.WRONG_DIGEST)
 
         if self._verify == "digest":
-            for _ in reader.every(sizes, check, late=words, done=count):
+            for _ in reader.every(sizes, check, batch):
                 pass
         else:
-            for _ in reader.each(
-                lambda name: check(name, None), list(sizes), threads=reader.THREADS, late=words
-            ):
+            for _ in each(check, list(sizes), threads=reader.THREADS, late=batch.late):
                 pass
+
+
+def _in_use(error: CorruptEntryError | FileNotFoundError) -> CorruptEntryError:
+    """Return the error for a damaged copy that another process still uses."""
+    if isinstance(error, CorruptEntryError):
+        path, why = error.path, error.reason
+    else:
+        path, why = str(error.filename), "missing"
+    return CorruptEntryError(
+        path, f"{why}; this local copy is not replaced while another model or process uses it"
+    )

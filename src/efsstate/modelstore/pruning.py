@@ -1,122 +1,90 @@
-"""The removal of versions that nobody can be using any more, and of what killed publications left."""
+"""Pruning: remove versions that no environment can be using any more, and abandoned temporaries."""
 
 from __future__ import annotations
 
-import stat
-
 from efsstate import events
-from efsstate.errors import CorruptEntryError, EfsStateError
+from efsstate.errors import EfsStateError
 from efsstate.format import layout
+from efsstate.modelstore import disposal, pointer
 from efsstate.modelstore import manifest as manifests
-from efsstate.modelstore import publishing
 from efsstate.mount import clock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from efsstate.modelstore.versions import Version
+    from efsstate.modelstore.catalog import Version
     from efsstate.mount.files import Mount
 
 
 def run(
-    mount: Mount, model: str, found: list[Version], *, keep: int, grace: float, dry_run: bool
+    mount: Mount, model: str, versions: list[Version], *, keep: int, grace: float, dry_run: bool
 ) -> list[str]:
-    """Remove those of the versions `found` that are to go; their ids, newest first."""
+    """Remove what is to go of `versions` and of the temporaries; return the ids, newest first."""
     mount.ask_time(model)
     before = clock.now() - grace
-    there = any(one.active for one in found)
-    spare = (
-        [one for one in found if not one.active and _is_known(mount, model, one)][keep - 1 :]
-        if there
-        else []
-    )
-    old = [one.id for one in spare if one.changed < before]
-    gone = [version for version in old if dry_run or _take_away(mount, model, version, before)]
+    expendable: list[Version] = []
+    if any(version.active for version in versions):
+        inactive = [v for v in versions if not v.active and _is_known(mount, model, v)]
+        expendable = [v for v in inactive[keep - 1 :] if v.changed < before]
+    removed = [v.id for v in expendable if dry_run or _remove_version(mount, model, v.id, before)]
     if not dry_run:
-        _clear(mount, model, before)
-    return gone
+        _remove_temporaries(mount, model, before)
+    return removed
 
 
-def _is_known(mount: Mount, model: str, one: Version) -> bool:
-    """Whether it is a version of ours, whole or damaged, and not a newer release's, or a stranger's file or folder."""
-    if one.problem is None:
+def _is_known(mount: Mount, model: str, version: Version) -> bool:
+    """Return True if it is a version of ours, whole or damaged.
+
+    A newer release's version, and a stranger's file or folder, are not.
+    """
+    if version.problem is None:
         return True
     try:
-        manifests.look(mount, model, one.id)
+        manifests.read_or_none(mount, model, version.id)
     except (FileNotFoundError, EfsStateError):
         return False
     return True
 
 
-def _take_away(mount: Mount, model: str, version: str, before: float) -> bool:
-    """Remove the version, unless it was active since the server's time `before`, or is at this moment; whether it went."""
+def _remove_version(mount: Mount, model: str, version: str, before: float) -> bool:
+    """Remove the version, unless it is or was active since `before`; return True if it went."""
     above = layout.version_folder(model, "")
-    gone = publishing.put_aside(mount, model, version)
-    # Looked at after the rename, as `activate` looks for the version after it has written CURRENT: one of us sees it. Its
-    # stamp last, which comes before CURRENT, and stays when another one was activated since.
-    stays = True
+    aside = disposal.put_aside(mount, model, version)
+    # Race with `activation.activate`, which stamps the version, writes CURRENT, then checks that
+    # the version exists. We have renamed it away, and now read CURRENT, then the stamp. Whichever
+    # of us runs second sees the other's change. The stamp is read last: it outlives CURRENT if a
+    # third version was activated since.
+    must_stay = True
     try:
-        served = manifests.active(mount, model)
+        active = pointer.read_or_none(mount, model)
         # MUT: prune-looks-again-after-its-rename
-        stays = (
-            served is None
-            or served.version == version
-            or not _is_old(mount, f"{above}/{gone}", before)
+        must_stay = (
+            active is None
+            or active.version == version
+            or not _is_old(mount, f"{above}/{aside}", before)
         )
     finally:
-        if stays:
-            mount.rename(above, gone, above, version)
-    if stays:
+        if must_stay:
+            mount.rename(above, aside, above, version)
+    if must_stay:
         return False
-    publishing.remove(mount, above, gone)
+    disposal.remove(mount, above, aside)
     events.emit("prune", layout.model_name(model.rpartition("/")[2]), version=version)
     return True
 
 
 def _is_old(mount: Mount, folder: str, before: float) -> bool:
     try:
-        _, found = mount.read_stat(
-            folder, layout.MANIFEST, 0
-        )  # opened: that is when an NFS client asks for its time
+        # Opened: that is when an NFS client asks the server for its time.
+        _, status = mount.read_stat(folder, layout.MANIFEST, 0)
     except FileNotFoundError:
         return False
-    return found.st_mtime < before
+    return status.st_mtime < before
 
 
-def _clear(mount: Mount, model: str, before: float) -> None:
-    """Remove it, unless somebody works in it."""
+def _remove_temporaries(mount: Mount, model: str, before: float) -> None:
+    """Remove what killed publications left, and the model's folder if nothing was published."""
     above = layout.version_folder(model, "")
-    for name in leftovers(mount, model, before):
-        publishing.clear(mount, above, name)
-    if not mount.names(above) and mount.remove_folder(above):  # nothing was ever published
+    for name in disposal.abandoned(mount, model, before):
+        disposal.remove_staging(mount, above, name)
+    if not mount.names(above) and mount.remove_folder(above):
         mount.remove_folder(model)
-
-
-def leftovers(mount: Mount, model: str, before: float) -> list[str]:
-    """The names of what killed publications and prunes left before the server's time `before`."""
-    above = layout.version_folder(model, "")
-    return sorted([name for name in left(mount, model) if _newest(mount, above, name) < before])
-
-
-def left(mount: Mount, model: str) -> set[str]:
-    """What killed publications, activations and prunes left, or running ones still need."""
-    names = mount.names(layout.version_folder(model, ""))
-    return {
-        name.removesuffix(layout.LOCK_SUFFIX) for name in names if layout.is_being_published(name)
-    }
-
-
-def _newest(mount: Mount, above: str, name: str) -> float:
-    """When something was last done in a staging folder."""
-    times = []
-    for one in (name, name + layout.LOCK_SUFFIX, f"{name}/parts"):
-        folder, _, last = f"{above}/{one}".rpartition("/")
-        try:
-            found = mount.stat(folder, last)
-        except (FileNotFoundError, CorruptEntryError):
-            continue  # no such thing, or not in a folder: a link that an activation left
-        times.append(found.st_mtime)
-        if stat.S_ISDIR(found.st_mode):
-            times += [
-                entry.stat(follow_symlinks=False).st_mtime for entry in mount.scan(f"{above}/{one}")
-            ]
-    return max(times, default=0.0)

@@ -1,4 +1,4 @@
-"""Which version of a model is to be served now: the one that CURRENT names, or what was put there by hand."""
+"""Resolution: which version of a model is to be served now, or which unmanaged file or folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import stat
 
 from efsstate.errors import CorruptEntryError, ModelNotFound
 from efsstate.format import layout
-from efsstate.modelstore import manifest as manifests
+from efsstate.modelstore import pointer
 from efsstate.mount import clock, environment
 from efsstate.mount import root as roots
 from efsstate.mount.files import Mount
@@ -19,55 +19,74 @@ if TYPE_CHECKING:
     from efsstate.modelstore.unmanaged import UnmanagedModel
 
 
-class Found:
-    """What is to be served: `identity` differs once it is something else; `plain` if it was put there by hand."""
+class ResolvedModel:
+    """What is to be served: a published version, or `unmanaged`.
 
-    __slots__ = ("_folder", "_manifest", "_mount", "identity", "plain")
+    `identity` differs once it is something else. It is no version's id, because an id may be
+    published again with other content once its version was pruned.
+    """
+
+    __slots__ = ("_folder", "_manifest", "_mount", "identity", "unmanaged")
 
     def __init__(
-        self, mount: Mount, folder: str, manifest: Manifest | None, plain: UnmanagedModel | None
+        self,
+        mount: Mount,
+        folder: str,
+        manifest: Manifest | None = None,
+        unmanaged: UnmanagedModel | None = None,
     ) -> None:
-        self._mount, self._folder, self._manifest, self.plain = mount, folder, manifest, plain
-        # Not by its id: once it was pruned, another content may be published under that.
-        self.identity = plain.identity if plain else manifest.encode().decode() if manifest else ""
+        self._mount, self._folder, self._manifest = mount, folder, manifest
+        self.unmanaged = unmanaged
+        self.identity = ""
+        if unmanaged is not None:
+            self.identity = unmanaged.identity
+        elif manifest is not None:
+            self.identity = manifest.encoded.decode()
 
-    def holds(self, path: object) -> bool:
-        """Whether `path` is one of the model's, and may be there after all: the server is asked."""
+    def is_below(self, path: object) -> bool:
+        """Return True if `path` is one of the model's, and ask the server about its folder.
+
+        This host's NFS client may remember that it was missing.
+        """
         if not isinstance(path, str) or not path.startswith(self._mount.path_of(self._folder)):
             return False
         self._mount.refresh(self._folder.rpartition("/")[0])
         self._mount.refresh(self._folder)
         return True
 
+    def replace_unmanaged(self, unmanaged: UnmanagedModel) -> None:
+        """Take the unmanaged model as it was seen later."""
+        self.unmanaged, self.identity = unmanaged, unmanaged.identity
+
     def files(self, *, verify: str | None, stage: bool) -> ModelFiles:
-        """The files, for `load`."""
+        """Return the files, for `load`."""
         from efsstate.modelstore.model_files import ModelFiles
 
         manifest, folder = self._manifest, self._folder
-        if self.plain is not None:
-            manifest, folder = self.plain.manifest, self.plain.holder
+        if self.unmanaged is not None:
+            manifest, folder = self.unmanaged.manifest, self.unmanaged.holder
         assert manifest is not None
         return ModelFiles(self._mount, folder, manifest, verify=verify, stage=stage)
 
 
 class Resolver:
-    """Looks for the model `name`: one request where nothing has changed since the look before."""
+    """Looks for the model `name`: in one request if nothing has changed since the look before."""
 
     def __init__(self, name: str, root: str | os.PathLike[str] | None) -> None:
         self._name, self._root = name, root
-        self._absolute = isinstance(name, str) and name.startswith("/")
-        if self._absolute and (why := _bad_path(name)):
+        self._is_absolute = isinstance(name, str) and name.startswith("/")
+        if self._is_absolute and (why := _bad_path(name)):
             raise ValueError(f"model {name!r} can't be used: {why}")
-        self._component = "" if self._absolute else layout.model_component(name)
-        self._last: tuple[Mount, os.stat_result, Found] | None = None
+        self._component = "" if self._is_absolute else layout.model_component(name)
+        self._last: tuple[Mount, os.stat_result, ResolvedModel] | None = None
 
-    def look(self) -> Found:
-        """What is to be served now, as the server has it.
+    def resolve(self) -> ResolvedModel:
+        """Return what is to be served now, as the server has it.
 
-        Raises `ModelNotFound`, `CorruptEntryError` (CURRENT is damaged), `RootError`, `OSError`.
+        Raises `ModelNotFound`, `CorruptEntryError` if CURRENT is damaged, `RootError`, `OSError`.
         """
-        if self._absolute:
-            return self._by_hand(*_absolute(self._name))
+        if self._is_absolute:
+            return self._resolve_unmanaged(*_split_absolute(self._name))
         mount = roots.resolve(self._root, durable=True, reading=True)
         model = f"{layout.MODELS}/{self._component}"
         versions = layout.version_folder(model, "")
@@ -76,46 +95,47 @@ class Resolver:
             seen = mount.look(versions, last[1] if last else None)
         except CorruptEntryError:
             if stat.S_ISDIR(mount.stat(layout.MODELS, self._component).st_mode):
-                raise  # what stands where its versions belong is no model that somebody put there by hand
-            return self._by_hand(mount, layout.MODELS, self._component)
+                raise  # a file or link stands where the folder `versions` belongs
+            return self._resolve_unmanaged(mount, layout.MODELS, self._component)
         if seen is None:
-            return self._unpublished(mount, model)
-        moment, names = seen
+            return self._resolve_without_versions(mount, model)
+        status, names = seen
         if last is not None and names is None:
             return last[2]
         try:
-            made = manifests.current(mount, model)
+            manifest = pointer.read(mount, model)
         except FileNotFoundError:
-            if set(mount.names(model)) <= {layout.VERSIONS}:
-                raise ModelNotFound(
-                    f"{mount.path_of(versions, layout.CURRENT)}: missing: no version of model {self._name!r} is active:"
-                    " activate one"
-                ) from None
-            return self._by_hand(mount, layout.MODELS, self._component)
-        found = Found(mount, layout.version_folder(model, made.version), made, None)
-        # A change right after this look may leave the folder's time as it is; then the next look must read again.
-        self._last = (mount, moment, found) if clock.tells(moment.st_mtime) else None
-        return found
+            if not set(mount.names(model)) <= {layout.VERSIONS}:
+                return self._resolve_unmanaged(mount, layout.MODELS, self._component)
+            raise ModelNotFound(
+                f"{mount.path_of(versions, layout.CURRENT)}: missing: no version of model"
+                f" {self._name!r} is active; activate one"
+            ) from None
+        resolved = ResolvedModel(mount, layout.version_folder(model, manifest.version), manifest)
+        # A change right after this look may leave the folder's time as it is; then read again.
+        self._last = (mount, status, resolved) if clock.tells(status.st_mtime) else None
+        return resolved
 
-    def _unpublished(self, mount: Mount, model: str) -> Found:
+    def _resolve_without_versions(self, mount: Mount, model: str) -> ResolvedModel:
         mount.refresh(layout.MODELS)
         try:
             mount.stat(layout.MODELS, self._component)
         except FileNotFoundError:
             raise ModelNotFound(
-                f"{mount.path_of(model)}: no model {self._name!r}: publish it, or check EFSSTATE_ROOT and the name"
+                f"{mount.path_of(model)}: no model {self._name!r}; publish it, or check"
+                " EFSSTATE_ROOT and the name"
             ) from None
-        return self._by_hand(mount, layout.MODELS, self._component)
+        return self._resolve_unmanaged(mount, layout.MODELS, self._component)
 
     @staticmethod
-    def _by_hand(mount: Mount, folder: str, name: str) -> Found:
+    def _resolve_unmanaged(mount: Mount, folder: str, name: str) -> ResolvedModel:
         from efsstate.modelstore.unmanaged import UnmanagedModel
 
-        plain = UnmanagedModel(mount, folder, name)
-        return Found(mount, folder, None, plain)
+        return ResolvedModel(mount, folder, unmanaged=UnmanagedModel(mount, folder, name))
 
 
 def _bad_path(name: str) -> str:
+    """Return why an absolute path cannot be a model; "" if it can."""
     try:
         if b"\0" in os.fsencode(name):
             return "it has a NUL character"
@@ -124,12 +144,13 @@ def _bad_path(name: str) -> str:
     return "" if os.path.normpath(name).strip("/") else "it names no file or folder"
 
 
-def _absolute(name: str) -> tuple[Mount, str, str]:
+def _split_absolute(name: str) -> tuple[Mount, str, str]:
+    """Return the mount, folder and name of an absolute path."""
     path = os.path.realpath(name)
     above, last = os.path.split(path)
     try:
         os.stat(path)
-        if last:  # else it is a link to the root of all
+        if last:  # else it is a link to "/"
             return Mount(above, key=environment.signing_key()), "", last
     except (FileNotFoundError, NotADirectoryError):
         pass

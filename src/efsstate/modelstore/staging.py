@@ -1,4 +1,4 @@
-"""Copies on the local disk, shared by the processes of an environment: made by one of them, whole or absent, bounded."""
+"""Copies on the local disk, shared by an environment's processes: whole or absent, and bounded."""
 
 from __future__ import annotations
 
@@ -16,121 +16,124 @@ from efsstate.modelstore import reader
 from efsstate.mount import lock
 from efsstate.mount import root as roots
 from efsstate.mount.drafts import PartialFile
+from efsstate.parallel import mib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
+    from efsstate.modelstore.manifest import Manifest
+    from efsstate.modelstore.open_file import OpenFile
     from efsstate.mount.files import Mount
 
-_USES = "uses"  # a file for every copy, whose lock is shared by the processes that use it
+    OpenSource = Callable[[str], OpenFile]
+
+_SCRATCH = "efsstate-models"
+_USES = "uses"  # a file for every copy; the processes that use the copy share its lock
 _SPARE = 32 << 20  # bytes that stay free
 
 
-class Staged:
-    """A copy that is in use: `folder` on the local mount `mount`; `made` if it was made, and so compared, just now.
+class StagedCopy:
+    """A copy in use: `folder` on the local mount `mount`; `is_new` if it was made just now.
 
-    It may go once this object is gone, here and in every forked child.
+    It may be removed once this object is gone, here and in every forked child.
     """
 
     def __init__(self, mount: Mount, folder: str, use: lock.Lock) -> None:
         self.mount, self.folder, self._use = mount, folder, use
-        self.made = False
+        self.is_new = False
 
     def __del__(self) -> None:
         try:
             self._use.release()
         except Exception as error:
             if sys.is_finalizing():
-                return  # the lock goes with the process
-            events.log(
-                "warning", "%s: could not be given back: %s", self.mount.path_of(self.folder), error
-            )
+                return  # the lock ends with the process
+            path = self.mount.path_of(self.folder)
+            events.log("warning", "%s: the lock of its use was not released: %s", path, error)
 
 
-def stage(
-    key: str,
-    files: Mapping[str, tuple[int, str | None]],
-    folders: list[str],
-    opened: Callable[[str], reader.Opened],
-) -> Staged:
-    """The local copy `key` of `files` (path below it to bytes and SHA-256, None where there is none to compare).
+def stage(name: str, manifest: Manifest, open_source: OpenSource) -> StagedCopy:
+    """Return the local copy `name` of the manifest's files; make it if it is missing.
 
-    One process copies while the others wait, until the deadline. Raises `EfsStateError` (no room), `CorruptEntryError`
-    (a file that is not what its digest says), `OutOfTime`, `OSError`.
+    One process copies while the others wait, until the deadline. Raises `EfsStateError` if there is
+    no room, `CorruptEntryError` if a file differs from its digest, `DeadlineExceeded`, `OSError`.
     """
-    local = roots.scratch("efsstate-models")
+    local = roots.scratch(_SCRATCH)
     until = deadline.until_done()
-    # The use is told before the copy is looked at, so that nobody who makes room in between removes it.
-    staged = Staged(local, key, _use(local, key, until))
-    if not _is_whole(local, key, files):  # one that is there is used, whatever else is being copied
-        held = _turn(local, key, until)
+    # The use is announced before the copy is looked at: no process that makes room in between
+    # removes it.
+    staged = StagedCopy(local, name, _announce_use(local, name, until))
+    if not _is_whole(local, name, manifest):
+        claim = _claim(local, name, until)
         try:
-            local.forget(key)  # who copied while we waited has put another folder in its place
-            if not _is_whole(local, key, files):
-                _copy(local, key, files, folders, opened)
-                staged.made = True
+            local.forget(name)  # the process we waited for has put another folder in its place
+            if not _is_whole(local, name, manifest):
+                _copy(local, name, manifest, open_source)
+                staged.is_new = True
         finally:
-            held.release()
-    for name in folders:
-        local.make(f"{key}/{name}")  # empty ones, which a cleaner of /tmp may have removed
-    local.stamp("", key)
+            claim.release()
+    for folder in manifest.folders:
+        local.make(f"{name}/{folder}")  # empty ones, which a cleaner of /tmp may have removed
+    local.stamp("", name)
     return staged
 
 
-def discard(key: str) -> bool:
-    """Remove the copy `key`, which is damaged; False if somebody uses it."""
-    local = roots.scratch("efsstate-models")
-    held = _turn(local, key, deadline.until_done())
+def discard(name: str) -> bool:
+    """Remove the damaged copy `name`; return False if another process uses it."""
+    local = roots.scratch(_SCRATCH)
+    claim = _claim(local, name, deadline.until_done())
     try:
-        alone = _alone(local, key)
-        if alone is None:
+        use = _claim_unused(local, name)
+        if use is None:
             return False
         try:
-            if key in local.names(""):
-                _take_away(local, key)
+            if name in local.names(""):
+                _remove_copy(local, name)
         finally:
-            alone.release(remove=True)
+            use.release(remove=True)
     finally:
-        held.release()
+        claim.release()
     return True
 
 
-def _turn(local: Mount, key: str, until: float) -> lock.Lock:
-    """The right to copy and to remove; `DeadlineExceeded` if another process still has it then."""
-    held = lock.acquire(local, "", layout.LOCK, until=until)
-    if held is None:
+def _claim(local: Mount, name: str, until: float) -> lock.Lock:
+    """Return the right to copy and to remove."""
+    claim = lock.acquire(local, "", layout.LOCK, until=until)
+    if claim is None:
+        path = local.path_of(name)
         raise DeadlineExceeded(
-            f"{local.path_of(key)}: another process was still copying a model here when the deadline came"
+            f"{path}: another process was still copying a model here when the deadline came"
         )
-    return held
+    return claim
 
 
-def _use(local: Mount, key: str, until: float) -> lock.Lock:
-    """A share of the copy's lock: as long as anybody has one the copy stays."""
+def _announce_use(local: Mount, name: str, until: float) -> lock.Lock:
+    """Return a share of the copy's lock: the copy stays while any process has one."""
     while True:
-        got = lock.acquire(local, _USES, key, until=until, shared=True)
-        if got is None:
+        use = lock.acquire(local, _USES, name, until=until, shared=True)
+        if use is None:
+            path = local.path_of(name)
             raise DeadlineExceeded(
-                f"{local.path_of(key)}: another process was still removing it when the deadline came"
+                f"{path}: another process was still removing it when the deadline came"
             )
-        if got.is_current():
-            return got
-        got.release()  # who made room was faster, and has removed the file
+        if use.is_current():
+            return use
+        use.release()  # a process that made room has removed the lock's file meanwhile
 
 
-def _alone(local: Mount, key: str) -> lock.Lock | None:
-    """The copy's lock for ourselves; None if a process that lives uses the copy."""
-    got = lock.attempt(local, _USES, key)
-    if isinstance(got, lock.Lock):
-        return got
-    os.close(got)
+def _claim_unused(local: Mount, name: str) -> lock.Lock | None:
+    """Return the copy's lock for this process alone; None if a living process uses the copy."""
+    attempt = lock.attempt(local, _USES, name)
+    if isinstance(attempt, lock.Lock):
+        return attempt
+    os.close(attempt)
     return None
 
 
-def _is_whole(local: Mount, key: str, files: Mapping[str, tuple[int, str | None]]) -> bool:
-    for name, (size, _) in files.items():
-        folder, _, last = f"{key}/{name}".rpartition("/")
+def _is_whole(local: Mount, name: str, manifest: Manifest) -> bool:
+    for file, (size, _) in manifest.files.items():
+        folder, _, last = f"{name}/{file}".rpartition("/")
         try:
             if local.stat(folder, last).st_size != size:
                 return False
@@ -139,69 +142,67 @@ def _is_whole(local: Mount, key: str, files: Mapping[str, tuple[int, str | None]
     return True
 
 
-def _copy(
-    local: Mount,
-    key: str,
-    files: Mapping[str, tuple[int, str | None]],
-    folders: list[str],
-    opened: Callable[[str], reader.Opened],
-) -> None:
-    _tidy(local, key)
-    sizes = {name: size for name, (size, _) in files.items()}
-    total, room = sum(sizes.values()), _on_disk(local, [*sizes.values(), *[1] * len(folders)])
-    if key in local.names("") and _room(local) < room:
-        _take_away(
-            local, key
-        )  # somebody damaged it; else it stays for those who use it until the new one is there
+def _copy(local: Mount, name: str, manifest: Manifest, open_source: OpenSource) -> None:
+    _remove_remains(local, name)
+    sizes = {file: size for file, (size, _) in manifest.files.items()}
+    room = _disk_usage(local, [*sizes.values(), *[1] * len(manifest.folders)])
+    if name in local.names("") and _free(local) < room:
+        _remove_copy(local, name)  # damaged; if there is room, it stays until the new one is there
     _make_room(local, room)
-    free = _room(local)
-    making = layout.TEMPORARY + key
-    count, words = reader.late(local.path_of(key), total)
-    guard = threading.Lock()
-
-    def copy(name: str, done: Callable[[int], None] | None) -> None:
-        source = opened(name)
-        folder, _, last = f"{making}/{name}".rpartition("/")
-        with guard:
-            target = PartialFile(local, folder, last)
-        try:
-            digest = reader.copy(source, target, late=words, done=done)
-            target.finish(source.size)
-        finally:
-            target.close()
-        size, wanted = files[name]
-        if source.size != size or wanted not in (None, digest):
-            raise CorruptEntryError(
-                source.path,
-                "its SHA-256 is not the one in the manifest: activate another version, or publish it under a new id",
-            )
-
+    free = _free(local)
+    making = layout.TEMPORARY + name
     try:
-        for name in folders:
-            local.make(f"{making}/{name}")
-        for _ in reader.every(sizes, copy, late=words, done=count):
-            pass
+        _copy_files(local, making, manifest, sizes, open_source)
         local.forget(making)
-        if key in local.names(""):
-            _take_away(local, key)
-        local.rename("", making, "", key)
+        if name in local.names(""):
+            _remove_copy(local, name)
+        local.rename("", making, "", name)
     except BaseException as error:
         removal.remove_tree(local, making, grammar.anything)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            why = f"{error.strerror} while it was written, though {reader.mib(free)} were free: something else fills the disk"
-            raise _no_room(local, total, why) from error
+            why = (
+                f"{error.strerror} while it was written, though {mib(free)} were free: something"
+                " else fills the disk"
+            )
+            raise _no_room(local, manifest.size, why) from error
         raise
 
 
-def _tidy(local: Mount, key: str) -> None:
+def _copy_files(
+    local: Mount, making: str, manifest: Manifest, sizes: dict[str, int], open_source: OpenSource
+) -> None:
+    batch = reader.read_batch(local.path_of(making), manifest.size)
+    opening = threading.Lock()
+
+    def copy_file(name: str, advance: Callable[[int], None] | None) -> None:
+        source = open_source(name)
+        folder, _, last = f"{making}/{name}".rpartition("/")
+        with opening:
+            target = PartialFile(local, folder, last)
+        try:
+            actual = reader.copy(source, target, late=batch.late, advance=advance)
+            target.finish(source.size)
+        finally:
+            target.close()
+        size, digest = manifest.files[name]
+        if source.size != size or (digest and digest != actual):
+            raise CorruptEntryError(source.path, reader.WRONG_DIGEST)
+
+    for folder in manifest.folders:
+        local.make(f"{making}/{folder}")
+    for _ in reader.every(sizes, copy_file, batch):
+        pass
+
+
+def _remove_remains(local: Mount, name: str) -> None:
     """Remove a killed process's half, and the locks of copies that are gone."""
-    there = local.names("")
-    for name in there:
-        if name.startswith(layout.TEMPORARY):
-            _remove(local, name)
-    for name in local.names(_USES):
-        if name not in there and name != key and (alone := _alone(local, name)) is not None:
-            alone.release(remove=True)
+    names = local.names("")
+    for each in names:
+        if each.startswith(layout.TEMPORARY):
+            _remove(local, each)
+    for each in local.names(_USES):
+        if each not in names and each != name and (use := _claim_unused(local, each)) is not None:
+            use.release(remove=True)
 
 
 def _remove(local: Mount, name: str) -> None:
@@ -211,64 +212,65 @@ def _remove(local: Mount, name: str) -> None:
         local.remove("", name)  # not ours, but it has a name that we need
 
 
-def _take_away(local: Mount, key: str) -> None:
-    gone = f"{layout.TEMPORARY}gone-{key}"
-    local.forget(key)
-    local.rename("", key, "", gone)  # first, so that no half of it is ever taken for the whole
-    _remove(local, gone)
+def _remove_copy(local: Mount, name: str) -> None:
+    """Rename the copy, so that no half of it is ever taken for the whole, and remove it."""
+    aside = f"{layout.TEMPORARY}gone-{name}"
+    local.forget(name)
+    local.rename("", name, "", aside)
+    _remove(local, aside)
 
 
 def _make_room(local: Mount, wanted: int) -> None:
-    """Remove what was used least recently, and is not used now, until `wanted` bytes have room; else nothing."""
-    free = _room(local)
-    found = {
-        name: local.stat("", name) for name in local.names("") if name not in (_USES, layout.LOCK)
-    }
-    copies = [name for name, about in found.items() if stat.S_ISDIR(about.st_mode)]
-    going: dict[str, lock.Lock] = {}
-    may_go = 0
+    """Remove unused copies, least recently used first, until `wanted` bytes fit.
+
+    If all of them would not make room enough, remove none and raise EfsStateError.
+    """
+    free, freed = _free(local), 0
+    stats = {n: local.stat("", n) for n in local.names("") if n not in (_USES, layout.LOCK)}
+    copies = [name for name, status in stats.items() if stat.S_ISDIR(status.st_mode)]
+    claimed: dict[str, lock.Lock] = {}
     try:
-        for name in sorted(copies, key=lambda name: found[name].st_mtime_ns):
-            if free + may_go >= wanted:
+        for name in sorted(copies, key=lambda name: stats[name].st_mtime_ns):
+            if free + freed >= wanted:
                 break
-            alone = _alone(local, name)
-            if alone is not None:
-                going[name] = alone
-                may_go += _size(local, name)
-        if free + may_go < wanted:
-            why = f"{reader.mib(max(0, free))} are free, and {reader.mib(may_go)} of copies that nobody uses may go"
-            raise _no_room(local, wanted, why)
-        for name in going:
-            _take_away(local, name)
+            use = _claim_unused(local, name)
+            if use is not None:
+                claimed[name] = use
+                freed += _size(local, name)
+        if free + freed < wanted:
+            unused = f"{mib(freed)} of copies that nobody uses may go"
+            raise _no_room(local, wanted, f"{mib(max(0, free))} are free, and {unused}")
+        for name in claimed:
+            _remove_copy(local, name)
     finally:
-        for alone in going.values():
-            alone.release(remove=True)
+        for use in claimed.values():
+            use.release(remove=True)
 
 
 def _size(local: Mount, folder: str) -> int:
-    """Bytes that removing `folder` frees."""
+    """Return the bytes that removing `folder` frees."""
     size = 0
-    for found in local.scan(folder):
-        if found.is_dir(follow_symlinks=False):
-            size += _size(local, f"{folder}/{found.name}")
+    for item in local.scan(folder):
+        if item.is_dir(follow_symlinks=False):
+            size += _size(local, f"{folder}/{item.name}")
         else:
-            size += found.stat(follow_symlinks=False).st_blocks * 512
+            size += item.stat(follow_symlinks=False).st_blocks * 512
     return size
 
 
-def _on_disk(local: Mount, sizes: list[int]) -> int:
-    """Bytes of disk that files of these sizes take: many small ones take far more than they have."""
+def _disk_usage(local: Mount, sizes: list[int]) -> int:
+    """Return the bytes of disk that files of these sizes take: many small ones take far more."""
     block = os.statvfs(local.path).f_frsize
     return sum([-(-size // block) * block for size in sizes])
 
 
-def _room(local: Mount) -> int:
-    found = os.statvfs(local.path)
-    return found.f_bavail * found.f_frsize - _SPARE
+def _free(local: Mount) -> int:
+    status = os.statvfs(local.path)
+    return status.f_bavail * status.f_frsize - _SPARE
 
 
 def _no_room(local: Mount, wanted: int, why: str) -> EfsStateError:
     return EfsStateError(
-        f"{local.path}: no room for a copy of {reader.mib(wanted)}: {why}: give the function more ephemeral storage, or"
-        " use files.read() or files.mmap()"
+        f"{local.path}: no room for a copy of {mib(wanted)}: {why}; give the function more"
+        " ephemeral storage, or use files.read() or files.mmap()"
     )

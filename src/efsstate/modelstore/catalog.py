@@ -1,0 +1,160 @@
+"""What exists below `models/`: the models, and the versions of one."""
+
+from __future__ import annotations
+
+import stat
+
+from efsstate.errors import CorruptEntryError, EfsStateError, ModelNotFound
+from efsstate.format import layout
+from efsstate.modelstore import manifest as manifests
+from efsstate.modelstore import pointer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from efsstate.modelstore.manifest import Manifest
+    from efsstate.mount.files import Mount
+
+
+class Version:
+    """One version of a model.
+
+    `id`; `active`: True if it is served; `bytes` of all files; `files`: how many; `changed`: when
+    it was published or last (de)activated, in seconds since the epoch by the server's clock;
+    `problem`: why it cannot be used, None if it can.
+    """
+
+    __slots__ = ("active", "bytes", "changed", "files", "id", "problem")
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002 - the contract's name
+        *,
+        active: bool,
+        bytes: int,  # noqa: A002 - the contract's name
+        files: int,
+        changed: float,
+        problem: str | None,
+    ) -> None:
+        self.id = id
+        self.active = active
+        self.bytes = bytes
+        self.files = files
+        self.changed = changed
+        self.problem = problem
+
+    def __repr__(self) -> str:
+        shown = ("id", "active", "bytes", "files", "changed")
+        fields = ", ".join([f"{name}={getattr(self, name)!r}" for name in shown])
+        return f"Version({fields})"
+
+
+def list_versions(mount: Mount, model: str) -> list[Version]:
+    """Return the versions: the active one, then those last published or (de)activated."""
+    manifest = pointer.read_or_none(mount, model)
+    active = None if manifest is None else manifest.version
+    versions = []
+    for item in mount.scan(layout.version_folder(model, "")):
+        if manifests.bad_version(item.name):  # CURRENT, and what is being published
+            continue
+        size, files, problem = _measure(mount, model, item.name)
+        try:
+            changed = mount.stat(layout.version_folder(model, item.name), layout.MANIFEST).st_mtime
+        except (FileNotFoundError, CorruptEntryError):
+            # Any other error is raised: a version of unknown age must not count as old.
+            try:
+                changed = item.stat(follow_symlinks=False).st_mtime
+            except FileNotFoundError:
+                continue  # a prune removed it meanwhile
+        version = Version(
+            item.name,
+            active=item.name == active,
+            bytes=size,
+            files=files,
+            changed=changed,
+            problem=problem,
+        )
+        versions.append(version)
+    return sorted(versions, key=lambda v: (v.active, v.changed, v.id), reverse=True)
+
+
+def _measure(mount: Mount, model: str, version: str) -> tuple[int, int, str | None]:
+    """Return the version's bytes, its number of files, and its problem."""
+    try:
+        manifest = manifests.read(mount, model, version)
+    except FileNotFoundError:
+        path = mount.path_of(layout.version_folder(model, version), layout.MANIFEST)
+        return 0, 0, f"{path}: missing: it has no manifest"
+    except EfsStateError as error:
+        return 0, 0, str(error)
+    return manifest.size, len(manifest.files), None
+
+
+def find(mount: Mount, name: str, model: str, version: str) -> Manifest:
+    """Return the manifest of `version`; raise ModelNotFound, naming those that exist."""
+    try:
+        return manifests.read(mount, model, version)
+    except FileNotFoundError:
+        raise no_such_version(mount, name, model, version) from None
+
+
+def no_such_version(mount: Mount, name: str, model: str, version: str) -> ModelNotFound:
+    """Return the error for a version that does not exist."""
+    path = mount.path_of(layout.version_folder(model, version))
+    known = ", ".join([v.id for v in list_versions(mount, model)]) or "none"
+    return ModelNotFound(f"{path}: model {name!r} has no such version; it has: {known}")
+
+
+def no_version(mount: Mount, name: str, model: str) -> ModelNotFound:
+    """Return the error for a model without versions."""
+    path = mount.path_of(model)
+    return ModelNotFound(f"{path}: no version of model {name!r} exists; publish one")
+
+
+def kind(mount: Mount, model: str) -> int:
+    """Return the mode of the file or folder that has the model's name; 0 if none has."""
+    above, _, last = model.rpartition("/")
+    mount.refresh(above)
+    try:
+        return mount.stat(above, last).st_mode
+    except FileNotFoundError:
+        return 0
+
+
+def has_unmanaged_files(mount: Mount, model: str) -> bool:
+    """Return True if the model is a file, or a folder with more than a publication makes."""
+    if stat.S_ISREG(kind(mount, model)):
+        return True
+    return not set(mount.names(model)) <= {layout.VERSIONS}
+
+
+def require_published(mount: Mount, name: str, model: str) -> None:
+    """Raise ModelNotFound if the model cannot have versions: it is unmanaged, or does not exist."""
+    mode = kind(mount, model)
+    if not mode:
+        raise no_version(mount, name, model)
+    path = mount.path_of(model)
+    if stat.S_ISDIR(mode):
+        names = set(mount.names(model))
+        if names <= {layout.VERSIONS}:
+            return
+        if layout.VERSIONS in names and manifests.has_ours(mount, model):
+            return
+    elif not stat.S_ISREG(mode):
+        raise ModelNotFound(f"{path}: no model: neither a file nor a folder")
+    raise ModelNotFound(f"{path}: unmanaged: it was copied here, and has no versions")
+
+
+def entries(mount: Mount) -> Iterator[tuple[str, bool]]:
+    """Yield each name below `models/`, and True if it can be a model; hidden names are left out."""
+    for item in mount.scan(layout.MODELS):
+        if item.name[0] == ".":
+            continue
+        try:
+            is_model = layout.model_component(layout.model_name(item.name)) == item.name
+        except ValueError:
+            is_model = False
+        if is_model and not item.is_file(follow_symlinks=False):
+            is_model = item.is_dir(follow_symlinks=False)
+        yield item.name, is_model

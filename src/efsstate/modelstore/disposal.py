@@ -1,0 +1,107 @@
+"""Removal of versions and staging folders: no reader ever takes a half for the whole."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from efsstate import events
+from efsstate.errors import CorruptEntryError
+from efsstate.eviction import removal
+from efsstate.format import grammar, layout
+from efsstate.mount import lock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from efsstate.mount.files import Mount
+
+
+def put_aside(mount: Mount, model: str, version: str) -> str:
+    """Rename the version to a temporary, and return its name."""
+    above = layout.version_folder(model, "")
+    aside = f"{layout.TEMPORARY}gone-{version}-{os.urandom(4).hex()}"
+    mount.forget(f"{above}/{version}")
+    mount.rename(above, version, above, aside)
+    return aside
+
+
+def put_back(mount: Mount, model: str, aside: str, version: str) -> None:
+    """Give a version that was put aside its name again, unless the name is taken by now."""
+    above = layout.version_folder(model, "")
+    try:
+        mount.rename(above, aside, above, version, durable=True)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        mount.stamp(above, aside)
+
+
+def remove(mount: Mount, above: str, name: str) -> None:
+    """Remove `name`, if it exists: a folder with its content, or a file or link."""
+    if name not in mount.names(above):
+        return
+    if stat.S_ISDIR(mount.stat(above, name).st_mode):
+        removal.remove_tree(mount, f"{above}/{name}", grammar.anything)
+    else:
+        mount.remove(above, name)
+
+
+def staging_lock(staging: str) -> tuple[str, str]:
+    """Return the folder and name of the lock of a staging folder.
+
+    It lies beside it: an NFS client cannot remove a folder that has an open file in it.
+    """
+    above, _, name = staging.rpartition("/")
+    return above, name + layout.LOCK_SUFFIX
+
+
+def remove_staging(mount: Mount, above: str, name: str) -> None:
+    """Remove a staging folder, or the link of a killed activation, unless its lock is held."""
+    staging = f"{above}/{name}"
+    attempt = lock.attempt(mount, *staging_lock(staging))
+    if isinstance(attempt, lock.Lock):
+        try:
+            remove(mount, above, name)
+        except OSError as error:
+            log_remains(mount, staging, error)
+        attempt.release(remove=True)
+    else:
+        os.close(attempt)
+
+
+def log_remains(mount: Mount, staging: str, error: OSError) -> None:
+    """Log that a staging folder could not be removed."""
+    path = mount.path_of(staging)
+    events.log("warning", "%s: the rest of a publication could not be removed: %s", path, error)
+
+
+def abandoned(mount: Mount, model: str, before: float) -> list[str]:
+    """Return the names of what killed publications and prunes left before the server's time."""
+    above = layout.version_folder(model, "")
+    names = temporaries(mount, model)
+    return sorted([name for name in names if _last_change(mount, above, name) < before])
+
+
+def temporaries(mount: Mount, model: str) -> set[str]:
+    """Return the names of what publications, activations and prunes work on, or left."""
+    names = mount.names(layout.version_folder(model, ""))
+    return {
+        name.removesuffix(layout.LOCK_SUFFIX) for name in names if layout.is_being_published(name)
+    }
+
+
+def _last_change(mount: Mount, above: str, name: str) -> float:
+    """Return when a staging folder was last changed, by the server's clock; 0 if it is gone."""
+    times = []
+    for path in (name, name + layout.LOCK_SUFFIX, f"{name}/parts"):
+        folder, _, last = f"{above}/{path}".rpartition("/")
+        try:
+            status = mount.stat(folder, last)
+        except (FileNotFoundError, CorruptEntryError):
+            continue  # missing; or below a link that an activation left
+        times.append(status.st_mtime)
+        if stat.S_ISDIR(status.st_mode):
+            items = mount.scan(f"{above}/{path}")
+            times += [item.stat(follow_symlinks=False).st_mtime for item in items]
+    return max(times, default=0.0)
