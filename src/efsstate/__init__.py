@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from efsstate.checkpoints.checkpoint import checkpoint as checkpoint
     from efsstate.cleanup.sweep import SweepReport as SweepReport
     from efsstate.cleanup.sweep import sweep as sweep
+    from efsstate.deadline import current as current
     from efsstate.deadline import invocation as invocation
     from efsstate.deploy.diagnosis.doctor import doctor as doctor
     from efsstate.errors import ClaimedError as ClaimedError
@@ -56,6 +57,7 @@ _LAZY = {
     "activate": "modelstore.versions",
     "cached": "cache.decorator",
     "checkpoint": "checkpoints.checkpoint",
+    "current": "deadline",
     "doctor": "deploy.diagnosis.doctor",
     "invocation": "deadline",
     "model": "modelstore.loader",
@@ -88,6 +90,7 @@ __all__ = [  # noqa: RUF022 - written out, because type checkers read it
     "activate",
     "cached",
     "checkpoint",
+    "current",
     "doctor",
     "invocation",
     "model",

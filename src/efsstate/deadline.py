@@ -1,9 +1,11 @@
-"""The deadline of what runs now, and what must be given back when it ends."""
+"""Know the deadline of the running invocation, and give back at its end what is still held."""
 
 from __future__ import annotations
 
 import contextvars
 import time
+
+from efsstate.units import seconds as to_seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,13 +13,15 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, TypeVar, overload
 
+    from efsstate.units import Duration
+
     F = TypeVar("F", bound=Callable[..., Any])
 
 _REMAINING = "get_remaining_time_in_millis"
 _COROUTINE = 0x80  # inspect.CO_COROUTINE, without the import
-WAIT = 60.0  # seconds that a wait lasts at the most where no deadline is known
-_LONG = 3600.0  # seconds that one for another's long work lasts there
-MARGIN = 0.25  # seconds before the deadline at which a wait that must tell of itself ends
+WAIT = 60.0  # the most seconds that a wait lasts if no deadline is known
+_LONG = 3600.0  # and a wait for another process's long work
+MARGIN = 0.25  # seconds before the deadline at which a wait that must report ends
 
 _here: contextvars.ContextVar[Invocation | None] = contextvars.ContextVar(
     "efsstate_deadline", default=None
@@ -29,33 +33,44 @@ reserved: contextvars.ContextVar[float] = contextvars.ContextVar(
 
 
 class Invocation:
-    """One run of a handler: `deadline` (monotonic seconds, None where the context has none), and what it still holds."""
+    """One run of a handler.
 
-    def __init__(self, context: object) -> None:
+    `deadline` is in seconds of `time.monotonic`, None if none is known; `context` is the Lambda
+    context, if there is one.
+    """
+
+    def __init__(self, context: object = None, *, limit: float | None = None) -> None:
         self.context = context
         self.deadline: float | None = None
-        self._held: dict[int, Callable[[], None]] = {}
+        self._limit = limit
+        self._releases: dict[int, Callable[[], None]] = {}
         self._token: contextvars.Token[Invocation | None] | None = None
 
     def __enter__(self) -> Invocation:  # noqa: PYI034 - not made to be subclassed
         remaining = getattr(self.context, _REMAINING, None)
-        self.deadline = None if remaining is None else time.monotonic() + remaining() / 1000
-        if remaining is None and self.context is not None:
-            # A handler that is tried with a stand-in goes on; one whose arguments were swapped must not do so unseen.
-            from efsstate import events
-
-            events.log(
-                "warning",
-                "a handler runs without a deadline: its context, an object of type %s, has no %s(): call it as"
-                " handler(event, context), or with None to try it",
-                type(self.context).__name__,
-                _REMAINING,
-                once="context",
-            )
+        if remaining is not None:
+            self.deadline = time.monotonic() + remaining() / 1000
+        elif self._limit is not None:
+            self.deadline = time.monotonic() + self._limit
+        elif self.context is not None:
+            self._warn_of_stand_in()
         self._token = _here.set(self)
-        reserved.set(0.0)  # a signal may have ended what would have given it back
+        reserved.set(0.0)  # a signal may have ended the code that would have given it back
         _running.append(self)
         return self
+
+    def _warn_of_stand_in(self) -> None:
+        """Warn of a context without a deadline: its arguments may have been swapped."""
+        from efsstate import events
+
+        events.log(
+            "warning",
+            "a handler runs without a deadline: its context, an object of type %s, has no %s();"
+            " call it as handler(event, context), or with None to try it",
+            type(self.context).__name__,
+            _REMAINING,
+            once="context",
+        )
 
     def __exit__(
         self,
@@ -65,61 +80,99 @@ class Invocation:
     ) -> None:
         if self in _running:
             _running.remove(self)
-        if self._token is not None:
-            _here.reset(self._token)
-            self._token = None
-        # A frozen environment renews no lease: nothing may stay claimed past the end of an invocation.
-        for release in list(self._held.values()):
+        token, self._token = self._token, None
+        if token is not None:
+            try:
+                _here.reset(token)
+            except ValueError:  # entered in another context, as a framework's dependencies are
+                pass
+        # A frozen environment renews no lease: nothing may stay claimed after an invocation.
+        for release in list(self._releases.values()):
             try:
                 release()
             except Exception as problem:
                 from efsstate import events
 
-                events.log(
-                    "warning", "could not give back what the invocation still held: %r", problem
-                )
-        self._held.clear()
+                text = "could not give back what the invocation still held: %r"
+                events.log("warning", text, problem)
+        self._releases.clear()
+
+    def end_soon(self, seconds: Duration = 0) -> None:
+        """Move the deadline to `seconds` from now, unless it comes sooner.
+
+        A SIGTERM handler calls it, so that loops end after their current item and save.
+        """
+        deadline = time.monotonic() + to_seconds(seconds, "seconds")
+        if self.deadline is None or deadline < self.deadline:
+            self.deadline = deadline
 
     def hold(self, owner: object, release: Callable[[], None]) -> None:
-        """Have `release` called when the invocation ends, unless `owner` is dropped before."""
-        self._held[id(owner)] = release
+        """Call `release` when the invocation ends, unless `owner` is dropped before."""
+        self._releases[id(owner)] = release
 
     def drop(self, owner: object) -> None:
-        """`owner` gave back what it held."""
-        self._held.pop(id(owner), None)
+        """Forget `owner`: it gave back what it held."""
+        self._releases.pop(id(owner), None)
 
 
 def current() -> Invocation | None:
-    """The invocation that runs now, here or, from a thread of one's own, in this process."""
-    found = _here.get()
-    if found is None and _running:
-        # Several at once are several handlers in threads: the earliest deadline is the one that harms nobody.
-        found = min(
-            _running, key=lambda one: one.deadline if one.deadline is not None else float("inf")
-        )
-    return found
+    """Return the running invocation: of this context, else of this process, else None."""
+    invocation = _here.get()
+    if invocation is None and _running:
+        # Several are several handlers in threads: the earliest deadline harms none of them.
+        invocation = min(_running, key=_deadline_of)
+    return invocation
+
+
+def _deadline_of(invocation: Invocation) -> float:
+    return float("inf") if invocation.deadline is None else invocation.deadline
 
 
 def remaining() -> float | None:
-    """Seconds until the deadline (never below 0), less what is `reserved` for later; None where none is known."""
-    found = current()
-    if found is None or found.deadline is None:
+    """Return the seconds until the deadline, less those `reserved`; None if none is known.
+
+    It is never below 0.
+    """
+    invocation = current()
+    if invocation is None or invocation.deadline is None:
         return None
-    return max(0.0, found.deadline - reserved.get() - time.monotonic())
+    return max(0.0, invocation.deadline - reserved.get() - time.monotonic())
 
 
 def until(wait: float | None, *, margin: float = 0.0) -> float:
-    """The monotonic time at which a wait must end: after `wait` seconds, or `margin` before the deadline, or 60 s."""
-    left = remaining()
-    limit = WAIT if left is None else max(0.0, left - margin)
-    return time.monotonic() + (
-        limit if wait is None else wait if left is None else min(wait, limit)
-    )
+    """Return the monotonic time at which a wait must end.
+
+    That is after `wait` seconds or `margin` before the deadline, whichever comes first; without
+    either, after 60 s.
+    """
+    seconds = remaining()
+    limit = WAIT if seconds is None else max(0.0, seconds - margin)
+    if wait is not None:
+        limit = wait if seconds is None else min(wait, limit)
+    return time.monotonic() + limit
 
 
 def until_done() -> float:
-    """The same for what another does and takes long, as a copy of gigabytes: shortly before the deadline, or after an hour."""
+    """Return the time at which a wait for another's long work must end.
+
+    That is shortly before the deadline, or after an hour: a copy of gigabytes takes long.
+    """
     return until(_LONG, margin=MARGIN)
+
+
+def warn_if_unknown(what: str) -> None:
+    """Log one warning if `what` runs on Lambda without a deadline."""
+    invocation = current()
+    if invocation is None or (invocation.deadline is None and invocation.context is None):
+        from efsstate import events
+
+        events.log(
+            "warning",
+            "%s runs without a deadline, so a timeout may end it in the middle; pass context=, or"
+            " decorate the handler with @invocation",
+            what,
+            once="no deadline",
+        )
 
 
 if TYPE_CHECKING:
@@ -127,17 +180,23 @@ if TYPE_CHECKING:
     @overload
     def invocation(target: F) -> F: ...  # type: ignore[overload-overlap]
     @overload
-    def invocation(target: object) -> Invocation: ...
+    def invocation(target: object = None, *, seconds: Duration | None = None) -> Invocation: ...
 
 
-def invocation(target: Any) -> Any:
-    """Give everything below it the deadline: it decorates a handler, or stands in a `with` around a context.
+def invocation(target: Any = None, *, seconds: Duration | None = None) -> Any:
+    """Let everything below know the deadline: decorate a handler, or enter it as a context.
 
-    `target` is the handler, `def` or `async def`, called as `handler(event, context)`; or the Lambda context object
-    (anything with `get_remaining_time_in_millis()`), or None for no deadline. When it ends, what is still claimed is
-    given back. `TypeError` for anything else. A handler that is called with another context runs without a deadline,
-    with one warning.
+    target: the handler, `def` or `async def`, called as `handler(event, context)`; or the Lambda
+        context (any object with `get_remaining_time_in_millis()`); or None for no deadline.
+    seconds: outside Lambda, how long the `with` block may take.
+
+    When it ends, claims that are still held are given back. Raises `TypeError` for another target.
+    A handler that is called with another context runs without a deadline, with one warning.
     """
+    if seconds is not None:
+        if target is not None:
+            raise TypeError("invocation: pass a context or seconds=, not both")
+        return Invocation(limit=to_seconds(seconds, "seconds"))
     if target is None or hasattr(target, _REMAINING):
         return Invocation(target)
     if not callable(target):
@@ -149,25 +208,30 @@ def invocation(target: Any) -> Any:
             with Invocation(context):
                 return await target(event, context, *more, **named)
 
-        return _named_like(run_async, target)
+        return copy_names(run_async, target)
 
     def run(event: Any, context: Any = None, *more: Any, **named: Any) -> Any:
         with Invocation(context):
             return target(event, context, *more, **named)
 
-    return _named_like(run, target)
+    return copy_names(run, target)
 
 
-def demand_context(given: object, what: str) -> None:
-    """`TypeError` for what is not a Lambda context: an event in its place would be taken for "no deadline"."""
-    if not hasattr(given, _REMAINING):
+def demand_context(value: object, what: str) -> None:
+    """Raise `TypeError` unless `value` is a Lambda context.
+
+    An event in its place would be taken for "no deadline".
+    """
+    if not hasattr(value, _REMAINING):
         raise TypeError(
-            f"{what}: the Lambda context, the second argument of a handler, is needed (it has {_REMAINING}()), not an"
-            f" object of type {type(given).__name__}; pass None where there is no deadline"
+            f"{what}: the Lambda context, the second argument of a handler, is needed (it has"
+            f" {_REMAINING}()), not an object of type {type(value).__name__}; pass None if there is"
+            " no deadline"
         )
 
 
-def _named_like(wrapper: Any, wrapped: Any) -> Any:
+def copy_names(wrapper: Any, wrapped: Any) -> Any:
+    """Give a wrapper the names of the function it wraps: `functools` would be one more import."""
     for attribute in ("__module__", "__name__", "__qualname__", "__doc__"):
         try:
             setattr(wrapper, attribute, getattr(wrapped, attribute))

@@ -1,15 +1,18 @@
-"""The invocation's deadline reaches whatever runs below the handler, and its end gives back what is still held."""
+"""The invocation's deadline reaches all code below the handler, and its end gives claims back."""
 
 import asyncio
+import contextvars
 import threading
 import time
 
 import pytest
 
-from efsstate import deadline, events, invocation
+from efsstate import current, deadline, events, invocation
 
 
 class Context:
+    """What Lambda gives a handler."""
+
     def __init__(self, seconds):
         self.end = time.monotonic() + seconds
 
@@ -17,18 +20,19 @@ class Context:
         return int((self.end - time.monotonic()) * 1000)
 
 
-def test_without_an_invocation_nothing_is_known_and_waits_end_after_a_minute():
-    assert deadline.current() is None and deadline.remaining() is None
+def test_without_an_invocation_waits_end_after_a_minute():
+    assert deadline.current() is None
+    assert deadline.remaining() is None
     assert 59 < deadline.until(None) - time.monotonic() <= 60
     assert 4.9 < deadline.until(5) - time.monotonic() <= 5
 
 
-def test_a_decorated_handler_has_its_deadline_in_calls_threads_and_tasks():
+def test_a_handlers_deadline_reaches_calls_and_threads():
     seen = []
 
     @invocation
-    def handler(event, context):
-        """What it does."""
+    def handler(event, _context):
+        """Document it."""
         seen.append(deadline.remaining())
         thread = threading.Thread(target=lambda: seen.append(deadline.remaining()))
         thread.start()
@@ -38,16 +42,16 @@ def test_a_decorated_handler_has_its_deadline_in_calls_threads_and_tasks():
         return event
 
     assert handler({"a": 1}, Context(30)) == {"a": 1}
-    assert all(29 < value <= 30 for value in seen[:3]) and 0.9 < seen[3] <= 1
-    assert (
-        handler.__name__ == "handler" and handler.__doc__ == "What it does." and handler.__wrapped__
-    )
+    assert all(29 < value <= 30 for value in seen[:3])
+    assert 0.9 < seen[3] <= 1
+    assert (handler.__name__, handler.__doc__) == ("handler", "Document it.")
+    assert handler.__wrapped__
     assert deadline.current() is None
 
 
 def test_async_handlers_and_their_tasks():
     @invocation
-    async def handler(event, context):
+    async def handler(_event, _context):
         async def below():
             return deadline.remaining()
 
@@ -57,16 +61,17 @@ def test_async_handlers_and_their_tasks():
 
 
 def test_concurrent_tasks_keep_their_own():
-    async def one(seconds):
+    async def run(seconds):
         with invocation(Context(seconds)):
             await asyncio.sleep(0.01)
             return deadline.remaining()
 
     async def both():
-        return await asyncio.gather(one(10), one(100))
+        return await asyncio.gather(run(10), run(100))
 
     ten, hundred = asyncio.run(both())
-    assert ten < 10 < 99 < hundred
+    assert ten < 10
+    assert hundred > 99
 
 
 def test_as_a_context_manager_and_without_a_deadline():
@@ -76,44 +81,74 @@ def test_as_a_context_manager_and_without_a_deadline():
             assert deadline.remaining() is None
         assert deadline.remaining() > 4
     with invocation(Context(-3)):
-        assert deadline.remaining() == 0 and deadline.until(9) <= time.monotonic()
+        assert deadline.remaining() == 0
+        assert deadline.until(9) <= time.monotonic()
 
 
-@pytest.mark.parametrize("given", [{"date": "2026-11-01"}, "context", 5, object()], ids=str)
-def test_what_is_no_context_is_refused(given):
-    """Such as the event: it would be no deadline."""
-    with pytest.raises(
-        TypeError,
-        match=f"second argument of a handler.*not an object of type {type(given).__name__}",
-    ):
-        invocation(given)
+def test_seconds_are_a_deadline_outside_lambda():
+    with invocation(seconds="30s"):
+        assert 29 < deadline.remaining() <= 30
+    with pytest.raises(TypeError, match="not both"):
+        invocation(Context(3), seconds=3)
+    with pytest.raises(ValueError, match="seconds"):
+        invocation(seconds=-1)
 
 
-def test_a_handler_that_is_tried_with_a_stand_in_runs_with_one_warning(caplog):
+def test_end_soon_only_ever_shortens():
+    """A SIGTERM handler calls it; a later deadline than the known one changes nothing."""
+    with invocation(seconds=30):
+        current().end_soon(100)
+        assert deadline.remaining() > 29
+        current().end_soon("5s")
+        assert deadline.remaining() <= 5
+        current().end_soon()
+        assert deadline.remaining() == 0
+    with invocation():
+        assert deadline.remaining() is None
+        current().end_soon()
+        assert deadline.remaining() == 0
+
+
+def test_it_may_be_left_in_another_context():
+    """Frameworks run the two halves of a generator in contexts of their own."""
+    here = invocation(seconds=5)
+    contextvars.copy_context().run(here.__enter__)
+    contextvars.copy_context().run(here.__exit__, None, None, None)
+    assert deadline.current() is None
+
+
+@pytest.mark.parametrize("target", [{"date": "2026-11-01"}, "context", 5, object()], ids=str)
+def test_an_object_that_is_no_context_is_refused(target):
+    """An event in the context's place would be no deadline."""
+    kind = type(target).__name__
+    with pytest.raises(TypeError, match=f"second argument of a handler.*of type {kind}"):
+        invocation(target)
+
+
+def test_a_stand_in_for_the_context_is_warned_of_once(caplog):
     events._said.clear()
 
     @invocation
-    def handler(event, context):
+    def handler(event, _context):
         return event, deadline.remaining()
 
     @invocation
-    async def later(event, context):
+    async def later(event, _context):
         return event, deadline.remaining()
 
-    assert handler(1) == handler(1, None) == (1, None) and not caplog.records
+    assert handler(1) == handler(1, None) == (1, None)
+    assert not caplog.records
     assert handler(1, {}) == handler(1, object()) == asyncio.run(later(1, {})) == (1, None)
     (record,) = caplog.records
-    assert (
-        record.name == "efsstate"
-        and "without a deadline" in record.getMessage()
-        and "type dict" in record.getMessage()
-    )
+    assert record.name == "efsstate"
+    assert "without a deadline" in record.getMessage()
+    assert "type dict" in record.getMessage()
 
 
-def test_what_is_still_held_is_given_back_whatever_happens(caplog):
+def test_claims_are_given_back_at_the_end(caplog):
     back = []
 
-    def handler(event, context):
+    def handler(_event, _context):
         here = deadline.current()
         dropped, kept, broken = object(), object(), object()
         here.hold(dropped, lambda: back.append("dropped"))
@@ -124,7 +159,9 @@ def test_what_is_still_held_is_given_back_whatever_happens(caplog):
 
     with pytest.raises(KeyError):
         invocation(handler)(None, Context(5))
-    assert back == ["kept"] and "could not give back" in caplog.text and not deadline._running
+    assert back == ["kept"]
+    assert "could not give back" in caplog.text
+    assert not deadline._running
 
 
 def test_a_handler_is_called_in_the_forms_that_handlers_have():
