@@ -1,8 +1,10 @@
-"""What the README and the pages say is there: its example runs, its links lead somewhere, its commands exist."""
+"""The README's examples run, the pages' links lead somewhere, the commands they name exist."""
 
 import base64
 import pathlib
 import re
+import subprocess
+import sys
 import types
 
 import pytest
@@ -18,13 +20,29 @@ class Context:
         return 60_000
 
 
+def blocks(name):
+    """Return the README's block of code that is marked with this name."""
+    text = (ROOT / "README.md").read_text()
+    return re.search(rf"<!-- example: {name} -->\n```python\n(.*?)```", text, re.DOTALL)[1]
+
+
+def test_the_first_example_runs_as_it_is_pasted():
+    """A newcomer pastes it into `python`, line by line, in a folder with nothing prepared."""
+    code = blocks("first").replace("\n\n", "\n")
+    # The interactive prompt ends a block at an empty line, so one stands behind each block.
+    pasted = re.sub(r"(\n(?: {4}.*\n)+)(?=\S)", r"\1\n", code)
+    run = subprocess.run(
+        [sys.executable, "-i", "-c", ""], input=pasted, capture_output=True, text=True, timeout=60
+    )
+    assert "Error" not in run.stderr, run.stderr
+    assert run.stdout.splitlines()[0] == "computing 4"
+    assert run.stdout.count("computing") == 1
+    assert run.stdout.rstrip().endswith("45 True")
+
+
 def test_the_readmes_example_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("EFSSTATE_ROOT", str(tmp_path))
-    code = re.search(
-        r"<!-- example: readme -->\n```python\n(.*?)```",
-        (ROOT / "README.md").read_text(),
-        re.DOTALL,
-    )[1]
+    code = blocks("readme")
     import efsstate
 
     (tmp_path / "network.bin").write_bytes(b"weights")
@@ -42,7 +60,6 @@ def test_the_readmes_example_runs(tmp_path, monkeypatch):
         return [row for row in rows if last is None or row.id > last]
 
     module = {
-        "base64": base64,
         "load_network": load_network,
         "rows_after": rows_after,
         "__name__": "readme",
