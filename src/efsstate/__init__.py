@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from efsstate.checkpoints.checkpoint import checkpoint as checkpoint
     from efsstate.cleanup.sweep import SweepReport as SweepReport
     from efsstate.cleanup.sweep import sweep as sweep
+    from efsstate.datasets.dataset import Dataset as Dataset
+    from efsstate.datasets.dataset import dataset as dataset
+    from efsstate.datasets.part import Part as Part
+    from efsstate.datasets.snapshot import Snapshot as Snapshot
     from efsstate.deadline import current as current
     from efsstate.deadline import invocation as invocation
     from efsstate.deploy.diagnosis.doctor import doctor as doctor
@@ -20,9 +24,11 @@ if TYPE_CHECKING:
     from efsstate.errors import EfsStateError as EfsStateError
     from efsstate.errors import EncodeError as EncodeError
     from efsstate.errors import ModelNotFound as ModelNotFound
+    from efsstate.errors import PartRemoved as PartRemoved
     from efsstate.errors import RootError as RootError
     from efsstate.errors import ShardsError as ShardsError
     from efsstate.errors import SignatureError as SignatureError
+    from efsstate.errors import SnapshotNotFound as SnapshotNotFound
     from efsstate.errors import UnknownFormatError as UnknownFormatError
     from efsstate.events import on_event as on_event
     from efsstate.modelstore.loader import Model as Model
@@ -42,6 +48,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "Cache": "cache.decorator",
     "Checkpoint": "checkpoints.checkpoint",
+    "Dataset": "datasets.dataset",
     "ClaimLost": "errors",
     "ClaimedError": "errors",
     "CorruptEntryError": "errors",
@@ -49,15 +56,20 @@ _LAZY = {
     "EncodeError": "errors",
     "Model": "modelstore.loader",
     "ModelNotFound": "errors",
+    "Part": "datasets.part",
+    "PartRemoved": "errors",
     "RootError": "errors",
     "ShardsError": "errors",
     "SignatureError": "errors",
+    "Snapshot": "datasets.snapshot",
+    "SnapshotNotFound": "errors",
     "SweepReport": "cleanup.sweep",
     "UnknownFormatError": "errors",
     "activate": "modelstore.versions",
     "cached": "cache.decorator",
     "checkpoint": "checkpoints.checkpoint",
     "current": "deadline",
+    "dataset": "datasets.dataset",
     "doctor": "deploy.diagnosis.doctor",
     "invocation": "deadline",
     "model": "modelstore.loader",

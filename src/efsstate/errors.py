@@ -96,6 +96,14 @@ class ModelNotFound(EfsStateError, LookupError):  # noqa: N818 - the contract's 
     """The root has no such model, or no such version of it."""
 
 
+class SnapshotNotFound(EfsStateError, LookupError):  # noqa: N818 - the contract's name
+    """The dataset has no snapshot of that name."""
+
+
+class PartRemoved(EfsStateError, LookupError):  # noqa: N818 - a state, not a fault
+    """The part of a snapshot was removed on purpose, after the snapshot was made."""
+
+
 class MountTimeout(TimeoutError):  # noqa: N818 - a state of the mount, which the cache forgives
     """The mount did not answer within `io_timeout`, or the circuit is open because it did not."""
 

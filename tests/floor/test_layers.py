@@ -20,6 +20,7 @@ FLOORS = [
     ["mount.store", "mount.links"],
     ["eviction"],
     ["cache", "checkpoints", "modelstore"],
+    ["datasets"],
     ["cleanup"],
     ["publishing", "deploy"],
     ["janitor", "ops", "publisher", "cli", "testing"],

@@ -1,0 +1,1 @@
+"""Shared training data: many writers, immutable parts, frozen snapshots."""

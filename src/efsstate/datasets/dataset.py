@@ -1,0 +1,212 @@
+"""The dataset as users see it: add parts, list them, freeze them, remove them."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+
+from efsstate.datasets import freezing
+from efsstate.datasets.base import DatasetBase
+from efsstate.datasets.part import Part, PartPath
+from efsstate.datasets.protocol import ADDED, REMOVED, PartFolders
+from efsstate.datasets.snapshot import Snapshot
+from efsstate.errors import EfsStateError
+from efsstate.format import dataset_layout as names
+from efsstate.format import entry
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
+
+    from efsstate.units import Duration
+
+    Buffer = bytes | bytearray | memoryview
+    Key = str | bytes
+
+_CHUNK = 8 << 20  # bytes that are read at once to digest a file
+
+
+def dataset(name: str, *, root: str | os.PathLike[str] | None = None) -> Dataset:
+    """Return the dataset `name`: immutable parts that many functions write and many read.
+
+    Nothing is read or written before a method is called. `name` may have letters, digits,
+    `. _ -`, and `/` between its parts; raise `ValueError` for another.
+    """
+    return Dataset(name, root=root)
+
+
+class Dataset(DatasetBase):
+    """Immutable parts under one name, on the mount; made by `dataset`.
+
+    A part is a file of your own format. It is whole or absent, on every host, and never changes.
+    With a `key`, the first writer's part stays and later ones are told that it is there.
+
+    Every method raises `RootError` if no root is named, and `OSError` as the mount raises it.
+    """
+
+    def __repr__(self) -> str:
+        return f"dataset({self.name!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self.name, self._root)
+
+    # Adding
+
+    def add(
+        self, data: Buffer | Iterable[Buffer], suffix: str = "", *, key: Key | None = None
+    ) -> Part:
+        """Add one part with the bytes `data`; once this returns, every host can read it.
+
+        `suffix` is the end of its file name, such as ".json". With `key` (a string or bytes) the
+        dataset has at most one part of that key; if it is there already, or was removed, the
+        returned part has `added=False`. Without a key every call adds a part.
+        """
+        buffers = [data] if isinstance(data, (bytes, bytearray, memoryview)) else list(data)
+        size = sum(memoryview(buffer).nbytes for buffer in buffers)
+        folders = self.folders(reading=False)
+        digest_of = self._key_digest(folders, key)
+        claim = folders.stage(digest_of, names.check_suffix(suffix))
+        # Digested before it is written: a buffer that changes meanwhile makes a damaged part, which
+        # a checked read refuses, and never a part that is believed.
+        content = [bytes(buffer) if type(buffer) is not bytes else buffer for buffer in buffers]
+        checksum = entry.digest(folders.mount.key, f"{folders.parts}/{digest_of}", *content).hex()
+        claim.part = names.part_name(digest_of, size, checksum, suffix)
+        folders.mount.create(folders.staging(claim.process), claim.staged, lambda _now: content)
+        return self._publish(folders, digest_of, claim, exclusive=key is not None)
+
+    @contextmanager
+    def part(self, suffix: str = "", *, key: Key | None = None) -> Iterator[PartPath]:
+        """Give a path, a `str`, at which the block writes one part with any library.
+
+        When the block ends, the file is digested and becomes a part; `path.part` describes it, as
+        `add` does. When the block raises, the file is removed. Close the file within the block.
+        """
+        folders = self.folders(reading=False)
+        digest_of = self._key_digest(folders, key)
+        claim = folders.stage(digest_of, names.check_suffix(suffix))
+        staging = folders.staging(claim.process)
+        folders.mount.make(staging)
+        path = PartPath(folders.mount.path_of(staging, claim.staged))
+        try:
+            yield path
+            size, checksum = self._digest_file(folders, staging, claim.staged, digest_of)
+        except BaseException:
+            folders.discard(claim)
+            raise
+        claim.part = names.part_name(digest_of, size, checksum, suffix)
+        path.part = self._publish(folders, digest_of, claim, exclusive=key is not None)
+
+    def _key_digest(self, folders: PartFolders, key: Key | None) -> str:
+        return names.random_key() if key is None else names.key_digest(key, folders.mount.key)
+
+    def _publish(self, folders: PartFolders, key: str, claim: Any, *, exclusive: bool) -> Part:
+        name, outcome = folders.publish(key, claim, exclusive=exclusive)
+        return Part(
+            name,
+            folders.mount.path_of(folders.parts),
+            added=outcome is ADDED,
+            removed=outcome is REMOVED,
+        )
+
+    def _digest_file(
+        self, folders: PartFolders, staging: str, name: str, key: str
+    ) -> tuple[int, str]:
+        """Return the size and the checksum of a file that a library wrote, and have it on disk."""
+        try:
+            fd = folders.mount.open(staging, name)
+        except FileNotFoundError:
+            beside = [other for other in folders.mount.names(staging) if other.startswith(name)]
+            hint = f"; it wrote {beside[0]!r}: pass that suffix" if beside else ""
+            raise EfsStateError(
+                f"{folders.mount.path_of(staging, name)}: nothing was written at this path{hint}"
+            ) from None
+        try:
+            os.fsync(fd)
+            checksum = Checksum(folders.mount.key)
+            while chunk := os.read(fd, _CHUNK):
+                checksum.update(chunk)
+            return checksum.size, checksum.end(f"{folders.parts}/{key}")
+        finally:
+            os.close(fd)
+
+    # Looking
+
+    def __contains__(self, key: Key) -> bool:
+        """Return True if a part of `key` is there or was removed, as the server has it now."""
+        folders = self.folders()
+        return folders.find(names.key_digest(key, folders.mount.key)) is not None
+
+    # Snapshots
+
+    def freeze(
+        self, name: str, parts: Iterable[Part] | None = None, *, ttl: Duration | None = None
+    ) -> Snapshot:
+        """Return the snapshot `name`, making it from the parts of now if there is none.
+
+        Every part that was acknowledged before the call is in a new snapshot. `parts` makes it of
+        exactly these. All hosts that freeze the same name get the same list. `ttl` says after how
+        long the sweep forgets it; without it the snapshot stays until `forget`.
+        """
+        folders = self.folders(reading=False)
+        chosen = None if parts is None else sorted({part.name for part in parts})
+        return Snapshot(self, freezing.freeze(folders, name, chosen, ttl))
+
+    def at(self, name: str) -> Snapshot:
+        """Return the snapshot `name`; raise `SnapshotNotFound` (a `LookupError`) if none."""
+        return Snapshot(self, freezing.read(self.folders(), name))
+
+    def snapshots(self) -> list[str]:
+        """Return the names of all snapshots, sorted."""
+        return freezing.snapshot_names(self.folders())
+
+    def forget(self, name: str) -> bool:
+        """Remove the snapshot `name`, and none of its parts; return True if it was there."""
+        return freezing.forget(self.folders(reading=False), name)
+
+    # Removing
+
+    def remove(self, key: Key | Part) -> bool:
+        """Remove the part of `key` for good; return True if there was one.
+
+        The key can never be added again. Snapshots that name the part report it as removed. Pass a
+        `Part` to remove a part that was added without a key.
+        """
+        folders = self.folders(reading=False)
+        if isinstance(key, Part):
+            return folders.remove(key.key, key.name)
+        return folders.remove(names.key_digest(key, folders.mount.key))
+
+    def prune(self, *, older_than: Duration, dry_run: bool = False) -> list[Part]:
+        """Remove the parts that are in no snapshot and are older than `older_than`; return them.
+
+        Nothing else removes parts, because a part that is yet to be frozen looks the same as one
+        that is not needed. As with `remove`, a pruned key can never be added again, and a snapshot
+        that was being made meanwhile reports its parts as removed.
+        """
+        folders = self.folders(reading=dry_run)
+        above = folders.mount.path_of(folders.parts)
+        pruned = freezing.prune(folders, older_than, dry_run=dry_run)
+        return [Part(name, above, added=False, removed=not dry_run) for name in pruned]
+
+
+class Checksum:
+    """The checksum of a part, taken in pieces."""
+
+    def __init__(self, secret: bytes | None) -> None:
+        self._hash = entry.blake2b()(digest_size=16, key=secret or b"")
+        self.size = 0
+
+    def update(self, chunk: Buffer) -> None:
+        """Add the next bytes."""
+        self._hash.update(chunk)
+        self.size += len(chunk)
+
+    def end(self, place: str) -> str:
+        """Return the checksum in hex; it is bound to the place of the part."""
+        self._hash.update(f"\0{place}".encode())
+        return str(self._hash.hexdigest())
+
+
+def _reopen(name: str, root: str | None) -> Dataset:
+    return Dataset(name, root=root)

@@ -1,0 +1,205 @@
+"""Make, read and forget snapshots: lists of parts that never change.
+
+A snapshot is a link that only one writer can make. Its text is the list of parts, if that is short,
+else the name of the file with the list. So:
+
+1. List the parts, as the server has them now.
+2. Write the list under a new name.
+3. Make the link; if it is there already, read the other writer's list and remove one's own.
+4. Look for the list once more, and write it again if the sweep took it: its writer may have been
+   frozen for a day between 2 and 3.
+"""
+
+from __future__ import annotations
+
+from efsstate import units
+from efsstate.errors import CorruptEntryError, SnapshotNotFound
+from efsstate.format import codec
+from efsstate.format import dataset_layout as layout
+from efsstate.mount import clock, links, store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from efsstate.datasets.protocol import PartFolders
+    from efsstate.units import Duration
+
+_INLINE = "-"  # in place of the list's file: the names follow in the link itself
+_MOST = 10_000_000  # parts of a snapshot; more would not fit in the memory of a function
+_MAY_LINK = 900  # bytes of a link's text that every file system holds
+
+
+class Frozen:
+    """A snapshot as it lies on the mount: its name, its parts' names, its expiry (seconds)."""
+
+    __slots__ = ("expires", "list", "name", "names")
+
+    def __init__(
+        self, name: str, names: tuple[str, ...], *, expires: float = 0.0, list_name: str = _INLINE
+    ) -> None:
+        self.name, self.names, self.expires, self.list = name, names, expires, list_name
+
+    def text(self) -> str:
+        """Return the text of the link."""
+        head = f"{self.list} {len(self.names)} {self.expires:.3f} {_quote(self.name)}"
+        return "\n".join([head, *self.names]) if self.list == _INLINE else head
+
+
+def freeze(
+    folders: PartFolders, name: str, chosen: Sequence[str] | None, ttl: Duration | None
+) -> Frozen:
+    """Return the snapshot `name`, made of `chosen` or of all parts if there was none."""
+    existing = _find(folders, name)
+    if existing is not None:
+        return existing
+    expires = 0.0 if ttl is None else clock.now() + units.seconds(ttl, "ttl")
+    names = tuple(folders.listing() if chosen is None else chosen)
+    frozen = Frozen(name, names, expires=expires)
+    if len(frozen.text().encode()) > _MAY_LINK:
+        frozen.list = layout.list_name()
+        _write_list(folders, frozen)
+    try:
+        links.create(folders.mount, folders.snapshots, layout.snapshot_name(name), frozen.text())
+    except FileExistsError:
+        return _yield_to_other(folders, frozen)
+    if frozen.list != _INLINE:
+        _keep_list(folders, frozen)
+    return frozen
+
+
+def _yield_to_other(folders: PartFolders, frozen: Frozen) -> Frozen:
+    """Return the snapshot that another writer made, and remove our own list."""
+    other = read(folders, frozen.name)
+    if frozen.list not in (_INLINE, other.list):  # after a lost reply it is our own
+        folders.mount.remove(folders.snapshots, frozen.list, quiet=True)
+    return other
+
+
+def _write_list(folders: PartFolders, frozen: Frozen) -> None:
+    store.write(
+        folders.mount,
+        folders.snapshots,
+        frozen.list,
+        codec.dumps("\n".join(frozen.names).encode()),
+        codec="msgpack",
+        durable=True,
+    )
+
+
+def _keep_list(folders: PartFolders, frozen: Frozen) -> None:
+    # MUT: a-list-that-the-sweep-took-is-written-again
+    folders.mount.refresh(folders.snapshots)
+    try:
+        folders.mount.stat(folders.snapshots, frozen.list)
+    except FileNotFoundError:
+        _write_list(folders, frozen)
+
+
+def read(folders: PartFolders, name: str) -> Frozen:
+    """Return the snapshot `name`; raise `SnapshotNotFound` if there is none."""
+    frozen = _find(folders, name)
+    if frozen is None:
+        path = folders.mount.path_of(folders.snapshots, layout.snapshot_name(name))
+        raise SnapshotNotFound(f"{path}: there is no snapshot {name!r}; freeze() makes one")
+    return frozen
+
+
+def _find(folders: PartFolders, name: str) -> Frozen | None:
+    safe = layout.snapshot_name(name)
+    # A client remembers a missing name for up to a minute.
+    folders.mount.refresh(folders.snapshots)
+    try:
+        text = links.read(folders.mount, folders.snapshots, safe)
+    except FileNotFoundError:
+        return None
+    return _parse(folders, safe, text)
+
+
+def _parse(folders: PartFolders, safe: str, text: str) -> Frozen:
+    path = folders.mount.path_of(folders.snapshots, safe)
+    head, *inline = text.split("\n")
+    try:
+        list_name, count, expires, quoted = head.split(" ")
+        frozen = Frozen(
+            _unquote(quoted), tuple(inline), expires=float(expires), list_name=list_name
+        )
+        number = int(count)
+    except ValueError:
+        raise CorruptEntryError(path, "its text is not that of a snapshot; forget it") from None
+    if list_name != _INLINE:
+        if not layout.is_list(list_name) or inline:
+            raise CorruptEntryError(path, "it names no list; forget it")
+        frozen.names = _read_list(folders, list_name)
+    if len(frozen.names) != number or any(layout.parse_part(n) is None for n in frozen.names):
+        raise CorruptEntryError(path, f"its list does not have {number} parts; forget it")
+    return frozen
+
+
+def _read_list(folders: PartFolders, list_name: str) -> tuple[str, ...]:
+    text = codec.loads(store.read(folders.mount, folders.snapshots, list_name).payload)
+    if not isinstance(text, bytes) or text.count(b"\n") > _MOST:
+        path = folders.mount.path_of(folders.snapshots, list_name)
+        raise CorruptEntryError(path, "it is not a list of parts")
+    return tuple(text.decode().split("\n")) if text else ()
+
+
+def snapshot_names(folders: PartFolders) -> list[str]:
+    """Return the names of all snapshots, sorted; damaged ones by their file name."""
+    found = []
+    for safe in folders.mount.names(folders.snapshots):
+        if safe.startswith("."):
+            continue
+        try:
+            head = links.read(folders.mount, folders.snapshots, safe).partition("\n")[0]
+            found.append(_unquote(head.split(" ")[3]))
+        except (CorruptEntryError, IndexError, ValueError):
+            found.append(safe)
+        except FileNotFoundError:
+            continue
+    return sorted(found)
+
+
+def forget(folders: PartFolders, name: str) -> bool:
+    """Remove a snapshot and its list; return True if it was there."""
+    safe = layout.snapshot_name(name)
+    folders.mount.refresh(folders.snapshots)
+    try:
+        list_name = links.read(folders.mount, folders.snapshots, safe).split(" ")[0]
+    except FileNotFoundError:
+        return False
+    except CorruptEntryError:
+        list_name = _INLINE  # damaged: its list goes with the sweep
+    # The link first: a snapshot that has lost its list would look damaged.
+    was_there = folders.mount.remove(folders.snapshots, safe)
+    if layout.is_list(list_name):
+        folders.mount.remove(folders.snapshots, list_name, quiet=True)
+    return was_there
+
+
+def prune(folders: PartFolders, older_than: Duration, *, dry_run: bool) -> list[str]:
+    """Remove the parts that no snapshot names and that are old enough; return their names."""
+    limit = clock.now() - units.seconds(older_than, "older_than")
+    kept = {part for name in snapshot_names(folders) for part in read(folders, name).names}
+    pruned = []
+    for item in folders.mount.scan(folders.parts):
+        fields = layout.parse_part(item.name)
+        if fields is None or item.name in kept:
+            continue
+        if item.stat(follow_symlinks=False).st_mtime < limit:
+            pruned.append(item.name)
+            if not dry_run:
+                folders.remove(fields[0], item.name)
+    return sorted(pruned)
+
+
+def _quote(text: str) -> str:
+    return "".join(c if c.isalnum() and c.isascii() else f"%{ord(c):x};" for c in text)
+
+
+def _unquote(text: str) -> str:
+    out = []
+    for piece in text.split("%"):
+        number, mark, rest = piece.partition(";")
+        out.append(chr(int(number, 16)) + rest if mark else piece)
+    return "".join(out)

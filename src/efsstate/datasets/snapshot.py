@@ -1,0 +1,232 @@
+"""A snapshot: a list of parts that never changes, in an order that can be resumed."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from efsstate.datasets import freezing
+from efsstate.datasets.part import Part
+from efsstate.errors import CorruptEntryError, PartRemoved
+from efsstate.format import dataset_layout as layout
+from efsstate.format import entry
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from concurrent.futures import Future
+    from typing import Any, Literal
+
+    from efsstate.datasets.base import DatasetBase
+    from efsstate.datasets.freezing import Frozen
+    from efsstate.datasets.protocol import PartFolders
+    from efsstate.units import Size
+
+
+class Snapshot:
+    """Parts as they were when somebody froze them, under a name; made by `freeze` or `at`.
+
+    It is the same on every host and for ever. It can be pickled: the copy reads the list again.
+    """
+
+    def __init__(self, dataset: DatasetBase, frozen: Frozen) -> None:
+        self.dataset = dataset
+        self.name = frozen.name
+        self.names = frozen.names
+        """The file names of its parts, sorted."""
+
+    def __repr__(self) -> str:
+        return f"<Snapshot {self.name!r} of {self.dataset.name!r}: {len(self.names)} parts>"
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Part]:
+        folder = self.dataset.path
+        return (Part(name, folder) for name in self.names)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self.dataset, self.name)
+
+    @property
+    def paths(self) -> list[str]:
+        """The full paths of its parts, for pyarrow, polars, duckdb, WebDataset and the like."""
+        folder = self.dataset.path
+        return [f"{folder}/{name}" for name in self.names]
+
+    @property
+    def bytes(self) -> int:
+        """The sum of the parts' sizes."""
+        return sum(part.size for part in self)
+
+    # Order
+
+    def order(
+        self,
+        *,
+        seed: int = 0,
+        epoch: int = 0,
+        after: int | str = 0,
+        shard: tuple[int, int] = (0, 1),
+    ) -> list[Part]:
+        """Return the parts in a random order that is the same everywhere.
+
+        `seed` and `epoch` choose the order. A snapshot with more parts keeps the order of the old
+        ones among themselves. `shard=(i, n)` takes every n-th part, for worker i of n. `after`
+        leaves out what was done: so many parts, or up to the part of this name.
+        """
+        index, count = shard
+        if not 0 <= index < count:
+            raise ValueError(f"shard {shard!r}: the index must be from 0 to {count - 1}")
+        blake2b = entry.blake2b()
+        salt = f"{seed}\0{epoch}\0".encode()
+        ranked = sorted(
+            self, key=lambda part: blake2b(salt + part.name.encode(), digest_size=16).digest()
+        )[index::count]
+        if isinstance(after, int):
+            return ranked[after:]
+        for position, part in enumerate(ranked):
+            if part.name == after:
+                return ranked[position + 1 :]
+        raise ValueError(
+            f"{self!r}: it has no part {after!r} in shard {shard!r}; resume with the snapshot,"
+            " seed, epoch and shard that the position was saved with"
+        )
+
+    # Reading
+
+    def read(
+        self,
+        parts: Iterable[Part] | None = None,
+        *,
+        ahead: int = 1,
+        verify: bool = True,
+        missing: Literal["raise", "skip"] = "raise",
+    ) -> Iterator[tuple[Part, memoryview]]:
+        """Yield each part with its bytes, reading the next `ahead` parts meanwhile.
+
+        Each buffer is the caller's own and may be written to. `verify` checks every byte, and
+        raises `CorruptEntryError` for a part that is damaged or lost. A part that was removed on
+        purpose raises `PartRemoved`, or is left out with `missing="skip"`.
+        """
+        if missing not in ("raise", "skip"):
+            raise ValueError(f"missing={missing!r}: it is 'raise' or 'skip'")
+        from concurrent.futures import ThreadPoolExecutor
+
+        pool = ThreadPoolExecutor(max(1, ahead), "efsstate-read")
+        waiting: deque[tuple[Part, Future[memoryview]]] = deque()
+        source = iter(self if parts is None else parts)
+        try:
+            while True:
+                while len(waiting) <= ahead and (part := next(source, None)) is not None:
+                    waiting.append((part, pool.submit(self._load, part, verify=verify)))
+                if not waiting:
+                    return
+                part, future = waiting.popleft()
+                try:
+                    yield part, future.result()
+                except PartRemoved:
+                    if missing == "raise":
+                        raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _load(self, part: Part, *, verify: bool) -> memoryview:
+        """Return the bytes of a part, in a buffer of its own."""
+        from efsstate.modelstore import reader
+
+        folders = self._folders()
+        try:
+            data = reader.whole(reader.Opened(folders.mount, folders.parts, part.name))
+        except FileNotFoundError:
+            raise self._missing(folders, part) from None
+        place = f"{folders.parts}/{part.key}"
+        secret = folders.mount.key
+        is_checked = verify or secret is not None
+        # MUT: a-parts-bytes-are-checked
+        if is_checked and entry.digest(secret, place, data).hex() != part.digest:
+            raise CorruptEntryError(part.path, "its bytes are not those that were added")
+        return data
+
+    def _missing(self, folders: PartFolders, part: Part) -> Exception:
+        if folders.is_gone(part.key):
+            return PartRemoved(f"{part.path}: this part was removed on purpose")
+        return CorruptEntryError(part.path, "the part is lost: its file is not there any more")
+
+    def _folders(self) -> PartFolders:
+        return self.dataset.folders()
+
+    # Checking
+
+    @property
+    def missing(self) -> list[Part]:
+        """The parts that are not there any more because they were removed on purpose."""
+        folders = self._folders()
+        return [part for part in self._absent(folders) if folders.is_gone(part.key)]
+
+    def _absent(self, folders: PartFolders) -> list[Part]:
+        present = set(folders.mount.names(folders.parts))
+        return [part for part in self if part.name not in present]
+
+    def verify(self) -> list[tuple[Part, str]]:
+        """Read every byte of every part; return the bad parts, each with what is wrong.
+
+        A part is "removed" (on purpose), "lost", or "damaged".
+        """
+        folders, bad = self._folders(), []
+        for part in self:
+            try:
+                self._load(part, verify=True)
+            except PartRemoved:
+                bad.append((part, "removed"))
+            except CorruptEntryError:
+                exists = part.name in folders.mount.names(folders.parts)
+                bad.append((part, "damaged" if exists else "lost"))
+        return bad
+
+    # From one dataset to the next
+
+    def todo(self, results: DatasetBase, step: str = "") -> Iterator[Part]:
+        """Yield the parts that have no result of `step` in the dataset `results` yet.
+
+        Add each result with `key=part.result_key(step)`. Two workers may compute the same result;
+        the key keeps one of them.
+        """
+        folders = results.folders()
+        done = {part.key for part in results.parts()}
+        for part in self:
+            if layout.key_digest(part.result_key(step), folders.mount.key) not in done:
+                yield part
+
+    def groups(
+        self, size: Size, *, since: Snapshot | None = None
+    ) -> Iterator[tuple[str, list[Part]]]:
+        """Yield groups of parts of about `size` bytes, each with a key for their compaction.
+
+        The same parts give the same groups and keys on every host, so a part that is made of a
+        group is added once. `since` leaves out the parts of an earlier snapshot.
+        """
+        from efsstate import units
+
+        limit = units.size(size, "size")
+        known = set(since.names) if since is not None else set()
+        group: list[Part] = []
+        total = 0
+        for part in self:
+            if part.name in known:
+                continue
+            if group and total + part.size > limit:
+                yield _group_key(group), group
+                group, total = [], 0
+            group.append(part)
+            total += part.size
+        if group:
+            yield _group_key(group), group
+
+
+def _group_key(group: list[Part]) -> str:
+    names = "\n".join(part.name for part in group)
+    return "group\0" + str(entry.blake2b()(names.encode(), digest_size=16).hexdigest())
+
+
+def _reopen(dataset: DatasetBase, name: str) -> Snapshot:
+    return Snapshot(dataset, freezing.read(dataset.folders(), name))

@@ -1,0 +1,452 @@
+"""A dataset: parts are whole or absent, each key has one, snapshots never change."""
+
+import multiprocessing
+import os
+import pathlib
+import pickle
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from efsstate import CorruptEntryError, EfsStateError, PartRemoved, SnapshotNotFound, dataset
+from efsstate.datasets import freezing
+from efsstate.format import dataset_layout as layout
+
+
+@pytest.fixture
+def ds(tmp_path):
+    return dataset("ocr/train", root=tmp_path)
+
+
+def files_below(folder):
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+# Adding
+
+
+def test_a_part_is_a_file_with_the_users_own_bytes(ds, tmp_path):
+    part = ds.add(b'{"a": 1}', ".json", key="a")
+    assert part.added and not part.removed
+    assert pathlib.Path(part.path).read_bytes() == b'{"a": 1}'
+    assert part.size == 8 and part.suffix == ".json" and part.path.endswith(part.name)
+    assert files_below(tmp_path) == [f"datasets/ocr--train/parts/{part.name}"]
+
+
+def test_the_first_part_of_a_key_stays(ds):
+    first = ds.add(b"first", ".txt", key="a")
+    second = ds.add(b"second", ".txt", key="a")
+    assert second == first and not second.added
+    assert ds.parts() == [first]
+
+
+def test_without_a_key_every_call_adds_a_part(ds):
+    parts = {ds.add(b"same").name for _ in range(3)}
+    assert len(parts) == 3 == len(ds.parts())
+
+
+def test_text_and_bytes_are_two_keys(ds):
+    ds.add(b"1", key="a"), ds.add(b"2", key=b"a")
+    assert len(ds.parts()) == 2
+    assert "a" in ds and b"a" in ds and "b" not in ds
+
+
+def test_several_buffers_are_one_part(ds):
+    part = ds.add([b"he", bytearray(b"ll"), memoryview(b"o")])
+    assert pathlib.Path(part.path).read_bytes() == b"hello"
+    assert ds.freeze("s").verify() == []
+
+
+def test_an_empty_part_is_a_part(ds):
+    part = ds.add(b"", key="nothing")
+    [(same, data)] = ds.freeze("s").read()
+    assert same == part and bytes(data) == b"" and part.size == 0
+
+
+@pytest.mark.parametrize("suffix", ["json", ".", "..", ".a/b", ".a b", ".é", "." + "a" * 16, ".a."])
+def test_a_strange_suffix_is_refused(ds, suffix):
+    with pytest.raises(ValueError, match="suffix"):
+        ds.add(b"x", suffix)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "/a", "a/", "a//b", "../a", ".a", "a--b", "a b", "ä", "a" * 200]
+)
+def test_a_strange_name_is_refused(name):
+    with pytest.raises(ValueError, match="dataset name"):
+        dataset(name)
+
+
+@pytest.mark.parametrize("key", [None, 1, 1.5, ("a",)])
+def test_a_key_is_text_or_bytes(ds, key):
+    with pytest.raises(TypeError, match="key"):
+        key in ds  # noqa: B015
+
+
+# Writing at a path
+
+
+def test_a_library_writes_at_a_path(ds):
+    with ds.part(".bin", key="k") as path:
+        assert isinstance(path, str)
+        with open(path, "wb") as file:
+            file.write(b"x" * 1000)
+    assert path.part.added and path.part.size == 1000
+    assert not os.path.exists(path)
+    assert ds.freeze("s").verify() == []
+
+
+def write_half(ds):
+    with ds.part(".bin", key="k") as path:
+        pathlib.Path(path).write_bytes(b"half")
+        raise ZeroDivisionError
+
+
+def test_a_block_that_raises_leaves_nothing(ds, tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        write_half(ds)
+    assert files_below(tmp_path) == [] and "k" not in ds
+    assert ds.add(b"whole", key="k").added
+
+
+def save_arrays(ds):
+    with ds.part(".arr") as path:
+        np.savez(path, a=np.arange(3))
+
+
+def test_a_block_that_writes_elsewhere_is_told(ds):
+    with pytest.raises(EfsStateError, match=r"nothing was written .* it wrote '.*\.npz'"):
+        save_arrays(ds)
+
+
+def test_the_path_of_a_key_that_is_there_leads_to_it(ds):
+    first = ds.add(b"first", key="k")
+    with ds.part(key="k") as path, open(path, "wb") as file:
+        file.write(b"second")
+    assert path.part == first and not path.part.added
+
+
+def test_threads_add_one_part_of_a_key(ds):
+    barrier, parts = threading.Barrier(8), []
+
+    def work(i):
+        barrier.wait()
+        parts.append(ds.add(str(i).encode(), key="k"))
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    [t.start() for t in threads], [t.join() for t in threads]
+    assert len(ds.parts()) == 1 and {p.name for p in parts} == {ds.parts()[0].name}
+    assert sum(p.added for p in parts) >= 1
+
+
+def add_many(root, worker):
+    ds = dataset("d", root=root)
+    for i in range(100):
+        ds.add(f"{worker} {i}".encode(), key=str(i))
+
+
+def test_processes_add_one_part_of_each_key(tmp_path):
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=add_many, args=(tmp_path, i)) for i in range(4)]
+    [w.start() for w in workers], [w.join() for w in workers]
+    assert [w.exitcode for w in workers] == [0] * 4
+    ds = dataset("d", root=tmp_path)
+    assert len(ds.parts()) == 100
+    assert ds.freeze("s").verify() == []
+
+
+def test_a_forked_child_has_a_staging_folder_of_its_own(ds, tmp_path):
+    ds.add(b"parent")
+    child = multiprocessing.get_context("fork").Process(target=ds.add, args=(b"child",))
+    child.start(), child.join()
+    assert child.exitcode == 0
+    assert len(os.listdir(tmp_path / "datasets/ocr--train/staging")) == 2
+
+
+# Snapshots
+
+
+def test_a_snapshot_never_changes(ds):
+    ds.add(b"1"), ds.add(b"2")
+    before = ds.freeze("run")
+    ds.add(b"3")
+    assert ds.freeze("run").names == before.names == ds.at("run").names
+    assert len(before) == 2 and len(ds.freeze("next")) == 3
+    assert ds.snapshots() == ["next", "run"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 500])
+def test_a_list_of_any_length_comes_back(ds, count):
+    for i in range(count):
+        ds.add(b"x", key=str(i))
+    made = ds.freeze("s")
+    assert ds.at("s").names == made.names and len(made) == count
+
+
+@pytest.mark.parametrize("name", ["a/b", "../x", "ü" * 50, "x" * 1000, "a\nb", "event id 7", "-"])
+def test_a_snapshot_may_have_any_name(ds, name):
+    ds.add(b"1")
+    ds.freeze(name)
+    assert ds.snapshots() == [name] and len(ds.at(name)) == 1
+    assert ds.forget(name) and not ds.forget(name)
+
+
+def test_a_snapshot_of_chosen_parts(ds):
+    chosen = [ds.add(b"1"), ds.add(b"2")]
+    ds.add(b"3")
+    assert sorted(ds.freeze("s", chosen).names) == sorted(part.name for part in chosen)
+
+
+def test_an_unknown_snapshot_is_a_lookup_error(ds):
+    with pytest.raises(SnapshotNotFound, match="there is no snapshot 'x'"):
+        ds.at("x")
+    assert issubclass(SnapshotNotFound, LookupError)
+
+
+def test_of_two_that_freeze_one_name_both_get_one_list(ds, monkeypatch):
+    """The second lists more parts, and loses: it gets the first one's list, and leaves no other."""
+    for i in range(200):
+        ds.add(b"x", key=str(i))
+    find = freezing._find
+    monkeypatch.setattr(freezing, "_find", lambda folders, name: None)
+    first = ds.freeze("run")
+    ds.add(b"more")
+    monkeypatch.setattr(freezing, "_find", lambda *args: (monkeypatch.undo(), None)[1])
+    second = ds.freeze("run")
+    assert freezing._find is find and second.names == first.names
+    lists = [n for n in os.listdir(ds.path + "/../snapshots") if layout.is_list(n)]
+    assert len(lists) == 1
+
+
+def test_a_list_that_the_sweep_took_is_written_again(ds, monkeypatch):
+    for i in range(200):
+        ds.add(b"x", key=str(i))
+    create = freezing.links.create
+
+    def sweep_first(mount, folder, name, text):
+        create(mount, folder, name, text)
+        for other in mount.names(folder):
+            if layout.is_list(other):
+                mount.remove(folder, other)
+
+    monkeypatch.setattr(freezing.links, "create", sweep_first)
+    ds.freeze("run")
+    monkeypatch.undo()
+    assert len(ds.at("run")) == 200
+
+
+def test_a_damaged_list_is_told(ds):
+    for i in range(200):
+        ds.add(b"x", key=str(i))
+    ds.freeze("run")
+    [name] = [n for n in os.listdir(ds.path + "/../snapshots") if layout.is_list(n)]
+    path = pathlib.Path(ds.path).parent / "snapshots" / name
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CorruptEntryError):
+        ds.at("run")
+    assert ds.snapshots() == ["run"] and ds.forget("run")
+
+
+def test_a_snapshot_can_be_pickled(ds):
+    ds.add(b"1")
+    snapshot = ds.freeze("s")
+    assert pickle.loads(pickle.dumps(snapshot)).names == snapshot.names
+    code = "import pickle, sys; print(len(pickle.load(sys.stdin.buffer).paths))"
+    out = subprocess.run(
+        [sys.executable, "-c", code], input=pickle.dumps(snapshot), capture_output=True, check=True
+    )
+    assert out.stdout == b"1\n"
+
+
+# Order
+
+
+def test_an_order_is_the_same_everywhere_and_can_be_resumed(ds):
+    for i in range(50):
+        ds.add(b"x", key=str(i))
+    snapshot = ds.freeze("s")
+    order = snapshot.order(seed=1, epoch=2)
+    assert order == ds.at("s").order(seed=1, epoch=2) != snapshot.order(seed=1, epoch=3)
+    assert sorted(order, key=lambda p: p.name) == list(snapshot)
+    assert snapshot.order(seed=1, epoch=2, after=20) == order[20:]
+    assert snapshot.order(seed=1, epoch=2, after=order[19].name) == order[20:]
+    with pytest.raises(ValueError, match="resume with the snapshot"):
+        snapshot.order(shard=(0, 2), after=snapshot.order(shard=(1, 2))[0].name)
+
+
+def test_more_parts_keep_the_order_of_the_old_ones(ds):
+    for i in range(30):
+        ds.add(b"x", key=str(i))
+    old = ds.freeze("old").order(seed=7)
+    for i in range(30, 60):
+        ds.add(b"x", key=str(i))
+    assert [p for p in ds.freeze("new").order(seed=7) if p in set(old)] == old
+
+
+@given(count=st.integers(1, 7), epoch=st.integers(0, 3))
+def test_shards_share_out_all_parts(tmp_path_factory, count, epoch):
+    root = tmp_path_factory.getbasetemp() / "shared"
+    root.mkdir(exist_ok=True)
+    ds = dataset("d", root=root)
+    if not ds.parts():
+        [ds.add(b"x", key=str(i)) for i in range(20)]
+    snapshot = ds.freeze("s")
+    shards = [snapshot.order(epoch=epoch, shard=(i, count)) for i in range(count)]
+    assert sorted(p.name for shard in shards for p in shard) == list(snapshot.names)
+
+
+# Reading
+
+
+def test_parts_are_read_in_order_with_a_buffer_of_their_own(ds):
+    for i in range(10):
+        ds.add(bytes([i]) * 1000, key=str(i))
+    snapshot = ds.freeze("s")
+    pairs = list(snapshot.read(snapshot.order(seed=3), ahead=3))
+    assert [part for part, _ in pairs] == snapshot.order(seed=3)
+    assert all(len(set(bytes(data))) == 1 and len(data) == 1000 for _, data in pairs)
+    pairs[0][1][:] = b"z" * 1000
+    assert bytes(pairs[1][1])[0] != ord("z")
+
+
+def test_a_flipped_byte_is_told(ds):
+    part = ds.add(b"hello", key="a")
+    os.chmod(part.path, 0o600)
+    pathlib.Path(part.path).write_bytes(b"hellO")
+    snapshot = ds.freeze("s")
+    with pytest.raises(CorruptEntryError, match="its bytes are not those"):
+        list(snapshot.read())
+    assert [bytes(data) for _, data in snapshot.read(verify=False)] == [b"hellO"]
+    assert snapshot.verify() == [(part, "damaged")]
+
+
+def test_with_a_signing_key_a_planted_part_is_refused(tmp_path, monkeypatch):
+    planted = dataset("d", root=tmp_path).add(b"evil")
+    monkeypatch.setenv("EFSSTATE_SIGNING_KEY", "k" * 32)
+    ds = dataset("d", root=tmp_path)
+    own = ds.add(b"good")
+    assert ds.freeze("s", [own]).verify() == []
+    assert ds.freeze("t", [planted]).verify() == [(planted, "damaged")]
+    with pytest.raises(CorruptEntryError):
+        list(ds.at("t").read(verify=False))
+
+
+def test_reading_may_be_given_up_in_the_middle(ds):
+    for i in range(10):
+        ds.add(b"x", key=str(i))
+    for _part, _data in ds.freeze("s").read(ahead=4):
+        break
+    assert threading.active_count() < 20
+
+
+# Removing
+
+
+def test_a_removed_key_is_told_from_a_lost_part(ds):
+    removed, lost = ds.add(b"1", key="removed"), ds.add(b"2", key="lost")
+    snapshot = ds.freeze("s")
+    assert ds.remove("removed") and not ds.remove("removed")
+    os.unlink(lost.path)
+    assert snapshot.missing == [removed]
+    assert sorted(snapshot.verify(), key=str) == sorted(
+        [(removed, "removed"), (lost, "lost")], key=str
+    )
+    with pytest.raises(PartRemoved):
+        list(snapshot.read([removed]))
+    with pytest.raises(CorruptEntryError, match="lost"):
+        list(snapshot.read([lost]))
+    assert list(snapshot.read([removed], missing="skip")) == []
+
+
+def test_a_removed_key_never_comes_back(ds):
+    ds.add(b"1", key="a")
+    assert ds.remove("a")
+    again = ds.add(b"1", key="a")
+    assert again.removed and not again.added and not os.path.exists(again.path)
+    assert not ds.remove("b") and ds.add(b"1", key="b").removed
+    assert ds.parts() == [] and "a" in ds
+
+
+def test_a_part_without_a_key_is_removed_by_itself(ds):
+    part, other = ds.add(b"1"), ds.add(b"1")
+    assert ds.remove(part) and ds.parts() == [other]
+
+
+def test_prune_removes_old_parts_that_no_snapshot_names(ds):
+    kept, old, young = ds.add(b"1", key="k"), ds.add(b"2", key="o"), ds.add(b"3", key="y")
+    ds.freeze("s", [kept])
+    for part in (kept, old):
+        os.utime(part.path, (0, 0))
+    assert ds.prune(older_than="1d", dry_run=True) == [old] and len(ds.parts()) == 3
+    assert ds.prune(older_than="1d") == [old]
+    assert ds.parts() == sorted([kept, young], key=lambda p: p.name)
+
+
+# From one dataset to the next
+
+
+def test_todo_gives_the_parts_without_a_result(ds, tmp_path):
+    clean = dataset("clean", root=tmp_path)
+    raw = [ds.add(str(i).encode(), key=str(i)) for i in range(5)]
+    snapshot = ds.freeze("s")
+    for part in raw[:3]:
+        clean.add(b"result", key=part.result_key("v1"))
+    assert sorted(p.name for p in snapshot.todo(clean, "v1")) == sorted(p.name for p in raw[3:])
+    assert len(list(snapshot.todo(clean, "v2"))) == 5
+
+
+def test_groups_are_the_same_for_everybody(ds):
+    for i in range(20):
+        ds.add(b"x" * 100, key=str(i))
+    first = ds.freeze("first")
+    groups = list(first.groups(450))
+    assert [len(parts) for _, parts in groups] == [4] * 5
+    assert groups == list(ds.at("first").groups(450))
+    ds.add(b"y" * 100, key="new")
+    [(key, parts)] = ds.freeze("second").groups("1KiB", since=first)
+    assert len(parts) == 1 and key not in dict(groups)
+
+
+# Names on the mount
+
+
+@given(st.text(max_size=60))
+def test_no_text_but_a_parts_name_is_taken_for_one(text):
+    fields = layout.parse_part(text)
+    assert fields is None or layout.part_name(*fields) == text
+
+
+@given(
+    st.binary(max_size=20),
+    st.integers(0, 10**15),
+    st.sampled_from(["", ".json", ".tar.gz", ".7z"]),
+)
+def test_a_parts_name_can_be_parsed(key, size, suffix):
+    digest = layout.key_digest(key, None)
+    name = layout.part_name(digest, size, "ab" * 16, suffix)
+    assert layout.parse_part(name) == (digest, size, "ab" * 16, suffix)
+
+
+@pytest.mark.parametrize(
+    "text", ["../../etc", "- - x", "0123456789abcdef .tmp-x y", "a b", "a b c d", ""]
+)
+def test_a_planted_claim_leads_nowhere(ds, text):
+    """Without a signing key anybody may seal a link: its names are checked before they are used."""
+    folders = ds.folders(reading=False)
+    key = layout.key_digest("k", None)
+    freezing.links.create(folders.mount, folders.keys, key, text)
+    with pytest.raises(CorruptEntryError, match="not a claim"):
+        ds.add(b"x", key="k")
+
+
+def test_names_of_two_processes_differ():
+    assert layout.staged_name("0" * 32, ".a") != layout.staged_name("0" * 32, ".a")
+    assert layout.is_staged(layout.staged_name("0" * 32, ".tar.gz"))
+    assert layout.is_list(layout.list_name())
