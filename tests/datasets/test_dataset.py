@@ -10,7 +10,7 @@ import threading
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from efsstate import CorruptEntryError, EfsStateError, PartRemoved, SnapshotNotFound, dataset
@@ -290,6 +290,7 @@ def test_more_parts_keep_the_order_of_the_old_ones(ds):
     assert [p for p in ds.freeze("new").order(seed=7) if p in set(old)] == old
 
 
+@settings(deadline=None)
 @given(count=st.integers(1, 7), epoch=st.integers(0, 3))
 def test_shards_share_out_all_parts(tmp_path_factory, count, epoch):
     root = tmp_path_factory.getbasetemp() / "shared"

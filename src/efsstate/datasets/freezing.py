@@ -117,7 +117,17 @@ def _find(folders: PartFolders, name: str) -> Frozen | None:
 
 
 def _parse(folders: PartFolders, safe: str, text: str) -> Frozen:
-    path = folders.mount.path_of(folders.snapshots, safe)
+    frozen, count = _parse_head(folders, safe, text)
+    if frozen.list != _INLINE:
+        frozen.names = _read_list(folders, frozen.list)
+    if len(frozen.names) != count or any(layout.parse_part(n) is None for n in frozen.names):
+        path = folders.mount.path_of(folders.snapshots, safe)
+        raise CorruptEntryError(path, f"its list does not have {count} parts; forget it")
+    return frozen
+
+
+def _parse_head(folders: PartFolders, safe: str, text: str) -> tuple[Frozen, int]:
+    """Return the snapshot of a link's text, with the number of its parts; its list is not read."""
     head, *inline = text.split("\n")
     try:
         list_name, count, expires, quoted = head.split(" ")
@@ -125,15 +135,22 @@ def _parse(folders: PartFolders, safe: str, text: str) -> Frozen:
             _unquote(quoted), tuple(inline), expires=float(expires), list_name=list_name
         )
         number = int(count)
+        is_list = list_name == _INLINE or (layout.is_list(list_name) and not inline)
     except ValueError:
-        raise CorruptEntryError(path, "its text is not that of a snapshot; forget it") from None
-    if list_name != _INLINE:
-        if not layout.is_list(list_name) or inline:
-            raise CorruptEntryError(path, "it names no list; forget it")
-        frozen.names = _read_list(folders, list_name)
-    if len(frozen.names) != number or any(layout.parse_part(n) is None for n in frozen.names):
-        raise CorruptEntryError(path, f"its list does not have {number} parts; forget it")
-    return frozen
+        is_list = False
+    if not is_list or layout.snapshot_name(frozen.name) != safe:
+        path = folders.mount.path_of(folders.snapshots, safe)
+        raise CorruptEntryError(path, "its text is not that of a snapshot; forget it")
+    return frozen, number
+
+
+def read_head(folders: PartFolders, safe: str) -> Frozen:
+    """Return the snapshot in the file `safe`, without its list if that is long."""
+    try:
+        text = links.read(folders.mount, folders.snapshots, safe)
+    except FileNotFoundError:
+        raise SnapshotNotFound(f"{folders.mount.path_of(folders.snapshots, safe)}: gone") from None
+    return _parse_head(folders, safe, text)[0]
 
 
 def _read_list(folders: PartFolders, list_name: str) -> tuple[str, ...]:
@@ -146,18 +163,17 @@ def _read_list(folders: PartFolders, list_name: str) -> tuple[str, ...]:
 
 def snapshot_names(folders: PartFolders) -> list[str]:
     """Return the names of all snapshots, sorted; damaged ones by their file name."""
-    found = []
+    names = []
     for safe in folders.mount.names(folders.snapshots):
         if safe.startswith("."):
             continue
         try:
-            head = links.read(folders.mount, folders.snapshots, safe).partition("\n")[0]
-            found.append(_unquote(head.split(" ")[3]))
-        except (CorruptEntryError, IndexError, ValueError):
-            found.append(safe)
-        except FileNotFoundError:
-            continue
-    return sorted(found)
+            names.append(read_head(folders, safe).name)
+        except CorruptEntryError:
+            names.append(safe)
+        except SnapshotNotFound:
+            continue  # forgotten since it was listed
+    return sorted(names)
 
 
 def forget(folders: PartFolders, name: str) -> bool:

@@ -1,0 +1,106 @@
+"""Sweep a dataset: abandoned staged files, expired snapshots, and lists without a snapshot.
+
+Parts are never swept: one that is yet to be frozen looks the same as one that is not needed.
+"""
+
+from __future__ import annotations
+
+import stat
+
+from efsstate.datasets import freezing
+from efsstate.datasets.protocol import PartFolders
+from efsstate.errors import CorruptEntryError, ForeignFilesError, SnapshotNotFound
+from efsstate.format import dataset_layout as layout
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator
+
+    from efsstate.mount.files import Mount
+
+ABANDONED = 86_400.0  # seconds; a function runs for at most half an hour
+
+
+def sweep(mount: Mount, folder: str, now: float, *, dry_run: bool) -> Iterator[tuple[str, int]]:
+    """Remove what is abandoned or expired in the dataset at `folder`; yield (reason, bytes).
+
+    Raise ForeignFilesError at the end for names that the format does not define, which stay.
+    """
+    folders = PartFolders(mount, folder)
+    foreign: list[str] = []
+    yield from _sweep_snapshots(folders, now, foreign, dry_run=dry_run)
+    staging = f"{folder}/staging"
+    for process_id, status in _items(mount, staging):
+        if stat.S_ISDIR(status.st_mode) and layout.is_process(process_id):
+            yield from _sweep_staging(folders, process_id, now, foreign, dry_run=dry_run)
+        else:
+            foreign.append(mount.path_of(staging, process_id))
+    if foreign:
+        raise ForeignFilesError(mount.path_of(folder), foreign)
+
+
+def _sweep_staging(
+    folders: PartFolders, process_id: str, now: float, foreign: list[str], *, dry_run: bool
+) -> Iterator[tuple[str, int]]:
+    mount, staging = folders.mount, folders.staging(process_id)
+    youngest = 0.0
+    for name, status in _items(mount, staging):
+        if not (stat.S_ISREG(status.st_mode) and layout.is_staged(name)):
+            foreign.append(mount.path_of(staging, name))
+            continue
+        youngest = max(youngest, status.st_mtime)
+        # MUT: only-abandoned-staged-files-are-swept
+        if now - status.st_mtime >= ABANDONED:
+            if not dry_run:
+                mount.remove(staging, name)
+            yield "temporary", status.st_size
+    if not dry_run and now - max(youngest, _age_of(mount, staging)) >= ABANDONED:
+        mount.remove_folder(staging)  # it stays if its process has begun another part
+
+
+def _age_of(mount: Mount, folder: str) -> float:
+    status = mount.refresh(folder)
+    return 0.0 if status is None else status.st_mtime
+
+
+def _sweep_snapshots(
+    folders: PartFolders, now: float, foreign: list[str], *, dry_run: bool
+) -> Iterator[tuple[str, int]]:
+    mount = folders.mount
+    lists, kept = {}, set()
+    for name, status in _items(mount, folders.snapshots):
+        if layout.is_list(name):
+            lists[name] = status
+        elif not stat.S_ISLNK(status.st_mode):
+            foreign.append(mount.path_of(folders.snapshots, name))
+        else:
+            frozen = _read_link(folders, name)
+            if frozen is None:
+                return  # a list whose snapshot cannot be read must not go
+            if frozen.expires and frozen.expires <= now:
+                if not dry_run:
+                    freezing.forget(folders, frozen.name)
+                yield "snapshot", 0
+            kept.add(frozen.list)
+    for name, status in lists.items():
+        # MUT: a-list-in-use-is-not-swept
+        if name not in kept and now - status.st_mtime >= ABANDONED:
+            if not dry_run:
+                mount.remove(folders.snapshots, name)
+            yield "temporary", status.st_size
+
+
+def _read_link(folders: PartFolders, safe: str) -> freezing.Frozen | None:
+    try:
+        return freezing.read_head(folders, safe)
+    except (CorruptEntryError, SnapshotNotFound):
+        return None
+
+
+def _items(mount: Mount, folder: str) -> Iterator[tuple[str, os.stat_result]]:
+    for item in mount.scan(folder):
+        try:
+            yield item.name, item.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            continue  # removed since it was listed
