@@ -23,6 +23,7 @@ COMMANDS = {
     "rm": "Remove a namespace, an entry or a checkpoint.",
     "checkpoint": "List, show and break the claims of checkpoints.",
     "model": "Publish, activate, list, check and prune models.",
+    "dataset": "List, freeze, verify and remove shared training data.",
     "template": "Write infrastructure templates.",
     "lint": "Check a function's infrastructure template.",
     "doctor": "Check this environment: the mount, its clock, its locks.",

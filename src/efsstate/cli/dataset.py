@@ -1,0 +1,166 @@
+"""`efsstate dataset`: list, show, freeze, verify and remove shared training data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from efsstate.cli import output
+from efsstate.errors import CorruptEntryError, EfsStateError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from efsstate.datasets.dataset import Dataset
+
+
+@click.group()
+def command() -> None:
+    """List, freeze, verify and remove shared training data."""
+
+
+@command.command()
+@output.common
+def ls(out: output.Output, root: str | None) -> int:
+    """List the datasets with their parts, sizes and snapshots."""
+    from efsstate.datasets import catalog
+
+    rows: list[list[Any]] = []
+    entries: list[dict[str, Any]] = []
+    for name in catalog.names(root=root):
+        dataset = _open(name, root)
+        parts, snapshots = dataset.parts(), dataset.snapshots()
+        size = sum(part.size for part in parts)
+        rows.append([name, str(len(parts)), output.bytes_text(size), str(len(snapshots))])
+        entries.append({"name": name, "parts": len(parts), "bytes": size, "snapshots": snapshots})
+    out.table(["dataset", "parts>", "size>", "snapshots>"], rows)
+    out.document("dataset.ls", datasets=entries)
+    return output.FINE
+
+
+@command.command()
+@click.argument("name")
+@click.argument("snapshot", required=False)
+@output.common
+def show(out: output.Output, root: str | None, name: str, snapshot: str | None) -> int:
+    """Show the snapshots of dataset NAME, or the parts of one SNAPSHOT."""
+    dataset = _existing(name, root)
+    if snapshot is not None:
+        frozen = _usage(dataset.at, snapshot)
+        parts = [{"name": part.name, "bytes": part.size} for part in frozen]
+        out.table(["part", "size>"], [[p["name"], output.bytes_text(p["bytes"])] for p in parts])
+        out.document("dataset.show", name=name, snapshot=snapshot, parts=parts)
+        return output.FINE
+    rows: list[list[Any]] = []
+    entries: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for each in dataset.snapshots():
+        try:
+            frozen = dataset.at(each)
+        except (EfsStateError, OSError) as error:
+            problems.append(output.words(error))
+            continue
+        rows.append([each, str(len(frozen)), output.bytes_text(frozen.bytes)])
+        entries.append({"name": each, "parts": len(frozen), "bytes": frozen.bytes})
+    out.table(["snapshot", "parts>", "size>"], rows)
+    out.problems(problems)
+    out.document("dataset.show", name=name, snapshots=entries, problems=problems)
+    return output.COULD_NOT_CHECK if problems else output.FINE
+
+
+@command.command()
+@click.argument("name")
+@click.argument("snapshot")
+@output.common
+def freeze(out: output.Output, root: str | None, name: str, snapshot: str) -> int:
+    """Make SNAPSHOT of the parts of dataset NAME, unless there is one of that name."""
+    frozen = _usage(_existing(name, root).freeze, snapshot)
+    out.say(f"{name} {snapshot}: {len(frozen)} parts, {output.bytes_text(frozen.bytes)}")
+    out.document(
+        "dataset.freeze", name=name, snapshot=snapshot, parts=len(frozen), bytes=frozen.bytes
+    )
+    return output.FINE
+
+
+@command.command()
+@click.argument("name")
+@click.argument("snapshot")
+@output.common
+def verify(out: output.Output, root: str | None, name: str, snapshot: str) -> int:
+    """Read every byte of SNAPSHOT of dataset NAME, and compare it with what was added.
+
+    Parts that were removed on purpose are listed and are no finding.
+    """
+    bad = _usage(_existing(name, root).at, snapshot).verify()
+    removed = [part.name for part, what in bad if what == "removed"]
+    advice = "add it again under another key, and freeze a new snapshot"
+    findings = [
+        {"level": "error", "where": part.path, "what": f"the part is {what}", "do": advice}
+        for part, what in bad
+        if what != "removed"
+    ]
+    code = out.findings(findings)
+    for part in removed:
+        out.say(f"{part}: removed on purpose")
+    if not findings:
+        out.say(f"{name} {snapshot}: every byte is as it was added")
+    fields: dict[str, Any] = {"removed": removed, "findings": findings}
+    out.document("dataset.verify", name=name, snapshot=snapshot, **fields)
+    return code
+
+
+@command.command()
+@click.argument("name")
+@click.option("--key", metavar="KEY", help="Remove the part of this key, for good.")
+@click.option("--snapshot", metavar="SNAPSHOT", help="Remove this snapshot, and none of its parts.")
+@output.deleting
+@output.common
+def rm(
+    out: output.Output,
+    root: str | None,
+    consent: output.Consent,
+    name: str,
+    key: str | None,
+    snapshot: str | None,
+) -> int:
+    """Remove a part or a snapshot of dataset NAME."""
+    if (key is None) == (snapshot is None):
+        raise click.UsageError("name what to remove: --key KEY or --snapshot SNAPSHOT")
+    dataset = _existing(name, root)
+    what = f"the part of key {key!r}" if key is not None else f"snapshot {snapshot!r}"
+    was_there = False
+    if consent(f"from {name}: {what}"):
+        was_there = dataset.remove(key) if key is not None else _usage(dataset.forget, snapshot)
+        out.say(f"{name}: {what} {'is removed' if was_there else 'was not there'}")
+    elif consent.dry_run:
+        out.say(f"{name}: would remove {what}")
+    fields: dict[str, Any] = {"key": key, "snapshot": snapshot, "removed": was_there}
+    out.document("dataset.rm", name=name, dry_run=consent.dry_run, **fields)
+    return output.FINE
+
+
+def _open(name: str, root: str | None) -> Dataset:
+    from efsstate.datasets.dataset import dataset
+
+    opened: Dataset = _usage(dataset, name, root=root)
+    return opened
+
+
+def _existing(name: str, root: str | None) -> Dataset:
+    from efsstate.datasets import catalog
+
+    opened = _open(name, root)
+    if name not in catalog.names(root=root):
+        raise click.UsageError(f"there is no dataset {name!r}: `efsstate dataset ls` lists them")
+    return opened
+
+
+def _usage(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Call `function`; a name that cannot be one, or that is unknown, is a mistake in the line."""
+    try:
+        return function(*arguments, **options)
+    except CorruptEntryError:
+        raise
+    except (ValueError, LookupError) as error:
+        raise click.UsageError(str(error)) from None
