@@ -1,4 +1,5 @@
 # make demo     the image service, on a local folder
+# make demo-training   the training pipeline, on a local folder
 # make check    lint, types and the fast tests, of the tree as it is (two minutes)
 # make test     lint, types, the wheel, and its tests (ten minutes)
 # make torture  the long tests (45 minutes)
@@ -16,11 +17,15 @@ PIP = $(BIN)/python -m pip --quiet
 REMOVE = $(PIP) uninstall --yes efsstate 2>/dev/null
 WHEEL = $(REMOVE); $(PIP) install "$$(ls dist/*.whl)[cli,aws,numpy]"
 
-.PHONY: installed demo check test test-heavy torture bench layer dev lint wheel clean packages
+.PHONY: installed demo demo-training check test test-heavy torture bench layer dev lint wheel clean packages
 
 demo: $(VENV)/.demo wheel
 	$(REMOVE); $(PIP) install "$$(ls dist/*.whl)"
 	$(BIN)/python -m examples.image_service
+
+demo-training: $(VENV)/.demo wheel
+	$(REMOVE); $(PIP) install "$$(ls dist/*.whl)[numpy]"
+	$(BIN)/python -m examples.training
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check

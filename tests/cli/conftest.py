@@ -6,7 +6,7 @@ import os
 import pytest
 from tests.cleanup.conftest import DAY, HOUR, Tree, closed  # noqa: F401
 
-from efsstate import checkpoint, publish
+from efsstate import checkpoint, dataset, publish
 from efsstate.cli import app
 
 
@@ -36,6 +36,9 @@ def plant(tree):
     tree.policy("pricing", shortest=HOUR, longest=None)
     for i in range(3):
         tree.entry("pricing", i, age=60, ttl=None, size=10)
+    reviews = dataset("reviews/raw", root=tree.path)
+    reviews.add(b'{"text": "good"}', ".json", key="event-1")
+    reviews.freeze("run-7")
     with checkpoint("import/2026-11-01", root=tree.path) as job:
         for number in job.resume(range(10)):
             job.state = number

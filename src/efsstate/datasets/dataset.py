@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 
 from efsstate.datasets import freezing
@@ -13,9 +12,11 @@ from efsstate.datasets.snapshot import Snapshot
 from efsstate.errors import EfsStateError
 from efsstate.format import dataset_layout as names
 from efsstate.format import entry
+from efsstate.mount.drafts import read_back
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Iterator
     from typing import Any
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
     Buffer = bytes | bytearray | memoryview
     Key = str | bytes
-
-_CHUNK = 8 << 20  # bytes that are read at once to digest a file
 
 
 def dataset(name: str, *, root: str | os.PathLike[str] | None = None) -> Dataset:
@@ -113,22 +112,16 @@ class Dataset(DatasetBase):
         self, folders: PartFolders, staging: str, name: str, key: str
     ) -> tuple[int, str]:
         """Return the size and the checksum of a file that a library wrote, and have it on disk."""
+        checksum = Checksum(folders.mount.key)
         try:
-            fd = folders.mount.open(staging, name)
+            read_back(folders.mount, staging, name, checksum.update)
         except FileNotFoundError:
             beside = [other for other in folders.mount.names(staging) if other.startswith(name)]
             hint = f"; it wrote {beside[0]!r}: pass that suffix" if beside else ""
             raise EfsStateError(
                 f"{folders.mount.path_of(staging, name)}: nothing was written at this path{hint}"
             ) from None
-        try:
-            os.fsync(fd)
-            checksum = Checksum(folders.mount.key)
-            while chunk := os.read(fd, _CHUNK):
-                checksum.update(chunk)
-            return checksum.size, checksum.end(f"{folders.parts}/{key}")
-        finally:
-            os.close(fd)
+        return checksum.size, checksum.finish(f"{folders.parts}/{key}")
 
     # Looking
 
@@ -202,7 +195,7 @@ class Checksum:
         self._hash.update(chunk)
         self.size += len(chunk)
 
-    def end(self, place: str) -> str:
+    def finish(self, place: str) -> str:
         """Return the checksum in hex; it is bound to the place of the part."""
         self._hash.update(f"\0{place}".encode())
         return str(self._hash.hexdigest())

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from efsstate.mount.files import Mount, Parts
 
+_CHUNK = 8 << 20  # bytes
+
 
 class PendingFile:
     """A temporary that gets its content later, and then another name, but only while it exists.
@@ -183,3 +185,19 @@ class PartialFile:
                 os.close(fd)
             except OSError as error:  # an NFS client may report a full disk only here
                 raise name_error(error, self.path) from None
+
+
+def read_back(mount: Mount, folder: str, name: str, take: Callable[[bytes], object]) -> None:
+    """Flush to disk a file that another library wrote, and give its bytes to `take`, in order.
+
+    Raise FileNotFoundError if it wrote none.
+    """
+    fd = mount.open(folder, name)
+    try:
+        os.fsync(fd)
+        while chunk := os.read(fd, _CHUNK):
+            take(chunk)
+    except OSError as error:
+        raise name_error(error, mount.path_of(folder, name)) from None
+    finally:
+        os.close(fd)
