@@ -133,10 +133,11 @@ class Snapshot:
     def _load(self, part: Part, *, verify: bool) -> memoryview:
         """Return the bytes of a part, in a buffer of its own."""
         from efsstate.modelstore import reader
+        from efsstate.modelstore.open_file import OpenFile
 
         folders = self._folders()
         try:
-            data = reader.whole(reader.Opened(folders.mount, folders.parts, part.name))
+            data = reader.whole(OpenFile(folders.mount, folders.parts, part.name))
         except FileNotFoundError:
             raise self._missing(folders, part) from None
         place = f"{folders.parts}/{part.key}"
