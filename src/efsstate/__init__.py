@@ -6,6 +6,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from efsstate.cache.decorator import Cache as Cache
     from efsstate.cache.decorator import cached as cached
+    from efsstate.cache.function_types import AsyncCachedFunction as AsyncCachedFunction
+    from efsstate.cache.function_types import CacheInfo as CacheInfo
+    from efsstate.cache.function_types import CachedFunction as CachedFunction
     from efsstate.cache.keys import register as register
     from efsstate.checkpoints.checkpoint import Checkpoint as Checkpoint
     from efsstate.checkpoints.checkpoint import checkpoint as checkpoint
@@ -46,7 +49,10 @@ __version__ = "0.1.0"
 # handler pays at its cold start for what it uses alone. No module or folder here may have the name
 # of a public function: importing it would put the module in the function's place.
 _LAZY = {
+    "AsyncCachedFunction": "cache.function_types",
     "Cache": "cache.decorator",
+    "CacheInfo": "cache.function_types",
+    "CachedFunction": "cache.function_types",
     "Checkpoint": "checkpoints.checkpoint",
     "Dataset": "datasets.dataset",
     "ClaimLost": "errors",
@@ -85,7 +91,10 @@ _LAZY = {
 
 __all__ = [  # noqa: RUF022 - written out, because type checkers read it
     "__version__",
+    "AsyncCachedFunction",
     "Cache",
+    "CacheInfo",
+    "CachedFunction",
     "Checkpoint",
     "ClaimLost",
     "ClaimedError",

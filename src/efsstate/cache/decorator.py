@@ -14,11 +14,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Coroutine, Iterable
-    from typing import Any, ParamSpec, TypeVar, overload
+    from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
     from efsstate.cache.function_types import (
+        AsyncCachedClassFunction,
         AsyncCachedFunction,
         AsyncCachedStaticMethod,
+        CachedClassFunction,
         CachedFunction,
         CachedStaticMethod,
         Decorator,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     P = ParamSpec("P")
     R = TypeVar("R")
+    T = TypeVar("T")
 
 __all__ = ["Cache", "cached"]
 _COPIED = ("__module__", "__name__", "__qualname__", "__doc__", "__type_params__")
@@ -42,6 +45,14 @@ if TYPE_CHECKING:
     def cached(  # type: ignore[overload-overlap]
         function: staticmethod[P, R], /
     ) -> CachedStaticMethod[P, R]: ...
+    @overload
+    def cached(  # type: ignore[overload-overlap]
+        function: Callable[Concatenate[type[T], P], Coroutine[Any, Any, R]], /
+    ) -> AsyncCachedClassFunction[T, P, R]: ...
+    @overload
+    def cached(
+        function: Callable[Concatenate[type[T], P], R], /
+    ) -> CachedClassFunction[T, P, R]: ...
     @overload
     def cached(  # type: ignore[overload-overlap]
         function: Callable[P, Coroutine[Any, Any, R]], /

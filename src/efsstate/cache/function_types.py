@@ -11,6 +11,7 @@ from typing import (
     TYPE_CHECKING,
     Any,
     Concatenate,
+    Generic,
     NamedTuple,
     ParamSpec,
     Protocol,
@@ -47,81 +48,99 @@ class CacheInfo(NamedTuple):
     unstored: int
 
 
-class _Common(Protocol[P]):
+class _Common(Generic[P]):
     __name__: str
     __qualname__: str
 
     @property
     def cache(self) -> Cache[Any, Any]:
         """Return the cache of the results."""
+        raise NotImplementedError
 
     def cache_info(self) -> CacheInfo:
         """Return the counters of this process."""
+        raise NotImplementedError
 
     def cache_key(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """Return the digest of a call, 48 hex digits: the name of its file."""
+        raise NotImplementedError
 
 
-class _Attributes(_Common[P], Protocol[P, R_co]):
+class _Attributes(_Common[P], Generic[P, R_co]):
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Compute now, and keep the result in place of the present one."""
+        raise NotImplementedError
 
     def peek(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Return the result if there is one, else raise `KeyError`; nothing is computed."""
+        raise NotImplementedError
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Have the next call compute; return True if there was a result."""
+        raise NotImplementedError
 
     def explain(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """Return why a call would hit or miss."""
+        raise NotImplementedError
 
     def cache_clear(self) -> None:
         """Forget all results."""
+        raise NotImplementedError
 
 
-class _AsyncAttributes(_Common[P], Protocol[P, R_co]):
+class _AsyncAttributes(_Common[P], Generic[P, R_co]):
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
         """Compute now, and keep the result in place of the present one."""
+        raise NotImplementedError
 
     def peek(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R_co]:
         """Return the result if there is one, else raise `KeyError`; nothing is computed."""
+        raise NotImplementedError
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[bool]:
         """Have the next call compute; return True if there was a result."""
+        raise NotImplementedError
 
     def explain(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[str]:
         """Return why a call would hit or miss."""
+        raise NotImplementedError
 
     def cache_clear(self) -> Awaitable[None]:
         """Forget all results."""
+        raise NotImplementedError
 
 
-class CachedMethod(_Attributes[P, R_co], Protocol[Q, P, R_co]):
+class CachedMethod(_Attributes[P, R_co], Generic[Q, P, R_co]):
     """A cached method of an instance; its attributes are the function's and take `self` too."""
 
     def __call__(self, *args: Q.args, **kwargs: Q.kwargs) -> R_co:
         """Return the result of the call, computed once for all hosts."""
+        raise NotImplementedError
 
 
-class AsyncCachedMethod(_AsyncAttributes[P, R_co], Protocol[Q, P, R_co]):
+class AsyncCachedMethod(_AsyncAttributes[P, R_co], Generic[Q, P, R_co]):
     """A cached `async def` method of an instance; its attributes take `self` too."""
 
     def __call__(self, *args: Q.args, **kwargs: Q.kwargs) -> Coroutine[Any, Any, R_co]:
         """Return the result of the call, computed once for all hosts."""
+        raise NotImplementedError
 
 
-class CachedFunction(_Attributes[P, R_co], Protocol[P, R_co]):
+class CachedFunction(_Attributes[P, R_co], Generic[P, R_co]):
     """A function that `cached` has decorated."""
 
     @property
     def __wrapped__(self) -> Callable[P, R_co]:
         """Return the function itself."""
+        raise NotImplementedError
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Return the result of the call, computed once for all hosts."""
+        raise NotImplementedError
 
-    def map(self: CachedFunction[Concatenate[T, ...], R], iterable: Iterable[T]) -> list[R]:
+    def map(self: CachedFunction[Concatenate[T, Q], R], iterable: Iterable[T]) -> list[R]:
         """Return the results of a call with each item, in order."""
+        raise NotImplementedError
 
     @overload
     def __get__(self, instance: None, owner: object, /) -> Self: ...
@@ -129,22 +148,30 @@ class CachedFunction(_Attributes[P, R_co], Protocol[P, R_co]):
     def __get__(
         self: CachedFunction[Concatenate[T, Q], R], instance: T, owner: object = None, /
     ) -> CachedMethod[Q, Concatenate[T, Q], R]: ...
+    @overload
+    def __get__(self, instance: object, owner: object = None, /) -> Self: ...
+    def __get__(self, instance: Any, owner: Any = None, /) -> Any:
+        """Bind a method to its instance, and a class method to its class."""
+        raise NotImplementedError
 
 
-class AsyncCachedFunction(_AsyncAttributes[P, R_co], Protocol[P, R_co]):
+class AsyncCachedFunction(_AsyncAttributes[P, R_co], Generic[P, R_co]):
     """An `async def` function that `cached` has decorated."""
 
     @property
     def __wrapped__(self) -> Callable[P, Coroutine[Any, Any, R_co]]:
         """Return the function itself."""
+        raise NotImplementedError
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
         """Return the result of the call, computed once for all hosts."""
+        raise NotImplementedError
 
     def map(
-        self: AsyncCachedFunction[Concatenate[T, ...], R], iterable: Iterable[T]
+        self: AsyncCachedFunction[Concatenate[T, Q], R], iterable: Iterable[T]
     ) -> Coroutine[Any, Any, list[R]]:
         """Return the results of a call with each item, in order."""
+        raise NotImplementedError
 
     @overload
     def __get__(self, instance: None, owner: object, /) -> Self: ...
@@ -152,26 +179,57 @@ class AsyncCachedFunction(_AsyncAttributes[P, R_co], Protocol[P, R_co]):
     def __get__(
         self: AsyncCachedFunction[Concatenate[T, Q], R], instance: T, owner: object = None, /
     ) -> AsyncCachedMethod[Q, Concatenate[T, Q], R]: ...
+    @overload
+    def __get__(self, instance: object, owner: object = None, /) -> Self: ...
+    def __get__(self, instance: Any, owner: Any = None, /) -> Any:
+        """Bind a method to its instance, and a class method to its class."""
+        raise NotImplementedError
 
 
-class CachedStaticMethod(_Attributes[P, R_co], Protocol[P, R_co]):
+class CachedClassFunction(CachedFunction[Concatenate[type[T], Q], R_co], Generic[T, Q, R_co]):
+    """A function of a class that `cached` has decorated, such as the one of a class method."""
+
+    def __get__(  # type: ignore[override]
+        self, instance: T | None, owner: type[T] | None = None, /
+    ) -> CachedMethod[Q, Concatenate[type[T], Q], R_co]:
+        """Bind it to the class."""
+        raise NotImplementedError
+
+
+class AsyncCachedClassFunction(
+    AsyncCachedFunction[Concatenate[type[T], Q], R_co], Generic[T, Q, R_co]
+):
+    """An `async def` function of a class that `cached` has decorated."""
+
+    def __get__(  # type: ignore[override]
+        self, instance: T | None, owner: type[T] | None = None, /
+    ) -> AsyncCachedMethod[Q, Concatenate[type[T], Q], R_co]:
+        """Bind it to the class."""
+        raise NotImplementedError
+
+
+class CachedStaticMethod(_Attributes[P, R_co], Generic[P, R_co]):
     """A static method below `cached`."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Return the result of the call, computed once for all hosts."""
+        raise NotImplementedError
 
-    def __get__(self, instance: object, owner: object = None, /) -> CachedFunction[P, R_co]: ...
+    def __get__(self, instance: object, owner: object = None, /) -> CachedFunction[P, R_co]:
+        """Return the function."""
+        raise NotImplementedError
 
 
-class AsyncCachedStaticMethod(_AsyncAttributes[P, R_co], Protocol[P, R_co]):
+class AsyncCachedStaticMethod(_AsyncAttributes[P, R_co], Generic[P, R_co]):
     """An `async def` static method below `cached`."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
         """Return the result of the call, computed once for all hosts."""
+        raise NotImplementedError
 
-    def __get__(
-        self, instance: object, owner: object = None, /
-    ) -> AsyncCachedFunction[P, R_co]: ...
+    def __get__(self, instance: object, owner: object = None, /) -> AsyncCachedFunction[P, R_co]:
+        """Return the function."""
+        raise NotImplementedError
 
 
 class Decorator(Protocol):
@@ -185,6 +243,14 @@ class Decorator(Protocol):
     def __call__(  # type: ignore[overload-overlap]
         self, function: staticmethod[P, R], /
     ) -> CachedStaticMethod[P, R]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[Concatenate[type[T], Q], Coroutine[Any, Any, R]], /
+    ) -> AsyncCachedClassFunction[T, Q, R]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[type[T], Q], R], /
+    ) -> CachedClassFunction[T, Q, R]: ...
     @overload
     def __call__(  # type: ignore[overload-overlap]
         self, function: Callable[P, Coroutine[Any, Any, R]], /

@@ -11,15 +11,17 @@ from efsstate.cache.key_encoding import UnstableError, encode, encode_class, enc
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Any
+    from typing import Any, TypeVar
 
     from efsstate.cache.key_encoding import Add, Encoder
+
+    T = TypeVar("T")
 
 SCHEME = b"efsstate key 1;"  # raised only if the same call were to get another digest
 _registered: dict[type, Encoder] = {}
 
 
-def register(kind: type, to_parts: Callable[[Any], object]) -> None:
+def register(kind: type[T], to_parts: Callable[[T], object]) -> None:
     """Teach keys the type `kind` and its subclasses.
 
     `to_parts(value)` returns what tells one value from another: a value that keys know already, or
