@@ -94,6 +94,23 @@ def test_a_dry_run_removes_and_writes_nothing(tree):
     assert tree.sweep().reasons == report.reasons
 
 
+def test_a_dry_run_works_on_a_read_only_mount(tree, monkeypatch):
+    """It writes nothing, so it asks for no right to write (H13)."""
+    tree.policy("f", shortest=HOUR, longest=HOUR)
+    tree.entry("f", 1, age=2 * HOUR)
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+
+    def refuse(folder, *_args, **_options):
+        raise OSError(30, "Read-only file system", tree.full(folder))
+
+    for name in ("_write", "make", "remove", "rename"):
+        monkeypatch.setattr(tree.mount, name, refuse)
+    report = tree.sweep(dry_run=True)
+    assert report.reasons == {"expired": 1} and not report.errors and report.finished
+    with pytest.raises(RootError):
+        tree.sweep()
+
+
 # Limits
 
 

@@ -115,10 +115,10 @@ def test_a_sweeper_that_is_killed_or_frozen_does_not_keep_the_other_from_it(lab)
     """Its folder is free at once when the process dies, and only its folder waits while it is frozen."""
     plant(lab, 3000, dead=lambda i: i < 2000)
     code = (
-        "import sys, time\nfrom efsstate.cleanup import sweep as s\nreal = "
-        "s.folder_module.sweep_folder\n"
+        "import sys, time\nfrom efsstate import sweep\nfrom efsstate.cleanup import work\n"
+        "from efsstate.eviction import scan\n"
         "def slow(*a):\n    print('in', a[1], flush=True); time.sleep(600)\n"
-        "s.folder_module.sweep_folder = slow\ns.WORKERS = 1\ns.sweep(root=sys.argv[1])"
+        "scan.sweep_folder = slow\nwork.WORKERS = 1\nsweep(root=sys.argv[1])"
     )
     stuck = lab.start("b", code, lab.b)
     folder = stuck.readline().split()[1]

@@ -22,19 +22,29 @@ if TYPE_CHECKING:
     from efsstate.mount.files import Mount
 
 
-def sweep(
-    mount: Mount, folder: str, now: float, *, dry_run: bool = False
-) -> Iterator[tuple[str, int]]:
-    """Yield ("generation" or "checkpoint", bytes) of each save or checkpoint that was removed.
+def shard_indexes(names: list[str]) -> list[int]:
+    """Return the indexes of the shards among the `names` of a checkpoint's folder."""
+    parsed = filter(None, map(layout.parse_shard, names))
+    return [index for kind, index, _ in parsed if kind == "s"]
 
-    With `dry_run`, of each that would be. `now` is in seconds since the epoch by the server's
-    clock. An unfinished checkpoint never goes, nor does one without a ttl, nor one that is held.
-    Raises `OSError`, and the errors of reading a checkpoint.
+
+def sweep(
+    mount: Mount,
+    folder: str,
+    now: float,
+    *,
+    dry_run: bool = False,
+    names: list[str] | None = None,
+) -> Iterator[tuple[str, int]]:
+    """Remove what may go of the checkpoint in `folder`, but not the saves of its shards.
+
+    Yield ("generation" or "checkpoint", bytes) for each that was removed, or would be. `names` are
+    those in the folder, if they are known; `now` is the server's clock. An unfinished checkpoint
+    never goes, nor does one without a ttl, or one that is held. Raise OSError, and the errors of
+    reading a checkpoint.
     """
-    names = mount.names(folder)
-    shards = [
-        index for kind, index, _ in filter(None, map(layout.parse_shard, names)) if kind == "s"
-    ]
+    names = mount.names(folder) if names is None else names
+    shards = shard_indexes(names)
     if layout.SHARDS in names:
         if _are_all_past(mount, folder, names, shards, now):
             removal.require_ours(mount, folder, grammar.checkpoint)
@@ -42,8 +52,6 @@ def sweep(
             if not dry_run:
                 _remove(mount, folder)
             return
-        for index in shards:
-            yield from _sweep_saves(CheckpointFolder(mount, f"{folder}/s{index}"), dry_run=dry_run)
     here = CheckpointFolder(mount, folder)
     newest = here.read_header(here.list())
     if newest is not None and _is_past(newest, now) and layout.SHARDS not in names:
@@ -56,6 +64,11 @@ def sweep(
 
 def _is_past(newest: Save, now: float) -> bool:
     return newest.finished and newest.ttl is not None and newest.created + newest.ttl < now
+
+
+def sweep_saves(mount: Mount, folder: str, *, dry_run: bool) -> Iterator[tuple[str, int]]:
+    """Remove the saves in `folder`, a checkpoint's or shard's, that the newest one outdates."""
+    yield from _sweep_saves(CheckpointFolder(mount, folder), dry_run=dry_run)
 
 
 def _sweep_saves(here: CheckpointFolder, *, dry_run: bool) -> Iterator[tuple[str, int]]:

@@ -1,16 +1,19 @@
-"""Whose turn it is: which folders a sweep takes, in which order, one sweeper at a time, and where it goes on next time.
+"""Share the folders of a sweep out among calls and sweepers, by marks on the mount.
 
-Each folder has a mark, an empty file: its atime is when the folder was swept last, and a lock on it is held by whoever
-sweeps the folder now. ROUND is there from a sweep's start until every folder has been swept since, which may take several
-calls: one that was stopped or killed is gone on with by the next, wherever it runs. The order is another each time, so that
-sweepers that start together do not meet, and a folder that is too large for the time does not keep the others waiting.
-Sweeps that were asked different things have marks of their own.
+Each folder has a mark, an empty file. Its atime is when the folder was swept last, and a lock on it
+is held by the sweeper that works in the folder now. ROUND exists from a sweep's start until every
+folder has been swept since, which may take several calls: one that was stopped or killed is gone on
+with by the next, wherever it runs. The order is another each time, so that sweepers that start
+together do not meet, and a folder that is too large for the time does not keep the others waiting.
+Sweeps that were asked for different things have marks of their own.
 """
 
 from __future__ import annotations
 
 import os
 
+from efsstate import events
+from efsstate.errors import EfsStateError
 from efsstate.format import layout
 from efsstate.mount import clock, lock
 
@@ -20,70 +23,96 @@ if TYPE_CHECKING:
 
     from efsstate.mount.files import Mount
 
-_FORGOTTEN = (
-    7 * 86400.0
-)  # marks that nobody used for so long belong to a sweep that was asked for once
+_FORGOTTEN = 7 * 86400.0  # seconds after which unused marks are those of a sweep asked for once
 
 
-def _swept(mark: os.stat_result) -> float:
-    """When the folder of this mark was swept last; 0 if it never came to an end."""
+def _swept_at(mark: os.stat_result) -> float:
+    """Return when the folder of this mark was swept last; 0 if no sweep of it came to its end."""
     return 0.0 if mark.st_atime_ns == mark.st_mtime_ns else mark.st_atime
 
 
+def begin(mount: Mount, kind: str, *, fresh: bool) -> SweepRound | None:
+    """Return the round of the sweeps of this `kind`, or None if its marks cannot be written.
+
+    A sweep without marks works too: it begins with any folder, and shares none with others.
+    `fresh`: look at everything once more, even at what an earlier call of this round has done.
+    """
+    # MUT: a-sweep-without-notes-goes-on
+    try:
+        return SweepRound(mount, kind, fresh=fresh)
+    except (OSError, EfsStateError) as error:
+        events.log(
+            "warning",
+            "sweep: its marks cannot be written, so it goes on without them: %s",
+            error,
+            once=f"sweep marks {mount.path}",
+            root=mount.path,
+        )
+        return None
+
+
 class SweepRound:
-    """The marks of one kind of sweep. `start` is the server's time at which this call began."""
+    """The marks of one kind of sweep; `start` is the server's time at which this call began."""
 
     def __init__(self, mount: Mount, kind: str, *, fresh: bool) -> None:
         self._mount, self._folder = mount, layout.sweep_marks(kind)
         mount.make(self._folder)
         # MUT: the-sweeps-clock-is-the-servers
-        mount.ask_time(self._folder)
+        if not mount.ask_time(self._folder):
+            raise PermissionError(13, "not writable", mount.path_of(self._folder))
         self.start = clock.now()
         self._marks: dict[str, float] = {}
         for item in mount.scan(self._folder):
             try:
-                self._marks[item.name] = _swept(item.stat(follow_symlinks=False))
+                self._marks[item.name] = _swept_at(item.stat(follow_symlinks=False))
             except OSError:
                 continue
         if self._marks.pop(layout.ROUND, None) is None:
             mount.create(self._folder, layout.ROUND, lambda _created: (), durable=False)
-        self.round = mount.stat(self._folder, layout.ROUND).st_mtime
-        if fresh:  # everything is looked at once more, whatever an earlier call did of this round
-            self.round = float("inf")
+        # A mark's name is its folder's path, with commas: see `layout.sweep_mark`.
+        self._above = {name.rpartition(",")[0] for name in self._marks}
+        began = mount.stat(self._folder, layout.ROUND).st_mtime
+        self._began = float("inf") if fresh else began
+
+    def has_marks_below(self, folder: str) -> bool:
+        """Return True if folders in `folder` had marks of their own when this call began."""
+        return layout.sweep_mark(folder) in self._above
+
+    def mark(self, folder: str) -> None:
+        """Mark `folder` as swept, by the sweeper of what is above it."""
+        self.take(folder, lambda: True)
 
     def queue(self, folders: Iterable[str]) -> list[str]:
-        """The folders that have not had their turn in this round, in an order of this call's own."""
-        left = [
-            folder
-            for folder in folders
-            if self._marks.get(layout.sweep_mark(folder), 0.0) < self.round
-        ]
-        return sorted(left, key=lambda _: os.urandom(8))
+        """Return the folders that this round has not done yet, in a random order."""
+        marks, began = self._marks, self._began
+        due = [folder for folder in folders if marks.get(layout.sweep_mark(folder), 0.0) < began]
+        return shuffled(due)
 
     def take(self, folder: str, sweep: Callable[[], bool]) -> bool | None:
-        """Call `sweep` (whether it came to its end) if nobody else sweeps `folder` now or has since we began.
+        """Call `sweep` if no other sweeper has `folder` now, or has swept it since we began.
 
-        Returns what it returned, True where another has done it, None where another does it now.
+        Return what it returned (True if it came to its end), True if another sweeper has done it,
+        None if another has it now.
         """
         name = layout.sweep_mark(folder)
-        held = lock.attempt(self._mount, self._folder, name)
-        if not isinstance(held, lock.Lock):
-            os.close(held)
+        turn = lock.attempt(self._mount, self._folder, name)
+        if not isinstance(turn, lock.Lock):
+            os.close(turn)
             return None
         try:
-            found = self._mount.stat(self._folder, name)
-            if _swept(found) != self._marks.get(name, 0.0):
+            mark = self._mount.stat(self._folder, name)
+            if _swept_at(mark) != self._marks.get(name, 0.0):
                 return True
-            done = sweep()
-            if done:
-                self._mount.touch(self._folder, name, found)
-            return done
+            is_done = sweep()
+            if is_done:
+                self._mount.touch(self._folder, name, mark)
+            return is_done
         finally:
-            held.release()
+            turn.release()
 
-    def end(self, *, finished: bool, folders: Iterable[str]) -> None:
-        """The call ends; with `finished` so does the round, and marks of folders that are gone go too."""
-        if not finished:
+    def end(self, *, is_finished: bool, folders: Iterable[str]) -> None:
+        """End the call; if the sweep is finished, end the round and forget marks of no use."""
+        if not is_finished:
             return
         self._mount.remove(self._folder, layout.ROUND, quiet=True)
         known = {layout.sweep_mark(folder) for folder in folders}
@@ -96,15 +125,20 @@ class SweepRound:
                 self._forget(f"{layout.SWEEPS}/{kind}")
 
     def _forget(self, folder: str) -> None:
-        """Remove the marks of a sweep that nobody asks for any more."""
+        """Remove the marks of another kind of sweep if none was asked for in a while."""
         try:
             items = [
                 (item.name, item.stat(follow_symlinks=False).st_atime)
                 for item in self._mount.scan(folder)
             ]
-        except OSError:
-            return  # another forgets it at the same time
+        except (OSError, EfsStateError):
+            return  # another sweeper forgets it at the same time, or it is not ours
         if all(self.start - swept > _FORGOTTEN for _, swept in items):
             for name, _ in items:
                 self._mount.remove(folder, name, quiet=True)
             self._mount.remove_folder(folder)
+
+
+def shuffled(folders: Iterable[str]) -> list[str]:
+    """Return the folders in a random order; `random` would be an import at a cold start."""
+    return sorted(folders, key=lambda _: os.urandom(8))

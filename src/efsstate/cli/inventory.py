@@ -82,9 +82,11 @@ class Inventory:
     ) -> Iterator[dict[str, Any]]:
         report, wish = SweepReport(dry_run=True), SweepOptions(self.now, float("inf"), dry_run=True)
         try:
-            for name, found, reason in folders.look(self._mount, folder, policy, wish, report):
+            for name, found, reason in folders.judge_all(self._mount, folder, policy, wish, report):
                 if reason == policies.UNSURE:
-                    reason = folders.opened(self._mount, folder, name, policy, wish, report)  # noqa: PLW2901
+                    reason = folders.judge_by_header(
+                        self._mount, folder, name, policy, wish, report
+                    )  # noqa: PLW2901
                 yield {
                     "path": f"{folder}/{name}",
                     "area": layout.CACHE,

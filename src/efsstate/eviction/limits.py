@@ -1,18 +1,19 @@
-"""Holds a cache to its limits: finds how much is too much, and removes what was used least recently.
+"""Hold a cache to its limits: find how much is too much, and remove the least recently used.
 
-It needs two looks at the folders and no list of entries: the first adds up bytes and entries by the time of last use, in
-a histogram of bounded size; that gives the time before which all must go; the second removes it.
+It looks at the folders twice and keeps no list of entries. The first look adds up bytes and entries
+by the time of last use, in a histogram of bounded size. That gives the time before which all must
+go, and the second look removes them.
 """
 
 from __future__ import annotations
 
 import stat
-import threading
 
+from efsstate import process
 from efsstate.errors import CorruptEntryError
 from efsstate.eviction.policy import last_use
 from efsstate.eviction.report import SweepReport
-from efsstate.eviction.scan import BATCH, EVERY, TimeUp, remove
+from efsstate.eviction.scan import BATCH, EVERY, BudgetExhausted, remove
 from efsstate.format import layout
 from efsstate.parallel import spread
 
@@ -20,16 +21,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from efsstate.eviction.scan import SweepOptions
+    from efsstate.eviction.scan import Doomed, SweepOptions
     from efsstate.mount.files import Mount
 
     Cut = tuple[int, int, int]
 
-_MOST = 8192  # steps of the histogram: under 2 MiB, and the cut is right to 1/4096 of the range of times
+# Steps of the histogram: under 2 MiB, and the cut is right to 1/4096 of the range of times.
+_MOST_STEPS = 8192
 
 
 class Uses:
-    """Entries and bytes by time of last use; times grow coarser (the step doubles) when they become too many."""
+    """Entries and bytes by time of last use; the step of time doubles when steps are too many."""
 
     __slots__ = ("entries", "size", "step", "steps")
 
@@ -48,10 +50,10 @@ class Uses:
             slot[1] += size
             return
         self.steps[when // self.step] = [entries, size]
-        while len(self.steps) > _MOST:
-            self._coarsen()
+        while len(self.steps) > _MOST_STEPS:
+            self._double_step()
 
-    def _coarsen(self) -> None:
+    def _double_step(self) -> None:
         self.step *= 2
         fine, self.steps = self.steps, {}
         for index, (entries, size) in fine.items():
@@ -60,10 +62,10 @@ class Uses:
             slot[1] += size
 
     def cut(self, max_entries: int | None, max_bytes: int | None) -> Cut | None:
-        """What must go, or None: (before, entries, size).
+        """Return what must go as (before, entries, size), or None.
 
-        All used before `before` (ns), and, of those used from there to one step on, so many entries or bytes, whichever
-        takes more of them.
+        All used before `before` (nanoseconds) go, and of those used from there to one step on, so
+        many entries or bytes, whichever takes more of them.
         """
         entries = 0 if max_entries is None else self.entries - max_entries
         size = 0 if max_bytes is None else self.size - max_bytes
@@ -78,40 +80,48 @@ class Uses:
         raise AssertionError
 
 
-def entries(mount: Mount, folder: str, wish: SweepOptions) -> Iterator[tuple[str, int, int]]:
-    """Name, last use (ns) and size of each entry in `folder`; raises `TimeUp` when the time is up."""
+def list_uses(mount: Mount, folder: str, options: SweepOptions) -> Iterator[tuple[str, int, int]]:
+    """Yield the name, last use (nanoseconds) and size of each entry in `folder`.
+
+    Raise BudgetExhausted when the time is up.
+    """
+    would_be_gone = options.would_be_gone
     for seen, item in enumerate(mount.scan(folder), 1):
-        if seen % EVERY == 0 and wish.is_over():
-            raise TimeUp
+        if seen % EVERY == 0 and options.is_over():
+            raise BudgetExhausted
         if not layout.is_digest(item.name):
             continue
         try:
-            found = item.stat(follow_symlinks=False)
+            status = item.stat(follow_symlinks=False)
         except OSError:
             continue  # removed since it was listed
-        if stat.S_ISREG(found.st_mode) and not (wish.gone and wish.gone(folder, found)):
-            yield item.name, last_use(found), found.st_size
+        if not stat.S_ISREG(status.st_mode) or options.is_elsewhere(status):
+            continue
+        if would_be_gone is None or not would_be_gone(folder, status):
+            yield item.name, last_use(status), status.st_size
 
 
-def survey(mount: Mount, folders: Iterable[str], wish: SweepOptions, uses: Uses) -> None:
-    """Add the entries of `folders` to `uses`; raises `TimeUp` when the time is up."""
+def survey(mount: Mount, folders: Iterable[str], options: SweepOptions, uses: Uses) -> None:
+    """Add the entries of `folders` to `uses`. Raise BudgetExhausted when the time is up."""
     for folder in folders:
+        if options.is_over():
+            raise BudgetExhausted
         try:
-            for _, when, size in entries(mount, folder, wish):
+            for _, when, size in list_uses(mount, folder, options):
                 uses.add(when, size)
         except (OSError, CorruptEntryError):
-            continue  # reported when it was swept: what can't be seen can't be counted, and the others are
+            continue  # the sweep of that folder reported it; the others are counted
 
 
 class _Edge:
-    """What must go of those that were used within the one step at the edge: shared by the workers."""
+    """How many go of those that were used within the one step at the edge; workers share it."""
 
     def __init__(self, count: int, excess: int) -> None:
         self._count, self._excess = count, excess
-        self._lock = threading.Lock()
+        self._lock = process.lock()
 
-    def goes(self, size: int) -> bool:
-        """Whether one more of them goes."""
+    def take(self, size: int) -> bool:
+        """Return True if an entry of this size goes, and count it."""
         with self._lock:
             if self._count <= 0 and self._excess <= 0:
                 return False
@@ -119,65 +129,74 @@ class _Edge:
             return True
 
 
-def trim(
-    mount: Mount,
-    folders: Iterable[str],
-    wish: SweepOptions,
-    report: SweepReport,
-    uses: Uses,
-    cut: Cut,
-    *,
-    workers: int = 1,
-) -> bool:
-    """Remove what `uses.cut` said from `folders`; whether the time sufficed."""
-    before, until, edge = cut[0], cut[0] + uses.step, _Edge(*cut[1:])
-    late: list[str] = []
-    guard = threading.Lock()
+class Trim:
+    """The removal of what `uses.cut` said, folder by folder; workers share it."""
 
-    def work(folder: str) -> None:
-        mine = SweepReport()
+    def __init__(self, mount: Mount, options: SweepOptions, uses: Uses, cut: Cut) -> None:
+        self._mount, self._options = mount, options
+        self._before, self._until = cut[0], cut[0] + uses.step
+        self._edge = _Edge(*cut[1:])
+
+    def sweep_folder(self, folder: str, report: SweepReport) -> bool:
+        """Remove what must go from `folder`; return True if the time sufficed."""
+        mount, options = self._mount, self._options
         try:
-            found = entries(mount, folder, wish)
-            more = True
-            while more:
-                doomed: list[tuple[str, int, str]] = []
-                with wish.listing:
-                    more = False
-                    for name, when, size in found:
-                        if when < before or (when < until and edge.goes(size)):
-                            doomed.append((name, size, "limit"))
-                            if len(doomed) >= BATCH:
-                                more = True
-                                break
-                if not remove(mount, folder, doomed, wish, mine):
-                    late.append(folder)
-                    break
-        except TimeUp:
-            late.append(folder)
+            entries = list_uses(mount, folder, options)
+            has_more = True
+            while has_more:
+                doomed: Doomed = []
+                with options.listing:
+                    has_more = self._gather(entries, doomed)
+                if not remove(mount, folder, doomed, options, report):
+                    return False
+        except BudgetExhausted:
+            return False
         except (OSError, CorruptEntryError):
             pass  # as in `survey`
-        with guard:
-            report.add(mine)
+        return True
 
-    spread(folders, work, workers=workers)
-    return not late
+    def _gather(self, entries: Iterator[tuple[str, int, int]], doomed: Doomed) -> bool:
+        """Fill `doomed` with up to `BATCH` entries; return True if there are more."""
+        for name, when, size in entries:
+            if when < self._before or (when < self._until and self._edge.take(size)):
+                doomed.append((name, size, "limit"))
+                if len(doomed) >= BATCH:
+                    return True
+        return False
 
 
 def enforce(
     mount: Mount,
     folders: Sequence[str],
-    wish: SweepOptions,
+    options: SweepOptions,
     report: SweepReport,
     *,
     max_bytes: int | None = None,
     max_entries: int | None = None,
     workers: int = 1,
 ) -> bool:
-    """Remove, least recently used first, what is in `folders` beyond the limits; whether the time sufficed."""
+    """Remove, least recently used first, what is in `folders` beyond the limits.
+
+    Return True if the time sufficed.
+    """
     uses = Uses()
     try:
-        survey(mount, folders, wish, uses)
-    except TimeUp:
-        return False  # without the whole sum nobody knows what is too much
+        survey(mount, folders, options, uses)
+    except BudgetExhausted:
+        return False  # without the whole sum it is unknown what is too much
     cut = uses.cut(max_entries, max_bytes)
-    return cut is None or trim(mount, folders, wish, report, uses, cut, workers=workers)
+    if cut is None:
+        return True
+    trim = Trim(mount, options, uses, cut)
+    late: list[str] = []
+    guard = process.lock()
+
+    def work(folder: str) -> None:
+        mine = SweepReport()
+        if not trim.sweep_folder(folder, mine):
+            late.append(folder)
+        with guard:
+            report.add(mine)
+
+    spread(folders, work, workers=workers)
+    return not late

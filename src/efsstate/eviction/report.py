@@ -1,20 +1,29 @@
-"""What a sweep did, in numbers; several are added up, for each worker has its own."""
+"""Count what a sweep did; each worker has a report of its own, and they are added up."""
 
 from __future__ import annotations
 
-_MOST_TOLD = 20  # paths and errors: a sweep of a broken tree must not need memory for each
+_MOST_LISTED = 20  # paths and errors: a sweep of a broken tree must not need memory for each
 
 
 class SweepReport:
-    """What a sweep found and removed (with `dry_run`, would have removed).
+    """What a sweep found and removed; with `dry_run`, what it would have removed.
 
-    `finished`: whether everything has been swept; if not, the next call goes on. `looked`, `kept`, `kept_bytes`: cache
-    entries, and those that stay; `opened`: those that had to be opened to tell. `removed`, `removed_bytes`: files of every
-    kind; `reasons`: how many of them for each reason ("expired", "cleared", "old", "unused", "limit",
-    "temporary", "generation", "checkpoint", "version"). `foreign`, `newer`, `damaged`: files and folders that were left
-    alone, because they are not ours, a newer release's, or unreadable; `foreign_paths` has the first 20 of all three.
-    `errors`, `error_texts`: what could not be swept, and why. `folders`: swept by this call; `elsewhere`: those that another
-    sweeper has at this moment; `left`: not reached. `seconds`: how long it took.
+    finished      everything has been swept; if False, the next call goes on
+    looked        cache entries that were judged
+    opened        cache entries whose header had to be read for it
+    kept          cache entries that stay, and `kept_bytes`
+    removed       files of every kind that went, and `removed_bytes`
+    reasons       how many went for each reason: "expired", "cleared", "old", "unused", "limit",
+                  "temporary", "generation", "checkpoint", "version"
+    foreign       files and folders that stay because efsstate did not make them
+    newer         files and folders that stay because a newer release wrote them
+    damaged       files that stay because they cannot be read
+    foreign_paths the first 20 of these three
+    errors        how much could not be swept, and `error_texts`: the first 20 reasons
+    folders       folders of entries, groups of checkpoints, and models, swept by this call
+    elsewhere     those that another sweeper has at this moment
+    left          those that were not reached
+    seconds       how long it took
     """
 
     __slots__ = (
@@ -49,26 +58,28 @@ class SweepReport:
         self.error_texts: list[str] = []
         self.folders = self.elsewhere = self.left = 0
 
-    def gone(self, reason: str, size: int = 0, count: int = 1) -> None:
-        """Note what was removed."""
-        self.removed += count
-        self.removed_bytes += size
-        self.reasons[reason] = self.reasons.get(reason, 0) + count
+    def keep(self, size: int) -> None:
+        """Count a cache entry that stays."""
+        self.kept += 1
+        self.kept_bytes += size
 
-    def stranger(self, kind: str, path: str) -> None:
-        """Note what was left alone: `kind` is "foreign", "newer" or "damaged"."""
+    def note_removed(self, reason: str, size: int = 0) -> None:
+        """Count a file that was removed."""
+        self.removed += 1
+        self.removed_bytes += size
+        self.reasons[reason] = self.reasons.get(reason, 0) + 1
+
+    def leave(self, kind: str, path: str) -> None:
+        """Count and name what stays because it is "foreign", "newer" or "damaged" (`kind`)."""
         setattr(self, kind, getattr(self, kind) + 1)
-        if len(self.foreign_paths) < _MOST_TOLD:
+        if len(self.foreign_paths) < _MOST_LISTED:
             self.foreign_paths.append(path)
 
-    def problem(self, error: BaseException, path: str = "") -> None:
-        """Note what could not be swept."""
+    def note_error(self, error: BaseException, path: str = "") -> None:
+        """Count and name what could not be swept."""
         self.errors += 1
-        if len(self.error_texts) < _MOST_TOLD:
-            why = getattr(error, "strerror", None)
-            self.error_texts.append(
-                f"{getattr(error, 'filename', None) or path}: {why}" if why else str(error)
-            )
+        if len(self.error_texts) < _MOST_LISTED:
+            self.error_texts.append(_text(error, path))
 
     def add(self, other: SweepReport) -> None:
         """Add what another worker did."""
@@ -78,18 +89,30 @@ class SweepReport:
                 for reason, count in theirs.items():
                     mine[reason] = mine.get(reason, 0) + count
             elif isinstance(mine, list):
-                mine.extend(theirs[: _MOST_TOLD - len(mine)])
+                mine.extend(theirs[: _MOST_LISTED - len(mine)])
             elif not isinstance(mine, bool):
                 setattr(self, name, mine + theirs)
 
     def as_dict(self) -> dict[str, object]:
-        """All of it as plain values, for a log or a reply."""
+        """Return all fields as plain values, for a log or a reply."""
         return {name: getattr(self, name) for name in self.__slots__}
 
     def __repr__(self) -> str:
-        what = (
-            ", ".join([f"{count} {reason}" for reason, count in sorted(self.reasons.items())])
-            or "nothing"
-        )
+        reasons = [f"{count} {reason}" for reason, count in sorted(self.reasons.items())]
         tail = "" if self.finished else f", {self.left} folders left"
-        return f"<SweepReport removed {what} ({self.removed_bytes} bytes), kept {self.kept} entries{tail}>"
+        return (
+            f"<SweepReport removed {', '.join(reasons) or 'nothing'} ({self.removed_bytes} bytes),"
+            f" kept {self.kept} entries{tail}>"
+        )
+
+
+def _text(error: BaseException, path: str) -> str:
+    """Return `<path>: <what happened>`."""
+    from efsstate.errors import EfsStateError
+
+    reason = getattr(error, "strerror", None)
+    if reason:
+        return f"{getattr(error, 'filename', None) or path}: {reason}"
+    if isinstance(error, EfsStateError):
+        return str(error)
+    return f"{path}: {type(error).__name__}: {error}"

@@ -1,48 +1,60 @@
-"""Sweeps one folder of cache entries: judges each file, and removes those that go."""
+"""Sweep one folder of cache entries: judge each file by its stat, and remove those that go."""
 
 from __future__ import annotations
 
 import errno
-import os
 import stat
-import threading
 import time
 
+from efsstate import process
 from efsstate.errors import CorruptEntryError, UnknownFormatError
 from efsstate.eviction.policy import LIVE, UNSURE, last_use
 from efsstate.format import entry, layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator
 
     from efsstate.eviction.policy import Policy
     from efsstate.eviction.report import SweepReport
     from efsstate.mount.files import Mount
 
+    Doomed = list[tuple[str, int, str]]  # name, size, reason
+
 # MUT: only-a-day-old-is-abandoned
-ABANDONED = 86400.0  # seconds without a write, by the server's clock: no invocation lasts so long, nor a frozen one's file
-BATCH = 8192  # doomed names that are held: each removal makes an NFS client list the folder anew, so not one by one
+ABANDONED = 86400.0  # seconds by the server's clock: no invocation writes for longer, even frozen
+# Doomed names that are held: each removal makes an NFS client list the folder anew.
+BATCH = 8192
 EVERY = 256  # files between looks at the time
-_NORMAL = (
-    errno.ENOENT,
-    errno.ESTALE,
-    errno.EBUSY,
-)  # gone, replaced, or in use by a client that needs it so
+_NORMAL = (errno.ENOENT, errno.ESTALE, errno.EBUSY)  # gone, replaced, or in use by an NFS client
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-class TimeUp(Exception):  # noqa: N818 - not an error
+class BudgetExhausted(Exception):  # noqa: N818 - not an error
     """The time was up in the middle of a folder."""
 
 
 class SweepOptions:
-    """What one sweep was asked, the same for all its folders: `now` is the server's clock, `until` monotonic seconds.
+    """What one sweep was asked for; the same for all its folders.
 
-    `gone` (folder, stat) is for a dry run: whether the entry would be gone when the limits are looked at.
+    `now` is the server's clock. `until` and `latest` are monotonic times: of the budget, and of the
+    invocation's deadline. `device` is the root's file system: what lies on another one is not ours.
+    `would_be_gone` (folder, status) is for a dry run, which judges the limits by what an actual
+    sweep would have left; `listing` is held while a folder is listed.
     """
 
-    __slots__ = ("dry_run", "gone", "listing", "now", "older_than", "until", "unused_for")
+    __slots__ = (
+        "device",
+        "dry_run",
+        "latest",
+        "listing",
+        "now",
+        "older_than",
+        "until",
+        "unused_for",
+        "would_be_gone",
+    )
 
     def __init__(
         self,
@@ -52,144 +64,175 @@ class SweepOptions:
         older_than: float | None = None,
         unused_for: float | None = None,
         dry_run: bool = False,
+        device: int | None = None,
+        latest: float = float("inf"),
     ) -> None:
-        self.now, self.until = now, until
+        self.now, self.until, self.latest = now, until, latest
         self.older_than, self.unused_for = older_than, unused_for
-        self.dry_run = dry_run
-        self.listing = threading.Lock()
-        self.gone: Callable[[str, os.stat_result], bool] | None = None
+        self.dry_run, self.device = dry_run, device
+        self.listing = process.lock()
+        self.would_be_gone: Callable[[str, os.stat_result], bool] | None = None
 
     def is_over(self) -> bool:
-        """Whether the time is up."""
+        """Return True if the time is up."""
         return time.monotonic() >= self.until
 
+    def is_too_late(self) -> bool:
+        """Return True if the invocation is about to end."""
+        return time.monotonic() >= self.latest
 
-def look(
-    mount: Mount, folder: str, policy: Policy, wish: SweepOptions, report: SweepReport
-) -> Iterator[tuple[str, os.stat_result, str]]:
-    """Name, stat, and why it goes (LIVE, UNSURE) of each entry in `folder`; other files are tidied.
+    def grant(self, seconds: float) -> None:
+        """See to it that at least `seconds` remain, if the invocation has as many."""
+        self.until = min(self.latest, max(self.until, time.monotonic() + seconds))
 
-    Raises `TimeUp` when the time is up, and `OSError` if the folder can't be listed.
-    """
-    for seen, item in enumerate(mount.scan(folder), 1):
-        if seen % EVERY == 0 and wish.is_over():
-            raise TimeUp
-        name = item.name
-        try:
-            found = item.stat(follow_symlinks=False)
-        except OSError:
-            continue  # removed since it was listed
-        if not layout.is_digest(name):
-            tidy(mount, folder, name, found, wish, report)
-        elif not stat.S_ISREG(found.st_mode):
-            report.stranger("foreign", mount.path_of(folder, name))
-        else:
-            yield name, found, policy.judge(found, wish.now, wish.older_than, wish.unused_for)
+    def is_abandoned(self, status: os.stat_result) -> bool:
+        """Return True if a file being written, with this `status`, was given up by its writer."""
+        return self.now - last_use(status) / 1e9 >= ABANDONED
+
+    def is_elsewhere(self, status: os.stat_result) -> bool:
+        """Return True if the `status` is of something on another file system."""
+        return self.device is not None and status.st_dev != self.device
 
 
 def sweep_folder(
-    mount: Mount, folder: str, policy: Policy, wish: SweepOptions, report: SweepReport
+    mount: Mount, folder: str, policy: Policy, options: SweepOptions, report: SweepReport
 ) -> bool:
-    """Sweep the entries of `folder`; whether it was done before the time was up. Raises `OSError` if it can't be listed."""
-    entries = look(mount, folder, policy, wish, report)
-    more = whole = True
-    while more:
-        doomed: list[tuple[str, int, str]] = []
-        # One folder is listed at a time: an NFS client keeps the attributes that came with a listing for 3 s. Where many
-        # threads share a slow processor it would have to ask for them again, one by one.
-        with wish.listing:
-            more = False
+    """Sweep the entries of `folder`; return True if the time sufficed.
+
+    Raise OSError if the folder cannot be listed.
+    """
+    entries = judge_all(mount, folder, policy, options, report)
+    has_more = is_whole = True
+    while has_more:
+        doomed: Doomed = []
+        # One folder is listed at a time: an NFS client keeps the attributes that came with a
+        # listing for 3 s, and many threads on a slow processor would ask again, one by one.
+        with options.listing:
             try:
-                for name, found, reason in entries:
-                    report.looked += 1
-                    if reason == LIVE:
-                        report.kept += 1
-                        report.kept_bytes += found.st_size
-                        continue
-                    doomed.append((name, found.st_size, reason))
-                    if len(doomed) >= BATCH:
-                        more = True
-                        break
-            except TimeUp:
-                whole = False
-        if not _settle(mount, folder, policy, doomed, wish, report) or not remove(
-            mount, folder, doomed, wish, report
-        ):
+                has_more = _gather(entries, report, doomed)
+            except BudgetExhausted:
+                has_more = is_whole = False
+        is_settled = _open_unsure(mount, folder, policy, doomed, options, report)
+        if not remove(mount, folder, doomed, options, report) or not is_settled:
             return False
-    return whole
+    return is_whole
 
 
-def _settle(
+def _gather(
+    entries: Iterator[tuple[str, os.stat_result, str]], report: SweepReport, doomed: Doomed
+) -> bool:
+    """Fill `doomed` with up to `BATCH` entries that do not stay; return True if there are more."""
+    for name, status, reason in entries:
+        report.looked += 1
+        if reason == LIVE:
+            report.keep(status.st_size)
+            continue
+        doomed.append((name, status.st_size, reason))
+        if len(doomed) >= BATCH:
+            return True
+    return False
+
+
+def judge_all(
+    mount: Mount, folder: str, policy: Policy, options: SweepOptions, report: SweepReport
+) -> Iterator[tuple[str, os.stat_result, str]]:
+    """Yield the name, stat and verdict of each entry in `folder`; tidy up other files.
+
+    Raise BudgetExhausted when the time is up, and OSError if the folder cannot be listed.
+    """
+    for seen, item in enumerate(mount.scan(folder), 1):
+        if seen % EVERY == 0 and options.is_over():
+            raise BudgetExhausted
+        name = item.name
+        try:
+            status = item.stat(follow_symlinks=False)
+        except OSError:
+            continue  # removed since it was listed
+        if not layout.is_digest(name):
+            tidy(mount, folder, name, status, options, report)
+        elif not stat.S_ISREG(status.st_mode) or options.is_elsewhere(status):
+            report.leave("foreign", mount.path_of(folder, name))
+        else:
+            yield (
+                name,
+                status,
+                policy.judge(status, options.now, options.older_than, options.unused_for),
+            )
+
+
+def _open_unsure(
     mount: Mount,
     folder: str,
     policy: Policy,
-    doomed: list[tuple[str, int, str]],
-    wish: SweepOptions,
+    doomed: Doomed,
+    options: SweepOptions,
     report: SweepReport,
 ) -> bool:
-    """Open those of which only the header can tell, and keep in `doomed` those that go; whether the time sufficed."""
+    """Read the headers of the UNSURE in `doomed`, and leave in it those that go.
+
+    Return True if the time sufficed; what was not opened stays.
+    """
     unsure = [(name, size) for name, size, reason in doomed if reason == UNSURE]
-    doomed[:] = [one for one in doomed if one[2] != UNSURE]
+    doomed[:] = [item for item in doomed if item[2] != UNSURE]
     for count, (name, size) in enumerate(unsure):
-        if count % 16 == 0 and wish.is_over():
+        if count % 16 == 0 and options.is_over():
             return False
-        reason = opened(mount, folder, name, policy, wish, report)
+        reason = judge_by_header(mount, folder, name, policy, options, report)
         if reason == LIVE:
-            report.kept += 1
-            report.kept_bytes += size
+            report.keep(size)
         else:
             doomed.append((name, size, reason))
     return True
 
 
-def opened(
-    mount: Mount, folder: str, name: str, policy: Policy, wish: SweepOptions, report: SweepReport
+def judge_by_header(
+    mount: Mount,
+    folder: str,
+    name: str,
+    policy: Policy,
+    options: SweepOptions,
+    report: SweepReport,
 ) -> str:
-    """Why the entry goes, by its header; LIVE if it stays."""
+    """Return why the entry goes, or LIVE, by its header."""
     report.opened += 1
     try:
-        head, found = mount.read_stat(folder, name, entry.HEADER)
-        created, ttl = entry.peek(bytes(head), found.st_size, mount.path_of(folder, name))
+        head, status = mount.read_stat(folder, name, entry.HEADER)
+        created, ttl = entry.peek(bytes(head), status.st_size, mount.path_of(folder, name))
     except UnknownFormatError as error:
-        report.stranger("newer", error.path)
+        report.leave("newer", error.path)
     except CorruptEntryError as error:
-        report.stranger(
-            "damaged", error.path
-        )  # a miss for its readers; `verify --repair` removes it
+        report.leave("damaged", error.path)  # readers miss it; `verify --repair` removes it
     except OSError as error:
         if error.errno not in _NORMAL:
-            report.problem(error)
+            report.note_error(error)
     else:
-        return "expired" if policy.is_expired(created, ttl, wish.now) else LIVE
+        return "expired" if policy.is_expired(created, ttl, options.now) else LIVE
     return LIVE
 
 
 def remove(
-    mount: Mount,
-    folder: str,
-    doomed: list[tuple[str, int, str]],
-    wish: SweepOptions,
-    report: SweepReport,
+    mount: Mount, folder: str, doomed: Doomed, options: SweepOptions, report: SweepReport
 ) -> bool:
-    """Remove what is in `doomed`, which is empty then; whether the time sufficed.
+    """Remove the entries in `doomed`, and empty it; return True if the time sufficed.
 
-    One that was replaced since it was judged goes too: that costs its readers a computation and no more.
+    The first `EVERY` go even if the time is up, so that every call gets on. An entry that was
+    replaced since it was judged goes too, which costs its readers one computation.
     """
     for count, (name, size, reason) in enumerate(doomed):
-        if count % EVERY == 0 and wish.is_over():
+        if count and count % EVERY == 0 and options.is_over():
             doomed.clear()
             return False
         try:
-            if not wish.dry_run and not mount.remove(folder, name):
-                continue  # another sweeper's, or its owner's
+            if not options.dry_run and not mount.remove(folder, name):
+                continue  # another sweeper removed it, or its owner
         except OSError as error:
             if error.errno in _NORMAL:
                 continue
-            report.problem(error)
+            report.note_error(error)
             if error.errno in _REFUSED:
-                break  # the next will be refused alike
+                break  # the next would be refused alike
         else:
-            report.gone(reason, size)
+            report.note_removed(reason, size)
     doomed.clear()
     return True
 
@@ -198,25 +241,20 @@ def tidy(
     mount: Mount,
     folder: str,
     name: str,
-    found: os.stat_result,
-    wish: SweepOptions,
+    status: os.stat_result,
+    options: SweepOptions,
     report: SweepReport,
 ) -> None:
-    """Remove a file that is no entry if it is a temporary that was abandoned; report it if it is not ours."""
-    if (
-        layout.is_foreign_nfs(name) or name == layout.LOCK
-    ):  # one a folder, whose bytes are claims: it stays
+    """Remove an abandoned temporary; report any other file that is not ours."""
+    if layout.is_foreign_nfs(name) or name == layout.LOCK:  # LOCK is held by its bytes, and stays
+        return
+    is_file = stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)
+    if not (is_file and layout.is_temporary(name)) or options.is_elsewhere(status):
+        report.leave("foreign", mount.path_of(folder, name))
         return
     try:
-        mine = (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)) and layout.is_temporary(
-            name
-        )
-        if not mine:
-            report.stranger("foreign", mount.path_of(folder, name))
-        elif wish.now - last_use(found) / 1e9 >= ABANDONED and (
-            wish.dry_run or mount.remove(folder, name)
-        ):
-            report.gone("temporary", found.st_size)
+        if options.is_abandoned(status) and (options.dry_run or mount.remove(folder, name)):
+            report.note_removed("temporary", status.st_size)
     except OSError as error:
         if error.errno not in _NORMAL:
-            report.problem(error, mount.path_of(folder, name))
+            report.note_error(error, mount.path_of(folder, name))

@@ -1,13 +1,18 @@
-"""A little clean-up by whoever puts into a namespace that has a limit: at most once in a while for the whole fleet."""
+"""Opportunistic eviction: after a put, trim the namespace to `max_bytes`.
+
+Across the fleet that happens at most once a minute for each namespace.
+"""
 
 from __future__ import annotations
 
 import os
 import time
 
+from efsstate import process
+from efsstate.errors import EfsStateError
 from efsstate.eviction import limits
 from efsstate.eviction.report import SweepReport
-from efsstate.eviction.scan import SweepOptions, TimeUp
+from efsstate.eviction.scan import BudgetExhausted, SweepOptions
 from efsstate.format import layout
 from efsstate.mount import clock, lock
 
@@ -16,18 +21,20 @@ if TYPE_CHECKING:
     from efsstate.mount.files import Mount
 
 PAUSE = 60.0  # seconds between two, in one process and, by the mark's time, in the fleet
-_ENOUGH = 8192  # entries looked at: if the namespace has more, some of its folders stand for all
+_ENOUGH = 8192  # entries looked at: in a larger namespace some of its folders stand for all
 _KIND = "trim"
 
 _due: dict[tuple[str, str], float] = {}  # monotonic, by root and namespace
+process.at_reset(_due.clear)
 
 
 def trim(mount: Mount, namespace: str, max_bytes: int, *, seconds: float = 1.0) -> int:
-    """Remove what was used least recently beyond `max_bytes` of `namespace` (a component); how many entries went.
+    """Remove the least recently used beyond `max_bytes` of `namespace`; return how many went.
 
-    To be called after every put: it mostly returns at once, without a request. It works for `seconds` at most, and only
-    if nobody in the fleet has for a minute; the first time in a process comes after a random part of that minute, so that
-    a thousand environments that start together do not all look. What it leaves, the sweep removes. It raises nothing.
+    To be called after every put: it mostly returns at once, without a request. It works for
+    `seconds` at most, and only if no process of the fleet has for a minute. The first time in a
+    process comes after a random part of that minute, so that a thousand environments that start
+    together do not all look. What it does not reach, the sweep removes. It raises nothing.
     """
     now, key = time.monotonic(), (mount.path, namespace)
     due = _due.get(key)
@@ -38,12 +45,12 @@ def trim(mount: Mount, namespace: str, max_bytes: int, *, seconds: float = 1.0) 
         return 0
     _due[key] = now + PAUSE
     try:
-        return _turn(mount, namespace, max_bytes, now + seconds)
-    except OSError:
+        return _trim_in_turn(mount, namespace, max_bytes, now + seconds)
+    except (OSError, EfsStateError):
         return 0  # a put must not fail for it; the sweep reports what is wrong
 
 
-def _turn(mount: Mount, namespace: str, max_bytes: int, until: float) -> int:
+def _trim_in_turn(mount: Mount, namespace: str, max_bytes: int, until: float) -> int:
     marks, name = layout.sweep_marks(_KIND), layout.sweep_mark(f"{layout.CACHE}/{namespace}")
     try:
         mount.refresh(marks)
@@ -51,33 +58,35 @@ def _turn(mount: Mount, namespace: str, max_bytes: int, until: float) -> int:
             return 0
     except FileNotFoundError:
         pass
-    held = lock.attempt(mount, marks, name)
-    if not isinstance(held, lock.Lock):
-        os.close(held)
+    turn = lock.attempt(mount, marks, name)
+    if not isinstance(turn, lock.Lock):
+        os.close(turn)
         return 0
     try:
         mount.touch(marks, name, mount.stat(marks, name))
-        return _trim(mount, namespace, max_bytes, until)
+        return _trim_some(mount, namespace, max_bytes, until)
     finally:
-        held.release()
+        turn.release()
 
 
-def _trim(mount: Mount, namespace: str, max_bytes: int, until: float) -> int:
-    report, uses, wish = SweepReport(), limits.Uses(), SweepOptions(clock.now(), until)
+def _trim_some(mount: Mount, namespace: str, max_bytes: int, until: float) -> int:
+    report, uses, options = SweepReport(), limits.Uses(), SweepOptions(clock.now(), until)
     folders = layout.entry_folders(namespace)
-    start = os.urandom(1)[0] % len(
-        folders
-    )  # digests are spread evenly: any folder stands for any other
-    looked: list[str] = []
+    # Digests are spread evenly, so any folder stands for any other.
+    start = os.urandom(1)[0] % len(folders)
+    seen: list[str] = []
     try:
         for folder in folders[start:] + folders[:start]:
-            limits.survey(mount, [folder], wish, uses)
-            looked.append(folder)
+            limits.survey(mount, [folder], options, uses)
+            seen.append(folder)
             if uses.entries >= _ENOUGH:
                 break
-    except TimeUp:
+    except BudgetExhausted:
         return 0
-    cut = uses.cut(None, max_bytes * len(looked) // len(folders))
+    cut = uses.cut(None, max_bytes * len(seen) // len(folders))
     if cut is not None:
-        limits.trim(mount, looked, wish, report, uses, cut)
+        trim = limits.Trim(mount, options, uses, cut)
+        for folder in seen:
+            if not trim.sweep_folder(folder, report):
+                break
     return report.removed

@@ -1,0 +1,169 @@
+"""What a sweep does with checkpoints and with models.
+
+Checkpoints are swept in groups of some sixteen, because there may be a million, and a mark for each
+would double their files. So that few names are held, at most 65,536 are listed at a time.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections import defaultdict
+from functools import partial
+from zlib import crc32
+
+from efsstate.errors import EfsStateError, ForeignFilesError, UnknownFormatError
+from efsstate.eviction import removal, scan
+from efsstate.eviction.scan import BudgetExhausted
+from efsstate.format import grammar, layout
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator
+
+    from efsstate.cleanup.work import Job, Work
+    from efsstate.eviction.report import SweepReport
+
+_GROUP = 16  # checkpoints, or shards, of a group: what can be swept in the shortest of budgets
+_WINDOW = 65_536  # names held at a time
+
+
+def checkpoint_units(work: Work) -> Iterator[dict[str, Job]]:
+    """Yield the groups of checkpoints, in as many portions as their names need."""
+    count = sum(1 for _ in _list(work, reports=False))
+    groups = 1 << max(0, count // _GROUP - 1).bit_length()
+    windows = -(-count // _WINDOW)
+    for window in range(max(1, windows)):
+        names: dict[int, list[str]] = defaultdict(list)
+        for name in _list(work, reports=not window):
+            group = crc32(name.encode()) % groups
+            if group % max(1, windows) == window:
+                names[group].append(name)
+        yield {
+            f"{layout.CHECKPOINTS}#{group}/{groups}": partial(_sweep_group, work, members)
+            for group, members in names.items()
+        }
+
+
+def _list(work: Work, *, reports: bool) -> Iterator[str]:
+    """Yield the names of the checkpoints; tidy up and report what is none, if `reports`.
+
+    Raise BudgetExhausted when the time is up.
+    """
+    mount, options, report = work.mount, work.options, work.report
+    for seen, item in enumerate(mount.scan(layout.CHECKPOINTS), 1):
+        if seen % scan.EVERY == 0 and options.is_too_late():
+            raise BudgetExhausted
+        try:
+            status = item.stat(follow_symlinks=False)
+        except OSError:
+            continue  # removed since it was listed
+        is_folder = stat.S_ISDIR(status.st_mode) and not options.is_elsewhere(status)
+        if is_folder and layout.is_component(item.name):
+            yield item.name
+        elif reports and is_folder and layout.is_temporary(item.name):
+            _remove_rest(work, f"{layout.CHECKPOINTS}/{item.name}", status)
+        elif reports:
+            scan.tidy(mount, layout.CHECKPOINTS, item.name, status, options, report)
+
+
+def _remove_rest(work: Work, folder: str, status: os.stat_result) -> None:
+    """Remove what a killed sweep left of a checkpoint that it had put out of the way."""
+    options, report = work.options, work.report
+    if options.now - status.st_mtime < scan.ABANDONED:
+        return
+    if not options.dry_run:
+        rest = removal.remove_tree(work.mount, folder, grammar.checkpoint, is_over=options.is_over)
+        for path in rest.foreign:
+            report.leave("foreign", path)
+        if rest.foreign or not rest.is_complete:
+            return
+    report.note_removed("temporary")
+
+
+def _sweep_group(work: Work, names: list[str], report: SweepReport) -> bool:
+    """Sweep the checkpoints `names`; return True if the time sufficed."""
+    report.folders += 1
+    for name in names:
+        if work.options.is_over():
+            return False
+        folder = f"{layout.CHECKPOINTS}/{name}"
+        try:
+            if not _sweep_checkpoint(work, folder, report):
+                return False
+        except UnknownFormatError as error:
+            report.leave("newer", error.path)
+        except ForeignFilesError as error:
+            for path in error.paths:
+                report.leave("foreign", path)
+        except FileNotFoundError:
+            continue  # removed meanwhile
+        # MUT: a-bad-checkpoint-does-not-end-its-group
+        except Exception as error:
+            report.note_error(error, work.mount.path_of(folder))
+    return True
+
+
+def _sweep_checkpoint(work: Work, folder: str, report: SweepReport) -> bool:
+    from efsstate.checkpoints import retention
+
+    mount, options = work.mount, work.options
+    names = mount.names(folder)
+    removed = retention.sweep(mount, folder, options.now, dry_run=options.dry_run, names=names)
+    for reason, size in removed:
+        report.note_removed(reason, size)
+        if reason == "checkpoint":
+            return True
+    shards = retention.shard_indexes(names)
+    groups = range(-(-len(shards) // _GROUP))
+    parts: dict[str, Job] = {
+        f"{folder}#{group}/{len(groups)}": partial(
+            _sweep_shards, work, folder, shards[group :: len(groups)]
+        )
+        for group in groups
+    }
+    return work.do_parts(parts, report)
+
+
+def _sweep_shards(work: Work, folder: str, shards: list[int], report: SweepReport) -> bool:
+    """Remove the old saves of these few shards; return True if the time sufficed."""
+    from efsstate.checkpoints import retention
+
+    for index in shards:
+        if work.options.is_too_late():
+            return False
+        path = f"{folder}/s{index}"
+        try:
+            for reason, size in retention.sweep_saves(
+                work.mount, path, dry_run=work.options.dry_run
+            ):
+                report.note_removed(reason, size)
+        except UnknownFormatError as error:
+            report.leave("newer", error.path)
+        except FileNotFoundError:
+            continue  # removed meanwhile
+        except (OSError, EfsStateError) as error:
+            report.note_error(error, work.mount.path_of(path))
+    return True
+
+
+def model_job(work: Work, folder: str) -> Job:
+    """Return the job that prunes the versions of the model in `folder`."""
+
+    def prune_model(report: SweepReport) -> bool:
+        from efsstate.modelstore.versions import prune, versions
+
+        name, root = layout.model_name(folder), work.mount.path
+        report.folders += 1
+        try:
+            try:
+                sizes = {version.id: version.bytes for version in versions(name, root=root)}
+            except LookupError:
+                sizes = {}  # what killed publications left has no version in it
+            for version in prune(name, dry_run=work.options.dry_run, root=root):
+                report.note_removed("version", sizes.get(version, 0))
+        except (LookupError, ValueError):
+            pass  # an unmanaged model, or no model: not ours to clean
+        return True
+
+    return prune_model
