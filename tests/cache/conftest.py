@@ -35,7 +35,7 @@ def entries(root):
 
 @pytest.fixture
 def apart():
-    """What is used for the first time after a call of this shares nothing with what was used before: another process's."""
+    """A function after which a cache shares nothing with those before, as in another process."""
     return disk._shelves.clear
 
 

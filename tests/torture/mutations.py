@@ -222,7 +222,7 @@ MUTATIONS = {
         without("_generation"),
         [
             "cache/test_mapping.py::test_clear_forgets_everything_here_at_once",
-            "cache/test_cached.py::test_invalidate_refresh_and_clear_show_at_once_here_and_from_the_mount_elsewhere",
+            "cache/test_cached.py::test_invalidate_refresh_and_clear_show_at_once",
         ],
     ),
     "a-damaged-cleared-clears-once-more": Mutation(
