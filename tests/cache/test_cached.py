@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import pytest
 import efsstate
 from efsstate import cached, on_event
 from efsstate.mount import clock
+from efsstate.mount.files import Mount
 
 
 def counting(**options):
@@ -34,8 +36,15 @@ def later(monkeypatch):
     offset = [0.0]
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + offset[0])
-    observe = clock.observe
-    monkeypatch.setattr(clock, "observe", lambda server: observe(server + offset[0]))
+    adopt = Mount.adopt
+
+    def adopt_later(mount, fd):
+        status = adopt(mount, fd)
+        status = types.SimpleNamespace(st_ino=status.st_ino, st_mtime=status.st_mtime + offset[0])
+        clock.observe(status.st_mtime)
+        return status
+
+    monkeypatch.setattr(Mount, "adopt", adopt_later)
 
     def advance(seconds):
         offset[0] += seconds
