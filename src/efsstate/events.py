@@ -1,23 +1,31 @@
-"""What happens, told to whoever wants to know: one hook with small plain records, and the log."""
+"""Tell listeners what happens, by one hook with small plain records; and write the log."""
 
 from __future__ import annotations
+
+from efsstate import process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any, Literal
 
-listeners: tuple[
-    Callable[[dict[str, object]], None], ...
-] = ()  # a record is made only where there is one
-_said: set[str] = set()
+    Kind = Literal["cache", "checkpoint", "model", "sweep"]
+    Event = dict[str, Any]
+    Listener = Callable[[Event], object]
+
+listeners: tuple[Listener, ...] = ()  # callers make a record only if there is a listener
+_logged: set[str] = set()
+process.at_reset(_logged.clear)
 
 
-def on_event(function: Callable[[dict[str, object]], None]) -> Callable[[], None]:
-    """Have `function` called with each event, a dict of plain values; returns a function that ends it.
+def on_event(function: Listener) -> Callable[[], None]:
+    """Call `function` with each event from now on; return a function that ends that.
 
-    Every record has `event` (`"hit"`, `"miss"`, `"put"`, `"wait"`, `"error"`, `"save"`, `"claim"`, `"load"`, …) and `name`
-    (the namespace, checkpoint or model); most have `seconds` and `bytes`. It runs in the thread of the call that it
-    tells of: keep it short. What it raises is logged and goes no further. `TypeError` for what is no function.
+    An event is a dict of plain values. It has `kind` ("cache", "checkpoint", "model", "sweep"),
+    `event` ("hit", "miss", "save", …) and `name` (of the cache, checkpoint or model; of the root
+    for a sweep); most have `seconds` and `bytes`. docs/observability.md lists them all. The
+    function runs in the thread of the call that the event is about, so keep it short. What it
+    raises is logged and goes no further. Raise TypeError if `function` is not callable.
     """
     global listeners
     if not callable(function):
@@ -31,11 +39,11 @@ def on_event(function: Callable[[dict[str, object]], None]) -> Callable[[], None
     return end
 
 
-def emit(event: str, name: str, **values: object) -> None:
-    """Tell the listeners, if there are any."""
+def emit(kind: Kind, event: str, name: str, **values: object) -> None:
+    """Call the listeners, if there are any, with one event."""
     for listener in listeners:
         try:
-            listener({"event": event, "name": name, **values})
+            listener({"kind": kind, "event": event, "name": name, **values})
         except Exception as error:
             log("warning", "an on_event function raised %r", error, once=f"listener {listener!r}")
 
@@ -43,11 +51,14 @@ def emit(event: str, name: str, **values: object) -> None:
 def log(
     level: str, message: str, *values: object, once: str | None = None, **extra: object
 ) -> None:
-    """Log under `efsstate`; `extra` goes into the record's `efsstate` attribute. `once`: not again in this process."""
+    """Log under `efsstate`, with `extra` as the record's `efsstate` attribute.
+
+    A message with the same `once` is logged a single time in a process.
+    """
     if once is not None:
-        if once in _said:
+        if once in _logged:
             return
-        _said.add(once)
+        _logged.add(once)
     import logging
 
     getattr(logging.getLogger("efsstate"), level)(message, *values, extra={"efsstate": extra})

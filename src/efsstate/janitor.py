@@ -21,7 +21,7 @@ _OPTIONS = (
     "shard",
     "of",
 )
-# What EventBridge puts into the event of a schedule that has no input of its own.
+# The fields that EventBridge sends for a schedule without an input of its own.
 _SCHEDULE = (
     "version",
     "id",
@@ -36,31 +36,31 @@ _SCHEDULE = (
 
 
 def handler(event: dict[str, Any] | None, context: object = None) -> dict[str, object]:
-    """Sweep until shortly before the deadline; the next call goes on. Returns, and logs as a line of JSON, what it did.
+    """Sweep until shortly before the deadline; return what was done, and log it as a line of JSON.
 
-    `event` may have the options of `efsstate.sweep` (`unused_for` is "30d" if it has none; null for never), and `shard` and
-    `of`, so that many functions share a large file system: {"shard": 3, "of": 16}, numbered from 0. What comes back are
-    the report's fields; `finished` is false where there is more to do: call again. Raises `ValueError` for an option that
-    there is not, and what `sweep` raises.
+    `event` may have the options of `efsstate.sweep` (`unused_for` is "30d" without it, null for
+    never), and `shard` and `of`, so that several functions share a large file system: {"shard": 3,
+    "of": 16}, numbered from 0. The reply has the report's fields; if `finished` is false there is
+    more to do, so call again. Raise ValueError for an unknown option, and what `sweep` raises.
     """
-    asked = dict(event or {})
-    if "detail-type" in asked:
-        asked = {key: value for key, value in asked.items() if key not in _SCHEDULE}
-    unknown = sorted(set(asked) - set(_OPTIONS))
+    options = dict(event or {})
+    if "detail-type" in options:
+        options = {key: value for key, value in options.items() if key not in _SCHEDULE}
+    unknown = sorted(set(options) - set(_OPTIONS))
     if unknown:
         raise ValueError(
-            f"event: {', '.join(unknown)}: the janitor does not know that; it knows {', '.join(_OPTIONS)}"
+            f"event: {', '.join(unknown)}: unknown option; the janitor takes {', '.join(_OPTIONS)}"
         )
-    options = {"unused_for": _UNUSED_FOR, **asked}
+    options = {"unused_for": _UNUSED_FOR, **options}
     with Invocation(context):
         report = run(**options)
     import json
 
-    told = {
+    reply = {
         "event": "sweep",
         "shard": options.get("shard", 0),
         "of": options.get("of", 1),
         **report.as_dict(),
     }
-    print(json.dumps(told))  # noqa: T201 - a function's log is its standard output
-    return told
+    print(json.dumps(reply))  # noqa: T201 - a function's log is its standard output
+    return reply

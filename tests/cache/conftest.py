@@ -14,7 +14,7 @@ def root(tmp_path, monkeypatch):
     monkeypatch.setenv("EFSSTATE_ROOT", str(folder))
     for name in ("EFSSTATE_DISABLE", "EFSSTATE_SIGNING_KEY", "AWS_LAMBDA_FUNCTION_NAME"):
         monkeypatch.delenv(name, raising=False)
-    events._said.clear()
+    events._logged.clear()
     yield folder
     # A root for each test: what is open of it goes with it, or the process runs out of descriptors.
     roots._known.clear()

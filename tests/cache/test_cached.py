@@ -627,6 +627,7 @@ def test_waits_and_errors_are_told_too(monkeypatch, root):
     (error,) = (e for e in seen if e["event"] == "error")
     assert wait["name"] == "told" and wait["seconds"] > 0
     assert error == {
+        "kind": "cache",
         "event": "error",
         "name": "told",
         "error": "CorruptEntryError",

@@ -126,7 +126,7 @@ def test_an_object_that_is_no_context_is_refused(target):
 
 
 def test_a_stand_in_for_the_context_is_warned_of_once(caplog):
-    events._said.clear()
+    events._logged.clear()
 
     @invocation
     def handler(event, _context):

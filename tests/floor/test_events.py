@@ -12,13 +12,13 @@ def test_listeners_get_plain_records_until_they_end(caplog):
     end = on_event(got.append)
     broken = on_event(lambda record: 1 / 0)
     try:
-        events.emit("hit", "ns", seconds=0.5, bytes=10)
-        events.emit("hit", "ns", seconds=0.5, bytes=10)
+        events.emit("cache", "hit", "ns", seconds=0.5, bytes=10)
+        events.emit("cache", "hit", "ns", seconds=0.5, bytes=10)
     finally:
         end()
         broken()
-    events.emit("hit", "ns")
-    assert got == [{"event": "hit", "name": "ns", "seconds": 0.5, "bytes": 10}] * 2
+    events.emit("cache", "hit", "ns")
+    assert got == [{"kind": "cache", "event": "hit", "name": "ns", "seconds": 0.5, "bytes": 10}] * 2
     assert caplog.text.count("ZeroDivisionError") == 1 and not events.listeners
 
 

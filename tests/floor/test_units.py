@@ -19,6 +19,9 @@ from efsstate import units
         ("7d", 604800),
         (" 1.5 h ", 5400),
         ("250ms", 0.25),
+        ("1h30m", 5400),
+        ("1w 2d", 777600),
+        ("1m0.5s", 60.5),
         ("30", 30),
         (timedelta(days=1), 86400),
     ],
@@ -34,6 +37,13 @@ def test_durations(value, expected):
         "d",
         "5 fortnights",
         "-1s",
+        "1h1h",
+        "30m1h",
+        "1h30",
+        "1h-30m",
+        "h30",
+        "1 2",
+        "1hm",
         -1,
         float("nan"),
         float("inf"),
@@ -79,3 +89,9 @@ def test_sizes_that_are_none(value):
 def test_sizes_of_a_wrong_type(value):
     with pytest.raises(TypeError, match="max_bytes"):
         units.size(value, "max_bytes")
+
+
+def test_pauses_grow_and_are_bounded():
+    pauses = [pause for pause, _ in zip(units.backoff(0.004, 0.25), range(40), strict=False)]
+    assert 0.002 <= pauses[0] <= 0.004 and 0.125 <= pauses[-1] <= 0.25
+    assert max(pauses) <= 0.25 and len(set(pauses)) > 20

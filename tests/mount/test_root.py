@@ -14,7 +14,7 @@ from efsstate.mount import root
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch, tmp_path):
     monkeypatch.setattr(root, "_known", {})
-    monkeypatch.setattr(events, "_said", set())
+    monkeypatch.setattr(events, "_logged", set())
     monkeypatch.setattr(root, "_DEFAULT", str(tmp_path / "no-mnt-efs"))
     for name in "EFSSTATE_ROOT", "AWS_LAMBDA_FUNCTION_NAME", "EFSSTATE_SIGNING_KEY":
         monkeypatch.delenv(name, raising=False)

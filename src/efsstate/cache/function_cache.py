@@ -153,7 +153,7 @@ class FunctionCache:
             counts.mount += 1
         if began and events.listeners:
             seconds = time.monotonic() - began
-            events.emit("hit", results.name, seconds=seconds, bytes=item.cost, level=level)
+            events.emit("cache", "hit", results.name, seconds=seconds, bytes=item.cost, level=level)
         return value
 
     async def _take_async(self, item: Item, began: float, level: str) -> Any:

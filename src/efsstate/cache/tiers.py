@@ -110,7 +110,12 @@ class TieredCache:
         self.counts.errors += not damaged
         if events.listeners:
             events.emit(
-                "error", self.name, error=type(error).__name__, message=str(error), doing=doing
+                "cache",
+                "error",
+                self.name,
+                error=type(error).__name__,
+                message=str(error),
+                doing=doing,
             )
         kind = (
             "root"
@@ -126,7 +131,7 @@ class TieredCache:
     def tell(self, event: str, began: float, **values: object) -> None:
         """Tell the listeners what took so long since `began` (monotonic)."""
         if events.listeners:
-            events.emit(event, self.name, seconds=time.monotonic() - began, **values)
+            events.emit("cache", event, self.name, seconds=time.monotonic() - began, **values)
 
     def guarded(self, doing: str, function: Callable[[], Any], default: Any = None) -> Any:
         """`function()` within the io_timeout; `default` where the mount fails."""

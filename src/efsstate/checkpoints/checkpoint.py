@@ -200,7 +200,7 @@ class Checkpoint(_Stated[S]):
                 state = self._state
             else:  # the owner's own state stays as it is
                 state = self._states.decode(save, folder.path(save.key)) if save else None
-            events.emit("load", self.name, seconds=time.perf_counter() - started)
+            events.emit("checkpoint", "load", self.name, seconds=time.perf_counter() - started)
             return default if save is None or save.empty else state
 
     @property
@@ -248,7 +248,9 @@ class Checkpoint(_Stated[S]):
         if self._outer is not None:
             self._outer.hold(self, self._release)
         elapsed = time.perf_counter() - started
-        events.emit("claim", self.name, epoch=self.epoch, waited=waited, seconds=elapsed)
+        events.emit(
+            "checkpoint", "claim", self.name, epoch=self.epoch, waited=waited, seconds=elapsed
+        )
 
     def __exit__(
         self,
@@ -374,6 +376,7 @@ class Checkpoint(_Stated[S]):
         if self._loop is not None:
             self._loop.saved_items = items
         events.emit(
+            "checkpoint",
             "save",
             self.name,
             seconds=time.perf_counter() - started,

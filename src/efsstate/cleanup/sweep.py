@@ -105,7 +105,7 @@ def run(
     work = Work(mount, options, sweep_round, report, shard, of, progress or _ignore_progress)
     work.run(limit, max_entries, time_budget or 0.0)
     report.seconds = time.monotonic() - began
-    events.emit("sweep", mount.path, **report.as_dict())
+    events.emit("sweep", "sweep", mount.path, **report.as_dict())
     return report
 
 

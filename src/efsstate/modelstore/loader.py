@@ -383,7 +383,7 @@ class Model(_Generic[T]):
         if events.listeners:
             from efsstate.modelstore.failures import describe
 
-            events.emit("error", self.name, error=describe(error))
+            events.emit("model", "error", self.name, error=describe(error))
 
 
 if TYPE_CHECKING:

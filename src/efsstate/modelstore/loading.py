@@ -78,7 +78,7 @@ def load_model(
         seconds = time.monotonic() - started
         if events.listeners:
             size = files.size
-            events.emit("load", name, version=files.version, seconds=seconds, bytes=size)
+            events.emit("model", "load", name, version=files.version, seconds=seconds, bytes=size)
         return LoadedModel(value, files, resolved, seconds)
     raise AssertionError
 

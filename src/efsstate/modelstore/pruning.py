@@ -68,7 +68,7 @@ def _remove_version(mount: Mount, model: str, version: str, before: float) -> bo
     if must_stay:
         return False
     disposal.remove(mount, above, aside)
-    events.emit("prune", layout.model_name(model.rpartition("/")[2]), version=version)
+    events.emit("model", "prune", layout.model_name(model.rpartition("/")[2]), version=version)
     return True
 
 

@@ -74,7 +74,7 @@ def publish(
         activation.stamp(mount, model, manifest.version)  # it may be old: its grace begins again
         activation.wait_for(mount, name, model, manifest.version)
     if events.listeners:
-        events.emit("publish", name, version=manifest.version, bytes=manifest.size)
+        events.emit("model", "publish", name, version=manifest.version, bytes=manifest.size)
     return manifest.version
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 
+from efsstate import units
 from efsstate.mount.folders import name_error
 
 TYPE_CHECKING = False
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from efsstate.mount.files import Mount
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.004, 0.25  # seconds between tries
+_FIRST_PAUSE = 0.004  # seconds between tries, growing
 _lock_descriptor: Callable[..., bool] | None = None
 
 
@@ -129,7 +130,8 @@ def acquire(
     It polls, with jitter: the kernel itself polls a blocking `flock`, with a back-off of up to 30 s
     if the server can't call back, as EFS can't.
     """
-    result, delay, waited = attempt(mount, folder, name, shared=shared), _FIRST_PAUSE, False
+    result, waited = attempt(mount, folder, name, shared=shared), False
+    pauses = units.backoff(_FIRST_PAUSE)
     while not isinstance(result, Lock):
         remaining = until - time.monotonic()
         if remaining <= 0 and waited:
@@ -138,9 +140,7 @@ def acquire(
         # A second try, even without a wait: `is_held` has it for a moment.
         remaining = max(remaining, _FIRST_PAUSE)
         waited = True
-        # Jitter from the kernel's random bytes: `random` would be an import on the first lock.
-        time.sleep(min(remaining, delay * (0.5 + os.urandom(1)[0] / 512)))
-        delay = min(delay * 1.5, _LONGEST_PAUSE)
+        time.sleep(min(remaining, next(pauses)))
         result = attempt(mount, folder, name, result, shared=shared)
     result.waited = waited
     return result
