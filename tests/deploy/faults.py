@@ -203,6 +203,17 @@ FAULTS = {
       RuleAction: deny
       CidrBlock: 0.0.0.0/0
       PortRange: {From: 2000, To: 3000}
+  SubnetC:
+    Type: AWS::EC2::Subnet
+    Properties:
+      VpcId: !Ref Vpc
+      CidrBlock: 10.0.3.0/24
+      AvailabilityZone: !Select [0, !GetAZs ""]
+  Guarded:
+    Type: AWS::EC2::SubnetNetworkAclAssociation
+    Properties:
+      NetworkAclId: !Ref Acl
+      SubnetId: !Ref SubnetC
   Rest:
     Type: AWS::EC2::NetworkAclEntry
     Properties:
@@ -213,7 +224,11 @@ FAULTS = {
       CidrBlock: 0.0.0.0/0
   FunctionGroup:
     Type""",
-                )
+                ),
+                (
+                    "SubnetIds: [!Ref SubnetA, !Ref SubnetB]",
+                    "SubnetIds: [!Ref SubnetC, !Ref SubnetB]",
+                ),
             ),
         )
     ],
@@ -337,8 +352,11 @@ FAULTS = {
         ),
     ],
     "EFS025": [
-        ("root", y(("        Path: /app\n", "        Path: /\n"))),
-        ("root", t((cut(T, "  root_directory {", '}\n\nresource "aws_iam_role"'), ""))),
+        ("root", y(("        Path: /app\n", "        Path: /\n"), also=["EFS029"])),
+        (
+            "root",
+            t((cut(T, "  root_directory {", '}\n\nresource "aws_iam_role"'), ""), also=["EFS029"]),
+        ),
     ],
     "EFS026": [
         ("mode", y(('Permissions: "0750"', 'Permissions: "0777"'))),
@@ -559,6 +577,56 @@ resource "aws_iam_role" "function" {""",
     "EFS057": [
         ("delete", y(("    DeletionPolicy: Retain\n    UpdateReplacePolicy: Retain\n", "")))
     ],
+    "EFS033": [
+        (
+            "condition",
+            y(("AccessPointArn: !GetAtt AccessPoint.Arn", "AccessPointArn: !Ref AccessPoint")),
+        ),
+        ("resource", t(("aws_efs_file_system.this.arn", "aws_efs_file_system.this.id"))),
+    ],
+    "EFS034": [
+        ("path", y(("Path: /app", "Path: app"))),
+        ("octal", y(('Permissions: "0750"', "Permissions: 0750"))),
+    ],
+    "EFS035": [("role", y(("AWSLambdaVPCAccessExecutionRole", "AWSLambdaBasicExecutionRole")))],
+    "EFS036": [
+        (
+            "public",
+            y(
+                (
+                    '          - Effect: Deny\n            Principal: "*"\n            Action: "*"',
+                    '          - Effect: Allow\n            Principal: "*"\n'
+                    "            Action: elasticfilesystem:Client*",
+                )
+            ),
+        )
+    ],
+    "EFS046": [("timeout", y(("Timeout: 60", "Timeout: 2000")))],
+    "EFS047": [("group", y(("SecurityGroupIds: [!Ref FunctionGroup]", "SecurityGroupIds: []")))],
+    "EFS058": [
+        (
+            "two",
+            y(
+                (
+                    "        - TransitionToIA: AFTER_30_DAYS\n",
+                    "        - TransitionToIA: AFTER_30_DAYS\n"
+                    "          TransitionToPrimaryStorageClass: AFTER_1_ACCESS\n",
+                )
+            ),
+        )
+    ],
+    "EFS059": [
+        (
+            "provisioned",
+            y(
+                (
+                    "      ThroughputMode: elastic\n",
+                    "      ThroughputMode: provisioned\n      ProvisionedThroughputInMibps: 256\n",
+                )
+            ),
+        )
+    ],
+    "EFS060": [("twice", y(("      Timeout: 60\n", "      Timeout: 3\n      Timeout: 60\n")))],
 }
 
 ELSEWHERE = """\

@@ -13,6 +13,7 @@ from tests.deploy.run import run
 
 from efsstate.deploy.findings import SEVERITIES
 from efsstate.deploy.linting.lint import lint, read
+from efsstate.deploy.linting.permissions import permissions_of, role_of
 from efsstate.deploy.rules import RULES
 from efsstate.deploy.template import FORMATS, render
 from efsstate.errors import TemplateError
@@ -44,7 +45,14 @@ def test_a_broken_template_gives_its_codes_and_no_other(name, broken):
 
 @pytest.mark.parametrize("path", GOOD, ids=os.path.basename)
 def test_a_good_template_gives_no_error_or_warning(path):
-    assert [one for one in lint(path) if one.severity != "note"] == []
+    """AWS's own examples leave the timeout at 3 s, and one allows every file system."""
+    expected = {
+        "cdk-documentation.json": {"EFS041"},
+        "sam-documentation.yaml": {"EFS023", "EFS041"},
+    }
+    serious = {finding.code for finding in lint(path) if finding.severity == "warning"}
+    assert serious == expected.get(os.path.basename(path), set())
+    assert "error" not in {finding.severity for finding in lint(path)}
 
 
 @pytest.mark.parametrize("path", [one for one in GOOD if "base" in one], ids=os.path.basename)
@@ -54,7 +62,8 @@ def test_the_base_of_the_broken_ones_gives_nothing_at_all(path):
     (function,) = read(path).functions()
     ((_, _, targets),) = read(path).served()
     assert len(targets) == 2
-    assert read(path).statements(function)[1]
+    role = role_of(read(path), function)
+    assert permissions_of(read(path), role).is_complete
 
 
 def test_every_rule_has_a_broken_template():
@@ -196,7 +205,7 @@ def test_huge_missing_and_unreadable_files(tmp_path):
         lint(str(huge))
     with pytest.raises(TemplateError, match="No such file"):
         lint(str(tmp_path / "none.yaml"))
-    with pytest.raises(TemplateError, match="no Terraform files"):
+    with pytest.raises(TemplateError, match="no template in this folder"):
         lint(str(tmp_path))
     latin = tmp_path / "latin.yaml"
     latin.write_bytes(b"Resources: \xff\xfe")

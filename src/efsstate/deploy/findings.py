@@ -1,18 +1,23 @@
-"""What a check reports: one record for the linter and the doctor."""
+"""Findings of the linter and the doctor, and the rules that make them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 if TYPE_CHECKING:
+    from efsstate.deploy.linting.resource import Resource
     from efsstate.deploy.linting.stack import Stack
 
 SEVERITIES = ("error", "warning", "note")
 
 
 class Finding(NamedTuple):
-    """One thing that is wrong. `severity`: error (it fails), warning (it will hurt), note (advice: no exit code 1)."""
+    """A fault that was found.
+
+    Its severity is error (it fails), warning (it will hurt) or note (advice, which does not make
+    the exit code 1).
+    """
 
     code: str
     severity: str
@@ -21,17 +26,16 @@ class Finding(NamedTuple):
     resource: str
     """The resource in the template, the ARN or id in the account, or the path on the mount."""
     evidence: str
-    """What was seen there."""
     fix: str
     page: str
     """The page that explains the code, below the project's docs/."""
     file: str = ""
     line: int = 0
-    """From 1; 0 where there is no line."""
+    """From 1; 0 if there is no line."""
 
 
 class Hit(NamedTuple):
-    """Where a rule applies: the runner makes a Finding of it with the rule's own words."""
+    """A place where a rule applies; the rule makes a Finding of it."""
 
     resource: str
     evidence: str
@@ -39,21 +43,26 @@ class Hit(NamedTuple):
     severity: str = ""
     file: str = ""
 
+    @classmethod
+    def on(cls, resource: Resource, evidence: str, at: str = "", severity: str = "") -> Self:
+        """Return a hit on a resource, at the line of its property `at`."""
+        return cls(resource.name, evidence, resource.at(at), severity, resource.file)
+
 
 class Rule(NamedTuple):
-    """A line of the table: what a code means, and for a template or an account the function that finds it."""
+    """A row of the table of codes, with the check that finds it in a template or an account."""
 
     code: str
     severity: str
     link: str
-    """Which part of the way from the function to the files it is about: the doctor walks them in order."""
+    """The part of the way from the function to the files; the doctor walks these in order."""
     title: str
     why: str
     fix: str
     check: Callable[[Stack], Iterable[Hit]] | None = None
 
     def finding(self, hit: Hit) -> Finding:
-        """The finding that a hit of this rule is."""
+        """Return the finding for a hit of this rule."""
         return Finding(
             self.code,
             hit.severity or self.severity,
@@ -68,13 +77,16 @@ class Rule(NamedTuple):
 
 
 def run(rules: Iterable[Rule], stack: Stack) -> Iterator[Finding]:
-    """What the rules find in a stack, worst first."""
-    found = {
+    """Yield the findings of the rules in a stack, worst first, each once."""
+    findings = {
         rule.finding(hit): None
         for rule in rules
         if rule.check is not None
         for hit in rule.check(stack)
     }
-    yield from sorted(
-        found, key=lambda one: (SEVERITIES.index(one.severity), one.file, one.line, one.code)
-    )
+    yield from sorted(findings, key=sort_key)
+
+
+def sort_key(finding: Finding) -> tuple[int, str, int, str]:
+    """Return the key that sorts findings: worst first, then by file, line and code."""
+    return SEVERITIES.index(finding.severity), finding.file, finding.line, finding.code

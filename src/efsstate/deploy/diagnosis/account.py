@@ -86,7 +86,7 @@ class _Walk:
             ) from error
         except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as error:
             raise AccountError(f"{self.name}: {reason(error)}") from error
-        stack = Stack(self.resources, partial=bool(self.unseen), form="account")
+        stack = Stack(self.resources, unseen=self.unseen, form="account")
         found = list(run((rule for rule in TABLE.values() if rule.code not in SKIPPED), stack))
         found += [TABLE[code].finding(hit) for code, hit in self.hits]
         found = sorted(

@@ -1,4 +1,4 @@
-"""A block of Terraform with its values followed, and the lines of its attributes, which the parser does not keep."""
+"""A block of Terraform: its resolved values, and the lines of its attributes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from efsstate.deploy.linting.hcl_expressions import Scope
-from efsstate.deploy.linting.values import items
+from efsstate.deploy.linting.values import Unknown, items
 
 
 class Block(dict[str, Any]):
@@ -17,58 +17,52 @@ class Block(dict[str, Any]):
 
 
 class Body:
-    """A block, with its values followed."""
+    """A block whose values are resolved in a scope."""
 
     def __init__(
         self, scope: Scope, raw: dict[str, Any], lines: list[str], line: int = 0, end: int = 0
     ) -> None:
+        """Wrap the block `raw`, which spans `line` to `end` of the file's `lines`."""
         self.scope, self.raw, self.text, self.line, self.end = scope, raw, lines, line, end
 
     def __getitem__(self, name: str) -> Any:
         return self.scope.value(self.raw.get(name))
 
     def blocks(self, name: str) -> list[Body]:
-        """The nested blocks of a name (or objects, where it is written as an attribute)."""
-        found = [one for one in items(self.raw.get(name)) if isinstance(one, dict)]
-        lines = self.places(name)
-        ends = [*lines[1:], self.end]
+        """Return the nested blocks of a name, or the objects if it is written as an attribute."""
+        written = [block for block in items(self.raw.get(name)) if isinstance(block, dict)]
+        places = self._places(name)
+        ends = [*places[1:], self.end]
+        spans = [*zip(places, ends, strict=False)]
+        spans += [(self.line, self.end)] * (len(written) - len(spans))
         return [
-            Body(
-                self.scope,
-                one,
-                self.text,
-                *((lines[index], ends[index]) if index < len(lines) else (self.line, self.end)),
-            )
-            for index, one in enumerate(found)
+            Body(self.scope, block, self.text, *span)
+            for block, span in zip(written, spans, strict=False)
         ]
 
-    def dynamic(self, name: str) -> bool:
-        """Whether a `dynamic` block makes them."""
-        return any(
-            name in (key.strip('"') for key in one)
-            for one in items(self.raw.get("dynamic"))
-            if isinstance(one, dict)
-        )
+    def is_dynamic(self, name: str) -> bool:
+        """Return True if a `dynamic` block, or an expression, makes the blocks of this name."""
+        dynamic = [block for block in items(self.raw.get("dynamic")) if isinstance(block, dict)]
+        if any(name in (key.strip('"') for key in block) for block in dynamic):
+            return True
+        return isinstance(self.raw.get(name), str) and isinstance(self[name], Unknown)
 
-    def places(self, name: str) -> list[int]:
-        """The lines on which a name of this block stands; the parser keeps none."""
+    def _places(self, name: str) -> list[int]:
+        """Return the lines on which a name stands; the parser does not keep them."""
         pattern = re.compile(rf"[\s{{,]*\"?{re.escape(name)}\"?\s*[:={{]")
         last = min(self.end, len(self.text))
-        return [
-            number
-            for number in range(max(self.line, 1), last + 1)
-            if pattern.match(self.text[number - 1])
-        ]
+        numbers = range(max(self.line, 1), last + 1)
+        return [number for number in numbers if pattern.match(self.text[number - 1])]
 
     def at(self, name: str) -> int:
-        """The line of an attribute."""
-        return next(iter(self.places(name)), self.line)
+        """Return the line of an attribute, or of the block if it is not written."""
+        return next(iter(self._places(name)), self.line)
 
     def pick(self, names: dict[str, str]) -> Block:
-        """The attributes of a table, under their other names."""
-        made = Block({new: value for old, new in names.items() if (value := self[old]) is not None})
-        made.line, made.lines = (
-            self.line,
-            {new: self.at(old) for old, new in names.items() if old in self.raw},
+        """Return the attributes of a table, under their other names."""
+        block = Block(
+            {new: value for old, new in names.items() if (value := self[old]) is not None}
         )
-        return made
+        block.line = self.line
+        block.lines = {new: self.at(old) for old, new in names.items() if old in self.raw}
+        return block

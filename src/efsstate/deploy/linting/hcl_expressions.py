@@ -1,96 +1,129 @@
-"""Follows Terraform's expressions as far as variables' defaults, locals and resources go; the rest is unknown until deployed."""
+"""Terraform's expressions, resolved as far as variables, locals, outputs and resources go."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import hcl2
 
-from efsstate.deploy.linting.values import Joined, Ref, Unknown, known, walk
+from efsstate.deploy.linting.hcl_text import (
+    MENTION,
+    PIECE,
+    VARIABLE,
+    split_arguments,
+    split_once,
+)
+from efsstate.deploy.linting.located_yaml import load
+from efsstate.deploy.linting.values import (
+    Joined,
+    Ref,
+    Unknown,
+    all_of,
+    any_of,
+    is_known,
+    negated,
+    walk,
+)
+from efsstate.errors import TemplateError
 
-_RESOURCE = re.compile(r"(aws_\w+)\.([\w-]+)((?:\[.*?\])?(?:\.[\w-]+)*)$")
-_MENTION = re.compile(r"(?<![\w.])((?:data\.)?aws_\w+\.[\w-]+|(?:local|module)\.[\w-]+)")
-_VARIABLE = re.compile(r"(?<![\w.])var\.([\w-]+)")
-_PIECE = re.compile(r"\$\{((?:[^{}]|\{[^{}]*\})*)\}")
-_ORDER = ("||", "&&", "==", "!=")
+_RESOURCE = re.compile(r"(awsc?c?_\w+)\.([\w-]+)((?:\[.*?\])?(?:\.[\w-]+)*)$")
+_STEP = re.compile(r"\.([\w-]+)|\[(\d+)\]|\[\"([^\"]+)\"\]")
+_SIGNS = ("||", "&&", "==", "!=")
+_ATTRIBUTES = {"arn": "Arn", "id": ""}
 MAX_DEPTH = 40
 
 
 class Scope:
-    """The names of a module: variables' defaults, locals, data sources and resources."""
+    """The names of one Terraform module: variables, locals, data sources, resources, modules."""
 
-    def __init__(self) -> None:
-        """Empty; the reader fills it."""
-        self.variables: dict[str, Any] = {}
+    def __init__(self, folder: str = "", prefix: str = "", parent: Scope | None = None) -> None:
+        """Know nothing yet: the reader fills it. `prefix` is "module.NAME." in a child module."""
+        self.folder, self.prefix, self.parent = folder, prefix, parent
+        self.declared: set[str] = set()
+        self.defaults: dict[str, Any] = {}
+        self.arguments: dict[str, Any] = {}
+        self.has_unknown_caller = False
         self.locals: dict[str, Any] = {}
+        self.outputs: dict[str, Any] = {}
         self.data: dict[str, dict[str, Any]] = {}
         self.resources: set[str] = set()
-        self.document: Callable[[dict[str, Any]], Any] = lambda _: None
+        self.instances: dict[str, dict[str, str]] = {}
+        """In a plan: of a resource with count or for_each, each instance by its index."""
+        self.is_plan = False
+        self.modules: dict[str, Scope] = {}
+        self.depends: set[str] = set()
+        self.read_document: Callable[[dict[str, Any]], Any] = lambda _: None
         self.each: Any = None
         self.depth = 0
 
+    # ---- values ----
+
     def value(self, raw: Any) -> Any:
-        """A value as the parser gives it, followed: text, Ref, Unknown, None, or a list or dict of these."""
+        """Resolve a value of the parser, to text, Ref, Unknown, None, or a list or dict of them."""
         if isinstance(raw, list):
-            return [self.value(one) for one in raw]
+            values = [self.value(part) for part in raw]
+            if not self.is_plan:
+                return values
+            # A plan names the references in a list, of which one may stand for several.
+            return [
+                each for value in values for each in (value if isinstance(value, list) else [value])
+            ]
         if isinstance(raw, dict):
-            return {
-                key.strip('"'): self.value(one)
-                for key, one in raw.items()
-                if not key.startswith("__")
-            }
+            pairs = ((key, part) for key, part in raw.items() if not key.startswith("__"))
+            return {key.strip('"'): self.value(part) for key, part in pairs}
         if isinstance(raw, bool):
             return str(raw).lower()
         if raw is None or isinstance(raw, int | float):
             return None if raw is None else str(raw)
         text = str(raw)
-        if (
-            text.startswith("${")
-            and text.endswith("}")
-            and _PIECE.fullmatch(text.replace("\n", " "))
-        ):
-            return self.expression(text[2:-1].strip())
+        if text.startswith("${") and text.endswith("}"):
+            return self.expression(text[2:-1])
         if text.startswith('"') and text.endswith('"') and len(text) > 1:
             return self.template(text[1:-1])
-        return self.expression(
-            text[2:-1].strip() if text.startswith("${") and text.endswith("}") else text
-        )
+        return self.expression(text)
 
     def template(self, text: str) -> Any:
-        """Quoted text, with what stands in `${…}` followed."""
+        """Resolve quoted text, with each `${…}` in it."""
         if text.startswith("<<"):  # a heredoc: its marks are the first and the last line
             text = "\n".join(text.splitlines()[1:-1])
         if "${" not in text:
             return text.replace('\\"', '"')
-        refs: list[str] = []
-        open_ended = False
+        refs: list[Ref] = []
+        names: list[str] = []
+        has_unknown = False
 
-        def one(match: re.Match[str]) -> str:
-            nonlocal open_ended
-            value = self.expression(match[1].strip())
+        def replace(match: re.Match[str]) -> str:
+            nonlocal has_unknown
+            value = self.expression(match[1])
             if isinstance(value, Ref):
-                refs.append(str(value))
+                refs.append(value)
+                names.append(str(value))
                 return "${" + str(value) + "}"
             if isinstance(value, Joined):
-                refs.extend(value.refs)
+                names.extend(value.refs)
+                has_unknown |= not value.refs
                 return str(value)
-            if known(value):
+            if is_known(value):
                 return str(value)
-            open_ended = True
+            has_unknown = True
             return "${" + match[1].strip() + "}"
 
-        made = _PIECE.sub(one, text).replace('\\"', '"')
-        if len(refs) == 1 and made == "${" + refs[0] + "}":
-            return Ref(refs[0])
-        return Joined(made, tuple(refs)) if refs or open_ended else made
+        joined = PIECE.sub(replace, text).replace('\\"', '"')
+        if len(refs) == 1 and joined == "${" + str(refs[0]) + "}":
+            return refs[0]
+        return Joined(joined, tuple(names)) if names or has_unknown else joined
 
     def expression(self, text: str) -> Any:
-        """An expression outside quotes."""
+        """Resolve an expression outside quotes."""
         self.depth += 1
         try:
-            return Unknown(text[:200]) if self.depth > MAX_DEPTH else self._expression(text)
+            if self.depth > MAX_DEPTH:
+                return Unknown(text[:200])
+            return self._expression(text.strip())
         finally:
             self.depth -= 1
 
@@ -99,178 +132,284 @@ class Scope:
             return None
         if text in ("true", "false") or re.fullmatch(r"-?\d+(\.\d+)?", text):
             return text
-        if (
-            len(text) > 1
-            and text[0] == text[-1] == '"'
-            and '"' not in text[1:-1].replace('\\"', "")
-        ):
-            return self.template(text[1:-1])
-        question = _top(text, "?")
+        inner = text[1:-1]
+        if len(text) > 1 and text[0] == text[-1] == '"' and '"' not in inner.replace('\\"', ""):
+            return self.template(inner)
+        question = split_once(text, "?")
         if question:
-            colon = _top(question[1], ":")
-            taken = self.truth(question[0])
-            if colon and taken is not None:
-                return self.expression(colon[0] if taken else colon[1])
-            return Unknown(text[:200])
-        if any(_top(text, sign) for sign in _ORDER) or text.startswith("!"):
-            taken = self.truth(text)
-            return Unknown(text[:200]) if taken is None else str(taken).lower()
+            return self._choose(*question, text)
+        if any(split_once(text, sign) for sign in _SIGNS) or text.startswith("!"):
+            verdict = self.truth(text)
+            return Unknown(text[:200]) if verdict is None else str(verdict).lower()
         if text.startswith("(") and text.endswith(")"):
-            return self.expression(text[1:-1].strip())
+            return self.expression(inner)
         call = re.fullmatch(r"(\w+)\((.*)\)", text, re.DOTALL)
         if call:
-            return self.call(call[1], call[2], text)
-        if text[:1] in "[{":
-            return self.literal(text)
-        return self.name(text)
+            return self._call(call[1], call[2].strip(), text)
+        return self._literal(text) if text[:1] in "[{" else self._name(text)
 
-    def call(self, function: str, arguments: str, text: str) -> Any:
-        """The few functions that keep what they are given."""
-        if function in ("jsonencode", "toset", "tolist", "tostring", "sort", "distinct", "compact"):
-            return (
-                self.literal(arguments)
-                if arguments[:1] in "[{"
-                else self.expression(arguments.strip())
-            )
-        if function == "length":
-            value = self.expression(arguments.strip())
-            return str(len(value)) if isinstance(value, list) else Unknown(text[:200])
-        if function == "concat":
-            lists = [self.expression(one) for one in _commas(arguments)]
-            return (
-                [one for some in lists for one in some]
-                if all(isinstance(one, list) for one in lists)
-                else Unknown(text[:200])
-            )
-        return Unknown(text[:200])
+    def _choose(self, question: str, answers: str, text: str) -> Any:
+        branches = split_once(answers, ":")
+        verdict = self.truth(question)
+        if not branches:
+            return Unknown(text[:200])
+        if verdict is not None:
+            return self.expression(branches[0] if verdict else branches[1])
+        either, other = (self.expression(branch) for branch in branches)
+        return either if either == other else Unknown(text[:200])
 
-    def literal(self, text: str) -> Any:
-        """A list or an object in an expression."""
+    def _call(self, function: str, arguments: str, text: str) -> Any:
+        """Resolve a call of one of the few functions whose result is plain from its arguments."""
+        unknown = Unknown(text[:200])
+        if function in ("jsonencode", "toset", "tolist", "tostring", "tonumber", "tobool"):
+            return self.expression(arguments)
+        if function in ("sort", "distinct", "compact"):
+            return self.expression(arguments)
+        if function == "file":
+            return self._file(self.expression(arguments), unknown)
+        values = [self.expression(part) for part in split_arguments(arguments)]
+        if function == "length" and isinstance(values[0], list):
+            return str(len(values[0]))
+        if function == "concat" and all(isinstance(value, list) for value in values):
+            return [part for value in values for part in value]
+        if function == "coalesce":
+            first = next((value for value in values if value not in (None, "")), None)
+            return unknown if isinstance(first, Unknown) else first
+        return unknown
+
+    def _file(self, path: Any, unknown: Unknown) -> Any:
+        """Return a policy kept in a file of the module's own folder."""
+        if not is_known(path) or not self.folder:
+            return unknown
+        folder = os.path.realpath(self.folder)
+        full = os.path.realpath(os.path.join(folder, path))
+        if not full.startswith(folder + os.sep) or not full.endswith(".json"):
+            return unknown
+        try:
+            return load(full)
+        except TemplateError:
+            return unknown
+
+    def _literal(self, text: str) -> Any:
+        """Resolve a list or an object in an expression."""
         if re.match(r"[\[{]\s*for\s", text):
             return Unknown(text[:200])
         try:
             return self.value(hcl2.loads(f"x = {text}\n")["x"])
-        except Exception:  # whatever the parser raises on what it does not take
+        except Exception:  # the parser raises errors of several families
             return Unknown(text[:200])
 
-    def name(self, text: str) -> Any:
-        """A dotted name."""
+    # ---- names ----
+
+    def _name(self, text: str) -> Any:
+        """Resolve a dotted name."""
+        unknown = Unknown(text[:200])
         first, _, rest = text.partition(".")
         key = re.split(r"[.\[]", rest)[0]
-        whole = key == rest
-        if first == "var" and whole and key in self.variables and self.variables[key] is not None:
-            return self.value(self.variables[key])
-        if first == "local" and whole and key in self.locals:
-            return self.value(self.locals[key])
+        path = rest[len(key) :]
+        if first == "path" and rest in ("module", "root"):
+            return "."
+        if first == "var" and key in self.declared | set(self.arguments):
+            return _follow(self._variable(key, unknown), path, unknown)
+        if first == "local" and key in self.locals:
+            return _follow(self.value(self.locals[key]), path, unknown)
+        if first == "module" and key.split("[")[0] in self.modules:
+            return self._output(self.modules[key], path, unknown)
         if first == "each" and key == "value" and isinstance(self.each, Ref):
             return self.each
         if first == "data":
-            parts = rest.split(".")
-            document = self.data.get(".".join(parts[:2]))
-            if document is not None and parts[0] == "aws_iam_policy_document":
-                return self.document(document)
-            if document is not None and parts[0] == "aws_availability_zones":
-                index = re.search(r"\[(\d+)\]$", text)
-                return f"zone {index[1]} of the region" if index else Unknown(text[:200])
-            return Unknown(text[:200])
-        found = _RESOURCE.fullmatch(text)
-        if found and f"{found[1]}.{found[2]}" in self.resources and "*" not in found[3]:
-            return Ref(f"{found[1]}.{found[2]}")
-        return Unknown(text[:200])
+            return self._data(rest, unknown)
+        resource = _RESOURCE.fullmatch(text)
+        if resource is None or "*" in resource[3]:
+            return unknown
+        name = f"{resource[1]}.{resource[2]}"
+        if name not in self.resources:
+            return unknown
+        attribute = resource[3].rpartition(".")[2].partition("[")[0]
+        attribute = _ATTRIBUTES.get(attribute, attribute)
+        if name in self.instances:
+            return self._instance(name, resource[3], attribute)
+        return Ref(self.prefix + name, attribute)
+
+    def _instance(self, name: str, path: str, attribute: str) -> Any:
+        """Resolve an instance of a plan's resource; all of them if no index is given."""
+        instances = self.instances[name]
+        index = re.match(r"\[([^\]]*)\]", path)
+        if index is not None:
+            address = instances.get(index[1].strip('"'))
+            return Unknown(name + path) if address is None else Ref(address, attribute)
+        refs = [Ref(address, attribute) for address in instances.values()]
+        return refs[0] if len(refs) == 1 else refs
+
+    def _variable(self, key: str, unknown: Unknown) -> Any:
+        if self.has_unknown_caller:
+            return unknown
+        if key in self.arguments:
+            return (self.parent or self).value(self.arguments[key])
+        return self.value(self.defaults[key]) if key in self.defaults else unknown
+
+    def _output(self, module: Scope, path: str, unknown: Unknown) -> Any:
+        step = re.match(r"(?:\[[^\]]*\])?\.([\w-]+)", path)
+        if step is None or step[1] not in module.outputs:
+            return unknown
+        return _follow(module.value(module.outputs[step[1]]), path[step.end() :], unknown)
+
+    def _data(self, rest: str, unknown: Unknown) -> Any:
+        kind, _, name = rest.partition(".")
+        key = re.split(r"[.\[]", name)[0]
+        body = self.data.get(f"{kind}.{key}")
+        if body is None:
+            return unknown
+        if kind == "aws_iam_policy_document":
+            return self.read_document(body)
+        if kind == "aws_iam_policy":
+            return self._managed_policy(body, unknown)
+        if kind == "aws_availability_zones":
+            index = re.search(r"\[(\d+)\]$", rest)
+            return f"zone {index[1]} of the region" if index else unknown
+        return unknown
+
+    def _managed_policy(self, body: dict[str, Any], unknown: Unknown) -> Any:
+        arn = self.value(body.get("arn"))
+        if is_known(arn):
+            return arn
+        name = self.value(body.get("name"))
+        return f"arn:aws:iam::aws:policy/{name}" if is_known(name) else unknown
+
+    # ---- truth ----
 
     def truth(self, text: str) -> bool | None:
-        """Whether a condition holds with the defaults; None where that is not known."""
+        """Return whether a condition holds, or None if that is not known."""
         text = text.strip()
-        for sign in _ORDER:
-            sides = _top(text, sign)
-            if not sides:
-                continue
-            if sign in ("||", "&&"):
-                left, right = self.truth(sides[0]), self.truth(sides[1])
-                end = sign == "||"
-                return end if end in (left, right) else None if None in (left, right) else not end
-            one, other = self.expression(sides[0].strip()), self.expression(sides[1].strip())
-            if isinstance(one, Unknown | Joined | Ref) or isinstance(other, Unknown | Joined | Ref):
-                return None
-            return bool(one == other) is (sign == "==")
-        for sign, low in ((">", False), ("<", True)):
-            sides = _top(text, sign)
+        for sign in _SIGNS:
+            sides = split_once(text, sign)
+            if sides and sign in ("||", "&&"):
+                return (any_of if sign == "||" else all_of)(map(self.truth, sides))
             if sides:
-                try:
-                    low_side, high_side = (float(self.expression(one.strip())) for one in sides)
-                except (TypeError, ValueError):
-                    return None
-                return low_side < high_side if low else low_side > high_side
+                verdict = self._equal(*sides)
+                return verdict if sign == "==" else negated(verdict)
+        for sign in (">", "<"):
+            sides = split_once(text, sign)
+            if sides:
+                return self._compare(*(sides if sign == "<" else sides[::-1]))
         if text.startswith("!"):
-            value = self.truth(text[1:])
-            return None if value is None else not value
+            return negated(self.truth(text[1:]))
         value = self.expression(text)
         return {"true": True, "false": False}.get(value) if isinstance(value, str) else None
 
-    def undeclared(self, raw: Any) -> bool:
-        """Whether a value names what the files do not declare: they are a part of a module."""
-        texts = [one for one in walk(raw) if isinstance(one, str)]
-        names = {name for text in texts for name in _MENTION.findall(text)}
-        known_names = {
+    def _equal(self, first: str, second: str) -> bool | None:
+        values = [self.expression(first), self.expression(second)]
+        if any(isinstance(value, Unknown | Joined | Ref) for value in values):
+            # A resource's attribute is never null.
+            return False if None in values and isinstance(values[0] or values[1], Ref) else None
+        return bool(values[0] == values[1])
+
+    def _compare(self, low: str, high: str) -> bool | None:
+        try:
+            return float(self.expression(low)) < float(self.expression(high))
+        except (TypeError, ValueError):
+            return None
+
+    # ---- mentions ----
+
+    def has_undeclared(self, raw: Any) -> bool:
+        """Return True if a value names something undeclared: the files are a part of a module."""
+        texts = [part for part in walk(raw) if isinstance(part, str)]
+        names = {name for text in texts for name in MENTION.findall(text)}
+        declared = {
             *self.resources,
             *(f"local.{name}" for name in self.locals),
             *(f"data.{name}" for name in self.data),
         }
-        variables = {name for text in texts for name in _VARIABLE.findall(text)}
+        variables = {name for text in texts for name in VARIABLE.findall(text)}
         names = {name for name in names if not name.startswith("module.")}
-        return bool(names - known_names or variables - set(self.variables))
+        return bool(names - declared or variables - self.declared)
 
-    def mentions(self, raw: Any, seen: frozenset[str] = frozenset()) -> set[str]:
-        """The resources that a value mentions, through locals and data sources too."""
-        found: set[str] = set()
-        todo, looked = [raw], set(seen)
-        while todo:
-            one = todo.pop()
-            if isinstance(one, dict):
-                todo.extend(one.values())
-            elif isinstance(one, list):
-                todo.extend(one)
-            elif isinstance(one, str):
-                for name in _MENTION.findall(one):
-                    if name in looked:
-                        continue
-                    looked.add(name)
-                    if name.startswith("local."):
-                        todo.append(self.locals.get(name[6:]))
-                    elif name.startswith("data."):
-                        todo.append(self.data.get(name[5:]))
-                    elif name in self.resources or name.startswith("module."):
-                        found.add(name)
-        return found
+    def mentions(self, raw: Any) -> set[str]:
+        """Return the resources that a value mentions, through locals, data and outputs too."""
+        return set(self.walk_mentions(raw, set()))
 
+    def walk_mentions(self, raw: Any, seen: set[str]) -> Iterator[str]:
+        """Yield the resources that a value mentions, except through the names in `seen`."""
+        for part in walk(raw):
+            if not isinstance(part, str):
+                continue
+            for match in MENTION.finditer(part):
+                name = self.prefix + match[1]
+                if name in seen:
+                    continue
+                seen.add(name)
+                yield from self._mentioned(match[1], part[match.end() :], seen)
+            for key in VARIABLE.findall(part):
+                name = f"{self.prefix}var.{key}"
+                if key in self.arguments and self.parent and name not in seen:
+                    seen.add(name)
+                    yield from self.parent.walk_mentions(self.arguments[key], seen)
 
-def _scan(text: str, separator: str) -> list[int]:
-    """Where a separator stands outside of brackets and quotes."""
-    found, depth, quoted, index = [], 0, False, 0
-    while index < len(text):
-        char = text[index]
-        if quoted:
-            index += 2 if char == "\\" else 1
-            quoted = char != '"'
-            continue
-        if char == '"':
-            quoted = True
-        elif char in "([{":
-            depth += 1
-        elif char in ")]}":
-            depth -= 1
-        elif depth == 0 and text.startswith(separator, index):
-            found.append(index)
-        index += 1
-    return found
+    def _mentioned(self, name: str, rest: str, seen: set[str]) -> Iterator[str]:
+        if name.startswith("local."):
+            yield from self.walk_mentions(self.locals.get(name[6:]), seen)
+        elif name.startswith("data."):
+            yield from self.walk_mentions(self.data.get(name[5:]), seen)
+        elif name.startswith("module.") and name[7:] in self.modules:
+            module = self.modules[name[7:]]
+            seen.discard(self.prefix + name)  # another output of it may follow
+            output = re.match(r"(?:\[[^\]]*\])?\.([\w-]+)", rest)
+            if output is None:
+                yield from module.all_resources()
+            elif f"{module.prefix}output.{output[1]}" not in seen:
+                seen.add(f"{module.prefix}output.{output[1]}")
+                yield from module.walk_mentions(module.outputs.get(output[1]), seen)
+        elif name in self.instances:
+            yield from self.instances[name].values()
+        elif name.startswith("module.") or name in self.resources:
+            yield self.prefix + name
 
-
-def _top(text: str, separator: str) -> tuple[str, str] | None:
-    at = _scan(text, separator)
-    return (text[: at[0]], text[at[0] + len(separator) :]) if at else None
+    def all_resources(self) -> Iterator[str]:
+        """Yield every resource of this module and of those in it."""
+        for name in self.resources:
+            yield from self.instances.get(name, {"": self.prefix + name}).values()
+        for module in self.modules.values():
+            yield from module.all_resources()
 
 
-def _commas(text: str) -> list[str]:
-    ends = [*_scan(text, ","), len(text)]
-    starts = [0, *(one + 1 for one in ends[:-1])]
-    return [text[start:end].strip() for start, end in zip(starts, ends, strict=True)]
+def _follow(value: Any, path: str, unknown: Unknown) -> Any:
+    """Resolve `.name` and `[index]` behind a variable, a local or an output."""
+    index = 0
+    while index < len(path):
+        step = _STEP.match(path, index)
+        if step is None:
+            return unknown
+        index = step.end()
+        try:
+            if isinstance(value, Ref):
+                attribute = step[1] or value.attribute
+                value = Ref(value, _ATTRIBUTES.get(attribute, attribute))
+            elif isinstance(value, list) and step[2]:
+                value = value[int(step[2])]
+            elif isinstance(value, dict):
+                value = value[step[1] or step[3]]
+            else:
+                return unknown
+        except (KeyError, IndexError):
+            return unknown
+    return value
+
+
+def quoted(value: Any) -> Any:
+    """Return plain data in the form of the HCL parser, which keeps the quotes of text."""
+    if isinstance(value, dict):
+        return {key: quoted(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [quoted(part) for part in value]
+    return '"' + value.replace('"', '\\"') + '"' if isinstance(value, str) else value
+
+
+def parse_json(value: Any) -> Any:
+    """Return a policy written as text as the document that it is."""
+    if not is_known(value) or not value.lstrip().startswith("{"):
+        return Unknown(value) if is_known(value) else value
+    try:
+        return json.loads(value)
+    except (json.JSONDecodeError, RecursionError):
+        return Unknown(value[:200])

@@ -2,84 +2,145 @@
 
 from __future__ import annotations
 
+import functools
+import json
+import os
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from efsstate.deploy.linting.resource import Resource
-from efsstate.deploy.linting.values import items
+from efsstate.deploy.linting.values import Unknown, any_of, is_known, items, negated
 
-# AWS's own policies that let a role mount, by what they allow.
-MANAGED = {
-    "AmazonElasticFileSystemClientReadWriteAccess": [
-        "elasticfilesystem:ClientMount",
-        "elasticfilesystem:ClientWrite",
-    ],
-    "AmazonElasticFileSystemClientReadOnlyAccess": ["elasticfilesystem:ClientMount"],
-    "AmazonElasticFileSystemClientFullAccess": ["elasticfilesystem:Client*"],
-    "AmazonElasticFileSystemFullAccess": ["elasticfilesystem:*"],
-    "AmazonElasticFileSystemReadOnlyAccess": [],
-    "AdministratorAccess": ["*"],
-    "PowerUserAccess": ["*"],
-    "AWSLambdaVPCAccessExecutionRole": [],
-    "AWSLambdaBasicExecutionRole": [],
-    "AWSLambdaExecute": ["s3:*"],
-    "AWSXRayDaemonWriteAccess": [],
-    "AWSXrayWriteOnlyAccess": [],
-    "AmazonS3ReadOnlyAccess": ["s3:Get*"],
-    "AmazonS3FullAccess": ["s3:*"],
-    "AmazonDynamoDBFullAccess": ["dynamodb:*"],
-}
+MOUNT = "elasticfilesystem:ClientMount"
+WRITE = "elasticfilesystem:ClientWrite"
+ROOT = "elasticfilesystem:ClientRootAccess"
+CLIENT = (MOUNT, WRITE, ROOT)
+
+
+@functools.cache
+def managed_policies() -> dict[str, list[str]]:
+    """Return AWS's own policies: by name, the actions that a rule asks for.
+
+    `scripts/managed_policies.py` writes the table.
+    """
+    path = os.path.join(os.path.dirname(__file__), "managed_policies.json")
+    with open(path, encoding="utf-8") as file:
+        policies: dict[str, list[str]] = json.load(file)["policies"]
+    return policies
 
 
 class Statement(NamedTuple):
     """A statement of an IAM policy."""
 
-    allow: bool
-    actions: list[str]
+    effect: str
+    """"allow", "deny", or "" if it is not known."""
+    actions: list[Any]
     resources: list[Any]
     conditions: dict[str, Any]
     owner: Resource
     line: int = 0
-    principal: Any = None
     managed: str = ""
-    """The name of AWS's policy it comes from."""
+    """The name of the AWS managed policy that the statement comes from."""
+    principals: Any = None
+    excludes: bool = False
+    """True if `actions` are NotAction: the statement is about all others."""
 
-    def grants(self, action: str) -> bool:
-        """Whether it allows an action, by name or pattern."""
-        return self.allow and any(covers(pattern, action) for pattern in self.actions)
+    @property
+    def is_allow(self) -> bool:
+        """True if the effect is Allow."""
+        return self.effect == "allow"
+
+    def covers(self, action: str) -> bool | None:
+        """Return True if the statement is about an action, or None if an action is not known."""
+        verdict = any_of(covers(pattern, action) for pattern in self.actions)
+        return negated(verdict) if self.excludes else verdict
+
+    def grants(self, action: str) -> bool | None:
+        """Return True if it allows an action, or None if that is not known."""
+        if self.effect == "deny":
+            return False
+        verdict = self.covers(action)
+        return verdict if self.is_allow or verdict is False else None
 
     def condition(self, key: str) -> Any:
-        """What a condition key is compared with, under whichever operator; None without one."""
-        for comparison in self.conditions.values():
-            if isinstance(comparison, dict):
-                for name, value in comparison.items():
+        """Return what a condition key is compared with, under any operator; None without one."""
+        return next((value for _, value in self.comparisons(key)), None)
+
+    def comparisons(self, key: str) -> Iterator[tuple[str, Any]]:
+        """Yield (operator, value) of each comparison of a condition key."""
+        for operator, pairs in self.conditions.items():
+            if isinstance(pairs, dict):
+                for name, value in pairs.items():
                     if name.lower() == key.lower():
-                        return value
+                        yield operator, value
+
+
+class Policy(NamedTuple):
+    """The statements of a policy document."""
+
+    statements: list[Statement]
+    is_complete: bool
+    """False if the document has more than could be read."""
+
+
+def covers(pattern: Any, action: str) -> bool | None:
+    """Return True if an action pattern of IAM (`*` and `?`) covers an action; None if unknown."""
+    if not is_known(pattern):
         return None
-
-
-def covers(pattern: str, action: str) -> bool:
-    """Whether an action pattern of IAM (`*` and `?`) covers an action or, for an action ending in `*`, one of those."""
     return fnmatchcase(action.lower(), pattern.lower().replace("[", "[[]"))
 
 
-def statements_of(policy: Any, owner: Resource, line: int = 0) -> list[Statement]:
-    """The statements of a policy document."""
-    if not isinstance(policy, dict):
+def parse_policy(document: Any, owner: Resource, line: int = 0) -> Policy:
+    """Return the statements of a policy document."""
+    if not isinstance(document, dict):
+        return Policy([], is_complete=False)
+    written = items(document.get("Statement"))
+    statements = [
+        _parse_statement(statement, owner, line)
+        for statement in written
+        if isinstance(statement, dict)
+    ]
+    hidden = any(str(key).startswith("Fn::") for key in document)
+    return Policy(statements, is_complete=len(statements) == len(written) and not hidden)
+
+
+def _parse_statement(written: dict[str, Any], owner: Resource, line: int) -> Statement:
+    effect = written.get("Effect", "")
+    condition = written.get("Condition")
+    excludes = "NotAction" in written
+    resources = items(written.get("Resource"))
+    if "NotResource" in written:
+        resources = [Unknown("NotResource")]
+    if any(str(key).startswith("Fn::") for key in written):
+        effect = ""  # a macro puts in the rest
+    return Statement(
+        str(effect).lower() if is_known(effect) else "",
+        items(written.get("NotAction" if excludes else "Action")),
+        resources,
+        condition if isinstance(condition, dict) else _unknown_condition(condition),
+        owner,
+        getattr(written, "line", 0) or line,
+        principals=written.get("Principal"),
+        excludes=excludes,
+    )
+
+
+def _unknown_condition(condition: Any) -> dict[str, Any]:
+    """Return a condition that cannot be read as one whose value is unknown."""
+    return {} if condition is None else {"?": {"?": Unknown(str(condition))}}
+
+
+def parse_statements(document: Any, owner: Resource, line: int = 0) -> list[Statement]:
+    """Return the statements of a policy document that could be read."""
+    return parse_policy(document, owner, line).statements
+
+
+def managed_statements(name: str, owner: Resource, line: int) -> list[Statement] | None:
+    """Return what an AWS managed policy grants here, or None if AWS has no such policy."""
+    actions = managed_policies().get(name)
+    if actions is None:
+        return None
+    if not actions:
         return []
-    found = []
-    for one in items(policy.get("Statement")):
-        if isinstance(one, dict):
-            condition = one.get("Condition")
-            found.append(
-                Statement(
-                    str(one.get("Effect", "")).lower() == "allow",
-                    [str(action) for action in items(one.get("Action"))],
-                    items(one.get("Resource")),
-                    condition if isinstance(condition, dict) else {},
-                    owner,
-                    getattr(one, "line", 0) or line,
-                    one.get("Principal"),
-                )
-            )
-    return found
+    return [Statement("allow", list(actions), ["*"], {}, owner, line, managed=name)]

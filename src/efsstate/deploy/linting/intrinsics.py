@@ -1,16 +1,18 @@
-"""Follows CloudFormation's intrinsic functions: references, text put together, conditions with the parameters at their defaults."""
+"""CloudFormation's intrinsic functions, resolved with the parameters at hand."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
+from efsstate.deploy.linting.conditions import Conditions
 from efsstate.deploy.linting.located_yaml import Map, Seq
-from efsstate.deploy.linting.values import Joined, Ref, Unknown, known
+from efsstate.deploy.linting.values import Joined, Ref, Unknown, is_known
 from efsstate.errors import TemplateError
 
-_GONE = Unknown("AWS::NoValue")
+_NO_VALUE = Unknown("AWS::NoValue")
 _SUB = re.compile(r"\$\{([^!][^}]*)\}")
 MAX_RESOLVED = 500_000
 
@@ -18,73 +20,65 @@ MAX_RESOLVED = 500_000
 class Intrinsics:
     """The names of one template, and what they stand for."""
 
-    def __init__(self, tree: Map, resources: Map, path: str) -> None:
-        """`resources`: the template's own, whose names a Ref may have."""
+    def __init__(
+        self, tree: Map, resources: Map, path: str, parameters: Mapping[str, str] | None = None
+    ) -> None:
+        """Know the template's own `resources`, and the caller's values of its `parameters`."""
         self.raw, self.path = resources, path
-        self.parameters, self.mappings, self.conditions = (
+        self.parameters, self.mappings, conditions = (
             part if isinstance(part := tree.get(name), Map) else Map()
             for name in ("Parameters", "Mappings", "Conditions")
         )
-        self.deciding: set[str] = set()
+        self.values = dict(parameters or {})
+        self.conditions = Conditions(conditions, self.resolve, self.count)
         self.work = 0
 
-    def mentions(self, raw: Any) -> set[str]:
-        """Names in Ref and GetAtt, branches not taken included: they hold the order of creation all the same."""
-        found: set[str] = set()
-        todo = [raw]
-        while todo:
-            one = todo.pop()
-            if isinstance(one, dict):
-                for key, value in one.items():
-                    if key == "Ref" and isinstance(value, str):
-                        found.add(value)
-                    elif key == "Fn::GetAtt":
-                        found.add(
-                            str(value[0] if isinstance(value, list) and value else value).split(
-                                "."
-                            )[0]
-                        )
-                    elif key == "Fn::Sub":
-                        found.update(
-                            m.split(".")[0]
-                            for m in _SUB.findall(
-                                str(value[0] if isinstance(value, list) and value else value)
-                            )
-                        )
-                        todo.append(value)
-                    else:
-                        todo.append(value)
-            elif isinstance(one, list):
-                todo.extend(one)
-        return found
-
-    def resolve(self, raw: Any) -> Any:
-        """A value with its references followed: Map and Seq of text, Ref, Unknown and Joined."""
+    def count(self) -> None:
+        """Count a step. Raise TemplateError if the template unfolds to more than any real one."""
         self.work += 1
         if self.work > MAX_RESOLVED:
-            raise TemplateError(
-                f"{self.path}: its references unfold to over {MAX_RESOLVED:,} values: larger than any template"
-            )
+            limit = f"over {MAX_RESOLVED:,} values"
+            raise TemplateError(f"{self.path}: its references unfold to {limit}; no template does")
+
+    def mentions(self, raw: Any) -> set[str]:
+        """Return the names in Ref and GetAtt, also in branches not taken: they order creation."""
+        names: set[str] = set()
+        pending = [raw]
+        while pending:
+            part = pending.pop()
+            if isinstance(part, list):
+                pending.extend(part)
+            elif isinstance(part, dict):
+                for key, value in part.items():
+                    if key in ("Ref", "Fn::GetAtt", "Fn::Sub"):
+                        names |= _names_in(key, value)
+                    if key not in ("Ref", "Fn::GetAtt"):
+                        pending.append(value)
+        return names
+
+    def resolve(self, raw: Any) -> Any:
+        """Resolve the references in a value, to Map and Seq of text, Ref, Unknown and Joined."""
+        self.count()
         if isinstance(raw, Seq):
-            made = Seq(raw.line)
-            made.extend(value for value in map(self.resolve, raw) if value is not _GONE)
-            return made
+            sequence = Seq(raw.line)
+            sequence.extend(value for value in map(self.resolve, raw) if value is not _NO_VALUE)
+            return sequence
         if not isinstance(raw, Map):
             return Unknown(raw) if isinstance(raw, str) and "{{resolve:" in raw else raw
         if len(raw) == 1:
             ((name, argument),) = raw.items()
             if name == "Ref" or name.startswith("Fn::"):
                 return self._intrinsic(name, argument, raw)
-        whole = Map(raw.line)
-        whole.lines = raw.lines
+        mapping = Map(raw.line)
+        mapping.lines = raw.lines
         for key, value in raw.items():
             resolved = self.resolve(value)
-            if resolved is not _GONE:
-                whole[key] = resolved
-        return whole
+            if resolved is not _NO_VALUE:
+                mapping[key] = resolved
+        return mapping
 
     def _intrinsic(self, name: str, argument: Any, raw: Map) -> Any:
-        simple = {
+        function = {
             "Ref": self._ref,
             "Fn::GetAtt": self._get_att,
             "Fn::Sub": self._sub,
@@ -95,152 +89,128 @@ class Intrinsics:
             "Fn::FindInMap": self._find_in_map,
         }.get(name)
         try:
-            value = simple(argument) if simple else None
+            value = function(argument) if function else None
         except (TypeError, ValueError, IndexError, KeyError, AttributeError):
-            value = None  # an intrinsic with arguments that it does not take: cfn-lint's business
+            value = None  # wrong arguments are cfn-lint's business
         return Unknown(json.dumps(raw, default=str)[:500]) if value is None else value
 
     def _ref(self, name: Any) -> Any:
         if not isinstance(name, str):
             return None
         if name == "AWS::NoValue":
-            return _GONE
+            return _NO_VALUE
         if name in self.raw:
             return Ref(name)
         parameter = self.parameters.get(name)
-        if isinstance(parameter, dict) and isinstance(parameter.get("Default"), str):
-            default, kind = parameter["Default"], str(parameter.get("Type", ""))
-            if default and not kind.startswith("AWS::SSM"):
-                return [one.strip() for one in default.split(",")] if "List" in kind else default
-            if not default and kind == "String":
+        kind = str(parameter.get("Type", "")) if isinstance(parameter, dict) else ""
+        if name in self.values:
+            return _as_parameter(self.values[name], kind)
+        default = parameter.get("Default") if isinstance(parameter, dict) else None
+        if isinstance(default, str) and not kind.startswith("AWS::SSM"):
+            if default:
+                return _as_parameter(default, kind)
+            if kind == "String":
                 return default
         return Unknown("${" + name + "}")
 
     def _get_att(self, argument: Any) -> Any:
-        name, _, attribute = (
-            str(argument).partition(".")
-            if isinstance(argument, str)
-            else (str(argument[0]), "", str(argument[1]))
-        )
-        nested = attribute.startswith("Outputs.") or name not in self.raw
-        return Unknown("${" + name + "." + attribute + "}") if nested else Ref(name)
+        if isinstance(argument, str):
+            name, _, attribute = argument.partition(".")
+        else:
+            name, attribute = str(argument[0]), str(argument[1])
+        if attribute.startswith("Outputs.") or name not in self.raw:
+            return Unknown("${" + name + "." + attribute + "}")
+        return Ref(name, attribute)
 
     def _sub(self, argument: Any) -> Any:
         text, own = (argument, {}) if isinstance(argument, str) else (argument[0], argument[1])
-        refs: list[str] = []
-        open_ended = False
+        pieces = _Pieces()
 
-        def one(match: re.Match[str]) -> str:
-            nonlocal open_ended
+        def replace(match: re.Match[str]) -> str:
             name = match[1].strip()
-            value = (
-                self.resolve(own[name])
-                if name in own
-                else self._get_att(name)
-                if "." in name
-                else self._ref(name)
-            )
-            if isinstance(value, Ref):
-                refs.append(str(value))
-                return "${" + str(value) + "}"
-            if isinstance(value, Joined):
-                refs.extend(value.refs)
-            if isinstance(value, str) and not isinstance(value, Unknown):
-                return str(value)
-            open_ended = True
-            return "${" + name + "}"
+            if name in own:
+                value = self.resolve(own[name])
+            else:
+                value = self._get_att(name) if "." in name else self._ref(name)
+            return pieces.add(value, "${" + name + "}")
 
-        made = _SUB.sub(one, text).replace("${!", "${")
-        if "{{resolve:" in made:
-            return Unknown(made)
-        if len(refs) == 1 and made == "${" + refs[0] + "}":
-            return Ref(refs[0])
-        return Joined(made, tuple(refs)) if refs or open_ended else made
+        joined = _SUB.sub(replace, text).replace("${!", "${")
+        return Unknown(joined) if "{{resolve:" in joined else pieces.joined(joined)
 
     def _join(self, argument: Any) -> Any:
         between, parts = argument
         values = self.resolve(parts)
-        if not isinstance(values, list):
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
             return None
-        refs: list[str] = []
-        pieces, open_ended = [], False
-        for value in values:
-            if isinstance(value, Ref):
-                refs.append(str(value))
-                pieces.append("${" + str(value) + "}")
-            elif isinstance(value, str):
-                refs.extend(value.refs if isinstance(value, Joined) else ())
-                open_ended |= isinstance(value, Unknown | Joined)
-                pieces.append(str(value))
-            else:
-                return None
-        made = str(between).join(pieces)
-        return Joined(made, tuple(refs)) if refs or open_ended else made
+        pieces = _Pieces()
+        return pieces.joined(str(between).join(pieces.add(value, str(value)) for value in values))
 
     def _choose(self, argument: Any) -> Any:
         name, yes, no = argument
-        taken = self.decide(name)
+        taken = self.conditions.decide(name)
         if taken is None:
-            left, right = self.resolve(yes), self.resolve(no)
-            return left if left == right else None
+            either, other = self.resolve(yes), self.resolve(no)
+            return either if either == other else None
         return self.resolve(yes if taken else no)
 
     def _select(self, argument: Any) -> Any:
-        index, of = argument
-        if isinstance(of, dict) and "Fn::GetAZs" in of:
+        index, choices = argument
+        if isinstance(choices, dict) and "Fn::GetAZs" in choices:
             return f"zone {self.resolve(index)} of the region"  # another index is another zone
-        values = self.resolve(of)
+        values = self.resolve(choices)
         return values[int(self.resolve(index))] if isinstance(values, list) else None
 
     def _split(self, argument: Any) -> Any:
         between, text = argument[0], self.resolve(argument[1])
-        return str(text).split(between) if known(text) else None
+        return str(text).split(between) if is_known(text) else None
 
     def _find_in_map(self, argument: Any) -> Any:
-        keys = [self.resolve(one) for one in argument[:3]]
         value: Any = self.mappings
-        for key in keys:
-            if not known(key):
+        for key in map(self.resolve, argument[:3]):
+            if not is_known(key):
                 return None
             value = value[key]
         return self.resolve(value)
 
-    def decide(self, condition: Any) -> bool | None:
-        """Whether a condition, or the name of one, holds with the defaults; None where that is not known."""
-        if isinstance(condition, str):
-            if (
-                condition in self.deciding
-                or condition not in self.conditions
-                or len(self.deciding) > 50
-            ):
-                return None
-            self.deciding.add(condition)
-            try:
-                return self.decide(self.conditions[condition])
-            finally:
-                self.deciding.discard(condition)
-        if not isinstance(condition, dict) or len(condition) != 1:
-            return None
-        ((name, argument),) = condition.items()
-        self.work += 1
-        if self.work > MAX_RESOLVED:
-            raise TemplateError(
-                f"{self.path}: its conditions unfold to over {MAX_RESOLVED:,} steps: larger than any template"
-            )
-        if name == "Condition":
-            return self.decide(str(argument))
-        if not isinstance(argument, list):
-            return None
-        if name == "Fn::Equals" and len(argument) == 2:
-            left, right = (self.resolve(one) for one in argument)
-            if isinstance(left, str) and isinstance(right, str) and known(left) and known(right):
-                return left == right
-            return None
-        parts = [self.decide(one) for one in argument]
-        if name == "Fn::Not" and len(parts) == 1:
-            return None if parts[0] is None else not parts[0]
-        if name == "Fn::And":
-            return False if False in parts else None if None in parts else True
-        if name == "Fn::Or":
-            return True if True in parts else None if None in parts else False
-        return None
+
+class _Pieces:
+    """The references and unknown parts of a text that is being put together."""
+
+    def __init__(self) -> None:
+        self.refs: list[str] = []
+        self.has_unknown = False
+
+    def add(self, value: Any, expression: str) -> str:
+        """Return a piece as it stands in the text, where `expression` stands for an unknown one."""
+        if isinstance(value, Ref):
+            self.refs.append(str(value))
+            self.attribute = value.attribute
+            return "${" + str(value) + "}"
+        if isinstance(value, Joined):
+            self.refs.extend(value.refs)
+            self.has_unknown |= not value.refs
+            return str(value)
+        if is_known(value):
+            return str(value)
+        self.has_unknown = True
+        return expression
+
+    def joined(self, text: str) -> str:
+        """Return the whole text, as a Ref if it is nothing but one."""
+        if len(self.refs) == 1 and text == "${" + self.refs[0] + "}":
+            return Ref(self.refs[0], getattr(self, "attribute", ""))
+        return Joined(text, tuple(self.refs)) if self.refs or self.has_unknown else text
+
+
+def _as_parameter(value: str, kind: str) -> Any:
+    """Return a parameter's value, as a list if its type is one."""
+    return [part.strip() for part in value.split(",")] if "List" in kind else value
+
+
+def _names_in(key: str, value: Any) -> set[str]:
+    first = value[0] if isinstance(value, list) and value else value
+    if key == "Ref":
+        return {value} if isinstance(value, str) else set()
+    if key == "Fn::GetAtt":
+        return {str(first).split(".")[0]}
+    return {name.split(".")[0] for name in _SUB.findall(str(first))}

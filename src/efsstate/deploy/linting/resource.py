@@ -1,4 +1,4 @@
-"""A resource of a template or an account, in CloudFormation's words."""
+"""A resource of a template or an account, in CloudFormation's vocabulary."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from efsstate.deploy.linting.values import Joined, Ref, Unknown, walk
 
 @dataclass
 class Resource:
-    """A resource in CloudFormation's words, its values followed as far as the template goes."""
+    """A resource with its values resolved as far as the template allows."""
 
     name: str
     type: str
@@ -18,14 +18,18 @@ class Resource:
     line: int = 0
     file: str = ""
     lines: dict[str, int] = field(default_factory=dict)
-    """The line of a property, by its first name."""
+    """The line of each property, by its first name."""
     depends: set[str] = field(default_factory=set)
-    """The resources that exist before it, as written."""
-    many: bool = False
-    """One block stands for several (a Terraform count or for_each)."""
+    """The resources that must exist before it, as written."""
+    is_many: bool = False
+    """True if one block stands for several resources (Terraform's count or for_each)."""
+    condition: str = ""
+    """The condition under which it is created, if the parameters do not decide that."""
+    ignored: frozenset[str] = frozenset()
+    """The codes that its Metadata keeps quiet."""
 
     def get(self, *path: str) -> Any:
-        """The value at a path of property names, None where there is none."""
+        """Return the value at a path of property names, or None if there is none."""
         value: Any = self.properties
         for name in path:
             if not isinstance(value, dict):
@@ -34,16 +38,16 @@ class Resource:
         return value
 
     def at(self, name: str) -> int:
-        """The line of a property, or of the resource."""
+        """Return the line of a property, or of the resource if the property is not written."""
         return self.lines.get(name) or self.line
 
 
 def references(value: Any) -> set[str]:
-    """The names of the resources that a value mentions."""
-    found: set[str] = set()
-    for one in walk(value):
-        if isinstance(one, Ref):
-            found.add(str(one))
-        elif isinstance(one, Joined):
-            found.update(one.refs)
-    return found
+    """Return the names of the resources that a value mentions."""
+    names: set[str] = set()
+    for part in walk(value):
+        if isinstance(part, Ref):
+            names.add(str(part))
+        elif isinstance(part, Joined):
+            names.update(part.refs)
+    return names

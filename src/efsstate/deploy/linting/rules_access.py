@@ -1,400 +1,418 @@
-"""Rules for who may do what: IAM, access points, file-system policy."""
+"""Rules for policies: what the function's role and the file system's own policy allow."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
 from efsstate.deploy.findings import Hit, Rule
-from efsstate.deploy.linting.iam import Statement, covers, statements_of
+from efsstate.deploy.linting.iam import (
+    CLIENT,
+    MOUNT,
+    ROOT,
+    WRITE,
+    Policy,
+    Statement,
+    parse_policy,
+    parse_statements,
+)
+from efsstate.deploy.linting.permissions import (
+    ACCESS_POINT_KEY,
+    Place,
+    admits,
+    allows,
+    denials,
+    file_system_policies,
+    is_access_point,
+    is_open_to_all,
+    mounting_roles,
+    permissions_of,
+    place_of,
+    role_of,
+)
 from efsstate.deploy.linting.resource import Resource
 from efsstate.deploy.linting.stack import Stack
-from efsstate.deploy.linting.values import Joined, Unknown, items, text
+from efsstate.deploy.linting.values import Ref, Unknown, items
 
-CLIENT = (
-    "elasticfilesystem:ClientMount",
-    "elasticfilesystem:ClientWrite",
-    "elasticfilesystem:ClientRootAccess",
+_INTERFACES = (
+    "ec2:CreateNetworkInterface",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DeleteNetworkInterface",
 )
 
 
 def _all_statements(stack: Stack) -> Iterator[Statement]:
-    """Every statement that identities are given, each once."""
-    for one in stack.of("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy", "AWS::IAM::RolePolicy"):
-        yield from statements_of(one.get("PolicyDocument"), one, one.at("PolicyDocument"))
+    """Yield every statement that identities are given, each once."""
+    for policy in stack.of("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy", "AWS::IAM::RolePolicy"):
+        document = policy.get("PolicyDocument")
+        yield from parse_statements(document, policy, policy.at("PolicyDocument"))
     for role in stack.of("AWS::IAM::Role"):
         for policy in items(role.get("Policies")):
             if isinstance(policy, dict):
-                yield from statements_of(policy.get("PolicyDocument"), role, role.at("Policies"))
+                yield from parse_statements(policy.get("PolicyDocument"), role, role.at("Policies"))
 
 
-def _client(one: Statement) -> list[str]:
-    """The actions of a statement that are about mounting."""
-    return [
-        action for action in one.actions if action.lower().startswith("elasticfilesystem:client")
-    ]
+def _mounting_statements(stack: Stack) -> Iterator[Statement]:
+    """Yield each statement that lets a role mount EFS, by name or, for functions, by wildcard."""
+    seen = set()
+    for role in mounting_roles(stack).values():
+        for statement in permissions_of(stack, role).statements:
+            key = (statement.owner.name, statement.line, str(statement.actions))
+            if key not in seen and statement.is_allow and any(map(statement.covers, CLIENT)):
+                seen.add(key)
+                yield statement
+    for statement in _all_statements(stack):
+        key = (statement.owner.name, statement.line, str(statement.actions))
+        if key not in seen and statement.is_allow and _client(statement):
+            seen.add(key)
+            yield statement
 
 
-def _is_access_point(stack: Stack, value: Any) -> bool:
-    if stack.find(value, "AWS::EFS::AccessPoint") is not None and not (
-        isinstance(value, Joined) and "file-system/" in value
-    ):
-        return True
-    return isinstance(value, str) and ":access-point/" in value
+def _client(statement: Statement) -> list[str]:
+    """Return the actions of a statement that name mounting."""
+    prefix = "elasticfilesystem:client"
+    actions = [str(action) for action in statement.actions]
+    return [action for action in actions if action.lower().startswith(prefix)]
+
+
+def _named(statement: Statement) -> str:
+    """Return the actions of a statement that allow mounting, as written."""
+    if statement.excludes:
+        return "everything but " + ", ".join(map(str, statement.actions))
+    wide = [str(action) for action in statement.actions if str(action) == "*"]
+    names = [str(a) for a in statement.actions if str(a).lower().startswith("elasticfilesystem:")]
+    return ", ".join(names or wide or map(str, statement.actions))
 
 
 def _wrong_resource(stack: Stack) -> Iterator[Hit]:
-    for one in _all_statements(stack):
-        if one.allow and _client(one):
-            wrong = [value for value in one.resources if _is_access_point(stack, value)]
-            if wrong and len(wrong) == len(one.resources):
-                yield Hit(
-                    one.owner.name,
-                    f"{', '.join(_client(one))} on {wrong[0]}",
-                    one.line,
-                    file=one.owner.file,
-                )
+    for statement in _all_statements(stack):
+        if not statement.is_allow or not _client(statement):
+            continue
+        if _is_on_access_points(stack, statement):
+            access_point = statement.resources[0]
+            severity = "" if _is_needed(stack, statement, access_point) else "warning"
+            evidence = f"{', '.join(_client(statement))} on {access_point}"
+            owner = statement.owner
+            yield Hit(owner.name, evidence, statement.line, severity, owner.file)
+
+
+def _is_on_access_points(stack: Stack, statement: Statement) -> bool:
+    """Return True if all resources of a statement are access points: it then allows nothing."""
+    resources = statement.resources
+    return bool(resources) and all(is_access_point(stack, value) for value in resources)
+
+
+def _is_needed(stack: Stack, statement: Statement, access_point: Any) -> bool:
+    """Return True if the mount fails without the statement: the file system has a policy."""
+    file_system = stack.file_system(stack.find(access_point, "AWS::EFS::AccessPoint"))
+    if file_system is None or not file_system_policies(stack, file_system):
+        return False
+    for function, mount in stack.mounted():
+        place = place_of(stack, function, mount)
+        if place.file_system is file_system and place.role is not None:
+            policy = permissions_of(stack, place.role)
+            if statement in policy.statements and _is_refused(stack, policy, place):
+                return True
+    return False
+
+
+def _is_refused(stack: Stack, policy: Policy, place: Place) -> bool:
+    """Return True if neither the role nor the file system's policy allows the mount."""
+    if allows(policy, MOUNT, place) is not False:
+        return False
+    return all(admits(own, MOUNT, place) is False for own in _own_policies(stack, place))
+
+
+def _own_policies(stack: Stack, place: Place) -> list[Policy]:
+    """Return the parsed documents of the file system's own policy."""
+    file_system = place.file_system
+    if file_system is None:
+        return []
+    documents = file_system_policies(stack, file_system)
+    line = file_system.at("FileSystemPolicy")
+    return [parse_policy(document, file_system, line) for document in documents]
 
 
 def _root_access(stack: Stack) -> Iterator[Hit]:
-    for one in _all_statements(stack):
-        if one.allow and _client(one) and one.grants("elasticfilesystem:ClientRootAccess"):
-            yield Hit(
-                one.owner.name, f"allows {', '.join(_client(one))}", one.line, file=one.owner.file
-            )
-    for function in stack.functions():
-        for one in stack.statements(function)[0]:
-            if one.managed == "AmazonElasticFileSystemClientFullAccess":
-                evidence = f"its role has {one.managed}, which allows ClientRootAccess on every file system of the account"
-                yield Hit(function.name, evidence, one.line, "note", one.owner.file)
+    for statement in _mounting_statements(stack):
+        if statement.grants(ROOT):
+            owner = statement.owner
+            if statement.managed:
+                evidence = f"has {statement.managed}, which allows ClientRootAccess everywhere"
+            else:
+                evidence = f"allows {_named(statement)}"
+            yield Hit(owner.name, evidence, statement.line, file=owner.file)
 
 
 def _may_not_mount(stack: Stack) -> Iterator[Hit]:
     for function, mount in stack.mounted():
-        if "s3files" in str(mount.get("Arn")):
+        if stack.is_s3_files(mount):
             continue
-        statements, whole = stack.statements(function)
-        if not whole:
-            continue
-        if not any(one.grants("elasticfilesystem:ClientMount") for one in statements):
-            file_system = stack.file_system(stack.access_point(mount))
-            if file_system is not None and _let_in(stack, file_system):
-                continue
-            # Without a policy of its own a file system lets everybody mount: it works until one is added.
-            severity = (
-                "warning"
-                if file_system is None
-                else ""
-                if _policies(stack, file_system)
-                else "note"
-            )
-            evidence = "its role allows no elasticfilesystem:ClientMount"
-            yield Hit(function.name, evidence, function.at("Role"), severity, function.file)
-        elif not any(one.grants("elasticfilesystem:ClientWrite") for one in statements):
+        place = place_of(stack, function, mount)
+        policy = permissions_of(stack, place.role)
+        own = _own_policies(stack, place)
+        verdict = allows(policy, MOUNT, place)
+        if verdict is False:
+            yield from _refused(function, policy, place, own)
+        elif verdict and _is_read_only(policy, place, own):
             evidence = "its role allows ClientMount and not ClientWrite: the mount is read-only"
-            yield Hit(function.name, evidence, function.at("Role"), "note", function.file)
+            yield Hit.on(function, evidence, "Role", "note")
+
+
+def _is_read_only(policy: Policy, place: Place, own: list[Policy]) -> bool:
+    """Return True if nothing allows ClientWrite, and the file system has a policy."""
+    if allows(policy, WRITE, place) is not False:
+        return False
+    return bool(own) and all(admits(part, WRITE, place) is False for part in own)
+
+
+def _refused(function: Resource, policy: Policy, place: Place, own: list[Policy]) -> Iterator[Hit]:
+    if any(admits(part, MOUNT, place) is not False for part in own):
+        if _is_read_only(policy, place, own):
+            evidence = "the file system's policy allows ClientMount and not ClientWrite: the mount"
+            yield Hit.on(function, f"{evidence} is read-only", "Role", "note")
+        return
+    # Without a policy of its own a file system admits everybody: it works until one is added.
+    severity = "warning" if place.file_system is None else "" if own else "note"
+    granted = [each for each in policy.statements if each.grants(MOUNT)]
+    if any(_is_on_access_points(place.stack, each) for each in granted):
+        return  # EFS020 tells
+    evidence = "its role allows no elasticfilesystem:ClientMount"
+    if granted:
+        evidence = "its role allows elasticfilesystem:ClientMount elsewhere, not on this mount"
+    yield Hit.on(function, evidence, "Role", severity)
 
 
 def _any_access_point(stack: Stack) -> Iterator[Hit]:
-    for one in _all_statements(stack):
-        if one.allow and _client(one) and one.condition("elasticfilesystem:AccessPointArn") is None:
-            # With the bare file system as the resource, a policy is at least no wider than that one.
-            if all(_is_access_point(stack, value) for value in one.resources):
-                continue  # EFS020: it allows nothing at all
-            everywhere = any(text(value) == "*" for value in one.resources)
-            writes = one.grants("elasticfilesystem:ClientMount")
-            where = "every file system" if everywhere else "the file system"
-            if everywhere or writes:
-                evidence = f"{', '.join(_client(one))} on {where} through any access point, or none"
-                yield Hit(
-                    one.owner.name, evidence, one.line, "" if everywhere else "note", one.owner.file
-                )
-
-
-def _no_access_point(stack: Stack) -> Iterator[Hit]:
-    for function, mount in stack.mounted():
-        value = mount.get("Arn")
-        line = getattr(mount, "line", 0) or function.at("FileSystemConfigs")
-        file_system, arn = stack.find(value, "AWS::EFS::FileSystem"), text(value)
-        if isinstance(value, Unknown) and value.strip().startswith("aws_efs_file_system."):
-            yield Hit(function.name, f"Arn is {value.strip()}", line, file=function.file)
-        elif file_system is not None and ":access-point/" not in str(value):
-            yield Hit(
-                function.name,
-                f"Arn leads to the file system {file_system.name}",
-                line,
-                file=function.file,
-            )
-        elif (
-            arn is not None
-            and "s3files" not in arn
-            and not re.search(r":access-point/fsap-[0-9a-f]+$", arn)
-        ):
-            yield Hit(function.name, f"Arn is {arn or 'empty'}", line, file=function.file)
-
-
-def _used(stack: Stack) -> list[Resource]:
-    return stack.of("AWS::EFS::AccessPoint")
-
-
-def _root_directory(stack: Stack) -> Iterator[Hit]:
-    for one in _used(stack):
-        root = one.get("RootDirectory")
-        path = one.get("RootDirectory", "Path")
-        if isinstance(root, Unknown) or isinstance(path, Unknown):
+    for statement in _mounting_statements(stack):
+        if any(statement.comparisons(ACCESS_POINT_KEY)):
             continue
-        if path is None or text(path) == "/":
-            evidence = (
-                "RootDirectory is /"
-                if path
-                else "no RootDirectory.Path: the root of the file system"
-            )
-            yield Hit(one.name, evidence, one.at("RootDirectory"), file=one.file)
-
-
-def _open_to_all(stack: Stack) -> Iterator[Hit]:
-    for one in _used(stack):
-        mode = text(one.get("RootDirectory", "CreationInfo", "Permissions"))
-        if mode and re.fullmatch(r"[0-7]{3,4}", mode) and int(mode[-1]) & 2:
-            yield Hit(
-                one.name,
-                f"Permissions {mode}: every user of the file system may write there",
-                one.at("RootDirectory"),
-                file=one.file,
-            )
-
-
-def _no_user(stack: Stack) -> Iterator[Hit]:
-    for one in _used(stack):
-        user = one.get("PosixUser")
-        if user is None:
-            yield Hit(
-                one.name, "no PosixUser: the client's own number counts", one.line, file=one.file
-            )
-        elif isinstance(user, dict) and text(user.get("Uid")) == "0":
-            yield Hit(one.name, "PosixUser.Uid is 0", one.at("PosixUser"), file=one.file)
-
-
-def _not_made(stack: Stack) -> Iterator[Hit]:
-    for one in _used(stack):
-        path = text(one.get("RootDirectory", "Path"))
-        if path and path != "/" and one.get("RootDirectory", "CreationInfo") is None:
-            yield Hit(
-                one.name,
-                f"RootDirectory {path} without CreationInfo",
-                one.at("RootDirectory"),
-                file=one.file,
-            )
-
-
-def _other_owner(stack: Stack) -> Iterator[Hit]:
-    for one in _used(stack):
-        info = one.get("RootDirectory", "CreationInfo")
-        mode = text(one.get("RootDirectory", "CreationInfo", "Permissions"))
-        user, group = (text(one.get("PosixUser", name)) for name in ("Uid", "Gid"))
-        if (
-            not isinstance(info, dict)
-            or not mode
-            or not re.fullmatch(r"[0-7]{3,4}", mode)
-            or None in (user, group)
-            or user == "0"
-        ):
+        resources = statement.resources
+        if _is_on_access_points(stack, statement):
+            continue  # EFS020 tells
+        is_wide = any(_is_every_file_system(value) for value in resources)
+        if not is_wide and statement.grants(MOUNT) is not True:
             continue
-        owner, owners = text(info.get("OwnerUid")), text(info.get("OwnerGid"))
-        if owner is None or owners is None:
-            continue
-        digit = (
-            int(mode[-3]) if user == owner else int(mode[-2]) if group == owners else int(mode[-1])
-        )
-        if digit & 3 != 3:
-            evidence = f"user {user}:{group} gets {digit} of {mode} on a directory of {owner}:{owners}: it cannot write there"
-            yield Hit(one.name, evidence, one.at("RootDirectory"), file=one.file)
+        where = "every file system" if is_wide else ", ".join(map(str, resources))
+        name = statement.managed or _named(statement)
+        evidence = f"{name} on {where} through any access point, or none"
+        owner = statement.owner
+        yield Hit(owner.name, evidence, statement.line, "" if is_wide else "note", owner.file)
 
 
-def _unencrypted(stack: Stack) -> Iterator[Hit]:
-    for one in stack.of("AWS::EFS::FileSystem"):
-        value = one.get("Encrypted")
-        if value is None or text(value) in ("false", "False"):
-            evidence = (
-                "Encrypted is false"
-                if value
-                else "Encrypted is not given, and the default is false"
-            )
-            yield Hit(one.name, evidence, one.at("Encrypted"), "" if value else "note", one.file)
-
-
-def _policies(stack: Stack, file_system: Resource) -> list[Any]:
-    apart = [
-        one.get("Policy")
-        for one in stack.of("AWS::EFS::FileSystemPolicy")
-        if stack.file_system(one) is file_system
-    ]
-    return [one for one in [file_system.get("FileSystemPolicy"), *apart] if one]
-
-
-def _let_in(stack: Stack, file_system: Resource) -> bool:
-    """Whether the file system's own policy allows the mount, or cannot be read."""
-    policies = _policies(stack, file_system)
-    return any(
-        not isinstance(policy, dict)
-        or any(
-            one.grants("elasticfilesystem:ClientMount")
-            for one in statements_of(policy, file_system)
-        )
-        for policy in policies
-    )
+def _is_every_file_system(value: Any) -> bool:
+    """Return True if a policy's resource is every file system there is."""
+    if isinstance(value, Unknown | Ref):
+        return False
+    return str(value) == "*" or str(value).endswith((":file-system/*", ":elasticfilesystem:*"))
 
 
 def _denied(stack: Stack) -> Iterator[Hit]:
     for function, mount in stack.mounted():
-        mine = stack.access_point(mount)
-        file_system = stack.file_system(mine)
-        if mine is None or file_system is None:
+        place = place_of(stack, function, mount)
+        file_system = place.file_system
+        if file_system is None or stack.is_s3_files(mount):
             continue
-        for policy in _policies(stack, file_system):
-            for one in statements_of(policy, file_system, file_system.at("FileSystemPolicy")):
-                if one.allow or not any(
-                    covers(action, "elasticfilesystem:ClientMount") for action in one.actions
-                ):
-                    continue
-                for test, pairs in one.conditions.items():
-                    values = items(
-                        next(
-                            (
-                                v
-                                for k, v in (pairs.items() if isinstance(pairs, dict) else ())
-                                if k.lower() == "elasticfilesystem:accesspointarn"
-                            ),
-                            None,
-                        )
-                    )
-                    others = values and not any(
-                        isinstance(v, Unknown)
-                        or (isinstance(v, Joined) and not v.refs)
-                        or "*" in str(v)
-                        for v in values
-                    )
-                    if (
-                        "NotEquals" in test
-                        and others
-                        and all(stack.find(v) is not mine for v in values)
-                        and len(one.conditions) == 1
-                    ):
-                        evidence = f"denies every access point but {', '.join(map(str, values))}; {function.name} mounts {mine.name}"
-                        yield Hit(file_system.name, evidence, one.line, file=file_system.file)
+        for policy in _own_policies(stack, place):
+            for statement in denials(policy, MOUNT, place):
+                evidence = f"denies {_named(statement)} to {function.name}{_because(statement)}"
+                yield Hit(file_system.name, evidence, statement.line, file=file_system.file)
+        role = place.role
+        for statement in permissions_of(stack, role).statements if role is not None else ():
+            refuses = statement.effect == "deny" and statement.covers(MOUNT)
+            if refuses and place.is_resource(statement) and place.is_met(statement):
+                evidence = f"its role denies {_named(statement)}{_because(statement)}"
+                yield Hit(function.name, evidence, statement.line, file=statement.owner.file)
 
 
-def _no_tls(stack: Stack) -> Iterator[Hit]:
-    if stack.partial:
+def _because(statement: Statement) -> str:
+    tests = [
+        f"{operator} {key} {', '.join(map(str, items(value)))}"
+        for operator, pairs in statement.conditions.items()
+        if isinstance(pairs, dict)
+        for key, value in pairs.items()
+    ]
+    return f", by {' and '.join(tests)}" if tests else ", without a condition"
+
+
+def _no_policy(stack: Stack) -> Iterator[Hit]:
+    if stack.is_partial:
         return
-    for one in stack.used():
-        policies = _policies(stack, one)
-        if any(not isinstance(policy, dict) for policy in policies):
+    for file_system in stack.used():
+        documents = file_system_policies(stack, file_system)
+        policies = [parse_policy(document, file_system) for document in documents]
+        if not all(policy.is_complete for policy in policies):
             continue
         if not policies:
-            yield Hit(
-                one.name,
-                "no file-system policy: whoever reaches the port may mount it, as root, without IAM",
-                one.line,
-                file=one.file,
-            )
+            evidence = "no file-system policy: any client that reaches the port may mount it as"
+            yield Hit.on(file_system, f"{evidence} root, without IAM")
         elif not any(
-            s.condition("aws:SecureTransport") is not None
+            statement.condition("aws:SecureTransport") is not None
             for policy in policies
-            for s in statements_of(policy, one)
+            for statement in policy.statements
         ):
-            yield Hit(
-                one.name,
-                "its policy does not ask for TLS",
-                one.at("FileSystemPolicy"),
-                file=one.file,
-            )
+            evidence = "its policy does not ask for TLS"
+            yield Hit.on(file_system, evidence, "FileSystemPolicy")
+
+
+def _public(stack: Stack) -> Iterator[Hit]:
+    for file_system in stack.of("AWS::EFS::FileSystem"):
+        for document in file_system_policies(stack, file_system):
+            line = file_system.at("FileSystemPolicy")
+            for statement in parse_statements(document, file_system, line):
+                if not statement.is_allow or not is_open_to_all(statement):
+                    continue
+                bounds = [key for pairs in statement.conditions.values() for key in pairs]
+                if statement.grants(ROOT) and all(_is_no_bound(key) for key in bounds):
+                    evidence = f"allows {_named(statement)} to every principal"
+                    yield Hit(file_system.name, evidence, statement.line, file=file_system.file)
+
+
+def _is_no_bound(key: str) -> bool:
+    """Return True if a condition key admits every client of the network."""
+    return key.lower() == "aws:securetransport"
+
+
+def _wrong_kind_of_name(stack: Stack) -> Iterator[Hit]:
+    """Find an id where a policy names, or compares with, an ARN."""
+    for statement in _all_statements(stack):
+        owner = statement.owner
+        for value in statement.resources:
+            if isinstance(value, Ref) and not value.attribute and _is_efs(stack, value):
+                evidence = f"Resource is the id of {value}, not its ARN"
+                yield Hit(owner.name, evidence, statement.line, file=owner.file)
+        for _, value in statement.comparisons(ACCESS_POINT_KEY):
+            for part in items(value):
+                if isinstance(part, Ref) and not part.attribute and _is_efs(stack, part):
+                    evidence = f"{ACCESS_POINT_KEY} is compared with the id of {part}, not its ARN"
+                    yield Hit(owner.name, evidence, statement.line, file=owner.file)
+
+
+def _is_efs(stack: Stack, value: Any) -> bool:
+    return stack.find(value, "AWS::EFS::AccessPoint", "AWS::EFS::FileSystem") is not None
+
+
+def _no_interfaces(stack: Stack) -> Iterator[Hit]:
+    for function in stack.functions():
+        network = function.get("VpcConfig")
+        if not isinstance(network, dict) or not items(network.get("SubnetIds")):
+            continue
+        policy = permissions_of(stack, role_of(stack, function))
+        if not policy.is_complete:
+            continue
+        missing = [
+            action
+            for action in _INTERFACES
+            if not any(each.grants(action) is not False for each in policy.statements)
+        ]
+        if missing:
+            yield Hit.on(function, f"its role does not allow {', '.join(missing)}", "Role")
 
 
 RULES = (
     Rule(
-        "EFS020", "error", "policy", "The permission to mount is on the access point instead of the file system",
-        "For ClientMount, ClientWrite and ClientRootAccess the resource is the file system. A statement whose resource is an access point "
-        "allows nothing, and the mount ends with EFSMountFailureException: access denied. Many examples have it wrong.",
+        "EFS020",
+        "error",
+        "policy",
+        "The permission to mount is on the access point instead of the file system",
+        "For ClientMount, ClientWrite and ClientRootAccess the resource is the file system. A "
+        "statement whose resource is an access point allows nothing. If the file system has a "
+        "policy, the mount ends with EFSMountFailureException: access denied; without one it "
+        "mounts until a policy is added. Many examples have it wrong, and the Serverless "
+        "Framework writes this very statement.",
         "Set Resource to the file system's ARN, and put the access point's ARN into the condition "
         "StringEquals: {elasticfilesystem:AccessPointArn: …}.",
         _wrong_resource,
     ),
     Rule(
-        "EFS021", "warning", "policy", "The function is given root access to the file system",
-        "ClientRootAccess turns off the squashing of root. Behind an access point with a user it gives nothing that a function needs; "
-        "without one the function may read and change everything.",
-        "Allow elasticfilesystem:ClientMount and elasticfilesystem:ClientWrite alone.",
+        "EFS021",
+        "warning",
+        "policy",
+        "A role is given root access to the file system",
+        "ClientRootAccess turns off the squashing of root. Behind an access point with a user it "
+        "adds nothing that a function needs; without one the client may read and change "
+        "everything.",
+        "Allow only elasticfilesystem:ClientMount and elasticfilesystem:ClientWrite.",
         _root_access,
     ),
     Rule(
-        "EFS022", "error", "policy", "The function's role may not mount",
-        "Lambda mounts as the function's role, which needs elasticfilesystem:ClientMount, and elasticfilesystem:ClientWrite to write. Only a "
-        "file system without a policy of its own lets in whoever reaches it; the day it gets one, every mount ends with EFSMountFailureException.",
+        "EFS022",
+        "error",
+        "policy",
+        "The function's role may not mount",
+        "Lambda mounts as the function's role, which needs elasticfilesystem:ClientMount, and "
+        "elasticfilesystem:ClientWrite to write. Only a file system without a policy of its own "
+        "admits every client that reaches it; once it gets one, every mount ends with "
+        "EFSMountFailureException. AWS's AmazonElasticFileSystemFullAccess does not allow it: it "
+        "is for managing file systems.",
         "Give the role both on the file system's ARN, with the access point as the condition.",
         _may_not_mount,
     ),
     Rule(
-        "EFS023", "warning", "policy", "The permission to mount is for any access point",
-        "Access points keep applications apart only if each role may use its own alone. On `*` the role may mount every file system of the account.",
-        "Name the file system's ARN as the resource, and add the condition StringEquals: {elasticfilesystem:AccessPointArn: …}.",
+        "EFS023",
+        "warning",
+        "policy",
+        "The permission to mount is for any access point",
+        "Access points keep applications apart only if each role may use its own alone. On `*` "
+        "the role may mount every file system of the account.",
+        "Name the file system's ARN as the resource, and add the condition StringEquals: "
+        "{elasticfilesystem:AccessPointArn: …}.",
         _any_access_point,
     ),
     Rule(
-        "EFS024", "error", "access point", "The function's file system is not an access point",
-        "FileSystemConfigs takes the ARN of an access point, arn:aws:elasticfilesystem:REGION:ACCOUNT:access-point/fsap-…, and Lambda refuses others.",
-        "Make an access point, and give its ARN.",
-        _no_access_point,
+        "EFS031",
+        "note",
+        "policy",
+        "The file system does not ask for TLS and IAM",
+        "A file system without a policy of its own may be mounted as root, without TLS, by any "
+        "client that reaches TCP 2049. Lambda itself always uses TLS and IAM.",
+        "Add a file-system policy that denies mounts where aws:SecureTransport is false, and "
+        "those without an access point.",
+        _no_policy,
     ),
     Rule(
-        "EFS025", "warning", "access point", "The access point's directory is the root of the file system",
-        "The function then sees, and may fill or delete, what every other application keeps there. And CreationInfo has no effect on `/`: it "
-        "belongs to root, and the function's user cannot write to it.",
-        "Give the access point a directory of its own, RootDirectory.Path: /name, with CreationInfo.",
-        _root_directory,
-    ),
-    Rule(
-        "EFS026", "warning", "access point", "The access point's directory is writable by everyone",
-        "0777 appears in many examples to get rid of `Permission denied`. It lets every user of the file system replace cached results and models.",
-        "Use 0750 with OwnerUid and OwnerGid equal to PosixUser's.",
-        _open_to_all,
-    ),
-    Rule(
-        "EFS027", "warning", "access point", "The access point has no user of its own, or root",
-        "Without PosixUser the number of the client's process counts, which for a Lambda function is nothing to rely on; with 0 every permission is void.",
-        "Set PosixUser to a number above 0, the same as CreationInfo's owner.",
-        _no_user,
-    ),
-    Rule(
-        "EFS028", "error", "access point", "The access point's directory is not made when it is missing",
-        "EFS makes the directory at the first mount only with CreationInfo. Without it, and without the directory, the mount ends with EFSMountFailureException.",
-        "Add CreationInfo with OwnerUid, OwnerGid and Permissions.",
-        _not_made,
-    ),
-    Rule(
-        "EFS029", "error", "access point", "The access point's user cannot write to its directory",
-        "The mount succeeds, and the first write ends with `PermissionError: [Errno 13]`. CreationInfo counts only when the directory is made: "
-        "to change it later, change the directory, or take a new path.",
-        "Make OwnerUid and OwnerGid those of PosixUser, with Permissions 0750.",
-        _other_owner,
-    ),
-    Rule(
-        "EFS030", "warning", "file system", "The file system is not encrypted at rest",
-        "Encryption can be chosen only when the file system is made; it costs nothing.",
-        "Set Encrypted: true.",
-        _unencrypted,
-    ),
-    Rule(
-        "EFS031", "note", "policy", "The file system does not ask for TLS and IAM",
-        "Without a policy of its own a file system lets whoever reaches TCP 2049 mount it as root, without TLS. Lambda itself always uses TLS and IAM.",
-        "Add a file-system policy that denies mounts where aws:SecureTransport is false, and those without an access point.",
-        _no_tls,
-    ),
-    Rule(
-        "EFS032", "error", "policy", "The file system's policy denies this access point",
-        "A Deny outweighs every Allow. The mount ends with EFSMountFailureException.",
-        "Add the access point's ARN to the condition of the Deny.",
+        "EFS032",
+        "error",
+        "policy",
+        "A policy denies the function's mount",
+        "A Deny outweighs every Allow, whether it stands in the file system's policy or in the "
+        "role's. The mount ends with EFSMountFailureException.",
+        "Change the Deny so that it does not meet this access point and role.",
         _denied,
     ),
-)  # fmt: skip
+    Rule(
+        "EFS033",
+        "error",
+        "policy",
+        "A policy names an id where an ARN belongs",
+        "In CloudFormation `Ref` of a file system or an access point is its id, as is `.id` in "
+        "Terraform. IAM refuses an id as a Resource, and a condition on the access point's ARN "
+        "never equals one.",
+        "Use `!GetAtt NAME.Arn` (Terraform: `.arn`).",
+        _wrong_kind_of_name,
+    ),
+    Rule(
+        "EFS035",
+        "error",
+        "policy",
+        "The function's role may not create network interfaces",
+        "Lambda creates the interfaces of a function in a VPC as the function's role. Without the "
+        "permission creating the function fails: `The provided execution role does not have "
+        "permissions to call CreateNetworkInterface on EC2`.",
+        "Attach the AWS managed policy service-role/AWSLambdaVPCAccessExecutionRole to the role, "
+        "or allow ec2:CreateNetworkInterface, ec2:DescribeNetworkInterfaces and "
+        "ec2:DeleteNetworkInterface.",
+        _no_interfaces,
+    ),
+    Rule(
+        "EFS036",
+        "warning",
+        "policy",
+        "The file system's policy gives everybody root access",
+        "A policy that allows ClientRootAccess to every principal protects no better than none: "
+        "any client that reaches the port may mount the file system as root.",
+        "Allow only the roles that need it, without ClientRootAccess, or use Deny statements "
+        "alone beside the roles' own permissions.",
+        _public,
+    ),
+)

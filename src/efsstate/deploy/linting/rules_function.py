@@ -7,9 +7,11 @@ from collections.abc import Iterator
 
 from efsstate.deploy.findings import Hit, Rule
 from efsstate.deploy.linting.stack import Stack
-from efsstate.deploy.linting.values import items, known, number, text
+from efsstate.deploy.linting.values import Unknown, is_known, items, number, text
 
 SHORT = 10  # seconds
+MAX_TIMEOUT = 1800  # seconds, since 2026-11-19; 5,400 for asynchronous calls on Managed Instances
+MAX_TIMEOUT_MANAGED = 5400
 
 
 def _mount_path(stack: Stack) -> Iterator[Hit]:
@@ -18,126 +20,180 @@ def _mount_path(stack: Stack) -> Iterator[Hit]:
         line = getattr(mount, "lines", {}).get("LocalMountPath") or function.at("FileSystemConfigs")
         if path is None:
             yield Hit(function.name, "no LocalMountPath", line, file=function.file)
-        elif known(path) and (not re.fullmatch(r"/mnt/[a-zA-Z0-9_.-]+", path) or len(path) > 160):
+        elif is_known(path) and not _is_mount_path(path):
             yield Hit(function.name, f"LocalMountPath is {path}", line, file=function.file)
+
+
+def _is_mount_path(path: str) -> bool:
+    return re.fullmatch(r"/mnt/[a-zA-Z0-9_.-]+", path) is not None and len(path) <= 160
 
 
 def _too_short(stack: Stack) -> Iterator[Hit]:
     for function, _ in stack.mounted():
-        value = function.get("Timeout")
-        seconds = number(value)
-        if value is None:
-            yield Hit(
-                function.name,
-                "no Timeout: the default is 3 s",
-                function.line,
-                "note",
-                function.file,
-            )
+        seconds = number(function.get("Timeout"))
+        if function.get("Timeout") is None:
+            yield Hit.on(function, "no Timeout: the default is 3 s")
         elif seconds is not None and seconds < SHORT:
-            yield Hit(
-                function.name,
-                f"Timeout is {seconds:g} s",
-                function.at("Timeout"),
-                file=function.file,
+            yield Hit.on(function, f"Timeout is {seconds:g} s", "Timeout")
+
+
+def _too_long(stack: Stack) -> Iterator[Hit]:
+    for function in stack.functions():
+        seconds = number(function.get("Timeout"))
+        is_managed = function.get("CapacityProviderConfig") is not None
+        limit = MAX_TIMEOUT_MANAGED if is_managed else MAX_TIMEOUT
+        if seconds is not None and not 1 <= seconds <= limit:
+            yield Hit.on(
+                function, f"Timeout is {seconds:g} s; Lambda takes 1 to {limit}", "Timeout"
             )
+
+
+def _no_group(stack: Stack) -> Iterator[Hit]:
+    for function in stack.functions():
+        network = function.get("VpcConfig")
+        if not isinstance(network, dict) or not items(function.get("FileSystemConfigs")):
+            continue
+        groups = network.get("SecurityGroupIds")
+        if items(network.get("SubnetIds")) and (groups is None or groups == []):
+            yield Hit.on(function, "VpcConfig has subnets and no SecurityGroupIds", "VpcConfig")
 
 
 def _snap_start(stack: Stack) -> Iterator[Hit]:
     for function in stack.functions():
         value = text(function.get("SnapStart", "ApplyOn"))
         if value and value != "None" and items(function.get("FileSystemConfigs")):
-            yield Hit(
-                function.name,
-                f"SnapStart.ApplyOn: {value}",
-                function.at("SnapStart"),
-                file=function.file,
-            )
+            yield Hit.on(function, f"SnapStart.ApplyOn: {value}", "SnapStart")
 
 
 def _both_kinds(stack: Stack) -> Iterator[Hit]:
     for function in stack.functions():
-        mounts = stack.mounts(function)
         kinds = set()
-        for mount in mounts:
-            s3 = (
-                "s3files" in str(mount.get("Arn"))
-                or stack.find(mount.get("Arn"), "AWS::S3Files::AccessPoint") is not None
-            )
-            kinds.add("S3 Files" if s3 else "EFS")
-            if not s3 and mount.get("S3FilesConfig") is not None:
+        for mount in stack.mounts(function):
+            if isinstance(mount.get("Arn"), Unknown) and not stack.is_s3_files(mount):
+                continue
+            kinds.add("S3 Files" if stack.is_s3_files(mount) else "EFS")
+            if mount.get("S3FilesConfig") is not None:
                 kinds.add("S3 Files")
         if len(kinds) > 1:
-            yield Hit(
-                function.name,
-                "FileSystemConfigs names an EFS access point and S3 Files",
-                function.at("FileSystemConfigs"),
-                file=function.file,
-            )
+            evidence = "FileSystemConfigs names an EFS access point and S3 Files"
+            yield Hit.on(function, evidence, "FileSystemConfigs")
 
 
 def _several(stack: Stack) -> Iterator[Hit]:
     for function in stack.functions():
         mounts = stack.mounts(function)
         if len(mounts) > 1:
-            yield Hit(
-                function.name,
-                f"FileSystemConfigs has {len(mounts)} entries",
-                function.at("FileSystemConfigs"),
-                file=function.file,
-            )
+            evidence = f"FileSystemConfigs has {len(mounts)} entries"
+            yield Hit.on(function, evidence, "FileSystemConfigs")
 
 
 def _other_root(stack: Stack) -> Iterator[Hit]:
     for function in stack.functions():
         root = text(function.get("Environment", "Variables", "EFSSTATE_ROOT"))
         paths = [text(mount.get("LocalMountPath")) for mount in stack.mounts(function)]
-        if (
-            root
-            and paths
-            and None not in paths
-            and not any(f"{root}/".startswith(f"{path}/") for path in paths)
-        ):
+        if not root or not paths or None in paths:
+            continue
+        if not any(f"{root}/".startswith(f"{path}/") for path in paths):
             evidence = f"EFSSTATE_ROOT is {root}, the mount is {', '.join(map(str, paths))}"
-            yield Hit(function.name, evidence, function.at("Environment"), file=function.file)
+            yield Hit.on(function, evidence, "Environment")
+
+
+def _repeated_key(stack: Stack) -> Iterator[Hit]:
+    file = next((resource.file for resource in stack.resources.values()), "")
+    for key, line in stack.duplicates:
+        yield Hit(
+            key, "it stands twice in one mapping: the last value is the one read", line, "", file
+        )
 
 
 RULES = (
     Rule(
-        "EFS040", "error", "function", "The mount path is not one that Lambda takes",
-        "Lambda mounts at /mnt/NAME, one level deep, of letters, digits, `-`, `_` and `.`, and refuses other paths.",
+        "EFS040",
+        "error",
+        "function",
+        "The mount path is not one that Lambda takes",
+        "Lambda mounts at /mnt/NAME, one level deep, of letters, digits, `-`, `_` and `.`, and "
+        "refuses other paths.",
         "Use a path such as /mnt/efs.",
         _mount_path,
     ),
     Rule(
-        "EFS041", "warning", "function", "The function's timeout is too short for a first mount",
-        "A new environment mounts before your code runs, then imports, then reads what it needs from the file system for the first time. "
-        "Under 10 s this fits on a good day; the default of 3 s often does not, and the error says only `Task timed out`.",
-        "Set the timeout to 30 s or more. It costs nothing when it is not used.",
+        "EFS041",
+        "warning",
+        "function",
+        "The function's timeout is too short for a first mount",
+        "A new environment mounts before your code runs, then imports, then reads what it needs "
+        "from the file system for the first time. Often 10 s do, and the default of 3 s does not; "
+        "the error says only `Task timed out`.",
+        "Set the timeout to 30 s or more. It costs nothing if it is not used.",
         _too_short,
     ),
     Rule(
-        "EFS042", "error", "function", "SnapStart does not go with a file system",
-        "Lambda refuses SnapStart on a function with EFS.",
-        "Take SnapStart out; keep the import small and load on the first call instead.",
+        "EFS042",
+        "error",
+        "function",
+        "SnapStart does not work with a file system",
+        "Lambda refuses SnapStart on a function with EFS or S3 Files.",
+        "Remove SnapStart; keep the import small and load on the first call instead.",
         _snap_start,
     ),
     Rule(
-        "EFS043", "error", "function", "EFS and S3 Files on one function",
-        "A function mounts either an EFS access point or an S3 Files one, and S3FilesConfig belongs to the second alone.",
+        "EFS043",
+        "error",
+        "function",
+        "EFS and S3 Files on one function",
+        "A function mounts either an EFS access point or an S3 Files one, and S3FilesConfig "
+        "belongs to the second alone.",
         "Keep one of them; use a second function for the other.",
         _both_kinds,
     ),
     Rule(
-        "EFS044", "error", "function", "More than one file system on a function",
-        "FileSystemConfigs takes one entry, an EFS or an S3 Files access point; Lambda refuses more.",
+        "EFS044",
+        "error",
+        "function",
+        "More than one file system on a function",
+        "FileSystemConfigs takes one entry, an EFS or an S3 Files access point; Lambda refuses "
+        "more. SAM joins the list of a function to the one in Globals.",
         "Keep one access point; put what the function needs below its directory.",
         _several,
     ),
     Rule(
-        "EFS045", "warning", "function", "EFSSTATE_ROOT is not on the mount",
-        "What efsstate keeps then lands on the environment's own disk, or nowhere, and is shared with nobody.",
+        "EFS045",
+        "warning",
+        "function",
+        "EFSSTATE_ROOT is not on the mount",
+        "The state of efsstate then lands on the environment's own disk, or nowhere, and is "
+        "shared with no other environment.",
         "Set EFSSTATE_ROOT to the mount path or a folder below it.",
         _other_root,
     ),
-)  # fmt: skip
+    Rule(
+        "EFS046",
+        "error",
+        "function",
+        "The function's timeout is out of Lambda's range",
+        "Lambda takes 1 to 1,800 s (up to 900 s before November 2026), and 5,400 s on Managed "
+        "Instances.",
+        "Set a timeout in that range; split longer work with a checkpoint.",
+        _too_long,
+    ),
+    Rule(
+        "EFS047",
+        "error",
+        "function",
+        "The function has subnets and no security group",
+        "Lambda takes subnets and security groups only together, and refuses the configuration.",
+        "Add a security group to VpcConfig.SecurityGroupIds.",
+        _no_group,
+    ),
+    Rule(
+        "EFS060",
+        "warning",
+        "template",
+        "A key stands twice in the template",
+        "YAML and JSON parsers keep the last value without a word, so a part of the template is "
+        "not deployed.",
+        "Remove one of the two, or join their values.",
+        _repeated_key,
+    ),
+)

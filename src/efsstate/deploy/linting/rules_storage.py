@@ -1,214 +1,278 @@
-"""Rules for the file system's settings and what watches over it."""
+"""Rules for the file system's settings, its cost, and its alarms."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from efsstate.deploy.findings import Hit, Rule
+from efsstate.deploy.linting.resource import Resource
 from efsstate.deploy.linting.stack import Stack
 from efsstate.deploy.linting.values import Unknown, items, number, text
 
-METRICS = frozenset(
-    [
-        "BurstCreditBalance",
-        "ClientConnections",
-        "DataReadIOBytes",
-        "DataWriteIOBytes",
-        "MetadataIOBytes",
-        "MetadataReadIOBytes",
-        "MetadataWriteIOBytes",
-        "MeteredIOBytes",
-        "PercentIOLimit",
-        "PermittedThroughput",
-        "StorageBytes",
-        "TimeSinceLastSync",
-    ]
+METRICS = (
+    "BurstCreditBalance",
+    "ClientConnections",
+    "DataReadIOBytes",
+    "DataWriteIOBytes",
+    "MetadataIOBytes",
+    "MetadataReadIOBytes",
+    "MetadataWriteIOBytes",
+    "MeteredIOBytes",
+    "PercentIOLimit",
+    "PermittedThroughput",
+    "StorageBytes",
+    "TimeSinceLastSync",
+    "TotalIOBytes",
 )
+MODES = ("bursting", "elastic", "provisioned")
+PROVISIONED_PRICE = 6  # dollars for a MiB/s and month in us-east-1
+
+
+def _unencrypted(stack: Stack) -> Iterator[Hit]:
+    for file_system in stack.of("AWS::EFS::FileSystem"):
+        value = file_system.get("Encrypted")
+        if value is None:
+            evidence = "Encrypted is not given, and the default is false"
+            yield Hit.on(file_system, evidence, severity="note")
+        elif str(text(value)).lower() == "false":
+            yield Hit.on(file_system, "Encrypted is false", "Encrypted")
 
 
 def _throughput(stack: Stack) -> Iterator[Hit]:
-    for one in stack.of("AWS::EFS::FileSystem"):
-        given, amount = one.get("ThroughputMode"), one.get("ProvisionedThroughputInMibps")
-        if isinstance(given, Unknown):
-            continue
-        mode = (text(given) or "bursting").lower()
-        line = one.at("ThroughputMode")
-        if mode not in ("bursting", "elastic", "provisioned"):
-            yield Hit(
-                one.name,
-                f"ThroughputMode {mode}: it is elastic, bursting or provisioned",
-                line,
-                file=one.file,
-            )
-        elif mode == "provisioned" and amount is None:
-            yield Hit(
-                one.name, "provisioned, without ProvisionedThroughputInMibps", line, file=one.file
-            )
-        elif (
-            mode != "provisioned"
-            and amount is not None
-            and not isinstance(amount, Unknown)
-            and number(amount) != 0
-        ):
-            evidence = f"ProvisionedThroughputInMibps {amount} with ThroughputMode {mode}"
-            yield Hit(one.name, evidence, one.at("ProvisionedThroughputInMibps"), file=one.file)
-        if text(one.get("PerformanceMode")) == "maxIO":
-            if mode == "elastic":
-                yield Hit(
-                    one.name,
-                    "PerformanceMode maxIO with ThroughputMode elastic",
-                    one.at("PerformanceMode"),
-                    file=one.file,
-                )
-            elif one.get("AvailabilityZoneName") is not None:
-                yield Hit(
-                    one.name,
-                    "PerformanceMode maxIO on a One Zone file system",
-                    one.at("PerformanceMode"),
-                    file=one.file,
-                )
+    for file_system in stack.of("AWS::EFS::FileSystem"):
+        given = file_system.get("ThroughputMode")
+        if not isinstance(given, Unknown):
+            mode = text(given) or "bursting"
+            yield from _contradictions(file_system, mode)
+            if text(file_system.get("PerformanceMode")) == "maxIO":
+                yield from _with_max_io(file_system, mode)
+
+
+def _contradictions(file_system: Resource, mode: str) -> Iterator[Hit]:
+    given = file_system.get("ProvisionedThroughputInMibps")
+    amount = number(given)
+    if mode not in MODES:
+        hint = "; it is written in lower case" if mode.lower() in MODES else ""
+        evidence = f"ThroughputMode {mode}: it is elastic, bursting or provisioned{hint}"
+        yield Hit.on(file_system, evidence, "ThroughputMode")
+    elif mode == "provisioned" and given is None:
+        evidence = "provisioned, without ProvisionedThroughputInMibps"
+        yield Hit.on(file_system, evidence, "ThroughputMode")
+    elif mode == "provisioned" and amount is not None and amount < 1:
+        evidence = f"ProvisionedThroughputInMibps {amount:g}: it is at least 1"
+        yield Hit.on(file_system, evidence, "ProvisionedThroughputInMibps")
+    elif mode != "provisioned" and amount:
+        evidence = f"ProvisionedThroughputInMibps {amount:g} with ThroughputMode {mode}"
+        yield Hit.on(file_system, evidence, "ProvisionedThroughputInMibps")
+
+
+def _with_max_io(file_system: Resource, mode: str) -> Iterator[Hit]:
+    if mode == "elastic":
+        evidence = "PerformanceMode maxIO with ThroughputMode elastic"
+        yield Hit.on(file_system, evidence, "PerformanceMode")
+    elif file_system.get("AvailabilityZoneName") is not None:
+        evidence = "PerformanceMode maxIO on a One Zone file system"
+        yield Hit.on(file_system, evidence, "PerformanceMode")
 
 
 def _bursting(stack: Stack) -> Iterator[Hit]:
-    for one in stack.used():
-        mode = one.get("ThroughputMode")
+    for file_system in stack.used():
+        mode = file_system.get("ThroughputMode")
         if mode is None or text(mode) == "bursting":
-            evidence = (
-                "ThroughputMode bursting"
-                if mode
-                else "no ThroughputMode: the API's default is bursting"
-            )
-            yield Hit(one.name, evidence, one.at("ThroughputMode"), file=one.file)
+            default = "no ThroughputMode: the API's default is bursting"
+            evidence = "ThroughputMode bursting" if mode else default
+            yield Hit.on(file_system, evidence, "ThroughputMode")
 
 
 def _no_lifecycle(stack: Stack) -> Iterator[Hit]:
-    for one in stack.used():
-        if not items(one.get("LifecyclePolicies")):
-            yield Hit(one.name, "no LifecyclePolicies", one.line, file=one.file)
+    for file_system in stack.used():
+        if not items(file_system.get("LifecyclePolicies")):
+            yield Hit.on(file_system, "no LifecyclePolicies")
+
+
+def _refused_lifecycle(stack: Stack) -> Iterator[Hit]:
+    for file_system in stack.of("AWS::EFS::FileSystem"):
+        mode = file_system.get("ThroughputMode")
+        for policy in items(file_system.get("LifecyclePolicies")):
+            transitions = sorted(policy) if isinstance(policy, dict) else []
+            transitions = [
+                name for name in transitions if name.startswith("Transition") and policy[name]
+            ]
+            if len(transitions) > 1:
+                evidence = f"one policy with {' and '.join(transitions)}"
+                yield Hit.on(file_system, evidence, "LifecyclePolicies")
+            is_elastic = mode is not None and text(mode) in (None, "elastic")
+            if "TransitionToArchive" in transitions and not is_elastic:
+                evidence = f"TransitionToArchive with ThroughputMode {text(mode) or 'bursting'}"
+                yield Hit.on(file_system, evidence, "LifecyclePolicies")
 
 
 def _no_backup(stack: Stack) -> Iterator[Hit]:
-    if stack.partial or stack.of("AWS::Backup::BackupSelection"):
+    if stack.is_partial or stack.of("AWS::Backup::BackupSelection"):
         return
-    for one in stack.used():
-        apart = [p for p in stack.of("AWS::EFS::BackupPolicy") if stack.file_system(p) is one]
-        status = one.get("BackupPolicy", "Status") or next(
-            (p.get("BackupPolicy", "Status") for p in apart), None
-        )
+    for file_system in stack.used():
+        apart = [
+            policy.get("BackupPolicy", "Status")
+            for policy in stack.of("AWS::EFS::BackupPolicy")
+            if stack.file_system(policy) is file_system
+        ]
+        status = file_system.get("BackupPolicy", "Status") or next(iter(apart), None)
         if status is None or text(status) == "DISABLED":
-            yield Hit(
-                one.name,
-                "BackupPolicy DISABLED" if status else "no BackupPolicy",
-                one.at("BackupPolicy"),
-                file=one.file,
-            )
+            evidence = "BackupPolicy DISABLED" if status else "no BackupPolicy"
+            yield Hit.on(file_system, evidence, "BackupPolicy")
 
 
 def _no_alarm(stack: Stack) -> Iterator[Hit]:
-    watched = any("AWS/EFS" in str(one.properties) for one in stack.of("AWS::CloudWatch::Alarm"))
-    if stack.partial or watched:
+    alarms = stack.of("AWS::CloudWatch::Alarm")
+    if stack.is_partial or any("AWS/EFS" in str(alarm.properties) for alarm in alarms):
         return
-    for one in stack.used():
-        yield Hit(one.name, "no alarm on a metric of AWS/EFS", one.line, file=one.file)
+    for file_system in stack.used():
+        yield Hit.on(file_system, "no alarm on a metric of AWS/EFS")
 
 
 def _no_such_metric(stack: Stack) -> Iterator[Hit]:
-    for one in stack.of("AWS::CloudWatch::Alarm"):
-        metrics = [one.properties] + [
-            query.get("MetricStat", {}).get("Metric", {})
-            for query in items(one.get("Metrics"))
-            if isinstance(query, dict) and isinstance(query.get("MetricStat"), dict)
-        ]
+    for alarm in stack.of("AWS::CloudWatch::Alarm"):
+        queries = [query for query in items(alarm.get("Metrics")) if isinstance(query, dict)]
+        stats = [query["MetricStat"] for query in queries if "MetricStat" in query]
+        metrics = [alarm.properties]
+        metrics += [stat.get("Metric", {}) for stat in stats if isinstance(stat, dict)]
         for metric in metrics:
             if isinstance(metric, dict) and text(metric.get("Namespace")) == "AWS/EFS":
                 name = text(metric.get("MetricName"))
                 if name and name not in METRICS:
-                    yield Hit(
-                        one.name,
-                        f"AWS/EFS has no metric {name}",
-                        one.at("MetricName"),
-                        file=one.file,
-                    )
-
-
-def _one_zone_storage(stack: Stack) -> Iterator[Hit]:
-    for function, file_system, _ in stack.served():
-        zone = text(file_system.get("AvailabilityZoneName"))
-        if not zone:
-            continue
-        subnets = function.get("VpcConfig", "SubnetIds")
-        others = sorted(
-            {str(stack.zone(one)) for one in items(subnets) if stack.zone(one) not in (None, zone)}
-        )
-        if others:
-            evidence = f"{file_system.name} is in {zone} alone, {function.name} also in {', '.join(others)}"
-            yield Hit(
-                file_system.name,
-                evidence,
-                file_system.at("AvailabilityZoneName"),
-                file=file_system.file,
-            )
+                    yield Hit.on(alarm, f"AWS/EFS has no metric {name}", "MetricName")
 
 
 def _goes_with_the_stack(stack: Stack) -> Iterator[Hit]:
-    for one in stack.of("AWS::EFS::FileSystem"):
-        if stack.form in ("sam", "cloudformation") and str(one.get("DeletionPolicy")) not in (
-            "Retain",
-            "RetainExceptOnCreate",
-        ):
-            evidence = f"DeletionPolicy is {one.get('DeletionPolicy') or 'not given, and the default is Delete'}"
-            yield Hit(one.name, evidence, one.line, file=one.file)
+    if stack.form not in ("sam", "cloudformation"):
+        return
+    for file_system in stack.of("AWS::EFS::FileSystem"):
+        policy = file_system.get("DeletionPolicy")
+        if str(policy) not in ("Retain", "RetainExceptOnCreate"):
+            evidence = f"DeletionPolicy is {policy or 'not given, and the default is Delete'}"
+            yield Hit.on(file_system, evidence)
+
+
+def _costly(stack: Stack) -> Iterator[Hit]:
+    for file_system in stack.of("AWS::EFS::FileSystem"):
+        amount = number(file_system.get("ProvisionedThroughputInMibps"))
+        if text(file_system.get("ThroughputMode")) == "provisioned" and amount:
+            price = amount * PROVISIONED_PRICE
+            evidence = f"{amount:g} MiB/s provisioned: about ${price:,.0f} a month in us-east-1"
+            yield Hit.on(file_system, evidence, "ProvisionedThroughputInMibps")
+    for file_system in stack.used():
+        is_refused = text(file_system.get("ThroughputMode")) == "elastic"  # EFS050 tells
+        if text(file_system.get("PerformanceMode")) == "maxIO" and not is_refused:
+            evidence = "PerformanceMode maxIO: each operation takes longer than in generalPurpose"
+            yield Hit.on(file_system, evidence, "PerformanceMode")
 
 
 RULES = (
     Rule(
-        "EFS050", "error", "file system", "Throughput and performance settings contradict each other",
-        "Provisioned needs an amount and the other modes take none; elastic does not go with maxIO, nor does a One Zone file system. EFS refuses these.",
-        "Use ThroughputMode: elastic with PerformanceMode: generalPurpose, the recommendation of AWS.",
+        "EFS030",
+        "warning",
+        "file system",
+        "The file system is not encrypted at rest",
+        "Encryption can be chosen only when the file system is created; it costs nothing.",
+        "Set Encrypted: true.",
+        _unencrypted,
+    ),
+    Rule(
+        "EFS050",
+        "error",
+        "file system",
+        "Throughput and performance settings contradict each other",
+        "Provisioned throughput needs an amount, and the other modes take none. Elastic "
+        "throughput excludes maxIO, and so does One Zone storage. EFS refuses these combinations.",
+        "Use ThroughputMode: elastic with PerformanceMode: generalPurpose, as AWS recommends.",
         _throughput,
     ),
     Rule(
-        "EFS051", "note", "file system", "The file system is in bursting mode",
-        "Bursting gives 50 KiB/s for each GiB stored once the credits of the start (2.1 TiB) are used up: a file system of 20 GiB then writes "
-        "1 MiB/s and reads 3 MiB/s. That day comes without any change of yours.",
+        "EFS051",
+        "note",
+        "file system",
+        "The file system is in bursting mode",
+        "Bursting gives 50 KiB/s for each GiB in Standard storage, at least 1 MiB/s, once the "
+        "credits of the start (2.1 TiB) are used up; reads count a third. A file system of 20 GiB "
+        "then writes 1 MiB/s and reads 3 MiB/s, all clients together. That day comes without any "
+        "change of yours.",
         "Set ThroughputMode: elastic, or set an alarm on BurstCreditBalance.",
         _bursting,
     ),
     Rule(
-        "EFS052", "note", "file system", "No lifecycle policy",
-        "Without one every byte is billed at the Standard price for ever. With one, files that nobody reads move to cheaper storage; none is "
-        "deleted by it: that takes `efsstate.janitor`.",
-        "Add LifecyclePolicies with TransitionToIA: AFTER_30_DAYS and TransitionToPrimaryStorageClass: AFTER_1_ACCESS.",
+        "EFS052",
+        "note",
+        "file system",
+        "No lifecycle policy",
+        "Without one every byte is billed at the Standard price for ever. With one, files that "
+        "are not read move to Infrequent Access, which bills at least 128 KiB a file: a file "
+        "under 6.8 KiB costs more there than in Standard storage (10.7 KiB without Elastic "
+        "throughput). A lifecycle policy never deletes a file: `efsstate.janitor` does.",
+        "For files above some 10 KiB add two entries to LifecyclePolicies, each with one "
+        "transition: TransitionToIA: AFTER_30_DAYS, and TransitionToPrimaryStorageClass: "
+        "AFTER_1_ACCESS. For a cache of small entries remove unused ones instead.",
         _no_lifecycle,
     ),
     Rule(
-        "EFS053", "note", "file system", "No backup",
-        "A mistaken delete is final. A cache needs no backup; checkpoints, models and shared data may.",
+        "EFS053",
+        "note",
+        "file system",
+        "No backup",
+        "A mistaken deletion is final. A cache needs no backup; checkpoints, models and shared "
+        "data may.",
         "Set BackupPolicy: {Status: ENABLED}, or add it to a plan of AWS Backup.",
         _no_backup,
     ),
     Rule(
-        "EFS054", "note", "alarms", "No alarm on the file system",
+        "EFS054",
+        "note",
+        "alarms",
+        "No alarm on the file system",
         "Throttling shows as slow functions and timeouts, far from its cause.",
-        "Set alarms on BurstCreditBalance (bursting), PercentIOLimit, MeteredIOBytes against PermittedThroughput, and ClientConnections.",
+        "Set alarms on BurstCreditBalance (bursting), PercentIOLimit, MeteredIOBytes against "
+        "PermittedThroughput, and ClientConnections.",
         _no_alarm,
     ),
     Rule(
-        "EFS055", "warning", "alarms", "An alarm on a metric that EFS does not have",
-        "An alarm on a metric that nobody writes stays in INSUFFICIENT_DATA and never fires. StoredThroughputCapacity is in several articles and does not exist.",
-        "Use one of " + ", ".join(sorted(METRICS)) + ".",
+        "EFS055",
+        "warning",
+        "alarms",
+        "An alarm on a metric that EFS does not have",
+        "An alarm on a metric that does not exist stays in INSUFFICIENT_DATA and never fires. "
+        "StoredThroughputCapacity is in several articles and does not exist.",
+        "Use one of " + ", ".join(METRICS) + ".",
         _no_such_metric,
     ),
     Rule(
-        "EFS056", "warning", "file system", "A One Zone file system for a function in several zones",
-        "A One Zone file system has one mount target. Environments in the other zones cannot mount it.",
-        "Keep the function's subnets to that zone, or use a Regional file system.",
-        _one_zone_storage,
-    ),
-    Rule(
-        "EFS057", "note", "file system", "The file system goes when the stack goes",
+        "EFS057",
+        "note",
+        "file system",
+        "The file system is deleted with the stack",
         "Deleting the stack, or a change that replaces the file system, deletes every file.",
-        "Set DeletionPolicy: Retain and UpdateReplacePolicy: Retain.",
+        "Set DeletionPolicy: RetainExceptOnCreate, which keeps it except if the first deployment "
+        "fails, and UpdateReplacePolicy: Retain.",
         _goes_with_the_stack,
     ),
-)  # fmt: skip
+    Rule(
+        "EFS058",
+        "error",
+        "file system",
+        "The lifecycle policy is one that EFS refuses",
+        "Each entry of LifecyclePolicies holds a single transition, and Archive storage is only "
+        "for Elastic throughput.",
+        "Write each transition as an entry of its own; use ThroughputMode: elastic with "
+        "TransitionToArchive.",
+        _refused_lifecycle,
+    ),
+    Rule(
+        "EFS059",
+        "note",
+        "file system",
+        "The throughput settings cost money or time",
+        "Provisioned throughput is billed whether it is used or not, about $6 for a MiB/s and "
+        "month in us-east-1 (November 2026), and cannot be lowered for 24 h. maxIO makes each "
+        "operation slower, and AWS recommends against it.",
+        "Use ThroughputMode: elastic and PerformanceMode: generalPurpose.",
+        _costly,
+    ),
+)

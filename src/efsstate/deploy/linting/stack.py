@@ -2,198 +2,196 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from efsstate.deploy.linting.iam import MANAGED, Statement, statements_of
 from efsstate.deploy.linting.resource import Resource
 from efsstate.deploy.linting.security_groups import Opening, opening
-from efsstate.deploy.linting.values import Unknown, items, known, target, text
+from efsstate.deploy.linting.values import Unknown, is_known, items, target, text
 from efsstate.errors import TemplateError
 
 MAX_RESOURCES = 2000
 
 
 class Stack:
-    """All resources of a template or an account, by type and name, with the questions that the rules ask."""
+    """All resources of a template or an account, with the questions that the rules ask."""
 
     def __init__(
-        self, resources: Iterable[Resource], *, partial: bool = False, form: str = "cloudformation"
+        self,
+        resources: Iterable[Resource],
+        *,
+        unseen: Iterable[str] = (),
+        form: str = "cloudformation",
+        implies: Callable[[str, str], bool] = lambda one_name, other_name: one_name == other_name,
+        duplicates: Iterable[tuple[str, int]] = (),
     ) -> None:
-        """`partial`: some resources are made where we cannot see (modules, macros, nested stacks), so absence proves nothing."""
-        self.resources = {one.name: one for one in resources}
+        """Hold `resources`.
+
+        `unseen` names what creates resources out of view (modules, macros, nested stacks): if it is
+        not empty, a missing resource proves nothing. `implies` compares two undecided conditions.
+        `duplicates` are the keys, with lines, that stand twice in one mapping of the template.
+        """
+        self.resources = {resource.name: resource for resource in resources}
         if len(self.resources) > MAX_RESOURCES:
             raise TemplateError(f"over {MAX_RESOURCES:,} resources: CloudFormation takes 500")
         self._openings: dict[tuple[str, str], list[Opening] | None] = {}
-        self.partial = partial
+        self.unseen = list(dict.fromkeys(unseen))
         self.form = form
+        self.duplicates = list(duplicates)
+        self._implies = implies
+
+    @property
+    def is_partial(self) -> bool:
+        """True if some resources are created out of view."""
+        return bool(self.unseen)
 
     def of(self, *types: str) -> list[Resource]:
-        """The resources of these types."""
-        return [one for one in self.resources.values() if one.type in types]
+        """Return the resources of these types."""
+        return [resource for resource in self.resources.values() if resource.type in types]
 
     def find(self, value: Any, *types: str) -> Resource | None:
-        """The resource that a value leads to, if it has one of the types."""
-        name = target(value) or (str(value) if known(value) else None)
-        one = self.resources.get(name) if name else None
-        return one if one is not None and (not types or one.type in types) else None
+        """Return the resource that a value leads to, if it is in view and has one of the types."""
+        name = target(value) or (str(value) if is_known(value) else None)
+        resource = self.resources.get(name) if name else None
+        if resource is None or (types and resource.type not in types):
+            return None
+        return resource
+
+    def is_created_with(self, resource: Resource, other: Resource) -> bool:
+        """Return True if `resource` exists in every deployment in which `other` does."""
+        if not resource.condition:
+            return True
+        return bool(other.condition) and self._implies(other.condition, resource.condition)
 
     # ---- the way from a function to the files ----
 
     def functions(self) -> list[Resource]:
-        """The functions."""
+        """Return the Lambda functions."""
         return self.of("AWS::Lambda::Function")
 
     def mounts(self, function: Resource) -> list[dict[str, Any]]:
-        """The file systems that a function names, as written."""
-        return [one for one in items(function.get("FileSystemConfigs")) if isinstance(one, dict)]
+        """Return the file systems that a function names, as written."""
+        configs = items(function.get("FileSystemConfigs"))
+        return [config for config in configs if isinstance(config, dict)]
 
     def mounted(self) -> Iterator[tuple[Resource, dict[str, Any]]]:
-        """Each function with each of its mounts."""
+        """Yield each function with each of its mounts."""
         for function in self.functions():
             for mount in self.mounts(function):
                 yield function, mount
 
+    def is_s3_files(self, mount: dict[str, Any]) -> bool:
+        """Return True if a mount is an S3 Files access point."""
+        arn = mount.get("Arn")
+        by_type = self.find(arn, "AWS::S3Files::AccessPoint") is not None
+        return by_type or "s3files" in str(arn).lower()
+
     def access_point(self, mount: dict[str, Any]) -> Resource | None:
-        """The access point of a mount."""
+        """Return the EFS access point of a mount, if it is in view."""
         return self.find(mount.get("Arn"), "AWS::EFS::AccessPoint")
 
-    def file_system(self, one: Resource | None) -> Resource | None:
-        """The file system of an access point or a mount target."""
-        return None if one is None else self.find(one.get("FileSystemId"), "AWS::EFS::FileSystem")
+    def file_system(self, resource: Resource | None) -> Resource | None:
+        """Return the file system of an access point or a mount target, if it is in view."""
+        if resource is None:
+            return None
+        return self.find(resource.get("FileSystemId"), "AWS::EFS::FileSystem")
 
     def mount_targets(self, file_system: Resource) -> list[Resource]:
-        """The mount targets of a file system."""
-        return [
-            one for one in self.of("AWS::EFS::MountTarget") if self.file_system(one) is file_system
-        ]
+        """Return the mount targets of a file system."""
+        targets = self.of("AWS::EFS::MountTarget")
+        return [each for each in targets if self.file_system(each) is file_system]
 
     def served(self) -> Iterator[tuple[Resource, Resource, list[Resource]]]:
-        """Each function with a file system that it mounts and its mount targets, where all of it is in view."""
+        """Yield each function with a file system it mounts and its mount targets, all in view."""
         for function, mount in self.mounted():
             file_system = self.file_system(self.access_point(mount))
             if file_system is not None:
                 yield function, file_system, self.mount_targets(file_system)
 
     def used(self) -> list[Resource]:
-        """The file systems that a function of the stack mounts."""
-        found: dict[str, Resource] = {one.name: one for _, one, _ in self.served()}
-        return list(found.values())
+        """Return the file systems that a function of the stack mounts."""
+        systems = {file_system.name: file_system for _, file_system, _ in self.served()}
+        return list(systems.values())
+
+    def used_access_points(self) -> list[Resource]:
+        """Return the access points that a function mounts, or all if no function is in view."""
+        points = (self.access_point(mount) for _, mount in self.mounted())
+        used = {point.name: point for point in points if point is not None}
+        return list(used.values()) if used else self.of("AWS::EFS::AccessPoint")
 
     # ---- network ----
 
     def openings(self, group: Resource, way: str) -> list[Opening] | None:
-        """The rules of a group, `Ingress` or `Egress`; None where that cannot be known, or is the default of everything."""
+        """Return a group's rules, `Ingress` or `Egress`.
+
+        Return None if they are not known, or if the default applies, which lets everything out.
+        """
         key = (group.name, way)
         if key not in self._openings:
-            self._openings[key] = self._opening(group, way)
+            self._openings[key] = self._read_openings(group, way)
         return self._openings[key]
 
-    def _opening(self, group: Resource, way: str) -> list[Opening] | None:
+    def _read_openings(self, group: Resource, way: str) -> list[Opening] | None:
         inline = group.get(f"SecurityGroup{way}")
         if isinstance(inline, str) and inline:
             return None
-        found = [
-            opening(rule, group, group.at(f"SecurityGroup{way}"))
-            for rule in items(inline)
-            if isinstance(rule, dict)
-        ]
-        if len(found) != len(items(inline)):
+        line = group.at(f"SecurityGroup{way}")
+        rules = [opening(rule, group, line) for rule in items(inline) if isinstance(rule, dict)]
+        if len(rules) != len(items(inline)):
             return None
         apart = self.of(f"AWS::EC2::SecurityGroup{way}")
-        own = [one for one in apart if self.find(one.get("GroupId")) is group]
-        if any(isinstance(one.get("GroupId"), Unknown) for one in apart):
+        if any(isinstance(rule.get("GroupId"), Unknown) for rule in apart):
             return None
-        if self.partial and not inline:
-            return None  # its rules may stand where we cannot see
-        found += [opening(one.properties, one, one.line) for one in own]
-        if way == "Egress" and inline is None:
-            return None
-        return found
+        if self.is_partial and not inline:
+            return None  # its rules may be made out of view
+        for resource in apart:
+            if self.find(resource.get("GroupId")) is group:
+                # One Terraform rule may name several peers.
+                written = items(resource.get("Rules")) or [resource.properties]
+                rules += [opening(rule, resource, resource.line) for rule in written]
+        return None if way == "Egress" and inline is None else rules
 
     def groups(self, values: Any) -> list[Resource] | None:
-        """The security groups that a property lists; None where one of them is out of view."""
+        """Return the security groups that a property lists; None if one is out of view."""
         if isinstance(values, str):
             return None
-        found = [self.find(value, "AWS::EC2::SecurityGroup") for value in items(values)]
-        return None if None in found or not found else [one for one in found if one is not None]
+        groups = [self.find(value, "AWS::EC2::SecurityGroup") for value in items(values)]
+        if not groups or None in groups:
+            return None
+        return [group for group in groups if group is not None]
+
+    def subnet(self, value: Any) -> Resource | None:
+        """Return the subnet that a value leads to, if it is in view."""
+        return self.find(value, "AWS::EC2::Subnet")
 
     def zone(self, subnet: Any) -> str | None:
-        """The availability zone of a subnet, where it is known."""
-        one = self.find(subnet, "AWS::EC2::Subnet")
-        return (
-            None
-            if one is None
-            else text(one.get("AvailabilityZone") or one.get("AvailabilityZoneId"))
-        )
+        """Return the availability zone of a subnet, if it is known."""
+        resource = self.subnet(subnet)
+        if resource is None or resource.is_many:
+            return None
+        return text(resource.get("AvailabilityZone") or resource.get("AvailabilityZoneId"))
 
     def range(self, subnet: Any) -> str | None:
-        """The addresses of a subnet, where they are known."""
-        one = self.find(subnet, "AWS::EC2::Subnet")
-        return None if one is None else text(one.get("CidrBlock"))
+        """Return the addresses of a subnet, if they are known."""
+        resource = self.subnet(subnet)
+        return None if resource is None else text(resource.get("CidrBlock"))
 
     def vpc(self, subnet: Any) -> str | None:
-        """The VPC of a subnet, where it is in view."""
-        one = self.find(subnet, "AWS::EC2::Subnet")
-        value = None if one is None else one.get("VpcId")
+        """Return the VPC of a subnet, if it is in view."""
+        resource = self.subnet(subnet)
+        value = None if resource is None else resource.get("VpcId")
         return None if value is None or isinstance(value, Unknown) else str(value)
 
     # ---- order ----
 
-    def before(self, one: Resource) -> set[str]:
-        """Every resource that is made before this one, directly or through others."""
+    def created_before(self, resource: Resource) -> set[str]:
+        """Return every resource that is created before this one, directly or through others."""
         seen: set[str] = set()
-        todo = list(one.depends)
-        while todo:
-            name = todo.pop()
+        pending = list(resource.depends)
+        while pending:
+            name = pending.pop()
             if name not in seen:
                 seen.add(name)
                 if name in self.resources:
-                    todo.extend(self.resources[name].depends)
+                    pending.extend(self.resources[name].depends)
         return seen
-
-    # ---- permissions ----
-
-    def statements(self, function: Resource) -> tuple[list[Statement], bool]:
-        """What the function's role is allowed, and whether that is all of it (False: there is more than we can see)."""
-        role = self.find(function.get("Role"), "AWS::IAM::Role")
-        if role is None:
-            return [], False
-        found, whole = self._of_policies(items(role.get("Policies")), role, "Policies")
-        for value in items(role.get("ManagedPolicyArns")):
-            own = self.find(value, "AWS::IAM::ManagedPolicy")
-            name = str(value).rpartition("/")[2]
-            if own is not None:
-                found += statements_of(own.get("PolicyDocument"), own, own.at("PolicyDocument"))
-            elif name in MANAGED and ":aws:policy/" in str(value):
-                actions = MANAGED[name]
-                if actions:
-                    line = role.at("ManagedPolicyArns")
-                    found.append(Statement(True, actions, ["*"], {}, role, line, managed=name))
-            else:
-                whole = False
-        for policy in self.of(
-            "AWS::IAM::Policy", "AWS::IAM::ManagedPolicy", "AWS::IAM::RolePolicy"
-        ):
-            roles = items(policy.get("Roles")) + items(policy.get("RoleName"))
-            if any(self.find(one) is role for one in roles):
-                if isinstance(policy.get("PolicyDocument"), Unknown):
-                    whole = False
-                found += statements_of(
-                    policy.get("PolicyDocument"), policy, policy.at("PolicyDocument")
-                )
-            elif any(isinstance(one, Unknown) for one in roles):
-                whole = False
-        return found, whole and not self.partial
-
-    def _of_policies(
-        self, policies: list[Any], role: Resource, name: str
-    ) -> tuple[list[Statement], bool]:
-        found: list[Statement] = []
-        whole = True
-        for policy in policies:
-            if isinstance(policy, dict) and isinstance(policy.get("PolicyDocument"), dict):
-                found += statements_of(policy["PolicyDocument"], role, role.at(name))
-            else:
-                whole = False
-        return found, whole

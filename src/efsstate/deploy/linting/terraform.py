@@ -1,4 +1,4 @@
-"""Reads Terraform files into a Stack: each resource in CloudFormation's words, by a table."""
+"""Terraform and OpenTofu modules, read into a Stack: local child modules and tfvars included."""
 
 from __future__ import annotations
 
@@ -6,171 +6,258 @@ import glob
 import json
 import os
 import re
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import hcl2
 
 from efsstate.deploy.linting.hcl_blocks import Body
-from efsstate.deploy.linting.hcl_expressions import Scope
+from efsstate.deploy.linting.hcl_expressions import Scope, quoted
+from efsstate.deploy.linting.hcl_text import tidy_heredocs
 from efsstate.deploy.linting.located_yaml import load
 from efsstate.deploy.linting.resource import Resource
 from efsstate.deploy.linting.stack import Stack
-from efsstate.deploy.linting.terraform_types import MAKERS, PLAIN, document
-from efsstate.deploy.linting.values import Ref, items
+from efsstate.deploy.linting.terraform_types import convert, document
+from efsstate.deploy.linting.values import Ref, items, number
 from efsstate.errors import TemplateError
 
+ENDINGS = (".tf", ".tf.json", ".tofu", ".tofu.json")
 MAX_BYTES = 1 << 20  # a file; the parser takes some 3 s for it
+MAX_MODULES = 50
+_SOURCE = re.compile(r'^\s*source\s*=\s*"(\.\.?/[^"]*)"', re.MULTILINE)
 
 
-def read(path: str) -> Stack:
-    """The stack of a .tf or .tf.json file, or of a folder of them (a module)."""
-    if os.path.isdir(path):
-        files = sorted(
-            glob.glob(os.path.join(glob.escape(path), "*.tf"))
-            + glob.glob(os.path.join(glob.escape(path), "*.tf.json"))
-        )
-        if not files:
-            raise TemplateError(
-                f"{path}: no Terraform files in this folder: name a template, or a folder with .tf files"
-            )
-    else:
-        files = [path]
-    scope, blocks, partial = Scope(), [], False
-    scope.document = lambda body: document(scope, body)
-    for file in files:
-        text = load(file)
-        tree = _parse(text, file)
-        lines = text.splitlines()
-        for variable in items(tree.get("variable")):
-            for name, body in _named(variable):
-                scope.variables[name] = body.get("default")
-        for one in items(tree.get("locals")):
-            scope.locals.update(
-                {key: value for key, value in one.items() if not key.startswith("__")}
-            )
+class _Written(NamedTuple):
+    """A resource block as it is written."""
+
+    scope: Scope
+    kind: str
+    name: str
+    raw: dict[str, Any]
+    file: str
+    lines: list[str]
+    is_many: bool
+    """True if its module is called with count or for_each."""
+
+
+def files_in(folder: str) -> list[str]:
+    """Return the Terraform files of a folder; a .tofu file replaces the .tf file of its name."""
+    names = [path for end in ENDINGS for path in glob.glob(f"{glob.escape(folder)}/*{end}")]
+    replaced = {path.replace(".tofu", ".tf") for path in names if ".tofu" in path}
+    return sorted(path for path in names if path not in replaced)
+
+
+def read(path: str, parameters: Mapping[str, str] | None = None) -> Stack:
+    """Return the stack of a Terraform file, or of a folder of them (a module).
+
+    `parameters` are values of its variables, which win over tfvars and defaults.
+    """
+    is_folder = os.path.isdir(path)
+    folder = path if is_folder else os.path.dirname(path)
+    reader = _Reader()
+    scope = Scope(os.path.abspath(folder))
+    if is_folder:
+        scope.arguments.update(_tfvars(folder))
+        scope.has_unknown_caller = not scope.arguments and _has_caller(folder)
+    if parameters:
+        scope.has_unknown_caller = False
+        scope.arguments.update({key: _argument(value) for key, value in parameters.items()})
+    reader.read_module(scope, files_in(path) if is_folder else [path], is_many=False)
+    if not reader.blocks and not reader.unseen:
+        raise TemplateError(f"{path}: no Terraform resources in it")
+    return reader.stack()
+
+
+class _Reader:
+    """The module that is checked, with those that it calls."""
+
+    def __init__(self) -> None:
+        self.blocks: list[_Written] = []
+        self.unseen: list[str] = []
+        self.modules = 0
+
+    def stack(self) -> Stack:
+        for block in self.blocks:
+            # One file of several: something missing in it may stand in another.
+            if block.scope.has_undeclared(block.raw):
+                self.unseen.append("names declared in other files")
+        resources = [resource for block in self.blocks for resource in _convert(block)]
+        stack = Stack(resources, unseen=self.unseen, form="terraform")
+        _attach(stack)
+        return stack
+
+    def read_module(self, scope: Scope, files: list[str], *, is_many: bool) -> None:
+        scope.read_document = lambda body: document(scope, body)
+        calls: list[tuple[str, dict[str, Any]]] = []
+        for file in files:
+            text = load(file, MAX_BYTES)
+            tree = parse(text, file)
+            self._declare(scope, tree)
+            calls += [call for block in items(tree.get("module")) for call in _named(block)]
+            lines = text.splitlines()
+            for kind, name, body in _typed(tree.get("resource")):
+                scope.resources.add(f"{kind}.{name}")
+                block = _Written(scope, kind, name, body, file, lines, is_many)
+                self.blocks.append(block)
+        for name, body in calls:
+            self._call(scope, name, body, is_many=is_many)
+
+    def _declare(self, scope: Scope, tree: dict[str, Any]) -> None:
+        for block in items(tree.get("variable")):
+            for name, body in _named(block):
+                scope.declared.add(name)
+                if "default" in body:
+                    scope.defaults[name] = body["default"]
+        for block in items(tree.get("locals")):
+            pairs = block.items() if isinstance(block, dict) else ()
+            scope.locals.update({key: value for key, value in pairs if not key.startswith("__")})
+        for block in items(tree.get("output")):
+            scope.outputs.update({name: body.get("value") for name, body in _named(block)})
         for kind, name, body in _typed(tree.get("data")):
             scope.data[f"{kind}.{name}"] = body
-        partial = partial or bool(tree.get("module"))
-        for kind, name, body in _typed(tree.get("resource")):
-            scope.resources.add(f"{kind}.{name}")
-            blocks.append((kind, name, body, file, lines))
-    if not blocks and not partial:
-        raise TemplateError(f"{path}: no Terraform resources in it")
-    # One file of several: what is missing in it may stand in another.
-    partial = partial or scope.undeclared([body for _, _, body, _, _ in blocks])
-    found = [made for block in blocks for made in _convert(scope, *block)]
-    stack = Stack(found, partial=partial, form="terraform")
-    _attach(stack)
-    return stack
+
+    def _call(self, scope: Scope, name: str, body: dict[str, Any], *, is_many: bool) -> None:
+        """Follow the call of a local module; note one whose source is elsewhere."""
+        source = scope.value(body.get("source"))
+        count = scope.value(body["count"]) if "count" in body else None
+        if number(count) == 0:
+            return  # not created with these variables
+        folder = os.path.normpath(os.path.join(scope.folder, str(source)))
+        files = files_in(folder) if str(source).startswith(("./", "../")) else []
+        if not files:
+            self.unseen.append(f"module {scope.prefix}{name} ({source})")
+            return
+        self.modules += 1
+        if self.modules > MAX_MODULES:
+            raise TemplateError(f"{folder}: over {MAX_MODULES} modules, or one that calls itself")
+        child = Scope(folder, f"{scope.prefix}module.{name}.", scope)
+        child.arguments = {
+            key: value
+            for key, value in body.items()
+            if not key.startswith("__") and key not in ("source", "version", "providers")
+        }
+        child.depends = scope.depends | scope.mentions(body.get("depends_on"))
+        scope.modules[name] = child
+        several = is_many or "for_each" in body or (count is not None and number(count) != 1)
+        self.read_module(child, files, is_many=several)
 
 
-def _parse(text: str, path: str) -> dict[str, Any]:
-    if len(text) > MAX_BYTES:
-        raise TemplateError(f"{path}: over {MAX_BYTES >> 20} MiB: larger than any Terraform file")
+# ---- files ----
+
+
+def parse(text: str, path: str) -> dict[str, Any]:
+    """Return the tree of a Terraform file. Raise TemplateError if it cannot be parsed."""
     try:
         if path.endswith(".json"):
             tree = json.loads(text)
-            return (
-                {key: _quoted(value) for key, value in tree.items()}
-                if isinstance(tree, dict)
-                else {}
-            )
-        tree = hcl2.loads(text if text.endswith("\n") else text + "\n")
-        return dict(tree)
+            if not isinstance(tree, dict):
+                return {}
+            return {key: quoted(value) for key, value in tree.items()}
+        return dict(hcl2.loads(tidy_heredocs(text)))
     except json.JSONDecodeError as error:
         raise TemplateError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
     except RecursionError as error:
         raise TemplateError(f"{path}: nested too deeply") from error
-    except (
-        Exception
-    ) as error:  # lark has a family of its own, and the transformer raises what it likes
+    except Exception as error:  # the parser raises errors of several families
         line = getattr(error, "line", None)
         where = f"{path}:{line}" if isinstance(line, int) and line > 0 else path
-        raise TemplateError(
-            f"{where}: not Terraform: {str(error).splitlines()[0][:200]}"
-        ) from error
+        reason = str(error).splitlines()[0][:200]
+        message = f"the HCL parser cannot read it: {reason}"
+        hint = "check the output of `terraform show -json PLAN` instead"
+        raise TemplateError(f"{where}: {message}; {hint}") from error
 
 
-def _quoted(value: Any) -> Any:
-    """Terraform's JSON in the form of the HCL parser: text in quotes."""
-    if isinstance(value, dict):
-        return {key: _quoted(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_quoted(one) for one in value]
-    return '"' + value.replace('"', '\\"') + '"' if isinstance(value, str) else value
+def _tfvars(folder: str) -> dict[str, Any]:
+    """Return the variables that Terraform reads by itself, the later file winning."""
+    names = ["terraform.tfvars", "terraform.tfvars.json"]
+    paths = [os.path.join(folder, name) for name in names]
+    for end in ("*.auto.tfvars", "*.auto.tfvars.json"):
+        paths += sorted(glob.glob(os.path.join(glob.escape(folder), end)))
+    values: dict[str, Any] = {}
+    for path in paths:
+        if os.path.isfile(path):
+            tree = parse(load(path, MAX_BYTES), path)
+            values.update({key: part for key, part in tree.items() if not key.startswith("__")})
+    return values
 
 
-def _named(block: Any) -> list[tuple[str, dict[str, Any]]]:
-    return [
-        (name.strip('"'), body[0] if isinstance(body, list) and body else body)
-        for name, body in (block.items() if isinstance(block, dict) else ())
-        if isinstance(body, dict) or (isinstance(body, list) and body and isinstance(body[0], dict))
-    ]
+def _argument(value: str) -> Any:
+    """Return a variable's value from the command line as the parser would give it."""
+    return "${" + value + "}" if value[:1] in "[{" else quoted(value)
 
 
-def _typed(blocks: Any) -> list[tuple[str, str, dict[str, Any]]]:
-    return [
-        (kind, name, body)
-        for block in items(blocks)
-        for kind, inner in _named(block)
-        for name, body in _named(inner)
-    ]
+def _has_caller(folder: str) -> bool:
+    """Return True if a module in a folder above calls this one: it decides the variables."""
+    here = os.path.realpath(folder)
+    above = here
+    for _ in range(3):
+        above = os.path.dirname(above)
+        for path in files_in(above)[:50]:
+            try:
+                text = load(path, MAX_BYTES)
+            except TemplateError:
+                continue
+            if any(
+                os.path.realpath(os.path.join(above, source)) == here
+                for source in _SOURCE.findall(text)
+            ):
+                return True
+    return False
 
 
-def _convert(
-    scope: Scope, kind: str, name: str, raw: dict[str, Any], file: str, lines: list[str]
-) -> list[Resource]:
-    many = "count" in raw or "for_each" in raw
-    if "count" in raw and scope.value(raw["count"]) == "0":
-        return []  # not made with the variables' defaults
+# ---- blocks ----
+
+
+def _named(block: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, body in block.items() if isinstance(block, dict) else ():
+        first = body[0] if isinstance(body, list) and body else body
+        if isinstance(first, dict):
+            yield name.strip('"'), first
+
+
+def _typed(blocks: Any) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for block in items(blocks):
+        for kind, inner in _named(block):
+            for name, body in _named(inner):
+                yield kind, name, body
+
+
+def _convert(block: _Written) -> list[Resource]:
+    scope, raw = block.scope, block.raw
+    count = scope.value(raw["count"]) if "count" in raw else None
+    if number(count) == 0:
+        return []  # not created with these variables
     each = scope.value(raw.get("for_each"))
     if isinstance(each, list | dict) and not each:
         return []
     scope.each = each if isinstance(each, Ref) else None
-    own = f"{kind}.{name}"
-    body = Body(scope, {**raw, "__name__": own}, lines, *_span(lines, kind, name))
-    names: dict[str, str] = {}
-    maker = MAKERS.get(kind)
-    if kind in PLAIN:
-        cfn, names = PLAIN[kind]
-        properties: dict[str, Any] = body.pick(names)
-    elif maker is not None:
-        cfn, properties, names = maker(body)
-    else:
-        cfn, properties = kind, {}
-    located = {new: body.at(old) for old, new in names.items()}
-    if "depends_on" in raw:
-        located["DependsOn"] = body.at("depends_on")
-    made = Resource(
-        own, cfn, properties, body.line, file, located, scope.mentions(raw) - {own}, many
-    )
+    own = f"{scope.prefix}{block.kind}.{block.name}"
+    span = _span(block.lines, block.kind, block.name)
+    body = Body(scope, {**raw, "__name__": own}, block.lines, *span)
+    resource = convert(block.kind, own, body, block.file)
+    resource.depends = (scope.mentions(raw) | scope.depends) - {own}
+    single_count = count is None or number(count) == 1
+    resource.is_many = block.is_many or "for_each" in raw or not single_count
     scope.each = None
-    return [made]
+    return [resource]
 
 
 def _span(lines: list[str], kind: str, name: str) -> tuple[int, int]:
-    """The first and last line of a resource, as it is usually written; (0, 0) where it is not."""
+    """Return the first and last line of a resource as it is usually written, else (0, 0)."""
     head = re.compile(rf'\s*(resource\s+)?"{re.escape(kind)}"\s+"{re.escape(name)}"\s*{{')
     start = next((number for number, line in enumerate(lines, 1) if head.match(line)), 0)
     if not start:
         return 0, 0
-    end = next(
-        (
-            number
-            for number in range(start + 1, len(lines) + 1)
-            if re.match(r"\w", lines[number - 1])
-        ),
-        len(lines) + 1,
-    )
+    later = range(start + 1, len(lines) + 1)
+    end = next((number for number in later if re.match(r"\w", lines[number - 1])), len(lines) + 1)
     return start, end - 1
 
 
 def _attach(stack: Stack) -> None:
-    """Attachments become what the roles have."""
-    for one in stack.of("attachment"):
-        for role in (stack.find(value, "AWS::IAM::Role") for value in one.properties["Roles"]):
+    """Give each role the policies that attachment resources attach to it."""
+    for attachment in stack.of("attachment"):
+        for value in attachment.properties["Roles"]:
+            role = stack.find(value, "AWS::IAM::Role")
             if role is not None:
-                role.properties["ManagedPolicyArns"] = [
-                    *items(role.get("ManagedPolicyArns")),
-                    one.properties["Arn"],
-                ]
+                arns = items(role.get("ManagedPolicyArns"))
+                role.properties["ManagedPolicyArns"] = [*arns, attachment.properties["Arn"]]

@@ -1,270 +1,376 @@
-"""Terraform's resource types in CloudFormation's words: a table, and a function for each type that is built otherwise."""
+"""Terraform's resource types in CloudFormation's vocabulary: a table, and functions."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from efsstate.deploy.linting.hcl_blocks import Block, Body
-from efsstate.deploy.linting.hcl_expressions import Scope
-from efsstate.deploy.linting.values import Ref, Unknown, items, known
+from efsstate.deploy.linting.hcl_expressions import Scope, parse_json
+from efsstate.deploy.linting.resource import Resource
+from efsstate.deploy.linting.values import Ref, Unknown, is_known, items
+
+
+class Converted(NamedTuple):
+    """A resource's type and properties in CloudFormation's vocabulary."""
+
+    type: str
+    properties: dict[str, Any]
+    names: dict[str, str]
+    """From the attributes of Terraform to the properties, for their lines."""
+
 
 PLAIN = {
-    "aws_vpc": ("AWS::EC2::VPC", {}),
-    "aws_subnet": ("AWS::EC2::Subnet", {"vpc_id": "VpcId", "cidr_block": "CidrBlock", "availability_zone": "AvailabilityZone", "availability_zone_id": "AvailabilityZoneId"}),
-    "aws_nat_gateway": ("AWS::EC2::NatGateway", {}),
-    "aws_vpc_endpoint": ("AWS::EC2::VPCEndpoint", {"service_name": "ServiceName", "vpc_id": "VpcId"}),
-    "aws_efs_mount_target": ("AWS::EFS::MountTarget", {"file_system_id": "FileSystemId", "subnet_id": "SubnetId", "security_groups": "SecurityGroups"}),
-    "aws_backup_selection": ("AWS::Backup::BackupSelection", {}),
-    "aws_s3files_access_point": ("AWS::S3Files::AccessPoint", {}),
-}  # fmt: skip
+    "aws_vpc": (
+        "AWS::EC2::VPC",
+        {},
+    ),
+    "aws_subnet": (
+        "AWS::EC2::Subnet",
+        {
+            "vpc_id": "VpcId",
+            "cidr_block": "CidrBlock",
+            "availability_zone": "AvailabilityZone",
+            "availability_zone_id": "AvailabilityZoneId",
+        },
+    ),
+    "aws_default_subnet": (
+        "AWS::EC2::Subnet",
+        {"availability_zone": "AvailabilityZone"},
+    ),
+    "aws_nat_gateway": (
+        "AWS::EC2::NatGateway",
+        {"subnet_id": "SubnetId"},
+    ),
+    "aws_vpc_peering_connection": (
+        "AWS::EC2::VPCPeeringConnection",
+        {},
+    ),
+    "aws_ec2_transit_gateway_vpc_attachment": (
+        "AWS::EC2::TransitGatewayAttachment",
+        {},
+    ),
+    "aws_egress_only_internet_gateway": (
+        "AWS::EC2::EgressOnlyInternetGateway",
+        {},
+    ),
+    "aws_vpc_endpoint": (
+        "AWS::EC2::VPCEndpoint",
+        {"service_name": "ServiceName", "vpc_id": "VpcId"},
+    ),
+    "aws_route": (
+        "AWS::EC2::Route",
+        {
+            "destination_cidr_block": "DestinationCidrBlock",
+            "nat_gateway_id": "NatGatewayId",
+            "network_interface_id": "NetworkInterfaceId",
+            "transit_gateway_id": "TransitGatewayId",
+            "vpc_peering_connection_id": "VpcPeeringConnectionId",
+            "gateway_id": "GatewayId",
+            "core_network_arn": "CoreNetworkArn",
+        },
+    ),
+    "aws_instance": (
+        "AWS::EC2::Instance",
+        {"source_dest_check": "SourceDestCheck"},
+    ),
+    "aws_efs_mount_target": (
+        "AWS::EFS::MountTarget",
+        {
+            "file_system_id": "FileSystemId",
+            "subnet_id": "SubnetId",
+            "security_groups": "SecurityGroups",
+        },
+    ),
+    "aws_backup_selection": (
+        "AWS::Backup::BackupSelection",
+        {},
+    ),
+    "aws_s3files_access_point": (
+        "AWS::S3Files::AccessPoint",
+        {},
+    ),
+    "aws_network_acl_association": (
+        "AWS::EC2::SubnetNetworkAclAssociation",
+        {"subnet_id": "SubnetId", "network_acl_id": "NetworkAclId"},
+    ),
+}
+_RULE = {
+    "security_group_id": "GroupId",
+    "ip_protocol": "IpProtocol",
+    "from_port": "FromPort",
+    "to_port": "ToPort",
+    "cidr_ipv4": "CidrIp",
+    "cidr_ipv6": "CidrIpv6",
+    "referenced_security_group_id": "SourceSecurityGroupId",
+    "prefix_list_id": "SourcePrefixListId",
+}
+_PEERS = (
+    ("cidr_blocks", "CidrIp"),
+    ("ipv6_cidr_blocks", "CidrIpv6"),
+    ("security_groups", "SourceSecurityGroupId"),
+    ("source_security_group_id", "SourceSecurityGroupId"),
+    ("prefix_list_ids", "SourcePrefixListId"),
+)
+_LIFECYCLE = {
+    "transition_to_ia": "TransitionToIA",
+    "transition_to_archive": "TransitionToArchive",
+    "transition_to_primary_storage_class": "TransitionToPrimaryStorageClass",
+}
 
 
-def _function(body: Body) -> tuple[str, dict[str, Any], dict[str, str]]:
+def _function(body: Body) -> Converted:
     names = {"timeout": "Timeout", "role": "Role"}
-    made: dict[str, Any] = body.pick(names)
-    for one in body.blocks("vpc_config")[:1]:
-        made["VpcConfig"] = one.pick(
-            {"subnet_ids": "SubnetIds", "security_group_ids": "SecurityGroupIds"}
-        )
+    properties: dict[str, Any] = body.pick(names)
+    for network in body.blocks("vpc_config")[:1]:
+        inner = {"subnet_ids": "SubnetIds", "security_group_ids": "SecurityGroupIds"}
+        properties["VpcConfig"] = network.pick(inner)
     mounts = [
-        one.pick({"arn": "Arn", "local_mount_path": "LocalMountPath"})
-        for one in body.blocks("file_system_config")
+        mount.pick({"arn": "Arn", "local_mount_path": "LocalMountPath"})
+        for mount in body.blocks("file_system_config")
     ]
-    for key, old in (("VpcConfig", "vpc_config"), ("FileSystemConfigs", "file_system_config")):
-        if body.dynamic(old):
-            made[key] = Unknown(f"dynamic {old}")
     if mounts:
-        made["FileSystemConfigs"] = mounts
-    for one in body.blocks("snap_start")[:1]:
-        made["SnapStart"] = one.pick({"apply_on": "ApplyOn"})
-    for one in body.blocks("environment")[:1]:
-        made["Environment"] = {"Variables": one["variables"]}
+        properties["FileSystemConfigs"] = mounts
+    for start in body.blocks("snap_start")[:1]:
+        properties["SnapStart"] = start.pick({"apply_on": "ApplyOn"})
+    for environment in body.blocks("environment")[:1]:
+        properties["Environment"] = {"Variables": environment["variables"]}
+    if body.blocks("capacity_provider_config"):
+        properties["CapacityProviderConfig"] = {}
     more = {
         "vpc_config": "VpcConfig",
         "file_system_config": "FileSystemConfigs",
         "snap_start": "SnapStart",
         "environment": "Environment",
     }
-    return "AWS::Lambda::Function", made, {**names, **more}
+    return Converted(
+        "AWS::Lambda::Function", _with_dynamic(body, properties, more), {**names, **more}
+    )
 
 
-def _file_system(body: Body) -> tuple[str, dict[str, Any], dict[str, str]]:
+def _with_dynamic(body: Body, properties: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """Mark the properties as unknown whose blocks a `dynamic` block makes."""
+    for old, new in names.items():
+        if body.is_dynamic(old):
+            properties[new] = Unknown(f"dynamic {old}")
+    return properties
+
+
+def _file_system(body: Body) -> Converted:
     names = {
         "encrypted": "Encrypted",
         "performance_mode": "PerformanceMode",
         "throughput_mode": "ThroughputMode",
         "provisioned_throughput_in_mibps": "ProvisionedThroughputInMibps",
         "availability_zone_name": "AvailabilityZoneName",
-        "lifecycle_policy": "LifecyclePolicies",
     }
-    made = body.pick({old: new for old, new in names.items() if new != "LifecyclePolicies"})
-    policies: list[Any] = list(body.blocks("lifecycle_policy")) or (
-        ["dynamic"] if body.dynamic("lifecycle_policy") else []
-    )
-    made["LifecyclePolicies"] = policies
-    return "AWS::EFS::FileSystem", made, names
-
-
-def _access_point(body: Body) -> tuple[str, dict[str, Any], dict[str, str]]:
-    made = body.pick({"file_system_id": "FileSystemId"})
-    for one in body.blocks("posix_user")[:1]:
-        made["PosixUser"] = one.pick({"uid": "Uid", "gid": "Gid"})
-    for one in body.blocks("root_directory")[:1]:
-        root = one.pick({"path": "Path"})
-        for info in one.blocks("creation_info")[:1]:
-            root["CreationInfo"] = info.pick(
-                {"owner_uid": "OwnerUid", "owner_gid": "OwnerGid", "permissions": "Permissions"}
-            )
-        made["RootDirectory"] = root
-    for key, old in (("PosixUser", "posix_user"), ("RootDirectory", "root_directory")):
-        if body.dynamic(old):
-            made[key] = Unknown(f"dynamic {old}")
-    return (
-        "AWS::EFS::AccessPoint",
-        made,
-        {"posix_user": "PosixUser", "root_directory": "RootDirectory"},
+    properties: dict[str, Any] = body.pick(names)
+    more = {"lifecycle_policy": "LifecyclePolicies"}
+    properties["LifecyclePolicies"] = [
+        policy.pick(_LIFECYCLE) for policy in body.blocks("lifecycle_policy")
+    ]
+    return Converted(
+        "AWS::EFS::FileSystem", _with_dynamic(body, properties, more), {**names, **more}
     )
 
 
-def _openings(body: Body, own: str | None = None) -> list[Block]:
-    """A rule of Terraform names several peers; each becomes a rule."""
+def _access_point(body: Body) -> Converted:
+    properties: dict[str, Any] = body.pick({"file_system_id": "FileSystemId"})
+    for user in body.blocks("posix_user")[:1]:
+        properties["PosixUser"] = user.pick({"uid": "Uid", "gid": "Gid"})
+    info_names = {"owner_uid": "OwnerUid", "owner_gid": "OwnerGid", "permissions": "Permissions"}
+    for directory in body.blocks("root_directory")[:1]:
+        root = directory.pick({"path": "Path"})
+        for info in directory.blocks("creation_info")[:1]:
+            root["CreationInfo"] = info.pick(info_names)
+        if directory.is_dynamic("creation_info"):
+            root["CreationInfo"] = Unknown("dynamic creation_info")
+        properties["RootDirectory"] = root
+    names = {"posix_user": "PosixUser", "root_directory": "RootDirectory"}
+    return Converted("AWS::EFS::AccessPoint", _with_dynamic(body, properties, names), names)
+
+
+def _rules(body: Body, own: str | None = None) -> list[Block]:
+    """Return one rule for each peer that a rule of Terraform names."""
     base = {
         "IpProtocol": body["protocol"] or "-1",
         "FromPort": body["from_port"],
         "ToPort": body["to_port"],
     }
-    found: list[Block] = []
-    for old, new in (
-        ("cidr_blocks", "CidrIp"),
-        ("ipv6_cidr_blocks", "CidrIpv6"),
-        ("security_groups", "SourceSecurityGroupId"),
-        ("source_security_group_id", "SourceSecurityGroupId"),
-        ("prefix_list_ids", "SourcePrefixListId"),
-    ):
-        found.extend(Block({**base, new: peer}) for peer in items(body[old]))
+    rules = [Block({**base, new: peer}) for old, new in _PEERS for peer in items(body[old])]
     if body["self"] == "true":
-        found.append(Block({**base, "SourceSecurityGroupId": own or Unknown("self")}))
-    for one in found:
-        one.line = body.line
-    return found
+        rules.append(Block({**base, "SourceSecurityGroupId": own or Unknown("self")}))
+    for rule in rules:
+        rule.line = body.line
+    return rules
 
 
-def _group(body: Body) -> tuple[str, dict[str, Any], dict[str, str]]:
-    made: dict[str, Any] = {}
+def _group(body: Body) -> Converted:
+    properties: dict[str, Any] = {}
     own = Ref(body.raw.get("__name__", ""))
-    for way in ("ingress", "egress"):
-        key = f"SecurityGroup{way.capitalize()}"
-        raw = body.raw.get(way)
-        if body.dynamic(way) or (isinstance(raw, str) and isinstance(body[way], Unknown)):
-            made[key] = Unknown(f"dynamic {way}")
-        else:
-            # Terraform takes away the default egress of a group that names none.
-            made[key] = [rule for one in body.blocks(way) for rule in _openings(one, own)]
-    return (
-        "AWS::EC2::SecurityGroup",
-        made,
-        {"ingress": "SecurityGroupIngress", "egress": "SecurityGroupEgress"},
-    )
+    names = {"ingress": "SecurityGroupIngress", "egress": "SecurityGroupEgress"}
+    for old, new in names.items():
+        # Terraform removes the default egress of a group that names none.
+        properties[new] = [rule for block in body.blocks(old) for rule in _rules(block, own)]
+    return Converted("AWS::EC2::SecurityGroup", _with_dynamic(body, properties, names), names)
 
 
-def _group_rule(body: Body) -> tuple[str, dict[str, Any], dict[str, str]]:
+def _default_group(body: Body) -> Converted:
+    kind, properties, names = _group(body)
+    return Converted(kind, {**properties, "IsDefault": "true"}, names)
+
+
+def _group_rule(body: Body) -> Converted:
     way = "Egress" if body["type"] == "egress" else "Ingress"
     group = body["security_group_id"]
-    rules = _openings(body, group) or [Block()]
-    # Of several address ranges in one rule the widest decides what the rules ask.
-    widest = next((one for one in rules if one.get("CidrIp") == "0.0.0.0/0"), rules[0])
-    return f"AWS::EC2::SecurityGroup{way}", {**widest, "GroupId": group}, {}
+    properties = {"GroupId": group, "Rules": _rules(body, group) or [Block()]}
+    return Converted(f"AWS::EC2::SecurityGroup{way}", properties, {})
 
 
-def _apart(way: str) -> Callable[[Body], tuple[str, dict[str, Any], dict[str, str]]]:
-    def made(body: Body) -> tuple[str, dict[str, Any], dict[str, str]]:
-        names = {
-            "security_group_id": "GroupId",
-            "ip_protocol": "IpProtocol",
-            "from_port": "FromPort",
-            "to_port": "ToPort",
-            "cidr_ipv4": "CidrIp",
-            "cidr_ipv6": "CidrIpv6",
-            "referenced_security_group_id": "SourceSecurityGroupId",
-            "prefix_list_id": "SourcePrefixListId",
-        }
-        return f"AWS::EC2::SecurityGroup{way}", body.pick(names), names
-
-    return made
+def _rule_apart(way: str) -> Callable[[Body], Converted]:
+    return lambda body: Converted(f"AWS::EC2::SecurityGroup{way}", body.pick(_RULE), _RULE)
 
 
-def _json(value: Any) -> Any:
-    """A policy given as text, as the document that it is."""
-    if (
-        isinstance(value, str)
-        and not isinstance(value, Ref | Unknown)
-        and value.lstrip().startswith("{")
-    ):
-        try:
-            return json.loads(value)
-        except (json.JSONDecodeError, RecursionError):
-            return Unknown(value[:200])
-    return value
+def _acl_entry(body: Body, *, outward: Any) -> dict[str, Any]:
+    number = body["rule_number"] or body["rule_no"]
+    return {
+        "RuleNumber": number,
+        "Egress": outward,
+        "RuleAction": body["rule_action"] or body["action"],
+        "Protocol": body["protocol"],
+        "CidrBlock": body["cidr_block"],
+        "PortRange": {"From": body["from_port"], "To": body["to_port"]},
+    }
 
 
-def _role(body: Body) -> tuple[str, dict[str, Any], dict[str, str]]:
-    inline = [{"PolicyDocument": _json(one["policy"])} for one in body.blocks("inline_policy")]
+def _acl(body: Body) -> Converted:
+    entries = [
+        _acl_entry(block, outward=str(name == "egress").lower())
+        for name in ("ingress", "egress")
+        for block in body.blocks(name)
+    ]
+    properties: dict[str, Any] = {"Entries": entries, "SubnetIds": items(body["subnet_ids"])}
+    if body.is_dynamic("ingress") or body.is_dynamic("egress"):
+        properties["Entries"] = Unknown("dynamic entries")
+    return Converted("AWS::EC2::NetworkAcl", properties, {})
+
+
+def _acl_rule(body: Body) -> Converted:
+    entry = _acl_entry(body, outward=body["egress"] or "false")
+    properties = {**entry, "NetworkAclId": body["network_acl_id"]}
+    return Converted("AWS::EC2::NetworkAclEntry", properties, {})
+
+
+def _route_table(body: Body) -> Converted:
+    _, names = PLAIN["aws_route"]
+    names = {"cidr_block": "DestinationCidrBlock", **names}
+    return Converted(
+        "AWS::EC2::RouteTable",
+        {"Routes": [route.pick(names) for route in body.blocks("route")]},
+        {},
+    )
+
+
+def _role(body: Body) -> Converted:
+    inline: list[Any] = [
+        {"PolicyDocument": parse_json(policy["policy"])} for policy in body.blocks("inline_policy")
+    ]
+    if body.is_dynamic("inline_policy"):
+        inline.append(Unknown("dynamic inline_policy"))
     names = {"managed_policy_arns": "ManagedPolicyArns", "inline_policy": "Policies"}
-    return (
-        "AWS::IAM::Role",
-        {"ManagedPolicyArns": items(body["managed_policy_arns"]), "Policies": inline},
-        names,
-    )
+    properties = {
+        "RoleName": body["name"],
+        "ManagedPolicyArns": items(body["managed_policy_arns"]),
+        "Policies": inline,
+    }
+    boundary = body["permissions_boundary"]
+    if boundary is not None:
+        properties["PermissionsBoundary"] = boundary
+    return Converted("AWS::IAM::Role", properties, names)
 
 
-def _policy(kind: str) -> Callable[[Body], tuple[str, dict[str, Any], dict[str, str]]]:
-    def made(body: Body) -> tuple[str, dict[str, Any], dict[str, str]]:
-        return (
-            kind,
-            {"PolicyDocument": _json(body["policy"]), "Roles": items(body["role"])},
-            {"policy": "PolicyDocument"},
-        )
+def _policy(kind: str) -> Callable[[Body], Converted]:
+    def convert_policy(body: Body) -> Converted:
+        properties = {"PolicyDocument": parse_json(body["policy"]), "Roles": items(body["role"])}
+        return Converted(kind, properties, {"policy": "PolicyDocument"})
 
-    return made
+    return convert_policy
 
 
-def _attachment(body: Body) -> tuple[str, dict[str, Any], dict[str, str]]:
-    return (
-        "attachment",
-        {"Roles": items(body["role"]) + items(body["roles"]), "Arn": body["policy_arn"]},
-        {},
-    )
+def _attachment(body: Body) -> Converted:
+    roles = items(body["role"]) + items(body["roles"])
+    return Converted("attachment", {"Roles": roles, "Arn": body["policy_arn"]}, {})
 
 
-def _efs_policy(body: Body) -> tuple[str, dict[str, Any], dict[str, str]]:
-    return (
-        "AWS::EFS::FileSystemPolicy",
-        {"FileSystemId": body["file_system_id"], "Policy": _json(body["policy"])},
-        {},
-    )
+def _file_system_policy(body: Body) -> Converted:
+    properties = {"FileSystemId": body["file_system_id"], "Policy": parse_json(body["policy"])}
+    return Converted("AWS::EFS::FileSystemPolicy", properties, {"policy": "Policy"})
 
 
-def _backup(body: Body) -> tuple[str, dict[str, Any], dict[str, str]]:
-    status = next((one["status"] for one in body.blocks("backup_policy")), None)
-    return (
-        "AWS::EFS::BackupPolicy",
-        {"FileSystemId": body["file_system_id"], "BackupPolicy": {"Status": status}},
-        {},
-    )
+def _backup(body: Body) -> Converted:
+    status = next((block["status"] for block in body.blocks("backup_policy")), None)
+    properties = {"FileSystemId": body["file_system_id"], "BackupPolicy": {"Status": status}}
+    return Converted("AWS::EFS::BackupPolicy", properties, {})
 
 
-def _alarm(body: Body) -> tuple[str, dict[str, Any], dict[str, str]]:
+def _alarm(body: Body) -> Converted:
     names = {"namespace": "Namespace", "metric_name": "MetricName"}
-    made: dict[str, Any] = body.pick(names)
-    made["Metrics"] = [
+    properties: dict[str, Any] = body.pick(names)
+    properties["Metrics"] = [
         {"MetricStat": {"Metric": metric.pick(names)}}
         for query in body.blocks("metric_query")
         for metric in query.blocks("metric")
     ]
-    if isinstance(made.get("MetricName"), str) and not known(made["MetricName"]):
-        made.pop("MetricName")
-    return "AWS::CloudWatch::Alarm", made, names
+    if isinstance(properties.get("MetricName"), str) and not is_known(properties["MetricName"]):
+        properties.pop("MetricName")
+    return Converted("AWS::CloudWatch::Alarm", properties, names)
 
 
 def document(scope: Scope, raw: dict[str, Any]) -> Any:
-    """The policy of an aws_iam_policy_document."""
+    """Return the policy of an aws_iam_policy_document."""
     body = Body(scope, raw, [])
-    if (
-        body.dynamic("statement")
-        or raw.get("source_policy_documents")
-        or raw.get("override_policy_documents")
-    ):
+    joined = raw.get("source_policy_documents") or raw.get("override_policy_documents")
+    if body.is_dynamic("statement") or joined:
         return Unknown("aws_iam_policy_document")
-    statements = []
-    for one in body.blocks("statement"):
-        conditions: dict[str, Any] = {}
-        for test in one.blocks("condition"):
-            conditions.setdefault(str(test["test"]), {})[str(test["variable"])] = test["values"]
-        made = Block(
-            {
-                "Effect": one["effect"] or "Allow",
-                "Action": one["actions"],
-                "Resource": one["resources"],
-                "Condition": conditions,
-            }
-        )
-        made.line = one.line
-        statements.append(made)
-    return {"Statement": statements}
+    return {"Statement": [_statement(block) for block in body.blocks("statement")]}
 
 
-MAKERS: dict[str, Callable[[Body], tuple[str, dict[str, Any], dict[str, str]]]] = {
+def _statement(block: Body) -> Block:
+    conditions: dict[str, Any] = {}
+    for test in block.blocks("condition"):
+        conditions.setdefault(str(test["test"]), {})[str(test["variable"])] = test["values"]
+    if block.is_dynamic("condition"):
+        conditions["?"] = {"?": Unknown("dynamic condition")}
+    names = {
+        "actions": "Action",
+        "not_actions": "NotAction",
+        "resources": "Resource",
+        "not_resources": "NotResource",
+    }
+    statement = block.pick(names)
+    statement["Effect"] = block["effect"] or "Allow"
+    statement["Condition"] = conditions
+    principals = [principal["identifiers"] for principal in block.blocks("principals")]
+    if principals or block.is_dynamic("principals"):
+        flat = [value for some in principals for value in items(some)]
+        statement["Principal"] = {"AWS": flat or [Unknown("dynamic principals")]}
+    return statement
+
+
+MAKERS: dict[str, Callable[[Body], Converted]] = {
     "aws_lambda_function": _function,
     "aws_efs_file_system": _file_system,
     "aws_efs_access_point": _access_point,
-    "aws_efs_file_system_policy": _efs_policy,
+    "aws_efs_file_system_policy": _file_system_policy,
     "aws_efs_backup_policy": _backup,
     "aws_security_group": _group,
+    "aws_default_security_group": _default_group,
     "aws_security_group_rule": _group_rule,
-    "aws_vpc_security_group_ingress_rule": _apart("Ingress"),
-    "aws_vpc_security_group_egress_rule": _apart("Egress"),
+    "aws_vpc_security_group_ingress_rule": _rule_apart("Ingress"),
+    "aws_vpc_security_group_egress_rule": _rule_apart("Egress"),
+    "aws_network_acl": _acl,
+    "aws_network_acl_rule": _acl_rule,
+    "aws_route_table": _route_table,
     "aws_iam_role": _role,
     "aws_iam_role_policy": _policy("AWS::IAM::Policy"),
     "aws_iam_policy": _policy("AWS::IAM::ManagedPolicy"),
@@ -272,3 +378,18 @@ MAKERS: dict[str, Callable[[Body], tuple[str, dict[str, Any], dict[str, str]]]] 
     "aws_iam_policy_attachment": _attachment,
     "aws_cloudwatch_metric_alarm": _alarm,
 }
+
+
+def convert(kind: str, name: str, body: Body, file: str) -> Resource:
+    """Return a resource of Terraform in CloudFormation's vocabulary."""
+    if kind in PLAIN:
+        cfn, names = PLAIN[kind]
+        converted = Converted(cfn, body.pick(names), names)
+    elif kind in MAKERS:
+        converted = MAKERS[kind](body)
+    else:
+        converted = Converted(kind, {}, {})
+    lines = {new: body.at(old) for old, new in converted.names.items()}
+    if "depends_on" in body.raw:
+        lines["DependsOn"] = body.at("depends_on")
+    return Resource(name, converted.type, converted.properties, body.line, file, lines)

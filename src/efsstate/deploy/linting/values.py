@@ -1,37 +1,51 @@
-"""What a property of a template can be once references are followed: text, a resource, or something known only when deployed."""
+"""Values of a resolved template: text, references, and text known only at deployment."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
 
 class Ref(str):
-    """A resource of the same template, by its name; which attribute of it does not matter to the rules."""
+    """A resource of the same template, by name, with the attribute that is read from it.
 
-    __slots__ = ()
+    `attribute` is "" for CloudFormation's Ref and Terraform's `id`, and "Arn" for an ARN.
+    """
+
+    __slots__ = ("attribute",)
+    attribute: str
+
+    def __new__(cls, name: str, attribute: str = "") -> Self:
+        """Refer to the resource `name`."""
+        ref = super().__new__(cls, name)
+        ref.attribute = attribute
+        return ref
 
 
 class Unknown(str):
-    """Known only at deployment; the text is the expression, so that the same expression is the same value."""
+    """A value known only at deployment.
+
+    Its text is the expression, so that two equal expressions are equal values.
+    """
 
     __slots__ = ()
 
 
-class Joined(str):  # noqa: SLOT000 - a str with a field has a dict
+class Joined(str):
     """Text put together from pieces, of which some are references, named `${Name}` in it."""
 
+    __slots__ = ("refs",)
     refs: tuple[str, ...]
 
     def __new__(cls, text: str, refs: tuple[str, ...]) -> Self:
-        """Text, and the names of the resources in it."""
-        made = super().__new__(cls, text)
-        made.refs = refs
-        return made
+        """Join `text`, in which the resources `refs` are named."""
+        joined = super().__new__(cls, text)
+        joined.refs = refs
+        return joined
 
 
 def target(value: Any) -> str | None:
-    """The resource that a value leads to, if it is in the template."""
+    """Return the name of the resource that a value leads to, if it is in the template."""
     if isinstance(value, Ref):
         return str(value)
     if isinstance(value, Joined) and value.refs:
@@ -39,50 +53,58 @@ def target(value: Any) -> str | None:
     return None
 
 
-def known(value: Any) -> bool:
-    """Whether the value is text as it will be deployed."""
+def is_known(value: Any) -> bool:
+    """Return True if the value is text exactly as it will be deployed."""
     return isinstance(value, str) and not isinstance(value, Ref | Unknown | Joined)
 
 
 def text(value: Any) -> str | None:
-    """The value as text, or None where it is not known."""
-    return str(value) if known(value) else None
+    """Return the value as text, or None if it is not known."""
+    return str(value) if is_known(value) else None
 
 
 def number(value: Any) -> float | None:
-    """The value as a number, or None where it is not known or not one."""
-    if isinstance(value, bool) or not known(
-        str(value) if isinstance(value, int | float) else value
-    ):
-        return None
-    try:
+    """Return the value as a number, or None if it is unknown or not numeric."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
+    try:
+        return float(value) if is_known(value) else None
     except ValueError:
         return None
 
 
-def true(value: Any) -> bool | None:
-    """The value as a truth value, or None where it is not known."""
-    if not known(value):
-        return None
-    return str(value).lower() in ("true", "yes", "on", "1")
-
-
 def items(value: Any) -> list[Any]:
-    """The value as a list: one thing is a list of one, nothing is an empty one."""
+    """Return the value as a list: a single value is a list of one, None and "" an empty one."""
     if value is None or value == "":
         return []
     return list(value) if isinstance(value, list) else [value]
 
 
 def walk(value: Any) -> Iterator[Any]:
-    """Every value inside a value that is no dict or list."""
-    todo = [value]
-    while todo:
-        one = todo.pop()
-        if isinstance(one, dict):
-            todo.extend(one.values())
-        elif isinstance(one, list):
-            todo.extend(one)
+    """Yield every scalar inside a value."""
+    pending = [value]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, dict):
+            pending.extend(part.values())
+        elif isinstance(part, list):
+            pending.extend(part)
         else:
-            yield one
+            yield part
+
+
+def any_of(verdicts: Iterable[bool | None]) -> bool | None:
+    """Return True if a verdict is True, else None if one is unknown, else False."""
+    seen = set(verdicts)
+    return True if True in seen else None if None in seen else False
+
+
+def all_of(verdicts: Iterable[bool | None]) -> bool | None:
+    """Return False if a verdict is False, else None if one is unknown, else True."""
+    seen = set(verdicts)
+    return False if False in seen else None if None in seen else True
+
+
+def negated(verdict: bool | None) -> bool | None:
+    """Return the opposite of a verdict; unknown stays unknown."""
+    return None if verdict is None else not verdict

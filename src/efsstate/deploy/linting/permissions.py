@@ -1,0 +1,238 @@
+"""What a role and a file-system policy together allow a function to do with its file system."""
+
+from __future__ import annotations
+
+import fnmatch
+from typing import Any, NamedTuple
+
+from efsstate.deploy.linting.iam import Policy, Statement, managed_statements, parse_policy
+from efsstate.deploy.linting.resource import Resource
+from efsstate.deploy.linting.stack import Stack
+from efsstate.deploy.linting.values import (
+    Joined,
+    Unknown,
+    all_of,
+    any_of,
+    is_known,
+    items,
+    negated,
+    text,
+)
+
+ACCESS_POINT_KEY = "elasticfilesystem:AccessPointArn"
+_POLICIES = ("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy", "AWS::IAM::RolePolicy")
+
+
+def role_of(stack: Stack, function: Resource) -> Resource | None:
+    """Return the role of a function, if it is in view."""
+    return stack.find(function.get("Role"), "AWS::IAM::Role")
+
+
+def permissions_of(stack: Stack, role: Resource | None) -> Policy:
+    """Return what a role is allowed, with all its policies as one."""
+    if role is None:
+        return Policy([], is_complete=False)
+    parts = [
+        parse_policy(inline.get("PolicyDocument"), role, role.at("Policies"))
+        if isinstance(inline, dict)
+        else Policy([], is_complete=False)
+        for inline in items(role.get("Policies"))
+    ]
+    parts += [_attached(stack, arn, role) for arn in items(role.get("ManagedPolicyArns"))]
+    for policy in stack.of(*_POLICIES):
+        roles = items(policy.get("Roles")) + items(policy.get("RoleName"))
+        if any(stack.find(value) is role for value in roles):
+            parts.append(_document_of(policy))
+        elif any(isinstance(value, Unknown | Joined) for value in roles):
+            parts.append(Policy([], is_complete=False))
+    statements = [statement for part in parts for statement in part.statements]
+    whole = all(part.is_complete for part in parts) and not stack.is_partial
+    has_boundary = role.get("PermissionsBoundary") is not None
+    return Policy(statements, is_complete=whole and not has_boundary)
+
+
+def _attached(stack: Stack, arn: Any, role: Resource) -> Policy:
+    own = stack.find(arn, "AWS::IAM::ManagedPolicy")
+    if own is not None:
+        return _document_of(own)
+    if ":aws:policy/" in str(arn) and not isinstance(arn, Unknown):
+        name = str(arn).rpartition("/")[2]
+        statements = managed_statements(name, role, role.at("ManagedPolicyArns"))
+        if statements is not None:
+            return Policy(statements, is_complete=True)
+    return Policy([], is_complete=False)
+
+
+def _document_of(policy: Resource) -> Policy:
+    return parse_policy(policy.get("PolicyDocument"), policy, policy.at("PolicyDocument"))
+
+
+def mounting_roles(stack: Stack) -> dict[str, Resource]:
+    """Return the roles of the functions that mount EFS, by name."""
+    roles = {}
+    for function, mount in stack.mounted():
+        role = role_of(stack, function)
+        if role is not None and not stack.is_s3_files(mount):
+            roles[role.name] = role
+    return roles
+
+
+def file_system_policies(stack: Stack, file_system: Resource) -> list[Any]:
+    """Return the documents of a file system's own policy."""
+    apart = [
+        policy.get("Policy")
+        for policy in stack.of("AWS::EFS::FileSystemPolicy")
+        if stack.file_system(policy) is file_system
+    ]
+    return [document for document in [file_system.get("FileSystemPolicy"), *apart] if document]
+
+
+class Place(NamedTuple):
+    """What is mounted, as far as it is in view."""
+
+    stack: Stack
+    access_point: Resource | None
+    file_system: Resource | None
+    role: Resource | None
+
+    def is_resource(self, statement: Statement) -> bool | None:
+        """Return True if a statement is about the file system; None if that is not known."""
+        return any_of(self._is_file_system(value) for value in statement.resources)
+
+    def _is_file_system(self, value: Any) -> bool | None:
+        if is_access_point(self.stack, value):
+            return False
+        resource = self.stack.find(value, "AWS::EFS::FileSystem")
+        if resource is not None and self.file_system is not None:
+            return resource is self.file_system
+        if str(value) == "*" or str(value).endswith("file-system/*"):
+            return True
+        literal = text(value)
+        if literal is None:
+            return None
+        _, separator, pattern = literal.rpartition(":file-system/")
+        identity = self._file_system_id()
+        if not separator:
+            return None if "elasticfilesystem" in literal else False
+        if identity is not None:
+            return fnmatch.fnmatchcase(identity, pattern)
+        # The id of a file system that this template creates is not known when it is written.
+        return False if self.file_system is not None and "*" not in pattern else None
+
+    def _file_system_id(self) -> str | None:
+        if self.file_system is not None:
+            name = self.file_system.name
+            return name if name.startswith("fs-") else None
+        given = None if self.access_point is None else self.access_point.get("FileSystemId")
+        return text(given)
+
+    def is_met(self, statement: Statement) -> bool | None:
+        """Return True if a statement's conditions hold for this mount; None if unknown."""
+        return all_of(
+            self._compare(operator, key, value)
+            for operator, pairs in statement.conditions.items()
+            if isinstance(pairs, dict)
+            for key, value in pairs.items()
+        )
+
+    def _compare(self, operator: str, key: str, value: Any) -> bool | None:
+        low = operator.lower()
+        is_negative = "not" in low
+        if key.lower() == ACCESS_POINT_KEY.lower() and low != "null":
+            verdict = any_of(self.is_mine(each, self.access_point) for each in items(value))
+        elif key.lower() == "aws:principalarn" and low != "null":
+            verdict = any_of(self.is_mine(each, self.role) for each in items(value))
+        elif (
+            key.lower() == "aws:securetransport"
+            or key.lower() == "elasticfilesystem:accessedviamounttarget"
+        ):
+            verdict = {"true": True, "false": False}.get(str(text(value)).lower())
+        else:
+            return None
+        return negated(verdict) if is_negative else verdict
+
+    def is_mine(self, value: Any, resource: Resource | None) -> bool | None:
+        """Return True if a value is a resource's ARN, or a pattern of it; None if unknown."""
+        if text(value) == "*":
+            return True
+        if resource is None:
+            return None
+        if is_known(value) and resource.name.startswith("arn:"):
+            return fnmatch.fnmatchcase(resource.name, value)
+        other = self.stack.find(value)
+        if other is not None:
+            return other is resource
+        literal = text(value)
+        if literal is None or "*" in literal or "?" in literal:
+            return None
+        if ":role/" in literal:
+            name = text(resource.get("RoleName"))
+            return None if name is None else literal.endswith(f"/{name}")
+        # The id of a resource that this template creates is not known when it is written.
+        return False if ":access-point/" in literal else None
+
+
+def is_access_point(stack: Stack, value: Any) -> bool:
+    """Return True if a policy's resource is an access point."""
+    if stack.find(value, "AWS::EFS::AccessPoint") is not None:
+        return not (isinstance(value, Joined) and "file-system/" in value)
+    return is_known(value) and ":access-point/" in value
+
+
+def place_of(stack: Stack, function: Resource, mount: dict[str, Any]) -> Place:
+    """Return where a function's mount leads."""
+    access_point = stack.access_point(mount)
+    role = role_of(stack, function)
+    return Place(stack, access_point, stack.file_system(access_point), role)
+
+
+def allows(policy: Policy, action: str, place: Place) -> bool | None:
+    """Return True if a role's policy allows an action on the file system; None if unknown."""
+    verdict = any_of(
+        all_of([statement.grants(action), place.is_resource(statement), place.is_met(statement)])
+        for statement in policy.statements
+    )
+    return verdict if verdict or policy.is_complete else None
+
+
+def admits(policy: Policy, action: str, place: Place) -> bool | None:
+    """Return True if a file-system policy allows an action to the function; None if unknown."""
+    verdict = any_of(
+        all_of([statement.grants(action), _is_principal(statement, place), place.is_met(statement)])
+        for statement in policy.statements
+    )
+    return verdict if verdict or policy.is_complete else None
+
+
+def denials(policy: Policy, action: str, place: Place) -> list[Statement]:
+    """Return the statements of a file-system policy that certainly deny an action."""
+    return [
+        statement
+        for statement in policy.statements
+        if statement.effect == "deny"
+        and statement.covers(action)
+        and _is_principal(statement, place)
+        and place.is_met(statement)
+    ]
+
+
+def _is_principal(statement: Statement, place: Place) -> bool | None:
+    principals = statement.principals
+    values = list(principals.values()) if isinstance(principals, dict) else [principals]
+    flat = [value for some in values for value in items(some)]
+    return any_of(_is_role(value, place) for value in flat)
+
+
+def _is_role(value: Any, place: Place) -> bool | None:
+    if is_known(value) and not value.startswith("arn:") and "*" not in value:
+        return None  # an account, a service, an id
+    if str(value).endswith(":root"):
+        return None  # the account delegates: the role's own policy decides
+    return place.is_mine(value, place.role)
+
+
+def is_open_to_all(statement: Statement) -> bool:
+    """Return True if a statement's principal is everybody."""
+    principals = statement.principals
+    values = list(principals.values()) if isinstance(principals, dict) else [principals]
+    return any(text(value) == "*" for some in values for value in items(some))

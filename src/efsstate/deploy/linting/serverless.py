@@ -1,0 +1,227 @@
+"""A service of the Serverless Framework, read as the CloudFormation template that it packages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from efsstate.deploy.linting import cloudformation
+from efsstate.deploy.linting.iam import MOUNT, WRITE
+from efsstate.deploy.linting.located_yaml import Map, Seq
+from efsstate.deploy.linting.stack import Stack
+from efsstate.errors import TemplateError
+
+_VARIABLE = re.compile(r"\$\{([^}]+)\}")
+_ROLE = "IamRoleLambdaExecution"
+_NETWORK = "arn:aws:iam::aws:policy/service-role/AWSLambdaVPCAccessExecutionRole"
+_BASIC = "arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole"
+_TIMEOUT = "6"  # seconds: the Framework's default
+_HINT = "check .serverless/cloudformation-template-update-stack.json after `serverless package`"
+
+
+def is_service(tree: Any) -> bool:
+    """Return True if a document is a serverless.yml."""
+    return isinstance(tree, Map) and "provider" in tree and "service" in tree
+
+
+def read(tree: Map, path: str, parameters: Mapping[str, str] | None = None) -> Stack:
+    """Return the stack of a service. Raise TemplateError if its parts are in other files."""
+    functions = _mapping(tree.get("functions"))
+    resources = tree.get("resources")
+    if isinstance(functions, str) or isinstance(resources, str):
+        raise TemplateError(f"{path}: its functions or resources are in other files; {_HINT}")
+    service = _Service(tree, parameters or {})
+    made = service.template(functions)
+    stack = cloudformation.read(made, path, parameters)
+    stack.unseen += service.unseen
+    return stack
+
+
+def _mapping(value: Any) -> Any:
+    """Return a mapping; a list of them is joined, as the Framework does."""
+    if not isinstance(value, list):
+        return value or Map()
+    joined = Map(getattr(value, "line", 0))
+    for part in value:
+        if isinstance(part, Map):
+            joined.update(part)
+            joined.lines.update(part.lines)
+    return joined
+
+
+class _Service:
+    """One serverless.yml being read."""
+
+    def __init__(self, tree: Map, parameters: Mapping[str, str]) -> None:
+        self.tree, self.parameters = tree, parameters
+        self.provider = tree["provider"] if isinstance(tree["provider"], Map) else Map()
+        self.unseen: list[str] = []
+
+    def template(self, functions: Any) -> Map:
+        """Return the CloudFormation template, with a Lambda function and a role in it."""
+        resources = self.tree.get("resources")
+        parts = list(resources) if isinstance(resources, list) else [resources]
+        self.unseen += [f"resources in {part}" for part in parts if isinstance(part, str) and part]
+        template, all_resources = Map(self.tree.line), Map(self.tree.line)
+        for part in parts:
+            inner = _mapping(part.get("Resources")) if isinstance(part, Map) else Map()
+            all_resources.update(inner)
+            all_resources.lines.update(inner.lines)
+            for name in ("Parameters", "Conditions", "Mappings"):
+                if isinstance(part, Map) and name in part:
+                    template[name] = part[name]
+        mounts = []
+        for name, body in functions.items():
+            if isinstance(body, Map):
+                resource = self._function(name, body)
+                mounts += resource["Properties"].get("FileSystemConfigs", [])
+                all_resources[resource["LogicalId"]] = resource
+                all_resources.lines[resource["LogicalId"]] = functions.lines.get(name, body.line)
+            else:
+                self.unseen.append(f"function {name}")
+        if _ROLE not in all_resources:
+            all_resources[_ROLE] = self._role(mounts)
+            all_resources.lines[_ROLE] = self.provider.line
+        template["Resources"] = all_resources
+        resolved: Map = self._resolved(template)
+        return resolved
+
+    def _function(self, name: str, body: Map) -> Map:
+        own, properties = Map(body.line), Map(body.line)
+        properties.lines = {
+            "FileSystemConfigs": body.lines.get("fileSystemConfig", body.line),
+            "Timeout": body.lines.get("timeout", body.line),
+            "VpcConfig": body.lines.get("vpc", body.line),
+        }
+        properties["Timeout"] = body.get("timeout", self.provider.get("timeout", _TIMEOUT))
+        network = body.get("vpc", self.provider.get("vpc"))
+        if isinstance(network, Map):
+            properties["VpcConfig"] = _renamed(
+                network, {"subnetIds": "SubnetIds", "securityGroupIds": "SecurityGroupIds"}
+            )
+        elif isinstance(network, str):
+            properties["VpcConfig"] = network
+        mount = body.get("fileSystemConfig")
+        if isinstance(mount, Map):
+            configs = Seq(mount.line)
+            configs.append(_renamed(mount, {"arn": "Arn", "localMountPath": "LocalMountPath"}))
+            properties["FileSystemConfigs"] = configs
+        role = body.get("role", self._provider_role())
+        properties["Role"] = _get_att(_ROLE) if role is None else role
+        own["Type"] = "AWS::Lambda::Function"
+        own["Properties"] = properties
+        own["DependsOn"] = body.get("dependsOn", Seq())
+        own["LogicalId"] = _logical_id(name)
+        return own
+
+    def _provider_role(self) -> Any:
+        iam = self.provider.get("iam")
+        role = iam.get("role") if isinstance(iam, Map) else None
+        return role if isinstance(role, str) or _is_intrinsic(role) else self.provider.get("role")
+
+    def _role(self, mounts: list[Any]) -> Map:
+        """Return the role that the Framework creates, with the statement that it adds for EFS."""
+        iam = self.provider.get("iam")
+        written = iam.get("role") if isinstance(iam, Map) else None
+        written = written if isinstance(written, Map) else Map()
+        statements = Seq(written.line)
+        given = written.get("statements", self.provider.get("iamRoleStatements"))
+        statements.extend(given if isinstance(given, list) else [given] if given else [])
+        if mounts:
+            added = Map(self.provider.line)
+            added["Effect"], added["Action"] = "Allow", _sequence([MOUNT, WRITE])
+            added["Resource"] = _sequence([mount["Arn"] for mount in mounts if "Arn" in mount])
+            statements.append(added)
+        managed = _sequence([_NETWORK, _BASIC])
+        managed.extend(written.get("managedPolicies") or ())
+        document, policy, role, properties = Map(), Map(), Map(self.provider.line), Map()
+        document["Statement"] = statements
+        policy["PolicyDocument"] = document
+        properties["Policies"] = _sequence([policy])
+        properties["ManagedPolicyArns"] = managed
+        role["Type"], role["Properties"] = "AWS::IAM::Role", properties
+        return role
+
+    # ---- variables ----
+
+    def _resolved(self, value: Any) -> Any:
+        """Replace `${self:…}` and `${param:…}`; another variable is unknown until packaging."""
+        if isinstance(value, Seq):
+            sequence = Seq(value.line)
+            sequence.extend(self._resolved(part) for part in value)
+            return sequence
+        if isinstance(value, Map):
+            mapping = Map(value.line)
+            mapping.lines = value.lines
+            for key, part in value.items():
+                # Fn::Sub has variables of its own, with the same signs.
+                mapping[key] = part if key == "Fn::Sub" else self._resolved(part)
+            return mapping
+        return self._variable(value) if isinstance(value, str) and "${" in value else value
+
+    def _variable(self, text: str, depth: int = 0) -> Any:
+        whole = _VARIABLE.fullmatch(text.strip())
+        if whole:
+            value = self._named(whole[1])
+            if isinstance(value, str) and "${" in value and depth < 10:
+                return self._variable(value, depth + 1)
+            return _unknown(text) if value is None else value
+        pieces = _VARIABLE.sub(self._piece, text)
+        return _unknown(text) if "${" in pieces else pieces
+
+    def _piece(self, match: re.Match[str]) -> str:
+        value = self._named(match[1])
+        return value if isinstance(value, str) else match[0]
+
+    def _named(self, expression: str) -> Any:
+        first, _, default = expression.partition(",")
+        source, _, path = first.strip().partition(":")
+        if source == "param" and path in self.parameters:
+            return self.parameters[path]
+        if source == "self":
+            value: Any = self.tree
+            for key in path.split("."):
+                value = value.get(key) if isinstance(value, Map) else None
+            if value is not None:
+                return value
+        text = default.strip()
+        return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else None
+
+
+def _is_intrinsic(value: Any) -> bool:
+    return isinstance(value, Map) and any(key == "Ref" or key.startswith("Fn::") for key in value)
+
+
+def _unknown(text: str) -> Map:
+    """Return an expression that stays unknown."""
+    unknown = Map()
+    unknown["Fn::Serverless"] = text
+    return unknown
+
+
+def _get_att(name: str) -> Map:
+    reference = Map()
+    reference["Fn::GetAtt"] = _sequence([name, "Arn"])
+    return reference
+
+
+def _sequence(values: list[Any]) -> Seq:
+    sequence = Seq()
+    sequence.extend(values)
+    return sequence
+
+
+def _renamed(mapping: Map, names: dict[str, str]) -> Map:
+    renamed = Map(mapping.line)
+    for old, new in names.items():
+        if old in mapping:
+            renamed[new] = mapping[old]
+            renamed.lines[new] = mapping.lines.get(old, mapping.line)
+    return renamed
+
+
+def _logical_id(name: str) -> str:
+    """Return the logical id of a function, as the Framework makes it."""
+    plain = name.replace("-", "Dash").replace("_", "Underscore")
+    return f"{plain[:1].upper()}{plain[1:]}LambdaFunction"
