@@ -58,7 +58,12 @@ FAULTS = {
                 ),
                 (
                     "  FunctionGroup:\n    Type",
-                    "  OtherGroup:\n    Type: AWS::EC2::SecurityGroup\n    Properties:\n      GroupDescription: other functions\n      VpcId: !Ref Vpc\n  FunctionGroup:\n    Type",
+                    (
+                        "  OtherGroup:\n    Type: AWS::EC2::SecurityGroup\n"
+                        "    Properties:\n      GroupDescription: other functions\n"
+                        "      VpcId: !Ref Vpc\n  FunctionGroup:\n"
+                        "    Type"
+                    ),
                 ),
             ),
         ),
@@ -100,7 +105,12 @@ FAULTS = {
             y(
                 (
                     "      GroupDescription: functions\n      VpcId: !Ref Vpc\n",
-                    "      GroupDescription: functions\n      VpcId: !Ref Vpc\n      SecurityGroupEgress:\n        - IpProtocol: tcp\n          FromPort: 443\n          ToPort: 443\n          CidrIp: 0.0.0.0/0\n",
+                    (
+                        "      GroupDescription: functions\n      VpcId: !Ref Vpc\n"
+                        "      SecurityGroupEgress:\n        - IpProtocol: tcp\n"
+                        "          FromPort: 443\n          ToPort: 443\n"
+                        "          CidrIp: 0.0.0.0/0\n"
+                    ),
                 )
             ),
         ),
@@ -111,12 +121,23 @@ FAULTS = {
             "zone",
             y(
                 (
-                    "    Properties:\n      FileSystemId: !Ref FileSystem\n      SubnetId: !Ref SubnetB",
-                    "    Properties:\n      FileSystemId: !Ref FileSystem\n      SubnetId: !Ref SubnetC",
+                    (
+                        "    Properties:\n      FileSystemId: !Ref FileSystem\n"
+                        "      SubnetId: !Ref SubnetB"
+                    ),
+                    (
+                        "    Properties:\n      FileSystemId: !Ref FileSystem\n"
+                        "      SubnetId: !Ref SubnetC"
+                    ),
                 ),
                 (
                     "  FunctionGroup:\n    Type",
-                    '  SubnetC:\n    Type: AWS::EC2::Subnet\n    Properties:\n      VpcId: !Ref Vpc\n      CidrBlock: 10.0.3.0/24\n      AvailabilityZone: !Select [2, !GetAZs ""]\n  FunctionGroup:\n    Type',
+                    (
+                        "  SubnetC:\n    Type: AWS::EC2::Subnet\n"
+                        "    Properties:\n      VpcId: !Ref Vpc\n"
+                        "      CidrBlock: 10.0.3.0/24\n      AvailabilityZone: !Select [2, !GetAZs "
+                        '""]\n  FunctionGroup:\n    Type'
+                    ),
                 ),
             ),
         ),
@@ -256,7 +277,12 @@ FAULTS = {
             "arn",
             y(
                 (
-                    "                Resource: !GetAtt FileSystem.Arn\n                Condition:\n                  StringEquals:\n                    elasticfilesystem:AccessPointArn: !GetAtt AccessPoint.Arn\n",
+                    (
+                        "                Resource: !GetAtt FileSystem.Arn\n"
+                        "                Condition:\n                  StringEquals:\n"
+                        "                    elasticfilesystem:AccessPointArn: !GetAtt "
+                        "AccessPoint.Arn\n"
+                    ),
                     "                Resource: !GetAtt AccessPoint.Arn\n",
                 )
             ),
@@ -266,7 +292,11 @@ FAULTS = {
             y(
                 (
                     "                Resource: !GetAtt FileSystem.Arn\n",
-                    "                Resource: arn:aws:elasticfilesystem:us-east-1:123456789012:access-point/fsap-12345678\n",
+                    (
+                        "                Resource: "
+                        "arn:aws:elasticfilesystem:us-east-1:123456789012:access-point/fsap-12345678\n"
+                        ""
+                    ),
                 )
             ),
         ),
@@ -286,7 +316,11 @@ FAULTS = {
             y(
                 (
                     "                  - elasticfilesystem:ClientWrite\n",
-                    "                  - elasticfilesystem:ClientWrite\n                  - elasticfilesystem:ClientRootAccess\n",
+                    (
+                        "                  - elasticfilesystem:ClientWrite\n"
+                        "                  - elasticfilesystem:ClientRootAccess\n"
+                        ""
+                    ),
                 )
             ),
         ),
@@ -321,7 +355,12 @@ FAULTS = {
             "star",
             y(
                 (
-                    "                Resource: !GetAtt FileSystem.Arn\n                Condition:\n                  StringEquals:\n                    elasticfilesystem:AccessPointArn: !GetAtt AccessPoint.Arn\n",
+                    (
+                        "                Resource: !GetAtt FileSystem.Arn\n"
+                        "                Condition:\n                  StringEquals:\n"
+                        "                    elasticfilesystem:AccessPointArn: !GetAtt "
+                        "AccessPoint.Arn\n"
+                    ),
                     '                Resource: "*"\n',
                 )
             ),
@@ -330,7 +369,11 @@ FAULTS = {
             "star",
             t(
                 (
-                    '      Resource  = aws_efs_file_system.this.arn\n      Condition = { StringEquals = { "elasticfilesystem:AccessPointArn" = aws_efs_access_point.app.arn } }\n',
+                    (
+                        "      Resource  = aws_efs_file_system.this.arn\n"
+                        '      Condition = { StringEquals = { "elasticfilesystem:AccessPointArn" = '
+                        "aws_efs_access_point.app.arn } }\n"
+                    ),
                     '      Resource  = "*"\n',
                 )
             ),
@@ -470,7 +513,10 @@ resource "aws_iam_role" "function" {""",
             y(
                 (
                     "      Timeout: 60",
-                    "      Timeout: 60\n      AutoPublishAlias: live\n      SnapStart:\n        ApplyOn: PublishedVersions",
+                    (
+                        "      Timeout: 60\n      AutoPublishAlias: live\n"
+                        "      SnapStart:\n        ApplyOn: PublishedVersions"
+                    ),
                 )
             ),
         ),
@@ -490,7 +536,12 @@ resource "aws_iam_role" "function" {""",
             y(
                 (
                     "          LocalMountPath: /mnt/efs\n",
-                    "          LocalMountPath: /mnt/efs\n        - Arn: arn:aws:s3files:eu-west-1:123456789012:file-system/fs-0123456789abcdef0/access-point/fsap-0123456789abcdef0\n          LocalMountPath: /mnt/s3\n",
+                    (
+                        "          LocalMountPath: /mnt/efs\n"
+                        "        - Arn: "
+                        "arn:aws:s3files:eu-west-1:123456789012:file-system/fs-0123456789abcdef0/access-point/fsap-0123456789abcdef0\n"
+                        "          LocalMountPath: /mnt/s3\n"
+                    ),
                 ),
                 also=("EFS044",),
             ),
@@ -502,7 +553,12 @@ resource "aws_iam_role" "function" {""",
             y(
                 (
                     "          LocalMountPath: /mnt/efs\n",
-                    "          LocalMountPath: /mnt/efs\n        - Arn: !GetAtt AccessPoint.Arn\n          LocalMountPath: /mnt/other\n",
+                    (
+                        "          LocalMountPath: /mnt/efs\n"
+                        "        - Arn: !GetAtt AccessPoint.Arn\n"
+                        "          LocalMountPath: /mnt/other\n"
+                        ""
+                    ),
                 )
             ),
         )
@@ -595,8 +651,10 @@ resource "aws_iam_role" "function" {""",
             y(
                 (
                     '          - Effect: Deny\n            Principal: "*"\n            Action: "*"',
-                    '          - Effect: Allow\n            Principal: "*"\n'
-                    "            Action: elasticfilesystem:Client*",
+                    (
+                        '          - Effect: Allow\n            Principal: "*"\n'
+                        "            Action: elasticfilesystem:Client*"
+                    ),
                 )
             ),
         )
@@ -609,8 +667,10 @@ resource "aws_iam_role" "function" {""",
             y(
                 (
                     "        - TransitionToIA: AFTER_30_DAYS\n",
-                    "        - TransitionToIA: AFTER_30_DAYS\n"
-                    "          TransitionToPrimaryStorageClass: AFTER_1_ACCESS\n",
+                    (
+                        "        - TransitionToIA: AFTER_30_DAYS\n"
+                        "          TransitionToPrimaryStorageClass: AFTER_1_ACCESS\n"
+                    ),
                 )
             ),
         )

@@ -70,6 +70,11 @@ class Account:
             "Arn"
         ]
         self.allow(self.fs_arn, ["elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"])
+        interfaces = {"Effect": "Allow", "Action": "ec2:*NetworkInterface*", "Resource": "*"}
+        document = {"Version": "2012-10-17", "Statement": [interfaces]}
+        iam.put_role_policy(
+            RoleName=self.role_name, PolicyName="network", PolicyDocument=json.dumps(document)
+        )
         self.function = {}
 
     def client(self, service):
@@ -267,6 +272,14 @@ def test_the_permission_on_the_access_point_instead_of_the_file_system(account):
         ["elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"],
         condition=False,
     )
+    assert [each.severity for each in account.examine().findings if each.code == "EFS020"] == [
+        "warning"
+    ]
+    deny = {"Effect": "Deny", "Principal": "*", "Action": "*", "Resource": "*"}
+    deny["Condition"] = {"Bool": {"aws:SecureTransport": "false"}}
+    account.efs.put_file_system_policy(
+        FileSystemId=account.fs, Policy=json.dumps({"Version": "2012-10-17", "Statement": [deny]})
+    )
     result = account.examine()
     assert worst(result) == {"EFS020"}
     assert result.way["policy"].startswith("BROKEN")
@@ -335,9 +348,9 @@ def test_what_the_function_says_of_itself(account):
 
 
 def test_metrics_of_the_last_hour(account):
-    import datetime
+    import datetime as dt
 
-    now = datetime.datetime.now(datetime.UTC) - datetime.timedelta(minutes=5)
+    now = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=5)
     dimensions = [{"Name": "FileSystemId", "Value": account.fs}]
     data = [
         ("BurstCreditBalance", 1e9),

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 from tests.deploy import faults
-from tests.deploy.test_template import checkov  # noqa: F401 - a fixture
+from tests.deploy.test_template import checkov
 
 from efsstate.deploy.linting.lint import lint
 from efsstate.deploy.rules import RULES
@@ -77,7 +77,7 @@ def table(program, folder):
 
 
 @pytest.mark.heavy
-def test_the_page_has_todays_table(checkov, tmp_path):  # noqa: F811
+def test_the_page_has_todays_table(checkov, tmp_path):
     made = table(checkov, tmp_path)
     with open(PAGE, encoding="utf-8") as file:
         text = file.read()

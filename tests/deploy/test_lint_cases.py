@@ -108,7 +108,10 @@ ATTACHED = (MANAGED, MANAGED[:-1] + ", !Ref Extra]"), (STATEMENT, "             
 FALSE_ALARMS = {
     "a statement behind a condition": changed(
         ("Resources:", UNKNOWN_CONDITION),
-        (STATEMENT, "              - !If [C, {Effect: Allow, " + ALLOWED + "}, !Ref AWS::NoValue]\n"),
+        (
+            STATEMENT,
+            "              - !If [C, {Effect: Allow, " + ALLOWED + "}, !Ref AWS::NoValue]\n",
+        ),
     ),
     "all statements behind a condition": changed(
         ("Resources:", UNKNOWN_CONDITION),
@@ -129,8 +132,10 @@ FALSE_ALARMS = {
         *ATTACHED,
         (
             "  Fn:\n",
-            "  Extra:\n    Type: AWS::IAM::ManagedPolicy\n    Properties:\n"
-            "      PolicyDocument:\n        Fn::Transform: {Name: AWS::Include}\n  Fn:\n",
+            (
+                "  Extra:\n    Type: AWS::IAM::ManagedPolicy\n    Properties:\n"
+                "      PolicyDocument:\n        Fn::Transform: {Name: AWS::Include}\n  Fn:\n"
+            ),
         ),
     ),
     "a policy whose name is a parameter": changed(
@@ -153,8 +158,10 @@ FALSE_ALARMS = {
         ("  MtB:\n", "  MtB:\n    Condition: C\n"),
         (
             "  Ap:\n",
-            "  MtB2:\n    Condition: D\n    Type: AWS::EFS::MountTarget\n    Properties: "
-            "{FileSystemId: !Ref Fs, SubnetId: !Ref SubB, SecurityGroups: [!Ref MtSg]}\n  Ap:\n",
+            (
+                "  MtB2:\n    Condition: D\n    Type: AWS::EFS::MountTarget\n    Properties: "
+                "{FileSystemId: !Ref Fs, SubnetId: !Ref SubB, SecurityGroups: [!Ref MtSg]}\n  Ap:\n"
+            ),
         ),
     ),
     "an ACL of another subnet": changed(
@@ -166,9 +173,11 @@ FALSE_ALARMS = {
         ("      Policies:\n", "      Policies:\n" + NAT_ROLE),
         (
             "  FnSg:",
-            "  Nat: {Type: AWS::EC2::Instance, Properties: {SourceDestCheck: false}}\n  Way:\n"
-            "    Type: AWS::EC2::Route\n    Properties: {DestinationCidrBlock: 0.0.0.0/0, "
-            "InstanceId: !Ref Nat}\n  FnSg:",
+            (
+                "  Nat: {Type: AWS::EC2::Instance, Properties: {SourceDestCheck: false}}\n  Way:\n"
+                "    Type: AWS::EC2::Route\n    Properties: {DestinationCidrBlock: 0.0.0.0/0, "
+                "InstanceId: !Ref Nat}\n  FnSg:"
+            ),
         ),
     ),
     "an alarm on TotalIOBytes": changed(("PercentIOLimit", "TotalIOBytes")),
@@ -180,12 +189,22 @@ FALSE_ALARMS = {
         ),
     ),
     "a role that may mount and another statement that may not": changed(
-        ("              - Effect: Allow\n", '              - {Effect: Allow, Action: "s3:GetObject", '
-         'Resource: "*"}\n              - Effect: Allow\n'),
-        ("  FnSg:", "  Gate:\n    Type: AWS::EC2::VPCEndpoint\n    Properties: {VpcId: !Ref Vpc, "
-         "ServiceName: !Sub 'com.amazonaws.${AWS::Region}.s3'}\n  FnSg:"),
+        (
+            "              - Effect: Allow\n",
+            (
+                '              - {Effect: Allow, Action: "s3:GetObject", '
+                'Resource: "*"}\n              - Effect: Allow\n'
+            ),
+        ),
+        (
+            "  FnSg:",
+            (
+                "  Gate:\n    Type: AWS::EC2::VPCEndpoint\n    Properties: {VpcId: !Ref Vpc, "
+                "ServiceName: !Sub 'com.amazonaws.${AWS::Region}.s3'}\n  FnSg:"
+            ),
+        ),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", FALSE_ALARMS)
@@ -203,16 +222,18 @@ def test_sam_joins_the_lists_of_globals(tmp_path):
     text = changed(
         (
             "Resources:",
-            "Transform: AWS::Serverless-2016-10-31\nGlobals:\n  Function:\n    VpcConfig: "
-            "{SecurityGroupIds: [!Ref FnSg], SubnetIds: [!Ref SubA, !Ref SubB]}\nResources:\n"
-            "  Extra:\n    Type: AWS::EC2::SecurityGroup\n    Properties: {GroupDescription: x, "
-            "VpcId: !Ref Vpc}",
+            (
+                "Transform: AWS::Serverless-2016-10-31\nGlobals:\n  Function:\n    VpcConfig: "
+                "{SecurityGroupIds: [!Ref FnSg], SubnetIds: [!Ref SubA, !Ref SubB]}\nResources:\n"
+                "  Extra:\n    Type: AWS::EC2::SecurityGroup\n    Properties: {GroupDescription: x, "
+                "VpcId: !Ref Vpc}"
+            ),
         ),
         ("AWS::Lambda::Function", "AWS::Serverless::Function"),
         ("Code: {ZipFile: ", "InlineCode: "),
-        ("return 1\"}", "return 1\""),
+        ('return 1"}', 'return 1"'),
         (FUNCTION_SUBNETS + ": [!Ref FnSg]}", "VpcConfig: {SecurityGroupIds: [!Ref Extra]}"),
-    )  # fmt: skip
+    )
     assert alarms(findings(tmp_path, text)) == set()
 
 
@@ -221,8 +242,10 @@ def test_sam_joins_file_systems_to_two(tmp_path):
     text = changed(
         (
             "Resources:",
-            "Transform: AWS::Serverless-2016-10-31\nGlobals:\n  Function:\n"
-            "    FileSystemConfigs: [{Arn: !GetAtt Ap.Arn, LocalMountPath: /mnt/a}]\nResources:",
+            (
+                "Transform: AWS::Serverless-2016-10-31\nGlobals:\n  Function:\n"
+                "    FileSystemConfigs: [{Arn: !GetAtt Ap.Arn, LocalMountPath: /mnt/a}]\nResources:"
+            ),
         ),
         ("AWS::Lambda::Function", "AWS::Serverless::Function"),
     )
@@ -281,41 +304,161 @@ OUT = acl_rule("Out", 10, "allow", "0.0.0.0/0", 2049, 2049, outward="true")
 BACK = acl_rule("Back", 10, "allow", "0.0.0.0/0", 1024, 65535)
 MISSES = {
     "EFS024 an id for an ARN": changed(("{Arn: !GetAtt Ap.Arn", "{Arn: !Ref Ap")),
-    "EFS033 an id in a condition": changed(('AccessPointArn": !GetAtt Ap.Arn', 'AccessPointArn": !Ref Ap')),
+    "EFS033 an id in a condition": changed(
+        ('AccessPointArn": !GetAtt Ap.Arn', 'AccessPointArn": !Ref Ap')
+    ),
     "EFS033 an id as a resource": changed(("Resource: !GetAtt Fs.Arn", "Resource: !Ref Fs")),
     "EFS035 no network interfaces": changed(("AWSLambdaVPCAccess", "AWSLambdaBasic")),
-    "EFS029 the root of a new file system": changed((ROOT + BASE.split(ROOT)[1].split("\n")[0], "RootDirectory: {Path: /}")),
-    "EFS021 every action on everything": changed((ALLOWED, 'Action: "*"'), ("Resource: !GetAtt Fs.Arn\n" + CONDITION, 'Resource: "*"\n')),
-    "EFS023 every action of EFS on everything": changed((ALLOWED, 'Action: "elasticfilesystem:*"'), ("Resource: !GetAtt Fs.Arn\n" + CONDITION, 'Resource: "*"\n')),
-    "EFS036 a policy for everybody": changed(("- {Effect: Deny, Principal: \"*\", Action: \"*\"", "- {Effect: Allow, Principal: \"*\", Action: \"elasticfilesystem:Client*\"")),
-    "EFS032 a denial without condition": changed(("Version: \"2012-10-17\"\n        Statement:\n          - {", "Statement:\n          - {Effect: Deny, Principal: \"*\", Action: \"elasticfilesystem:ClientMount\"}\n          - {")),
-    "EFS032 a denial by principal": changed(("Version: \"2012-10-17\"\n        Statement:\n          - {", "Statement:\n          - {Effect: Deny, Principal: \"*\", Action: \"*\", Condition: {ArnNotEquals: {\"aws:PrincipalArn\": !GetAtt Other.Arn}}}\n          - {"), ("  Fn:\n", "  Other: {Type: AWS::IAM::Role}\n  Fn:\n")),
-    "EFS022 a policy for managing": changed((MANAGED, MANAGED[:-1] + ", arn:aws:iam::aws:policy/AmazonElasticFileSystemFullAccess]"), ("Action: [\"elasticfilesystem:ClientMount\", \"elasticfilesystem:ClientWrite\"]", "Action: \"iam:PassRole\"")),
-    "EFS022 a policy of another service": changed((MANAGED, MANAGED[:-1] + ", arn:aws:iam::aws:policy/AmazonSSMReadOnlyAccess]"), ("Action: [\"elasticfilesystem:ClientMount\", \"elasticfilesystem:ClientWrite\"]", "Action: \"iam:PassRole\"")),
-    "EFS022 another file system": changed(("Resource: !GetAtt Fs.Arn", "Resource: !GetAtt Fs2.Arn"), ("  MtA:", "  Fs2: {Type: AWS::EFS::FileSystem, DeletionPolicy: Retain, Properties: {Encrypted: true}}\n  MtA:")),
-    "EFS022 another access point": changed(("AccessPointArn\": !GetAtt Ap.Arn", "AccessPointArn\": !GetAtt Ap2.Arn"), ("  Role:", "  Ap2:\n    Type: AWS::EFS::AccessPoint\n    Properties: {FileSystemId: !Ref Fs, PosixUser: {Uid: 5, Gid: 5}, RootDirectory: {Path: /b, CreationInfo: {OwnerUid: 5, OwnerGid: 5, Permissions: \"0750\"}}}\n  Role:")),
-    "EFS058 two transitions": changed(("[{TransitionToIA: AFTER_30_DAYS}]", "[{TransitionToIA: AFTER_30_DAYS, TransitionToPrimaryStorageClass: AFTER_1_ACCESS}]")),
-    "EFS058 archive without elastic": changed(("TransitionToIA: AFTER_30_DAYS", "TransitionToArchive: AFTER_90_DAYS"), ("ThroughputMode: elastic", "ThroughputMode: bursting")),
+    "EFS029 the root of a new file system": changed(
+        (ROOT + BASE.split(ROOT)[1].split("\n")[0], "RootDirectory: {Path: /}")
+    ),
+    "EFS021 every action on everything": changed(
+        (ALLOWED, 'Action: "*"'), ("Resource: !GetAtt Fs.Arn\n" + CONDITION, 'Resource: "*"\n')
+    ),
+    "EFS023 every action of EFS on everything": changed(
+        (ALLOWED, 'Action: "elasticfilesystem:*"'),
+        ("Resource: !GetAtt Fs.Arn\n" + CONDITION, 'Resource: "*"\n'),
+    ),
+    "EFS036 a policy for everybody": changed(
+        (
+            '- {Effect: Deny, Principal: "*", Action: "*"',
+            '- {Effect: Allow, Principal: "*", Action: "elasticfilesystem:Client*"',
+        )
+    ),
+    "EFS032 a denial without condition": changed(
+        (
+            ('Version: "2012-10-17"\n        Statement:\n          - {'),
+            (
+                'Statement:\n          - {Effect: Deny, Principal: "*", Action: '
+                '"elasticfilesystem:ClientMount"}\n          - {'
+            ),
+        )
+    ),
+    "EFS032 a denial by principal": changed(
+        (
+            ('Version: "2012-10-17"\n        Statement:\n          - {'),
+            (
+                'Statement:\n          - {Effect: Deny, Principal: "*", Action: "*", '
+                'Condition: {ArnNotEquals: {"aws:PrincipalArn": !GetAtt Other.Arn}}}\n'
+                "          - {"
+            ),
+        ),
+        ("  Fn:\n", ("  Other: {Type: AWS::IAM::Role}\n  Fn:\n")),
+    ),
+    "EFS022 a policy for managing": changed(
+        (MANAGED, MANAGED[:-1] + ", arn:aws:iam::aws:policy/AmazonElasticFileSystemFullAccess]"),
+        (
+            'Action: ["elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"]',
+            'Action: "iam:PassRole"',
+        ),
+    ),
+    "EFS022 a policy of another service": changed(
+        (MANAGED, MANAGED[:-1] + ", arn:aws:iam::aws:policy/AmazonSSMReadOnlyAccess]"),
+        (
+            'Action: ["elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"]',
+            'Action: "iam:PassRole"',
+        ),
+    ),
+    "EFS022 another file system": changed(
+        ("Resource: !GetAtt Fs.Arn", "Resource: !GetAtt Fs2.Arn"),
+        (
+            "  MtA:",
+            (
+                "  Fs2: {Type: AWS::EFS::FileSystem, DeletionPolicy: Retain, Properties: "
+                "{Encrypted: true}}\n  MtA:"
+            ),
+        ),
+    ),
+    "EFS022 another access point": changed(
+        ('AccessPointArn": !GetAtt Ap.Arn', 'AccessPointArn": !GetAtt Ap2.Arn'),
+        (
+            "  Role:",
+            (
+                "  Ap2:\n    Type: AWS::EFS::AccessPoint\n"
+                "    Properties: {FileSystemId: !Ref Fs, PosixUser: {Uid: 5, Gid: 5}, "
+                "RootDirectory: {Path: /b, CreationInfo: {OwnerUid: 5, OwnerGid: 5, "
+                'Permissions: "0750"}}}\n  Role:'
+            ),
+        ),
+    ),
+    "EFS058 two transitions": changed(
+        (
+            "[{TransitionToIA: AFTER_30_DAYS}]",
+            ("[{TransitionToIA: AFTER_30_DAYS, TransitionToPrimaryStorageClass: AFTER_1_ACCESS}]"),
+        )
+    ),
+    "EFS058 archive without elastic": changed(
+        ("TransitionToIA: AFTER_30_DAYS", "TransitionToArchive: AFTER_90_DAYS"),
+        ("ThroughputMode: elastic", "ThroughputMode: bursting"),
+    ),
     "EFS010 an ACL without rules": with_acl(),
-    "EFS010 a denial of the VPC's range": with_acl(acl_rule("No", 5, "deny", "10.0.0.0/16", 2049, 2049, outward="true"), OUT, BACK),
+    "EFS010 a denial of the VPC's range": with_acl(
+        acl_rule("No", 5, "deny", "10.0.0.0/16", 2049, 2049, outward="true"), OUT, BACK
+    ),
     "EFS010 no way back": with_acl(OUT, acl_rule("Back", 10, "allow", "0.0.0.0/0", 443, 443)),
     "EFS034 a path without a slash": changed(("Path: /app", "Path: export/app")),
     "EFS034 a path of five levels": changed(("Path: /app", "Path: /a/b/c/d/e")),
     "EFS034 an unquoted octal number": changed(('Permissions: "0750"', "Permissions: 0750")),
     "EFS029 an unquoted octal number": changed(('Permissions: "0750"', "Permissions: 0777")),
-    "EFS001 the range of one of two subnets": changed(("SourceSecurityGroupId: !Ref FnSg", "CidrIp: 10.0.1.0/24")),
-    "EFS056 a mount target elsewhere": changed(("      Encrypted: true", "      AvailabilityZoneName: eu-west-1c\n      Encrypted: true"), ('AvailabilityZone: !Select [0, !GetAZs ""]', "AvailabilityZone: eu-west-1a")),
-    "EFS011 no way to the parameter store": changed(("      Policies:\n", "      Policies:\n" + NAT_ROLE.replace("s3:GetObject", "ssm:GetParameter"))),
-    "EFS011 an endpoint of another VPC": changed(("      Policies:\n", "      Policies:\n" + NAT_ROLE), ("  FnSg:", "  Vpc2: {Type: AWS::EC2::VPC, Properties: {CidrBlock: 10.1.0.0/16}}\n  Gate: {Type: AWS::EC2::VPCEndpoint, Properties: {VpcId: !Ref Vpc2, ServiceName: com.amazonaws.eu-west-1.s3}}\n  FnSg:")),
-    "EFS011 an endpoint of another service": changed(("      Policies:\n", "      Policies:\n" + NAT_ROLE), ("  FnSg:", "  Gate: {Type: AWS::EC2::VPCEndpoint, Properties: {VpcId: !Ref Vpc, ServiceName: com.amazonaws.eu-west-1.s3-outposts}}\n  FnSg:")),
-    "EFS047 subnets without a group": changed(("SecurityGroupIds: [!Ref FnSg]", "SecurityGroupIds: []")),
+    "EFS001 the range of one of two subnets": changed(
+        ("SourceSecurityGroupId: !Ref FnSg", "CidrIp: 10.0.1.0/24")
+    ),
+    "EFS056 a mount target elsewhere": changed(
+        (
+            "      Encrypted: true",
+            ("      AvailabilityZoneName: eu-west-1c\n      Encrypted: true"),
+        ),
+        ('AvailabilityZone: !Select [0, !GetAZs ""]', "AvailabilityZone: eu-west-1a"),
+    ),
+    "EFS011 no way to the parameter store": changed(
+        (
+            "      Policies:\n",
+            "      Policies:\n" + NAT_ROLE.replace("s3:GetObject", "ssm:GetParameter"),
+        )
+    ),
+    "EFS011 an endpoint of another VPC": changed(
+        ("      Policies:\n", "      Policies:\n" + NAT_ROLE),
+        (
+            "  FnSg:",
+            (
+                "  Vpc2: {Type: AWS::EC2::VPC, Properties: {CidrBlock: 10.1.0.0/16}}\n"
+                "  Gate: {Type: AWS::EC2::VPCEndpoint, Properties: {VpcId: !Ref Vpc2, "
+                "ServiceName: com.amazonaws.eu-west-1.s3}}\n"
+                "  FnSg:"
+            ),
+        ),
+    ),
+    "EFS011 an endpoint of another service": changed(
+        ("      Policies:\n", "      Policies:\n" + NAT_ROLE),
+        (
+            "  FnSg:",
+            (
+                "  Gate: {Type: AWS::EC2::VPCEndpoint, Properties: {VpcId: !Ref Vpc, "
+                "ServiceName: com.amazonaws.eu-west-1.s3-outposts}}\n"
+                "  FnSg:"
+            ),
+        ),
+    ),
+    "EFS047 subnets without a group": changed(
+        ("SecurityGroupIds: [!Ref FnSg]", "SecurityGroupIds: []")
+    ),
     "EFS050 a mode with a capital": changed(("ThroughputMode: elastic", "ThroughputMode: Elastic")),
-    "EFS050 an amount of nothing": changed(("ThroughputMode: elastic", "ThroughputMode: provisioned\n      ProvisionedThroughputInMibps: 0")),
+    "EFS050 an amount of nothing": changed(
+        (
+            "ThroughputMode: elastic",
+            "ThroughputMode: provisioned\n      ProvisionedThroughputInMibps: 0",
+        )
+    ),
     "EFS046 a timeout beyond the limit": changed(("Timeout: 60", "Timeout: 2000")),
     "EFS041 the default timeout": changed(("      Timeout: 60\n", "")),
-    "EFS060 a key twice": changed(("      Timeout: 60\n", "      Timeout: 60\n      Timeout: 61\n")),
-    "EFS004 a VPC without peering": changed(("  FnSg:", VPC2[: VPC2.index("  Peer:")] + "  FnSg:"), (FUNCTION_SUBNETS, "VpcConfig: {SubnetIds: [!Ref FarA], SecurityGroupIds")),
-}  # fmt: skip
+    "EFS060 a key twice": changed(
+        ("      Timeout: 60\n", ("      Timeout: 60\n      Timeout: 61\n"))
+    ),
+    "EFS004 a VPC without peering": changed(
+        ("  FnSg:", VPC2[: VPC2.index("  Peer:")] + "  FnSg:"),
+        (FUNCTION_SUBNETS, "VpcConfig: {SubnetIds: [!Ref FarA], SecurityGroupIds"),
+    ),
+}
 
 
 @pytest.mark.parametrize("name", MISSES)
@@ -337,8 +480,11 @@ def test_a_group_for_a_range_of_all_subnets(tmp_path):
 def test_provisioned_throughput_has_a_price(tmp_path):
     """The note names what the setting costs."""
     text = changed(
-        ("ThroughputMode: elastic", "ThroughputMode: provisioned\n      ProvisionedThroughputInMibps: 20")
-    )  # fmt: skip
+        (
+            "ThroughputMode: elastic",
+            "ThroughputMode: provisioned\n      ProvisionedThroughputInMibps: 20",
+        )
+    )
     assert ("note", "EFS059") in findings(tmp_path, text)
 
 

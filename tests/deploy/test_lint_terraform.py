@@ -299,7 +299,11 @@ def test_network_acls_of_terraform(apart, tmp_path):
 
 def test_two_transitions_in_one_block(tmp_path):
     """EFS takes one transition a policy."""
-    two = '    transition_to_ia = "AFTER_30_DAYS"\n    transition_to_primary_storage_class = "AFTER_1_ACCESS"\n'  # noqa: E501
+    two = (
+        '    transition_to_ia = "AFTER_30_DAYS"\n'
+        '    transition_to_primary_storage_class = "AFTER_1_ACCESS"\n'
+        ""
+    )
     write(tmp_path, main_tf=changed(('    transition_to_ia = "AFTER_30_DAYS"\n', two)))
     assert alarms(tmp_path) == {"EFS058"}
 

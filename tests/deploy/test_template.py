@@ -73,7 +73,7 @@ def test_the_sam_translator_takes_it(image, layer, monkeypatch):
 
     made = transform(template, {}, Policies())["Resources"]
     same = yaml_parse(render("cloudformation", image=image, layer=layer))["Resources"]
-    own = lambda resources: {  # noqa: E731
+    own = lambda resources: {
         name: resource["Type"]
         for name, resource in resources.items()
         if not name.startswith(("Janitor", "StateLayer"))
@@ -230,7 +230,7 @@ def declared(text, name):
     """The attributes of an interface, and whether they may be left out."""
     found = re.search(rf"export interface {name}\b[^{{]*{{(.*?)\n}}", text, re.DOTALL)
     assert found, name
-    snake = lambda word: re.sub(r"[A-Z]", lambda match: f"_{match[0].lower()}", word)  # noqa: E731
+    snake = lambda word: re.sub(r"[A-Z]", lambda match: f"_{match[0].lower()}", word)
     return {
         snake(word): bool(optional)
         for word, optional in re.findall(r"readonly (\w+)(\??):", found[1])
