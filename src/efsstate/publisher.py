@@ -1,58 +1,64 @@
-"""The Lambda function that brings files from S3 to the mount: set its handler to `efsstate.publisher.handler`."""
+"""The Lambda function that copies files from S3 to the mount: `efsstate.publisher.handler`."""
 
 from __future__ import annotations
+
+import time
 
 from efsstate import deadline
 from efsstate.deadline import Invocation
 from efsstate.errors import ClaimedError, DeadlineExceeded, EfsStateError
-from efsstate.eviction import removal
-from efsstate.format import grammar, layout
+from efsstate.eviction import incoming
+from efsstate.format import layout
 from efsstate.modelstore import versions
 from efsstate.modelstore.manifest import bad_name
 from efsstate.mount import lock
 from efsstate.mount import root as roots
 from efsstate.mount.drafts import PartialFile
-from efsstate.mount.files import Mount
-from efsstate.publishing.bucket import CONNECTIONS, Bucket, default_client
+from efsstate.parallel import each
+from efsstate.publishing.bucket import CONNECTIONS, Bucket, SourceMoved, default_client
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from efsstate.mount.files import Mount
     from efsstate.publishing.bucket import Object
 
 
 _OPTIONS = ("source", "model", "to", "version", "activate", "root")
-_INCOMING, _FILES, _PROGRESS = ".incoming-", "files", "PROGRESS"
+_FILES, _PROGRESS = "files", "PROGRESS"  # in the folder of a copy under way
 _PART, _PARTS = 8 << 20, CONNECTIONS  # bytes of a request, requests at a time
-_ABANDONED = 7 * 86400.0
 _WAIT = 10.0  # seconds for another call with the same event
-_SPARE = 5.0  # seconds kept for what ends an invocation
+_SPARE = 5.0  # seconds kept for the end of an invocation
 _USAGE = (
-    'the event is {"source": "s3://bucket/key or prefix/", "model": name} to publish a version, or "to": a folder below'
-    " shared-data/ instead of the model"
+    'the event is {"source": "s3://bucket/key or prefix/", "model": name} to publish a version, or'
+    ' with "to", a folder below shared-data/, in place of "model"'
 )
 
 
 def handler(event: dict[str, Any] | None, context: object = None) -> dict[str, object]:
-    """Copy an object or a prefix of S3 to the mount; the next call with the same event goes on where this one had to stop.
+    """Copy an object or a prefix of S3 to the mount; the next call with the event continues it.
 
-    `event`: `source`, "s3://bucket/key" or "s3://bucket/prefix/"; and `model` (with `version` and `activate` as in
-    `efsstate.publish`), or `to`, a folder below shared-data/, "" for that itself. Returns, and logs as a line of JSON,
-    `finished` (false: call again), `bytes` and `total`, `files`, and at the end the `version` or the `path`. Raises
-    `ValueError` for an event that makes no sense, `EfsStateError` with what to do where S3 refuses, `ClaimedError` while
-    another call copies the same.
+    `event` has
+
+    source: "s3://bucket/key" or "s3://bucket/prefix/";
+    model: the model to publish it as, with `version` and `activate` as in `efsstate.publish`; or
+    to: a folder below shared-data/, "" for that itself.
+
+    Return, and log as a line of JSON, `finished` (if false, call again), `bytes` and `total`,
+    `files`, and at the end the `version` or the `path`. Raise `ValueError` for a bad event,
+    `EfsStateError` if S3 refuses, `ClaimedError` while another call copies the same.
     """
-    asked = dict(event or {})
-    unknown = sorted(set(asked) - set(_OPTIONS))
+    options = dict(event or {})
+    unknown = sorted(set(options) - set(_OPTIONS))
     if unknown:
-        raise ValueError(f"event: {', '.join(map(repr, unknown))}: not known: {_USAGE}")
+        raise ValueError(f"event: {', '.join(map(repr, unknown))}: not known; {_USAGE}")
     with Invocation(context):
-        told = run(**asked)
+        result = run(**options)
     import json
 
-    print(json.dumps({"event": "publish", **told}))  # noqa: T201 - a function's log is its standard output
-    return told
+    print(json.dumps({"event": "publish", **result}))  # noqa: T201 - a function's log is its output
+    return result
 
 
 def run(
@@ -65,173 +71,171 @@ def run(
     root: str | None = None,
     client: Any = None,
 ) -> dict[str, object]:
-    """As `handler`; `client` is boto3's for S3, where it is not the default one."""
+    """Do what `handler` does; `client` is boto3's for S3, by default a new one."""
     if (model is None) == (to is None):
         raise ValueError(f"event: {_USAGE}")
     if model is not None:
-        layout.model_folder(model)  # a name that can't be one is told before anything is copied
+        layout.model_folder(model)  # raises for a bad name, before anything is copied
     elif to and (why := bad_name(to)):
         raise ValueError(f"to: {to!r} can't be a folder below shared-data/: {why}")
     bucket, prefix = _parse(source)
     mount = roots.resolve(root, durable=True)
     store = Bucket(client or default_client(), bucket, source)
-    objects = list(store.objects(prefix))
-    incoming = f"{layout.SHARED}/{_INCOMING}{_digest(bucket, objects, model, to)}"
-    _forget_abandoned(mount, incoming)
-    held = lock.acquire(mount, incoming, layout.LOCK, until=deadline.until(_WAIT, margin=_SPARE))
-    if held is None:
-        raise ClaimedError(f"{source}: another call copies it at this moment: call again later")
+    objects = store.list_objects(prefix)
+    folder = layout.incoming_folder(_digest(bucket, objects, model, to))
+    incoming.remove_abandoned(mount, keep=folder)
+    claim = lock.acquire(mount, folder, layout.LOCK, until=deadline.until(_WAIT, margin=_SPARE))
+    if claim is None:
+        raise ClaimedError(f"{source}: another call copies it at this moment; call again later")
+    result: dict[str, object] = {"source": source, "files": len(objects)}
     try:
-        copy = _Copy(mount, incoming, objects, store)
-        told: dict[str, object] = {"source": source, "files": len(objects), "total": copy.total}
-        if not copy.run():
-            return {**told, "finished": False, "bytes": copy.done}
-        if model is not None:
-            single = len(objects) == 1 and objects[0].key == prefix
-            path = mount.path_of(f"{incoming}/{_FILES}", objects[0].name if single else "")
-            try:
-                told["version"] = versions.publish(
+        copy = _Copy(mount, folder, objects, store)
+        result["total"] = copy.total
+        try:
+            if not copy.run():
+                return {**result, "finished": False, "bytes": copy.done}
+            if model is None:
+                result["path"] = _move(mount, folder, objects, to or "")
+            else:
+                is_single = len(objects) == 1 and objects[0].key == prefix
+                path = mount.path_of(f"{folder}/{_FILES}", objects[0].name if is_single else "")
+                result["version"] = versions.publish(
                     model, path, version=version, activate=activate, root=root
                 )
-            except DeadlineExceeded:
-                return {**told, "finished": False, "bytes": copy.done}
-        else:
-            told["path"] = _move(mount, incoming, objects, to or "")
-        removal.remove_tree(mount, incoming, grammar.anything)
+        except DeadlineExceeded:
+            return {**result, "finished": False, "bytes": copy.done}
+        except (EfsStateError, ValueError) as error:
+            if _is_final(error, is_copied=copy.done == copy.total):
+                incoming.remove(mount, folder)
+            raise
+        incoming.remove(mount, folder)
     finally:
-        held.release()
-    return {**told, "finished": True, "bytes": copy.total}
+        claim.release()
+        mount.remove_folder(folder)  # if empty: an NFS client cannot while the lock's file is open
+    return {**result, "finished": True, "bytes": copy.total}
+
+
+def _is_final(error: Exception, *, is_copied: bool) -> bool:
+    """Return True if no later call can complete the copy, so that it must not stay.
+
+    1. The source has changed: the next call makes another copy.
+    2. All is copied and the files cannot be published, whoever tries.
+    """
+    if isinstance(error, SourceMoved):
+        return True
+    return is_copied and not isinstance(error, ClaimedError)
 
 
 def _parse(source: str) -> tuple[str, str]:
-    bucket, _, key = (
-        source.removeprefix("s3://").partition("/") if isinstance(source, str) else ("", "", "")
-    )
-    if not bucket or not str(source).startswith("s3://"):
-        raise ValueError(f"source: {source!r} is not s3://bucket/key: {_USAGE}")
+    """Return the bucket and the key of an s3:// address."""
+    address = source if isinstance(source, str) else ""
+    bucket, _, key = address.removeprefix("s3://").partition("/")
+    if not bucket or not address.startswith("s3://"):
+        raise ValueError(f"source: {source!r} is not s3://bucket/key; {_USAGE}")
     return bucket, key
 
 
 def _digest(bucket: str, objects: list[Object], model: str | None, to: str | None) -> str:
-    """The name of this copy: another content, or another target, is another copy."""
+    """Return the name of this copy: other content, or another target, is another copy."""
     from hashlib import blake2b
 
-    text = repr((bucket, [tuple(one) for one in objects], model, to))
+    text = repr((bucket, [tuple(item) for item in objects], model, to))
     return blake2b(text.encode(), digest_size=12).hexdigest()
 
 
-def _forget_abandoned(mount: Mount, mine: str) -> None:
-    """Copies that nobody went on with for a week, because their source changed or was given up."""
-    import time
-
-    try:
-        names = mount.names(layout.SHARED)
-    except FileNotFoundError:
-        return
-    for name in names:
-        folder = f"{layout.SHARED}/{name}"
-        if name.startswith(_INCOMING) and folder != mine:
-            try:
-                if mount.stat(folder, _PROGRESS).st_mtime < time.time() - _ABANDONED:
-                    removal.remove_tree(mount, folder, grammar.anything)
-            except OSError:
-                continue
-
-
 class _Copy:
-    """A copy under way: objects in order, each in windows of parallel ranges; after each window it is noted how far it came."""
+    """A copy under way: objects in order, each in windows of parallel ranges.
+
+    `index` and `offset` are the object and the byte that come next; PROGRESS on the mount has them
+    as of the last window.
+    """
 
     def __init__(self, mount: Mount, folder: str, objects: list[Object], store: Bucket) -> None:
-        self.mount, self.folder, self.objects, self.store = mount, folder, objects, store
-        self.total = sum(one.size for one in objects)
-        self.index, self.offset = self._noted()
-        self.slowest = 0.0
+        self._mount, self._folder, self._objects, self._store = mount, folder, objects, store
+        self.total = sum([item.size for item in objects])
+        self._index, self._offset = self._read_progress()
+        self._slowest = 0.0  # seconds of a window
 
     @property
     def done(self) -> int:
-        """Bytes that are on the mount for good."""
-        return sum(one.size for one in self.objects[: self.index]) + self.offset
+        """Return how many bytes are on the mount for good."""
+        return sum([item.size for item in self._objects[: self._index]]) + self._offset
 
-    def _noted(self) -> tuple[int, int]:
+    def _read_progress(self) -> tuple[int, int]:
         import json
 
         try:
-            data, _ = self.mount.read_stat(self.folder, _PROGRESS, 100)
-            index, offset = json.loads(data)
+            data, _ = self._mount.read_stat(self._folder, _PROGRESS, 100)
+            index, offset = json.loads(bytes(data))
             return int(index), int(offset)
         except (OSError, ValueError, TypeError):
             return 0, 0
 
-    def _note(self) -> None:
-        text = f"[{self.index}, {self.offset}]".encode()
-        self.mount.replace(self.folder, _PROGRESS, lambda _: (text,), durable=True)
+    def _write_progress(self) -> None:
+        text = f"[{self._index}, {self._offset}]".encode()
+        self._mount.replace(self._folder, _PROGRESS, lambda _: (text,), durable=True)
 
     def run(self) -> bool:
-        """Go on; False where the deadline came first."""
-        import time
-        from concurrent.futures import ThreadPoolExecutor
-
-        started, since = self.done, time.monotonic()
-        with ThreadPoolExecutor(_PARTS, thread_name_prefix="efsstate-s3") as pool:
-            while self.index < len(self.objects):
-                left = deadline.remaining()
-                if left is not None and left < _SPARE + 2 * self.slowest:
-                    if self.done == started and self.slowest == 0.0:
-                        raise EfsStateError(
-                            f"{self.store.source}: {left:.0f} s are too few to copy anything: give the function a longer timeout"
-                        )
-                    self._note()
-                    return False
-                start = time.monotonic()
-                self._window(pool)
-                now = time.monotonic()
-                self.slowest = max(self.slowest, now - start)
-                if self.offset or now - since > 1:  # small files: not a note each
-                    self._note()
-                    since = now
-        self._note()
+        """Continue; return False if the deadline comes first."""
+        start, written = self.done, time.monotonic()
+        while self._index < len(self._objects):
+            remaining = deadline.remaining()
+            if remaining is not None and remaining < _SPARE + 2 * self._slowest:
+                if self.done == start and self._slowest == 0.0:
+                    raise EfsStateError(
+                        f"{self._store.source}: {remaining:.0f} s are too few to copy anything;"
+                        " give the function a longer timeout"
+                    )
+                self._write_progress()
+                return False
+            started = time.monotonic()
+            self._copy_window()
+            now = time.monotonic()
+            self._slowest = max(self._slowest, now - started)
+            if self._offset or now - written > 1:  # not after each of many small files
+                self._write_progress()
+                written = now
+        self._write_progress()
         return True
 
-    def _window(self, pool: Any) -> None:
-        from concurrent.futures import wait
+    def _copy_window(self) -> None:
+        """Copy the next ranges of the current object."""
+        item = self._objects[self._index]
+        above, _, last = item.name.rpartition("/")
+        folder = f"{self._folder}/{_FILES}" + (f"/{above}" if above else "")
+        end = min(item.size, self._offset + _PARTS * _PART)
+        target = PartialFile(self._mount, folder, last)
 
-        one = self.objects[self.index]
-        above, _, last = one.name.rpartition("/")
-        folder = f"{self.folder}/{_FILES}" + (f"/{above}" if above else "")
-        end = min(one.size, self.offset + _PARTS * _PART)
-        filling = PartialFile(self.mount, folder, last)
+        def fetch(start: int) -> None:
+            self._store.fetch(item, start, min(end, start + _PART), target)
+
         try:
-            jobs = [
-                pool.submit(self.store.fetch, one, start, min(end, start + _PART), filling)
-                for start in range(self.offset, end, _PART)
-            ]
-            for job in jobs:
-                job.result()
-        except BaseException:
-            for job in jobs:
-                job.cancel()
-            wait(jobs)  # one that still runs would write to the number of a closed descriptor
-            filling.close()
-            raise
-        filling.finish(
-            end
-        )  # on disk, and cut to what is whole: a killed call may have left more behind it
-        if end == one.size:
-            self.index, self.offset = self.index + 1, 0
+            starts = range(self._offset, end, _PART)
+            for _ in each(fetch, starts, threads=_PARTS, late=self._late):
+                pass
+            # On disk, and cut to the whole ranges: a killed call may have left more behind them.
+            target.finish(end)
+        finally:
+            target.close()
+        if end == item.size:
+            self._index, self._offset = self._index + 1, 0
         else:
-            self.offset = end
+            self._offset = end
+
+    def _late(self) -> str:
+        return f"{self._store.source}: the deadline came while a range was read; call again"
 
 
-def _move(mount: Mount, incoming: str, objects: list[Object], to: str) -> str:
-    """Each file to its place, in one step each: a reader sees the old file or the new one."""
+def _move(mount: Mount, folder: str, objects: list[Object], to: str) -> str:
+    """Rename each file to its place: a reader sees the old file or the new one."""
     target = f"{layout.SHARED}/{to}" if to else layout.SHARED
-    for one in objects:
-        above, _, last = one.name.rpartition("/")
+    for item in objects:
+        above, _, last = item.name.rpartition("/")
         tail = f"/{above}" if above else ""
         try:
-            mount.rename(f"{incoming}/{_FILES}{tail}", last, f"{target}{tail}", last, durable=True)
+            mount.rename(f"{folder}/{_FILES}{tail}", last, f"{target}{tail}", last, durable=True)
         except FileNotFoundError:
-            if mount.stat(f"{target}{tail}", last).st_size != one.size:
+            if mount.stat(f"{target}{tail}", last).st_size != item.size:
                 raise
-            # moved by the call before, which did not come to its end
+            # else the call before moved it, and did not come to its end
     return mount.path_of(target)

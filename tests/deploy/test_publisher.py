@@ -284,16 +284,111 @@ def test_two_at_once_do_not_meet(s3, monkeypatch):
     assert told["finished"]
 
 
-def test_copies_given_up_a_week_ago_go(s3, tmp_path):
-    old = tmp_path / "root" / "shared-data" / ".incoming-old"
-    young = tmp_path / "root" / "shared-data" / ".incoming-young"
+def test_copies_given_up_a_day_ago_go(s3, tmp_path):
+    old = tmp_path / "root" / "shared-data" / f".incoming-{24 * '1'}"
+    young = tmp_path / "root" / "shared-data" / f".incoming-{24 * '2'}"
     for folder in (old, young):
         folder.mkdir(parents=True)
         (folder / "PROGRESS").write_text("[0, 0]")
-    os.utime(old / "PROGRESS", (0, time.time() - 8 * 86400))
+    os.utime(old / "PROGRESS", (0, time.time() - 1.1 * 86400))
     put(s3, "net", b"x")
     publisher.run(f"s3://{s3.bucket}/net", model="net")
-    assert left_over(tmp_path) == [".incoming-young"]
+    assert left_over(tmp_path) == [young.name]
+
+
+def test_a_users_own_folder_is_no_abandoned_copy(s3, tmp_path):
+    """By its name, by what is in it, and where another call holds the lock."""
+    shared = tmp_path / "root" / "shared-data"
+    own = shared / ".incoming-report"
+    strange = shared / f".incoming-{24 * 'a'}"
+    for folder in (own, strange):
+        folder.mkdir(parents=True)
+        (folder / "PROGRESS").write_text("[0, 0]")
+        (folder / "mine.csv").write_text("precious")
+        os.utime(folder / "PROGRESS", (0, 0))
+    put(s3, "net", b"x")
+    publisher.run(f"s3://{s3.bucket}/net", model="net")
+    assert (own / "mine.csv").exists() and (own / "PROGRESS").exists()
+    assert (strange / "mine.csv").exists()
+
+
+def test_an_empty_object_beside_a_prefix_of_its_name_is_a_marker(s3, tmp_path):
+    put(s3, "models/ocr", b"")
+    put(s3, "models/ocr/w.bin", b"weights")
+    told = publisher.run(f"s3://{s3.bucket}/models/ocr", model="ocr")
+    path = tmp_path / "root" / "models" / "ocr" / "versions" / told["version"]
+    assert sorted(os.listdir(path)) == [".efsstate-manifest", "w.bin"]
+
+
+def test_an_empty_object_alone_is_a_file(s3):
+    put(s3, "lexicon", b"")
+    assert publisher.run(f"s3://{s3.bucket}/lexicon", to="words")["files"] == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        (["m/a", "m/tok", "m/tok/a"], ["m/tok", "m/tok/a"]),
+        (["m/a", "m/tok", "m/tok-b", "m/tok/deep/a"], ["m/tok", "m/tok/deep/a"]),
+        (["m/a", "m//b"], ["m//b"]),
+        (["m/a", "m/b/"], ["m/b/"]),
+        (["m/a", "m/./b"], ["m/./b"]),
+        (["m/a", "m/" + 300 * "x"], ["m/" + 300 * "x"]),
+    ],
+)
+def test_keys_that_cannot_be_files_are_refused_first(s3, tmp_path, keys, named):
+    """Before anything is copied, and by their names; a key that ends in "/" may hold data, too."""
+    for key in keys:
+        put(s3, key, b"data")
+    client = Counting(s3)
+    with pytest.raises(EfsStateError, match="can't be a file") as caught:
+        publisher.run(f"s3://{s3.bucket}/m/", model="m", client=client)
+    assert all(f"s3://{s3.bucket}/{key}" in str(caught.value) for key in named)
+    assert [op for op, *_ in client.asked if op == "get_object"] == []
+    assert os.listdir(tmp_path / "root") == []
+
+
+def test_a_copy_that_can_never_be_published_goes_at_once(s3, tmp_path):
+    """The id has other content: whoever calls again gets the same error, and no copy more."""
+    put(s3, "a", b"1")
+    put(s3, "b", b"2")
+    publisher.run(f"s3://{s3.bucket}/a", model="m", version="v1")
+    for _ in range(3):
+        with pytest.raises(EfsStateError, match="with other content"):
+            publisher.run(f"s3://{s3.bucket}/b", model="m", version="v1")
+        assert left_over(tmp_path) == []
+
+
+def test_a_copy_of_an_object_that_changed_goes_at_once(s3, tmp_path, monkeypatch):
+    small(monkeypatch)
+    put(s3, "net", b"a" * (4 * 64 * 1024))
+
+    def swap(operation, arguments):
+        if operation == "get_object" and "131072" in arguments["Range"]:
+            put(s3, "net", b"b" * (4 * 64 * 1024))
+
+    with pytest.raises(EfsStateError, match="changed while it was copied"):
+        publisher.run(f"s3://{s3.bucket}/net", model="net", client=Counting(s3, swap))
+    assert left_over(tmp_path) == []
+
+
+def test_a_failed_copy_is_swept_after_a_day(s3, tmp_path, monkeypatch):
+    from efsstate import sweep
+
+    small(monkeypatch)
+    for name in "abc":
+        put(s3, name, os.urandom(4 * 64 * 1024))
+        with pytest.raises(EfsStateError, match="SlowDown"):
+            client = Counting(s3, stop_after(2))
+            publisher.run(f"s3://{s3.bucket}/{name}", model=name, client=client)
+    assert len(left_over(tmp_path)) == 3
+    sweep(root=tmp_path / "root")
+    assert len(left_over(tmp_path)) == 3
+    for folder, _, files in os.walk(tmp_path / "root" / "shared-data"):
+        for name in files:
+            os.utime(f"{folder}/{name}", (0, time.time() - 1.1 * 86400))
+    report = sweep(root=tmp_path / "root")
+    assert left_over(tmp_path) == [] and report.finished
 
 
 @pytest.mark.parametrize(

@@ -512,7 +512,6 @@ def test_files_are_on_disk_before_they_are_named_and_so_is_the_version(root, tmp
     assert named == ["pwrite64", "ftruncate", "fsync", "rename", "fsync"] + [
         "writev",
         "fsync",
-        "rename",
         "fsync",
         "rename",
         "fsync",

@@ -63,6 +63,14 @@ def staging(name: str, is_folder: bool) -> Level | None:
     return anything if is_folder and name in ("parts", "files") else None
 
 
+def incoming(name: str, is_folder: bool) -> Level | None:
+    """Return the level of `name` in `shared-data/.incoming-<digest>`."""
+    if is_folder:
+        return anything if name == "files" else None
+    is_ours = name in (layout.LOCK, "PROGRESS") or layout.is_temporary(name)
+    return nothing if is_ours else None
+
+
 def listed(paths: Iterable[str]) -> Level:
     """Return the level of a folder that holds the files `paths`, given relative to it."""
     tree: dict[str, dict[str, object]] = {}

@@ -22,6 +22,7 @@
         .tmp-<content>.lock            held to publish it
         .tmp-gone-<id>-<random>        a version being removed, or damaged and being replaced
     <root>/shared-data/...             the users' own
+    <root>/shared-data/.incoming-<digest>/...  a copy from S3: LOCK, PROGRESS, files/
     <root>/.efsstate/sweep/<kind>/
         <folder>                       when the folder was swept; also its sweeper's lock
     .../.tmp-<random>                  being written; an abandoned one goes with the sweep
@@ -46,6 +47,7 @@ POLICY, CLEARED, CURRENT, VERSIONS, LOCK = "POLICY", "CLEARED", "CURRENT", "vers
 MANIFEST = ".efsstate-manifest"  # beside the users' files: a name that theirs are unlikely to have
 SHARDS = "SHARDS"
 TEMPORARY = ".tmp-"
+INCOMING = ".incoming-"
 SWEEPS, ROUND = ".efsstate/sweep", "ROUND"
 LOCK_SUFFIX = ".lock"
 DIGEST_BYTES = 24
@@ -110,9 +112,9 @@ def model_component(name: str) -> str:
     if not isinstance(name, str):
         raise TypeError(f"model name {name!r} can't be used: a string is needed")
     raw = name.encode(errors="replace")
-    parts = name.split("/")
-    bad = not all(c in _MODEL for c in raw) or "--" in name or len(raw) > _LONGEST
-    if bad or any(not part or part[0] in ".-" or part[-1] == "-" for part in parts):
+    bounded = f"/{name}/"
+    is_bad = not _MODEL.issuperset(raw) or "--" in name or len(raw) > _LONGEST
+    if is_bad or "//" in bounded or "/." in bounded or "/-" in bounded or "-/" in bounded:
         raise ValueError(
             f"model name {name!r} can't be used; use letters, digits and '. _ -', with '/' between"
             " parts, none of them empty, beginning with '.' or '-', or ending with '-'; not '--',"
@@ -308,6 +310,17 @@ def is_being_published(name: str) -> bool:
     is_staging = len(content) == 32 and _HEX.issuperset(content)
     is_gone = content.startswith("gone-") and _HEX.issuperset(content[-8:]) and content[-9] == "-"
     return name.startswith(TEMPORARY) and (is_staging or is_gone or is_temporary(name))
+
+
+def incoming_folder(digest: str) -> str:
+    """Return the folder of a copy from S3 that is under way, below the root."""
+    return f"{SHARED}/{INCOMING}{digest}"
+
+
+def is_incoming(name: str) -> bool:
+    """Return True if `name`, in `shared-data`, is the folder of a copy that is under way."""
+    digest = name.removeprefix(INCOMING)
+    return name.startswith(INCOMING) and len(digest) == 24 and _HEX.issuperset(digest)
 
 
 def is_foreign_nfs(name: str) -> bool:

@@ -32,7 +32,8 @@ def activate(mount: Mount, name: str, model: str, manifest: Manifest) -> None:
     if previous is not None and previous.encoded == manifest.encoded:
         return
     folder = layout.version_folder(model, manifest.version)
-    mount.forget(folder)  # an open folder may be one that another publisher has put aside
+    # An open folder may be one that another publisher has put aside.
+    mount.forget(folder, above=False)
     try:
         mount.stamp(folder, layout.MANIFEST)
     except FileNotFoundError:

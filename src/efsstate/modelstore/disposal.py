@@ -21,7 +21,7 @@ def put_aside(mount: Mount, model: str, version: str) -> str:
     """Rename the version to a temporary, and return its name."""
     above = layout.version_folder(model, "")
     aside = f"{layout.TEMPORARY}gone-{version}-{os.urandom(4).hex()}"
-    mount.forget(f"{above}/{version}")
+    mount.forget(f"{above}/{version}", above=False)
     mount.rename(above, version, above, aside)
     return aside
 

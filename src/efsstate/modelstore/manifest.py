@@ -179,7 +179,7 @@ def read(mount: Mount, model: str, version: str) -> Manifest:
     """
     folder = layout.version_folder(model, version)
     # The folder is opened by its name: an open one may be a folder that a prune has renamed since.
-    mount.forget(folder)
+    mount.forget(folder, above=False)
     mount.refresh(layout.version_folder(model, ""))
     return read_as_known(mount, model, version)
 

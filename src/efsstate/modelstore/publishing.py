@@ -34,12 +34,13 @@ def run(
     """Make a version of `source`, unless one has that content; return its manifest, not active."""
     advice = "publish it again, and it continues from there"
     batch = Batch(source.path, source.size, "published", advice, passes=2, progress=progress)
-    manifest = _describe(source, version, batch)
-    staging = layout.staging_folder(model, manifest.content)
+    manifest, content = _describe(source, version, batch)
+    staging = layout.staging_folder(model, content)
+    above, _, name = staging.rpartition("/")
     if _exists(mount, model, manifest, batch):
         # A publisher may have been killed between its rename and its end.
-        if staging.rpartition("/")[2] in mount.names(layout.version_folder(model, "")):
-            disposal.remove_staging(mount, *staging.rsplit("/", 1))
+        if name in mount.names(above):
+            disposal.remove_staging(mount, above, name)
         batch.complete()
         return manifest
     claim = _claim(mount, staging)
@@ -62,8 +63,8 @@ def run(
     return manifest
 
 
-def _describe(source: Source, version: str | None, batch: Batch) -> Manifest:
-    """Return the manifest of `source`; its files are read once for that."""
+def _describe(source: Source, version: str | None, batch: Batch) -> tuple[Manifest, str]:
+    """Return the manifest of `source`, and the digest of its content: every file is read."""
 
     def digest(name: str, advance: Callable[[int], None] | None) -> str:
         return reader.copy(source.open(name), None, late=batch.late, advance=advance)
@@ -71,8 +72,9 @@ def _describe(source: Source, version: str | None, batch: Batch) -> Manifest:
     sizes = {name: status.st_size for name, status in source.files.items()}
     files = {name: (sizes[name], digest) for name, digest in reader.every(sizes, digest, batch)}
     manifest = Manifest("", files, source.folders, single=source.single)
-    manifest.version = version or manifest.content[:16]
-    return manifest
+    content = manifest.content
+    manifest.version = version or content[:16]
+    return manifest, content
 
 
 def _exists(mount: Mount, model: str, manifest: Manifest, batch: Batch) -> bool:
@@ -197,9 +199,9 @@ def _write_manifest(mount: Mount, model: str, staging: str, manifest: Manifest) 
             key=mount.key,
         )
 
-    # In `parts` first: a publisher that is killed meanwhile leaves no temporary among the files.
+    # In `parts` first: half written it is never among the files, and the next try overwrites it.
     parts, files = f"{staging}/{_PARTS}", f"{staging}/{_FILES}"
-    mount.replace(parts, layout.MANIFEST, build, durable=True)
+    mount.create(parts, layout.MANIFEST, build)
     mount.rename(parts, layout.MANIFEST, files, layout.MANIFEST, durable=True)
 
 
@@ -209,7 +211,7 @@ def _rename_into_place(
     """Rename: before, there is no version or a damaged one; after, a whole one."""
     above, version = layout.version_folder(model, ""), manifest.version
     inode = mount.stat(staging, _FILES).st_ino
-    mount.forget(f"{staging}/{_FILES}")
+    mount.forget(f"{staging}/{_FILES}", above=False)
     while True:
         try:
             mount.rename(staging, _FILES, above, version, inode=inode, durable=True)
@@ -248,6 +250,8 @@ def _inode(mount: Mount, above: str, name: str) -> int | None:
 
 def _remove_rest(mount: Mount, staging: str) -> None:
     try:
-        removal.remove_tree(mount, staging, grammar.staging)
+        mount.remove_folder(f"{staging}/{_PARTS}")
+        if not mount.remove_folder(staging):
+            removal.remove_tree(mount, staging, grammar.staging)
     except OSError as error:
         disposal.log_remains(mount, staging, error)

@@ -86,7 +86,7 @@ class Folders:
 
     def path_of(self, folder: str, name: str = "") -> str:
         """Return the full path, for messages."""
-        return "/".join([part for part in (self.path, folder, name) if part])
+        return "/".join(filter(None, (self.path, folder, name)))
 
     def __reduce__(self) -> Any:
         raise TypeError(
@@ -227,12 +227,16 @@ class Folders:
                     raise name_error(error, self.path_of(folder)) from None
         raise AssertionError
 
-    def forget(self, folder: str) -> None:
-        """Close `folder`, all below it and all above it: any may have been removed or replaced."""
+    def forget(self, folder: str, *, above: bool = True) -> None:
+        """Close `folder`, all below it and all above it: any may have been removed or replaced.
+
+        `above=False` leaves the folders above it open: it alone was renamed or removed.
+        """
         if not folder:
             self._reopen_top()
         for known in list(self._folders):
-            if known == folder or known.startswith(folder + "/") or folder.startswith(known + "/"):
+            is_above = above and folder.startswith(known + "/")
+            if known == folder or known.startswith(folder + "/") or is_above:
                 self._folders.pop(known, None)
 
     # Creating and removing
@@ -274,7 +278,7 @@ class Folders:
             if error.errno in (*GONE, errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
                 return False
             raise
-        self.forget(folder)
+        self.forget(folder, above=False)
         return True
 
     # Asking the server

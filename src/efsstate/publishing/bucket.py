@@ -1,20 +1,42 @@
-"""Reads objects of an S3 bucket in ranges, with errors that say what to do."""
+"""An S3 bucket, read in ranges, with errors that say what to do."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from efsstate.errors import EfsStateError
 from efsstate.modelstore.manifest import bad_name
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from efsstate.mount.drafts import PartialFile
+
 CONNECTIONS = 8
-MOST = 100_000  # objects
+MAX_OBJECTS = 100_000
 CHUNK = 1 << 20  # bytes read at a time
+_CHANGED = "it was changed while it was copied; call again"
+_NOT_ALLOWED = (
+    "not allowed; give the function's role s3:GetObject on the bucket's objects, and s3:ListBucket"
+)
+_REASONS = {
+    "NoSuchBucket": "there is no such bucket",
+    "412": _CHANGED,
+    "PreconditionFailed": _CHANGED,
+    "InvalidObjectState": "it is archived; restore it first (aws s3api restore-object)",
+    "403": _NOT_ALLOWED,
+    "AccessDenied": _NOT_ALLOWED,
+}
+_MISSING = ("404", "NoSuchKey", "NotFound")
+
+
+class SourceMoved(EfsStateError):  # noqa: N818 - internal: the message is all that callers see
+    """An object was changed or removed while it was copied: that copy is never completed."""
 
 
 class Object(NamedTuple):
-    """An object of S3: its key, the path it gets below the target, its size in bytes, and its ETag."""
+    """An object of S3: its key, the path it gets below the target, its size in bytes, its ETag."""
 
     key: str
     name: str
@@ -23,7 +45,7 @@ class Object(NamedTuple):
 
 
 def default_client() -> Any:
-    """boto3's client for S3, which gives up in time to say something."""
+    """Return boto3's client for S3, with time-outs short enough to report an error."""
     import boto3  # type: ignore[import-untyped]
     import botocore.config  # type: ignore[import-untyped]
 
@@ -37,94 +59,124 @@ def default_client() -> Any:
 
 
 class Bucket:
-    """What is read from S3, with errors that say what to do."""
+    """The bucket that `source` (an s3:// address) names, read by `client`."""
 
     def __init__(self, client: Any, bucket: str, source: str) -> None:
         self.client, self.bucket, self.source = client, bucket, source
 
-    def ask(self, operation: str, **arguments: Any) -> Any:
-        """A call; `KeyError` for what is not there."""
+    def call(self, operation: str, **arguments: Any) -> Any:
+        """Call an operation of S3; raise KeyError for a key that does not exist."""
         from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 
         try:
             return getattr(self.client, operation)(Bucket=self.bucket, **arguments)
         except ClientError as error:
             code = str(error.response.get("Error", {}).get("Code"))
-            where = f"s3://{self.bucket}/{arguments.get('Key', arguments.get('Prefix', ''))}"
-            if code in ("404", "NoSuchKey", "NotFound"):
-                raise KeyError(where) from None
-            why = {
-                "NoSuchBucket": "there is no such bucket",
-                "412": "it was changed while it was copied: call again",
-                "PreconditionFailed": "it was changed while it was copied: call again",
-                "InvalidObjectState": "it is in an archive: restore it first (aws s3api restore-object)",
-                "403": "not allowed: give the function's role s3:GetObject on the bucket's objects, and s3:ListBucket",
-                "AccessDenied": "not allowed: give the function's role s3:GetObject on the bucket's objects, and s3:ListBucket",
-            }.get(code, code)
-            raise EfsStateError(f"{where}: {why}") from error
+            address = self._address(arguments.get("Key", arguments.get("Prefix", "")))
+            if code in _MISSING:
+                raise KeyError(address) from None
+            reason = _REASONS.get(code, code)
+            kind = SourceMoved if reason == _CHANGED else EfsStateError
+            raise kind(f"{address}: {reason}") from error
         except BotoCoreError as error:
             words = " ".join(str(error).split())
             raise EfsStateError(
-                f"{self.source}: S3 can't be reached: {words}: a function in a VPC needs an S3 gateway endpoint in its subnets'"
-                " route tables, and a bucket in the same region"
+                f"{self.source}: S3 can't be reached: {words}; a function in a VPC needs an S3"
+                " gateway endpoint in its subnets' route tables, and a bucket in the same region"
             ) from error
 
-    def objects(self, prefix: str) -> Iterator[Object]:
-        """The object `prefix`, else those below it, in S3's order; folder markers left out."""
+    def _address(self, key: str) -> str:
+        return f"s3://{self.bucket}/{key}"
+
+    def list_objects(self, prefix: str) -> list[Object]:
+        """Return the object `prefix`, or those below it in S3's order, each judged.
+
+        Folder markers are left out: empty objects with a key that ends in "/", and `prefix` itself
+        if it is empty and has objects below it. Raise EfsStateError for keys that cannot be files
+        side by side.
+        """
         if prefix and not prefix.endswith("/"):
             try:
-                found = self.ask("head_object", Key=prefix)
+                head = self.call("head_object", Key=prefix)
             except KeyError:
                 prefix += "/"
             else:
-                yield self._object(
-                    prefix, prefix.rpartition("/")[2], found["ContentLength"], found["ETag"]
-                )
-                return
-        count, more = 0, dict[str, str]()
-        while True:
-            page = self.ask("list_objects_v2", Prefix=prefix, **more)
-            for one in page.get("Contents", ()):
-                if one["Key"].endswith("/"):
-                    continue
-                count += 1
-                if count > MOST:
-                    raise EfsStateError(f"{self.source}: over {MOST:,} objects: copy parts of it")
-                yield self._object(one["Key"], one["Key"][len(prefix) :], one["Size"], one["ETag"])
-            if not page.get("NextContinuationToken"):
-                break
-            more = {"ContinuationToken": page["NextContinuationToken"]}
-        if not count:
+                is_marker = not head["ContentLength"] and self._has_objects(f"{prefix}/")
+                if not is_marker:
+                    name = prefix.rpartition("/")[2]
+                    return [self._judge(prefix, name, head["ContentLength"], head["ETag"])]
+                prefix += "/"
+        objects = list(self._below(prefix))
+        if not objects:
             raise EfsStateError(f"{self.source}: there is no object of that key, nor any below it")
+        self._require_distinct(objects)
+        return objects
 
-    def _object(self, key: str, name: str, size: int, etag: str) -> Object:
-        why = bad_name(name)
-        if why:
-            raise EfsStateError(f"s3://{self.bucket}/{key}: can't be a file: {why}")
+    def _has_objects(self, prefix: str) -> bool:
+        page = self.call("list_objects_v2", Prefix=prefix, MaxKeys=1)
+        return bool(page.get("Contents"))
+
+    def _below(self, prefix: str) -> Iterator[Object]:
+        count, token = 0, dict[str, str]()
+        while True:
+            page = self.call("list_objects_v2", Prefix=prefix, **token)
+            for item in page.get("Contents", ()):
+                if item["Key"].endswith("/") and not item["Size"]:
+                    continue  # a folder's marker
+                count += 1
+                if count > MAX_OBJECTS:
+                    raise EfsStateError(
+                        f"{self.source}: more than {MAX_OBJECTS:,} objects; copy parts of it"
+                    )
+                name = item["Key"][len(prefix) :]
+                yield self._judge(item["Key"], name, item["Size"], item["ETag"])
+            if not page.get("NextContinuationToken"):
+                return
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def _judge(self, key: str, name: str, size: int, etag: str) -> Object:
+        if why := bad_name(name):
+            raise EfsStateError(
+                f"{self._address(key)}: can't be a file: {why}; rename the object, or copy another"
+                " prefix"
+            )
         return Object(key, name, int(size), etag)
 
-    def fetch(self, one: Object, start: int, end: int, filling: Any) -> None:
-        """The bytes from `start` to `end`, into the file."""
+    def _require_distinct(self, objects: list[Object]) -> None:
+        """Raise EfsStateError if a key would be a file and a folder at once."""
+        keys = {item.name: item.key for item in objects}
+        for item in objects:
+            parts = item.name.split("/")
+            for count in range(1, len(parts)):
+                if (above := keys.get("/".join(parts[:count]))) is not None:
+                    raise EfsStateError(
+                        f"{self._address(above)}: can't be a file, because"
+                        f" {self._address(item.key)} needs a folder of that name; rename or remove"
+                        " one of the two"
+                    )
+
+    def fetch(self, item: Object, start: int, end: int, target: PartialFile) -> None:
+        """Write the object's bytes from `start` to `end` to the same place of `target`."""
         from botocore.exceptions import BotoCoreError
 
+        address = self._address(item.key)
         try:
-            body = self.ask(
-                "get_object", Key=one.key, Range=f"bytes={start}-{end - 1}", IfMatch=one.etag
-            )["Body"]
-        except KeyError as error:
-            raise EfsStateError(f"{error.args[0]}: it was removed while it was copied") from None
+            response = self.call(
+                "get_object", Key=item.key, Range=f"bytes={start}-{end - 1}", IfMatch=item.etag
+            )
+        except KeyError:
+            raise SourceMoved(f"{address}: it was removed while it was copied") from None
+        at = start
         try:
-            with body:
-                while start < end and (data := body.read(min(CHUNK, end - start))):
-                    filling.put(memoryview(data), start)
-                    start += len(data)
+            with response["Body"] as body:
+                while at < end and (data := body.read(min(CHUNK, end - at))):
+                    target.put(memoryview(data), at)
+                    at += len(data)
         except (BotoCoreError, OSError) as error:
             if isinstance(error, OSError) and error.filename:
                 raise  # of the mount
             raise EfsStateError(
-                f"s3://{self.bucket}/{one.key}: the connection broke: {error}: call again, and it goes on"
+                f"{address}: the connection broke: {error}; call again, and it continues"
             ) from error
-        if start != end:
-            raise EfsStateError(
-                f"s3://{self.bucket}/{one.key}: {end - start} bytes are missing: call again"
-            )
+        if at != end:
+            raise EfsStateError(f"{address}: {end - at} bytes are missing; call again")
