@@ -17,6 +17,7 @@ from moto.server import ThreadedMotoServer
 
 from efsstate import publisher
 from efsstate.errors import ClaimedError, EfsStateError
+from efsstate.mount.files import Mount
 
 MIB = 1 << 20
 
@@ -239,7 +240,7 @@ def test_an_object_that_changes_under_way_is_noticed_and_copied_anew(s3, tmp_pat
 def test_a_move_that_was_cut_short_goes_on(s3, tmp_path, monkeypatch):
     for name in "abc":
         put(s3, f"x/{name}", name.encode())
-    real, moved = publisher.Mount.rename, []
+    real, moved = Mount.rename, []
 
     def rename(self, folder, name, *more, **how):
         if folder.endswith("/files"):
@@ -249,7 +250,7 @@ def test_a_move_that_was_cut_short_goes_on(s3, tmp_path, monkeypatch):
         return real(self, folder, name, *more, **how)
 
     with monkeypatch.context() as patch:
-        patch.setattr(publisher.Mount, "rename", rename)
+        patch.setattr(Mount, "rename", rename)
         with pytest.raises(OSError, match="Input/output"):
             publisher.run(f"s3://{s3.bucket}/x/", to="x")
     client = Counting(s3)

@@ -1,4 +1,4 @@
-"""What a sweep does with checkpoints and with models.
+"""What a sweep does with checkpoints, with models, and with abandoned copies from S3.
 
 Checkpoints are swept in groups of some sixteen, because there may be a million, and a mark for each
 would double their files. So that few names are held, at most 65,536 are listed at a time.
@@ -167,3 +167,19 @@ def model_job(work: Work, folder: str) -> Job:
         return True
 
     return prune_model
+
+
+def incoming_job(work: Work) -> Job:
+    """Return the job that removes abandoned copies from S3."""
+
+    def remove_copies(report: SweepReport) -> bool:
+        from efsstate.eviction import incoming
+
+        for folder in incoming.abandoned(work.mount):
+            size = 0 if work.options.dry_run else incoming.remove_unused(work.mount, folder)
+            report.note_removed("temporary", size)
+            if work.options.is_over():
+                return False
+        return True
+
+    return remove_copies

@@ -109,9 +109,17 @@ class Work:
 
                 for name in self.folders(layout.MODELS, report, is_strict=False):
                     units[f"{layout.MODELS}/{name}"] = jobs.model_job(self, name)
+            if self._is_ours(layout.SHARED) and self._has_incoming():
+                from efsstate.cleanup import jobs
+
+                units[f"{layout.SHARED}#incoming"] = jobs.incoming_job(self)
         except BudgetExhausted:
             report.left += 1  # what was not listed
         return units
+
+    def _has_incoming(self) -> bool:
+        """Return True if `shared-data` has copies from S3; all else in it is its users'."""
+        return any(map(layout.is_incoming, self.mount.names(layout.SHARED)))
 
     def _checkpoint_units(self) -> Iterator[dict[str, Job]]:
         if self._is_ours(layout.CHECKPOINTS):
