@@ -18,8 +18,8 @@ def root(tmp_path, monkeypatch):
     yield folder
     # A root for each test: what is open of it goes with it, or the process runs out of descriptors.
     roots._known.clear()
-    memory._reset()
-    flight._under_way.clear()
+    memory.pool.forget_size()
+    flight._in_flight.clear()
     flight._joinable.clear()
 
 
@@ -36,7 +36,7 @@ def entries(root):
 @pytest.fixture
 def apart():
     """A function after which a cache shares nothing with those before, as in another process."""
-    return disk._shelves.clear
+    return disk._tiers.clear
 
 
 @pytest.fixture

@@ -180,6 +180,11 @@ def orders(first, second):
         yield [int(i in places) for i in range(first + second)]
 
 
+def put(tier, digest, payload, start=None):
+    """Store an entry as `TieredCache.store` does."""
+    return tier.write(digest, payload, "bytes", None, disk.pack_meta(0, b"", "bytes"), start)
+
+
 @pytest.fixture
 def hosts(apart):
     """Two hosts' shelves of one namespace."""
@@ -208,21 +213,16 @@ def test_a_change_is_never_undone_whatever_the_order_of_the_steps(
         one, other = hosts()
         digest = f"{number:03x}" + "0" * 45
         if before:
-            one.write(digest, b"older", codec_name="bytes", ttl=None, generation=0)
-        start, seen = one.start(digest, alone=False, changing=False), []
+            put(one, digest, b"older")
+        start, seen = one.start(digest, None, changing=False), []
 
         def find(other=other, digest=digest):
-            try:
-                found = other.read(digest, "bytes", fresh=True)
-            except (
-                CorruptEntryError
-            ):  # the draft of the refresh was moved, by one who had looked at its own right before
-                return None
-            return found and found.payload
+            item = other.read(digest, "bytes", fresh=True)
+            return item and item.payload
 
         def make(other=other, digest=digest, seen=seen, find=find):
             again.append(
-                other.start(digest, alone=True, changing=True)
+                other.start(digest, None, changing=True)
             ) if change == "refresh" else other.remove(digest)
             seen.append(find())
 
@@ -230,30 +230,21 @@ def test_a_change_is_never_undone_whatever_the_order_of_the_steps(
             # A refresh that is not over yet leaves what was there when it began.
             assert not seen or find() in ((None,) if change == "remove" else (None, seen[0])), order
 
-        write = lambda one=one, digest=digest, start=start: one.write(
-            digest, b"old", codec_name="bytes", ttl=None, generation=0, start=start
-        )
+        write = lambda one=one, digest=digest, start=start: put(one, digest, b"old", start)
         taken = turns.play(order, write, make, look=look)
         steps = steps or taken
         if change == "refresh":
-            other.write(digest, b"new", codec_name="bytes", ttl=None, generation=0, start=again[-1])
+            put(other, digest, b"new", again[-1])
             assert find() == b"new", order
     assert steps[0] <= 6 and steps[1] <= 5, f"there are orders that were not tried: {steps} steps"
 
 
 def test_who_was_overtaken_does_not_put_the_draft_of_a_refresh_that_goes_on(hosts, entries):
     one, other = hosts()
-    start = one.start("0" * 48, alone=False, changing=False)
-    later = other.start("0" * 48, alone=True, changing=True)
-    assert (
-        one.write("0" * 48, b"old", codec_name="bytes", ttl=None, generation=0, start=start)
-        is False
-        and not entries()
-    )
-    assert (
-        other.write("0" * 48, b"new", codec_name="bytes", ttl=None, generation=0, start=later)
-        is True
-    )
+    start = one.start("0" * 48, None, changing=False)
+    later = other.start("0" * 48, None, changing=True)
+    assert put(one, "0" * 48, b"old", start) is False and not entries()
+    assert put(other, "0" * 48, b"new", later) is True
 
 
 def test_of_two_that_refresh_the_one_that_began_later_is_kept_whatever_the_order_of_the_steps(
@@ -263,15 +254,10 @@ def test_of_two_that_refresh_the_one_that_began_later_is_kept_whatever_the_order
     for number, order in enumerate(orders(6, 6)):
         one, other = hosts()
         digest = f"{number:03x}" + "0" * 45
-        starts = [disk.start(digest, alone=True, changing=True) for disk in (one, other)]
+        starts = [disk.start(digest, None, changing=True) for disk in (one, other)]
         turns.play(
             order,
-            *[
-                lambda i=i: (one, other)[i].write(
-                    digest, b"%d" % i, codec_name="bytes", ttl=None, generation=0, start=starts[i]
-                )
-                for i in (0, 1)
-            ],
+            *[lambda i=i: put((one, other)[i], digest, b"%d" % i, starts[i]) for i in (0, 1)],
         )
         assert bytes(other.read(digest, "bytes", fresh=True).payload) == b"1", order
 
@@ -282,13 +268,11 @@ def test_what_is_set_is_overwritten_only_in_the_last_moment(monkeypatch, hosts):
     for number, order in enumerate(orders(6, 3)):
         one, other = hosts()
         digest = f"{number:03x}" + "0" * 45
-        start = one.start(digest, alone=False, changing=False)
+        start = one.start(digest, None, changing=False)
         turns.play(
             order,
-            lambda: one.write(
-                digest, b"old", codec_name="bytes", ttl=None, generation=0, start=start
-            ),
-            lambda: other.write(digest, b"new", codec_name="bytes", ttl=None, generation=0),
+            lambda: put(one, digest, b"old", start),
+            lambda: put(other, digest, b"new"),
         )
         if bytes(other.read(digest, "bytes", fresh=True).payload) == b"old":
             look = max(i for i, step in enumerate(turns.trace) if step == (0, "stat"))
@@ -296,42 +280,18 @@ def test_what_is_set_is_overwritten_only_in_the_last_moment(monkeypatch, hosts):
             assert look < turns.trace.index((1, "os.rename")) < done, order
             lost += 1
         else:
-            start.end()
+            start.discard()
     assert lost
 
 
-def test_whoever_computes_without_the_claim_does_not_outrun_its_holder(hosts):
-    """Else many who waited too long would keep each other, and the holder, from ever keeping a result."""
+def test_two_without_a_claim_do_not_keep_each_other_from_storing(hosts):
+    """Else many who waited too long would keep each other from ever storing a result."""
     one, other = hosts()
-    first = one.start("0" * 48, alone=False, changing=False)
-    assert other.start("0" * 48, alone=True, changing=False).draft is None
-    assert (
-        other.write(
-            "0" * 48,
-            b"x",
-            codec_name="bytes",
-            ttl=None,
-            generation=0,
-            start=other.start("0" * 48, alone=True, changing=False),
-        )
-        is False
-    )
-    assert (
-        one.write("0" * 48, b"y", codec_name="bytes", ttl=None, generation=0, start=first) is True
-    )
-    killed = other.start("1" * 48, alone=False, changing=False)
-    assert killed.draft is not None
-    assert (
-        one.write(
-            "1" * 48,
-            b"z",
-            codec_name="bytes",
-            ttl=None,
-            generation=0,
-            start=one.start("1" * 48, alone=False, changing=False),
-        )
-        is True
-    )
+    first, second = (tier.start("0" * 48, None, changing=False) for tier in (one, other))
+    assert put(other, "0" * 48, b"x", second) is True
+    assert put(one, "0" * 48, b"y", first) is False  # another's is there since
+    first, killed = (tier.start("1" * 48, None, changing=False) for tier in (one, other))
+    assert put(one, "1" * 48, b"z", first) is True and killed.has_draft
 
 
 def test_a_computation_that_forks_puts_its_result_once(root):
@@ -427,7 +387,7 @@ def test_caches_of_one_name_may_come_and_go_while_others_change(monkeypatch):
     finally:
         sys.setswitchinterval(interval)
     gc.collect()
-    assert wrong == [] and disk._shelves == {}
+    assert wrong == [] and disk._tiers == {}
 
 
 def test_two_caches_of_one_name_see_each_others_changes_at_once(root):
@@ -460,15 +420,15 @@ def test_what_is_set_in_this_process_is_not_even_overwritten_in_the_last_moment(
 @pytest.mark.parametrize("change", ["invalidate", "cache_clear"])
 def test_what_is_changed_between_a_put_and_its_remembering_is_not_remembered(monkeypatch, change):
     f, g = cached(name="k")(lambda x: [x]), cached(name="k", memory=0)(lambda x: [x])
-    real, done = disk.DiskTier.forget, []
+    real, done = memory.Changes.record, []
 
-    def forget(self, digest=None, since=None):
+    def record(self, digest=None, since=None):
         if since is not None and not done:  # the put is done, and is about to be remembered
             done.append(1)
             getattr(g, change)(*[1] * (change == "invalidate"))
         return real(self, digest, since)
 
-    monkeypatch.setattr(disk.DiskTier, "forget", forget)
+    monkeypatch.setattr(memory.Changes, "record", record)
     assert f(1) == [1] and done and f.cache_info().currsize == 0
 
 
@@ -536,7 +496,7 @@ def test_who_waited_with_another_codec_computes_for_himself():
     inside.wait(10)
     other = threading.Thread(target=lambda: found.append(g(1)))
     other.start()
-    while not [flight for flight in flights._joinable.values() if flight._tell]:
+    while not [flight for flight in flights._joinable.values() if flight._callbacks]:
         time.sleep(0.01)
     gate.set()
     thread.join(), other.join()
@@ -738,7 +698,10 @@ def test_who_comes_after_a_change_does_not_join_a_flight_that_read_before_it(
     f = cached(name="k", memory=0)(lambda x: "new")
     end = computing("cached(name='k')(work)(1)")
     change_is, go_on = gate(
-        monkeypatch, disk.DiskTier, "_read_generation" if change == "clear" else "glance", "change"
+        monkeypatch,
+        disk.DiskTier,
+        "_read_clear_stamp" if change == "clear" else "read_head",
+        "change",
     )
     way = {
         "invalidate": lambda: f.invalidate(1),
@@ -748,7 +711,7 @@ def test_who_comes_after_a_change_does_not_join_a_flight_that_read_before_it(
     changing = started(way[change], "change")
     assert change_is.wait(30)
     flight_is, fly = gate(
-        monkeypatch, tiers.TieredCache, "recall", "flight"
+        monkeypatch, tiers.TieredCache, "get_from_memory", "flight"
     )  # after its first look, which found nothing
     flying = started(lambda: f(1), "flight")
     assert flight_is.wait(30)
@@ -769,7 +732,7 @@ def test_who_comes_after_a_change_does_not_join_a_flight_that_read_before_it(
 def test_what_was_read_before_a_change_is_in_memory_at_no_moment(monkeypatch):
     f = cached(name="k")(lambda x: 1)
     f(1)
-    f.cache._results.share.clear()
+    f.cache._results.memory.clear()
     read, go_on = gate(monkeypatch, disk.DiskTier, "read")
     kept, end = gate(monkeypatch, memory.MemoryTier, "put")
     reading = started(lambda: f(1))
@@ -778,7 +741,7 @@ def test_what_was_read_before_a_change_is_in_memory_at_no_moment(monkeypatch):
     go_on.set()
     while reading.is_alive() and not kept.is_set():
         reading.join(0.01)
-    assert f.cache._results.share.get(f.cache_key(1)) is None
+    assert f.cache._results.memory.get(f.cache_key(1)) is None
     end.set()
     reading.join(30)
 
@@ -786,7 +749,7 @@ def test_what_was_read_before_a_change_is_in_memory_at_no_moment(monkeypatch):
 def test_of_two_clears_at_once_the_later_counts(monkeypatch):
     cache = Cache("k", memory=0)
     cache.set("x", 1)
-    written, go_on = gate(monkeypatch, disk.DiskTier, "_write_generation")
+    written, go_on = gate(monkeypatch, disk.DiskTier, "_write_clear_stamp")
     first = started(cache.clear)
     assert written.wait(30)
     cache.clear()
@@ -804,7 +767,7 @@ def test_each_waiter_gets_an_array_of_its_own(computing):
     end = computing("import numpy\ncached(name='k')(lambda x: numpy.zeros(len(work()) * 2**19))(1)")
     got = []
     waiting = [started(lambda: got.append(f(1))) for _ in range(4)]
-    while f.cache._results.shelf()._looked == 0:
+    while f.cache._results.disk()._looked == 0:
         time.sleep(0.01)
     end()
     for thread in waiting:
@@ -816,16 +779,16 @@ def test_each_waiter_gets_an_array_of_its_own(computing):
 
 def test_a_signals_handler_may_change_what_its_thread_is_changing(monkeypatch):
     f = cached(name="k")(lambda x: x)
-    real, nested = memory.MemoryTier._left, []
+    real, nested = memory.MemoryTier.forget, []
 
-    def left(self, item):
+    def forget(self, item):
         if not nested:
             nested.append(1)
             f.invalidate(1)  # as a handler that runs here
-            nested.append(f.cache._results.recall(f.cache_key(1)))
+            nested.append(f.cache._results.get_from_memory(f.cache_key(1)))
         real(self, item)
 
-    monkeypatch.setattr(memory.MemoryTier, "_left", left)
+    monkeypatch.setattr(memory.MemoryTier, "forget", forget)
     f(1)
     f.invalidate(1)  # the handler removed it before
     assert nested == [1, None]
@@ -843,12 +806,12 @@ def test_memory_that_an_exception_left_half_changed_begins_anew(monkeypatch):
     f, other = cached(name="k")(lambda x: x), cached(name="other")(lambda x: x)
     other(1)
 
-    def left(self, item):
+    def forget(self, item):
         raise KeyboardInterrupt
 
     f(1)
     with monkeypatch.context() as patch:
-        patch.setattr(memory.MemoryTier, "_left", left)
+        patch.setattr(memory.MemoryTier, "forget", forget)
         with pytest.raises(KeyboardInterrupt):
             f.invalidate(1)
     for one in (f, other):
@@ -858,7 +821,7 @@ def test_memory_that_an_exception_left_half_changed_begins_anew(monkeypatch):
 
 def test_an_interrupt_between_two_steps_leaves_nothing_behind(root):
     """What a signal's handler raises, at whatever line of the loop that does a miss's steps it comes."""
-    from efsstate.cache import singleflight
+    from efsstate.cache import steps
     from efsstate.mount import byte_locks
 
     f = cached(name="k")(lambda x: x)
@@ -869,7 +832,7 @@ def test_an_interrupt_between_two_steps_leaves_nothing_behind(root):
 
         def trace(frame, event, _):
             nonlocal lines, interrupted
-            if frame.f_code is not singleflight.run.__code__:
+            if frame.f_code is not steps.run.__code__:
                 return None
             if event == "line":
                 lines += 1
@@ -886,7 +849,7 @@ def test_an_interrupt_between_two_steps_leaves_nothing_behind(root):
             pass
         finally:
             sys.settrace(before)
-        assert not flights._under_way and not flights._joinable, at
+        assert not flights._in_flight and not flights._joinable, at
         gc.collect()
         assert not any(file.counts for file in byte_locks._shared_files.values()), at
     assert at > 20  # lines that the loop comes to
@@ -924,8 +887,8 @@ def test_a_refresh_that_can_make_no_file_removes_the_old_result(monkeypatch):
     assert f(1) == 2
 
 
-def test_where_nothing_can_be_claimed_one_of_many_keeps_its_result(monkeypatch, root):
-    """Each would remove the others' drafts, and nobody would ever come to the end; but one that was killed is not waited for."""
+def test_where_nothing_can_be_claimed_each_may_keep_its_result(monkeypatch, root):
+    """A draft of another, who computes or was killed, keeps nobody from storing."""
     from efsstate.cache import singleflight
 
     def no_locks(results, digest):
@@ -933,13 +896,11 @@ def test_where_nothing_can_be_claimed_one_of_many_keeps_its_result(monkeypatch, 
 
     monkeypatch.setattr(singleflight, "_try_claim", no_locks)
     f = cached(name="k", memory=0)(lambda x: x)
-    digest = f.cache_key(1)
-    there = f.cache._results.shelf()
-    theirs = there.start(digest, alone=True, changing=False)
-    assert f(1) == 1 and f.cache_info().puts == 0 and theirs.draft is not None
-    (draft,) = [path for path in root.rglob(".tmp-*")]
-    os.utime(draft, (1, 1))
-    assert f(1) == 1 and f.cache_info().puts == 1
+    there = f.cache._results.disk()
+    theirs = there.start(f.cache_key(1), None, changing=False)
+    assert f(1) == 1 and f.cache_info().puts == 1 and theirs.has_draft
+    assert [path.name for path in root.rglob(".tmp-*")] == [theirs.draft._name]
+    assert put(there, f.cache_key(1), b"late", theirs) is False and f(1) == 1
 
 
 def test_what_can_not_be_read_is_removed_all_the_same(monkeypatch, entries):
@@ -949,6 +910,6 @@ def test_what_can_not_be_read_is_removed_all_the_same(monkeypatch, entries):
     def broken(self, digest, codec_name):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(disk.DiskTier, "glance", broken)
+    monkeypatch.setattr(disk.DiskTier, "read_head", broken)
     f.invalidate(1)
     assert entries() == []

@@ -199,7 +199,7 @@ def test_a_generation_is_numbered_by_the_servers_clock(f, root, monkeypatch):
     monkeypatch.setattr("efsstate.mount.clock._offset", 0.0)
     g = cached(name=f.cache.name, memory=0)(f.__wrapped__)
     g(1)
-    assert g.cache._results.shelf().generation() > lost
+    assert g.cache._results.disk().clear_stamp() > lost
 
 
 def test_anything_in_the_payload_is_a_miss_or_a_value(f, entries):

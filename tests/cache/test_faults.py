@@ -227,7 +227,7 @@ def test_a_hit_takes_one_copy(another, of, memory):
     f = cached(lambda x: made, memory=memory)
     f(1)
     g = another(f, memory=memory)
-    g.cache._results.fetch(g.cache_key(2))  # everything is imported and open
+    g.cache._results.read(g.cache_key(2))  # everything is imported and open
     tracemalloc.start()
     value = g(1)
     peak = tracemalloc.get_traced_memory()[1]

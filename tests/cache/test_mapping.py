@@ -22,10 +22,10 @@ def cache():
 @pytest.fixture
 def elsewhere(cache, apart):
     """As another process has it."""
-    cache._results.shelf()
+    cache._results.disk()
     apart()
     other = Cache("box")
-    other._results.shelf()
+    other._results.disk()
     return other
 
 
@@ -307,7 +307,7 @@ def test_every_result_of_a_map_is_told(told, is_async):
     run = (lambda items: asyncio.run(f.map(items))) if is_async else f.map
     run([1, 2])
     assert sorted(event for event, _, _ in told()) == ["miss", "miss", "put", "put"]
-    f.cache._results.share.drop(f.cache_key(2))
+    f.cache._results.memory.drop(f.cache_key(2))
     run([1, 2])
     found = told()
     assert sorted((event, level) for event, _, level in found) == [
@@ -338,7 +338,7 @@ def test_a_copy_is_the_cache_itself_and_it_is_not_pickled(cache):
     assert copy.copy(cache) is copy.deepcopy([cache])[0] is cache
     f = cached(name="box")(lambda x: x)
     assert copy.deepcopy({"f": f})["f"](1) == 1 and f.cache_info().misses == 1
-    mount = cache._results.shelf().mount
+    mount = cache._results.disk().mount
     for duplicate in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match="cop"):
             duplicate(mount)

@@ -13,10 +13,15 @@ from efsstate import Cache, cached
 from efsstate.cache import disk, memory
 
 
+def resize(monkeypatch, size):
+    """Have the pool take `size` bytes, and be empty."""
+    memory.pool.forget_size()
+    monkeypatch.setattr(memory.pool, "_size", size)
+
+
 @pytest.fixture
 def small_pool(monkeypatch):
-    monkeypatch.setattr(memory, "_pool", None)
-    monkeypatch.setattr(memory, "_pool_size", 100_000)
+    resize(monkeypatch, 100_000)
 
 
 def taken(work):
@@ -33,17 +38,17 @@ def taken(work):
 
 
 def held():
-    return memory._pool.currsize if memory._pool is not None else 0
+    return memory.pool.size
 
 
 def test_the_pool_is_a_sixteenth_of_the_functions_memory(monkeypatch):
     for size, expected in (("1024", 64 * 2**20), ("512", 32 * 2**20), (None, 64 * 2**20)):
-        monkeypatch.setattr(memory, "_pool_size", None)
+        memory.pool.forget_size()
         monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", size) if size else monkeypatch.delenv(
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", raising=False
         )
-        assert memory.pool_size() == expected
-    monkeypatch.setattr(memory, "_pool_size", None)
+        assert memory.pool.maxsize == expected
+    memory.pool.forget_size()
 
 
 def test_all_caches_together_stay_within_the_pool(small_pool):
@@ -51,7 +56,7 @@ def test_all_caches_together_stay_within_the_pool(small_pool):
     for i in range(300):
         caches[i % 3].set(i, "x" * 1000)
     assert (
-        80_000 < held() <= 100_000 and sum(cache._results.share.size for cache in caches) == held()
+        80_000 < held() <= 100_000 and sum(cache._results.memory.size for cache in caches) == held()
     )
 
 
@@ -61,9 +66,9 @@ def test_a_caches_cap_holds_and_leaves_the_others_alone(small_pool):
     for i in range(100):
         one.set(i, "x" * 1000)
     assert (
-        one._results.share.size <= 10_000
-        and other._results.share.get("?") is None
-        and other._results.share.size > 0
+        one._results.memory.size <= 10_000
+        and other._results.memory.get("?") is None
+        and other._results.memory.size > 0
     )
 
 
@@ -84,10 +89,10 @@ def test_a_value_too_large_for_a_quarter_is_not_kept(small_pool):
 
 def test_the_cost_of_shared_values_is_what_they_take():
     deep = tuple((i, str(i) * 50) for i in range(1000))
-    size = memory.shared_size(deep)
+    size = memory.immutable_size(deep)
     assert size > sum(sys.getsizeof(text) for _, text in deep)
     for value in ([], {}, set(), bytearray(), ([],), object()):
-        assert memory.shared_size(value) is None
+        assert memory.immutable_size(value) is None
 
 
 def test_the_plain_arguments_go_with_the_item(small_pool):
@@ -95,31 +100,31 @@ def test_the_plain_arguments_go_with_the_item(small_pool):
     for _ in range(2):
         for i in range(500):
             f(i), f(i)
-    share = f.cache._results.share
+    share = f.cache._results.memory
     assert (
-        set(map(id, share.forms.values())) <= set(map(id, share._items.values()))
-        and len(share.forms) <= len(share._items) * 4
+        set(map(id, share.by_args.values())) <= set(map(id, share._items.values()))
+        and len(share.by_args) <= len(share._items) * 4
     )
     f.cache_clear()
-    assert not share.forms and not share._items and share.size == 0 and held() == 0
+    assert not share.by_args and not share._items and share.size == 0 and held() == 0
 
 
 def test_long_arguments_are_not_kept_as_they_are():
     f = cached(name="long")(lambda x: 1)
     for x in ("x" * 1025, b"x" * 1025, "\U0001f600" * 300, 2**9000, 1.5, (1,)):
         f(x), f(x)
-        assert not f.cache._results.share.forms and f.cache_info().memory > 0
+        assert not f.cache._results.memory.by_args and f.cache_info().memory > 0
     f("x" * 900), f("x" * 900)
-    assert len(f.cache._results.share.forms) == 1
+    assert len(f.cache._results.memory.by_args) == 1
     g = cached(name="longs")(lambda *parts: 1)
     g(*["x" * 500] * 2), g(*["x" * 500] * 2)
-    assert not g.cache._results.share.forms and g.cache_info().memory > 0
+    assert not g.cache._results.memory.by_args and g.cache_info().memory > 0
 
 
 def test_the_arguments_of_a_call_whose_result_is_copied_are_not_kept():
     f = cached(name="copied")(lambda x: [x])
     f(1), f(1), f(1)
-    assert not f.cache._results.share.forms and f.cache_info().memory == 2
+    assert not f.cache._results.memory.by_args and f.cache_info().memory == 2
 
 
 def test_accounts_stay_exact_under_threads(small_pool):
@@ -145,8 +150,8 @@ def test_accounts_stay_exact_under_threads(small_pool):
         thread.join()
     assert (
         held()
-        == sum(cache._results.share.size for cache in caches)
-        == sum(item.cost for cache in caches for item in cache._results.share._items.values())
+        == sum(cache._results.memory.size for cache in caches)
+        == sum(item.cost for cache in caches for item in cache._results.memory._items.values())
         <= 100_000
     )
 
@@ -203,7 +208,7 @@ def test_an_unchanged_entry_is_not_read_again(monkeypatch):
     from efsstate.mount.files import Mount
 
     offset[0] += 25
-    here._results.shelf().generation()
+    here._results.disk().clear_stamp()
     monkeypatch.setattr(Mount, "read", lambda *a, **k: pytest.fail("it was read again"))
     assert here.get("k") == first
 
@@ -221,8 +226,7 @@ PARTS = {
 @pytest.mark.parametrize("kind", PARTS)
 def test_what_is_kept_of_calls_takes_no_more_than_the_pool(kind, monkeypatch):
     """As the process has it, not as we count it."""
-    monkeypatch.setattr(memory, "_pool", None)
-    monkeypatch.setattr(memory, "_pool_size", 2**19)
+    resize(monkeypatch, 2**19)
     f = cached(name="kept")(lambda *parts: None)
 
     def work(numbers):
@@ -237,21 +241,20 @@ def test_forms_of_one_call_are_counted_too(small_pool):
     for i in range(300):
         for args in ((i,), (i, None), (i, None, None), (i, None, None, None)) * 2:
             f(*args)
-    share = f.cache._results.share
+    share = f.cache._results.memory
     assert held() == share.size == sum(item.cost for item in share._items.values()) <= 100_000
     assert (
         all(
-            item.cost > memory._OVERHEAD + sum(map(sys.getsizeof, item.forms))
+            item.cost > memory._OVERHEAD + sum(map(sys.getsizeof, item.raw_args))
             for item in share._items.values()
         )
-        and len(share.forms) > 100
+        and len(share.by_args) > 100
     )
 
 
 @pytest.mark.parametrize("look", ["in", "get", "get_many", "add"])
 def test_a_look_leaves_no_copy_for_nobody(look, monkeypatch):
-    monkeypatch.setattr(memory, "_pool", None)
-    monkeypatch.setattr(memory, "_pool_size", 2**20)
+    resize(monkeypatch, 2**20)
     Cache("lists", memory=0).set_many({i: [1] * 2000 for i in range(1500)})
     here = Cache("lists")
     ways = {
@@ -265,7 +268,7 @@ def test_a_look_leaves_no_copy_for_nobody(look, monkeypatch):
         for i in numbers:
             ways[look](i)
 
-    assert taken(work) < 1.15 * 2**20 and here._results.share.size > 0
+    assert taken(work) < 1.15 * 2**20 and here._results.memory.size > 0
 
 
 def test_a_map_that_raises_leaves_no_copy_for_nobody():
@@ -274,8 +277,8 @@ def test_a_map_that_raises_leaves_no_copy_for_nobody():
     again = cached(name="raising")(f.__wrapped__)
     with pytest.raises(ZeroDivisionError):
         again.map([0, 1, 2])
-    items = again.cache._results.share._items.values()
-    assert len(items) == 2 and not any(item.first for item in items)
+    items = again.cache._results.memory._items.values()
+    assert len(items) == 2 and not any(item.spare_copy for item in items)
 
 
 def test_a_long_key_counts(small_pool):
@@ -283,4 +286,4 @@ def test_a_long_key_counts(small_pool):
     Cache("keys", memory=0).set_many({f"{i}" + "k" * 5000: i for i in range(50)})
     for i in range(50):
         assert cache.get(f"{i}" + "k" * 5000) == i
-    assert len(cache._results.share._items) < 20
+    assert len(cache._results.memory._items) < 20

@@ -39,9 +39,7 @@ def hang(monkeypatch):
         monkeypatch.setattr(Mount, name, blocking(getattr(Mount, name)))
     yield switch
     open_again.set()
-    until(
-        lambda: not any(io_threads._stuck.values())
-    )  # what hung must not count against the next test
+    until(lambda: not io_threads.breaker.count())  # what hung must not count against the next test
 
 
 def until(condition):
@@ -64,7 +62,7 @@ def test_a_mount_that_hangs_is_left_and_then_left_alone_and_used_again_when_it_a
         f(i)
     assert hang.calls == 3 and time.monotonic() - began < 5
     hang(False)
-    until(lambda: not io_threads.is_left_alone(f.cache._results.place))
+    until(lambda: not io_threads.breaker.is_open(f.cache._results.root_path))
     assert f(1) == 1
     before = len(calls)
     assert f(1) == 1 and f(1) == 1 and len(calls) == before
@@ -102,7 +100,7 @@ def test_a_claim_that_comes_late_is_given_back(hang):
     hang()
     assert f(2) == 2
     hang(False)
-    until(lambda: not io_threads._stuck.get(f.cache._results.place))
+    until(lambda: not io_threads.breaker._hanging.get(f.cache._results.root_path))
     time.sleep(0.1)
     assert {key: file.users for key, file in byte_locks._shared_files.items() if file.users} == {}
 
@@ -253,7 +251,7 @@ def all_hang():
     yield
     gate.set()
     assert all(job.wait(20) for job in jobs)
-    until(lambda: not any(io_threads._stuck.values()))
+    until(lambda: not io_threads.breaker.count())
 
 
 def test_nobody_waits_for_the_threads_on_one_of_them():
@@ -283,7 +281,7 @@ def test_a_call_whose_turn_never_comes_is_left_and_the_next_has_a_thread(all_han
     begun = []
     with pytest.raises(MountTimeout):
         io_threads.call("y", lambda: begun.append(1), 0.2)
-    until(lambda: not io_threads._stuck["y"])
+    until(lambda: not io_threads.breaker._hanging["y"])
     assert io_threads.call("y", lambda: 1, 20) == 1 and not begun
 
 
@@ -318,9 +316,12 @@ def test_many_calls_at_once_let_others_have_their_turn():
 def test_of_many_at_once_the_one_that_hangs_is_left():
     gate = threading.Event()
     found = io_threads.spread("x", lambda n: gate.wait(60) if n == 7 else n, range(64), 0.3)
-    assert found == [None if n == 7 else n for n in range(64)] and len(io_threads._stuck["x"]) == 1
+    assert (
+        found == [None if n == 7 else n for n in range(64)]
+        and len(io_threads.breaker._hanging["x"]) == 1
+    )
     gate.set()
-    until(lambda: not io_threads._stuck["x"])
+    until(lambda: not io_threads.breaker._hanging["x"])
 
 
 def test_what_waits_for_its_turn_is_not_begun_on_a_mount_that_is_left_alone(hang):
@@ -329,7 +330,7 @@ def test_what_waits_for_its_turn_is_not_begun_on_a_mount_that_is_left_alone(hang
     hang()
     callers = [threading.Thread(target=f, args=(i,)) for i in range(150)]
     [caller.start() for caller in callers], [caller.join() for caller in callers]
-    assert hang.calls <= io_threads._MOST + io_threads._MOST_STUCK
+    assert hang.calls <= io_threads._MOST + io_threads._MOST_HANGING
 
 
 def test_writes_that_were_not_done_are_counted(hang):
@@ -346,8 +347,8 @@ def test_what_came_too_late_leaves_no_copy_for_a_caller_in_memory(hang):
     hang()
     assert cache.get("k") is None and cache.get_many(["k"]) == {}
     hang(False)
-    until(lambda: not any(io_threads._stuck.values()) and cache._results.share._items)
-    assert not any(item.first for item in cache._results.share._items.values())
+    until(lambda: not io_threads.breaker.count() and cache._results.memory._items)
+    assert not any(item.spare_copy for item in cache._results.memory._items.values())
 
 
 def test_where_no_thread_can_be_started_the_mount_counts_as_failing():
@@ -357,8 +358,8 @@ from efsstate import Cache
 Cache("box").set_many({i: i for i in range(50)})
 cache = Cache("box", io_timeout=5, memory=0)
 cache.get_many([])
-from efsstate.cache import threads
-threads._threads = None
+from efsstate.cache import io_threads
+io_threads._pool = None
 for line in open("/proc/self/status"):
     if line.startswith("VmSize:"):
         most = int(line.split()[1]) * 1024 + 2**22  # the stack of a thread takes twice as much

@@ -171,7 +171,7 @@ def test_a_change_on_one_client_is_seen_by_the_other_within_sixty_seconds_and_at
     exact._keys = b.cache._keys
     key = a.cache_key(1)
     getattr(a, change)(*[1] * (change != "cache_clear"))
-    now = exact._results.fetch(key, exact=True)
+    now = exact._results.read(key, exact=True)
     assert (now and exact._results.take(now)) == ("new" if change == "refresh" else None)
     began = time.time()
     while b(1) == "old":

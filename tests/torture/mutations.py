@@ -219,7 +219,7 @@ MUTATIONS = {
     ),
     "a-clears-generation": Mutation(
         "a clear's generation",
-        without("_generation"),
+        without("_clear_stamp"),
         [
             "cache/test_mapping.py::test_clear_forgets_everything_here_at_once",
             "cache/test_cached.py::test_invalidate_refresh_and_clear_show_at_once",
@@ -252,7 +252,7 @@ MUTATIONS = {
     ),
     "what-was-invalidated-meanwhile-is-not-kept": Mutation(
         "what was invalidated meanwhile is not kept",
-        become("found = True"),
+        drop(),
         [
             "cache/test_single_flight.py::test_what_was_being_computed_when_it_was_invalidated_is_not_kept"
         ],
@@ -272,14 +272,19 @@ MUTATIONS = {
     ),
     "a-refresh-ends-what-began-before": Mutation(
         "a refresh ends what began before it",
-        without("changing", "_is_left"),
+        drop(),
         ["cache/test_changes.py::test_a_refresh_is_not_undone_by_what_began_before_it"],
     ),
-    "a-draft-that-was-made-since-is-not-taken-for": Mutation(
-        "a draft that was made since is not taken for ours",
-        without("_is_ours"),
+    "a-drafts-name-is-never-used-again": Mutation(
+        "a draft's name is never used again",
+        become('return TEMPORARY + digest + "0" * 16'),
+        ["cache/test_changes.py::test_two_without_a_claim_do_not_keep_each_other_from_storing"],
+    ),
+    "memory-keeps-nothing-that-changed-since": Mutation(
+        "memory keeps nothing that changed since",
+        become("is_last = True"),
         [
-            "cache/test_changes.py::test_who_was_overtaken_does_not_put_the_draft_of_a_refresh_that_goes_on"
+            "cache/test_changes.py::test_what_is_changed_between_a_put_and_its_remembering_is_not_remembered"
         ],
     ),
     "a-forked-child-does-not-write-into-its": Mutation(

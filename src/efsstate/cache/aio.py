@@ -1,4 +1,7 @@
-"""What `async def` needs: the steps of a miss, and calls on the mount, without ever blocking the event loop."""
+"""Serve `async def`: perform the steps of a computation, and calls of the mount, in a task.
+
+The event loop is never blocked by the mount, nor by a large value that is decoded or digested.
+"""
 
 from __future__ import annotations
 
@@ -8,155 +11,238 @@ import time
 from efsstate.cache import flight as flights
 from efsstate.cache import io_threads
 from efsstate.cache.memory import PACKED
-from efsstate.cache.singleflight import COMPUTE, GIVE, IO, LANDING, TAKE, Raised, end
+from efsstate.cache.steps import (
+    Await,
+    CallMount,
+    Compute,
+    Interrupted,
+    Outcome,
+    Release,
+    Sleep,
+    StoreResult,
+    TakeValue,
+    conclude,
+)
+from efsstate.cache.tiers import FAILURES, MISSING
+from efsstate.errors import EncodeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import Any
 
-    from efsstate.cache.flight import Flight
     from efsstate.cache.memory import Item
-    from efsstate.cache.singleflight import Steps
+    from efsstate.cache.steps import Step, Steps
     from efsstate.cache.tiers import TieredCache
 
-_HEAVY = (
-    2**20
-)  # bytes: to decode or digest as many takes longer than a hand-over to a thread, and holds up the loop
-_PIECE = 256  # bytes that an object counts for: it takes as long to digest as so many
-_HOLDING = frozenset({tuple, list, set, frozenset, dict})
+# Bytes that take longer to decode or digest than a hand-over to a thread, and would hold up the
+# loop.
+_HEAVY = 2**20
+_PIECE = 256  # bytes that an object counts for, because it takes as long to digest
+_CONTAINERS = frozenset({tuple, list, set, frozenset, dict})
+_POLL = 1.0  # seconds between two looks of a waiter, if its wake-up call was cut off by a signal
 
 
-async def run(results: TieredCache, way: Steps) -> Any:
-    """`miss.run` in a task; a computation is awaited."""
-    action: Callable[[], Any] = lambda: next(way)  # noqa: E731
-    closing = False
+async def run(cache: TieredCache, steps: Steps) -> Any:
+    """Perform `steps` in a task, and return or raise their outcome: see `steps.run`.
+
+    Once the task is cancelled, or its coroutine closed, nothing is awaited: what is to be released
+    is released on a thread.
+    """
+    answer: Any = None
+    interruption: BaseException | None = None
+    is_interrupted = is_closing = False
     while True:
         try:
-            kind, what, more = action()
-        except StopIteration as stop:
-            return end(stop.value)
-        answer: Any
-        try:
-            if closing:  # the task is cancelled: what is to be given back is, but nothing is awaited any more
-                answer = None
-                if kind is IO or kind is GIVE:
-                    io_threads.submit(what)
-            elif kind is COMPUTE:
-                answer = await _compute_async(what, more)
-            elif kind is IO or kind is GIVE:
-                answer = await call(results, what, more or io_threads.drop, always=kind is GIVE)
-            elif kind is TAKE:
-                answer = await take(results, what)
-            elif kind is LANDING:
-                answer = await _landing(what, more)
+            if is_interrupted:
+                is_interrupted = False
+                step = steps.throw(Interrupted)
             else:
-                await asyncio.sleep(what)
-                answer = None
+                step = steps.send(answer)
+            answer = None
+            if is_closing:
+                _perform_without_waiting(step)
+            else:
+                answer = await _performers[type(step)](cache, step)
         except BaseException as error:
-            closing = closing or isinstance(error, (asyncio.CancelledError, GeneratorExit))
-            action = lambda error=error: way.throw(error)  # type: ignore[misc]  # noqa: E731
-        else:
-            action = lambda answer=answer: way.send(answer)  # type: ignore[misc]  # noqa: E731
+            if steps.gi_frame is None:  # type: ignore[attr-defined]
+                end = error
+                break
+            answer, is_interrupted = None, True
+            is_closing = is_closing or isinstance(error, (asyncio.CancelledError, GeneratorExit))
+            interruption = interruption or error
+    outcome = conclude(end, interruption)
+    # Or they would be in a cycle with this frame, which is in their tracebacks.
+    del end, interruption
+    return outcome.unwrap()
 
 
-async def _compute_async(compute: Callable[[], Awaitable[Any]], mine: Flight) -> Any:
-    token = flights.computing.set((*flights.computing.get(), mine))
+async def _call_mount(cache: TieredCache, step: CallMount) -> Any:
     try:
-        return await compute()
-    except Exception as error:
-        return Raised(error)
+        return await call(cache, step.function, step.on_late_result)
+    except FAILURES as error:
+        cache.report_failure(error, step.doing)
+        return None
+
+
+async def _release(cache: TieredCache, step: Release) -> None:
+    try:
+        await call(cache, step.function, always=True)
+    except FAILURES as error:
+        cache.report_failure(error, step.doing)
+
+
+async def _store(cache: TieredCache, step: StoreResult) -> Any:
+    try:
+        encoded = step.encode(True)  # on the loop: another task may have the value, and change it
+    except EncodeError as error:
+        return error
+    except FAILURES as error:
+        cache.report_failure(error, "keep a result")
+        return None, False
+    store = CallMount("keep a result", lambda: step.store(encoded))
+    return encoded.item, bool(await _call_mount(cache, store))
+
+
+async def _sleep(_: TieredCache, step: Sleep) -> None:
+    await asyncio.sleep(step.seconds)
+
+
+async def _await_flight(_: TieredCache, step: Await) -> bool:
+    flight, until = step.flight, time.monotonic() + step.timeout
+    done = _Signal()
+    flight.call_when_finished(done.set)
+    while not flight.finished and (remaining := until - time.monotonic()) > 0:
+        await done.wait(min(remaining, _POLL))
+    return flight.finished
+
+
+async def _take_value(cache: TieredCache, step: TakeValue) -> Any:
+    try:
+        return await take(cache, step.item)
+    except (ValueError, *FAILURES) as error:
+        cache.report_unreadable(step.item, error)
+        return MISSING
+
+
+async def _compute(_: TieredCache, step: Compute) -> Outcome:
+    token = flights.start_computing(step.flight)
+    try:
+        return Outcome(await step.function())
+    except (asyncio.CancelledError, GeneratorExit):
+        raise  # the task's own end, which the runner has to know of
+    except BaseException as error:
+        return Outcome(error=error)
     finally:
-        flights.computing.reset(token)
+        flights.stop_computing(token)
 
 
-async def _told(
-    start: Callable[[Callable[[], object]], object], left: Callable[[], float | None]
-) -> bool:
-    """Whether the function that `start` is given was called, on whatever thread, before no seconds were `left`."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
+_performers: dict[type[Step], Callable[[TieredCache, Any], Awaitable[Any]]] = {
+    CallMount: _call_mount,
+    Release: _release,
+    StoreResult: _store,
+    Sleep: _sleep,
+    Await: _await_flight,
+    TakeValue: _take_value,
+    Compute: _compute,
+}
 
-    def set_done() -> None:
-        if not future.done():
-            future.set_result(None)
 
-    def done() -> None:
+def _perform_without_waiting(step: Step) -> None:
+    """Start a release, or any call of the mount, on a thread; there is no answer."""
+    if isinstance(step, (CallMount, Release)):
+        io_threads.submit(step.function)
+
+
+class _Signal:
+    """An event that any thread may set, and that the task of the current loop waits for."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[None] = self._loop.create_future()
+
+    def set(self) -> None:
+        """Wake the task up; from any thread."""
         try:
-            loop.call_soon_threadsafe(set_done)
+            self._loop.call_soon_threadsafe(self._resolve)
         except RuntimeError:
             pass  # the loop is closed: nobody waits any more
 
-    start(done)
-    while not future.done():
-        within = left()
-        if within is not None and within <= 0:
-            return False
-        await asyncio.wait([future], timeout=within)
-    return True
+    def _resolve(self) -> None:
+        if not self._future.done():
+            self._future.set_result(None)
 
-
-async def _landing(flight: Flight, within: float) -> bool:
-    until = time.monotonic() + within
-    return await _told(flight.when_landed, lambda: until - time.monotonic())
+    async def wait(self, limit: float | None) -> bool:
+        """Wait for at most `limit` seconds; return True if it is set."""
+        if not self._future.done():
+            await asyncio.wait([self._future], timeout=limit)
+        return self._future.done()
 
 
 async def call(
-    results: TieredCache,
+    cache: TieredCache,
     function: Callable[[], Any],
-    late: Callable[[Any], object] = io_threads.drop,
+    on_late_result: Callable[[Any], object] = io_threads.discard_spare_copy,
     *,
     always: bool = False,
 ) -> Any:
-    """`threads.call`, awaited."""
-    timeout = results.io_timeout
-    job = (
-        io_threads.submit(function)
-        if timeout is None
-        else io_threads.begin(results.place, function, always=always)
-    )
+    """Return `function()`, called on a thread: see `io_threads.call`."""
+    timeout = cache.io_timeout
+    if timeout is None:
+        job = io_threads.submit(function)
+    else:
+        job = io_threads.begin(cache.root_path, function, always=always)
     try:
-        done = await _told(job.tell, lambda: job.left(timeout))
+        is_done = await _is_done_in_time(job, timeout)
     except BaseException:
-        if not job.abandon(late) and job.error is None:
-            late(job.result)
+        io_threads.leave(job, on_late_result)
         raise
-    return (
-        job.outcome()
-        if done or timeout is None
-        else io_threads.give_up(results.place, job, timeout, late)
-    )
+    if is_done or timeout is None:
+        return job.outcome()
+    return io_threads.give_up(cache.root_path, job, timeout, on_late_result)
 
 
-async def take(results: TieredCache, item: Item) -> Any:
-    """`results.take`; where much is to be decoded, on a thread: not one of the mount's, which may all hang."""
-    if item.value is PACKED and not item.first and item.cost >= _HEAVY:
-        return await asyncio.to_thread(results.take, item)
-    return results.take(item)
+async def _is_done_in_time(job: io_threads.Job, limit: float | None) -> bool:
+    """Wait for `job` for at most `limit` seconds; return True if it is done."""
+    done = _Signal()
+    job.call_when_done(done.set)
+    while not await done.wait(remaining := job.remaining(limit)):
+        if remaining is not None and remaining <= 0:
+            return False
+    return True
+
+
+async def take(cache: TieredCache, item: Item) -> Any:
+    """Return the item's value; a large one is decoded on a thread.
+
+    Not on a thread of the mount: all of those may hang. Raise ValueError if it cannot be read.
+    """
+    if item.value is PACKED and not item.spare_copy and item.cost >= _HEAVY:
+        return await asyncio.to_thread(cache.take, item)
+    return cache.take(item)
 
 
 async def digest(function: Callable[[Any], str], parts: Any) -> str:
-    """`function(parts)`, on a thread where there is much to digest."""
+    """Return `function(parts)`, called on a thread if there is much to digest."""
     return await asyncio.to_thread(function, parts) if _is_heavy(parts) else function(parts)
 
 
 def _is_heavy(parts: Any) -> bool:
-    """Whether there is about a mebibyte of it; what is larger is not looked through to its end."""
-    left, rest = _HEAVY, [parts]
-    while rest and left > 0:
+    """Return True if `parts` are about a mebibyte; no more of them is looked at."""
+    remaining, rest = _HEAVY, [parts]
+    while rest and remaining > 0:
         part = rest.pop()
         kind = type(part)
         if kind is str or kind is bytes or kind is bytearray:
-            left -= len(part)
-        elif kind in _HOLDING:
-            left -= _PIECE * len(part)
-            if left > 0:  # else it may be too long to be taken apart
+            remaining -= len(part)
+        elif kind in _CONTAINERS:
+            remaining -= _PIECE * len(part)
+            if remaining > 0:  # else it may be too long to be taken apart
                 rest += part
                 rest += part.values() if kind is dict else ()
         elif hasattr(kind, "nbytes"):  # an array, or a memoryview
-            left -= part.nbytes
+            remaining -= part.nbytes
         elif kind.__dictoffset__:
-            rest.append(
-                object.__getattribute__(part, "__dict__")
-            )  # without what its class does when it is asked
-    return left <= 0
+            # Without the class's own code for attributes.
+            rest.append(object.__getattribute__(part, "__dict__"))
+    return remaining <= 0

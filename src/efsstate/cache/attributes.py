@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from efsstate.cache import flight
 from efsstate.cache.cache import Cache, fetch_many
-from efsstate.cache.tiers import FAILURES, MISSING
+from efsstate.cache.tiers import FAILURES, MISSING, describe_remaining
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
 
     from efsstate.cache.function_cache import FunctionCache
     from efsstate.cache.function_types import CacheInfo
-    from efsstate.cache.singleflight import Steps
+    from efsstate.cache.steps import Steps
 
 _MAP_TASKS = 16  # calls that `map` of an async function has under way at once
 
@@ -49,11 +48,11 @@ class Attributes:
         """Return the counters of this process: calls by their outcome, and bytes in memory."""
         from efsstate.cache.function_types import CacheInfo
 
-        counts, share = self._results.counts, self._results.share
+        counts, share = self._results.counts, self._results.memory
         return CacheInfo(
             hits=counts.memory + counts.mount + counts.stale,
             misses=counts.computed,
-            maxsize=0 if share.limit == 0 else share.limits(),
+            maxsize=0 if share.limit == 0 else share.maxsize,
             currsize=share.size,
             memory=counts.memory,
             mount=counts.mount,
@@ -74,15 +73,15 @@ class Attributes:
         return self._run(self._peek, args, kwargs)
 
     def _peek(self, digest: str | None) -> Steps:
-        from efsstate.cache import singleflight
+        from efsstate.cache.steps import TakeValue
 
         digest, results = self._owner.require_digest(digest), self._results
-        item = results.recall(digest) if results.enabled else None
+        item = results.get_from_memory(digest) if results.enabled else None
         if item is None and results.enabled:
-            item = yield from self._ask("read a result", lambda: results.fetch(digest))
+            item = yield from self._ask("read a result", lambda: results.read(digest))
         value = MISSING
-        if item is not None and results.left(item) > 0:
-            value = yield from singleflight.take(results, item)
+        if item is not None and results.remaining(item) > 0:
+            value = yield TakeValue(item)
         if value is MISSING:
             raise KeyError(f"{results.name}: no result for these arguments")
         return value
@@ -98,7 +97,7 @@ class Attributes:
         digest, results = self._owner.require_digest(digest), self._results
         if not results.enabled:
             return False
-        flight.doom(results, digest)
+        results.begin_change(digest)
         return bool((yield from self._ask("remove a result", lambda: results.remove(digest))))
 
     def explain(self, *args: Any, **kwargs: Any) -> Any:
@@ -106,20 +105,24 @@ class Attributes:
         return self._run(self._explain, args, kwargs)
 
     def _explain(self, digest: str | None) -> Steps:
-        from efsstate.cache import singleflight
+        from efsstate.cache.steps import CallMount
 
         results = self._results
         if not results.enabled:
             return "miss: EFSSTATE_DISABLE is set"
         if digest is None:
             return "miss: the function does not take these arguments"
-        item = results.recall(digest)
+        item = results.get_from_memory(digest)
         if item is not None:
-            return f"hit: in memory, {_describe_life(results.left(item))}"
-        try:
-            return str((yield singleflight.IO, lambda: results.explain(digest), None))
-        except (ValueError, *FAILURES) as error:
-            return f"miss: {error}"
+            return f"hit: in memory, {describe_remaining(results.remaining(item))}"
+
+        def explain() -> str:
+            try:
+                return results.explain(digest)
+            except (ValueError, *FAILURES) as error:
+                return f"miss: {error}"
+
+        return (yield CallMount("explain a call", explain)) or "miss: the mount does not answer"
 
     def cache_clear(self) -> Any:
         """Forget all results: here at once, elsewhere within 60 s."""
@@ -127,13 +130,13 @@ class Attributes:
 
     def _clear(self, _: str | None) -> Steps:
         if self._results.enabled:
-            flight.doom(self._results)
+            self._results.begin_change()
             yield from self._ask("clear", self._results.clear)
 
     def _ask(self, doing: str, function: Callable[[], Any]) -> Steps:
-        from efsstate.cache import singleflight
+        from efsstate.cache.steps import CallMount
 
-        return singleflight._attempt(self._results, doing, function)  # noqa: SLF001
+        return (yield CallMount(doing, function))
 
     def _run(
         self,
@@ -149,10 +152,10 @@ class Attributes:
         loop = _running_loop() if self._owner.is_async else None
         if loop is not None:
             return loop.create_task(self._run_async(steps, args, kwargs))
-        from efsstate.cache import singleflight
+        from efsstate.cache import steps as step_runner
 
         digest = None if kwargs is None else self._owner.digest(args, kwargs)
-        return singleflight.run(self._results, steps(digest))
+        return step_runner.run(self._results, steps(digest))
 
     async def _run_async(
         self,
@@ -170,7 +173,7 @@ class Attributes:
         digest = self._owner.digest(args, kwargs) if self._results.enabled else None
         if digest is None:
             return self._owner.function(*args, **kwargs)
-        flight.doom(self._results, digest)
+        self._results.begin_change(digest)
         from efsstate.cache import singleflight
 
         return singleflight.run(
@@ -182,7 +185,7 @@ class Attributes:
         digest = await self._owner.digest_async(args, kwargs) if self._results.enabled else None
         if digest is None:
             return await self._owner.function(*args, **kwargs)
-        flight.doom(self._results, digest)
+        self._results.begin_change(digest)
         from efsstate.cache import aio
 
         return await aio.run(
@@ -226,7 +229,3 @@ def _running_loop() -> Any:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
-
-
-def _describe_life(seconds: float) -> str:
-    return "for ever" if seconds == float("inf") else f"for {seconds:.0f} s more"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from efsstate import units
-from efsstate.cache import flight, io_threads
+from efsstate.cache import io_threads
 from efsstate.cache.keys import KeyBuilder
 from efsstate.cache.options import Options
 from efsstate.cache.tiers import FAILURES, MISSING, TieredCache
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Any, overload
 
+    from efsstate.cache.flight import Flight
     from efsstate.cache.memory import Item
+    from efsstate.cache.tiers import Encoded
     from efsstate.units import Duration, Size
 
     D = TypeVar("D")
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 K = TypeVar("K", default="Any")
 V = TypeVar("V", default="Any")
 _LONGEST_KEY = 2**14  # bytes of a key that is stored, for `keys()`
+_BATCH, _BATCH_BYTES = 256, 2**26  # values that are encoded before the first of them is stored
 _KEYS_AT_ONCE = 256  # entries that `keys()` reads together
 
 
@@ -124,9 +127,9 @@ class Cache(Generic[K, V]):
             return False
         item = self._find(digest, fresh=True, counts_miss=False)
         if item is not None:
-            io_threads.drop(item)
+            io_threads.discard_spare_copy(item)
             return False
-        results.share.drop(digest)
+        results.memory.drop(digest)
         from efsstate.cache import singleflight
 
         request = singleflight.ComputeRequest(
@@ -136,13 +139,13 @@ class Cache(Generic[K, V]):
             own_ttl=ttl is not None,
             adding=True,
         )
-        singleflight.run(results, singleflight.steps(results, digest, request, None))
-        if request.refused is not None:
-            raise request.refused
-        if not request.kept:
+        singleflight.run(results, singleflight.compute(results, digest, request, None))
+        if request.refusal is not None:
+            raise request.refusal
+        if not request.was_kept:
             # The mount failed: without this, memory would serve a value that no other host has.
-            results.share.drop(digest)
-        return request.kept
+            results.memory.drop(digest)
+        return request.was_kept
 
     def delete(self, key: K) -> bool:
         """Remove `key`; return True if it had a value."""
@@ -151,14 +154,14 @@ class Cache(Generic[K, V]):
 
     def __contains__(self, key: object) -> bool:
         item = self._find(self._keys.digest(key))
-        io_threads.drop(item)
+        io_threads.discard_spare_copy(item)
         return item is not None
 
     def clear(self) -> None:
         """Forget all values: here at once, elsewhere within 60 s; a sweep removes the files."""
         if self._results.enabled:
-            flight.doom(self._results)
-            self._results.guarded("clear", self._results.clear)
+            self._results.begin_change()
+            self._results.attempt("clear", self._results.clear)
 
     def keys(self) -> Iterator[K]:
         """Yield the keys that have a value, in no order; it reads every entry.
@@ -169,17 +172,17 @@ class Cache(Generic[K, V]):
         results = self._results
         if not results.enabled:
             return
-        digests = results.guarded("list the values", lambda: list(results.shelf().digests()), [])
+        digests = results.attempt("list the values", lambda: list(results.disk().digests()), [])
         for start in range(0, len(digests), _KEYS_AT_ONCE):
             batch = digests[start : start + _KEYS_AT_ONCE]
             for packed in io_threads.spread(
-                results.place, results.key_of, batch, results.io_timeout
+                results.root_path, results.key_of, batch, results.io_timeout
             ):
                 if packed:
                     try:
                         yield codecs.loads(packed)
                     except ValueError as error:
-                        results.failed(error, "read a key")
+                        results.report_failure(error, "read a key")
 
     def get_many(self, keys: Iterable[K]) -> dict[K, V]:
         """Return the values of those of `keys` (hashable) that have one; the mount is read once.
@@ -193,7 +196,7 @@ class Cache(Generic[K, V]):
         for digest, value in zip(digests, values, strict=True):
             if value is MISSING and results.enabled:
                 results.counts.computed += 1
-                results.tell("miss", began, key=digest)
+                results.emit("miss", began, key=digest)
         return {
             key: value for key, value in zip(wanted, values, strict=True) if value is not MISSING
         }
@@ -215,7 +218,7 @@ class Cache(Generic[K, V]):
         request = singleflight.ComputeRequest(
             function, key=_pack_key(key), ttl_of=results.options.life_of
         )
-        steps = singleflight.steps(results, digest, request, None)
+        steps = singleflight.compute(results, digest, request, None)
         return singleflight.run(results, steps)  # type: ignore[no-any-return]
 
     def _find(self, digest: str, *, fresh: bool = False, counts_miss: bool = True) -> Item | None:
@@ -224,17 +227,17 @@ class Cache(Generic[K, V]):
         if not results.enabled:
             return None
         began = time.monotonic()
-        item: Item | None = None if fresh else results.recall(digest)
+        item: Item | None = None if fresh else results.get_from_memory(digest)
         if item is not None:
-            results.served(item, "memory", began)
+            results.count_hit(item, "memory", began)
             return item
-        item = results.guarded("read a value", lambda: results.fetch(digest, exact=fresh))
-        if item is not None and results.left(item) > 0:
-            results.served(item, "mount", began)
+        item = results.attempt("read a value", lambda: results.read(digest, exact=fresh))
+        if item is not None and results.remaining(item) > 0:
+            results.count_hit(item, "mount", began)
             return item
         if counts_miss:
             results.counts.computed += 1
-            results.tell("miss", began, key=digest)
+            results.emit("miss", began, key=digest)
         return None
 
     def _life(self, ttl: Duration | None) -> float | None:
@@ -249,23 +252,40 @@ class Cache(Generic[K, V]):
             for digest, _, _ in entries:
                 self._remove(digest)
             return
-        computed = {digest for digest, _, _ in entries if flight.doom(results, digest)}
-
-        def put(entry: tuple[str, Any, bytes]) -> tuple[Item | None, Exception | None]:
-            digest, value, key = entry
-            try:
-                if (
-                    digest in computed
-                ):  # by this process, so the result of that is not to replace it
-                    results.shelf().end_draft(digest)
-                item = results.keep(digest, value, seconds, key=key, own_ttl=ttl is not None)
-            except (EncodeError, *FAILURES) as error:
-                return None, error
-            return item, None
-
         began = time.monotonic()
-        outcomes = io_threads.spread(results.place, put, entries, results.io_timeout)
+        outcomes: list[tuple[Item | None, Exception | None] | None] = []
+        for batch in _batches(self._encode(entries, seconds, own_ttl=ttl is not None)):
+            outcomes += io_threads.spread(results.root_path, self._store, batch, results.io_timeout)
         self._report_puts(outcomes, began)
+
+    def _encode(
+        self, entries: list[tuple[str, Any, bytes]], seconds: float | None, *, own_ttl: bool
+    ) -> Iterator[_Write]:
+        """Yield each entry encoded, or the error of that, on the caller's thread."""
+        results = self._results
+        # A single value without a timeout is stored on this thread, while the caller waits.
+        detach = results.io_timeout is not None or len(entries) > 1
+        for digest, value, key in entries:
+            write = _Write(results.begin_change(digest))
+            try:
+                write.encoded = results.encode(
+                    digest, value, seconds, key=key, own_ttl=own_ttl, detach=detach
+                )
+            except (EncodeError, *FAILURES) as error:
+                write.error = error
+            yield write
+
+    def _store(self, write: _Write) -> tuple[Item | None, Exception | None]:
+        """Store an encoded value; return its item, or the error."""
+        if write.encoded is None:
+            return None, write.error
+        try:
+            # The computations of this process must not replace the value in their last moment.
+            self._results.end_drafts(write.stale)
+            self._results.store(write.encoded)
+        except FAILURES as error:
+            return None, error
+        return write.encoded.item, None
 
     def _report_puts(
         self, outcomes: Iterable[tuple[Item | None, Exception | None] | None], began: float
@@ -274,23 +294,48 @@ class Cache(Generic[K, V]):
         results = self._results
         refused: EncodeError | None = None
         timeout = MountTimeout(
-            f"{results.place}: the mount did not answer in time, or is left alone"
+            f"{results.root_path}: the mount did not answer in time, or is not asked"
         )
         for outcome in outcomes:
             item, error = outcome or (None, timeout)
             if isinstance(error, EncodeError):
                 refused = refused or error
             elif error is not None:
-                results.failed(error, "keep a value")
+                results.report_failure(error, "keep a value")
             else:
-                results.tell("put", began, bytes=0 if item is None else item.cost)
+                results.emit("put", began, bytes=0 if item is None else item.cost)
         if refused is not None:
             raise refused
 
     def _remove(self, digest: str) -> bool:
         results = self._results
-        flight.doom(results, digest)
-        return bool(results.guarded("remove a value", lambda: results.remove(digest), False))
+        results.begin_change(digest)
+        return bool(results.attempt("remove a value", lambda: results.remove(digest), False))
+
+
+class _Write:
+    """A value to be set: encoded, or the error; and the flights that it makes stale."""
+
+    __slots__ = ("encoded", "error", "stale")
+
+    def __init__(self, stale: list[Flight]) -> None:
+        self.stale = stale
+        self.encoded: Encoded | None = None
+        self.error: Exception | None = None
+
+
+def _batches(writes: Iterable[_Write]) -> Iterator[list[_Write]]:
+    """Yield `writes` in lists that are bounded in their number, and in the bytes that they hold."""
+    batch: list[_Write] = []
+    size = 0
+    for write in writes:
+        batch.append(write)
+        size += 0 if write.encoded is None else write.encoded.item.cost
+        if size >= _BATCH_BYTES or len(batch) >= _BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _require_distinct(keys: list[Any], digests: list[str]) -> None:
@@ -317,18 +362,18 @@ def fetch_many(results: TieredCache, digests: list[str]) -> list[Any]:
     if not results.enabled:
         return [MISSING] * len(digests)
     began = time.monotonic()
-    recalled = [results.recall(digest) for digest in digests]
+    recalled = [results.get_from_memory(digest) for digest in digests]
     missing = [index for index, item in enumerate(recalled) if item is None]
     wanted = [digests[index] for index in missing]
-    fetched = io_threads.spread(results.place, results.fetch, wanted, results.io_timeout)
+    fetched = io_threads.spread(results.root_path, results.read, wanted, results.io_timeout)
     read = dict(zip(missing, fetched, strict=True))
     values = []
     for index, in_memory in enumerate(recalled):
         item = read.get(index) if in_memory is None else in_memory
         value = MISSING
-        if item is not None and (in_memory is not None or results.left(item) > 0):
+        if item is not None and (in_memory is not None or results.remaining(item) > 0):
             value = results.value(item, MISSING)
             if value is not MISSING:
-                results.served(item, "mount" if in_memory is None else "memory", began)
+                results.count_hit(item, "mount" if in_memory is None else "memory", began)
         values.append(value)
     return values

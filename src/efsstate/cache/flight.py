@@ -1,159 +1,185 @@
-"""The computations that are under way in this process, who makes them, and who waits for which."""
+"""Track the computations in flight in this process: who computes a key, and who waits for which.
+
+It knows keys as tuples, and nothing else of the cache. A flight is joinable from `join` until its
+waiters are released; it is in flight until `leave`. A signal handler may raise at any point, and
+cut the clean-up of a frame short. So `Flight.finished` is a plain attribute, which the owner sets
+first of all, and a finished flight that is still registered is replaced, never waited for.
+"""
 
 from __future__ import annotations
 
-import os
 import threading
+import time
 from contextvars import ContextVar
+
+from efsstate import process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from efsstate.cache.memory import Item
-    from efsstate.cache.tiers import TieredCache
+    from contextvars import Token
+    from typing import Any
 
     Key = tuple[str, str, str]  # the root, the namespace, the digest
 
+_POLL = 1.0  # seconds between two looks of a waiter, if its wake-up call was cut off by a signal
+
 
 class Flight:
-    """A computation under way in this process."""
+    """One computation in this process, and its result for those who wait for it.
 
-    __slots__ = ("_tell", "alone", "doomed", "item", "key", "landed", "waits_for")
+    `item` is the result if waiters may share it, and `stored` says that they find it on the mount.
+    With neither, they compute. `discarded`: its key was changed since it began, so its result must
+    not be stored; `draft` is the file of the result, which the change removes.
+    """
+
+    __slots__ = (
+        "_callbacks", "discarded", "draft", "finished", "item", "key", "stored", "waits_for",
+    )  # fmt: skip
 
     def __init__(self, key: Key) -> None:
-        self.landed = False
-        self._tell: list[Callable[[], object]] = []
         self.key = key
-        self.item: Item | None = None  # what came of it, for those who waited
-        self.alone = False  # its result can't be shared: everybody computes
-        self.doomed = False  # what it makes is out of date already: it is not kept
-        self.waits_for: list[Flight] = []  # several where it has several tasks
+        self.finished = False
+        self.discarded = self.stored = False
+        self.item: Any = None
+        self.draft: Any = None
+        self.waits_for: list[Flight] = []  # several, if the computation runs several tasks
+        self._callbacks: list[Callable[[], object]] = []
 
-    def land(self) -> None:
-        """It is over: whoever waits goes on."""
-        with _guard:
-            self.landed = True
-            tell, self._tell = self._tell, []
-        for function in tell:
+    def finish(self) -> None:
+        """Release the waiters."""
+        self.finished = True
+        with _lock:
+            callbacks, self._callbacks = self._callbacks, []
+        for function in callbacks:
             function()
 
-    def when_landed(self, function: Callable[[], object]) -> None:
-        """Have `function` called, on any thread, when it is over: at once if it is."""
-        with _guard:
-            if not self.landed:
-                self._tell.append(function)
+    def call_when_finished(self, function: Callable[[], object]) -> None:
+        """Call `function` once waiters are released, on any thread; at once if they are."""
+        with _lock:
+            if not self.finished:
+                self._callbacks.append(function)
                 return
         function()
 
     def wait(self, timeout: float) -> bool:
-        """Whether it was over within `timeout` seconds."""
-        event = threading.Event()
-        self.when_landed(event.set)
-        return event.wait(timeout)
+        """Wait for at most `timeout` seconds; return True if the flight finished."""
+        event, until = threading.Event(), time.monotonic() + timeout
+        self.call_when_finished(event.set)
+        while not self.finished and (remaining := until - time.monotonic()) > 0:
+            event.wait(min(remaining, _POLL))
+        return self.finished
 
 
+_lock = process.lock()
 _joinable: dict[Key, Flight] = {}  # at most one for a key
-_under_way: set[Flight] = set()  # those, and who computes without waiting for them
-_guard = (
-    threading.RLock()
-)  # a signal's handler, or a collected coroutine, may come here while its thread holds it
-computing: ContextVar[tuple[Flight, ...]] = ContextVar(
-    "efsstate_flights", default=()
-)  # that this context computes
+_in_flight: set[Flight] = set()  # those, and flights that nobody may wait for
+computing: ContextVar[tuple[Flight, ...]] = ContextVar("efsstate_flights", default=())
 
 
-def _after_fork() -> None:
-    """In a child: the threads that were computing are not there."""
-    global _guard
-    _guard = threading.RLock()
+@process.after_fork
+@process.at_reset
+def forget_all() -> None:
+    """Forget every flight: in a forked child, the threads that were computing do not exist."""
     _joinable.clear()
-    _under_way.clear()
+    _in_flight.clear()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+def join(flight: Flight) -> Flight:
+    """Return the flight to wait for, or `flight` itself, registered, if there is none."""
+    with _lock:
+        current = _joinable.get(flight.key)
+        if current is None or current.finished:
+            _joinable[flight.key] = current = flight
+            _in_flight.add(flight)
+        return current
 
 
-def key_of(results: TieredCache, digest: str) -> Key:
-    """What tells a computation from others in this process."""
-    return results.place, results.component, digest
+def register(flight: Flight) -> None:
+    """Register `flight`, which nobody waits for."""
+    with _lock:
+        _in_flight.add(flight)
 
 
-def doom(results: TieredCache, digest: str | None = None) -> bool:
-    """What is being computed now for `digest`, or for all of the cache, is not to be kept: it began too early.
+def release_waiters(flight: Flight) -> None:
+    """Let those who wait for `flight` go on, and nobody else join; it goes on computing."""
+    with _lock:
+        if _joinable.get(flight.key) is flight:
+            del _joinable[flight.key]
+    flight.finish()
 
-    Whether anything was, by this process.
+
+def leave(flight: Flight) -> None:
+    """Unregister `flight`, which is over, and release its waiters."""
+    try:
+        with _lock:
+            _in_flight.discard(flight)
+    finally:
+        release_waiters(flight)
+
+
+def discard_in_flight(*key: str) -> list[Flight]:
+    """Mark flights that began too early as stale, so that their results are not stored.
+
+    `key` is a whole key, or a root and a namespace. Nobody joins these flights any more. Return
+    them.
     """
-    found = False
-    wanted = key_of(results, digest or "")
-    with _guard:
-        for flight in list(_under_way):
-            if flight.key == wanted or (digest is None and flight.key[:2] == wanted[:2]):
+    stale = []
+    with _lock:
+        for flight in list(_in_flight):
+            if flight.key[: len(key)] == key:
                 # MUT: what-was-invalidated-meanwhile-is-not-kept
-                flight.doomed = found = True
+                flight.discarded = True
+                stale.append(flight)
                 if _joinable.get(flight.key) is flight:
                     del _joinable[flight.key]
-    results.forget(digest)  # before the mount is asked, which may hang
-    return found
+    return stale
 
 
-def join(mine: Flight) -> Flight:
-    """The flight that may be waited for, of this key: whose is there already, else `mine`."""
-    with _guard:
-        flight = _joinable.setdefault(mine.key, mine)
-        if flight is mine:
-            _under_way.add(mine)
-        return flight
+def start_computing(flight: Flight) -> Token[tuple[Flight, ...]]:
+    """Have the current context compute `flight`; return a token for `stop_computing`."""
+    return computing.set((*computing.get(), flight))
 
 
-def go_alone(mine: Flight) -> None:
-    """`mine` begins, whoever else computes the same."""
-    with _guard:
-        _under_way.add(mine)
-
-
-def leave(mine: Flight) -> None:
-    """`mine` is over."""
+def stop_computing(token: Token[tuple[Flight, ...]]) -> None:
+    """Have the context compute what it did before."""
     try:
-        with _guard:
-            _under_way.discard(mine)
-            if _joinable.get(mine.key) is mine:
-                del _joinable[mine.key]
-    finally:
-        mine.land()
+        computing.reset(token)
+    except ValueError:
+        pass  # a coroutine that is closed in another context, as after its loop: this one is over
 
 
-def computes(key: Key) -> bool:
-    """Whether this context is computing it: in a forked child, too, where nobody else knows of that."""
-    return any(
-        own.key == key and not own.landed for own in computing.get()
-    )  # a task may outlive the one that began it
+def is_computing(key: Key) -> bool:
+    """Return True if the current context computes `key`, also in a child that it forked."""
+    return any(own.key == key and not own.finished for own in computing.get())
 
 
 def begin_wait(flight: Flight) -> tuple[Flight, ...] | None:
-    """Let this context wait for `flight`: its own flights, for `end_wait`. None where it must not.
+    """Register that the current context waits for `flight`.
 
-    That is where `flight` waits for one of them, if through others: nobody would ever go on. It is decided and noted at
-    once, so that of two that are to wait for each other only one does.
+    Return the context's own flights, to be passed to `end_wait`, or None if waiting would deadlock,
+    i.e. if `flight` waits, directly or not, for one of them. Check and registration are atomic, so
+    two flights can never wait for each other.
     """
-    mine = computing.get()
-    with _guard:
+    own = computing.get()
+    with _lock:
         seen, ahead = set(), [flight]
         while ahead:
             other = ahead.pop()
-            if other in mine:
+            if other in own:
                 return None
             if other not in seen:
                 seen.add(other)
                 # MUT: nobody-waits-for-who-waits-for-him
                 ahead += other.waits_for
-        for own in mine:
-            own.waits_for.append(flight)
-    return mine
+        for mine in own:
+            mine.waits_for.append(flight)
+    return own
 
 
-def end_wait(mine: tuple[Flight, ...], flight: Flight) -> None:
-    """They do not wait for `flight` any more."""
-    with _guard:
-        for own in mine:
-            own.waits_for.remove(flight)
+def end_wait(own: tuple[Flight, ...], flight: Flight) -> None:
+    """Register that the flights in `own` wait for `flight` no more."""
+    with _lock:
+        for mine in own:
+            if flight in mine.waits_for:
+                mine.waits_for.remove(flight)

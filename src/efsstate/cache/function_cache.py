@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from efsstate.cache.memory import Item
     from efsstate.cache.options import Options
-    from efsstate.cache.singleflight import Steps
+    from efsstate.cache.steps import Steps
 
 
 class FunctionCache:
@@ -40,7 +40,7 @@ class FunctionCache:
             and self.signature.is_constant
             and not self.is_async
         )
-        self.remembered = self.results.share.forms
+        self.remembered = self.results.memory.by_args
 
     def __repr__(self) -> str:
         return f"<cached function {self.name}>"
@@ -81,15 +81,13 @@ class FunctionCache:
         if digest is None:
             return self.function(*args, **kwargs)
         began = time.monotonic() if events.listeners else 0.0
-        item = results.recall(digest) if results.share.limit != 0 else None
+        item = results.get_from_memory(digest) if results.memory.limit != 0 else None
         if item is not None:
             value = self._take(item, args, kwargs, began, "memory")
             if value is not MISSING:
                 return value
-        item = (
-            results.fetch(digest) if results.io_timeout is None else results.fetch_in_time(digest)
-        )
-        if item is not None and results.left(item) > 0:
+        item = results.read(digest) if results.io_timeout is None else results.read_in_time(digest)
+        if item is not None and results.remaining(item) > 0:
             value = self._take(item, args, kwargs, began, "mount")
             if value is not MISSING:
                 return value
@@ -108,17 +106,17 @@ class FunctionCache:
         if digest is None:
             return await self.function(*args, **kwargs)
         began = time.monotonic()
-        item = results.recall(digest)
+        item = results.get_from_memory(digest)
         if item is not None:
             value = await self._take_async(item, began, "memory")
             if value is not MISSING:
                 return value
         try:
-            item = await aio.call(results, lambda: results.fetch(digest))
+            item = await aio.call(results, lambda: results.read(digest))
         except FAILURES as error:
-            results.failed(error, "read a result")
+            results.report_failure(error, "read a result")
             item = None
-        if item is not None and results.left(item) > 0:
+        if item is not None and results.remaining(item) > 0:
             value = await self._take_async(item, began, "mount")
             if value is not MISSING:
                 return value
@@ -142,13 +140,13 @@ class FunctionCache:
             try:
                 value = results.take(item)
             except (ValueError, *FAILURES) as error:
-                results.unreadable(item, error)
+                results.report_unreadable(item, error)
                 return MISSING
         counts = results.counts
         if level == "memory":
             counts.memory += 1
             if self.has_fast_path and not kwargs:
-                results.share.remember(args, item)
+                results.memory.remember_call(args, item)
         else:
             counts.mount += 1
         if began and events.listeners:
@@ -162,14 +160,14 @@ class FunctionCache:
         try:
             value = await aio.take(self.results, item)
         except (ValueError, *FAILURES) as error:
-            self.results.unreadable(item, error)
+            self.results.report_unreadable(item, error)
             return MISSING
         return self._take(item, (), {}, began, level, value)
 
     def _stale(self, item: Item | None) -> Item | None:
         """Return `item` if it is expired, and may be served while another caller recomputes."""
         results = self.results
-        if item is None or not results.stale or results.left(item) <= -results.stale:
+        if item is None or not results.stale or results.remaining(item) <= -results.stale:
             return None
         return item
 
@@ -192,7 +190,7 @@ class FunctionCache:
             lock_timeout=self.options.lock_timeout,
             forced=forced,
         )
-        return singleflight.steps(self.results, digest, request, stale)
+        return singleflight.compute(self.results, digest, request, stale)
 
     def _is_wanted(self, value: Any) -> bool:
         """Return True if a result is to be kept; raise `EncodeError` for an awaitable."""

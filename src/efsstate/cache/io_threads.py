@@ -1,184 +1,217 @@
-"""Work off the caller's thread, and the breaker: a mount that hangs is left alone until it answers again.
+"""Call the mount on other threads, and stop calling while it hangs: IoPool and CircuitBreaker.
 
-NFS mounts are hard: a call on one that is cut off never returns, and only another thread can leave it. The threads are
-daemons, so that a process ends although some of them hang.
+NFS mounts are hard: a call on a mount that is cut off never returns, and only another thread can
+leave it behind. The threads are daemons, so that a process ends although some of them hang.
+
+A call that is left behind goes on, at any time later, with the objects that it was given. So who
+hands over work with a caller's value encodes that value before, on the caller's thread.
 """
 
 from __future__ import annotations
 
 import errno
+import sys
 import threading
 import time
-from os import register_at_fork
 
+from efsstate import process
 from efsstate.errors import MountTimeout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _queue import SimpleQueue
     from collections.abc import Callable, Sequence
     from typing import Any
 
-_MOST = 32  # threads that wait for the mount; as many calls are in flight at once
-_MOST_STUCK = 3  # calls that hang until the mount is left alone
+_MOST = 32  # threads that wait for the mount, so as many calls are in flight at once
+_MOST_HANGING = 3  # calls that hang until the circuit opens
 _IDLE = 10.0  # seconds after which a thread without work ends
 _TURN = 0.01  # seconds after which one of many calls lets others have its thread
-_AGAIN: Any = object()  # returned by a job that is to have another turn
+_ANOTHER_TURN: Any = object()  # returned by a job that is to run again
 
 
-def drop(result: Any) -> None:
-    """What becomes of a result that nobody waits for any more: the copy that was made for the caller is not kept."""
-    if getattr(result, "first", None) is not None:
-        result.first = None
+def discard_spare_copy(result: Any) -> None:
+    """Free the copy of a value that was made for a caller who does not wait for it any more."""
+    if getattr(result, "spare_copy", None) is not None:
+        result.spare_copy = None
 
 
 class Job:
-    """One call on another thread: `wait` for it, or have `tell` called when it is done.
+    """One call on another thread: `wait` for it, or have a function called when it is done.
 
-    With a `root` it is not begun where that is being left alone, or where it was given up before.
+    With a `root`, the call is not begun while that root's circuit is open, or after the job was
+    abandoned.
     """
 
     __slots__ = (
-        "_began", "_done", "_function", "_lock", "_queued", "_root", "_tell", "_withdrawn", "abandoned", "error", "result",
+        "_began", "_done", "_function", "_lock", "_on_done", "_on_late_result", "_queued", "_root",
+        "_withdrawn", "error", "result",
     )  # fmt: skip
 
     def __init__(self, function: Callable[[], Any], root: str | None) -> None:
         self._function, self._root = function, root
         self._done = threading.Event()
-        self._lock = threading.Lock()
-        self._tell: Callable[[], object] | None = None
+        self._lock = threading.RLock()
+        self._on_done: Callable[[], object] | None = None
+        self._on_late_result: Callable[[Any], object] | None = None
         self._queued = time.monotonic()
         self._began = 0.0  # 0: it waits for its turn
         self._withdrawn = False
-        self.abandoned: Callable[[Any], object] | None = None  # gets a result that came too late
         self.result: Any = None
         self.error: BaseException | None = None
 
     def run(self) -> bool:
-        """Make the call, on the thread that does this; False if it is to have another turn."""
-        global _returned
+        """Make the call, on the current thread; return False if it is to have another turn."""
         with self._lock:
-            refused = self._withdrawn or (self._root is not None and is_left_alone(self._root))
+            refused = self._withdrawn or (self._root is not None and breaker.is_open(self._root))
             self._began = time.monotonic()
         if refused:
-            self.error = MountTimeout(
-                f"{self._root}: the mount does not answer: it is left alone until a call returns"
-            )
+            self.error = circuit_error(self._root or "")
         else:
             try:
                 self.result = self._function()
             except BaseException as error:
                 self.error = error
-            _returned = time.monotonic()
+            breaker.last_return = time.monotonic()
         with self._lock:
-            if self.result is _AGAIN:
-                self._queued, self._began = _returned, 0.0
+            if self.result is _ANOTHER_TURN:
+                self._queued, self._began = breaker.last_return, 0.0
                 self.result = None
                 return False
             self._done.set()
-            tell, abandoned = self._tell, self.abandoned
-        if abandoned is not None and self.error is None:
-            abandoned(self.result)
-        if tell is not None:
-            tell()
+            on_done, on_late_result = self._on_done, self._on_late_result
+        if on_late_result is not None and self.error is None:
+            on_late_result(self.result)
+        if on_done is not None:
+            on_done()
         return True
 
-    def left(self, timeout: float | None) -> float | None:
-        """Seconds that are left of `timeout` since it began; while it waits for its turn, since a call last came back.
+    def remaining(self, timeout: float | None) -> float | None:
+        """Return the seconds of `timeout` that remain, or None if it is None.
 
-        A call that waits for its turn is not a mount that hangs, unless all that have theirs do.
+        They count from the call's beginning. While it waits for its turn they count from the last
+        return of any call: that it waits is no sign of a mount that hangs, unless all calls do.
         """
         if timeout is None:
             return None
-        return (self._began or max(self._queued, _returned)) + timeout - time.monotonic()
+        return (self._began or max(self._queued, breaker.last_return)) + timeout - time.monotonic()
 
     def wait(self, timeout: float | None) -> bool:
-        """Whether it was done within `timeout` seconds: see `left`."""
+        """Wait for at most `timeout` seconds (see `remaining`); return True if it is done."""
         while not self._done.is_set():
-            left = self.left(timeout)
-            if left is not None and left <= 0:
+            remaining = self.remaining(timeout)
+            if remaining is not None and remaining <= 0:
                 return False
-            self._done.wait(left)
+            self._done.wait(remaining)
         return True
 
-    def tell(self, function: Callable[[], object]) -> None:
-        """Have `function` called, on any thread, when it is done: at once if it is."""
+    def call_when_done(self, function: Callable[[], object]) -> None:
+        """Call `function` when the job is done, on any thread; at once if it is."""
         with self._lock:
             if not self._done.is_set():
-                self._tell = function
+                self._on_done = function
                 return
         function()
 
-    def abandon(self, late: Callable[[Any], object]) -> bool:
-        """Give it up: `late` gets the result when it comes after all. False if it is done."""
+    def abandon(self, on_late_result: Callable[[Any], object]) -> bool:
+        """Give the job up, and pass its result to `on_late_result` if it comes after all.
+
+        Return False if it is done.
+        """
         with self._lock:
             if self._done.is_set():
                 return False
-            self.abandoned = late
+            self._on_late_result = on_late_result
             self._withdrawn = self._root is not None
             return True
 
     def withdraw(self) -> bool:
-        """Have it not done; False if it is under way, or done."""
+        """Keep the call from being begun; return False if it is under way, or done."""
         with self._lock:
             self._withdrawn = not self._began and not self._done.is_set()
             return self._withdrawn
 
     def outcome(self) -> Any:
-        """What the call returned or raised."""
+        """Return or raise what the call did."""
         if self.error is not None:
             raise self.error
         return self.result
 
 
-class _Threads:
-    """At most `_MOST` threads that do jobs in turn, and one more for each that hangs."""
+class CircuitBreaker:
+    """The calls that hang, by root: a circuit is open, and its root not called, while several do.
+
+    `last_return` is when a call last came back, by the monotonic clock.
+    """
 
     def __init__(self) -> None:
-        from _queue import SimpleQueue  # queue.SimpleQueue, without its module
+        self._hanging: dict[str, set[Job]] = {}
+        self.last_return = 0.0
 
-        self._jobs: SimpleQueue[Job] = SimpleQueue()
-        self._lock = threading.Lock()
-        self._count = 0  # threads
-        self._due = 0  # jobs that are queued or under way: never more than threads, unless there are `_MOST`
+    def is_open(self, root: str) -> bool:
+        """Return True if the mount at `root` is not to be called."""
+        return len(self._hanging.get(root, ())) >= _MOST_HANGING
+
+    def count(self) -> int:
+        """Return how many calls hang, on all roots."""
+        return sum(map(len, list(self._hanging.values())))
+
+    def add(self, root: str, job: Job) -> None:
+        """Count `job` as hanging until it returns."""
+        jobs = self._hanging.setdefault(root, set())
+        jobs.add(job)
+        job.call_when_done(lambda: jobs.discard(job))
+
+    def close_all(self) -> None:
+        """Forget all calls that hang."""
+        self._hanging.clear()
+
+
+class IoPool:
+    """At most `_MOST` threads that run jobs in turn, and one more for each job that hangs."""
+
+    def __init__(self) -> None:
+        self._jobs: Any = _new_queue()
+        self._lock = process.lock()
+        self._threads = 0
+        self._due = 0  # jobs that are queued or under way
 
     def start(self, job: Job) -> None:
-        """Have `job` done."""
+        """Run `job` on a thread. Raise OSError if the process can have no thread."""
         with self._lock:
             self._due += 1
             try:
-                self._hire()
+                self._add_thread()
             except BaseException:
                 self._due -= 1
                 raise
             self._jobs.put(job)
 
-    def hire(self) -> None:
-        """A call hangs: who waits for its turn gets another thread."""
+    def replace_hanging_thread(self) -> None:
+        """Give the jobs that wait for their turn another thread, because a call hangs."""
         with self._lock:
-            self._hire()
+            self._add_thread()
 
-    def _hire(self) -> None:
-        if self._due > self._count and self._count < _MOST + sum(map(len, list(_stuck.values()))):
+    def _add_thread(self) -> None:
+        if self._due > self._threads and self._threads < _MOST + breaker.count():
             try:
                 threading.Thread(target=self._work, name="efsstate-io", daemon=True).start()
             except RuntimeError as error:  # no more threads, or the interpreter is ending
-                if not self._count:
+                if not self._threads:
                     raise OSError(errno.EAGAIN, f"no thread for the mount: {error}") from None
             else:
-                self._count += 1
+                self._threads += 1
 
     def _work(self) -> None:
         from _queue import Empty
 
-        _this.works = True
+        _this_thread.is_worker = True
         while True:
             try:
                 job = self._jobs.get(True, _IDLE)
             except Empty:
                 with self._lock:
                     if self._jobs.empty():
-                        self._count -= 1
+                        self._threads -= 1
                         return
                 continue
             if job.run():
@@ -189,89 +222,110 @@ class _Threads:
             del job
 
 
-_threads: _Threads | None = None
-_stuck: dict[str, set[Job]] = {}  # by root
-_returned = 0.0  # when a call last came back, by the monotonic clock
-_this = threading.local()  # `works`: on one of our threads
+def _new_queue() -> Any:
+    """Return a SimpleQueue of the module that gevent replaces, if anything imported that."""
+    module: Any = sys.modules.get("queue")
+    if module is None:
+        import _queue as module  # the same class, without its module
+    return module.SimpleQueue()
 
 
-def _after_fork() -> None:
-    global _threads
-    _threads = None
-    _stuck.clear()
+breaker = CircuitBreaker()
+_pool: IoPool | None = None
+_this_thread = threading.local()  # `is_worker`: it is a thread of the pool
 
 
-register_at_fork(after_in_child=_after_fork)
+@process.after_fork
+@process.at_reset
+def _forget_threads() -> None:
+    """In a forked child: the threads, and the calls that hang, are the parent's."""
+    global _pool
+    _pool = None
+    breaker.close_all()
+
+
+def circuit_error(root: str) -> MountTimeout:
+    """Return the error for a call that is not made because the circuit of `root` is open."""
+    return MountTimeout(
+        f"{root}: the mount does not answer; it is not called again until a call returns"
+    )
 
 
 def submit(function: Callable[[], Any], root: str | None = None) -> Job:
-    """Have `function` called on a thread: see `Job`.
+    """Call `function` on a thread of the pool: see `Job`.
 
-    On one of the threads it is called here and now: who waits there for the others would wait for ever once all do.
+    On such a thread it is called at once: if all threads waited there for others, none could go on.
     """
-    global _threads
+    global _pool
     job = Job(function, root)
-    if getattr(_this, "works", False):
+    if getattr(_this_thread, "is_worker", False):
         while not job.run():
             pass
         return job
-    if _threads is None:
-        _threads = _Threads()
-    _threads.start(job)
+    if _pool is None:
+        _pool = IoPool()
+    _pool.start(job)
     return job
 
 
-def is_left_alone(root: str) -> bool:
-    """Whether the mount is not to be asked: several calls hang."""
-    return len(_stuck.get(root, ())) >= _MOST_STUCK
-
-
 def begin(root: str, function: Callable[[], Any], *, always: bool = False) -> Job:
-    """Have `function` called on a thread, for a wait that may be given up; `Stuck` if the mount is being left alone.
+    """Call `function` on a thread, for a wait that may be given up.
 
-    `always`: then too, for what must be given back.
+    Raise MountTimeout if the circuit is open, unless `always`, for releases.
     """
     if always:
         return submit(function)
-    if is_left_alone(root):
-        raise MountTimeout(
-            f"{root}: the mount does not answer: it is left alone until a call returns"
-        )
+    if breaker.is_open(root):
+        raise circuit_error(root)
     return submit(function, root)
 
 
-def give_up(root: str, job: Job, timeout: float, late: Callable[[Any], object] = drop) -> Any:
-    """`job` took longer than `timeout`: count it as hanging until it returns, and raise `MountTimeout`; or its outcome after all."""
-    hanging = _stuck.setdefault(root, set())
-    hanging.add(job)
-    job.tell(lambda: hanging.discard(job))
-    given_up = job.abandon(late)
-    if _threads is not None:
-        _threads.hire()
-    if given_up:
+def give_up(
+    root: str,
+    job: Job,
+    timeout: float,
+    on_late_result: Callable[[Any], object] = discard_spare_copy,
+) -> Any:
+    """Count `job`, which took longer than `timeout`, as hanging, and raise MountTimeout.
+
+    Return its outcome if it is done after all.
+    """
+    breaker.add(root, job)
+    was_abandoned = job.abandon(on_late_result)
+    if _pool is not None:
+        _pool.replace_hanging_thread()
+    if was_abandoned:
         raise MountTimeout(f"{root}: the mount did not answer within {timeout:g} s")
     return job.outcome()
+
+
+def leave(job: Job, on_late_result: Callable[[Any], object]) -> None:
+    """Give `job` up, because the caller was interrupted, and pass on its result, now or later."""
+    if not job.abandon(on_late_result) and job.error is None:
+        on_late_result(job.result)
 
 
 def call(
     root: str,
     function: Callable[[], Any],
     timeout: float | None,
-    late: Callable[[Any], object] = drop,
+    on_late_result: Callable[[Any], object] = discard_spare_copy,
     *,
     always: bool = False,
 ) -> Any:
-    """`function()`; with a `timeout` in seconds on a thread, and `MountTimeout` if it takes longer or the mount is left alone."""
+    """Return `function()`; with a `timeout` in seconds it is called on a thread.
+
+    Raise MountTimeout if it takes longer than that, or if the circuit is open.
+    """
     if timeout is None:
         return function()
     job = begin(root, function, always=always)
     try:
-        done = job.wait(timeout)
-    except BaseException:  # a signal's handler raised: nobody waits any more
-        if not job.abandon(late) and job.error is None:
-            late(job.result)
+        is_done = job.wait(timeout)
+    except BaseException:  # a signal handler raised
+        leave(job, on_late_result)
         raise
-    return job.outcome() if done else give_up(root, job, timeout, late)
+    return job.outcome() if is_done else give_up(root, job, timeout, on_late_result)
 
 
 def spread(
@@ -281,49 +335,66 @@ def spread(
     timeout: float | None,
     width: int = 16,
 ) -> list[Any]:
-    """`function` of each of `arguments`, in order, `width` calls at a time on threads; None where one was not done.
+    """Return `function` of each of `arguments`, in order, with `width` calls at a time on threads.
 
-    With a `timeout` a call that takes longer is left. What `function` raises is raised, and what is left is not done.
+    With a `timeout`, a call that takes longer is given up, and its place holds None. Raise an
+    exception of `function`, and make no more calls then.
     """
-    results: list[Any] = [None] * len(arguments)
-    if timeout is not None and is_left_alone(root):
-        return results
-    rest = list(range(len(arguments)))[::-1]
-    over = False
-
-    def turn() -> Any:
-        until = time.monotonic() + _TURN
-        while True:
-            try:
-                index = rest.pop()
-            except IndexError:
-                return None
-            results[index] = function(arguments[index])
-            if over:
-                drop(results[index])
-            if time.monotonic() >= until:
-                return _AGAIN
-
+    if timeout is not None and breaker.is_open(root):
+        return [None] * len(arguments)
+    spreading = _Spread(function, arguments)
     jobs: list[Job] = []
     try:
         try:
             for _ in range(min(width, len(arguments)) - (timeout is None)):
-                jobs.append(submit(turn, None if timeout is None else root))  # noqa: PERF401 - the first may be all that there are
+                jobs.append(submit(spreading.turn, None if timeout is None else root))  # noqa: PERF401 - a later one may fail
         except OSError:
-            pass  # no more threads: those that there are do it
-        while timeout is None and turn() is _AGAIN:
+            pass  # no more threads: those that exist do the work
+        while timeout is None and spreading.turn() is _ANOTHER_TURN:
             pass
         for job in jobs:
-            if not rest and job.withdraw():
-                continue  # its turn may never come, and there is nothing left for it
-            try:
-                if job.wait(timeout):
-                    job.outcome()
-                elif rest or not job.withdraw():
-                    give_up(root, job, timeout or 0.0)
-            except MountTimeout:
-                pass
+            spreading.wait_for(root, job, timeout)
     finally:
-        rest.clear()
-        over = True
-    return results
+        spreading.end()
+    return spreading.results
+
+
+class _Spread:
+    """The calls of one `spread`: each turn of a thread takes as many of the rest as it has time."""
+
+    def __init__(self, function: Callable[[Any], Any], arguments: Sequence[Any]) -> None:
+        self._function, self._arguments = function, arguments
+        self._rest = list(range(len(arguments)))[::-1]
+        self._is_over = False
+        self.results: list[Any] = [None] * len(arguments)
+
+    def turn(self) -> Any:
+        """Make calls for a short while; return `_ANOTHER_TURN` if there may be more to make."""
+        until = time.monotonic() + _TURN
+        while True:
+            try:
+                index = self._rest.pop()
+            except IndexError:
+                return None
+            self.results[index] = self._function(self._arguments[index])
+            if self._is_over:
+                discard_spare_copy(self.results[index])
+            if time.monotonic() >= until:
+                return _ANOTHER_TURN
+
+    def wait_for(self, root: str, job: Job, timeout: float | None) -> None:
+        """Wait for `job`, one of the threads' turns."""
+        if not self._rest and job.withdraw():
+            return  # its turn may never come, and it has nothing to do
+        try:
+            if job.wait(timeout):
+                job.outcome()
+            elif self._rest or not job.withdraw():
+                give_up(root, job, timeout or 0.0)
+        except MountTimeout:
+            pass
+
+    def end(self) -> None:
+        """Make no more calls."""
+        self._rest.clear()
+        self._is_over = True

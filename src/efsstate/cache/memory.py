@@ -1,12 +1,15 @@
-"""What this process has read or made lately, kept in memory: one pool for all caches, bounded by bytes."""
+"""Keep recent results in memory: one pool for all caches of the process, bounded in bytes.
+
+A hit takes no lock. It only marks its item, and the mark counts when the item's turn to go comes.
+"""
 
 from __future__ import annotations
 
 import sys
-import threading
-from _weakrefset import WeakSet
-from os import register_at_fork
+from _weakrefset import WeakSet  # as `threading` has it: the public module would be one more import
+from operator import attrgetter
 
+from efsstate import process
 from efsstate.format.entry import Entry
 from efsstate.mount import environment
 
@@ -15,18 +18,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-_ELSEWHERE = 64 * 2**20  # bytes, where the function's memory is not known
-_OVERHEAD = 1200  # bytes that an item that was read takes besides its value, measured
-_MOST_FORMS = 4  # in which one call's arguments are remembered
-_LARGEST_FORM = 1024  # bytes of the arguments of one call
-_FORM_OVERHEAD = 150  # bytes that a remembered form takes besides
+_DEFAULT_SIZE = 64 * 2**20  # bytes of the pool, if the function's memory is not known
+_OVERHEAD = 1200  # bytes that an item takes besides its value, measured
+_MOST_CALLS = 4  # calls that one item is found by without a digest
+_LARGEST_CALL = 1024  # bytes of the arguments of one such call
+_CALL_OVERHEAD = 150  # bytes that remembering a call takes besides its arguments
 PACKED: Any = object()
 
-_PLAIN = frozenset(
-    {type(None), bool, int, str, bytes}
-)  # arguments that are the same if they are equal, type and all
-_SHARED = frozenset({type(None), bool, int, float, complex, str, bytes})
-_SHARED_LATER = (
+# Arguments of these types are the same if they are equal and of one type.
+_PLAIN = frozenset({type(None), bool, int, str, bytes})
+_IMMUTABLE = frozenset({type(None), bool, int, float, complex, str, bytes})
+_IMMUTABLE_IF_IMPORTED = (
     ("decimal", ("Decimal",)),
     ("datetime", ("date", "time", "datetime", "timedelta", "timezone")),
     ("uuid", ("UUID",)),
@@ -34,38 +36,53 @@ _SHARED_LATER = (
 
 
 class Item(Entry):
-    """One result: an entry, and `value`, to be handed out as it is, or PACKED: then each caller's copy is made from `payload`.
+    """One result: an entry of the mount, and the value for the callers.
 
-    `first` holds the copy that was made to see whether one can be, until somebody takes it.
-    `since` and `until` are the wall clock's times between which it is taken without asking the mount; the clock may jump.
+    Its fields come in these combinations:
+
+        value    payload  spare_copy  not_cached  meaning
+        -------  -------  ----------  ----------  ----------------------------------------------
+        object   None     None        False       immutable: every caller gets this object
+        PACKED   bytes    [copy]      False       each caller decodes a copy of its own; the
+                                                  first takes the spare, made when it was checked
+        PACKED   bytes    None        False       the same, after the spare was taken
+        PACKED   view     [copy]      True        read for one caller alone, who may change it
+        PACKED   b""      None        True        stored just now, and too large for memory
+
+    `raw_args` are the calls that find it without a digest. `since` and `until` are the wall clock's
+    times between which it is used without asking the mount; that clock may jump either way.
     """
 
-    # Defaults of the class, so that a hit that is not kept in memory pays for few of them.
+    # Defaults on the class: a hit that is not kept in memory sets few of them.
     value: Any = PACKED
+    spare_copy: list[Any] | None = None
+    not_cached = used = own_ttl = False
     digest = ""
-    cost = generation = 0
-    forms: list[Any] | tuple[()] = ()
-    used = own_ttl = hollow = False
+    cost = clear_stamp = 0
+    raw_args: tuple[Any, ...] = ()
     since = until = 0.0
     identity: tuple[int, int, int] | None = None
-    first: Any = None
-    owner: MemoryTier
+    tier: MemoryTier
+
+    def distrust(self) -> None:
+        """Have no caller get it from memory from now on, whoever still refers to it."""
+        self.until, self.identity = -1.0, None
 
 
-def shared_size(value: Any, depth: int = 0) -> int | None:
-    """Bytes of a value that nobody can change, so that all callers may have the same one; None for any other."""
+def immutable_size(value: Any, depth: int = 0) -> int | None:
+    """Return the size in bytes of a value that no caller can change; None for any other value."""
     kind = type(value)
-    if kind in _SHARED:
+    if kind in _IMMUTABLE:
         return sys.getsizeof(value)
     if kind is tuple or kind is frozenset:
         total = sys.getsizeof(value)
         for item in value:
-            size = shared_size(item, depth + 1) if depth < 50 else None
+            size = immutable_size(item, depth + 1) if depth < 50 else None
             if size is None:
                 return None
             total += size
         return total
-    for module, names in _SHARED_LATER:
+    for module, names in _IMMUTABLE_IF_IMPORTED:
         if module in sys.modules and any(
             kind is getattr(sys.modules[module], name, None) for name in names
         ):
@@ -73,217 +90,270 @@ def shared_size(value: Any, depth: int = 0) -> int | None:
     return None
 
 
+class MemoryPool:
+    """The items of all caches, in one `cachetools.LRUCache`, which is changed under one lock.
+
+    An item that was used since its last turn gets a second chance. A change is whole or not at all:
+    a signal handler that raises in the middle of one empties the pool. A handler, or code that the
+    garbage collector runs, may also enter while its own thread is in the middle of a change. Then
+    nothing is added or removed, and the item in question was distrusted before.
+    """
+
+    def __init__(self) -> None:
+        self.lock = process.lock()
+        self._size: int | None = None
+        self._recent: Any = None
+        self._tiers: WeakSet[MemoryTier] = WeakSet()
+        self._is_changing = False
+
+    @property
+    def maxsize(self) -> int:
+        """The bytes that all caches may take: a sixteenth of the function's memory, or 64 MiB."""
+        if self._size is None:
+            self._size = (environment.function_memory() or _DEFAULT_SIZE * 16) // 16
+        return self._size
+
+    @property
+    def size(self) -> int:
+        """The bytes that all items take."""
+        return 0 if self._recent is None else int(self._recent.currsize)
+
+    @property
+    def recent(self) -> Any:
+        """All items, the least recently used first."""
+        if self._recent is None:
+            self._recent = new_lru(self.maxsize)
+        return self._recent
+
+    def add_tier(self, tier: MemoryTier) -> None:
+        """Have `tier` emptied with the pool."""
+        with self.lock:
+            self._tiers.add(tier)
+
+    def change(self, function: Callable[..., None], *args: Any) -> None:
+        """Call `function`, which changes the pool or a tier, unless this thread is in a change."""
+        with self.lock:
+            if self._is_changing:
+                return
+            try:
+                self._is_changing = True
+                function(*args)
+            except BaseException:
+                self.empty()
+                raise
+            finally:
+                self._is_changing = False
+
+    def empty(self) -> None:
+        """Forget every item, in whatever state the pool is."""
+        self._recent = None
+        for tier in list(self._tiers):
+            tier.empty()
+
+    def forget_size(self) -> None:
+        """Empty the pool, and ask for the function's memory at the next use."""
+        self._size = None
+        self.empty()
+
+    def mend_in_child(self) -> None:
+        """Empty the pool of a forked child if another thread of its parent was changing it."""
+        if self._is_changing:
+            self._is_changing = False
+            self.empty()
+
+
+pool = MemoryPool()
+process.after_fork(pool.mend_in_child)
+process.at_reset(pool.forget_size)
+
+
+def new_lru(maxsize: int) -> Any:
+    """Return an empty LRUCache of items, bounded by their cost."""
+    from cachetools import LRUCache
+
+    return LRUCache(maxsize, getsizeof=attrgetter("cost"))
+
+
+def make_room(recent: Any, size: int) -> None:
+    """Evict from the LRUCache `recent` until `size` more bytes fit in."""
+    chances = len(recent)  # other threads may set marks as fast as they are taken away here
+    while recent and recent.currsize + size > recent.maxsize:
+        _, item = recent.popitem()
+        if item.used and chances > 0:
+            chances -= 1
+            item.used = False
+            recent[item] = item  # a second chance, as the most recently used
+        else:
+            item.tier.forget(item)
+
+
 class MemoryTier:
-    """One cache's part of the pool. `forms` maps the plain arguments of a call to the item that is its result."""
+    """One cache's part of the pool, of at most `limit` bytes (None: the whole pool; 0: nothing).
+
+    `by_args` maps the plain arguments of a call, after their types, to the call's result.
+    """
 
     def __init__(self, limit: int | None) -> None:
-        self.limit = limit  # bytes; None: the whole pool, 0: nothing
-        self.forms: dict[Any, Item] = {}
+        self.limit = limit
+        self.by_args: dict[Any, Item] = {}
         self.size = 0
         self._items: dict[str, Item] = {}
-        self._most = 0  # what `limits` found
-        with _lock:
-            _shares.add(self)
+        self._maxsize = 0
+        self._recent: Any = None  # only if there is a limit of its own
+        pool.add_tier(self)
 
-    def limits(self) -> int:
+    @property
+    def maxsize(self) -> int:
         """The most bytes that it may take."""
-        if not self._most:
-            whole = pool_size()
-            self._most = whole if self.limit is None else min(self.limit, whole)
-        return self._most
+        if not self._maxsize:
+            self._maxsize = pool.maxsize if self.limit is None else min(self.limit, pool.maxsize)
+        return self._maxsize
 
     def fits(self, size: int) -> bool:
-        """Whether a value of `size` bytes is kept: at most a quarter of the share."""
-        return self.limit != 0 and (size + _OVERHEAD) * 4 <= (self._most or self.limits())
+        """Return True if a value of `size` bytes is kept: at most a quarter of the tier."""
+        return self.limit != 0 and (size + _OVERHEAD) * 4 <= (self._maxsize or self.maxsize)
 
     def get(self, digest: str) -> Item | None:
-        """The item, fresh or not."""
+        """Return the item, fresh or not."""
         item = self._items.get(digest)
         if item is not None:
             item.used = True
         return item
 
-    def put(self, item: Item) -> None:
-        """Keep `item`, if it fits, in place of any before it."""
-        if not self.fits(item.cost):
+    def put(self, item: Item, is_current: Callable[[], bool]) -> None:
+        """Keep `item`, if it fits and `is_current()`, in place of the one before it."""
+        if self.fits(item.cost):
+            item.cost += _OVERHEAD + len(item.meta)
+            item.tier = self
+            pool.change(self._put, item, is_current)
+        else:
             self.drop(item.digest)
-            return
-        item.cost += _OVERHEAD + len(item.meta)
-        item.owner = self
-        _change(self._put, item)
 
-    def _put(self, item: Item) -> None:
-        _get_pool()[id(self), item.digest] = item
-        self._items[item.digest] = item
-        self._shrink(item)
+    def _put(self, item: Item, is_current: Callable[[], bool]) -> None:
+        # Asked under the lock: a change that comes later finds the item, and drops it.
+        if is_current():
+            self._remove(item.digest)
+            self._add(item)
+            self._items[item.digest] = item
+            if not is_current():  # a signal handler of this thread changed the entry meanwhile
+                self._remove(item.digest)
 
-    def _shrink(self, kept: Item) -> None:
-        while self.size > self.limits():
-            oldest = next((other for other in self._items.values() if other is not kept), None)
-            if oldest is None:
-                break
-            if oldest.used:  # a second chance, at the end of the row
-                oldest.used = False
-                self._items[oldest.digest] = self._items.pop(oldest.digest)
-            else:
-                del _get_pool()[id(self), oldest.digest]
+    def _add(self, item: Item) -> None:
+        if self.limit is not None:
+            if self._recent is None:
+                self._recent = new_lru(self.maxsize)
+            make_room(self._recent, item.cost)
+            self._recent[item] = item
+        make_room(pool.recent, item.cost)
+        pool.recent[item] = item
+        self.size += item.cost
 
-    def remember(self, args: tuple[Any, ...], item: Item) -> None:
-        """Have arguments that equal `args`, type and all, find `item` without a digest, where both are plain and small.
+    def _take_out(self, item: Item) -> None:
+        pool.recent.pop(item, None)
+        if self._recent is not None:
+            self._recent.pop(item, None)
+        self.size -= item.cost
 
-        A value that each caller needs a copy of is not worth it. What it takes counts as the item's.
+    def remember_call(self, args: tuple[Any, ...], item: Item) -> None:
+        """Have calls with these arguments find `item` without a digest, if all of them are plain.
+
+        The calls' types have to be the same too. Not for a value of which each caller needs a copy:
+        making that takes longer than the digest. The arguments count as part of the item.
         """
-        if item.value is PACKED or len(item.forms) >= _MOST_FORMS:
+        if item.value is PACKED or len(item.raw_args) >= _MOST_CALLS:
             return
         kinds = (*map(type, args),)
-        size = sum(map(sys.getsizeof, args)) if _PLAIN.issuperset(kinds) else _LARGEST_FORM
-        if size >= _LARGEST_FORM:
-            return
-        form, size = (*kinds, *args), size + sys.getsizeof(kinds) * 2 + _FORM_OVERHEAD
-        _change(self._remember, form, size, item)
+        size = sum(map(sys.getsizeof, args)) if _PLAIN.issuperset(kinds) else _LARGEST_CALL
+        if size < _LARGEST_CALL:
+            size += sys.getsizeof(kinds) * 2 + _CALL_OVERHEAD
+            pool.change(self._remember_call, (*kinds, *args), size, item)
 
-    def _remember(self, form: tuple[Any, ...], size: int, item: Item) -> None:
-        # It may have gone meanwhile; and another thread may have been here.
+    def _remember_call(self, call: tuple[Any, ...], size: int, item: Item) -> None:
+        # Another thread may have dropped the item, or remembered the call.
         if (
             self._items.get(item.digest) is item
-            and form not in self.forms
+            and call not in self.by_args
             and self.fits(item.cost + size)
         ):
-            _get_pool().grow((id(self), item.digest), size)
-            item.forms = [*item.forms, form]
-            self.forms[form] = item
-            self._shrink(item)
+            self._take_out(item)
+            item.cost += size
+            self._add(item)
+            item.raw_args = (*item.raw_args, call)
+            self.by_args[call] = item
 
     def drop(self, digest: str) -> None:
         """Forget one item."""
         item = self._items.get(digest)
         if item is not None:
-            item.until = -1.0  # from now on, also where it can't go yet
-            _change(self._drop, digest)
+            item.distrust()
+            pool.change(self._remove, digest)
 
-    def _drop(self, digest: str) -> None:
-        if digest in self._items:
-            del _get_pool()[id(self), digest]
+    def _remove(self, digest: str) -> None:
+        item = self._items.get(digest)
+        if item is not None:
+            self.forget(item)
+
+    def forget(self, item: Item) -> None:
+        """Take `item` out of the tier and the pool; for the pool, within a change."""
+        self._take_out(item)
+        item.distrust()
+        if self._items.get(item.digest) is item:
+            del self._items[item.digest]
+        for call in item.raw_args:
+            if self.by_args.get(call) is item:
+                del self.by_args[call]
 
     def clear(self) -> None:
-        """Forget all of this cache's."""
+        """Forget all items of this cache."""
         for digest in list(self._items):
             self.drop(digest)
 
-    def reset(self) -> None:
-        """Forget all of it, in whatever state it is."""
+    def empty(self) -> None:
+        """Forget all items, in whatever state the tier is; the pool is emptied too."""
         self._items.clear()
-        self.forms.clear()
-        self.size = 0
-
-    def _left(self, item: Item) -> None:
-        """`item` is out of the pool: take it out here, whoever still holds it."""
-        self.size -= item.cost
-        item.until = -1.0
-        if self._items.get(item.digest) is item:
-            del self._items[item.digest]
-        for form in item.forms:
-            if self.forms.get(form) is item:
-                del self.forms[form]
+        self.by_args.clear()
+        self.size, self._recent, self._maxsize = 0, None, 0
 
 
-_pool: Any = None
-_pool_size: int | None = None
-_lock = threading.RLock()
-_shares: WeakSet[MemoryTier] = WeakSet()
-_changing = False  # by the thread that holds the lock
-_later: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+class Changes:
+    """The changes that this process makes to a namespace, for all caches of that name.
 
-
-def _change(function: Callable[..., None], *given: Any) -> None:
-    """Change the pool, one at a time.
-
-    A signal's handler, or what the collector ends, may come here while its own thread is in the middle of a change: that one
-    is done first. Where such a handler raises, the pool is half changed, and begins anew.
+    A thread that reads an entry takes `last_change` before, and remembers what it read only if that
+    is still the last change: else it would bring back what was changed since.
     """
-    global _changing
-    with _lock:
-        _later.append((function, given))
-        if _changing:
-            return
-        try:
-            _changing = True
-            while _later:
-                function, given = _later.pop(0)
-                function(*given)
-        except BaseException:
-            _reset()
-            raise
-        finally:
-            _changing = False
 
+    def __init__(self) -> None:
+        self._tiers: WeakSet[MemoryTier] = WeakSet()
+        self._count = self._last_clear = 0
+        self._last: dict[str, int] = {}  # by how a digest begins
 
-def _reset() -> None:
-    global _pool
-    _pool = None
-    _later.clear()
-    for share in list(_shares):
-        share.reset()
+    def attach(self, tier: MemoryTier) -> None:
+        """Have `tier` forget entries as they are changed."""
+        with pool.lock:
+            self._tiers.add(tier)
 
+    def last_change(self, digest: str) -> int:
+        """Return the number of the last change of `digest`; it grows, and may do so without one."""
+        return max(self._last_clear, self._last.get(digest[:2], 0))
 
-def guard() -> Any:
-    """The lock under which memory changes."""
-    return _lock
+    def record(self, digest: str | None = None, since: int | None = None) -> int | None:
+        """Record a change of `digest` (default: of all entries), and forget it in memory.
 
-
-def pool_size() -> int:
-    """Bytes that all caches of this process may take: a sixteenth of the function's memory, 64 MiB elsewhere."""
-    global _pool_size
-    if _pool_size is None:
-        _pool_size = (environment.function_memory() or _ELSEWHERE * 16) // 16
-    return _pool_size
-
-
-def _cost(item: Item) -> int:
-    return item.cost
-
-
-def _get_pool() -> Any:
-    global _pool
-    if _pool is None:
-        from cachetools import Cache
-
-        class MemoryPool(Cache):  # type: ignore[type-arg]  # the stub is generic, the class is not
-            """The least recently used go first: a hit only sets a mark, which counts when the item's turn comes."""
-
-            def __setitem__(self, key: Any, item: Item) -> None:
-                if key in self:
-                    del self[key]
-                super().__setitem__(key, item)
-                item.owner.size += item.cost
-
-            def __delitem__(self, key: Any) -> None:
-                item = self[key]
-                super().__delitem__(key)
-                item.owner._left(item)  # noqa: SLF001
-
-            def grow(self, key: Any, size: int) -> None:
-                """Count `size` bytes more for an item, which stays, whoever has to go for it."""
-                item = self[key]
-                super().__delitem__(key)
-                item.owner.size -= item.cost
-                item.cost += size
-                self[key] = item
-
-            def popitem(self) -> tuple[Any, Item]:
-                while True:
-                    key = next(iter(self))
-                    item = self[key]
-                    if not item.used:
-                        del self[key]
-                        return key, item
-                    item.used = False
-                    super().__delitem__(key)
-                    super().__setitem__(key, item)  # a second chance, at the end of the row
-
-        _pool = MemoryPool(pool_size(), getsizeof=_cost)
-    return _pool
-
-
-# A fork waits until no thread is changing the pool: the child would have it half changed.
-register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+        Return its number, or None if there was another change after the one numbered `since`.
+        """
+        with pool.lock:
+            # MUT: memory-keeps-nothing-that-changed-since
+            is_last = since is None or digest is None or self.last_change(digest) == since
+            self._count += 1
+            number = self._count
+            if digest is None:
+                self._last_clear = number
+            else:
+                self._last[digest[:2]] = number
+            tiers = list(self._tiers)
+        for tier in tiers:
+            if digest is None:
+                tier.clear()
+            else:
+                tier.drop(digest)
+        return number if is_last else None

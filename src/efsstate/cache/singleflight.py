@@ -1,7 +1,8 @@
-"""The way of a miss: one computation of a key among the threads and tasks of this process, and by a claim among all hosts.
+"""Compute a key once: among the threads and tasks of this process, and among all hosts.
 
-It is written once, as a generator that says what is to be done next: `run` does it on the caller's thread, `tasks.run`
-without ever blocking the event loop.
+Waiting costs at most one computation of another. If it left no result, because it failed or may
+not be stored, those who waited compute at once and together: waiting for each other in turn, the
+last of n would wait for n computations.
 """
 
 from __future__ import annotations
@@ -11,8 +12,18 @@ import time
 
 from efsstate import deadline, events
 from efsstate.cache import flight as flights
-from efsstate.cache import io_threads
-from efsstate.cache.tiers import FAILURES, MISSING
+from efsstate.cache.flight import Flight
+from efsstate.cache.steps import (
+    Await,
+    CallMount,
+    Compute,
+    Release,
+    Sleep,
+    StoreResult,
+    TakeValue,
+    run,
+)
+from efsstate.cache.tiers import MISSING
 from efsstate.errors import EncodeError
 from efsstate.format import layout
 from efsstate.mount import byte_locks
@@ -23,51 +34,31 @@ if TYPE_CHECKING:
     from typing import Any
 
     from efsstate.cache.disk import Snapshot
-    from efsstate.cache.flight import Flight
     from efsstate.cache.memory import Item
+    from efsstate.cache.steps import Step, Steps
     from efsstate.cache.tiers import TieredCache
 
-    Step = tuple[str, Any, Any]
-    Steps = Generator[Step, Any, Any]
+__all__ = ["ComputeRequest", "compute", "run"]
 
 _FIRST, _LONGEST = 0.004, 0.25  # seconds between two tries for a claim
-# The kinds of steps: ask the mount (a function, and what is done with a result that comes too late); give back to it,
-# even if it is left alone; sleep (seconds); wait for a flight (it, seconds); take the value of an item; compute (a
-# function, our flight).
-IO, GIVE, SLEEP, LANDING, TAKE, COMPUTE = "io", "give", "sleep", "landing", "take", "compute"
-
-
-class Raised:
-    """What the user's function raised: it goes around the generator, which would change a StopIteration."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
 
 
 class ComputeRequest:
-    """What one call wants computed: see `cached`.
+    """What one call wants computed, and after it, what became of the result.
 
-    Afterwards `kept` tells whether it was computed here and kept, and `refused` why it can't be.
+    `forced`: compute even if there is a result, and replace it. `adding`: the caller has to know
+    `was_kept`, so the result is stored even if the last one could not be. `own_ttl`: the cache's
+    ttl does not shorten the result's. `refusal` is why the result cannot be stored.
     """
 
     __slots__ = (
-        "adding",
-        "cache_if",
-        "compute",
-        "forced",
-        "kept",
-        "key",
-        "lock_timeout",
-        "own_ttl",
-        "refused",
-        "ttl_of",
-    )
+        "adding", "cache_if", "forced", "function", "key", "lock_timeout", "own_ttl", "refusal",
+        "ttl_of", "was_kept",
+    )  # fmt: skip
 
     def __init__(
         self,
-        compute: Callable[[], Any],
+        function: Callable[[], Any],
         *,
         key: bytes = b"",
         ttl_of: Callable[[Any], float | None],
@@ -77,331 +68,264 @@ class ComputeRequest:
         forced: bool = False,
         adding: bool = False,
     ) -> None:
-        self.compute, self.key, self.ttl_of, self.own_ttl, self.cache_if = (
-            compute,
-            key,
-            ttl_of,
-            own_ttl,
-            cache_if,
+        self.function, self.key, self.ttl_of, self.own_ttl = function, key, ttl_of, own_ttl
+        self.cache_if, self.lock_timeout = cache_if, lock_timeout
+        self.forced, self.adding = forced, adding
+        self.was_kept = False
+        self.refusal: EncodeError | None = None
+
+
+def compute(
+    cache: TieredCache, digest: str, request: ComputeRequest, old: Item | None = None
+) -> Steps:
+    """Compute `request` once in this process and, while the mount grants claims, in the fleet.
+
+    1. This context computes the key already, or its last result could not be stored, or the call
+       is forced: compute, whoever else does.
+    2. Another flight of this process computes it: serve the `old` result, which is expired but may
+       be served, or wait. Waiting would deadlock, or the flight leaves no result: compute alone.
+    3. Nobody here does: lead.
+
+    The result is an Outcome, or a value from the cache.
+    """
+    mine, began = Flight(cache.flight_key(digest)), time.monotonic()
+    until = deadline.until(request.lock_timeout)
+    try:  # from before others know the flight: they would wait for one that was interrupted
+        is_alone = (
+            request.forced
+            or flights.is_computing(mine.key)
+            or (digest in cache.unstorable and not request.adding)
         )
-        self.lock_timeout = lock_timeout
-        self.forced = forced  # compute in any case, and have it take the place of what there is
-        self.adding = adding  # whoever asked is told whether it was kept
-        self.kept = False
-        self.refused: EncodeError | None = None
-
-
-def steps(results: TieredCache, digest: str, order: ComputeRequest, old: Item | None) -> Steps:
-    """The way of a miss; `old` is an expired result that may still be given. Returns the caller's value, or `Raised`."""
-    mine = flights.Flight(flights.key_of(results, digest))
-    try:  # from before it is known to others: what an interrupt leaves there is waited for by every later call
-        return (yield from _way(results, digest, order, old, mine))
+        flight = mine if is_alone else flights.join(mine)
+        if flight is not mine:
+            value = MISSING
+            if old is not None:
+                value = yield from _serve(cache, old, "stale", began)
+            if value is MISSING:
+                value = yield from _wait_for(cache, digest, flight, until, began)
+            if value is not MISSING:
+                return value
+            is_alone, old = True, None
+        if is_alone:
+            flights.register(mine)
+            return (yield from _compute(cache, digest, request, mine, old))
+        return (yield from _lead(cache, digest, request, mine, old, until))
     finally:
+        mine.finished = True  # first, and without a call that a signal handler could interrupt
         flights.leave(mine)
 
 
-def _way(
-    results: TieredCache, digest: str, order: ComputeRequest, old: Item | None, mine: Flight
-) -> Steps:
-    if (
-        order.forced
-        or flights.computes(mine.key)
-        or (digest in results.unstorable and not order.adding)
-    ):
-        return (yield from _alone(results, digest, order, mine, old))
-    began = time.monotonic()
-    until = deadline.until(order.lock_timeout)
-    while True:
-        flight = flights.join(mine)
-        if flight is mine:
-            break
-        if old is not None:
-            value = yield from _serve(results, old, "stale", began)
-            if value is not MISSING:
-                return value
-            old = None
-        waiting = flights.begin_wait(flight)
-        if waiting is None:
-            return (yield from _alone(results, digest, order, mine, None))
-        since = time.monotonic()
-        try:
-            landed = yield (LANDING, flight, until - since)
-        finally:
-            flights.end_wait(waiting, flight)
-        _tell_wait(results, since)
-        if landed and flight.item is not None and flight.item.codec == results.codec_name:
-            value = yield from _serve(results, flight.item, "memory", began)
-            if value is not MISSING:
-                return value
-        if not landed or flight.alone:
-            return (yield from _alone(results, digest, order, mine, None))
-    item = results.recall(digest)  # of a flight that landed since we looked
-    if item is not None:
-        value = yield from _serve(results, item, "memory", began)
-        if value is not MISSING:
-            return value
-    return (yield from _fly(results, digest, order, old, mine, until))
-
-
-def _alone(
-    results: TieredCache, digest: str, order: ComputeRequest, mine: Flight, old: Item | None
-) -> Steps:
-    """Compute, whoever else does."""
-    flights.go_alone(mine)
-    return (yield from _compute(results, digest, order, mine, old, alone=True))
-
-
-def _serve(results: TieredCache, item: Item, level: str, began: float) -> Steps:
-    """The item's value, counted and told as a hit; MISSING where it can't be read any more."""
-    value = yield from take(results, item)
-    if value is not MISSING:
-        results.served(item, level, began)
-    return value
-
-
-def take(results: TieredCache, item: Item) -> Steps:
-    """The item's value, or MISSING."""
-    try:
-        return (yield (TAKE, item, None))
-    except (ValueError, *FAILURES) as error:
-        results.unreadable(item, error)
+def _wait_for(cache: TieredCache, digest: str, flight: Flight, until: float, began: float) -> Steps:
+    """Wait for another flight of this process, and return its result; MISSING if there is none."""
+    own = flights.begin_wait(flight)
+    if own is None:
         return MISSING
+    since = time.monotonic()
+    try:
+        is_finished = yield Await(flight, until - since)
+    finally:
+        flights.end_wait(own, flight)
+    cache.count_wait(since)
+    item, level = cache.get_from_memory(digest) or flight.item, "memory"
+    if is_finished and item is None and flight.stored:
+        item = yield CallMount("read a result", lambda: cache.read(digest, fresh=True, again=True))
+        level = "mount"
+    if not is_finished or item is None or item.codec != cache.codec_name:
+        return MISSING
+    if cache.remaining(item) <= 0:
+        return MISSING
+    return (yield from _serve(cache, item, level, began))
 
 
-def _tell_wait(results: TieredCache, began: float) -> None:
-    results.counts.waits += 1
-    results.tell("wait", began)
-
-
-def _fly(
-    results: TieredCache,
+def _lead(
+    cache: TieredCache,
     digest: str,
-    order: ComputeRequest,
-    old: Item | None,
+    request: ComputeRequest,
     mine: Flight,
+    old: Item | None,
     until: float,
 ) -> Steps:
-    """Claim the key among all hosts, look again, compute, put, release."""
-    held: list[byte_locks.ByteLock] = []
-    began = time.monotonic()
+    """Claim the key among all hosts, look again, compute, and release it.
+
+    1. The result of a flight that finished since the caller looked is in memory: serve it.
+    2. Another host holds the claim: serve the `old` result, or wait until the claim is free.
+    3. The last holder may have stored the result between the caller's look and the claim: read it.
+    4. It did not, and we waited for it: release the claim and the waiters, who waited as long, and
+       compute beside them.
+    5. Else compute, and release the claim when the result is stored.
+    """
+    claims: list[byte_locks.ByteLock] = []
+    item, began = cache.get_from_memory(digest), time.monotonic()
+    if item is not None:
+        value = yield from _serve(cache, item, "memory", began)
+        if value is not MISSING:
+            return value
     try:
-        ours = yield from _claim(results, digest, until, held, wait=old is None)
-        if ours is False and old is not None:
-            value = yield from _serve(results, old, "stale", began)
+        has_waited = yield from _claim(cache, digest, until, claims, wait=old is None)
+        if not claims and not has_waited and old is not None:
+            value = yield from _serve(cache, old, "stale", began)
             if value is not MISSING:
                 return value
-        # The look before the claim may be older than what the last holder of the claim put.
         # MUT: another-look-under-the-claim
-        item = yield from _attempt(
-            results, "read a result", lambda: results.fetch(digest, fresh=True, again=True)
-        )
-        if item is not None and results.left(item) > 0:
-            value = yield from _serve(results, item, "mount", began)
+        item = yield CallMount("read a result", lambda: cache.read(digest, fresh=True, again=True))
+        if item is not None and cache.remaining(item) > 0:
+            value = yield from _serve(cache, item, "mount", began)
             if value is not MISSING:
-                mine.item = None if item.hollow else item
+                mine.item, mine.stored = None if item.not_cached else item, True
                 return value
-        return (yield from _compute(results, digest, order, mine, old, alone=not ours))
+        if has_waited:
+            flights.release_waiters(mine)
+            yield from _release(claims)
+        return (yield from _compute(cache, digest, request, mine, old))
     finally:
-        for claim in held:
-            invocation = deadline.current()
-            if invocation is not None:
-                invocation.drop(claim)
-            yield from _attempt(results, "give a claim back", claim.release, GIVE)
+        yield from _release(claims)
 
 
-def _attempt(
-    results: TieredCache,
-    doing: str,
-    function: Callable[[], Any],
-    kind: str = IO,
-    late: Callable[[Any], object] | None = None,
-) -> Steps:
-    """What the function returns; None where the mount fails. `late` gets what comes when nobody waits any more."""
-    try:
-        return (yield (kind, function, late))
-    except FAILURES as error:
-        results.failed(error, doing)
-        return None
+def _serve(cache: TieredCache, item: Item, level: str, began: float) -> Steps:
+    """Return the item's value, counted as a hit; MISSING if it cannot be read any more."""
+    value = yield TakeValue(item)
+    if value is not MISSING:
+        cache.count_hit(item, level, began)
+    return value
 
 
 def _claim(
-    results: TieredCache, digest: str, until: float, held: list[byte_locks.ByteLock], *, wait: bool
-) -> Generator[Step, Any, bool | None]:
-    """Whether the key is ours, in `held`; None where the mount gives no claims."""
+    cache: TieredCache, digest: str, until: float, claims: list[byte_locks.ByteLock], *, wait: bool
+) -> Generator[Step, Any, bool]:
+    """Claim the key into `claims`, unless the mount grants no claims or the wait ends before.
+
+    Return True if another host computed it meanwhile: the claim was not free at once.
+    """
     began, delay = time.monotonic(), _FIRST
     while True:
-        try:
-            claim = yield (IO, lambda: _try_claim(results, digest), _release)
-        except FAILURES as error:
-            results.failed(error, "claim a result")
-            return None
-        if claim is not None:
-            held.append(claim)
+        answer = yield CallMount(
+            "claim a result", lambda: (_try_claim(cache, digest),), _release_late_claim
+        )
+        if answer is None:  # a failure: the mount grants none
+            return delay > _FIRST
+        if answer[0] is not None:
+            claims.append(answer[0])
             invocation = deadline.current()
             if invocation is not None:
-                invocation.hold(claim, claim.release)
-        left = until - time.monotonic()
-        if claim is not None or not wait or left <= 0:
+                invocation.hold(answer[0], answer[0].release)
+        remaining = until - time.monotonic()
+        if answer[0] is not None or not wait or remaining <= 0:
             if delay > _FIRST:
-                _tell_wait(results, began)
-            return claim is not None
-        yield (SLEEP, min(left, delay * (0.5 + os.urandom(1)[0] / 256)), None)
+                cache.count_wait(began)
+            return delay > _FIRST
+        yield Sleep(min(remaining, delay * (0.5 + os.urandom(1)[0] / 256)))
         delay = min(delay * 1.6, _LONGEST)
 
 
-def _try_claim(results: TieredCache, digest: str) -> byte_locks.ByteLock | None:
-    mount, folder = results.shelf().mount, layout.entry_folder(results.component, digest)
-    return byte_locks.acquire(mount, folder, digest, keep_open=results.io_timeout is None)
+def _try_claim(cache: TieredCache, digest: str) -> byte_locks.ByteLock | None:
+    mount, folder = cache.disk().mount, layout.entry_folder(cache.component, digest)
+    return byte_locks.acquire(mount, folder, digest, keep_open=cache.io_timeout is None)
 
 
-def _release(claim: byte_locks.ByteLock | None) -> None:
-    if claim is not None:
-        claim.release()
+def _release_late_claim(answer: tuple[byte_locks.ByteLock | None]) -> None:
+    if answer[0] is not None:
+        answer[0].release()
+
+
+def _release(claims: list[byte_locks.ByteLock]) -> Generator[Step, Any, None]:
+    """Release the claim, if there is one."""
+    while claims:
+        claim = claims.pop()
+        invocation = deadline.current()
+        if invocation is not None:
+            invocation.drop(claim)
+        yield Release("give a claim back", claim.release)
 
 
 def _compute(
-    results: TieredCache,
-    digest: str,
-    order: ComputeRequest,
-    mine: Flight,
-    old: Item | None,
-    *,
-    alone: bool,
+    cache: TieredCache, digest: str, request: ComputeRequest, mine: Flight, old: Item | None
 ) -> Steps:
-    """The value, computed and kept; `old` instead if that fails. `alone`: whoever else computes it."""
-    # Before: what is changed while it is being computed must not be undone by what it was computed from.
-    begin = lambda: results.start(digest, mine, alone=alone, changing=order.forced)  # noqa: E731
-    start = yield from _attempt(results, "begin a result", begin, late=_end)
+    """Compute and store the result; if that fails, serve the `old` one while it may be served."""
+    # Before the computation: a change during it must not be undone by its result.
+    start = yield CallMount(
+        "begin a result",
+        lambda: cache.start(digest, mine, changing=request.forced),
+        _discard_late_start,
+    )
     try:
-        results.counts.computed += 1
+        cache.counts.computed += 1
         began = time.monotonic()
-        value = yield (COMPUTE, order.compute, mine)
-        if type(value) is Raised:
-            results.tell("miss", began, key=digest, error=type(value.error).__name__)
-            if old is not None and not order.forced and results.left(old) > -results.stale:
-                results.failed(value.error, "compute a result anew")
-                given = yield from _serve(results, old, "stale", began)
-                return value if given is MISSING else given
-            return value
-        results.tell("miss", began, key=digest)
-        if not mine.doomed:
-            mine.alone = not (yield from _keep(results, digest, order, mine, value, start))
-        if order.forced and not order.kept:
-            # The old one must not be served after the new one was asked for, though another may be about to replace it.
-            yield from _attempt(results, "remove a result", lambda: results.retract(digest, start))
-        return value
+        outcome = yield Compute(request.function, mine)
+        cache.emit_miss(digest, began, outcome.error)
+        if outcome.error is None:
+            yield from _store(cache, digest, request, mine, outcome.value, start)
+            if request.forced and not request.was_kept:
+                # The old result must not be served after a new one was asked for, although
+                # another computation may be about to replace it.
+                yield CallMount("remove a result", lambda: cache.retract(digest, start))
+        elif old is not None and not request.forced and cache.may_serve_stale(old, outcome.error):
+            value = yield from _serve(cache, old, "stale", began)
+            return outcome if value is MISSING else value
+        return outcome
     finally:
-        if start is not None and start.draft is not None and not start.draft.is_over:
-            yield from _attempt(results, "give a result up", start.end, GIVE)
+        if start is not None and start.has_draft:
+            yield Release("give a result up", start.discard)
 
 
-def _end(start: Snapshot | None) -> None:
+def _discard_late_start(start: Snapshot | None) -> None:
     if start is not None:
-        start.end()
+        start.discard()
 
 
-def _keep(
-    results: TieredCache,
+def _store(
+    cache: TieredCache,
     digest: str,
-    order: ComputeRequest,
+    request: ComputeRequest,
     mine: Flight,
     value: Any,
     start: Snapshot | None,
-) -> Steps:
-    """Put it, if it is to be; whether others may share it, or look for it."""
+) -> Generator[Step, Any, None]:
+    """Store the result if it may be, and tell the flight whether its waiters find it."""
     if start is None:
-        return False
+        return
     began = time.monotonic()
     try:
-        if order.cache_if is not None and not order.cache_if(value):
-            return False
-        ttl = order.ttl_of(value)
+        if request.cache_if is not None and not request.cache_if(value):
+            return
+        ttl = request.ttl_of(value)
         if ttl is not None and ttl <= 0:
-            return False
+            return
     except EncodeError as error:
-        order.refused = error
+        _refuse(cache, digest, request, error)
+        return
     except Exception as error:
-        results.counts.unstored += 1
+        cache.counts.unstored += 1
         events.log(
-            "warning", "cache %s: a result was not kept: ttl or cache_if raised %r", results.name, error,
-            once=f"options {results.name}", cache=results.name, doing="keep a result", error=type(error).__name__,
+            "warning", "cache %s: a result was not kept: ttl or cache_if raised %r", cache.name,
+            error, once=f"options {cache.name}", cache=cache.name, doing="keep a result",
+            error=type(error).__name__,
         )  # fmt: skip
-        return False
-    else:
-        put = lambda: results.keep(
-            digest, value, ttl, key=order.key, own_ttl=order.own_ttl, start=start
-        )
-        try:
-            item = yield (IO, put, None)
-        except EncodeError as error:
-            order.refused = error
-        except FAILURES as error:
-            results.failed(error, "keep a result")
-            return True  # who waited finds it in memory, or computes in turn
-        else:
-            results.unstorable.discard(digest)
-            if item is not None:  # else it was out of date: who waited looks again
-                order.kept = True
-                mine.item = None if item.hollow else item
-                results.tell("put", began, bytes=item.cost, key=digest)
-            return True
-    results.counts.unstored += 1
-    results.note_unstorable(digest)
+        return
+    answer = yield StoreResult(
+        lambda detach: cache.encode(
+            digest, value, ttl, key=request.key, own_ttl=request.own_ttl, detach=detach
+        ),
+        lambda encoded: cache.store(encoded, start),
+    )
+    if isinstance(answer, EncodeError):
+        _refuse(cache, digest, request, answer)
+        return
+    item, request.was_kept = answer
+    if item is None:
+        return
+    cache.unstorable.discard(digest)
+    # Those who wait began before it was discarded, if it was, and may get it as its caller does.
+    mine.item, mine.stored = None if item.not_cached else item, request.was_kept
+    if request.was_kept:
+        cache.emit("put", began, bytes=item.cost, key=digest)
+
+
+def _refuse(cache: TieredCache, digest: str, request: ComputeRequest, error: EncodeError) -> None:
+    """Report that the result cannot be stored, and have nobody wait for the next one."""
+    request.refusal = error
+    cache.counts.unstored += 1
+    cache.note_unstorable(digest)
     events.log(
-        "warning", "cache %s: a result was not kept: %s", results.name, order.refused, once=f"encode {results.name}",
-        cache=results.name, doing="keep a result", error="EncodeError",
+        "warning", "cache %s: a result was not kept: %s", cache.name, error,
+        once=f"encode {cache.name}", cache=cache.name, doing="keep a result", error="EncodeError",
     )  # fmt: skip
-    return False
-
-
-# Doing it
-
-
-def run(results: TieredCache, way: Steps) -> Any:
-    """Do the steps on this thread; the value.
-
-    An exception that comes between two of them, as a signal's handler may raise, goes into the way as one of a step does:
-    what the way holds must be given back, and the collector can't do that, for it does no steps.
-    """
-    answer: Any = None
-    error: BaseException | None = None
-    while True:
-        try:
-            while True:  # in the `try`, for a signal's handler is run where a loop turns, too
-                kind, what, more = way.send(answer) if error is None else way.throw(error)
-                error = None
-                answer = _do(results, kind, what, more)
-        except BaseException as caught:
-            if way.gi_frame is None:  # type: ignore[attr-defined]  # it is over
-                if isinstance(caught, StopIteration):
-                    return end(caught.value)
-                error = None  # or what came last would be in a cycle with this frame, and what is in that would stay
-                raise
-            answer, error = None, caught
-
-
-def end(value: Any) -> Any:
-    """What the steps came to: returned, or raised."""
-    if type(value) is Raised:
-        raise value.error
-    return value
-
-
-def _do(results: TieredCache, kind: str, what: Any, more: Any) -> Any:
-    if kind is COMPUTE:
-        token = flights.computing.set((*flights.computing.get(), more))
-        try:
-            return what()
-        except Exception as error:
-            return Raised(error)
-        finally:
-            flights.computing.reset(token)
-    if kind is IO or kind is GIVE:
-        return io_threads.call(
-            results.place, what, results.io_timeout, more or io_threads.drop, always=kind is GIVE
-        )
-    if kind is TAKE:
-        return results.take(what)
-    if kind is LANDING:
-        return what.wait(max(0.0, more))
-    return time.sleep(what)

@@ -1,4 +1,4 @@
-"""The results of one cache, memory above the mount: every failure is counted, told and forgiven here."""
+"""Serve one cache from two tiers, memory above the mount; count, report and forgive failures."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import os
 import time
 
 from efsstate import events
-from efsstate.cache import disk as shelves
+from efsstate.cache import disk, io_threads, memory
 from efsstate.cache import flight as flights
-from efsstate.cache import io_threads, memory
 from efsstate.cache.disk import MAX_STALENESS, key_of
-from efsstate.errors import CorruptEntryError, EfsStateError, RootError, UnknownFormatError
+from efsstate.errors import (
+    CorruptEntryError,
+    EfsStateError,
+    EncodeError,
+    RootError,
+    UnknownFormatError,
+)
 from efsstate.format import codec, layout
 from efsstate.mount import clock, environment, root
 
@@ -20,40 +25,49 @@ if TYPE_CHECKING:
     from typing import Any
 
     from efsstate.cache.disk import DiskTier, Snapshot
-    from efsstate.cache.flight import Flight
+    from efsstate.cache.flight import Flight, Key
     from efsstate.cache.memory import Item
     from efsstate.cache.options import Options
+    from efsstate.mount.files import Buffer
 
-FAILURES = (OSError, EfsStateError, MemoryError)
-MISSING: Any = object()  # in a value's place where there is none
-_FOREVER = 10.0**10  # seconds: the shortest life of what never expires, for the sweep
+# An ImportError: the modules of a first use cannot be loaded without a free descriptor, nor while
+# the interpreter shuts down.
+FAILURES = (OSError, EfsStateError, MemoryError, ImportError)
+MISSING: Any = object()  # in the place of a value that does not exist
+_FOREVER = 10.0**10  # seconds: the shortest life of an entry that never expires, for the sweep
 _ENDLESS = float("inf")
 _SKEW = 5.0  # seconds that a clock may be behind the server's
-_MOST_NOTED = 1024  # digests that are remembered for what is wrong with their entries or results
+_MOST_NOTED = 1024  # digests whose entries are newer, or whose results cannot be stored
 
 
 class Counts:
-    """What happened, in calls."""
+    """The events of one cache, in calls."""
 
     __slots__ = (
-        "computed",
-        "damaged",
-        "errors",
-        "memory",
-        "mount",
-        "puts",
-        "stale",
-        "unstored",
-        "waits",
-    )
+        "computed", "damaged", "errors", "memory", "mount", "puts", "stale", "unstored", "waits",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.memory = self.mount = self.stale = self.computed = self.puts = self.waits = 0
         self.errors = self.damaged = self.unstored = 0
 
 
+class Encoded:
+    """A value that is ready to be stored by any thread: the item for memory, and the payload."""
+
+    __slots__ = ("item", "key", "payload")
+
+    def __init__(self, item: Item, payload: Buffer | list[Buffer], key: bytes) -> None:
+        self.item, self.payload, self.key = item, payload, key
+
+
 class TieredCache:
-    """The results under one name."""
+    """The results under one name.
+
+    Its one invariant: memory holds a value only if no change by this process came after the value
+    was read from the mount, or after its writing began. Whoever reads or writes takes the number of
+    the last change before, and memory keeps the value only if it is the last one still.
+    """
 
     def __init__(self, name: str, options: Options) -> None:
         self.name, self.options = name, options
@@ -62,52 +76,56 @@ class TieredCache:
         self.max_bytes = options.max_bytes
         self.io_timeout = options.io_timeout
         self.counts = Counts()
-        self.share = memory.MemoryTier(options.memory)
-        self.unstorable: set[str] = (
-            set()
-        )  # whose last result could not be stored: nobody waits for another
-        self._place: str | None = None
-        self._shelf: DiskTier | None = None
-        self.codec_name = ""  # once there is a shelf
-        self._newer: set[str] = set()
-        self._policy: tuple[float, float | None] | None = None
-        self.known_enabled: bool | None = None  # what `enabled` found: a hit looks here first
+        self.memory = memory.MemoryTier(options.memory)
+        self.unstorable: set[str] = set()  # whose last result could not be stored
+        self.codec_name = ""  # once there is a disk tier
+        self.known_enabled: bool | None = None  # `enabled`, once it is known: a hit looks here
+        self._root_path = ""
+        self._disk: DiskTier | None = None
+        self._newer: set[str] = set()  # whose entries a newer release wrote
+        self._policy: Any = None
 
     @property
     def enabled(self) -> bool:
-        """Whether EFSSTATE_DISABLE lets it work; looked up once."""
+        """Return False if EFSSTATE_DISABLE was set at the first use."""
         if self.known_enabled is None:
             self.known_enabled = not environment.disabled()
         return self.known_enabled
 
     @property
-    def place(self) -> str:
-        """The root's path, for what there is one of for each root of the process."""
-        if self._place is None:
-            given = None if self.options.root is None else os.fspath(self.options.root)
+    def root_path(self) -> str:
+        """The root's path, by which the process has one circuit and one flight for a key."""
+        if not self._root_path:
+            path = None if self.options.root is None else os.fspath(self.options.root)
             try:
-                self._place = root.place(given)
-            except OSError:  # a relative one, and the working directory is gone: no root, but the caller has a result
-                return given or ""
-        return self._place
+                self._root_path = root.place(path)
+            except OSError:  # a relative one, and the working directory is gone: no root
+                return path or ""
+        return self._root_path
 
-    def shelf(self) -> DiskTier:
-        """The namespace on the mount; `RootError` if there is no root."""
-        if self._shelf is None:
+    def disk(self) -> DiskTier:
+        """Return the namespace on the mount; raise RootError if there is no root."""
+        if self._disk is None:
             mount = root.resolve(self.options.root)
             self.codec_name, self._dumps, self._loads = codec.resolve_codec(
                 self.options.codec, signed=mount.key is not None
             )
-            shelf = shelves.find(mount, self.component)
-            shelf.remember_in(self.share)
-            self._shelf = shelf
-        return self._shelf
+            tier = disk.find(mount, self.component)
+            tier.changes.attach(self.memory)
+            self._disk = tier
+        return self._disk
 
-    def failed(self, error: BaseException, doing: str) -> None:
-        """Count and tell that the mount did not do it."""
-        damaged = isinstance(error, CorruptEntryError)
-        self.counts.damaged += damaged
-        self.counts.errors += not damaged
+    def flight_key(self, digest: str) -> Key:
+        """Return the key of a flight that computes `digest`."""
+        return self.root_path, self.component, digest
+
+    # Events and failures
+
+    def report_failure(self, error: BaseException, doing: str) -> None:
+        """Count and log that the mount failed while `doing` something."""
+        is_damage = isinstance(error, CorruptEntryError)
+        self.counts.damaged += is_damage
+        self.counts.errors += not is_damage
         if events.listeners:
             events.emit(
                 "cache",
@@ -117,170 +135,191 @@ class TieredCache:
                 message=str(error),
                 doing=doing,
             )
-        kind = (
-            "root"
-            if isinstance(error, RootError)
-            else f"{self.name} {doing} {type(error).__name__}"
-        )
-        kind += str(getattr(error, "errno", ""))
+        kind = f"{self.name} {doing} {type(error).__name__}"
+        if isinstance(error, RootError):
+            kind = "root"
         events.log(
-            "warning", "cache %s: could not %s, went on without: %s", self.name, doing, error, once=kind,
+            "warning", "cache %s: could not %s, went on without: %s", self.name, doing, error,
+            once=f"{kind}{getattr(error, 'errno', '')}",
             cache=self.name, doing=doing, error=type(error).__name__,
         )  # fmt: skip
 
-    def tell(self, event: str, began: float, **values: object) -> None:
-        """Tell the listeners what took so long since `began` (monotonic)."""
+    def emit(self, event: str, began: float, **values: object) -> None:
+        """Emit an event that has taken since `began` (monotonic)."""
         if events.listeners:
             events.emit("cache", event, self.name, seconds=time.monotonic() - began, **values)
 
-    def guarded(self, doing: str, function: Callable[[], Any], default: Any = None) -> Any:
-        """`function()` within the io_timeout; `default` where the mount fails."""
+    def emit_miss(self, digest: str, began: float, error: BaseException | None) -> None:
+        """Emit that a result was computed, or that computing it raised an Exception."""
+        if events.listeners:
+            if isinstance(error, Exception):
+                self.emit("miss", began, key=digest, error=type(error).__name__)
+            elif error is None:
+                self.emit("miss", began, key=digest)
+
+    def count_hit(self, item: Item, level: str, began: float) -> None:
+        """Count and emit a hit at a level: "memory", "mount", or "stale"."""
+        counts = self.counts
+        setattr(counts, level, getattr(counts, level) + 1)
+        self.emit("hit", began, bytes=item.cost, level=level)
+
+    def count_wait(self, began: float) -> None:
+        """Count and emit a wait for another computation."""
+        self.counts.waits += 1
+        self.emit("wait", began)
+
+    def attempt(self, doing: str, function: Callable[[], Any], default: Any = None) -> Any:
+        """Return `function()`, within the io_timeout; `default` if the mount fails."""
         try:
-            return io_threads.call(self.place, function, self.io_timeout)
+            return io_threads.call(self.root_path, function, self.io_timeout)
         except FAILURES as error:
-            self.failed(error, doing)
+            self.report_failure(error, doing)
             return default
 
     # How long a result counts
 
-    def left(self, item: Item) -> float:
-        """Seconds for which it still counts; negative: expired since so many."""
+    def remaining(self, item: Item) -> float:
+        """Return the seconds for which the item counts; negative if it has expired."""
         limit = item.ttl
         if self.ttl is not None and (limit is None or self.ttl < limit) and not item.own_ttl:
             limit = self.ttl
         if limit is None:
             return _ENDLESS
-        # From the future: our clock is behind, and would serve it for as much too long. To compute it tells us the time.
+        # A result from the future: our clock is behind, and would serve it for as much too long. To
+        # compute it sets the clock.
         age = clock.now() - item.created
         # MUT: a-result-from-the-future
         return limit - age if age > -_SKEW else 0.0
 
+    def may_serve_stale(self, old: Item, error: BaseException) -> bool:
+        """Return True if `old` may be served because computing it again raised `error`."""
+        if not isinstance(error, Exception) or self.remaining(old) <= -self.stale:
+            return False
+        self.report_failure(error, "compute a result again")
+        return True
+
     def _trust(self, item: Item) -> None:
+        """Let memory serve the item without asking the mount for a while."""
         now = time.time()
         item.since = now
-        item.until = now + min(MAX_STALENESS, self.left(item))
+        item.until = now + min(MAX_STALENESS, self.remaining(item))
 
-    # Finding
+    # Reading
 
-    def recall(self, digest: str) -> Item | None:
-        """From memory alone, if it may be trusted without asking the mount."""
-        item = self.share.get(digest)
+    def get_from_memory(self, digest: str) -> Item | None:
+        """Return the item if memory may serve it without asking the mount."""
+        item = self.memory.get(digest)
         return item if item is not None and item.since <= time.time() < item.until else None
 
-    def fetch(
+    def read(
         self, digest: str, *, fresh: bool = False, exact: bool = False, again: bool = False
     ) -> Item | None:
-        """From the mount, perhaps expired; None if there is none that counts. On the caller's thread; raises nothing.
+        """Return the item on the mount, which may have expired; None if there is none that counts.
 
-        `fresh`: whatever this host's client remembers of the name; `exact`: and of clears. `again`: a second look of one
-        call, whose failure was told after the first.
+        `fresh`: ask the server about the name, even if this host's client remembers it; `exact`:
+        about clears too. `again`: it is the second look of one call, and a failure was reported
+        after the first. It runs on the current thread, and raises nothing.
         """
         if self._newer:
             self._newer.discard(digest)
         try:
-            shelf = self._shelf or self.shelf()
-            kept = self.share.limit != 0
-            change = shelf.last_change(digest) if kept else None
-            held = self.share.get(digest) if kept else None
-            if (
-                held is not None
-                and not fresh
-                and not exact
-                and self.left(held) > 0
-                and shelf.unchanged(digest, held)
-            ):
-                self._trust(held)
-                return held
-            item = shelf.read(digest, self.codec_name, fresh, exact, kept)
+            tier = self._disk or self.disk()
+            if self.memory.limit == 0:
+                item = tier.read(digest, self.codec_name, fresh, exact)
+                return None if item is None else self._decode_for_one(item)
+            change = tier.changes.last_change(digest)
+            if not fresh and not exact:
+                item = self._revalidate(digest, tier)
+                if item is not None:
+                    return item
+            item = tier.read(digest, self.codec_name, fresh, exact, True)
             if item is not None:
-                return self._ready(digest, item, shelf, change) if kept else self._taken(item)
-        except UnknownFormatError as error:
-            if len(self._newer) < _MOST_NOTED:
+                return self._decode(digest, item, tier, change)
+        except (*FAILURES, ValueError) as error:
+            if isinstance(error, UnknownFormatError) and len(self._newer) < _MOST_NOTED:
                 self._newer.add(digest)
             if not again:
-                self.failed(error, "read a result")
-        except (*FAILURES, ValueError) as error:
-            if not again:
-                self.failed(error, "read a result")
-        self.share.drop(digest)
+                self.report_failure(error, "read a result")
+        self.memory.drop(digest)
         return None
 
-    def fetch_in_time(self, digest: str) -> Item | None:
-        """`fetch` within the io_timeout."""
+    def read_in_time(self, digest: str) -> Item | None:
+        """Return `read(digest)`, within the io_timeout."""
         if self.io_timeout is None:
-            return self.fetch(digest)
-        found: Item | None = self.guarded("read a result", lambda: self.fetch(digest))
-        return found
-
-    def _taken(self, item: Item) -> Item:
-        """The item with its value, for a caller, and not for memory."""
-        payload = item.payload
-        item.cost = len(payload) if type(payload) is not tuple else len(payload[1])
-        item.first = [self._loads(payload)]
-        # An array of the caller's is a view into it: it can't be anybody else's.
-        item.hollow = type(payload) is not tuple
+            return self.read(digest)
+        item: Item | None = self.attempt("read a result", lambda: self.read(digest))
         return item
 
-    def _ready(self, digest: str, item: Item, shelf: DiskTier, change: object) -> Item:
-        """The item with its value, and kept in memory where it fits."""
+    def _revalidate(self, digest: str, tier: DiskTier) -> Item | None:
+        """Return memory's item if it counts, and the mount's entry is the file it was read from."""
+        item = self.memory.get(digest)
+        if item is None or self.remaining(item) <= 0 or not tier.is_unchanged(digest, item):
+            return None
+        self._trust(item)
+        return item
+
+    def _decode_for_one(self, item: Item) -> Item:
+        """Decode the item for one caller, and not for memory."""
         payload = item.payload
-        if not self.share.fits(len(payload) if type(payload) is not tuple else len(payload[1])):
-            return self._taken(item)
-        if type(payload) is not tuple:
-            # It stays here: what a caller gets must not be a view into it.
+        is_split = type(payload) is tuple
+        item.cost = len(payload[1] if is_split else payload)
+        item.spare_copy = [self._loads(payload)]
+        # An array in the value is a view into the payload, which is this caller's alone.
+        item.not_cached = not is_split
+        return item
+
+    def _decode(self, digest: str, item: Item, tier: DiskTier, change: int) -> Item:
+        """Decode the item, and keep it in memory if it fits."""
+        payload = item.payload
+        is_split = type(payload) is tuple
+        if not self.memory.fits(len(payload[1] if is_split else payload)):
+            return self._decode_for_one(item)
+        if not is_split:
+            # It stays here, so a value for a caller must not be a view into it.
             payload = item.payload = memoryview(payload).toreadonly()
         value = self._loads(payload)
-        shared = memory.shared_size(value)
-        if shared is None:
-            item.first, item.cost = [value], len(payload)
+        size = memory.immutable_size(value)
+        if size is None:
+            item.spare_copy, item.cost = [value], len(payload)
         else:
-            item.value, item.payload, item.cost = value, None, shared
+            item.value, item.payload, item.cost = value, None, size
         item.digest = digest
-        self._remember(item, shelf, change)
+        self._remember(item, tier, change)
         return item
 
-    def _remember(self, item: Item, shelf: DiskTier, change: object) -> None:
-        """Keep it in memory, unless this process has changed the entry since `change`."""
+    def _remember(self, item: Item, tier: DiskTier, change: int) -> None:
+        """Keep the item in memory, unless this process has changed the entry since `change`."""
         self._trust(item)
         if item.until > item.since:
-            with (
-                memory.guard()
-            ):  # looked at after the put, another thread would be given it in between
-                if shelf.last_change(item.digest) is change:
-                    self.share.put(item)
-
-    def served(self, item: Item, level: str, began: float) -> None:
-        """Count and tell a hit: from "memory", the "mount", or "stale"."""
-        counts = self.counts
-        setattr(counts, level, getattr(counts, level) + 1)
-        self.tell("hit", began, bytes=item.cost, level=level)
+            digest, last_change = item.digest, tier.changes.last_change
+            self.memory.put(item, lambda: last_change(digest) == change)
 
     def value(self, item: Item, default: Any) -> Any:
-        """`take`, or `default` where the value can't be read any more: counted, told and forgotten."""
+        """Return the item's value, or `default` if it cannot be read, which is reported."""
         try:
             return self.take(item)
         except (ValueError, *FAILURES) as error:
-            self.unreadable(item, error)
+            self.report_unreadable(item, error)
             return default
 
-    def unreadable(self, item: Item, error: BaseException) -> None:
-        """Count and tell an item that can't be taken, and forget it."""
-        self.failed(error, "read a result")
-        self.share.drop(item.digest)
+    def report_unreadable(self, item: Item, error: BaseException) -> None:
+        """Report an item whose value cannot be read, and forget it."""
+        self.report_failure(error, "read a result")
+        self.memory.drop(item.digest)
 
     def take(self, item: Item) -> Any:
-        """The value, the caller's own. Raises `ValueError` if it can't be read."""
+        """Return the item's value, the caller's own. Raise ValueError if it cannot be read."""
         value = item.value
         if value is not memory.PACKED:
             return value
         try:
-            return item.first.pop()  # one caller's, whoever comes first
+            return item.spare_copy.pop()  # type: ignore[union-attr]  # of several callers, one has it
         except (IndexError, AttributeError):
             return self._loads(item.payload)
 
-    # Keeping
+    # Storing
 
-    def keep(
+    def encode(
         self,
         digest: str,
         value: Any,
@@ -288,160 +327,207 @@ class TieredCache:
         *,
         key: bytes = b"",
         own_ttl: bool = False,
-        start: Snapshot | None = None,
-    ) -> Item | None:
-        """Put `value` on the mount and in memory; the item if it is kept, `hollow` where memory has no room for it.
+        detach: bool,
+    ) -> Encoded:
+        """Encode `value` for `store`; call it on the caller's thread.
 
-        `start`: what it was computed from; where that is out of date by now, it is not kept. `own_ttl`: the cache's own
-        does not shorten `ttl`. Raises `EncodeError`, and what the mount raises.
+        `detach`: copy all that the caller can change, because another thread will store it, at any
+        time later. `own_ttl`: the cache's ttl does not shorten `ttl`. Raise EncodeError if the
+        value cannot be stored, and RootError.
         """
-        shelf = self.shelf()
-        payload = self._dumps(value)
-        replaces = start is None or start.changing
-        change, now = shelf.forget(digest), shelf.generation()
-        item = self._held(digest, value, payload, ttl, now)
-        item.own_ttl = own_ttl
-        kept = True
+        self.disk()
         try:
-            if (
-                replaces or digest not in self._newer
-            ):  # hosts of two releases must not take turns at replacing it
-                kept = shelf.write(
-                    digest, payload, codec_name=self.codec_name, ttl=ttl, key=key, own_ttl=own_ttl, start=start,
-                    generation=now if start is None else start.generation,
-                )  # fmt: skip
-                self.counts.puts += kept
+            payload = self._dumps(value)
+        except (EncodeError, MemoryError):
+            raise
+        except Exception as error:
+            raise EncodeError(
+                f"{type(value).__name__}: the codec raised {error!r}; return plain values, or use"
+                " another codec"
+            ) from error
+        item = memory.Item(None, self.codec_name, b"", 0.0, ttl)
+        item.digest, item.own_ttl = digest, own_ttl
+        # A codec of the user's may decode another value than it encoded: JSON has no tuples.
+        size = None
+        if self.codec_name in ("msgpack", "pickle"):
+            size = memory.immutable_size(value)
+        parts = payload if isinstance(payload, list) else [payload]
+        if size is not None:
+            item.value, item.cost = value, size
+        else:
+            item.cost = sum([memoryview(part).nbytes for part in parts])
+            item.not_cached = not self.memory.fits(item.cost)
+            if not item.not_cached:
+                payload = item.payload = b"".join(parts)
+                return Encoded(item, payload, key)
+        if detach:
+            payload = [part if type(part) is bytes else bytes(part) for part in parts]
+        return Encoded(item, payload, key)
+
+    def store(self, encoded: Encoded, start: Snapshot | None = None) -> bool:
+        """Store a value on the mount and in memory; return True if it is on the mount.
+
+        `start`: what it was computed from. If that is out of date by now, it is not stored. Without
+        one, the value was set. Raise what the mount raises; then memory may serve the value for as
+        long as it may do so without asking the mount.
+        """
+        tier, item = self.disk(), encoded.item
+        digest = item.digest
+        is_change = start is None or start.changing
+        change, now = tier.changes.record(digest), tier.clear_stamp()
+        item.clear_stamp = now
+        is_stored = True
+        try:
+            # Hosts of two releases must not take turns at replacing each other's entry.
+            if is_change or digest not in self._newer:
+                stamp = now if start is None else start.clear_stamp
+                meta = disk.pack_meta(stamp, encoded.key, self.codec_name, own_ttl=item.own_ttl)
+                is_stored = tier.write(
+                    digest, encoded.payload, self.codec_name, item.ttl, meta, start
+                )
+                self.counts.puts += is_stored
         except BaseException:
-            if replaces:
+            if is_change:
                 self.retract(digest, start)
             raise
         finally:
-            # On a full disk memory still serves, for as long as it may without asking the mount.
-            change = shelf.forget(digest, since=change)  # what was read meanwhile
+            # A value that was read meanwhile is out of date.
+            change = tier.changes.record(digest, since=change)
             if (
-                kept
+                is_stored
                 and change is not None
-                and not item.hollow
-                and (start is None or start.generation == now)
+                and not item.not_cached
+                and (start is None or start.clear_stamp == now)
             ):
                 item.created = clock.now()
-                self._remember(item, shelf, change)
-        self._look_after(shelf, ttl)
-        return item if kept else None
+                self._remember(item, tier, change)
+        self._look_after(tier, item.ttl)
+        return is_stored
 
-    def _held(
-        self, digest: str, value: Any, payload: Any, ttl: float | None, generation: int
-    ) -> Item:
-        item = memory.Item(None, self.codec_name, b"", 0.0, ttl)
-        item.digest, item.generation = digest, generation
-        # Another's codec may give back something else: a JSON has no tuples.
-        shared = memory.shared_size(value) if self.codec_name in ("msgpack", "pickle") else None
-        if shared is not None:
-            item.value, item.cost = value, shared
-        else:
-            parts = payload if isinstance(payload, list) else [payload]
-            item.cost = sum([memoryview(part).nbytes for part in parts])
-            if self.share.fits(item.cost):
-                item.payload = b"".join(parts)
-            else:
-                item.hollow = True
-        return item
-
-    def _look_after(self, shelf: DiskTier, ttl: float | None) -> None:
-        """What a put brings with it: the policy, and a little clean-up where there is a limit."""
+    def _look_after(self, tier: DiskTier, ttl: float | None) -> None:
+        """Do what each put does for the namespace: widen its policy, and trim it to its limit."""
         try:
-            self._tell_policy(shelf, ttl)
+            self._widen_policy(tier, ttl)
         except (*FAILURES, ValueError) as error:
-            self.failed(error, "write the policy")
+            self.report_failure(error, "write the policy")
         if self.max_bytes is not None:
             from efsstate.eviction import trim
 
-            trim.trim(shelf.mount, self.component, self.max_bytes)
+            trim.trim(tier.mount, self.component, self.max_bytes)
 
-    def _tell_policy(self, shelf: DiskTier, ttl: float | None) -> None:
-        """Have POLICY say at least what this result needs; looked at once a process, unless something new comes."""
+    def _widen_policy(self, tier: DiskTier, ttl: float | None) -> None:
+        """Make POLICY cover a result with this ttl; it is read once a process, unless it must grow.
+
+        A policy that cannot be written is not tried again at every put.
+        """
         life = None if ttl is None else ttl + self.stale
         shortest = 0.0 if self.options.ttl_of else _FOREVER if life is None else life
         known = self._policy
         if (
             known is not None
-            and known[0] <= shortest
-            and (known[1] is None or (life is not None and life <= known[1]))
+            and known.shortest <= shortest
+            and (known.longest is None or (life is not None and life <= known.longest))
         ):
             return
+        from efsstate.eviction import policy
+
         longest = None if self.options.ttl_of else life
-        self._policy = (
-            shortest,
-            longest,
-        )  # also where it can't be written: not to be tried at every put
-        self._policy = shelf.widen_policy(self.name, shortest, longest, self.max_bytes)
+        self._policy = policy.Policy(self.name, shortest, longest, self.max_bytes)
+        self._policy = policy.widen(tier.mount, self.component, self._policy)
+
+    # Changing
+
+    def begin_change(self, digest: str | None = None) -> list[Flight]:
+        """Forget what this process remembers and computes of `digest` (default: of all).
+
+        For a change that begins now, before the mount is asked, which may hang. Return the flights
+        whose results are not stored.
+        """
+        key = (self.root_path, self.component)
+        stale = flights.discard_in_flight(*(key if digest is None else (*key, digest)))
+        if self._disk is not None:
+            self._disk.changes.record(digest)
+        return stale
 
     def remove(self, digest: str) -> bool:
-        """Remove a result here and on the mount; whether there was one that counted. Raises what the mount raises."""
-        shelf = self.shelf()
-        shelf.forget(digest)
-        try:
-            found = shelf.glance(digest, self.codec_name)
-        except (OSError, EfsStateError):  # damaged, newer, or can't be read: it goes all the same
-            found = None
-        removed = shelf.remove(digest)
-        # Who began meanwhile may have read what was there still, and who comes must not join.
-        flights.doom(self, digest)
-        return removed and found is not None and self.left(found) > 0
+        """Remove a result from the mount, after `begin_change`; return True if there was one.
 
-    def forget(self, digest: str | None) -> None:
-        """Memory has it no more (None: all), in any cache of this name."""
-        if self._shelf is not None:
-            self._shelf.forget(digest)
+        Raise what the mount raises.
+        """
+        tier = self.disk()
+        try:
+            item = tier.read_head(digest, self.codec_name)
+        except (
+            OSError,
+            EfsStateError,
+        ):  # damaged, newer, or unreadable: it is removed all the same
+            item = None
+        try:
+            was_removed = tier.remove(digest)
+        finally:
+            # A flight that began meanwhile may have read the old result, and nobody must join it.
+            self.begin_change(digest)
+        return was_removed and item is not None and self.remaining(item) > 0
+
+    def clear(self) -> None:
+        """Put all results out of reach, after `begin_change`. Raise what the mount raises."""
+        try:
+            self.disk().clear()
+        finally:
+            self.begin_change()  # as in `remove`
 
     def retract(self, digest: str, start: Snapshot | None) -> None:
-        """What was to be replaced must not be served from now on; what came since `start` (None: anything) may. Raises nothing."""
-        shelf = self.shelf()
-        shelf.discard(digest, start)
-        shelf.forget(digest)
+        """Remove the result that should have been replaced, unless it came after `start`.
 
-    def start(self, digest: str, mine: Flight, *, alone: bool, changing: bool) -> Snapshot:
-        """What `mine`, a computation that begins now, starts from. Raises what the mount raises."""
-        start = self.shelf().start(digest, alone=alone, changing=changing)
-        start.flight = mine
-        return start
+        Raise nothing.
+        """
+        tier = self.disk()
+        tier.remove_since(digest, start)
+        tier.changes.record(digest)
+
+    def start(self, digest: str, flight: Flight, *, changing: bool) -> Snapshot:
+        """Return the state that `flight` starts from. Raise what the mount raises."""
+        return self.disk().start(digest, flight, changing=changing)
+
+    def end_drafts(self, stale: list[Flight]) -> None:
+        """Have none of the flights in `stale`, which were discarded, be stored."""
+        for flight in stale:
+            if flight.draft is not None:
+                self.disk().remove_draft(flight.draft)
 
     def note_unstorable(self, digest: str) -> None:
-        """The result could not be stored: who wants another one does not wait for it."""
+        """Note that the last result could not be stored, so that nobody waits for the next."""
         if len(self.unstorable) >= _MOST_NOTED:
             self.unstorable.clear()
         self.unstorable.add(digest)
 
-    def clear(self) -> None:
-        """Put all results out of reach. Raises what the mount raises."""
-        shelf = self.shelf()
-        shelf.forget()
-        try:
-            shelf.clear()
-        finally:
-            flights.doom(self)  # as in `remove`
+    # Looking
 
     def key_of(self, digest: str) -> bytes | None:
-        """The key of a value that counts, as `keep` got it. On the caller's thread; raises nothing."""
+        """Return the key of an entry that counts. It runs on the current thread; raise nothing."""
         try:
-            found = self.shelf().read(digest, self.codec_name)
+            item = self.disk().read(digest, self.codec_name)
         except (*FAILURES, ValueError) as error:
-            self.failed(error, "read a value")
+            self.report_failure(error, "read a value")
             return None
-        return None if found is None or self.left(found) <= 0 else key_of(found)
+        return None if item is None or self.remaining(item) <= 0 else key_of(item)
 
     def explain(self, digest: str) -> str:
-        """Why the mount has a result or has not. Raises what the mount raises."""
-        shelf = self.shelf()
-        found = shelf.read(digest, self.codec_name, exact=True)
-        if found is None:
-            return f"miss: {shelf.why_not(digest, self.codec_name)}"
-        left = self.left(found)
-        if left <= 0:
-            return f"miss: expired {-left:.0f} s ago" + (
-                ", but may be given while it is recomputed" if -left < self.stale else ""
-            )
-        self._loads(found.payload)
-        return (
-            f"hit: on the mount, {'for ever' if left == float('inf') else f'for {left:.0f} s more'}"
-        )
+        """Return why the mount has a result, or has none. Raise what the mount raises."""
+        tier = self.disk()
+        item = tier.read(digest, self.codec_name, exact=True)
+        if item is None:
+            return f"miss: {tier.explain_miss(digest, self.codec_name)}"
+        remaining = self.remaining(item)
+        if remaining <= 0:
+            text = f"miss: expired {-remaining:.0f} s ago"
+            if -remaining < self.stale:
+                text += ", but may be given while it is recomputed"
+            return text
+        self._loads(item.payload)
+        return f"hit: on the mount, {describe_remaining(remaining)}"
+
+
+def describe_remaining(seconds: float) -> str:
+    """Return for how long a result counts, as text."""
+    return "for ever" if seconds == _ENDLESS else f"for {seconds:.0f} s more"

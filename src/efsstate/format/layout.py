@@ -5,6 +5,7 @@
         <1 hex>/LOCK                   one byte for each entry that is being computed
         POLICY                         the limits that the sweep goes by
         LOCK                           held to change POLICY
+        .tmp-<digest><random>          the result of a computation that is under way
         CLEARED.<number>.<signature>   the clear stamp: every clear writes a higher one
     <root>/checkpoints/<name>/
         e<epoch>                       a claim: a symbolic link that holds its claimant
@@ -34,6 +35,8 @@ share a component, and none leaves its folder.
 """
 
 from __future__ import annotations
+
+import os
 
 from efsstate.format.entry import blake2b
 
@@ -157,8 +160,18 @@ def entry_folders(namespace: str) -> list[str]:
 
 
 def draft(digest: str) -> str:
-    """The temporary of who computes an entry, from the beginning on: who removes it keeps what is computed from being kept."""
-    return TEMPORARY + digest
+    """Return a new name for the temporary of a computation of `digest`, in the namespace's folder.
+
+    Removing the temporary keeps the result of the computation from being stored.
+    """
+    # MUT: a-drafts-name-is-never-used-again
+    return TEMPORARY + digest + os.urandom(8).hex()
+
+
+def drafts(digest: str, names: Iterable[str]) -> list[str]:
+    """Return the temporaries of computations of `digest` among `names`."""
+    start = TEMPORARY + digest
+    return [name for name in names if name.startswith(start)]
 
 
 def cleared_mark(clear_stamp: int) -> str:
@@ -295,12 +308,12 @@ def is_digest(name: str) -> bool:
 
 
 def is_temporary(name: str) -> bool:
-    """Return True if `name` is that of a file being written, or of a draft: 24 or 48 hex digits.
+    """Return True if `name` is that of a file being written, or of a draft: 24 or 64 hex digits.
 
     A user's file may begin with `.tmp-` too, and is not ours to remove.
     """
     random = name[len(TEMPORARY) :]
-    is_random = len(random) in (24, 2 * DIGEST_BYTES) and _HEX.issuperset(random)
+    is_random = len(random) in (24, 2 * DIGEST_BYTES + 16) and _HEX.issuperset(random)
     return is_random and name.startswith(TEMPORARY)
 
 

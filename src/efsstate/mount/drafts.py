@@ -26,7 +26,8 @@ _CHUNK = 8 << 20  # bytes
 class PendingFile:
     """A temporary that gets its content later, and then another name, but only while it exists.
 
-    So a process that removes the temporary keeps the content from ever being seen, whatever its
+    Its name is never used again, or a rename might take the temporary of another owner. So a
+    process that removes the temporary keeps the content from ever being seen, whatever its
     owner does at that moment. `is_over`: it was committed, or is gone.
     """
 
@@ -41,7 +42,6 @@ class PendingFile:
                 name_error(error, mount.path_of(folder, name))
             raise
         self._inode, self._created, self._began = status.st_ino, status.st_mtime, time.monotonic()
-        self._size = 0
         self.is_over = False
         _pending.add(self)
 
@@ -66,11 +66,10 @@ class PendingFile:
             # content older, never younger.
             parts = build(self._created + time.monotonic() - self._began)
             # Read now: building them may have forked, and in the child the descriptor is closed.
-            self._size = write_all(self._fd, parts)
+            write_all(self._fd, parts)
             self._close()  # an NFS client may report a full disk only here
             mount.refresh(to_folder)
-            # MUT: a-draft-that-was-made-since-is-not-taken-for
-            if not self._is_ours() or unless():
+            if unless():
                 self.discard()
                 return False
             source, target = mount.handle(folder), mount.handle(to_folder, make=True)
@@ -92,27 +91,14 @@ class PendingFile:
         fd, self._fd = self._fd, -1
         os.close(fd)
 
-    def _is_ours(self) -> bool:
-        """Return True if the name is this file's.
-
-        A file created since may have its inode, once this is closed, but is empty.
-        """
-        try:
-            status = self._mount.stat(self._folder, self._name)
-        except OSError:
-            return False
-        # While it is open no other file has its inode; and if writing failed its size is unknown.
-        return status.st_ino == self._inode and (self._fd >= 0 or status.st_size == self._size)
-
     def discard(self) -> None:
         """Close and remove it, unless it is over."""
         if self.is_over:
             return
         self.is_over = True
-        is_ours = self._is_ours()
         self.leave()
-        if is_ours:  # removed after the close: of an open file an NFS client keeps a copy, `.nfs…`
-            self._mount.remove(self._folder, self._name, quiet=True)
+        # Removed after the close: of an open file an NFS client keeps a copy, `.nfs…`.
+        self._mount.remove(self._folder, self._name, quiet=True)
 
     def leave(self) -> None:
         """Close it, and leave the file that has its name."""
