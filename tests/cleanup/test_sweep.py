@@ -490,3 +490,20 @@ def test_an_empty_root_is_fine(tree):
         and report.errors == 0
     )
     assert "nothing" in repr(report) and report.as_dict()["finished"] is True
+
+
+def test_datasets_are_swept_of_what_is_abandoned(tree):
+    """A staged file of a killed writer goes after a day; parts stay, and foreign names too."""
+    from efsstate import dataset
+
+    reviews = dataset("reviews", root=tree.path)
+    reviews.add(b"whole", key="k")
+    folders = reviews.folders(reading=False)
+    claim = folders.stage("a" * 32, ".bin")
+    staged = f"{folders.staging(claim.process)}/{claim.staged}"
+    tree.file(staged, age=2 * DAY)
+    notes = tree.file("datasets/reviews/staging/notes.txt", age=2 * DAY)
+    report = tree.sweep()
+    assert report.reasons == {"temporary": 1} and not report.errors
+    assert not tree.there(staged) and len(reviews.parts()) == 1
+    assert report.foreign_paths == [tree.full(notes)] and tree.there(notes)

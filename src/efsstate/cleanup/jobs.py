@@ -1,4 +1,4 @@
-"""What a sweep does with checkpoints, with models, and with abandoned copies from S3.
+"""What a sweep does with checkpoints, models, datasets, and abandoned copies from S3.
 
 Checkpoints are swept in groups of some sixteen, because there may be a million, and a mark for each
 would double their files. So that few names are held, at most 65,536 are listed at a time.
@@ -14,7 +14,7 @@ from zlib import crc32
 from efsstate.errors import EfsStateError, ForeignFilesError, UnknownFormatError
 from efsstate.eviction import removal, scan
 from efsstate.eviction.scan import BudgetExhausted
-from efsstate.format import grammar, layout
+from efsstate.format import dataset_layout, grammar, layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -145,6 +145,36 @@ def _sweep_shards(work: Work, folder: str, shards: list[int], report: SweepRepor
         except (OSError, EfsStateError) as error:
             report.note_error(error, work.mount.path_of(path))
     return True
+
+
+def folder_units(work: Work, area: str) -> Iterator[tuple[str, Job]]:
+    """Yield a unit for each model, or each dataset, in `area`."""
+    make_job = model_job if area == layout.MODELS else dataset_job
+    for name in work.folders(area, work.report, is_strict=False):
+        yield f"{area}/{name}", make_job(work, name)
+
+
+def dataset_job(work: Work, name: str) -> Job:
+    """Return the job that removes what is abandoned or expired of the dataset in folder `name`."""
+
+    def sweep_dataset(report: SweepReport) -> bool:
+        from efsstate.datasets import retention
+
+        report.folders += 1
+        folder, options = f"{dataset_layout.DATASETS}/{name}", work.options
+        try:
+            for reason, size in retention.sweep(
+                work.mount, folder, options.now, dry_run=options.dry_run
+            ):
+                report.note_removed(reason, size)
+                if options.is_over():
+                    return False
+        except ForeignFilesError as error:
+            for path in error.paths:
+                report.leave("foreign", path)
+        return True
+
+    return sweep_dataset
 
 
 def model_job(work: Work, folder: str) -> Job:

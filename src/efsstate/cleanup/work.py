@@ -39,6 +39,9 @@ WORKERS = 8
 _SHORT = 10.0  # seconds: with less, one unit at a time, because several begun are none done
 _LARGE = 16  # entries in the first of sixteen folders from which on a namespace is large
 _HEX = "0123456789abcdef"
+_DATASETS = (
+    "datasets"  # dataset_layout.DATASETS, whose module a sweep without datasets does not need
+)
 
 
 class Work:
@@ -104,11 +107,11 @@ class Work:
                 pass  # the root's folders are its users'; the clock's empty temporaries are ours
             if self._is_ours(layout.CACHE):
                 units.update(self._cache_units())
-            if self._is_ours(layout.MODELS):
-                from efsstate.cleanup import jobs
+            for area in (layout.MODELS, _DATASETS):
+                if self._is_ours(area):
+                    from efsstate.cleanup import jobs
 
-                for name in self.folders(layout.MODELS, report, is_strict=False):
-                    units[f"{layout.MODELS}/{name}"] = jobs.model_job(self, name)
+                    units.update(jobs.folder_units(self, area))
             if self._is_ours(layout.SHARED) and self._has_incoming():
                 from efsstate.cleanup import jobs
 

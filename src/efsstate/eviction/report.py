@@ -14,7 +14,7 @@ class SweepReport:
     kept          cache entries that stay, and `kept_bytes`
     removed       files of every kind that went, and `removed_bytes`
     reasons       how many went for each reason: "expired", "cleared", "old", "unused", "limit",
-                  "temporary", "generation", "checkpoint", "version"
+                  "temporary", "generation", "checkpoint", "version", "snapshot"
     foreign       files and folders that stay because efsstate did not make them
     newer         files and folders that stay because a newer release wrote them
     damaged       files that stay because they cannot be read
