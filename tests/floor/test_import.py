@@ -114,6 +114,7 @@ OURS = {  # written out, so that a new one is a decision
     "efsstate.format.entry",
     "efsstate.mount.files",
     "efsstate.format.layout",
+    "efsstate.mount.descriptor",
     "efsstate.mount.lock",
     "efsstate.mount.root",
     "efsstate.mount.links",

@@ -13,6 +13,7 @@ from efsstate.checkpoints.saves import States
 from efsstate.errors import ClaimLost, EfsStateError
 from efsstate.format import layout
 from efsstate.format.codec import resolve_codec
+from efsstate.generic import Generic, TypeVar
 from efsstate.mount.root import resolve
 from efsstate.units import seconds
 
@@ -20,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
-    from typing import Any, Generic, TypeVar, overload
+    from typing import Any, overload
 
     from efsstate.checkpoints.claimant import Status
     from efsstate.checkpoints.resume import Loop
@@ -29,21 +30,8 @@ if TYPE_CHECKING:
     from efsstate.mount.files import Buffer
     from efsstate.units import Duration
 
-    S = TypeVar("S")
-    T = TypeVar("T")
-
-    class _Stated(Generic[S]):
-        """Give the checkpoint the type of its state, for type checkers alone."""
-
-else:
-    S = None
-
-    class _Stated:
-        """Ignore the type of the state: `typing` would be one more import."""
-
-        def __class_getitem__(cls, _state: object) -> type:
-            return cls
-
+S = TypeVar("S", default="Any")
+T = TypeVar("T")
 
 _AS_IT_IS: Any = object()  # the state as it is: None is a state too
 
@@ -93,7 +81,7 @@ def checkpoint(
     )
 
 
-class Checkpoint(_Stated[S]):
+class Checkpoint(Generic[S]):
     """One run's progress; see `checkpoint`.
 
     A claim belongs to this object: any thread may save through it, one at a time; a forked child
@@ -465,8 +453,13 @@ class Checkpoint(_Stated[S]):
     def reset(self) -> None:
         """Start over: nothing that was saved or finished before counts any more.
 
-        Inside the `with` it uses its claim, elsewhere a claim of its own.
+        Inside the `with` it uses its claim, elsewhere a claim of its own. A job with shards starts
+        over with each of them. Raises `ClaimedError` if another process holds one.
         """
+        folder = self._open_folder()
+        if layout.SHARDS in folder.list().names:
+            for index in self.shards().begun():
+                Shard(self.name, index, self._options).reset()
         if self._claim is not None and not self._claim.ended:
             with self._guard:
                 self._reset()
@@ -479,9 +472,13 @@ class Checkpoint(_Stated[S]):
 
     def _reset(self) -> None:
         claim = self._require_claim()
+        self._before_reset()
         self._loop = None
         self.finished, self._state = False, None
         self._write(claim, self._states.encode(None), None, 0, empty=True)
+
+    def _before_reset(self) -> None:
+        """Do what a subclass needs before its reset is saved."""
 
     def break_claim(self) -> dict[str, Any]:
         """Fence the claim's holder: none of its later saves counts, and others may claim at once.
@@ -514,13 +511,17 @@ class Checkpoint(_Stated[S]):
         """
         return claimant.status(self._open_folder(), self.name)
 
-    def shards(self, n: int) -> Shards[Shard[S]]:
-        """Return `n` checkpoints that any number of workers share, for a `with`."""
+    def shards(self, n: int | None = None) -> Shards[Shard[S]]:
+        """Return `n` checkpoints that any number of workers share, for a `with`.
+
+        Without `n` the job's number is read from the mount. Raises `ShardsError` if the job has
+        another number, or none.
+        """
         from efsstate.checkpoints.shards import ShardFolder, Shards
 
         return Shards(
             n,
-            open_folder=lambda n: ShardFolder(self._open_folder(), n),
+            open_folder=lambda n, **how: ShardFolder(self._open_folder(), n, **how),
             make_shard=lambda index: Shard(self.name, index, self._options),
             invocation=self._new_invocation(),
             margin=self._margin,
@@ -533,7 +534,18 @@ class Shard(Checkpoint[S]):
     def __init__(self, parent: str, index: int, options: dict[str, Any]) -> None:
         super().__init__(f"{parent}[{index}]", **{**options, "context": None, "wait": 0})
         self.index = index
+        self._parent = parent
         self._folder_name = layout.shard_folder(parent, index)
+
+    def _before_reset(self) -> None:
+        """Remove the mark that the shard is finished, so that workers look into it again.
+
+        It goes before the reset: a worker that finds a finished shard without its mark makes it.
+        """
+        from efsstate.checkpoints.shards import ShardFolder
+
+        parent = CheckpointFolder(self._open_folder().mount, layout.checkpoint_folder(self._parent))
+        ShardFolder(parent, None).unmark(self.index)
 
 
 def _require_function(value: object, what: str) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from efsstate.checkpoints.saves import Key, Save
     from efsstate.mount.readdir import FolderReader
 
+_REOPEN = 1.0  # seconds after which a waiter opens the lock file again
+
 # The claims of this process, by root and folder. The references are weak: a claim that an
 # asynchronous exception left behind goes with its last user, and its lock with it.
 _claims: dict[tuple[str, str], ref[HeldClaim]] = {}
@@ -81,11 +83,12 @@ class HeldClaim:
 
     def _acquire_epoch(self, until: float, *, accept_older: bool) -> bool:
         """Take the lock and make an epoch; return True if another owner had to be waited for."""
-        folder = self.folder
+        folder, has_waited = self.folder, False
         while True:
-            self._lock = lock.acquire(folder.mount, folder.folder, layout.LOCK, until=until)
-            if self._lock is None:
+            if not self._acquire_lock(until, has_waited=has_waited):
                 raise self._claimed_error()
+            assert self._lock is not None
+            has_waited = has_waited or self._lock.waited
             self._reader = folder.mount.watch(folder.folder)
             try:
                 self.epoch, newest = folder.claim(
@@ -97,7 +100,30 @@ class HeldClaim:
                     raise self._claimed_error() from None
                 continue
             self.newest = newest.save
-            return self._lock.waited
+            return has_waited
+
+    def _acquire_lock(self, until: float, *, has_waited: bool) -> bool:
+        """Wait for the lock until the monotonic time `until`; return True if it is held then.
+
+        Race with break_claim(), which removes the lock file of a hung holder:
+        1. We wait for the lock of the old file. Another claimant makes a new file and locks it.
+        2. The hung holder dies: we have the old file's lock, which excludes nobody, and would take
+           the claim from the healthy owner.
+        So the file is opened again now and then, and after a wait it must still have its name.
+        """
+        mount, name = self.folder.mount, self.folder.folder
+        while True:
+            patience = min(until, time.monotonic() + _REOPEN)
+            self._lock = lock.acquire(mount, name, layout.LOCK, until=patience)
+            if self._lock is not None:
+                # MUT: a-waiters-lock-is-the-current-one
+                if not (has_waited or self._lock.waited) or self._lock.is_current():
+                    self._lock.waited = self._lock.waited or has_waited
+                    return True
+                self.close_lock()
+            elif patience >= until:
+                return False
+            has_waited = True
 
     def _claimed_error(self) -> ClaimedError:
         record = claimant.read(self.folder, self.folder.list().top)

@@ -27,6 +27,8 @@ from efsstate.mount import links, store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from efsstate.checkpoints.saves import Key, Save
     from efsstate.mount.files import Buffer, Mount
     from efsstate.mount.readdir import FolderReader
@@ -290,6 +292,7 @@ class CheckpointFolder:
                     continue
             if newest.save is not None and newest.save.finished and self.list().top > epoch:
                 raise Superseded
+            self._prune_claims(listing, epoch)
             return epoch, newest
 
     def _make_epoch(self, listing: Listing, record: str) -> int:
@@ -303,15 +306,17 @@ class CheckpointFolder:
                 return epoch
 
     def _first_epoch(self) -> int:
-        """Return the first epoch: when the lock file was made, in ms by the server's clock.
+        """Return the first epoch: when the lock file was made, in µs by the server's clock.
 
         So epochs go on growing after this checkpoint was swept and begun again: an owner that was
         frozen meanwhile is fenced like any other, and users may compare them.
         """
         try:
-            return max(1, int(self.mount.stat(self.folder, layout.LOCK).st_mtime * 1000))
+            # Microseconds: claims come more slowly, so epochs never run ahead of the clock.
+            # MUT: epochs-grow-after-a-removal
+            return max(1, self.mount.stat(self.folder, layout.LOCK).st_mtime_ns // 1000)
         except FileNotFoundError:
-            return int(time.time() * 1000)
+            return int(time.time() * 1e6)
 
     def _list_after(self, name: str, reader: FolderReader | None) -> Listing:
         """List the folder later than our own making of `name`."""
@@ -384,13 +389,18 @@ class CheckpointFolder:
         if listing.saves and listing.saves[-1] < oldest:
             stale = [key for key in reversed(listing.saves) if key < oldest]
             names += [layout.generation_name(*key) for key in stale]
-        claims = listing.epochs | listing.bases
-        if len(claims) > 2 * _CLAIMS_KEPT + 1:  # this claim is one of them
-            former = sorted(e for e in claims if e < epoch)[:-_CLAIMS_KEPT]
-            ended = [e for e in former if e < oldest[0]]
-            names += [layout.base_name(e) for e in ended if e in listing.bases]
-            names += [layout.epoch_name(e) for e in ended if e in listing.epochs]
+        names += _former_claims(listing, epoch, lambda e: e < oldest[0])
         self._remove(names)
+
+    def _prune_claims(self, listing: Listing, epoch: int) -> None:
+        """Once the base of `epoch` is decided, remove the links of former claims without a save.
+
+        A claim need not end in a save, so that saves alone would let the folder grow. A late save
+        of such a claim does not count: its epoch's link is missing, or its key is above the base.
+        """
+        # MUT: claims-without-a-save-go
+        saved = set(map(_epoch_of, listing.saves))
+        self._remove(_former_claims(listing, epoch, lambda e: e not in saved))
 
     def _remove(self, names: Names) -> None:
         try:
@@ -401,6 +411,20 @@ class CheckpointFolder:
 
             text = "an old save could not be removed: %s"
             events.log("warning", text, error, once=self.folder)
+
+
+def _former_claims(listing: Listing, epoch: int, has_ended: Callable[[int], bool]) -> Names:
+    """Return the links of the claims before `epoch` that may go, once there are many.
+
+    A base goes before its epoch: an epoch without its base would be one that died in its claim.
+    """
+    claims = listing.epochs | listing.bases
+    if len(claims) <= 2 * _CLAIMS_KEPT + 1:  # `epoch` is one of them
+        return []
+    former = sorted(e for e in claims if e < epoch)[:-_CLAIMS_KEPT]
+    ended = [e for e in former if has_ended(e)]
+    names = [layout.base_name(e) for e in ended if e in listing.bases]
+    return names + [layout.epoch_name(e) for e in ended if e in listing.epochs]
 
 
 def _warn_of_damage(error: CorruptEntryError) -> None:

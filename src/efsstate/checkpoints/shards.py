@@ -7,13 +7,14 @@ import os
 from efsstate import deadline
 from efsstate.errors import ClaimedError, ShardsError
 from efsstate.format import layout
+from efsstate.generic import Generic, TypeVar
 from efsstate.mount import links
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
-    from typing import Any, Generic, Protocol, TypeVar
+    from typing import Any, Protocol
 
     from efsstate.checkpoints.claimant import Status
     from efsstate.checkpoints.protocol import CheckpointFolder
@@ -36,20 +37,8 @@ if TYPE_CHECKING:
             """Return how far it is."""
             ...
 
-    C = TypeVar("C", bound=Claimable)
 
-    class _Of(Generic[C]):
-        """Give the shards the type of one, for type checkers alone."""
-
-else:
-    C = None
-
-    class _Of:
-        """Ignore the type of one shard: `typing` would be one more import."""
-
-        def __class_getitem__(cls, _shard: object) -> type:
-            return cls
-
+C = TypeVar("C", bound="Claimable")
 
 _MARGIN = 2.0  # seconds before the deadline in which no further shard is begun
 
@@ -89,17 +78,24 @@ class ShardFolder:
     A mark is a name that holds a signature, so one listing tells of all finished shards.
     """
 
-    def __init__(self, folder: CheckpointFolder, n: int) -> None:
+    def __init__(self, folder: CheckpointFolder, n: int | None, *, make: bool = True) -> None:
         self.folder = folder
         self.marked: set[int] = set()
         stored = self._stored_count()
-        if stored is None:
+        if stored is None and n is None:
+            raise ShardsError(
+                f"{folder.path()}: it has no shards; pass their number to begin it, or check the"
+                " name"
+            )
+        if stored is None and make:
             try:
                 folder.make_link(layout.SHARDS, str(n))
             except FileExistsError:
                 folder.mount.refresh(folder.folder)
             stored = self._stored_count()
-        if stored != str(n):
+        if n is None and stored is not None and stored.isdigit():
+            n = int(stored)
+        if n is None or stored not in ((str(n),) if make else (str(n), None)):
             raise ShardsError(
                 f"{folder.path()}: it has {stored} shards, not {n}; pass the same number, or use"
                 " another name"
@@ -122,6 +118,11 @@ class ShardFolder:
         except FileExistsError:
             pass
         self.marked.add(index)
+
+    def unmark(self, index: int) -> None:
+        """Remove the mark that a shard is finished."""
+        self.folder.mount.remove(self.folder.folder, self._mark_name(index))
+        self.marked.discard(index)
 
     def begun(self) -> set[int]:
         """List the folder: learn which shards are marked, and return those that have a folder."""
@@ -149,7 +150,7 @@ class ShardFolder:
         return True
 
 
-class Shards(_Of[C]):
+class Shards(Generic[C]):
     """The shards that this worker can claim, one after the other.
 
     Leaving the `with` gives back the shard that is still claimed.
@@ -157,25 +158,37 @@ class Shards(_Of[C]):
 
     def __init__(
         self,
-        n: int,
-        open_folder: Callable[[int], ShardFolder],
+        n: int | None,
+        open_folder: Callable[..., ShardFolder],
         make_shard: Callable[[int], C],
         invocation: deadline.Invocation | None,
         margin: float | None,
     ) -> None:
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
             raise ValueError(f"shards: a whole number from 1 is needed, not {n!r}")
-        self._n = n
+        self._asked = n
         self._open_folder, self._make_shard = open_folder, make_shard
         self._invocation = invocation
         self._margin = _MARGIN if margin is None else margin
         self._folder: ShardFolder | None = None
-        self._current: C | None = None
+        self._claimed: dict[int, C] = {}  # by index
+        self._abandoned: list[int] = []  # claimed in a loop that was broken out of
 
     def _opened(self) -> ShardFolder:
         if self._folder is None:
-            self._folder = self._open_folder(self._n)
+            self._folder = self._open_folder(self._asked)
         return self._folder
+
+    def _looked_at(self) -> ShardFolder:
+        """Return the folder for reading alone: a mistyped name must not become a job."""
+        return self._folder or self._open_folder(self._asked, make=False)
+
+    def __len__(self) -> int:
+        return self._looked_at().n if self._asked is None else self._asked
+
+    def __repr__(self) -> str:
+        n = self._asked if self._folder is None else self._folder.n
+        return f"<Shards {'of the job' if n is None else n}, {len(self._claimed)} claimed here>"
 
     def __enter__(self) -> Shards[C]:
         if self._invocation is not None:
@@ -194,7 +207,8 @@ class Shards(_Of[C]):
         trace: TracebackType | None,
     ) -> None:
         try:
-            self._leave_current(kind, error, trace)
+            for index in list(self._claimed):
+                self._leave(index, kind, error, trace)
         finally:
             self._leave_invocation()
 
@@ -207,11 +221,14 @@ class Shards(_Of[C]):
 
         The one before is left first.
         """
+        for index in self._abandoned:
+            self._leave(index)
+        self._abandoned.clear()
         folder = self._opened()
         folder.begun()
-        start = int.from_bytes(os.urandom(4), "little") % self._n  # so that workers begin apart
-        for step in range(self._n):
-            index = (start + step) % self._n
+        start = int.from_bytes(os.urandom(4), "little") % folder.n  # so that workers begin apart
+        for step in range(folder.n):
+            index = (start + step) % folder.n
             if folder.is_marked(index):
                 continue
             remaining = deadline.remaining()
@@ -222,34 +239,45 @@ class Shards(_Of[C]):
                 shard.__enter__()
             except ClaimedError:
                 continue
-            self._current = shard
+            self._claimed[index] = shard
             if not shard.finished:
-                yield shard
-            self._leave_current(None, None, None)
+                try:
+                    yield shard
+                except GeneratorExit:  # a break: the shard can be used until the block is left
+                    self._abandoned.append(index)
+                    raise
+            self._leave(index)
 
     def shard(self, index: int) -> C:
         """Return the checkpoint of one shard, not claimed."""
-        if not 0 <= index < self._n:
-            raise ValueError(f"shard {index!r}: there are {self._n}, counted from 0")
+        if not 0 <= index < len(self):
+            raise ValueError(f"shard {index!r}: there are {len(self)}, counted from 0")
         return self._make_shard(index)
 
-    def _leave_current(
+    def _leave(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        index: int,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
     ) -> None:
-        shard, self._current = self._current, None
+        """Give back the claim of a shard, and mark the shard if it is finished."""
+        shard = self._claimed.pop(index, None)
         if shard is not None:
             shard.__exit__(kind, error, trace)
             if shard.finished:
-                self._opened().mark(shard.index)
+                self._opened().mark(index)
+
+    def begun(self) -> list[int]:
+        """Return the indexes of the shards that were ever claimed or finished."""
+        folder = self._looked_at()
+        return sorted(folder.begun() | folder.marked)
 
     def progress(self) -> Progress:
         """Return how far all shards are, by reading alone."""
-        folder = self._opened()
+        folder = self._looked_at()
         begun = folder.begun()
-        progress = Progress(self._n)
+        progress = Progress(folder.n)
         progress.done = len(folder.marked)
         for index in sorted(begun - folder.marked):
             status = self.shard(index).status()

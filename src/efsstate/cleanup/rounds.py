@@ -96,8 +96,7 @@ class SweepRound:
         """
         name = layout.sweep_mark(folder)
         turn = lock.attempt(self._mount, self._folder, name)
-        if not isinstance(turn, lock.Lock):
-            os.close(turn)
+        if turn is None:
             return None
         try:
             mark = self._mount.stat(self._folder, name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import click
@@ -101,8 +100,7 @@ def _claim(mount: Mount, place: Place) -> lock.Lock | None:
     if place.area != layout.CHECKPOINTS:
         return None
     held = lock.attempt(mount, f"{place.area}/{place.folder}", layout.LOCK)
-    if not isinstance(held, lock.Lock):
-        os.close(held)
+    if held is None:
         raise ClaimedError(
             f"{mount.path_of(place.path)}: it is claimed now: wait for its owner, or take it from them with"
             f" `efsstate checkpoint break {layout.readable(place.folder or '')}`"

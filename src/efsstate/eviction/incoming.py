@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 
 from efsstate.errors import CorruptEntryError
 from efsstate.eviction import removal
@@ -49,8 +48,7 @@ def remove_abandoned(mount: Mount, *, keep: str = "") -> int:
 def remove_unused(mount: Mount, folder: str) -> int:
     """Remove a copy unless a call holds its lock; return the bytes that were freed."""
     attempt = lock.attempt(mount, folder, layout.LOCK)
-    if not isinstance(attempt, lock.Lock):
-        os.close(attempt)
+    if attempt is None:
         return 0
     try:
         return remove(mount, folder)

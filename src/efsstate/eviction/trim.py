@@ -59,8 +59,7 @@ def _trim_in_turn(mount: Mount, namespace: str, max_bytes: int, until: float) ->
     except FileNotFoundError:
         pass
     turn = lock.attempt(mount, marks, name)
-    if not isinstance(turn, lock.Lock):
-        os.close(turn)
+    if turn is None:
         return 0
     try:
         mount.touch(marks, name, mount.stat(marks, name))

@@ -60,14 +60,12 @@ def remove_staging(mount: Mount, above: str, name: str) -> None:
     """Remove a staging folder, or the link of a killed activation, unless its lock is held."""
     staging = f"{above}/{name}"
     attempt = lock.attempt(mount, *staging_lock(staging))
-    if isinstance(attempt, lock.Lock):
+    if attempt is not None:
         try:
             remove(mount, above, name)
         except OSError as error:
             log_remains(mount, staging, error)
         attempt.release(remove=True)
-    else:
-        os.close(attempt)
 
 
 def log_remains(mount: Mount, staging: str, error: OSError) -> None:

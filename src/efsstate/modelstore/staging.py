@@ -124,11 +124,7 @@ def _announce_use(local: Mount, name: str, until: float) -> lock.Lock:
 
 def _claim_unused(local: Mount, name: str) -> lock.Lock | None:
     """Return the copy's lock for this process alone; None if a living process uses the copy."""
-    attempt = lock.attempt(local, _USES, name)
-    if isinstance(attempt, lock.Lock):
-        return attempt
-    os.close(attempt)
-    return None
+    return lock.attempt(local, _USES, name)
 
 
 def _is_whole(local: Mount, name: str, manifest: Manifest) -> bool:

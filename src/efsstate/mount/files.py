@@ -5,7 +5,8 @@
   makes; a reader of a file that `create` makes must check it.
 - A name that is a symbolic link, a FIFO or a socket is refused, never followed or waited for.
 
-Only this module, `folders`, `drafts` and `readdir` change the disk or open files on the mount.
+Only this module, `folders`, `drafts`, `readdir` and `descriptor` change the disk or open files on
+the mount.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import time
 from efsstate.errors import CorruptEntryError
 from efsstate.format import layout
 from efsstate.mount import clock
+from efsstate.mount.descriptor import Descriptor
 from efsstate.mount.folders import GONE, Folders, name_error
 
 TYPE_CHECKING = False
@@ -50,17 +52,23 @@ class Mount(Folders):
 
     # Reading
 
-    def _open_regular(self, folder: str, name: str, flags: int) -> tuple[int, os.stat_result]:
+    def _open_regular(
+        self, folder: str, name: str, flags: int, owner: Descriptor | None = None
+    ) -> tuple[int, os.stat_result]:
         if flags & os.O_CREAT:
             handle = self.handle(folder, make=True)
         else:
             handle = self._pass_through(folder)
-        fd = os.open(name, flags, self.file_mode, dir_fd=handle.fd)
+        open_ = os.open if owner is None else owner.open
+        fd = open_(name, flags, self.file_mode, dir_fd=handle.fd)
         try:
             status = os.fstat(fd)
             self._require_regular(status, folder, name)
         except BaseException:
-            os.close(fd)
+            if owner is None:
+                os.close(fd)
+            else:
+                owner.close()
             raise
         return fd, status
 
@@ -83,15 +91,22 @@ class Mount(Folders):
             raise name_error(error, path)
         self.refresh(folder)
 
-    def open(self, folder: str, name: str, flags: int = os.O_RDONLY) -> int:
-        """Return a descriptor of the regular file `name`, which the caller closes.
+    def open(
+        self,
+        folder: str,
+        name: str,
+        flags: int = os.O_RDONLY,
+        *,
+        owner: Descriptor | None = None,
+    ) -> int:
+        """Return a descriptor of the regular file `name`, which the caller or `owner` closes.
 
         With `O_CREAT`, the folder is created if need be.
         """
         creates = flags & os.O_CREAT
         for attempt in range(_TRIES):
             try:
-                fd, status = self._open_regular(folder, name, flags | _READ)
+                fd, status = self._open_regular(folder, name, flags | _READ, owner)
             except OSError as error:
                 if creates and error.errno == errno.ENOENT and not attempt:
                     self.forget(folder)  # it was removed while it was open here
@@ -216,9 +231,10 @@ class Mount(Folders):
         self, folder: str, name: str, build: Callable[[float], Parts], *, flags: int, durable: bool
     ) -> os.stat_result:
         """Create `name` and fill it; after an error, remove it again if it is a temporary."""
-        fd = self.create_open(folder, name, flags)
+        owner, flags, mode = Descriptor(), _WRITE | flags, self.file_mode
         try:
             try:
+                fd = self.call_at(owner.open, folder, name, make=True, flags=flags, mode=mode)
                 status = self.adopt(fd)
                 write_all(fd, build(status.st_mtime))
                 # MUT: a-file-is-synced-before-it-is-named
@@ -226,7 +242,7 @@ class Mount(Folders):
                     os.fsync(fd)
                 return status
             finally:
-                os.close(fd)  # an NFS client may report a full disk only here
+                owner.close()  # an NFS client may report a full disk only here
         except BaseException as error:
             if isinstance(error, OSError) and error.filename is None:
                 name_error(error, self.path_of(folder, name))

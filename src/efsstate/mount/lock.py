@@ -11,6 +11,7 @@ import os
 import time
 
 from efsstate import units
+from efsstate.mount.descriptor import Descriptor
 from efsstate.mount.folders import name_error
 
 TYPE_CHECKING = False
@@ -24,19 +25,32 @@ _lock_descriptor: Callable[..., bool] | None = None
 
 
 class Lock:
-    """A held lock.
+    """The lock on one file, from `take` to `release`, or until its last reference goes.
 
     `waited` is True if another process held it first, `shared` if others may hold it too.
     """
 
-    __slots__ = ("_fd", "_mount", "_pid", "folder", "name", "shared", "waited")
+    __slots__ = ("_file", "_mount", "_pid", "folder", "name", "shared", "waited")
 
-    def __init__(
-        self, mount: Mount, folder: str, name: str, fd: int, *, shared: bool = False
-    ) -> None:
-        self._mount, self._fd, self._pid = mount, fd, os.getpid()
+    def __init__(self, mount: Mount, folder: str, name: str, *, shared: bool = False) -> None:
+        self._mount, self._file, self._pid = mount, Descriptor(), os.getpid()
         self.folder, self.name = folder, name
         self.shared, self.waited = shared, False
+
+    def take(self) -> bool:
+        """Try to take it, and return True if that succeeded. The file stays open for another try.
+
+        A shared lock excludes exclusive holders alone.
+        """
+        try:
+            fd = self._file.fileno()
+            if fd < 0:
+                flags = os.O_RDWR | os.O_CREAT
+                fd = self._mount.open(self.folder, self.name, flags, owner=self._file)
+            return _lock_shared(fd) if self.shared else _lock_alone(fd)
+        except OSError as error:
+            self._file.close()
+            raise name_error(error, self._mount.path_of(self.folder, self.name)) from None
 
     def release(self, *, remove: bool = False) -> None:
         """Give the lock back; with `remove`, remove its file first.
@@ -45,7 +59,7 @@ class Lock:
         child only close the descriptor: the lock is the parent's. A shared lock is only closed
         anywhere: it counts until every process that inherited it has closed it.
         """
-        fd, self._fd = self._fd, -1
+        fd = self._file.fileno()
         if fd < 0:
             return
         try:
@@ -61,18 +75,19 @@ class Lock:
                     # MUT: unlock-though-a-child-lives-on
                     fcntl.flock(fd, fcntl.LOCK_UN)
             finally:
-                os.close(fd)
+                self._file.close()
         except OSError as error:
             raise name_error(error, self._mount.path_of(self.folder, self.name)) from None
 
     def is_current(self) -> bool:
         """Return True if the name still is the locked file; an earlier holder may have removed it.
 
-        One or two requests. If the server does not answer that, raise `OSError`, after giving the lock back.
+        One or two requests. If the server does not answer that, raise `OSError`, after giving the
+        lock back.
         """
         try:
             self._mount.refresh(self.folder)
-            own = os.fstat(self._fd)
+            own = os.fstat(self._file.fileno())
         except OSError as error:
             self.release()
             raise name_error(error, self._mount.path_of(self.folder, self.name)) from None
@@ -84,23 +99,10 @@ class Lock:
         return os.path.samestat(named, own)
 
 
-def attempt(
-    mount: Mount, folder: str, name: str, fd: int | None = None, *, shared: bool = False
-) -> Lock | int:
-    """Return the lock, or, if another process holds it, the open descriptor.
-
-    The caller tries again with that, or closes it. `shared`: only an exclusive holder excludes us.
-    """
-    if fd is None:
-        fd = mount.open(folder, name, os.O_RDWR | os.O_CREAT)
-    try:
-        is_locked = _lock_shared(fd) if shared else _lock_alone(fd)
-    except BaseException as error:
-        os.close(fd)
-        if isinstance(error, OSError):
-            name_error(error, mount.path_of(folder, name))
-        raise
-    return Lock(mount, folder, name, fd, shared=shared) if is_locked else fd
+def attempt(mount: Mount, folder: str, name: str, *, shared: bool = False) -> Lock | None:
+    """Return the lock if no other process holds it, else None."""
+    lock = Lock(mount, folder, name, shared=shared)
+    return lock if lock.take() else None
 
 
 def _lock_alone(fd: int) -> bool:
@@ -130,20 +132,16 @@ def acquire(
     It polls, with jitter: the kernel itself polls a blocking `flock`, with a back-off of up to 30 s
     if the server can't call back, as EFS can't.
     """
-    result, waited = attempt(mount, folder, name, shared=shared), False
-    pauses = units.backoff(_FIRST_PAUSE)
-    while not isinstance(result, Lock):
+    lock, pauses = Lock(mount, folder, name, shared=shared), units.backoff(_FIRST_PAUSE)
+    while not lock.take():
         remaining = until - time.monotonic()
-        if remaining <= 0 and waited:
-            os.close(result)
+        if remaining <= 0 and lock.waited:
             return None
         # A second try, even without a wait: `is_held` has it for a moment.
         remaining = max(remaining, _FIRST_PAUSE)
-        waited = True
+        lock.waited = True
         time.sleep(min(remaining, next(pauses)))
-        result = attempt(mount, folder, name, result, shared=shared)
-    result.waited = waited
-    return result
+    return lock
 
 
 def is_held(mount: Mount, folder: str, name: str) -> bool:
