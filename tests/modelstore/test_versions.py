@@ -532,3 +532,51 @@ def test_a_current_that_differs_from_the_manifest_is_found_and_written_anew(root
     assert ["activate it again" in text for text in verify("m", root=root)] == [True]
     activate("m", four[3], root=root)
     assert verify("m", root=root) == []
+
+
+@pytest.fixture
+def long_links(root, tmp_path):
+    """A root with links of ours that hold long texts: a model of many files, a claim."""
+    folder = tmp_path / "many"
+    for i in range(14):
+        (folder / f"folder{i}").mkdir(parents=True)
+        (folder / f"folder{i}" / f"a-rather-long-name-of-weights-{i}.bin").write_text(str(i))
+    publish("m", folder, root=root)
+    with efsstate.checkpoint("j" * 150, context=None, root=root) as job:
+        job.save()
+    links = [path for path in pathlib.Path(root).rglob("*") if path.is_symlink()]
+    assert max(len(os.readlink(path)) for path in links) > 1000
+    return links
+
+
+def test_no_link_of_ours_has_a_component_over_255_bytes(root, long_links):
+    for path in long_links:
+        assert max(len(os.fsencode(part)) for part in os.readlink(path).split("/")) <= 255
+    assert len(model("m", lambda files: files.names, root=root)()) == 14
+
+
+def test_other_programs_walk_past_the_links(root, long_links, tmp_path):
+    files = [path for path in pathlib.Path(root).rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) > 0
+    assert all(not path.exists() for path in long_links)
+    walked = [name for _, _, names in os.walk(root, followlinks=True) for name in names]
+    assert walked.count("CURRENT") == 1
+    found = subprocess.run(
+        ["find", "-L", root, "-type", "f"], capture_output=True, text=True, check=True
+    )
+    assert len(found.stdout.splitlines()) == len(files) and not found.stderr
+    copied = subprocess.run(["cp", "-rL", root, tmp_path / "copy"], capture_output=True, text=True)
+    assert "too long" not in copied.stderr  # of a dangling link cp says so, and goes on
+    assert len([p for p in (tmp_path / "copy").rglob("*") if p.is_file()]) == len(files)
+
+
+@pytest.mark.parametrize("text", ["x" * 199, "x" * 200, "x" * 201, "a/" + "y" * 700, "ü" * 400])
+def test_the_text_of_a_link_comes_back(root, text):
+    from efsstate.mount import links
+    from efsstate.mount.files import Mount
+
+    mount = Mount(root)
+    links.create(mount, "models", "link", text)
+    stored = os.readlink(f"{root}/models/link")
+    assert max(len(os.fsencode(part)) for part in stored.split("/")) <= 255
+    assert links.read(mount, "models", "link") == text

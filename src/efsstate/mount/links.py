@@ -1,6 +1,8 @@
 """Store short texts in symbolic links, sealed with a checksum that is bound to their path.
 
-They are read, and never followed.
+They are read, and never followed. But other programs try to follow them: `rglob`, `find -L`, `cp
+-rL`. A text with a component of more than 255 bytes would stop these with ENAMETOOLONG, so a long
+component is broken by a slash and a line feed, which no text has. They find a dangling link then.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 _PAUSES = (0.002, 0.01, None)  # seconds between the looks of a reader that must be certain
 # Bytes that a link surely holds on NFS, with the checksum; some local file systems take 1,000.
 LONGEST = 4000
+_BREAK = "/\n"
+_COMPONENT = 200  # characters of ASCII; others have up to four bytes
 
 
 def create(mount: Mount, folder: str, name: str, text: str) -> None:
@@ -44,7 +48,8 @@ def read(mount: Mount, folder: str, name: str, *, certain: bool = False) -> str:
     """
     for pause in _PAUSES if certain else (None,):
         try:
-            text, _, digest = mount.readlink(folder, name).rpartition(" ")
+            stored = mount.readlink(folder, name).replace(_BREAK, "")
+            text, _, digest = stored.rpartition(" ")
             break
         except FileNotFoundError:
             if pause is None:
@@ -80,7 +85,20 @@ def mark(mount: Mount, folder: str, name: str) -> str:
 
 
 def _seal(mount: Mount, folder: str, name: str, text: str) -> str:
-    return f"{text} {_digest(mount, folder, name, text)}"
+    return f"{_break_components(text)} {_digest(mount, folder, name, text)}"
+
+
+def _break_components(text: str) -> str:
+    """Return `text`, a single line, without a component of more than 255 bytes."""
+    # MUT: links-have-no-long-component
+    if len(text) <= _COMPONENT and text.isascii():
+        return text
+    size = _COMPONENT if text.isascii() else _COMPONENT // 4
+    parts = []
+    for part in text.split("/"):
+        pieces = [part[at : at + size] for at in range(0, len(part), size)] or [""]
+        parts.append(_BREAK.join(pieces))
+    return "/".join(parts)
 
 
 def _digest(mount: Mount, folder: str, name: str, text: str) -> str:
