@@ -213,7 +213,7 @@ def test_of_two_that_freeze_one_name_both_get_one_list(ds, monkeypatch):
     for i in range(200):
         ds.add(b"x", key=str(i))
     find = freezing._find
-    monkeypatch.setattr(freezing, "_find", lambda folders, name: None)
+    monkeypatch.setattr(freezing, "_find", lambda _folders, _name: None)
     first = ds.freeze("run")
     ds.add(b"more")
     monkeypatch.setattr(freezing, "_find", lambda *args: (monkeypatch.undo(), None)[1])
@@ -238,6 +238,17 @@ def test_a_list_that_the_sweep_took_is_written_again(ds, monkeypatch):
     ds.freeze("run")
     monkeypatch.undo()
     assert len(ds.at("run")) == 200
+
+
+def test_a_snapshot_whose_list_was_swept_is_not_found(ds):
+    """That is how a snapshot looks to a host that does not know yet that it was forgotten."""
+    for i in range(200):
+        ds.add(b"x", key=str(i))
+    ds.freeze("run")
+    [name] = [n for n in os.listdir(ds.path + "/../snapshots") if layout.is_list(n)]
+    os.unlink(f"{ds.path}/../snapshots/{name}")
+    with pytest.raises(SnapshotNotFound):
+        ds.at("run")
 
 
 def test_a_damaged_list_is_told(ds):

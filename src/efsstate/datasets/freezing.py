@@ -106,14 +106,18 @@ def read(folders: PartFolders, name: str) -> Frozen:
 
 
 def _find(folders: PartFolders, name: str) -> Frozen | None:
+    """Return the snapshot `name`, or None; a missing one is asked of the server."""
     safe = layout.snapshot_name(name)
-    # A client remembers a missing name for up to a minute.
-    folders.mount.refresh(folders.snapshots)
-    try:
-        text = links.read(folders.mount, folders.snapshots, safe)
-    except FileNotFoundError:
-        return None
-    return _parse(folders, safe, text)
+    # A link never changes, so the client's copy will do. That it is missing, or that its list is,
+    # the client may remember for up to a minute.
+    for is_fresh in (False, True):
+        if is_fresh:
+            folders.mount.refresh(folders.snapshots)
+        try:
+            return _parse(folders, safe, links.read(folders.mount, folders.snapshots, safe))
+        except FileNotFoundError:
+            continue
+    return None
 
 
 def _parse(folders: PartFolders, safe: str, text: str) -> Frozen:
