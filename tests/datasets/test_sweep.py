@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+import efsstate
 from efsstate import EfsStateError, dataset
 from efsstate.datasets import protocol, retention
 from efsstate.errors import ForeignFilesError
@@ -108,3 +109,20 @@ def test_strange_files_stay_and_are_named(ds, tmp_path):
     with pytest.raises(ForeignFilesError) as caught:
         sweep(ds, later=9 * DAY)
     assert caught.value.paths == [str(strange)] and strange.exists()
+
+
+def test_the_sweep_goes_through_datasets(ds, tmp_path, monkeypatch):
+    """`efsstate.sweep` takes what is abandoned, names what is strange, and leaves the parts."""
+    ds.add(b"x", key="k"), ds.freeze("short", ttl="1h")
+    leave_staged(ds)
+    (tmp_path / "datasets" / "notes.txt").write_text("mine")
+    old = time.time() - 3 * DAY
+    for path in pathlib.Path(ds.path).parent.rglob("staging/*/.tmp-*"):
+        os.utime(path, (old, old))
+    os.utime(tmp_path / "datasets" / "notes.txt", (old, old))
+    report = efsstate.sweep(root=tmp_path, dry_run=True)
+    assert report.reasons == {"temporary": 1}
+    report = efsstate.sweep(root=tmp_path)
+    assert report.finished and report.reasons == {"temporary": 1}
+    assert report.foreign_paths == [str(tmp_path / "datasets" / "notes.txt")]
+    assert len(ds.parts()) == 1 and ds.snapshots() == ["short"]

@@ -20,7 +20,8 @@ class SweepReport:
     damaged       files that stay because they cannot be read
     foreign_paths the first 20 of these three
     errors        how much could not be swept, and `error_texts`: the first 20 reasons
-    folders       folders of entries, groups of checkpoints, and models, swept by this call
+    folders       folders of entries, groups of checkpoints, models and datasets, swept by
+                  this call
     elsewhere     those that another sweeper has at this moment
     left          those that were not reached
     seconds       how long it took
