@@ -150,7 +150,7 @@ def _sweep_shards(work: Work, folder: str, shards: list[int], report: SweepRepor
 def folder_units(work: Work, area: str) -> Iterator[tuple[str, Job]]:
     """Yield a unit for each model, or each dataset, in `area`."""
     make_job = model_job if area == layout.MODELS else dataset_job
-    for name in work.folders(area, work.report, is_strict=False):
+    for name in work.folders(area, work.report, is_strict=area != layout.MODELS):
         yield f"{area}/{name}", make_job(work, name)
 
 
