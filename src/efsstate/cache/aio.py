@@ -74,7 +74,7 @@ async def run(cache: TieredCache, steps: Steps) -> Any:
     outcome = conclude(end, interruption)
     # Or they would be in a cycle with this frame, which is in their tracebacks.
     del end, interruption
-    return outcome.unwrap()
+    return outcome.unwrap() if type(outcome) is Outcome else outcome
 
 
 async def _call_mount(cache: TieredCache, step: CallMount) -> Any:
@@ -94,7 +94,9 @@ async def _release(cache: TieredCache, step: Release) -> None:
 
 async def _store(cache: TieredCache, step: StoreResult) -> Any:
     try:
-        encoded = step.encode(True)  # on the loop: another task may have the value, and change it
+        encoded = step.encode(
+            detach=True
+        )  # on the loop: another task may have the value, and change it
     except EncodeError as error:
         return error
     except FAILURES as error:

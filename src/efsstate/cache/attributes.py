@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from efsstate.cache.cache import Cache, fetch_many
 from efsstate.cache.tiers import FAILURES, MISSING, describe_remaining
 
@@ -73,12 +75,12 @@ class Attributes:
         return self._run(self._peek, args, kwargs)
 
     def _peek(self, digest: str | None) -> Steps:
-        from efsstate.cache.steps import TakeValue
+        from efsstate.cache.steps import CallMount, TakeValue
 
         digest, results = self._owner.require_digest(digest), self._results
         item = results.get_from_memory(digest) if results.enabled else None
         if item is None and results.enabled:
-            item = yield from self._ask("read a result", lambda: results.read(digest))
+            item = yield CallMount("read a result", partial(results.read, digest))
         value = MISSING
         if item is not None and results.remaining(item) > 0:
             value = yield TakeValue(item)
@@ -97,8 +99,10 @@ class Attributes:
         digest, results = self._owner.require_digest(digest), self._results
         if not results.enabled:
             return False
+        from efsstate.cache.steps import CallMount
+
         results.begin_change(digest)
-        return bool((yield from self._ask("remove a result", lambda: results.remove(digest))))
+        return bool((yield CallMount("remove a result", partial(results.remove, digest))))
 
     def explain(self, *args: Any, **kwargs: Any) -> Any:
         """Return why a call would hit or miss, as the server has it now."""
@@ -131,12 +135,9 @@ class Attributes:
     def _clear(self, _: str | None) -> Steps:
         if self._results.enabled:
             self._results.begin_change()
-            yield from self._ask("clear", self._results.clear)
+            from efsstate.cache.steps import CallMount
 
-    def _ask(self, doing: str, function: Callable[[], Any]) -> Steps:
-        from efsstate.cache.steps import CallMount
-
-        return (yield CallMount(doing, function))
+            yield CallMount("clear", self._results.clear)
 
     def _run(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from efsstate import units
 from efsstate.cache import io_threads
@@ -254,26 +255,34 @@ class Cache(Generic[K, V]):
             return
         began = time.monotonic()
         outcomes: list[tuple[Item | None, Exception | None] | None] = []
-        for batch in _batches(self._encode(entries, seconds, own_ttl=ttl is not None)):
+        if len(entries) == 1 and results.io_timeout is None:
+            # On this thread, while the caller waits: there is nothing to hand over.
+            write = self._encode(entries[0], seconds, own_ttl=ttl is not None, detach=False)
+            self._report_puts([self._store(write)], began)
+            return
+        encode = partial(self._encode, seconds=seconds, own_ttl=ttl is not None, detach=True)
+        for batch in _batches(map(encode, entries)):
             outcomes += io_threads.spread(results.root_path, self._store, batch, results.io_timeout)
         self._report_puts(outcomes, began)
 
     def _encode(
-        self, entries: list[tuple[str, Any, bytes]], seconds: float | None, *, own_ttl: bool
-    ) -> Iterator[_Write]:
-        """Yield each entry encoded, or the error of that, on the caller's thread."""
-        results = self._results
-        # A single value without a timeout is stored on this thread, while the caller waits.
-        detach = results.io_timeout is not None or len(entries) > 1
-        for digest, value, key in entries:
-            write = _Write(results.begin_change(digest))
-            try:
-                write.encoded = results.encode(
-                    digest, value, seconds, key=key, own_ttl=own_ttl, detach=detach
-                )
-            except (EncodeError, *FAILURES) as error:
-                write.error = error
-            yield write
+        self,
+        entry: tuple[str, Any, bytes],
+        seconds: float | None,
+        *,
+        own_ttl: bool,
+        detach: bool,
+    ) -> _Write:
+        """Return the entry encoded, or the error of that; it runs on the caller's thread."""
+        digest, value, key = entry
+        write = _Write(self._results.begin_change(digest))
+        try:
+            write.encoded = self._results.encode(
+                digest, value, seconds, key=key, own_ttl=own_ttl, detach=detach
+            )
+        except (EncodeError, *FAILURES) as error:
+            write.error = error
+        return write
 
     def _store(self, write: _Write) -> tuple[Item | None, Exception | None]:
         """Store an encoded value; return its item, or the error."""

@@ -183,15 +183,18 @@ class DiskTier:
         """Read the clear stamp, and return the names in the namespace's folder."""
         now = time.time()
         names = self._list_folder() or []
-        marks = [
-            (number, self._is_mark(name, number)) for name, number in layout.cleared_marks(names)
-        ]
-        stamp = max([number for number, is_sound in marks if is_sound], default=0)
-        if not all(is_sound for _, is_sound in marks):
+        stamp, is_sound = 0, True
+        for name, number in layout.cleared_marks(names):
+            if self._is_mark(name, number):
+                stamp = max(stamp, number)
+            else:
+                is_sound = False
+        if not is_sound:
             # Damaged or forged: clearing once more is safe, trusting the rest is not.
             # MUT: a-damaged-cleared-clears-once-more
             stamp = self._write_clear_stamp(max(stamp, self._clear_stamp))
-        self._raise_clear_stamp(stamp)
+        if stamp > self._clear_stamp:
+            self._raise_clear_stamp(stamp)
         self._looked = now
         return names
 

@@ -111,11 +111,12 @@ def release_waiters(flight: Flight) -> None:
 
 def leave(flight: Flight) -> None:
     """Unregister `flight`, which is over, and release its waiters."""
-    try:
-        with _lock:
-            _in_flight.discard(flight)
-    finally:
-        release_waiters(flight)
+    flight.finished = True
+    with _lock:
+        _in_flight.discard(flight)
+        if _joinable.get(flight.key) is flight:
+            del _joinable[flight.key]
+    flight.finish()
 
 
 def discard_in_flight(*key: str) -> list[Flight]:
@@ -151,7 +152,8 @@ def stop_computing(token: Token[tuple[Flight, ...]]) -> None:
 
 def is_computing(key: Key) -> bool:
     """Return True if the current context computes `key`, also in a child that it forked."""
-    return any(own.key == key and not own.finished for own in computing.get())
+    flights = computing.get()  # a task may outlive the flight that began it
+    return bool(flights) and any(own.key == key and not own.finished for own in flights)
 
 
 def begin_wait(flight: Flight) -> tuple[Flight, ...] | None:

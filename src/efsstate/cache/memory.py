@@ -28,11 +28,11 @@ PACKED: Any = object()
 # Arguments of these types are the same if they are equal and of one type.
 _PLAIN = frozenset({type(None), bool, int, str, bytes})
 _IMMUTABLE = frozenset({type(None), bool, int, float, complex, str, bytes})
-_IMMUTABLE_IF_IMPORTED = (
-    ("decimal", ("Decimal",)),
-    ("datetime", ("date", "time", "datetime", "timedelta", "timezone")),
-    ("uuid", ("UUID",)),
-)
+_IMMUTABLE_IF_IMPORTED = {
+    "decimal": ("Decimal",),
+    "datetime": ("date", "time", "datetime", "timedelta", "timezone"),
+    "uuid": ("UUID",),
+}
 
 
 class Item(Entry):
@@ -82,12 +82,11 @@ def immutable_size(value: Any, depth: int = 0) -> int | None:
                 return None
             total += size
         return total
-    for module, names in _IMMUTABLE_IF_IMPORTED:
-        if module in sys.modules and any(
-            kind is getattr(sys.modules[module], name, None) for name in names
-        ):
-            return sys.getsizeof(value)
-    return None
+    module, name = kind.__module__, kind.__name__
+    if name not in _IMMUTABLE_IF_IMPORTED.get(module, ()):
+        return None
+    # Another class may say that it has this name.
+    return sys.getsizeof(value) if kind is getattr(sys.modules.get(module), name, None) else None
 
 
 class MemoryPool:
@@ -220,22 +219,23 @@ class MemoryTier:
             item.used = True
         return item
 
-    def put(self, item: Item, is_current: Callable[[], bool]) -> None:
-        """Keep `item`, if it fits and `is_current()`, in place of the one before it."""
+    def put(self, item: Item, changes: Changes, change: int) -> None:
+        """Keep `item`, if it fits, and if `change` is still the last change of its entry."""
         if self.fits(item.cost):
             item.cost += _OVERHEAD + len(item.meta)
             item.tier = self
-            pool.change(self._put, item, is_current)
+            pool.change(self._put, item, changes, change)
         else:
             self.drop(item.digest)
 
-    def _put(self, item: Item, is_current: Callable[[], bool]) -> None:
+    def _put(self, item: Item, changes: Changes, change: int) -> None:
         # Asked under the lock: a change that comes later finds the item, and drops it.
-        if is_current():
+        if changes.last_change(item.digest) == change:
             self._remove(item.digest)
             self._add(item)
             self._items[item.digest] = item
-            if not is_current():  # a signal handler of this thread changed the entry meanwhile
+            # A signal handler of this thread may have changed the entry meanwhile.
+            if changes.last_change(item.digest) != change:
                 self._remove(item.digest)
 
     def _add(self, item: Item) -> None:
@@ -244,8 +244,9 @@ class MemoryTier:
                 self._recent = new_lru(self.maxsize)
             make_room(self._recent, item.cost)
             self._recent[item] = item
-        make_room(pool.recent, item.cost)
-        pool.recent[item] = item
+        recent = pool.recent
+        make_room(recent, item.cost)
+        recent[item] = item
         self.size += item.cost
 
     def _take_out(self, item: Item) -> None:
@@ -329,8 +330,9 @@ class Changes:
 
     def attach(self, tier: MemoryTier) -> None:
         """Have `tier` forget entries as they are changed."""
-        with pool.lock:
-            self._tiers.add(tier)
+        if tier.limit != 0:
+            with pool.lock:
+                self._tiers.add(tier)
 
     def last_change(self, digest: str) -> int:
         """Return the number of the last change of `digest`; it grows, and may do so without one."""

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 
 from efsstate import deadline, events
 from efsstate.cache import flight as flights
+from efsstate.cache import io_threads
+from efsstate.cache.disk import Snapshot
 from efsstate.cache.flight import Flight
 from efsstate.cache.steps import (
     Await,
@@ -33,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from typing import Any
 
-    from efsstate.cache.disk import Snapshot
     from efsstate.cache.memory import Item
     from efsstate.cache.steps import Step, Steps
     from efsstate.cache.tiers import TieredCache
@@ -108,7 +110,12 @@ def compute(
             is_alone, old = True, None
         if is_alone:
             flights.register(mine)
-            return (yield from _compute(cache, digest, request, mine, old))
+            start = yield CallMount(
+                "begin a result",
+                partial(cache.start, digest, mine, changing=request.forced),
+                _discard_late_start,
+            )
+            return (yield from _compute(cache, digest, request, mine, old, start))
         return (yield from _lead(cache, digest, request, mine, old, until))
     finally:
         mine.finished = True  # first, and without a call that a signal handler could interrupt
@@ -128,7 +135,7 @@ def _wait_for(cache: TieredCache, digest: str, flight: Flight, until: float, beg
     cache.count_wait(since)
     item, level = cache.get_from_memory(digest) or flight.item, "memory"
     if is_finished and item is None and flight.stored:
-        item = yield CallMount("read a result", lambda: cache.read(digest, fresh=True, again=True))
+        item = yield CallMount("read a result", partial(cache.read, digest, fresh=True, again=True))
         level = "mount"
     if not is_finished or item is None or item.codec != cache.codec_name:
         return MISSING
@@ -166,17 +173,19 @@ def _lead(
             value = yield from _serve(cache, old, "stale", began)
             if value is not MISSING:
                 return value
-        # MUT: another-look-under-the-claim
-        item = yield CallMount("read a result", lambda: cache.read(digest, fresh=True, again=True))
-        if item is not None and cache.remaining(item) > 0:
-            value = yield from _serve(cache, item, "mount", began)
+        answer = yield CallMount(
+            "begin a result", partial(cache.read_or_start, digest, mine), _discard_late_start
+        )
+        start = answer if type(answer) is Snapshot else None
+        if answer is not None and start is None:
+            value = yield from _serve(cache, answer, "mount", began)
             if value is not MISSING:
-                mine.item, mine.stored = None if item.not_cached else item, True
+                mine.item, mine.stored = None if answer.not_cached else answer, True
                 return value
         if has_waited:
             flights.release_waiters(mine)
             yield from _release(claims)
-        return (yield from _compute(cache, digest, request, mine, old))
+        return (yield from _compute(cache, digest, request, mine, old, start))
     finally:
         yield from _release(claims)
 
@@ -199,7 +208,7 @@ def _claim(
     began, delay = time.monotonic(), _FIRST
     while True:
         answer = yield CallMount(
-            "claim a result", lambda: (_try_claim(cache, digest),), _release_late_claim
+            "claim a result", partial(_try_claim, cache, digest), _release_late_claim
         )
         if answer is None:  # a failure: the mount grants none
             return delay > _FIRST
@@ -217,9 +226,9 @@ def _claim(
         delay = min(delay * 1.6, _LONGEST)
 
 
-def _try_claim(cache: TieredCache, digest: str) -> byte_locks.ByteLock | None:
+def _try_claim(cache: TieredCache, digest: str) -> tuple[byte_locks.ByteLock | None]:
     mount, folder = cache.disk().mount, layout.entry_folder(cache.component, digest)
-    return byte_locks.acquire(mount, folder, digest, keep_open=cache.io_timeout is None)
+    return (byte_locks.acquire(mount, folder, digest, keep_open=cache.io_timeout is None),)
 
 
 def _release_late_claim(answer: tuple[byte_locks.ByteLock | None]) -> None:
@@ -238,26 +247,30 @@ def _release(claims: list[byte_locks.ByteLock]) -> Generator[Step, Any, None]:
 
 
 def _compute(
-    cache: TieredCache, digest: str, request: ComputeRequest, mine: Flight, old: Item | None
+    cache: TieredCache,
+    digest: str,
+    request: ComputeRequest,
+    mine: Flight,
+    old: Item | None,
+    start: Snapshot | None,
 ) -> Steps:
-    """Compute and store the result; if that fails, serve the `old` one while it may be served."""
-    # Before the computation: a change during it must not be undone by its result.
-    start = yield CallMount(
-        "begin a result",
-        lambda: cache.start(digest, mine, changing=request.forced),
-        _discard_late_start,
-    )
+    """Compute and store the result; if that fails, serve the `old` one while it may be served.
+
+    `start` is the state before the computation, whose result must not undo a change during it;
+    None if the mount failed.
+    """
     try:
         cache.counts.computed += 1
         began = time.monotonic()
         outcome = yield Compute(request.function, mine)
-        cache.emit_miss(digest, began, outcome.error)
+        if events.listeners:
+            cache.emit_miss(digest, began, outcome.error)
         if outcome.error is None:
             yield from _store(cache, digest, request, mine, outcome.value, start)
             if request.forced and not request.was_kept:
                 # The old result must not be served after a new one was asked for, although
                 # another computation may be about to replace it.
-                yield CallMount("remove a result", lambda: cache.retract(digest, start))
+                yield CallMount("remove a result", partial(cache.retract, digest, start))
         elif old is not None and not request.forced and cache.may_serve_stale(old, outcome.error):
             value = yield from _serve(cache, old, "stale", began)
             return outcome if value is MISSING else value
@@ -267,9 +280,11 @@ def _compute(
             yield Release("give a result up", start.discard)
 
 
-def _discard_late_start(start: Snapshot | None) -> None:
-    if start is not None:
-        start.discard()
+def _discard_late_start(answer: Snapshot | Item | None) -> None:
+    if type(answer) is Snapshot:
+        answer.discard()
+    else:
+        io_threads.discard_spare_copy(answer)
 
 
 def _store(
@@ -302,10 +317,8 @@ def _store(
         )  # fmt: skip
         return
     answer = yield StoreResult(
-        lambda detach: cache.encode(
-            digest, value, ttl, key=request.key, own_ttl=request.own_ttl, detach=detach
-        ),
-        lambda encoded: cache.store(encoded, start),
+        partial(cache.encode, digest, value, ttl, key=request.key, own_ttl=request.own_ttl),
+        partial(cache.store, start=start),
     )
     if isinstance(answer, EncodeError):
         _refuse(cache, digest, request, answer)
@@ -316,7 +329,7 @@ def _store(
     cache.unstorable.discard(digest)
     # Those who wait began before it was discarded, if it was, and may get it as its caller does.
     mine.item, mine.stored = None if item.not_cached else item, request.was_kept
-    if request.was_kept:
+    if request.was_kept and events.listeners:
         cache.emit("put", began, bytes=item.cost, key=digest)
 
 

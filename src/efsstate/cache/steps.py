@@ -8,6 +8,7 @@ decides about it. Only an interruption is thrown in, so that it gives back what 
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from efsstate.cache import flight as flights
 from efsstate.cache import io_threads
@@ -87,6 +88,8 @@ class CallMount(Step):
     def perform(self, cache: TieredCache) -> Any:
         """Perform the step on the current thread, or on one of the mount's."""
         try:
+            if cache.io_timeout is None:
+                return self.function()
             return io_threads.call(
                 cache.root_path, self.function, cache.io_timeout, self.on_late_result
             )
@@ -106,7 +109,10 @@ class Release(Step):
     def perform(self, cache: TieredCache) -> None:
         """Perform the step on the current thread, or on one of the mount's."""
         try:
-            io_threads.call(cache.root_path, self.function, cache.io_timeout, always=True)
+            if cache.io_timeout is None:
+                self.function()
+            else:
+                io_threads.call(cache.root_path, self.function, cache.io_timeout, always=True)
         except FAILURES as error:
             cache.report_failure(error, self.doing)
 
@@ -114,27 +120,27 @@ class Release(Step):
 class StoreResult(Step):
     """Encode a value, and pass it to `store`; the answer is the item, and True if it was stored.
 
-    It is an EncodeError if the value cannot be stored. `encode(detach)` runs on the caller's
+    It is an EncodeError if the value cannot be stored. `encode(detach=…)` runs on the caller's
     thread, before anybody else gets the value. `detach` asks it to copy all that the caller can
     change: the thread that stores it may do so long after the caller has gone on.
     """
 
     __slots__ = ("encode", "store")
 
-    def __init__(self, encode: Callable[[bool], Any], store: Callable[[Any], bool]) -> None:
+    def __init__(self, encode: Callable[..., Any], store: Callable[[Any], bool]) -> None:
         self.encode, self.store = encode, store
 
     def perform(self, cache: TieredCache) -> Any:
         """Perform the step on the current thread, storing on one of the mount's if need be."""
         try:
-            encoded = self.encode(cache.io_timeout is not None)
+            encoded = self.encode(detach=cache.io_timeout is not None)
         except EncodeError as error:
             return error
         except FAILURES as error:
             cache.report_failure(error, "keep a result")
             return None, False
-        store = CallMount("keep a result", lambda: self.store(encoded))
-        return encoded.item, bool(store.perform(cache))
+        is_stored = cache.attempt("keep a result", partial(self.store, encoded), default=False)
+        return encoded.item, is_stored
 
 
 class Sleep(Step):
@@ -223,14 +229,13 @@ def run(cache: TieredCache, steps: Steps) -> Any:
     outcome = conclude(end, interruption)
     # Or they would be in a cycle with this frame, which is in their tracebacks.
     del end, interruption
-    return outcome.unwrap()
+    return outcome.unwrap() if type(outcome) is Outcome else outcome
 
 
-def conclude(end: BaseException, interruption: BaseException | None) -> Outcome:
-    """Return the outcome of a generator of steps from the exception that it ended with."""
+def conclude(end: BaseException, interruption: BaseException | None) -> Any:
+    """Return the result of a generator of steps, or an Outcome, from its last exception."""
     if isinstance(end, StopIteration):
-        outcome = end.value
-        return outcome if type(outcome) is Outcome else Outcome(outcome)
+        return end.value
     if isinstance(end, Interrupted):
         return Outcome(error=interruption)
     return Outcome(error=end)

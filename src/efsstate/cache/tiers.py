@@ -117,7 +117,7 @@ class TieredCache:
 
     def flight_key(self, digest: str) -> Key:
         """Return the key of a flight that computes `digest`."""
-        return self.root_path, self.component, digest
+        return self._root_path or self.root_path, self.component, digest
 
     # Events and failures
 
@@ -171,6 +171,8 @@ class TieredCache:
     def attempt(self, doing: str, function: Callable[[], Any], default: Any = None) -> Any:
         """Return `function()`, within the io_timeout; `default` if the mount fails."""
         try:
+            if self.io_timeout is None:
+                return function()
             return io_threads.call(self.root_path, function, self.io_timeout)
         except FAILURES as error:
             self.report_failure(error, doing)
@@ -291,8 +293,7 @@ class TieredCache:
         """Keep the item in memory, unless this process has changed the entry since `change`."""
         self._trust(item)
         if item.until > item.since:
-            digest, last_change = item.digest, tier.changes.last_change
-            self.memory.put(item, lambda: last_change(digest) == change)
+            self.memory.put(item, tier.changes, change)
 
     def value(self, item: Item, default: Any) -> Any:
         """Return the item's value, or `default` if it cannot be read, which is reported."""
@@ -335,7 +336,8 @@ class TieredCache:
         time later. `own_ttl`: the cache's ttl does not shorten `ttl`. Raise EncodeError if the
         value cannot be stored, and RootError.
         """
-        self.disk()
+        if self._disk is None:
+            self.disk()
         try:
             payload = self._dumps(value)
         except (EncodeError, MemoryError):
@@ -355,7 +357,9 @@ class TieredCache:
         if size is not None:
             item.value, item.cost = value, size
         else:
-            item.cost = sum([memoryview(part).nbytes for part in parts])
+            item.cost = 0
+            for part in parts:
+                item.cost += memoryview(part).nbytes
             item.not_cached = not self.memory.fits(item.cost)
             if not item.not_cached:
                 payload = item.payload = b"".join(parts)
@@ -371,7 +375,7 @@ class TieredCache:
         one, the value was set. Raise what the mount raises; then memory may serve the value for as
         long as it may do so without asking the mount.
         """
-        tier, item = self.disk(), encoded.item
+        tier, item = self._disk or self.disk(), encoded.item
         digest = item.digest
         is_change = start is None or start.changing
         change, now = tier.changes.record(digest), tier.clear_stamp()
@@ -401,13 +405,22 @@ class TieredCache:
             ):
                 item.created = clock.now()
                 self._remember(item, tier, change)
-        self._look_after(tier, item.ttl)
+        if self.max_bytes is not None or not self._is_covered(item.ttl):
+            self._look_after(tier, item.ttl)
         return is_stored
 
+    def _is_covered(self, ttl: float | None) -> bool:
+        """Return True if POLICY, as far as this process knows, covers a result with this ttl."""
+        policy = self._policy
+        if policy is None or policy.shortest > (_FOREVER if ttl is None else ttl + self.stale):
+            return False
+        return policy.longest is None or (ttl is not None and ttl + self.stale <= policy.longest)
+
     def _look_after(self, tier: DiskTier, ttl: float | None) -> None:
-        """Do what each put does for the namespace: widen its policy, and trim it to its limit."""
+        """Widen the namespace's policy to cover a put, and trim the namespace to its limit."""
         try:
-            self._widen_policy(tier, ttl)
+            if not self._is_covered(ttl):
+                self._widen_policy(tier, ttl)
         except (*FAILURES, ValueError) as error:
             self.report_failure(error, "write the policy")
         if self.max_bytes is not None:
@@ -416,19 +429,12 @@ class TieredCache:
             trim.trim(tier.mount, self.component, self.max_bytes)
 
     def _widen_policy(self, tier: DiskTier, ttl: float | None) -> None:
-        """Make POLICY cover a result with this ttl; it is read once a process, unless it must grow.
+        """Make POLICY cover a result with this ttl.
 
         A policy that cannot be written is not tried again at every put.
         """
         life = None if ttl is None else ttl + self.stale
         shortest = 0.0 if self.options.ttl_of else _FOREVER if life is None else life
-        known = self._policy
-        if (
-            known is not None
-            and known.shortest <= shortest
-            and (known.longest is None or (life is not None and life <= known.longest))
-        ):
-            return
         from efsstate.eviction import policy
 
         longest = None if self.options.ttl_of else life
@@ -443,7 +449,7 @@ class TieredCache:
         For a change that begins now, before the mount is asked, which may hang. Return the flights
         whose results are not stored.
         """
-        key = (self.root_path, self.component)
+        key = (self._root_path or self.root_path, self.component)
         stale = flights.discard_in_flight(*(key if digest is None else (*key, digest)))
         if self._disk is not None:
             self._disk.changes.record(digest)
@@ -454,7 +460,7 @@ class TieredCache:
 
         Raise what the mount raises.
         """
-        tier = self.disk()
+        tier = self._disk or self.disk()
         try:
             item = tier.read_head(digest, self.codec_name)
         except (
@@ -485,9 +491,20 @@ class TieredCache:
         tier.remove_since(digest, start)
         tier.changes.record(digest)
 
+    def read_or_start(self, digest: str, flight: Flight) -> Item | Snapshot:
+        """Return the item on the mount, if it counts, else the state that `flight` starts from.
+
+        Raise what the mount raises.
+        """
+        # MUT: another-look-under-the-claim
+        item = self.read(digest, fresh=True, again=True)
+        if item is not None and self.remaining(item) > 0:
+            return item
+        return self.start(digest, flight, changing=False)
+
     def start(self, digest: str, flight: Flight, *, changing: bool) -> Snapshot:
         """Return the state that `flight` starts from. Raise what the mount raises."""
-        return self.disk().start(digest, flight, changing=changing)
+        return (self._disk or self.disk()).start(digest, flight, changing=changing)
 
     def end_drafts(self, stale: list[Flight]) -> None:
         """Have none of the flights in `stale`, which were discarded, be stored."""

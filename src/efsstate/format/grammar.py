@@ -12,9 +12,8 @@ from efsstate.format import layout
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Optional
 
-    Level = Callable[[str, bool], Optional["Level"]]
+    Level = Callable[[str, bool], "Level" | None]
 
 _HEX = "0123456789abcdef"
 _SIGNATURE = 32  # hexadecimal digits

@@ -195,7 +195,11 @@ def is_cleared(name: str) -> bool:
 
 def cleared_marks(names: Iterable[str]) -> list[tuple[str, int]]:
     """Return the marks of clear stamps among `names`, each with its number."""
-    return [(name, int(name.split(".")[1])) for name in names if is_cleared(name)]
+    return [
+        (name, int(name.split(".")[1]))
+        for name in names
+        if name[:7] == CLEARED and is_cleared(name)
+    ]
 
 
 def checkpoint_folder(name: str) -> str:

@@ -1,0 +1,60 @@
+"""The calls of the package's own functions that an operation makes, warm: exact on any machine."""
+
+import pytest
+
+from efsstate import Cache, cached
+from tests.calls import Calls
+
+VALUE = [1]
+
+
+def function(**options):
+    """A cached function, warm: its modules are loaded, its folders open, its policy written."""
+    f = cached(name="f", **options)(lambda x: VALUE)
+    for i in range(48):
+        f(i), f(i), f.invalidate(i), f(i)
+    return f
+
+
+def counted(operation, *arguments):
+    with Calls() as calls:
+        operation(*arguments)
+    return calls
+
+
+def test_a_hit_on_the_mount_is_at_most_28_calls():
+    assert len(counted(function(memory=0), 1)) <= 28
+
+
+def test_a_remembered_hit_in_memory_is_one_call():
+    f = cached(name="g")(lambda x: "value")
+    f(1), f(1)
+    assert counted(f, 1).names == ["cache/decorator.py:_wrapper.<locals>.wrapper"]
+
+
+def test_a_miss_is_at_most_150_calls():
+    assert len(counted(function(memory=0), "new")) <= 150
+
+
+def test_the_cache_itself_takes_part_in_a_miss_with_twelve_modules():
+    """From the arguments to the entry; the mount and the format come below."""
+    files = [name for name in counted(function(memory=0), "new").files if "cache/" in name]
+    assert len(files) <= 12, files
+
+
+def test_an_invalidate_is_at_most_53_calls():
+    assert len(counted(function(memory=0).invalidate, 1)) <= 53
+
+
+@pytest.mark.parametrize(("memory", "most"), [(0, 66), (None, 80)])
+def test_a_set_is_at_most_80_calls(memory, most):
+    cache = Cache("box", memory=memory)
+    for i in range(48):
+        cache.set(i, VALUE)
+    assert len(counted(cache.set, 1, VALUE)) <= most
+
+
+def test_memory_is_dropped_once_before_and_once_after_a_change():
+    f = function()
+    names = counted(f.invalidate, 1).names
+    assert names.count("cache/memory.py:Changes.record") == 2
