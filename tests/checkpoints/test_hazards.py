@@ -11,7 +11,9 @@ import time
 import pytest
 
 from efsstate import ClaimedError, ClaimLost, checkpoint
-from efsstate.checkpoints import protocol
+from efsstate.checkpoints import fenced_removal, protocol
+from efsstate.format import layout
+from efsstate.mount.files import Mount
 
 
 def descriptors():
@@ -299,6 +301,20 @@ def test_a_reset_job_refuses_while_a_shard_is_claimed(root):
             with pytest.raises(ClaimedError):
                 checkpoint("job", root=root).reset()
             break
+
+
+def test_removal_of_a_job_in_use_is_refused(root):
+    """Also if one of its shards is in use: an acknowledged save must not go with the folder."""
+    with checkpoint("job", root=root).shards(3) as shards:
+        shard = next(iter(shards))
+        shard.save("in use")
+        with pytest.raises(ClaimedError, match="not removed"):
+            fenced_removal.remove(Mount(root), layout.checkpoint_folder("job"))
+        shard.save("still")
+    result = fenced_removal.remove(Mount(root), layout.checkpoint_folder("job"))
+    assert result.is_complete
+    assert not result.foreign
+    assert os.listdir(f"{root}/checkpoints") == []
 
 
 def test_superseded_claims_end_with_their_lock_given_back(root, monkeypatch):

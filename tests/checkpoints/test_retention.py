@@ -5,9 +5,10 @@ import time
 
 import pytest
 
-from efsstate import ClaimLost, checkpoint, sweep
+from efsstate import ClaimedError, ClaimLost, checkpoint, sweep
 from efsstate.checkpoints import retention
 from efsstate.checkpoints.protocol import CheckpointFolder
+from efsstate.checkpoints.shards import ShardFolder
 from efsstate.format import layout
 from efsstate.mount.files import Mount
 
@@ -65,6 +66,110 @@ def test_a_holder_that_slept_through_the_sweep_is_fenced(root):
         with pytest.raises(ClaimLost):
             sleeper.save(2)
         assert checkpoint("job", root=root).load() is None
+
+
+def finish_shards(root, n=3):
+    with checkpoint("job", root=root, ttl=0).shards(n) as shards:
+        for shard in shards:
+            shard.state = "old"
+            shard.finish()
+
+
+@pytest.mark.parametrize("kind", ["job", "shard"])
+def test_no_save_is_acknowledged_in_a_folder_that_goes(root, monkeypatch, kind):
+    """A worker resets and saves at the last moment: while the folder is renamed away."""
+    if kind == "shard":
+        finish_shards(root)
+    else:
+        with checkpoint("job", root=root, ttl=0) as job:
+            job.finish()
+    target = checkpoint("job", root=root)
+    target = target.shards(3).shard(1) if kind == "shard" else target
+    acknowledged, rename = [], Mount.rename
+
+    def work():
+        try:
+            target.reset()
+            with target as claimed:
+                claimed.save("new")
+            acknowledged.append("new")
+        except (ClaimedError, ClaimLost):
+            pass
+
+    def interrupted(self, folder, name, *more, **options):
+        if name == "job" and not acknowledged:
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join(20)
+        return rename(self, folder, name, *more, **options)
+
+    monkeypatch.setattr(Mount, "rename", interrupted)
+    swept(root)
+    loaded = checkpoint("job", root=root)
+    loaded = loaded.shards(3).shard(1) if kind == "shard" else loaded
+    assert loaded.load() == (acknowledged[0] if acknowledged else None)
+
+
+@pytest.mark.parametrize("kind", ["job", "shard"])
+def test_a_claim_that_ignores_the_lock_stops_the_removal(root, monkeypatch, kind):
+    """A remover that is frozen for longer than a lease loses its lock without notice."""
+    from efsstate.mount import lock
+
+    if kind == "shard":
+        finish_shards(root)
+    else:
+        with checkpoint("job", root=root, ttl=0) as job:
+            job.finish()
+    target = checkpoint("job", root=root)
+    target = target.shards(3).shard(1) if kind == "shard" else target
+    acknowledged, rename = [], Mount.rename
+
+    def work():
+        monkeypatch.setattr(lock.Lock, "take", lambda self: True)
+        monkeypatch.setattr(lock.Lock, "is_current", lambda self: True)
+        target.reset()
+        with target as claimed:
+            claimed.save("new")
+        acknowledged.append("new")
+
+    def interrupted(self, folder, name, *more, **options):
+        if name == "job" and not acknowledged:
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join(20)
+        return rename(self, folder, name, *more, **options)
+
+    monkeypatch.setattr(Mount, "rename", interrupted)
+    assert swept(root) == []
+    loaded = checkpoint("job", root=root)
+    loaded = loaded.shards(3).shard(1) if kind == "shard" else loaded
+    assert acknowledged and loaded.load() == "new"
+
+
+def test_a_dead_removers_mark_is_taken_back_by_the_next_claim(root, folder, monkeypatch):
+    """It died between its mark and the rename."""
+    finish_shards(root)
+    monkeypatch.setattr(Mount, "rename", lambda *_: (_ for _ in ()).throw(OSError(5, "died")))
+    with pytest.raises(OSError, match="died"):
+        swept(root)
+    monkeypatch.undo()
+    assert (folder("job").path / "s1" / "REMOVED").is_symlink()
+    shard = checkpoint("job", root=root).shards(3).shard(1)
+    shard.reset()
+    with shard:
+        shard.save("again")
+    assert swept(root) == []
+    assert shard.load() == "again"
+    assert not (folder("job").path / "s1" / "REMOVED").is_symlink()
+
+
+def test_a_sweep_with_one_unfinished_shard_leaves_no_mark(root, folder):
+    finish_shards(root)
+    checkpoint("job", root=root).shards(3).shard(1).reset()
+    done = ShardFolder(CheckpointFolder(Mount(root), layout.checkpoint_folder("job")), 3)
+    done.mark(1)  # as a worker that was frozen since may do
+    assert swept(root) == []
+    assert not list(folder("job").path.rglob("REMOVED"))
 
 
 def test_saves_that_an_owner_left_behind_go_and_the_kept_stay(root, folder, monkeypatch):

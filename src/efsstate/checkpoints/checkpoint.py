@@ -493,8 +493,8 @@ class Checkpoint(Generic[S]):
         record = claimant.read(folder, listing.top)
         try:
             folder.claim(claimant.describe(broke_the_claim=True))
-        except protocol.Superseded:
-            pass  # a claim came meanwhile: it fences too
+        except (protocol.Superseded, protocol.BeingRemoved):
+            pass  # it has an epoch all the same, which fences
         # A hung holder has the lock file locked: the next claimant makes its own.
         folder.mount.remove(folder.folder, layout.LOCK, quiet=True)
         return record

@@ -94,10 +94,14 @@ class HeldClaim:
                 self.epoch, newest = folder.claim(
                     claimant.describe(), accept_older=accept_older, reader=self._reader
                 )
-            except protocol.Superseded:
+            except (protocol.Superseded, protocol.BeingRemoved) as signal:
+                if isinstance(signal, protocol.BeingRemoved) and self._end_dead_removal():
+                    self.close_lock()
+                    continue
                 self.close_lock()
                 if time.monotonic() >= until:
                     raise self._claimed_error() from None
+                time.sleep(0.01)
                 continue
             self.newest = newest.save
             return has_waited
@@ -124,6 +128,24 @@ class HeldClaim:
             elif patience >= until:
                 return False
             has_waited = True
+
+    def _end_dead_removal(self) -> bool:
+        """Take back a removal whose remover died; return False if it is still at work.
+
+        A remover holds the lock of the job until the folder is gone. For a job without shards that
+        is the lock that we hold.
+        """
+        folder, job = self.folder, self.folder.job_folder()
+        remover_lock = None
+        if job != folder.folder:
+            remover_lock = lock.attempt(folder.mount, job, layout.LOCK)
+            if remover_lock is None:
+                return False
+        folder.mount.remove(folder.folder, layout.REMOVED, quiet=True)
+        if remover_lock is not None:
+            folder.mount.remove(job, layout.REMOVED, quiet=True)
+            remover_lock.release()
+        return True
 
     def _claimed_error(self) -> ClaimedError:
         record = claimant.read(self.folder, self.folder.list().top)

@@ -56,6 +56,10 @@ class Superseded(Exception):  # noqa: N818 - not an error
     """A higher epoch appeared while this one was claimed."""
 
 
+class BeingRemoved(Exception):  # noqa: N818 - not an error
+    """The folder, or that of the shard's job, is about to be removed by the holder of its lock."""
+
+
 class Listing:
     """The names in the folder at one moment; `top` is the highest epoch, 0 if there is none."""
 
@@ -123,6 +127,11 @@ class CheckpointFolder:
     def path(self, key: Key | None = None) -> str:
         """Return the path of a save, or of the folder, for messages."""
         return self.mount.path_of(self.folder, layout.generation_name(*key) if key else "")
+
+    def job_folder(self) -> str:
+        """Return the job's folder: this one, or the one around it for a shard."""
+        parent, _, _ = self.folder.rpartition("/")
+        return self.folder if parent == layout.CHECKPOINTS else parent
 
     # Links: symbolic links that hold a text with its checksum
 
@@ -261,13 +270,18 @@ class CheckpointFolder:
     # Claiming and saving
 
     def claim(
-        self, record: str, *, accept_older: bool = False, reader: FolderReader | None = None
+        self,
+        record: str,
+        *,
+        accept_older: bool = False,
+        reader: FolderReader | None = None,
+        removing: bool = False,
     ) -> tuple[int, Newest]:
         """Make a new epoch with the claimant's `record`, higher than all before it.
 
         Returns it with the state that it starts from. `reader` lists the folder for the claim's
-        owner. Raises `Superseded`, and `CorruptEntryError` for an acknowledged save that is
-        damaged.
+        owner; `removing` says that it claims to remove the folder. Raises `Superseded`,
+        `BeingRemoved`, and `CorruptEntryError` for an acknowledged save that is damaged.
         """
         listing = Listing(reader.names()) if reader else self.list()
         epoch = self._make_epoch(listing, record)
@@ -276,6 +290,9 @@ class CheckpointFolder:
         while True:
             if listing.top > epoch:
                 raise Superseded
+            # MUT: no-claim-in-a-folder-that-goes
+            if layout.REMOVED in listing.names and not removing:
+                raise BeingRemoved
             try:
                 newest = self.find(listing, epoch, repeats)
             except StaleListing:

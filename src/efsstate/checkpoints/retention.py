@@ -5,14 +5,12 @@ That is: saves which an owner left behind, and finished checkpoints past their t
 
 from __future__ import annotations
 
-import os
-import time
-
-from efsstate.checkpoints import claimant
-from efsstate.checkpoints.protocol import CheckpointFolder, Superseded
+from efsstate.checkpoints import fenced_removal
+from efsstate.checkpoints.protocol import CheckpointFolder
+from efsstate.errors import ClaimedError
 from efsstate.eviction import removal
 from efsstate.format import grammar, layout
-from efsstate.mount import links, lock
+from efsstate.mount import links
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,20 +44,29 @@ def sweep(
     names = mount.names(folder) if names is None else names
     shards = shard_indexes(names)
     if layout.SHARDS in names:
-        if _are_all_past(mount, folder, names, shards, now):
-            removal.require_ours(mount, folder, grammar.checkpoint)
-            yield "checkpoint", 0
-            if not dry_run:
-                _remove(mount, folder)
-            return
-    here = CheckpointFolder(mount, folder)
-    newest = here.read_header(here.list())
-    if newest is not None and _is_past(newest, now) and layout.SHARDS not in names:
-        removal.require_ours(mount, folder, grammar.checkpoint)
-        if dry_run or _remove_finished(here, now):
-            yield "checkpoint", newest.size
+        size, is_past = 0, _are_all_past(mount, folder, names, shards, now)
     else:
-        yield from _sweep_saves(here, dry_run=dry_run)
+        here = CheckpointFolder(mount, folder)
+        newest = here.read_header(here.list())
+        size = newest.size if newest is not None else 0
+        is_past = newest is not None and _is_past(newest, now)
+    if not is_past:
+        yield from sweep_saves(mount, folder, dry_run=dry_run)
+        return
+    removal.require_ours(mount, folder, grammar.checkpoint)
+    if dry_run or _remove_past(mount, folder, now):
+        yield "checkpoint", size
+
+
+def _remove_past(mount: Mount, folder: str, now: float) -> bool:
+    """Remove a checkpoint past its ttl; return False if it is held, or not past it any more."""
+    try:
+        removed = fenced_removal.remove(
+            mount, folder, lambda save: save is not None and _is_past(save, now)
+        )
+    except ClaimedError:
+        return False
+    return removed is not None
 
 
 def _is_past(newest: Save, now: float) -> bool:
@@ -91,33 +98,6 @@ def _sweep_saves(here: CheckpointFolder, *, dry_run: bool) -> Iterator[tuple[str
         if not dry_run:
             here.mount.remove(here.folder, name)
         yield "generation", size
-
-
-def _remove_finished(here: CheckpointFolder, now: float) -> bool:
-    """Remove a finished checkpoint, with its lock held and a frozen owner fenced first."""
-    mount, folder = here.mount, here.folder
-    held_lock = lock.acquire(mount, folder, layout.LOCK, until=time.monotonic())
-    if held_lock is None:
-        return False
-    try:
-        _, newest = here.claim(claimant.describe(sweeps=True))
-        if newest.save is None or not _is_past(newest.save, now):
-            return False
-        _remove(mount, folder)
-    except Superseded:
-        return False
-    finally:
-        held_lock.release()
-    return True
-
-
-def _remove(mount: Mount, folder: str) -> None:
-    """Rename the folder away in one step, then remove it piece by piece."""
-    parent, _, _ = folder.rpartition("/")
-    away = f"{layout.TEMPORARY}{os.urandom(12).hex()}"
-    mount.rename(parent, folder.rpartition("/")[2], parent, away)
-    removal.remove_tree(mount, f"{parent}/{away}", grammar.checkpoint)
-    mount.forget(folder)
 
 
 def _are_all_past(

@@ -9,10 +9,8 @@ import click
 from efsstate.cli import output
 from efsstate.cli.output import Consent, Output
 from efsstate.cli.places import Place, find, locate, open_root
-from efsstate.errors import ClaimedError
 from efsstate.eviction import removal
 from efsstate.format import grammar, layout
-from efsstate.mount import lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,15 +58,10 @@ def command(places: tuple[str, ...], out: Output, root: str | None, consent: Con
         return output.FINE
     removed, left, foreign = 0, [], []
     for place in found:
-        with_lock = _claim(mount, place)
-        try:
-            gone, strangers = _remove(mount, place)
-            removed += gone
-            foreign += strangers
-            left += [mount.path_of(place.path)] if strangers else []
-        finally:
-            if with_lock is not None:
-                with_lock.release()
+        gone, strangers = _remove(mount, place)
+        removed += gone
+        foreign += strangers
+        left += [mount.path_of(place.path)] if strangers else []
     out.say(f"removed {removed:,} files, {output.bytes_text(size)}")
     for path in foreign:
         out.say(f"stays, because it is not efsstate's: {path}")
@@ -95,24 +88,16 @@ def _files(mount: Mount, place: Place) -> Iterator[tuple[str, str, int]]:
             yield item.folder, item.name, item.status.st_size
 
 
-def _claim(mount: Mount, place: Place) -> lock.Lock | None:
-    """The lock of a checkpoint, so that nobody claims it while it goes."""
-    if place.area != layout.CHECKPOINTS:
-        return None
-    held = lock.attempt(mount, f"{place.area}/{place.folder}", layout.LOCK)
-    if held is None:
-        raise ClaimedError(
-            f"{mount.path_of(place.path)}: it is claimed now: wait for its owner, or take it from them with"
-            f" `efsstate checkpoint break {layout.readable(place.folder or '')}`"
-        )
-    return held
-
-
 def _remove(mount: Mount, place: Place) -> tuple[int, list[str]]:
     """Remove what is at `place`; return how many files went, and the paths that stay."""
     if place.rest is not None:
         folder, _, name = place.path.rpartition("/")
         return int(mount.remove(folder, name)), []
-    level = grammar.namespace if place.area == layout.CACHE else grammar.checkpoint
-    result = removal.remove_tree(mount, f"{place.area}/{place.folder}", level)
-    return result.removed, result.foreign
+    folder = f"{place.area}/{place.folder}"
+    if place.area == layout.CACHE:
+        result = removal.remove_tree(mount, folder, grammar.namespace)
+        return result.removed, result.foreign
+    from efsstate.checkpoints import fenced_removal
+
+    removed = fenced_removal.remove(mount, folder)
+    return (removed.removed, removed.foreign) if removed is not None else (0, [])

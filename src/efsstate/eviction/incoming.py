@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from efsstate.errors import CorruptEntryError
 from efsstate.eviction import removal
 from efsstate.format import grammar, layout

@@ -53,7 +53,7 @@ def checkpoint(name: str, is_folder: bool) -> Level | None:
 
 def shard(name: str, is_folder: bool) -> Level | None:
     """Return the level of `name` in `checkpoints/<name>/s<index>`."""
-    is_ours = name == layout.LOCK or layout.parse_claim(name) is not None
+    is_ours = name in (layout.LOCK, layout.REMOVED) or layout.parse_claim(name) is not None
     return nothing if not is_folder and (is_ours or layout.is_temporary(name)) else None
 
 

@@ -49,6 +49,7 @@ CACHE, CHECKPOINTS, MODELS, SHARED = "cache", "checkpoints", "models", "shared-d
 POLICY, CLEARED, CURRENT, VERSIONS, LOCK = "POLICY", "CLEARED", "CURRENT", "versions", "LOCK"
 MANIFEST = ".efsstate-manifest"  # beside the users' files: a name that theirs are unlikely to have
 SHARDS = "SHARDS"
+REMOVED = "REMOVED"
 TEMPORARY = ".tmp-"
 INCOMING = ".incoming-"
 SWEEPS, ROUND = ".efsstate/sweep", "ROUND"

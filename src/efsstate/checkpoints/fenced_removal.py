@@ -1,0 +1,145 @@
+"""Remove a checkpoint so that no save is ever acknowledged in a folder that goes.
+
+    fence    lock · claim an epoch, which fences every owner before it · judge the newest state
+             make REMOVED, exclusively · list: a higher epoch means that the removal is given up
+    remove   rename the folder away · list it: a higher epoch, or no REMOVED, means rename it back
+             remove it piece by piece
+
+Race with a claimant that does not see our lock, because we were frozen for longer than a lease:
+1. It makes its epoch before we list: we see it, and give up.
+2. It makes its epoch after we listed: it lists later than that, sees REMOVED, and does not go on
+   unless it takes REMOVED away first, which we see after the rename.
+
+A job with shards is fenced shard by shard, under the lock of the job: see `BeingRemoved`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from efsstate.checkpoints import claimant
+from efsstate.checkpoints.protocol import CheckpointFolder, Superseded
+from efsstate.errors import ClaimedError, ForeignFilesError
+from efsstate.eviction import removal
+from efsstate.format import grammar, layout
+from efsstate.mount import lock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from efsstate.checkpoints.saves import Save
+    from efsstate.mount.files import Mount
+
+    Judge = Callable[[Save | None], bool]
+
+
+def remove(mount: Mount, folder: str, may_go: Judge | None = None) -> removal.Removal | None:
+    """Remove the checkpoint in `folder`, with its shards; return what was removed.
+
+    If `may_go` is given and returns False for the newest save of it or of a shard, return None and
+    leave all as it was. Files that are not ours stay, and so does their folder. Raise ClaimedError
+    if it or a shard is held, and OSError.
+    """
+    here = CheckpointFolder(mount, folder)
+    with_lock = _lock(here)
+    fenced: list[CheckpointFolder] = []
+    try:
+        names = mount.names(folder)
+        if layout.SHARDS in names:
+            epoch, is_fenced = 0, _fence_shards(here, may_go, fenced)
+            if is_fenced:
+                here.make_link(layout.REMOVED, "removed")
+        else:
+            epoch = _fence(here, may_go)
+            is_fenced = epoch > 0
+        result = None
+        if is_fenced:
+            fenced.clear()  # from here on the removal is not taken back
+            result = _remove_fenced(here, epoch)
+        if result is None and may_go is None:
+            raise _claimed_error(here)
+        return result
+    finally:
+        for shard in fenced:
+            mount.remove(shard.folder, layout.REMOVED, quiet=True)
+        with_lock.release()
+
+
+def _lock(here: CheckpointFolder) -> lock.Lock:
+    with_lock = lock.acquire(here.mount, here.folder, layout.LOCK, until=time.monotonic())
+    if with_lock is None:
+        raise _claimed_error(here)
+    return with_lock
+
+
+def _claimed_error(here: CheckpointFolder) -> ClaimedError:
+    record = claimant.read(here, here.list().top)
+    name = layout.readable(here.folder.removeprefix(f"{layout.CHECKPOINTS}/"))
+    return ClaimedError(
+        f"{here.path()}: claimed by {claimant.sentence(record)}, and not removed; wait for it, or"
+        f" fence it by `efsstate checkpoint break {name}`",
+        record,
+    )
+
+
+def _fence(here: CheckpointFolder, may_go: Judge | None) -> int:
+    """Fence every owner of a checkpoint whose lock we hold; return our epoch, 0 if it stays."""
+    record = claimant.describe(removes=True)
+    try:
+        epoch, newest = here.claim(record, accept_older=may_go is None, removing=True)
+    except Superseded:
+        return 0
+    # MUT: a-removal-judges-under-its-fence
+    if may_go is not None and not may_go(newest.save):
+        return 0
+    try:
+        here.make_link(layout.REMOVED, "removed")
+    except FileExistsError:
+        pass  # of a remover that died: we have its lock
+    # MUT: a-removal-gives-up-for-a-later-claim
+    if here.list().top > epoch:
+        here.mount.remove(here.folder, layout.REMOVED)
+        return 0
+    return epoch
+
+
+def _fence_shards(
+    here: CheckpointFolder, may_go: Judge | None, fenced: list[CheckpointFolder]
+) -> bool:
+    """Fence each shard of a job whose lock we hold; return False if one stays."""
+    known: set[str] = set()
+    while True:
+        shards = {n for n in here.mount.names(here.folder) if layout.parse_shard(n)}
+        begun = {n for n in shards if n[0] == "s"} - known
+        if not begun:
+            return True
+        for name in sorted(begun):
+            shard = CheckpointFolder(here.mount, f"{here.folder}/{name}")
+            with_lock = _lock(shard)
+            try:
+                if not _fence(shard, may_go):
+                    return False
+            finally:
+                with_lock.release()
+            fenced.append(shard)
+        known |= begun
+
+
+def _remove_fenced(here: CheckpointFolder, epoch: int) -> removal.Removal | None:
+    mount, folder = here.mount, here.folder
+    try:
+        removal.require_ours(mount, folder, grammar.checkpoint)
+    except ForeignFilesError:  # which must not move with it
+        return removal.remove_tree(mount, folder, grammar.checkpoint)
+    parent, _, name = folder.rpartition("/")
+    away = f"{layout.TEMPORARY}{os.urandom(12).hex()}"
+    mount.rename(parent, name, parent, away)
+    mount.forget(folder)
+    moved = CheckpointFolder(mount, f"{parent}/{away}").list()
+    # MUT: a-removal-looks-again-after-the-rename
+    if layout.REMOVED not in moved.names or (epoch and moved.top > epoch):
+        mount.rename(parent, away, parent, name)
+        return None
+    return removal.remove_tree(mount, f"{parent}/{away}", grammar.checkpoint)
