@@ -35,6 +35,7 @@ PARTS = {
     "fuzz": "every parser of bytes that come from the mount, guided by coverage; bombs",
     "hostile": "files, links and names that somebody planted; an attacker without the key",
     "clocks": "clients hours apart, clocks that jump",
+    "interrupts": "every operation cut off by alarms and forks at random moments",
     "model": "the checkpoints' protocol, every order of its steps",
     "mutation": "each safety measure switched off: which test goes red",
 }
@@ -43,7 +44,7 @@ PARTS = {
 PLAN = [
     [[("power", 17)]],
     [[("load", 13)], [("syscalls", 5), ("fuzz", 3.5), ("hostile", 2.5), ("clocks", 1)]],
-    [[("partitions", 6)], [("model", 2), ("mutation", 4)]],
+    [[("partitions", 6)], [("model", 2), ("mutation", 4)], [("interrupts", 6)]],
 ]
 
 

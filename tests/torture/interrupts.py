@@ -1,0 +1,363 @@
+"""Every public operation, cut off by an alarm's handler or beside a fork, at a random moment.
+
+Afterwards nothing may be left of what was cut off: no file is open, no lock is held, no temporary
+file lies around, no thread waits, and the same operation gives the right answer within seconds.
+
+python -m tests.torture.interrupts alarms|forks SECONDS SEED [OPERATION]
+"""
+
+import collections
+import contextlib
+import faulthandler
+import gc
+import logging
+import os
+import random
+import signal
+import stat
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import warnings
+
+from efsstate import process
+from efsstate.format import layout
+from tests.torture.operations import BUSY, OPERATIONS, World, Wrong
+
+PATIENCE = 5.0  # seconds within which an operation of some milliseconds must have come to its end
+THREADS = 60  # that the I/O pool may have, and some
+LOCK = f"/{layout.LOCK}"
+MOST = 200  # violations, after which it ends
+FOLDERS = 600  # that mounts may keep open
+
+
+class Alarm(Exception):  # noqa: N818 - it is an event, as its name in users' code is
+    """What a time-out by SIGALRM raises."""
+
+
+class Break(BaseException):
+    """What a Ctrl-C raises."""
+
+
+def open_files(root, *, close=False):
+    """Return the files below `root` that are open, but for folders and the caches' lock files.
+
+    Those stay open, up to a bound: it is the locks in them that are held or not.
+    """
+    paths = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            path = os.readlink(f"/proc/self/fd/{fd}")
+            is_lock = path.startswith(f"{root}/cache/") and path.endswith(LOCK)
+            is_kept = is_lock or stat.S_ISDIR(os.fstat(int(fd)).st_mode)
+            if path.startswith(root) and not is_kept:
+                paths.append(path.removeprefix(root))
+                if close:
+                    os.close(int(fd))
+        except OSError:
+            pass
+    return paths
+
+
+def locks():
+    """Return the files on which this process holds locks."""
+    with open("/proc/locks") as file:
+        mine = [line.split() for line in file if f" {os.getpid()} " in line and "->" not in line]
+    names = {}
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            names[str(os.stat(f"/proc/self/fd/{fd}").st_ino)] = os.readlink(f"/proc/self/fd/{fd}")
+    inodes = [(words[1], words[5].rpartition(":")[2]) for words in mine]
+    return [f"{kind} {names.get(inode, inode)}" for kind, inode in inodes]
+
+
+def temporaries(root):
+    """Return the temporary files below `root`."""
+    return [
+        f"{folder}/{name}".removeprefix(root)
+        for folder, folders, names in os.walk(root)
+        for name in folders + names
+        if layout.is_temporary(name)
+    ]
+
+
+def _left(root):
+    """Yield what is left of an operation that is over."""
+    gc.collect()
+    if paths := open_files(root, close=True):  # so that each is counted once
+        yield f"files are open: {paths}"
+    if held := locks():
+        yield f"file locks are held: {held}"
+    if threading.active_count() > THREADS:
+        yield f"{threading.active_count()} threads are running"
+    if len(os.listdir("/proc/self/fd")) > FOLDERS:
+        yield f"{len(os.listdir('/proc/self/fd'))} descriptors are open"
+
+
+def _again(operation, world):
+    """Yield what is wrong when `operation` is done again by another thread, undisturbed."""
+    problems = []
+
+    def act():
+        try:
+            operation(world)
+        except BaseException as error:
+            problems.append("".join(traceback.format_exception(error))[-1500:])
+
+    started = time.monotonic()
+    thread = threading.Thread(target=act, daemon=True)
+    thread.start()
+    thread.join(4 * PATIENCE)
+    took = time.monotonic() - started
+    if thread.is_alive():
+        stack = "".join(traceback.format_stack(sys._current_frames()[thread.ident]))
+        yield f"done again, it hangs:\n{stack[-1500:]}"
+    elif took > PATIENCE:
+        yield f"done again, it takes {took:.1f} s"
+    yield from (f"done again: {text}" for text in problems)
+
+
+class Alarms:
+    """One operation after the other, each cut off at a random moment by a signal's handler."""
+
+    def __init__(self, root, chance, names):
+        self.chance, self.names = chance, names
+        self.world = World(root, chance)
+        self.world.prepare()
+        self.count, self.wrong = collections.Counter(), []
+        self._is_armed, self._kind, self._at = False, Alarm, ""
+        self._times = {name: self._time(OPERATIONS[name]) for name in names}
+
+    def _time(self, operation):
+        durations = []
+        for _ in range(7):
+            started = time.perf_counter()
+            operation(self.world)
+            durations.append(time.perf_counter() - started)
+        return sorted(durations)[4]
+
+    def _ring(self, _signal, frame):
+        if self._is_armed:
+            self._is_armed = False
+            self._at = "".join(traceback.format_stack(frame, limit=6))
+            raise self._kind
+
+    def run(self, until, most):
+        """Cut operations off until the time is up, or `most` were."""
+        before = signal.signal(signal.SIGALRM, self._ring)
+        try:
+            while time.monotonic() < until and self.count["met"] < most and len(self.wrong) < MOST:
+                name = self.names[self.count["tries"] % len(self.names)]
+                self.count["tries"] += 1
+                self._try(name)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+    def _try(self, name):
+        operation = OPERATIONS[name]
+        delay = self.chance.random() ** 1.5 * 1.2 * self._times[name] + 2e-6
+        self._kind = self.chance.choice((Alarm, Break))
+        self._at = ""
+        problems = self._cut(operation, delay)
+        problems += [*_left(self.world.root), *_again(operation, self.world)]
+        problems += _left(self.world.root)
+        if self._at:
+            self.count["met"] += 1
+        # Nobody is at work: what is temporary was left by somebody, and is counted once.
+        if self._at and (names := temporaries(self.world.root)):
+            problems.append(f"temporary files are left: {names}")
+            for path in names:
+                with contextlib.suppress(OSError):
+                    os.unlink(self.world.root + path)
+        if problems:
+            process.reset()
+            self.wrong += [f"{name}: {text}; it was cut off at\n{self._at}" for text in problems]
+
+    def _cut(self, operation, delay):
+        error = None
+        try:
+            try:
+                self._is_armed = True
+                signal.setitimer(signal.ITIMER_REAL, delay)
+                operation(self.world)
+            finally:
+                self._is_armed = False
+        except BaseException as caught:
+            error = caught
+        self._is_armed = False
+        if isinstance(error, (Alarm, Break)):
+            self.count["raised"] += 1
+        elif isinstance(error, Wrong) and "Alarm" in str(error):
+            self.count["reported"] += 1  # a sweep goes on to the next folder, and says why
+        elif isinstance(error, Wrong) or (error and not self._at and not isinstance(error, BUSY)):
+            return [f"it raised {type(error).__name__}: {error}"]
+        elif self._at:
+            self.count["mapped" if error else "swallowed"] += 1
+        return []
+
+
+class Forks:
+    """A thread does one operation after the other; children are forked meanwhile, and do others."""
+
+    def __init__(self, root, chance, names):
+        self.chance, self.names = chance, names
+        self.world = World(root, chance)
+        self.world.prepare()
+        self.world.states = collections.defaultdict(_Anything)  # children change them, too
+        for name in names:  # what is imported late is here: a module's lock is nobody's to free
+            OPERATIONS[name](self.world)
+        self.count, self.wrong = collections.Counter(), []
+
+    def run(self, until, most):
+        """Fork until the time is up, or `most` times."""
+        stop, doing = threading.Event(), [""]
+
+        def act():
+            while not stop.is_set():
+                doing[0] = self.chance.choice(self.names)
+                try:
+                    OPERATIONS[doing[0]](self.world)
+                except BUSY:
+                    pass
+                except Exception as error:
+                    text = "".join(traceback.format_exception(error))[-1500:]
+                    self.wrong.append(f"parent, {doing[0]}: {text}")
+
+        thread = threading.Thread(target=act, daemon=True)
+        thread.start()
+        try:
+            while time.monotonic() < until and self.count["met"] < most and len(self.wrong) < MOST:
+                time.sleep(self.chance.random() * 0.004)
+                self._fork(doing)
+                self.count["met"] += 1
+        finally:
+            stop.set()
+            thread.join(4 * PATIENCE)
+        if thread.is_alive():
+            self.wrong.append(f"parent: {doing[0]} hangs")
+        self.wrong += [f"parent: {text}" for text in _left(self.world.root)]
+        if names := temporaries(self.world.root):
+            self.wrong.append(f"temporary files are left: {names}")
+
+    def _fork(self, doing):
+        read, write = os.pipe()
+        seed, parents = self.chance.random(), doing[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # that threads are running
+            child = os.fork()
+        if not child:
+            os.close(read)
+            self._child(write, seed)
+        os.close(write)
+        with os.fdopen(read) as file:
+            said = file.read()
+        _, status = os.waitpid(child, 0)
+        if status or said:
+            ending = f"it ended with {os.waitstatus_to_exitcode(status)}" if status else ""
+            self.wrong.append(f"child of {parents}: {ending} {said}")
+
+    def _child(self, write, seed):
+        chance = self.world.chance = random.Random(seed)
+        stacks = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it ends with the process
+        faulthandler.dump_traceback_later(2 * PATIENCE, exit=True, file=write)
+        problems = []
+        try:
+            job = self.world.job
+            if job is not None:
+                problems += self._save_in_child(job)
+            if held := [path for path in open_files(self.world.root) if "LOCK" in path]:
+                problems.append(f"the parent's lock files are open: {held}")
+            for name in chance.sample(self.names, 2):
+                try:
+                    OPERATIONS[name](self.world)
+                except BUSY:
+                    pass
+                except Exception as error:
+                    text = "".join(traceback.format_exception(error))[-1500:]
+                    problems.append(f"{name}: {text}")
+        except BaseException as error:
+            problems.append("".join(traceback.format_exception(error))[-1500:])
+        finally:
+            stacks.close()
+            os.write(write, "\n".join(problems).encode()[-60000:])
+            os._exit(0)
+
+    @staticmethod
+    def _save_in_child(job):
+        """Yield what is wrong with a save by somebody who inherited the claim."""
+        try:
+            job.save(-1)
+        except BUSY:
+            return []
+        except Exception as error:
+            return [f"a child's save raised {type(error).__name__}: {error}"]
+        return ["a child saved under its parent's claim"]
+
+
+class _Anything(set):
+    """The states that may be, in a process that does not know what the others saved."""
+
+    def __contains__(self, state):
+        return state != -1
+
+    def copy(self):
+        return self
+
+
+def disturb(kind, seconds, seed, *, most=10**9, names=None):
+    """Return (figures, what is wrong) of one kind, `alarms` or `forks`."""
+    chance = random.Random(seed)
+    names = names or [name for name in OPERATIONS if kind != "forks" or name != "sweep"]
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    logging.disable(logging.CRITICAL)
+    hook, sys.unraisablehook = (
+        sys.unraisablehook,
+        lambda _: None,
+    )  # asyncio's own __del__ among them
+    gc.collect()
+    gc.freeze()
+    try:
+        with tempfile.TemporaryDirectory(dir=memory) as folder:
+            os.makedirs(f"{folder}/root", 0o700)
+            part = {"alarms": Alarms, "forks": Forks}[kind](f"{folder}/root", chance, names)
+            part.run(time.monotonic() + seconds, most)
+            process.reset()
+            return dict(part.count), part.wrong
+    finally:
+        sys.unraisablehook = hook
+        gc.unfreeze()
+        logging.disable(logging.NOTSET)
+
+
+def run(seconds, seed):
+    """Ten thousand of each kind, if there is time for them."""
+    figures, wrong = {}, []
+    for kind, share in (("alarms", 0.5), ("forks", 0.5)):
+        counts, texts = disturb(kind, seconds * share, seed, most=10_000)
+        figures |= {f"{kind}_{name}": count for name, count in counts.items()}
+        wrong += texts
+    for text in wrong[:10]:
+        print(f"interrupts: VIOLATION: seed {seed}: {text}", flush=True)
+    return {"violations": len(wrong), "operations": len(OPERATIONS), **figures}
+
+
+def main(kind, seconds, seed, *names):
+    """Print what is wrong of one kind, and how often each place of the source is behind it."""
+    figures, wrong = disturb(kind, float(seconds), int(seed), names=list(names))
+    places = collections.Counter()
+    for text in wrong:
+        print(f"VIOLATION {text}\n")
+        frames = [line.strip() for line in text.splitlines() if "/efsstate/" in line]
+        problem = text.partition(": ")[2].partition(":")[0]
+        places[problem, *frames[-1:]] += 1
+    for (problem, *frame), count in places.most_common():
+        print(f"{count:>6}  {problem}  {''.join(frame)}")
+    print(figures, len(wrong), "violations")
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
