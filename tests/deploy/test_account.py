@@ -130,8 +130,13 @@ class Account:
         )
         return name
 
-    def examine(self, fail=None, **changes):
-        """`fail`: (service, operation, error code) that answers with an error."""
+    def examine(self, fail=None, simulated=None, answers=(), **changes):
+        """Examine the function.
+
+        `fail` is a (service, operation, error code) that answers with an error. `simulated` are the
+        policy simulator's decisions by action; without them it may not be called. `answers` are
+        (service, operation, answer) of what moto lacks. `changes` are the function's.
+        """
         configuration = {
             "FunctionName": "app",
             "State": "Active",
@@ -152,7 +157,18 @@ class Account:
             if service == "lambda":
                 stub.add_response("get_function_configuration", configuration)
                 stub.activate()
-            elif fail and fail[0] == service:
+            if service == "iam" and simulated is None:
+                refuse(made, "SimulatePrincipalPolicy", "AccessDenied")
+            elif service == "iam":
+                results = [
+                    {"EvalActionName": f"elasticfilesystem:{action}", "EvalDecision": decision}
+                    for action, decision in simulated.items()
+                ]
+                respond(made, "SimulatePrincipalPolicy", {"EvaluationResults": results})
+            for other, operation, answer in answers:
+                if other == service:
+                    respond(made, operation, answer)
+            if fail and fail[0] == service:
                 refuse(made, fail[1], fail[2])
             return made
 
@@ -160,14 +176,17 @@ class Account:
 
 
 def refuse(client, operation, code):
-    """The service answers this operation with an error, as the Stubber does it, and the others as ever."""
+    """Let the service answer an operation with an error, and the others as ever."""
+    error = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {}}
+    respond(client, operation, error, 403)
+
+
+def respond(client, operation, content, status=200):
+    """Let the service answer an operation with `content`, as the Stubber does."""
     from botocore.awsrequest import AWSResponse
 
     def answer(**_):
-        return AWSResponse(None, 403, {}, None), {
-            "Error": {"Code": code, "Message": "no"},
-            "ResponseMetadata": {},
-        }
+        return AWSResponse(None, status, {}, None), content
 
     client.meta.events.register(
         f"before-call.{client.meta.service_model.service_id.hyphenize()}.{operation}", answer
@@ -389,6 +408,180 @@ def test_throttling_is_one_line(account):
     result = account.examine(fail=("ec2", "DescribeSubnets", "RequestLimitExceeded"))
     assert any("try again in a minute" in text for text in result.unseen)
     assert [one for one in result.findings if one.severity == "error"] == []
+
+
+ALLOWED = {"ClientMount": "allowed", "ClientWrite": "allowed"}
+
+
+def own_policy(account, *statements):
+    """Give the file system a policy."""
+    document = {"Version": "2012-10-17", "Statement": list(statements)}
+    account.efs.put_file_system_policy(FileSystemId=account.fs, Policy=json.dumps(document))
+
+
+TLS = {
+    "Effect": "Deny",
+    "Principal": {"AWS": "*"},
+    "Action": "*",
+    "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+}
+BOTH = ["elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"]
+ANOTHER = "arn:aws:iam::123456789012:role/another"
+
+
+def deny(**condition):
+    """Return a statement that denies the mount."""
+    statement = {"Effect": "Deny", "Principal": {"AWS": "*"}, "Action": "elasticfilesystem:*"}
+    return {**statement, "Condition": condition} if condition else statement
+
+
+def role_for_another_file_system(account):
+    own_policy(account, TLS)
+    account.allow(account.fs_arn[:-4] + "ffff", BOTH, condition=False)
+
+
+def role_for_another_access_point(account):
+    own_policy(account, TLS)
+    point, account.point = account.point, account.point[:-4] + "ffff"
+    account.allow(account.fs_arn, BOTH)
+    account.point = point
+
+
+def role_that_denies(account):
+    statement = {"Effect": "Deny", "Action": "elasticfilesystem:*", "Resource": "*"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    account.iam.put_role_policy(
+        RoleName=account.role_name, PolicyName="no", PolicyDocument=document
+    )
+
+
+def boundary_without_efs(account):
+    own_policy(account, TLS)
+    statement = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    policy = account.iam.create_policy(PolicyName=f"b-{account.vpc}", PolicyDocument=document)
+    arn = policy["Policy"]["Arn"]
+    account.iam.put_role_permissions_boundary(RoleName=account.role_name, PermissionsBoundary=arn)
+
+
+def policy_that_denies_all(account):
+    own_policy(account, TLS, deny())
+
+
+def policy_that_denies_by_principal(account):
+    own_policy(account, TLS, deny(StringNotEquals={"aws:PrincipalArn": ANOTHER}))
+
+
+def policy_that_denies_by_pattern(account):
+    pattern = "arn:aws:iam::123456789012:role/other-*"
+    own_policy(account, TLS, deny(ArnNotLike={"aws:PrincipalArn": pattern}))
+
+
+def policy_for_another_role(account):
+    account.iam.delete_role_policy(RoleName=account.role_name, PolicyName="mount")
+    allow = {"Effect": "Allow", "Principal": {"AWS": ANOTHER}, "Action": BOTH}
+    own_policy(account, TLS, allow)
+
+
+DENIED = [
+    (role_for_another_file_system, "EFS022"),
+    (role_for_another_access_point, "EFS022"),
+    (role_that_denies, "EFS032"),
+    (boundary_without_efs, "EFS214"),
+    (policy_that_denies_all, "EFS032"),
+    (policy_that_denies_by_principal, "EFS032"),
+    (policy_that_denies_by_pattern, "EFS032"),
+    (policy_for_another_role, "EFS022"),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "code"), DENIED, ids=lambda value: getattr(value, "__name__", "")
+)
+def test_a_policy_that_denies_the_mount_is_no_ok(account, change, code):
+    change(account)
+    result = account.examine()
+    assert result.way["policy"].startswith("BROKEN"), result.way["policy"]
+    assert code in {each.code for each in result.findings if each.severity == "error"}
+
+
+def test_policies_that_allow_the_mount(account):
+    """An Allow by NotAction, a Deny for others, and a file-system policy that names the role."""
+    own_policy(account, TLS, deny(ArnNotLike={"aws:PrincipalArn": "arn:aws:iam::*:role/role-*"}))
+    statement = {"Effect": "Allow", "NotAction": "iam:*", "Resource": account.fs_arn}
+    statement["Condition"] = {"StringEquals": {"elasticfilesystem:AccessPointArn": account.point}}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    account.iam.put_role_policy(
+        RoleName=account.role_name, PolicyName="mount", PolicyDocument=document
+    )
+    result = account.examine()
+    assert result.way["policy"].startswith("ok (by the policies read")
+    assert not [each for each in result.findings if each.severity == "error"]
+    account.iam.delete_role_policy(RoleName=account.role_name, PolicyName="mount")
+    allow = {"Effect": "Allow", "Principal": {"AWS": account.role}, "Action": BOTH}
+    own_policy(account, TLS, allow)
+    assert account.examine().way["policy"].startswith("ok")
+
+
+def test_the_simulator_decides_where_it_may_be_called(account):
+    """Its verdict on the role comes first; the file system's policy is judged beside it."""
+    own_policy(account, TLS)
+    result = account.examine(simulated=ALLOWED)
+    assert result.way["policy"].startswith("ok (by the policy simulator)")
+    denied = dict.fromkeys(ALLOWED, "implicitDeny")
+    state = account.examine(simulated=denied).way["policy"]
+    assert state.startswith("BROKEN (no permission to mount, by the policy simulator)")
+    state = account.examine(simulated={**ALLOWED, "ClientWrite": "implicitDeny"}).way["policy"]
+    assert state.startswith("read-only")
+    own_policy(account, TLS, deny())
+    assert account.examine(simulated=ALLOWED).way["policy"].startswith("BROKEN")
+
+
+def test_a_policy_that_was_not_read_is_not_evaluated(account):
+    result = account.examine(fail=("iam", "ListRolePolicies", "AccessDenied"))
+    assert result.way["policy"] == "not evaluated (the role was not read)"
+
+
+def test_an_inactive_function_is_reported(account):
+    assert "EFS213" in worst(account.examine(State="Inactive"))
+
+
+def test_the_destination_of_a_replication_is_an_error(account):
+    answer = account.efs.describe_file_systems(FileSystemId=account.fs)
+    protection = {"ReplicationOverwriteProtection": "REPLICATING"}
+    answer["FileSystems"][0]["FileSystemProtection"] = protection
+    result = account.examine(answers=[("efs", "DescribeFileSystems", answer)])
+    assert worst(result) == {"EFS212"}
+    assert result.way["file system"].startswith("BROKEN")
+
+
+@pytest.mark.parametrize(("cidr", "codes"), [("10.0.0.0/16", set()), ("10.9.0.0/16", {"EFS001"})])
+def test_prefix_lists_are_followed(account, cidr, codes):
+    """A rule for a prefix list lets in the ranges of its entries."""
+    account.ec2.revoke_security_group_ingress(
+        GroupId=account.mount_group, IpPermissions=[account.opening]
+    )
+    prefix_list = account.ec2.create_managed_prefix_list(
+        PrefixListName="p", MaxEntries=5, AddressFamily="IPv4", Entries=[{"Cidr": cidr}]
+    )["PrefixList"]["PrefixListId"]
+    rule = {"IpProtocol": "tcp", "FromPort": 2049, "ToPort": 2049}
+    rule["PrefixListIds"] = [{"PrefixListId": prefix_list}]
+    account.ec2.authorize_security_group_ingress(GroupId=account.mount_group, IpPermissions=[rule])
+    assert worst(account.examine()) == codes
+
+
+def test_storage_that_cannot_be_looked_at_is_not_ok(account):
+    """S3 Files and another account's access point are named, and no fault is concluded."""
+    for arn, words in (
+        (account.point.replace("123456789012", "210987654321"), "account 210987654321"),
+        ("arn:aws:s3files:us-east-1:123456789012:file-system/x/access-point/y", "S3 Files"),
+    ):
+        arns = [{"Arn": arn, "LocalMountPath": "/mnt/efs"}]
+        function = f"arn:aws:lambda:{REGION}:123456789012:function:app"
+        result = account.examine(FileSystemConfigs=arns, FunctionArn=function)
+        assert any(words in text for text in result.unseen)
+        assert not [each for each in result.findings if each.severity == "error"]
+        assert result.way["policy"].startswith("not evaluated")
 
 
 def command(url, *arguments, **variables):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import pathlib
 import re
 import shlex
 import shutil
@@ -12,6 +14,7 @@ import click
 import pytest
 
 from efsstate.cli import app
+from efsstate.deploy import diagnosis
 from efsstate.deploy.diagnosis.lambda_errors import EXCEPTIONS
 from efsstate.deploy.linting.lint import lint, read
 from efsstate.deploy.rules import RULES
@@ -64,20 +67,20 @@ def test_the_four_errors_and_the_handlers_are_there():
 
 def test_the_permissions_named_are_those_asked_for():
     """What `--aws` calls, as IAM spells it, is in the page's list."""
-    with open(
-        os.path.join(os.path.dirname(lint.__code__.co_filename), "account.py"), encoding="utf-8"
-    ) as file:
-        source = file.read()
-    calls = set(re.findall(r'"(describe_\w+|list_\w+|get_\w+)"', source)) | {
-        "get_function_configuration"
-    }
+    folder = os.path.join(os.path.dirname(diagnosis.__file__), "account*.py")
+    source = "".join(pathlib.Path(path).read_text(encoding="utf-8") for path in glob.glob(folder))
+    calls = set(re.findall(r'"((?:describe|list|get|simulate)_\w+)"', source))
+    calls.add("get_function_configuration")
     page = text("deploy.md")
+    assert len(calls) > 15
     for call in calls:
         name = "".join(part.capitalize() for part in call.split("_"))
         efs = call.startswith("describe_") and "elasticfilesystem:Describe*" in page
         assert efs or f":{name}`" in page, call
-    for name in ("DescribeSubnets", "DescribeSecurityGroups", "DescribeNetworkAcls"):
-        assert f"ec2:{name}`" in page
+    for name in re.findall(r'"ec2", "((?:describe|get)_\w+)"', source):
+        assert f"ec2:{''.join(part.capitalize() for part in name.split('_'))}`" in page
+    # Lambda's mount targets: the API of EFS reads their groups from the interfaces.
+    assert "ec2:DescribeNetworkInterfaceAttribute`" in page
 
 
 @pytest.mark.heavy

@@ -12,9 +12,9 @@ import time
 import pytest
 from tests.deploy.run import run
 
-from efsstate.deploy.diagnosis.doctor import doctor
+from efsstate.deploy.diagnosis.doctor import _try_port, doctor
 from efsstate.deploy.diagnosis.lambda_errors import EXCEPTIONS, explain
-from efsstate.deploy.diagnosis.mount_checks import mounted, surroundings, table_entry
+from efsstate.deploy.diagnosis.mount_checks import check_entry, check_surroundings, table_entry
 from efsstate.deploy.rules import RULES
 
 NFS = "10.9.0.1:/ /mnt/efs nfs4 rw,relatime,vers=4.1,rsize=1048576,wsize=1048576,hard,proto=tcp,timeo=600,addr=10.9.0.1"
@@ -82,7 +82,7 @@ def test_another_users_folder_is_named_with_both_users(tmp_path):
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert "('EFS106'" in done.stdout
-    assert "the folder is 0:0 drwxr-xr-x, this process 1234:1234" in done.stdout
+    assert "the folder is 0:0 drwxr-xr-x, this process is 1234:1234" in done.stdout
 
 
 def test_a_folder_open_to_everyone_is_said(tmp_path):
@@ -114,13 +114,13 @@ def test_a_call_that_hangs_is_given_up_and_named(tmp_path):
     """A FIFO in the way of the large file: its open waits for a reader that never comes, as a dead mount does."""
     program = f"""
 import os, threading
-from efsstate.deploy import doctor as d, look as mount_checks
-real = mount_checks.Look._writable
+from efsstate.deploy.diagnosis import doctor as d, probe
+real = probe.Probe._check_writable
 def block(self):
     done = real(self)
-    os.mkfifo(self._name("large"))
+    os.mkfifo(os.path.join(self.folder, "large"))
     return done
-mount_checks.Look._writable = block
+probe.Probe._check_writable = block
 for f in d.doctor(root={str(tmp_path)!r}, timeout=1.0, size=1 << 20):
     print(f.code, f.evidence)
 """
@@ -136,20 +136,23 @@ def test_mount_options_are_judged():
     def judged(text, **how):
         return {
             code
-            for code, _ in mounted(
+            for code, _ in check_entry(
                 "/mnt/efs/app", on_lambda=how.get("on_lambda", False), entry=entry(text)
             )
         }
 
     assert judged(NFS) == set()
     assert judged(NFS.replace("vers=4.1", "vers=4.0")) == {"EFS103"}
+    assert judged(NFS.replace("vers=4.1", "vers=4.2")) == set()
     assert judged(NFS.replace("hard", "soft,nocto")) == {"EFS104"}
     assert judged(NFS.replace("rsize=1048576", "rsize=65536")) == {"EFS104"}
     assert judged(NFS.replace("hard", "hard,local_lock=all")) == {"EFS104"}
     assert judged(NFS.replace("hard", "hard,local_lock=none")) == set()
     assert judged(NFS.replace("rw,", "ro,")) == {"EFS107"}
     assert judged("tmpfs /mnt/efs tmpfs rw") == {"EFS102"}
-    ((_, hit),) = mounted("/mnt/efs/app", on_lambda=True, entry=entry("overlay /mnt overlay rw"))
+    ((_, hit),) = check_entry(
+        "/mnt/efs/app", on_lambda=True, entry=entry("overlay /mnt overlay rw")
+    )
     assert hit.severity == "error"
 
 
@@ -163,13 +166,44 @@ def test_the_innermost_mount_is_taken():
 
 def test_the_environment_is_judged(tmp_path):
     def judged(**variables):
-        return {(code, hit.severity) for code, hit in surroundings(variables.get, str(tmp_path))}
+        return {
+            (code, hit.severity) for code, hit in check_surroundings(variables.get, str(tmp_path))
+        }
 
     assert judged() == set()
     assert judged(AWS_LAMBDA_INITIALIZATION_TYPE="snap-start") == {("EFS117", "error")}
     assert judged(AWS_LAMBDA_MAX_CONCURRENCY="16") == {("EFS117", "note")}
     assert judged(AWS_LAMBDA_FUNCTION_MEMORY_SIZE="128") == {("EFS118", "")}
-    assert {code for code, _ in surroundings({}.get, str(tmp_path / "none"))} == {"EFS118"}
+    assert {code for code, _ in check_surroundings({}.get, str(tmp_path / "none"))} == {"EFS118"}
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_the_port_of_a_tls_proxy_is_tried(is_open):
+    """A mount with TLS has a local proxy at a port of its own, which says nothing of the server."""
+    import socket
+
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+        if is_open:
+            server.listen()
+        line = NFS.replace("addr=10.9.0.1", f"addr=127.0.0.1,port={port}")
+        words = _try_port(entry(line))
+    assert f"the TLS proxy 127.0.0.1:{port} " in words
+    assert ("the server behind it is not known" in words) is is_open
+
+
+def test_a_quota_is_about_open_files_and_locks(tmp_path, monkeypatch):
+    """EFS has no quotas of space: EDQUOT is not a full disk, and removing files does not help."""
+    import errno
+
+    def refuse(self):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr("efsstate.deploy.diagnosis.probe.Probe._check_lock", refuse)
+    found = doctor(root=str(tmp_path), size=0)
+    assert "EFS119" in codes(found)
+    assert "EFS108" not in codes(found)
 
 
 def test_in_a_handler_it_needs_no_package_of_the_command_line():
@@ -231,11 +265,11 @@ def test_the_handler_returns_what_json_can_carry(tmp_path, monkeypatch):
 
 
 def test_its_folder_goes_even_when_a_check_fails(tmp_path, monkeypatch):
-    from efsstate.deploy.diagnosis import probe as mount_checks
+    from efsstate.deploy.diagnosis import probe
 
     monkeypatch.setattr(
-        mount_checks.Look,
-        "_rename",
+        probe.Probe,
+        "_check_rename",
         lambda self: (_ for _ in ()).throw(OSError(5, "Input/output error")),
     )
     found = doctor(root=str(tmp_path), size=0)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import glob
 import os
+import re
 
 from tests.deploy.faults import BROKEN, T, Y
 
+from efsstate.deploy import aws_facts
 from efsstate.deploy.rule_docs import index, page
 from efsstate.deploy.rules import RULES
 
 HERE = os.path.dirname(__file__)
+ROOT = os.path.join(HERE, "..", "..")
 PAGES = os.path.join(HERE, "..", "..", "docs", "lint")
 
 
@@ -52,3 +56,31 @@ def test_codes_are_in_order_and_say_something():
         assert len(rule.fix) > 15, rule.code
         assert rule.title[0].isupper() or rule.title.startswith("EFS"), rule.code
         assert not rule.title.endswith("."), rule.code
+
+
+def test_the_page_of_facts_is_the_tables():
+    path = os.path.join(PAGES, "..", "aws-facts.md")
+    if os.environ.get("UPDATE_PAGES"):
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(aws_facts.page())
+    with open(path, encoding="utf-8") as file:
+        assert file.read() == aws_facts.page(), "run this test with UPDATE_PAGES=1"
+
+
+def test_figures_that_pages_quote_are_the_facts():
+    """A link to a fact has the fact's own text, and every fact says where and when it was read."""
+    facts = aws_facts.facts()
+    for path in glob.glob(os.path.join(PAGES, "..", "*.md")) + [os.path.join(ROOT, "README.md")]:
+        with open(path, encoding="utf-8") as file:
+            for text, key in re.findall(
+                r"\[([^\]]+)\]\([^)]*aws-facts\.md#([\w-]+)\)", file.read()
+            ):
+                assert " ".join(text.split()) == facts[key].text, (path, key)
+    for fact in facts.values():
+        assert fact.source, fact.key
+        assert fact.read, fact.key
+        if fact.value is not None:
+            words = {"two": 2}
+            digits = re.search(r"[\d.,]*\d", fact.text)
+            number = float(digits[0].replace(",", "")) if digits else words[fact.text]
+            assert number == fact.value, fact.key

@@ -1,4 +1,4 @@
-"""What can be said of a mount and of its surroundings without a call on it, which may hang."""
+"""Checks of a mount and of its surroundings that make no call on the mount, which may hang."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import NamedTuple
 from efsstate.deploy.findings import Hit
 
 MIB = 1 << 20
+_VERSIONS = ("4.1", "4.2")
+_HARMFUL = {"soft", "softerr", "nolock", "nocto", "noac", "lookupcache=none", "sync"}
 
 
 class Entry(NamedTuple):
@@ -19,79 +21,80 @@ class Entry(NamedTuple):
     kind: str
     options: frozenset[str]
 
+    def option(self, name: str) -> str | None:
+        """Return the value of the option `name=VALUE`, or None if it is not set."""
+        prefix = f"{name}="
+        values = (each[len(prefix) :] for each in self.options if each.startswith(prefix))
+        return next(values, None)
+
 
 def table(text: str | None = None) -> list[Entry]:
-    """The kernel's table of mounts; empty where there is none (macOS)."""
+    """Return the kernel's table of mounts; empty if there is none (macOS)."""
     if text is None:
         try:
             with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
                 text = file.read()
         except OSError:
             return []
-    lines = [line.split(" ") for line in text.splitlines()]
+    rows = [line.split(" ") for line in text.splitlines()]
     return [
-        Entry(one[0], one[1].replace("\\040", " "), one[2], frozenset(one[3].split(",")))
-        for one in lines
-        if len(one) > 3
+        Entry(row[0], row[1].replace("\\040", " "), row[2], frozenset(row[3].split(",")))
+        for row in rows
+        if len(row) > 3
     ]
 
 
 def table_entry(path: str, text: str | None = None) -> Entry | None:
-    """The mount that a path is on, by the kernel's table: the innermost, and of several at one place the last."""
+    """Return the mount that a path is on: the innermost, and the last of several at one place."""
     best = None
-    for one in table(text):
-        inside = path == one.point or path.startswith(one.point.rstrip("/") + "/")
-        if inside and (best is None or len(one.point) >= len(best.point)):
-            best = one
+    for entry in table(text):
+        inside = path == entry.point or path.startswith(entry.point.rstrip("/") + "/")
+        if inside and (best is None or len(entry.point) >= len(best.point)):
+            best = entry
     return best
 
 
-def mounted(path: str, *, on_lambda: bool, entry: Entry | None) -> Iterator[tuple[str, Hit]]:
-    """What the kernel's table says of the mount: no call on the mount itself, which may hang."""
+def check_entry(path: str, *, on_lambda: bool, entry: Entry | None) -> Iterator[tuple[str, Hit]]:
+    """Yield the faults that the kernel's table shows, without a call on the mount."""
     if entry is None:
         return
-    device, point, kind, options = entry
-
-    def hit(evidence: str, severity: str = "") -> Hit:
-        return Hit(path, evidence, severity=severity)
-
-    if not kind.startswith("nfs"):
-        severity = "error" if on_lambda else "warning"
-        yield "EFS102", hit(f"it is on {point}, a {kind} file system of {device}", severity)
+    if not entry.kind.startswith("nfs"):
+        evidence = f"it is on {entry.point}, a {entry.kind} file system of {entry.device}"
+        yield "EFS102", Hit(path, evidence, severity="error" if on_lambda else "warning")
         return
-    version = next((one.partition("=")[2] for one in options if one.startswith("vers=")), "?")
-    if version != "4.1":
-        yield "EFS103", hit(f"NFS version {version}")
-    bad = sorted(
-        options & {"soft", "softerr", "nolock", "nocto", "noac", "lookupcache=none", "sync"}
-    )
-    bad += sorted(
-        one for one in options if one.startswith("local_lock=") and not one.endswith("none")
-    )
+    version = entry.option("vers") or "?"
+    if version not in _VERSIONS:
+        yield "EFS103", Hit(path, f"NFS version {version}")
+    harmful = sorted(entry.options & _HARMFUL)
+    local_lock = entry.option("local_lock")
+    if local_lock not in (None, "none"):
+        harmful.append(f"local_lock={local_lock}")
     for name in ("rsize", "wsize"):
-        size = next((one.partition("=")[2] for one in options if one.startswith(f"{name}=")), "")
+        size = entry.option(name) or ""
         if size.isdigit() and int(size) < MIB:
-            bad.append(f"{name}={size}")
-    if bad:
-        yield "EFS104", hit(", ".join(bad))
-    if "ro" in options:
-        yield "EFS107", hit("it is mounted read-only (ro)")
+            harmful.append(f"{name}={size}")
+    if harmful:
+        yield "EFS104", Hit(path, ", ".join(harmful))
+    if "ro" in entry.options:
+        yield "EFS107", Hit(path, "it is mounted read-only (ro)")
 
 
-def surroundings(
-    variable: Callable[[str], str | None], temporary: str = "/tmp"
+def check_surroundings(
+    variable: Callable[[str], str | None],
+    temporary: str = "/tmp",  # noqa: S108 - Lambda's own folder
 ) -> Iterator[tuple[str, Hit]]:
-    """What the execution environment brings: SnapStart, Managed Instances, memory, /tmp, descriptors."""
-    kind = variable("AWS_LAMBDA_INITIALIZATION_TYPE")
+    """Yield the faults of the execution environment: its kind, memory, /tmp, descriptors."""
     name = variable("AWS_LAMBDA_FUNCTION_NAME") or "this process"
-    if kind == "snap-start":
-        yield "EFS117", Hit(name, "AWS_LAMBDA_INITIALIZATION_TYPE is snap-start", severity="error")
-    several = variable("AWS_LAMBDA_MAX_CONCURRENCY")
-    if several is not None and several.isdigit() and int(several) > 1:
-        evidence = f"Managed Instances: up to {several} requests at once in this environment, in several processes with one /tmp"
+    if variable("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
+        evidence = "AWS_LAMBDA_INITIALIZATION_TYPE is snap-start"
+        yield "EFS117", Hit(name, evidence, severity="error")
+    concurrency = variable("AWS_LAMBDA_MAX_CONCURRENCY") or ""
+    if concurrency.isdigit() and int(concurrency) > 1:
+        evidence = f"Managed Instances: up to {concurrency} requests at once in this environment"
+        evidence += ", in several processes with one /tmp"
         yield "EFS117", Hit(name, evidence, severity="note")
-    memory = variable("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
-    if memory is not None and memory.isdigit() and int(memory) < 256:
+    memory = variable("AWS_LAMBDA_FUNCTION_MEMORY_SIZE") or ""
+    if memory.isdigit() and int(memory) < 256:
         yield "EFS118", Hit(name, f"{memory} MiB of memory")
     try:
         space = os.statvfs(temporary)
@@ -100,12 +103,16 @@ def surroundings(
             yield "EFS118", Hit(name, f"{temporary}: {free // MIB} MiB free")
     except OSError as error:
         yield "EFS118", Hit(name, f"{temporary}: {error.strerror}")
+    yield from _check_descriptors(name)
+
+
+def _check_descriptors(name: str) -> Iterator[tuple[str, Hit]]:
     try:
         import resource
 
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         used = len(os.listdir("/proc/self/fd"))
-        if used > limit * 0.8:
-            yield "EFS120", Hit(name, f"{used} of {limit} descriptors are open")
     except (ImportError, OSError):
-        pass
+        return  # another system than Linux
+    if used > limit * 0.8:
+        yield "EFS120", Hit(name, f"{used} of {limit} descriptors are open")

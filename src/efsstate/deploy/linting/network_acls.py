@@ -9,6 +9,7 @@ from efsstate.deploy.linting.values import is_known, number, text
 
 LAST = 32767  # the number of the implicit entry that denies the rest
 HIGH_PORTS = (1024, 65535)
+EPHEMERAL_PORTS = (32768, 60999)  # those that Linux gives to a client by default
 
 
 class Entry(NamedTuple):
@@ -87,15 +88,9 @@ def _matches(entry: Entry, ports: tuple[int, int], peer: str) -> bool | None:
         return None
     if entry.protocol not in ("-1", "6"):
         return False
-    covered: bool | None = True
-    if entry.protocol == "6":
-        if entry.low is None or entry.high is None:
-            return None
-        if not (entry.low <= ports[1] and ports[0] <= entry.high):
-            return False
-        whole = entry.low <= ports[0] and ports[1] <= entry.high
-        # The client picks any of the high ports: a denial of some of them breaks the way too.
-        covered = True if whole or entry.allows is False else None
+    covered = _covers_ports(entry, ports) if entry.protocol == "6" else True
+    if covered is False:
+        return False
     try:
         place = ipaddress.ip_network(peer, strict=False)
         cidr = ipaddress.ip_network(entry.cidr, strict=False)
@@ -105,3 +100,18 @@ def _matches(entry: Entry, ports: tuple[int, int], peer: str) -> bool | None:
         return False
     inside = cidr.prefixlen <= place.prefixlen
     return covered if inside else None
+
+
+def _covers_ports(entry: Entry, ports: tuple[int, int]) -> bool | None:
+    """Return True if an entry takes in all of the ports that a client may use."""
+    if entry.low is None or entry.high is None:
+        return None
+    if not (entry.low <= ports[1] and ports[0] <= entry.high):
+        return False
+    # The client picks any of its ports: a denial of some of them breaks the way too.
+    if entry.allows is False or (entry.low <= ports[0] and ports[1] <= entry.high):
+        return True
+    low, high = EPHEMERAL_PORTS
+    if entry.low <= low and high <= entry.high:
+        return True
+    return None if entry.low <= high and low <= entry.high else False

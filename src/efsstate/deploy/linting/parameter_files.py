@@ -13,8 +13,8 @@ from efsstate.errors import TemplateError
 def read_parameters(given: Iterable[str]) -> dict[str, str]:
     """Return values by name, from NAME=VALUE and from files, the later ones winning.
 
-    A file is CloudFormation's list of ParameterKey and ParameterValue, a mapping in JSON or YAML, or
-    one that ends in .tfvars. Raise TemplateError if it is none of these.
+    A file is CloudFormation's list of ParameterKey and ParameterValue, a mapping in JSON or YAML,
+    or one that ends in .tfvars. Raise TemplateError if it is none of these.
     """
     values: dict[str, str] = {}
     for part in given:

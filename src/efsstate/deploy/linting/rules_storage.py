@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from efsstate.deploy.aws_facts import number as number_of
+from efsstate.deploy.aws_facts import quote
 from efsstate.deploy.findings import Hit, Rule
 from efsstate.deploy.linting.resource import Resource
 from efsstate.deploy.linting.stack import Stack
@@ -25,7 +27,6 @@ METRICS = (
     "TotalIOBytes",
 )
 MODES = ("bursting", "elastic", "provisioned")
-PROVISIONED_PRICE = 6  # dollars for a MiB/s and month in us-east-1
 
 
 def _unencrypted(stack: Stack) -> Iterator[Hit]:
@@ -157,7 +158,7 @@ def _costly(stack: Stack) -> Iterator[Hit]:
     for file_system in stack.of("AWS::EFS::FileSystem"):
         amount = number(file_system.get("ProvisionedThroughputInMibps"))
         if text(file_system.get("ThroughputMode")) == "provisioned" and amount:
-            price = amount * PROVISIONED_PRICE
+            price = amount * number_of("provisioned")
             evidence = f"{amount:g} MiB/s provisioned: about ${price:,.0f} a month in us-east-1"
             yield Hit.on(file_system, evidence, "ProvisionedThroughputInMibps")
     for file_system in stack.used():
@@ -192,10 +193,10 @@ RULES = (
         "note",
         "file system",
         "The file system is in bursting mode",
-        "Bursting gives 50 KiB/s for each GiB in Standard storage, at least 1 MiB/s, once the "
-        "credits of the start (2.1 TiB) are used up; reads count a third. A file system of 20 GiB "
-        "then writes 1 MiB/s and reads 3 MiB/s, all clients together. That day comes without any "
-        "change of yours.",
+        f"Bursting gives {quote('baseline')} for each GiB in Standard storage, at least 1 MiB/s, "
+        f"once the credits of the start ({quote('credits-new')}) are used up; reads count a third. "
+        "A file system of 20 GiB then writes 1 MiB/s and reads 3 MiB/s, all clients together. That "
+        "day comes without any change of yours.",
         "Set ThroughputMode: elastic, or set an alarm on BurstCreditBalance.",
         _bursting,
     ),
@@ -205,8 +206,10 @@ RULES = (
         "file system",
         "No lifecycle policy",
         "Without one every byte is billed at the Standard price for ever. With one, files that "
-        "are not read move to Infrequent Access, which bills at least 128 KiB a file: a file "
-        "under 6.8 KiB costs more there than in Standard storage (10.7 KiB without Elastic "
+        "are not read move to Infrequent Access, which bills at least "
+        f"{quote('ia-minimum')} a file: a file "
+        f"under {quote('ia-break-even')} costs more there than in Standard storage "
+        f"({quote('ia-break-even-other')} without Elastic "
         "throughput). A lifecycle policy never deletes a file: `efsstate.janitor` does.",
         "For files above some 10 KiB add two entries to LifecyclePolicies, each with one "
         "transition: TransitionToIA: AFTER_30_DAYS, and TransitionToPrimaryStorageClass: "
@@ -269,9 +272,10 @@ RULES = (
         "note",
         "file system",
         "The throughput settings cost money or time",
-        "Provisioned throughput is billed whether it is used or not, about $6 for a MiB/s and "
-        "month in us-east-1 (November 2026), and cannot be lowered for 24 h. maxIO makes each "
-        "operation slower, and AWS recommends against it.",
+        f"Provisioned throughput is billed whether it is used or not, {quote('provisioned')} for a "
+        "MiB/s and month in us-east-1, and cannot be lowered for "
+        f"{quote('provisioned-lock')}. maxIO makes each operation slower, and AWS recommends "
+        "against it.",
         "Use ThroughputMode: elastic and PerformanceMode: generalPurpose.",
         _costly,
     ),

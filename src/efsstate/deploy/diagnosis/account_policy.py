@@ -1,0 +1,163 @@
+"""The permission to mount in an account, by AWS's policy simulator or by the policies read."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from efsstate.deploy.diagnosis.account_facts import document
+from efsstate.deploy.diagnosis.account_reader import Reader
+from efsstate.deploy.linting.iam import MOUNT, WRITE, Policy, parse_policy
+from efsstate.deploy.linting.permissions import (
+    Place,
+    admits,
+    allows,
+    denials,
+    file_system_policies,
+    permissions_of,
+    place_of,
+    role_of,
+)
+from efsstate.deploy.linting.resource import Resource
+from efsstate.deploy.linting.stack import Stack
+from efsstate.deploy.linting.values import Unknown, all_of, any_of
+
+
+def read_role(reader: Reader, arn: str) -> None:
+    """Add the role with its policies, its own and the attached, and its boundary."""
+    name = arn.rpartition("/")[2]
+    noted = len(reader.unseen)
+    inline, managed = [], []
+    for policy in reader.pages("iam", "list_role_policies", "PolicyNames", RoleName=name):
+        answer = reader.ask("iam", "get_role_policy", RoleName=name, PolicyName=policy)
+        written = answer["PolicyDocument"] if answer else Unknown(str(policy))
+        inline.append({"PolicyDocument": written})
+    operation = "list_attached_role_policies"
+    for policy in reader.pages("iam", operation, "AttachedPolicies", RoleName=name):
+        if ":aws:policy/" in policy["PolicyArn"]:
+            managed.append(policy["PolicyArn"])
+        else:
+            inline.append({"PolicyDocument": _read_policy(reader, policy["PolicyArn"])})
+    if len(reader.unseen) > noted:
+        return  # half a role says nothing
+    reader.add(arn, "AWS::IAM::Role", Policies=inline, ManagedPolicyArns=managed)
+    reader.seen["policy"].append(name)
+
+
+def _read_policy(reader: Reader, arn: str) -> Any:
+    policy = reader.ask("iam", "get_policy", PolicyArn=arn)
+    version = policy and policy["Policy"]["DefaultVersionId"]
+    answer = version and reader.ask("iam", "get_policy_version", PolicyArn=arn, VersionId=version)
+    return answer["PolicyVersion"]["Document"] if answer else Unknown(arn)
+
+
+def read_boundary(reader: Reader, arn: str) -> Policy | None:
+    """Return the permissions boundary of a role, or None if it has none."""
+    answer = reader.ask("iam", "get_role", RoleName=arn.rpartition("/")[2])
+    boundary = (answer or {}).get("Role", {}).get("PermissionsBoundary", {})
+    name = boundary.get("PermissionsBoundaryArn")
+    owner = Resource(arn, "AWS::IAM::Role", {})
+    if answer is None:
+        return Policy([], is_complete=False)
+    return None if name is None else parse_policy(document(_read_policy(reader, name)), owner)
+
+
+class Decision(NamedTuple):
+    """Whether a role may mount; None if that could not be evaluated."""
+
+    mounts: bool | None
+    writes: bool | None
+    source: str
+
+
+def decide(reader: Reader, stack: Stack, function: Resource, boundary: Policy | None) -> Decision:
+    """Decide whether the function may mount, and report what the rules do not find."""
+    mount = next(iter(stack.mounts(function)), None)
+    role = role_of(stack, function)
+    if mount is None or stack.is_s3_files(mount):
+        return Decision(None, None, "no EFS access point")
+    place = place_of(stack, function, mount)
+    if place.file_system is None:
+        return Decision(None, None, "the file system was not read")
+    own = [
+        parse_policy(written, place.file_system)
+        for written in file_system_policies(stack, place.file_system)
+    ]
+    simulated = _simulate(reader, str(function.get("Role")), str(mount.get("Arn")), place)
+    if simulated is not None:
+        verdicts, source = simulated, "by the policy simulator"
+    elif role is None:
+        return Decision(None, None, "the role was not read")
+    else:
+        verdicts = {
+            action: _by_policies(stack, role, boundary, place, action) for action in (MOUNT, WRITE)
+        }
+        source = "by the policies read, without those of the organization"
+    if boundary is not None and allows(boundary, MOUNT, place) is False:
+        evidence = "its permissions boundary does not allow elasticfilesystem:ClientMount"
+        reader.report("EFS214", str(function.get("Role")), evidence)
+    mounts, writes = (_with_own(verdicts[action], own, action, place) for action in (MOUNT, WRITE))
+    return Decision(mounts, writes, source)
+
+
+def _by_policies(
+    stack: Stack, role: Resource, boundary: Policy | None, place: Place, action: str
+) -> bool | None:
+    verdict = allows(permissions_of(stack, role), action, place)
+    return verdict if boundary is None else all_of([verdict, allows(boundary, action, place)])
+
+
+def _with_own(verdict: bool | None, own: list[Policy], action: str, place: Place) -> bool | None:
+    """Return the verdict with the file system's own policy; without one it admits everybody."""
+    if not own:
+        return True
+    if any(denials(policy, action, place) for policy in own):
+        return False
+    return any_of([verdict, *(admits(policy, action, place) for policy in own)])
+
+
+def _simulate(
+    reader: Reader, role: str, access_point: str, place: Place
+) -> dict[str, bool | None] | None:
+    """Ask AWS's policy simulator about the role alone; None if it may not be called.
+
+    The simulator takes a file-system policy only for IAM users, so that one is judged apart.
+    """
+    file_system = place.file_system
+    if file_system is None or access_point.count(":") < 5:
+        return None
+    prefix = ":".join(access_point.split(":")[:5])
+    noted = len(reader.unseen)
+    answer = reader.ask(
+        "iam",
+        "simulate_principal_policy",
+        PolicySourceArn=role,
+        ActionNames=[MOUNT, WRITE],
+        ResourceArns=[f"{prefix}:file-system/{file_system.name}"],
+        ContextEntries=[
+            _context("elasticfilesystem:AccessPointArn", access_point, "string"),
+            _context("elasticfilesystem:AccessedViaMountTarget", "true", "boolean"),
+            _context("aws:SecureTransport", "true", "boolean"),
+            _context("aws:PrincipalArn", role, "string"),
+        ],
+    )
+    if answer is None:
+        del reader.unseen[noted:]  # the policies themselves are judged instead
+        return None
+    verdicts: dict[str, bool | None] = {MOUNT: None, WRITE: None}
+    for result in answer.get("EvaluationResults", []):
+        decision = result.get("EvalDecision")
+        verdicts[result.get("EvalActionName", "")] = decision == "allowed"
+        if result.get("EvalActionName") == MOUNT and decision != "allowed":
+            _report_limits(reader, role, result)
+    return verdicts
+
+
+def _report_limits(reader: Reader, role: str, result: dict[str, Any]) -> None:
+    organization = result.get("OrganizationsDecisionDetail") or {}
+    if organization.get("AllowedByOrganizations") is False:
+        evidence = "a policy of the organization does not allow elasticfilesystem:ClientMount"
+        reader.report("EFS214", role, evidence)
+
+
+def _context(key: str, value: str, kind: str) -> dict[str, Any]:
+    return {"ContextKeyName": key, "ContextKeyValues": [value], "ContextKeyType": kind}
