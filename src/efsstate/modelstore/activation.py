@@ -29,7 +29,8 @@ def activate(mount: Mount, name: str, model: str, manifest: Manifest) -> None:
     Whichever of us runs second sees the other's change.
     """
     previous = pointer.read_or_none(mount, model)
-    if previous is not None and previous.encoded == manifest.encoded:
+    is_same_id = previous is not None and previous.version == manifest.version
+    if is_same_id and previous is not None and previous.encoded == manifest.encoded:
         return
     folder = layout.version_folder(model, manifest.version)
     # An open folder may be one that another publisher has put aside.
@@ -39,9 +40,13 @@ def activate(mount: Mount, name: str, model: str, manifest: Manifest) -> None:
     except FileNotFoundError:
         raise catalog.no_such_version(mount, name, model, manifest.version) from None
     # The grace of the outgoing version begins now. If it is unknown, it may have been any of them.
-    outgoing = [previous.version] if previous else mount.names(layout.version_folder(model, ""))
+    if previous is not None:
+        outgoing = [previous.version]
+    else:
+        names = mount.names(layout.version_folder(model, ""))
+        outgoing = [name for name in names if not manifests.bad_version(name)]
     for version in outgoing:
-        if version != manifest.version and not manifests.bad_version(version):
+        if version != manifest.version:
             stamp(mount, model, version)
     pointer.write(mount, model, manifest)
     try:

@@ -12,6 +12,7 @@ from efsstate.modelstore import pointer
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from efsstate.modelstore.manifest import Manifest
     from efsstate.mount.files import Mount
@@ -22,10 +23,10 @@ class Version:
 
     `id`; `active`: True if it is served; `bytes` of all files; `files`: how many; `changed`: when
     it was published or last (de)activated, in seconds since the epoch by the server's clock;
-    `problem`: why it cannot be used, None if it can.
+    `meta`: the publisher's own values; `problem`: why it cannot be used, None if it can.
     """
 
-    __slots__ = ("active", "bytes", "changed", "files", "id", "problem")
+    __slots__ = ("active", "bytes", "changed", "files", "id", "meta", "problem")
 
     def __init__(
         self,
@@ -36,6 +37,7 @@ class Version:
         files: int,
         changed: float,
         problem: str | None,
+        meta: dict[str, Any] | None = None,
     ) -> None:
         self.id = id
         self.active = active
@@ -43,6 +45,7 @@ class Version:
         self.files = files
         self.changed = changed
         self.problem = problem
+        self.meta = meta or {}
 
     def __repr__(self) -> str:
         shown = ("id", "active", "bytes", "files", "changed")
@@ -52,13 +55,13 @@ class Version:
 
 def list_versions(mount: Mount, model: str) -> list[Version]:
     """Return the versions: the active one, then those last published or (de)activated."""
-    manifest = pointer.read_or_none(mount, model)
-    active = None if manifest is None else manifest.version
+    current = pointer.read_or_none(mount, model)
+    active = None if current is None else current.version
     versions = []
     for item in mount.scan(layout.version_folder(model, "")):
         if manifests.bad_version(item.name):  # CURRENT, and what is being published
             continue
-        size, files, problem = _measure(mount, model, item.name)
+        manifest, problem = _read_manifest(mount, model, item.name)
         try:
             changed = mount.stat(layout.version_folder(model, item.name), layout.MANIFEST).st_mtime
         except (FileNotFoundError, CorruptEntryError):
@@ -70,25 +73,25 @@ def list_versions(mount: Mount, model: str) -> list[Version]:
         version = Version(
             item.name,
             active=item.name == active,
-            bytes=size,
-            files=files,
+            bytes=manifest.size if manifest else 0,
+            files=len(manifest.files) if manifest else 0,
             changed=changed,
             problem=problem,
+            meta=manifest.meta if manifest else None,
         )
         versions.append(version)
     return sorted(versions, key=lambda v: (v.active, v.changed, v.id), reverse=True)
 
 
-def _measure(mount: Mount, model: str, version: str) -> tuple[int, int, str | None]:
-    """Return the version's bytes, its number of files, and its problem."""
+def _read_manifest(mount: Mount, model: str, version: str) -> tuple[Manifest | None, str | None]:
+    """Return the version's manifest, or its problem."""
     try:
-        manifest = manifests.read(mount, model, version)
+        return manifests.read(mount, model, version), None
     except FileNotFoundError:
         path = mount.path_of(layout.version_folder(model, version), layout.MANIFEST)
-        return 0, 0, f"{path}: missing: it has no manifest"
+        return None, f"{path}: missing: it has no manifest"
     except EfsStateError as error:
-        return 0, 0, str(error)
-    return manifest.size, len(manifest.files), None
+        return None, str(error)
 
 
 def find(mount: Mount, name: str, model: str, version: str) -> Manifest:

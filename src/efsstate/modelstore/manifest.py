@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CODEC = "json"
 _LONGEST_NAME, _LONGEST_PATH, _LONGEST_ID = 255, 1024, 128
+MAX_META = 16 << 10  # bytes of the publisher's own values, as JSON
 _DIGEST = 64  # hex digits of SHA-256
 _ID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 _CONTROL = frozenset(map(chr, (*range(0x20), *range(0x7F, 0xA0))))
@@ -27,10 +28,11 @@ class Manifest:
 
     `files` maps a path below the version's folder to (bytes, SHA-256 in hex). `folders` are the
     empty ones; the others follow from the files. `executables` are the files with an executable
-    bit. `single` is True if a file was published, not a folder. It is not changed once it is made.
+    bit. `single` is True if a file was published, not a folder. `meta` are the publisher's own
+    values. It is not changed once it is made.
     """
 
-    __slots__ = ("_encoded", "executables", "files", "folders", "single", "version")
+    __slots__ = ("_encoded", "executables", "files", "folders", "meta", "single", "version")
 
     def __init__(
         self,
@@ -40,6 +42,7 @@ class Manifest:
         *,
         executables: frozenset[str] = frozenset(),
         single: bool,
+        meta: dict[str, Any] | None = None,
         encoded: bytes | None = None,
     ) -> None:
         self.version = version
@@ -47,6 +50,7 @@ class Manifest:
         self.folders = folders
         self.executables = executables
         self.single = single
+        self.meta = meta or {}
         self._encoded = encoded
 
     @property
@@ -56,7 +60,7 @@ class Manifest:
 
     @property
     def content(self) -> str:
-        """Return a digest of names, sizes, contents and executable bits, without the id."""
+        """Return a digest of all but the id."""
         from hashlib import sha256
 
         lines = [f"{self.single}\n"]
@@ -64,6 +68,8 @@ class Manifest:
             mark = "\0x" if name in self.executables else ""
             lines.append(f"{name}\0{size}\0{digest}{mark}\n")
         lines += [f"{name}/\n" for name in sorted(self.folders)]
+        if self.meta:
+            lines.append(encode_meta(self.meta))
         return sha256("".join(lines).encode()).hexdigest()
 
     @property
@@ -80,6 +86,8 @@ class Manifest:
             }
             if self.executables:
                 fields["executables"] = sorted(self.executables)
+            if self.meta:
+                fields["meta"] = self.meta
             text = json.dumps(fields, ensure_ascii=True, separators=(",", ":"))
             self._encoded = text.encode()
         return self._encoded
@@ -105,6 +113,7 @@ def parse(encoded: bytes, path: str) -> Manifest:
             fields["folders"],
             executables=frozenset(fields.get("executables", ())),
             single=fields["single"],
+            meta=fields.get("meta"),
             encoded=encoded,
         )
         is_sound = _is_sound(manifest)
@@ -127,12 +136,24 @@ def _is_sound(manifest: Manifest) -> bool:
             return False
     if not isinstance(manifest.single, bool) or not isinstance(manifest.folders, list):
         return False
-    if not set(map(type, manifest.folders)) <= {str}:
+    if not isinstance(manifest.meta, dict) or not set(map(type, manifest.folders)) <= {str}:
         return False
     if manifest.single and (len(manifest.files) != 1 or "/" in next(iter(manifest.files))):
         return False
     is_known = manifest.executables <= manifest.files.keys()
     return bool(manifest.files) and is_known and not bad_version(manifest.version)
+
+
+def encode_meta(meta: dict[str, Any]) -> str:
+    """Return the publisher's values as text; raise TypeError or ValueError if JSON has no such."""
+    import json
+
+    text = json.dumps(meta, allow_nan=False, sort_keys=True, separators=(",", ":"))
+    if not isinstance(meta, dict) or json.loads(text) != meta:
+        raise TypeError(f"meta={meta!r}: a dict of strings to what JSON has is needed")
+    if len(text) > MAX_META:
+        raise ValueError(f"meta: {len(text):,} bytes as JSON; at most {MAX_META:,} are kept")
+    return text
 
 
 def bad_name(name: str) -> str:

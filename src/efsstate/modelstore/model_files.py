@@ -13,7 +13,7 @@ from efsstate.parallel import each
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeVar
+    from typing import Any, TypeVar
 
     from efsstate.modelstore.manifest import Manifest
     from efsstate.modelstore.staging import StagedCopy
@@ -76,6 +76,11 @@ class ModelFiles:
     def size(self) -> int:
         """Return the bytes of all files."""
         return self._manifest.size
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """Return the publisher's own values."""
+        return self._manifest.meta
 
     @property
     def path(self) -> str:

@@ -19,22 +19,29 @@ from efsstate.parallel import Batch
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from efsstate.modelstore.source import Source
     from efsstate.mount.files import Mount
 
+    Meta = dict[str, Any] | None
     Progress = Callable[[int, int], object]
 
 _PARTS, _FILES = "parts", "files"  # in a staging folder: files half copied, and whole ones
 
 
 def run(
-    mount: Mount, model: str, source: Source, version: str | None, progress: Progress | None
+    mount: Mount,
+    model: str,
+    source: Source,
+    version: str | None = None,
+    meta: Meta = None,
+    progress: Progress | None = None,
 ) -> Manifest:
     """Make a version of `source`, unless one has that content; return its manifest, not active."""
     advice = "publish it again, and it continues from there"
     batch = Batch(source.path, source.size, "published", advice, passes=2, progress=progress)
-    manifest, content = _describe(source, version, batch)
+    manifest, content = _describe(source, version, meta, batch)
     staging = layout.staging_folder(model, content)
     above, _, name = staging.rpartition("/")
     if _exists(mount, model, manifest, batch):
@@ -43,10 +50,10 @@ def run(
             disposal.remove_staging(mount, above, name)
         batch.complete()
         return manifest
-    claim = _claim(mount, staging)
+    claim, has_waited = _claim(mount, staging)
     try:
         # Another publisher may have finished while we waited for the claim.
-        if not _exists(mount, model, manifest, batch):
+        if not (has_waited and _exists(mount, model, manifest, batch)):
             _copy(mount, staging, source, manifest, batch)
             _write_manifest(mount, model, staging, manifest)
             _rename_into_place(mount, model, staging, manifest, batch)
@@ -63,7 +70,9 @@ def run(
     return manifest
 
 
-def _describe(source: Source, version: str | None, batch: Batch) -> tuple[Manifest, str]:
+def _describe(
+    source: Source, version: str | None, meta: Meta, batch: Batch
+) -> tuple[Manifest, str]:
     """Return the manifest of `source`, and the digest of its content: every file is read."""
 
     def digest(name: str, advance: Callable[[int], None] | None) -> str:
@@ -71,7 +80,14 @@ def _describe(source: Source, version: str | None, batch: Batch) -> tuple[Manife
 
     sizes = {name: status.st_size for name, status in source.files.items()}
     files = {name: (sizes[name], digest) for name, digest in reader.every(sizes, digest, batch)}
-    manifest = Manifest("", files, source.folders, single=source.single)
+    manifest = Manifest(
+        "",
+        files,
+        source.folders,
+        executables=source.executables,
+        single=source.single,
+        meta=meta,
+    )
     content = manifest.content
     manifest.version = version or content[:16]
     return manifest, content
@@ -115,9 +131,12 @@ def _require_no_foreign_files(mount: Mount, final: str, manifest: Manifest) -> N
         )
 
 
-def _claim(mount: Mount, staging: str) -> lock.Lock:
-    """Lock the staging folder: two publishers of the same content do the work once, not twice."""
-    until = deadline.until_done()
+def _claim(mount: Mount, staging: str) -> tuple[lock.Lock, bool]:
+    """Lock the staging folder; also return True if another publisher had it.
+
+    Two publishers of the same content do the work once, not twice.
+    """
+    until, has_waited = deadline.until_done(), False
     while True:
         claim = lock.acquire(mount, *disposal.staging_lock(staging), until=until)
         if claim is None:
@@ -126,13 +145,13 @@ def _claim(mount: Mount, staging: str) -> lock.Lock:
                 " again later"
             )
         if claim.is_current():
-            return claim
+            return claim, has_waited or claim.waited
         claim.release()  # the publisher before us finished, and removed the lock's file
+        has_waited = True
 
 
 def _copy(mount: Mount, staging: str, source: Source, manifest: Manifest, batch: Batch) -> None:
     """Copy what the staging folder does not have yet."""
-    mount.make(f"{staging}/{_PARTS}")
 
     def copy_file(name: str, advance: Callable[[int], None] | None) -> None:
         size = manifest.files[name][0]
@@ -164,12 +183,16 @@ def _copy_file(
 
     size, digest = manifest.files[name]
     parts, part = f"{staging}/{_PARTS}", sha256(name.encode()).hexdigest()
-    opened, target = source.open(name), PartialFile(mount, parts, part)
+    opened, target = (
+        source.open(name),
+        PartialFile(mount, parts, part, executable=name in manifest.executables),
+    )
     try:
         copied = reader.copy(opened, target, late=batch.late, advance=advance)
         target.finish(size)
-    finally:
+    except BaseException:
         target.close()
+        raise
     # MUT: what-moves-is-not-published
     if copied != digest or sources.has_moved(opened):
         mount.remove(parts, part, quiet=True)
@@ -199,10 +222,8 @@ def _write_manifest(mount: Mount, model: str, staging: str, manifest: Manifest) 
             key=mount.key,
         )
 
-    # In `parts` first: half written it is never among the files, and the next try overwrites it.
-    parts, files = f"{staging}/{_PARTS}", f"{staging}/{_FILES}"
-    mount.create(parts, layout.MANIFEST, build)
-    mount.rename(parts, layout.MANIFEST, files, layout.MANIFEST, durable=True)
+    # If it is half written, the next try overwrites it, and the version is not renamed before.
+    mount.create(f"{staging}/{_FILES}", layout.MANIFEST, build)
 
 
 def _rename_into_place(

@@ -11,18 +11,26 @@ from efsstate.modelstore import manifest as manifests
 from efsstate.modelstore.open_file import OpenFile
 from efsstate.mount.files import Mount
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from efsstate.modelstore.patterns import Patterns
+
 _MOVING = "can't be published: it changes meanwhile; publish it again when it is still"
 
 
 class Source:
     """A file or folder to be published: `files` maps its paths to their stats.
 
-    `folders` are the empty ones. It may be the folder of the model itself, if that was unmanaged
-    until now: our own versions in it are left out.
+    `folders` are the empty ones, `executables` the files with an executable bit.
+
+    It may be the folder of the model itself, if that was unmanaged until now: our own versions in
+    it are left out. In a snapshot of the Hugging Face cache, the links to its blobs are followed.
     """
 
-    def __init__(self, path: str | os.PathLike[str], mount: Mount, model: str) -> None:
-        self.path = os.path.abspath(os.fspath(path))
+    def __init__(
+        self, path: str | os.PathLike[str], mount: Mount, model: str, patterns: Patterns
+    ) -> None:
+        self.path, self._patterns = os.path.abspath(os.fspath(path)), patterns
         is_model = os.path.realpath(self.path) == os.path.realpath(mount.path_of(model))
         self._is_store = is_model and manifests.has_ours(mount, model)
         if self._is_store:
@@ -31,13 +39,16 @@ class Source:
         self.single = stat.S_ISREG(status.st_mode)
         self.files: dict[str, os.stat_result] = {}
         self.folders: list[str] = []
+        # Where the target of a link is: of a file that is published by it, and of hub snapshots.
+        self._targets: dict[str, tuple[Mount, str]] = {}
         if self.single:
             above, name = os.path.split(os.path.realpath(self.path))
             shown = os.path.basename(self.path)
-            self.mount, self._real_names = Mount(above), {shown: name}
+            self.mount = Mount(above)
+            self._targets[shown] = (self.mount, name)
             self._add(shown, status)
         elif stat.S_ISDIR(status.st_mode):
-            self.mount, self._real_names = Mount(self.path), {}
+            self.mount, self._blobs = Mount(self.path), _hub_blobs(self.path)
             self._walk("")
             if not self.files:
                 raise EfsStateError(f"{self.path}: can't be published: no file is in it")
@@ -54,19 +65,32 @@ class Source:
             if self._is_store and name == layout.VERSIONS and item.is_dir(follow_symlinks=False):
                 continue
             is_empty = False
-            if item.is_symlink():
-                raise EfsStateError(
-                    f"{self.path}/{name}: can't be published: a symbolic link; copy its target in"
-                    " its place (cp -rL), so that the version has it"
-                )
-            if item.is_dir():
+            if self._patterns.excludes(name):
+                continue
+            if item.is_dir(follow_symlinks=False):
                 if why := _bad_name(name):
                     raise EfsStateError(f"{self.path}/{name!r}: can't be published: {why}")
                 self._walk(name)
-            else:
-                self._add(name, self.mount.stat(folder, item.name))
-        if is_empty and folder:
+            elif self._patterns.includes(name):
+                is_link = item.is_symlink()
+                self._add(
+                    name, self._follow(name) if is_link else self.mount.stat(folder, item.name)
+                )
+        if is_empty and folder and self._patterns.includes(folder):
             self.folders.append(folder)
+
+    def _follow(self, name: str) -> os.stat_result:
+        """Return the stat of the blob that a link of a hub snapshot leads to."""
+        blobs, target = self._blobs, os.path.realpath(f"{self.path}/{name}")
+        # MUT: only-a-snapshots-own-links-are-followed
+        if blobs is None or os.path.dirname(target) != blobs.path:
+            raise EfsStateError(
+                f"{self.path}/{name}: can't be published: a symbolic link; copy its target in its"
+                " place (cp -rL), so that the version has it"
+            )
+        last = os.path.basename(target)
+        self._targets[name] = (blobs, last)
+        return blobs.stat("", last)
 
     def _add(self, name: str, status: os.stat_result) -> None:
         if why := _bad_name(name):
@@ -83,13 +107,28 @@ class Source:
         """Return the bytes of all files."""
         return sum([status.st_size for status in self.files.values()])
 
+    @property
+    def executables(self) -> frozenset[str]:
+        """Return the files with an executable bit."""
+        return frozenset([n for n, status in self.files.items() if status.st_mode & 0o111])
+
     def open(self, name: str) -> OpenFile:
         """Return the open file; raise EfsStateError if it has changed since it was judged."""
-        folder, _, last = self._real_names.get(name, name).rpartition("/")
-        opened = OpenFile(self.mount, folder, last)
-        if _moment(opened.stat) != _moment(self.files[name]):
+        mount, path = self._targets.get(name) or (self.mount, name)
+        folder, _, last = path.rpartition("/")
+        opened = OpenFile(mount, folder, last)
+        if not _is_same(opened.stat, self.files[name]):
             raise moving(opened.path)
         return opened
+
+
+def _hub_blobs(path: str) -> Mount | None:
+    """Return the blobs of the Hugging Face cache if `path` is a snapshot in it."""
+    snapshots, _, revision = os.path.realpath(path).rpartition("/")
+    repository, _, last = snapshots.rpartition("/")
+    blobs = f"{repository}/blobs"
+    is_snapshot = bool(revision) and last == "snapshots" and os.path.isdir(blobs)
+    return Mount(blobs) if is_snapshot and not os.path.islink(blobs) else None
 
 
 def moving(path: str) -> EfsStateError:
@@ -99,11 +138,14 @@ def moving(path: str) -> EfsStateError:
 
 def has_moved(opened: OpenFile) -> bool:
     """Return True if the open file has changed since it was opened."""
-    return _moment(opened.stat_now()) != _moment(opened.stat)
+    return not _is_same(opened.stat_now(), opened.stat)
 
 
-def _moment(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_ino, status.st_size, status.st_mtime_ns
+def _is_same(now: os.stat_result, before: os.stat_result) -> bool:
+    """Return True if it is the same file, unchanged."""
+    if now.st_ino != before.st_ino:
+        return False
+    return now.st_size == before.st_size and now.st_mtime_ns == before.st_mtime_ns
 
 
 def _require_only_ours(mount: Mount, model: str) -> None:

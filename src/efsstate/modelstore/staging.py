@@ -174,7 +174,7 @@ def _copy_files(
         source = open_source(name)
         folder, _, last = f"{making}/{name}".rpartition("/")
         with opening:
-            target = PartialFile(local, folder, last)
+            target = PartialFile(local, folder, last, executable=name in manifest.executables)
         try:
             actual = reader.copy(source, target, late=batch.late, advance=advance)
             target.finish(source.size)

@@ -10,13 +10,15 @@ from efsstate.format import layout
 from efsstate.modelstore import catalog
 from efsstate.modelstore import manifest as manifests
 from efsstate.modelstore.catalog import Version
+from efsstate.modelstore.patterns import DEFAULT_EXCLUDE, Patterns
 from efsstate.mount import clock
 from efsstate.mount import root as roots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+    from typing import Any
 
     from efsstate.modelstore.checking import Finding
     from efsstate.mount.files import Mount
@@ -33,33 +35,45 @@ def publish(
     *,
     version: str | None = None,
     activate: bool = True,
-    root: Root = None,
+    include: Iterable[str] | None = None,
+    exclude: Iterable[str] | None = DEFAULT_EXCLUDE,
+    meta: dict[str, Any] | None = None,
     progress: Progress | None = None,
+    root: Root = None,
 ) -> str:
     """Publish the file or folder `source` as a version of the model `name`; return its id.
 
     version: the id; by default it follows from the content, so that the same content is one
         version, copied once.
     activate: also make it the version that is served.
+    include, exclude: patterns of files of a folder, as in `fnmatch`. By default all are published,
+        without what tools leave beside them: `.git`, `.cache/huggingface`, lock files,
+        `__pycache__`. `exclude=()` leaves nothing out.
+    meta: values of your own that travel with the version (JSON, up to 16 KiB).
     progress: called with (bytes done, bytes in all). Every byte counts twice: once when it is
         digested and once when it is copied.
 
     A publication that was killed continues where it was when it is started again. A version that
-    lacks its manifest or a file, or has one of another size, is made anew; bytes are not compared.
+    lacks its manifest or a file, or has one of another size, is made again; bytes are not compared.
 
     Raises `ValueError` for a bad name or id, `RootError`, `EfsStateError` for a source that cannot
     be published or an id that has other content, `ClaimedError` if another process still publishes
     the same content, `OSError`.
     """
-    from efsstate.modelstore import activation, publishing
+    from efsstate.modelstore import activation, completeness, publishing
     from efsstate.modelstore.source import Source
 
     model = layout.model_folder(name)
     if version is not None:
         _require_id(version)
+    patterns = Patterns(include, exclude)
+    if meta:
+        manifests.encode_meta(meta)
     mount = roots.resolve(root, durable=True)
     try:
-        manifest = publishing.run(mount, model, Source(source, mount, model), version, progress)
+        files = Source(source, mount, model, patterns)
+        completeness.require_complete(files)
+        manifest = publishing.run(mount, model, files, version, meta, progress)
     except CorruptEntryError:
         mode = catalog.kind(mount, model)
         if not mode or stat.S_ISDIR(mode):

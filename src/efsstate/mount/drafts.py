@@ -127,10 +127,10 @@ def _leave_the_parents() -> None:
 class PartialFile:
     """A large file that several threads fill in ranges; a part left by a killed process is kept.
 
-    `present` is how many bytes of it were there before.
+    `present` is how many bytes of it were there before. `executable`: who may read it may run it.
     """
 
-    def __init__(self, mount: Mount, folder: str, name: str) -> None:
+    def __init__(self, mount: Mount, folder: str, name: str, *, executable: bool = False) -> None:
         self.path = mount.path_of(folder, name)
         self._fd = mount.open(folder, name, os.O_RDWR | os.O_CREAT)
         try:
@@ -138,6 +138,11 @@ class PartialFile:
         except OSError as error:
             self.close()
             raise name_error(error, self.path) from None
+        if executable:
+            try:
+                os.fchmod(self._fd, mount.file_mode | (mount.file_mode & 0o444) >> 2)
+            except OSError:
+                pass  # another user's: its mode is theirs to choose
 
     def has(self, data: memoryview, offset: int) -> bool:
         """Return True if `data` is at `offset` already."""
