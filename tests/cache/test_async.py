@@ -231,7 +231,7 @@ def test_a_cancelled_computation_gives_its_claim_back():
     async def main():
         started = asyncio.Event()
 
-        @cached(lock_timeout=20)
+        @cached(name="f", lock_timeout=20)
         async def f(x):
             started.set()
             await asyncio.sleep(0 if len(calls) else 60)
@@ -285,7 +285,7 @@ def test_stale_results_are_given_to_tasks_too(monkeypatch):
     monkeypatch.setattr(time, "time", lambda: real() + offset[0])
     values = iter(range(10))
 
-    @cached(ttl=60, stale=60)
+    @cached(name="f", ttl=60, stale=60)
     async def f():
         await asyncio.sleep(0.05)
         return next(values)

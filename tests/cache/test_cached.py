@@ -312,7 +312,7 @@ def test_a_stale_result_is_given_while_another_recomputes(later):
 
     gate, inside, values = threading.Event(), threading.Event(), iter([1, 2, 3])
 
-    @cached(ttl=60, stale="1h")
+    @cached(name="f", ttl=60, stale="1h")
     def f():
         value = next(values)
         if value == 2:

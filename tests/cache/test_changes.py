@@ -297,7 +297,7 @@ def test_two_without_a_claim_do_not_keep_each_other_from_storing(hosts):
 def test_a_computation_that_forks_puts_its_result_once(root):
     """The child has the draft open, too: both would write into one file, and an NFS client could not remove it."""
 
-    @cached
+    @cached(name="f")
     def f(x):
         assert drafts()
         pid = os.fork()
@@ -557,7 +557,7 @@ def test_every_computation_under_way_is_reached_by_a_change(options, call, entri
     """Those that nobody waits for, too: a refresh, and one that did not wait."""
     inside, gate = threading.Semaphore(0), threading.Event()
 
-    @cached(**options)
+    @cached(name="f", **options)
     def f(x):
         inside.release()
         gate.wait(10)
@@ -583,6 +583,7 @@ def test_a_refresh_whose_result_is_not_to_be_kept_ends_the_old_one(why, entries)
     new = object() if why == "unencodable" else "new"
     tiers = ["old", new, new]
     f = cached(
+        name="f",
         cache_if=lambda value: why != "cache_if" or value == "old",
         ttl=lambda value: 0 if why == "ttl" and value == "new" else 60,
     )(lambda: tiers.pop(0))

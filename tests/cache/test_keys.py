@@ -899,24 +899,6 @@ def test_a_class_counts_by_its_place_as_the_cls_of_a_classmethod():
         type("Large", (Model,), {"__module__": __name__}).load(1)
 
 
-def test_a_class_of_main_is_named_as_a_function_is(tmp_path):
-    code = (
-        "from efsstate.cache.keys import KeyBuilder\n"
-        "class A: pass\n"
-        "print(KeyBuilder('n', None).digest(A))"
-    )
-    (tmp_path / "app.py").write_text(code)
-    (tmp_path / "job.py").write_text(code)
-    commands = [["app.py"], ["-m", "app"], ["-c", "import app"], ["job.py"]]
-    out = [
-        subprocess.run(
-            [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=True
-        ).stdout
-        for command in commands
-    ]
-    assert out[0] == out[1] == out[2] != out[3] and out[0]
-
-
 def test_self_is_left_out_only_on_demand():
     class Service:
         @cached
@@ -988,18 +970,6 @@ def test_the_namespace_is_the_module_and_the_name(monkeypatch):
     assert cached(name="shared")(f).cache.name == "shared"
 
 
-def test_main_becomes_its_files_name(tmp_path):
-    code = (
-        "from efsstate import cached\n@cached\ndef process(x): return x\nprint(process.cache.name)"
-    )
-    for name in ("app", "job"):
-        (tmp_path / f"{name}.py").write_text(code)
-        out = subprocess.run(
-            [sys.executable, tmp_path / f"{name}.py"], capture_output=True, text=True, check=True
-        )
-        assert out.stdout.strip() == f"{name}.process"
-
-
 def test_two_functions_with_one_name_are_warned_of(caplog):
     space = {"__name__": "twins"}
     for text in ("def _(x): return x", "\n\ndef _(x): return -x"):
@@ -1031,31 +1001,6 @@ def test_two_functions_in_one_line_are_warned_of_too(text, caplog):
     """And two that one call of a function makes."""
     exec(compile(text, "twins.py", "exec"), {"__name__": "others", "cached": cached})
     assert len(caplog.records) == 1 and "they share results" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("values", "options", "warned"),
-    [
-        ((1, 2), {}, 1),
-        ((1, True), {}, 1),
-        ((1, 1), {}, 0),
-        (([], [1]), {}, 0),
-        ((1, 2), {"version": None}, 0),
-    ],
-)
-def test_closures_that_capture_other_values_are_warned_of(values, options, warned, caplog):
-    def make(n):
-        def f(x):
-            return n, x
-
-        f.__qualname__ = f"f{values}{options}".translate(dict.fromkeys(map(ord, "()[]{}, ':")))
-        return cached(**dict.fromkeys(options, n))(f)
-
-    for value in values:
-        make(value)
-    assert len(caplog.records) == warned and ("what it captures differs" in caplog.text) == bool(
-        warned
-    )
 
 
 def test_one_function_that_is_decorated_again_is_not_warned_of(caplog):

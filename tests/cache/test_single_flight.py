@@ -116,7 +116,7 @@ def test_processes_that_have_nothing_in_common_compute_once(tmp_path):
 def test_different_keys_are_computed_at_the_same_time():
     gate = threading.Barrier(8, timeout=10)
 
-    @cached
+    @cached(name="f")
     def f(x):
         gate.wait()
         return x
@@ -151,7 +151,7 @@ def test_the_computers_death_frees_the_key_at_once(tmp_path):
 def test_a_fork_while_another_thread_computes_does_not_hang_the_child():
     inside, gate = threading.Event(), threading.Event()
 
-    @cached(lock_timeout=0.2)
+    @cached(name="f", lock_timeout=0.2)
     def f(x):
         if threading.current_thread() is not threading.main_thread():
             inside.set()
@@ -181,7 +181,7 @@ def test_a_fork_while_another_thread_computes_does_not_hang_the_child():
 def test_waiting_ends_at_lock_timeout_and_then_it_computes():
     gate, calls = threading.Event(), []
 
-    @cached(lock_timeout=0.2)
+    @cached(name="f", lock_timeout=0.2)
     def f(x):
         calls.append(x)
         if len(calls) == 1:
@@ -201,7 +201,7 @@ def test_waiting_ends_at_lock_timeout_and_then_it_computes():
 def test_waiting_ends_at_the_invocations_deadline():
     gate, calls = threading.Event(), []
 
-    @cached
+    @cached(name="f")
     def f(x):
         calls.append(x)
         if len(calls) == 1:
@@ -304,7 +304,7 @@ def test_recursion_is_cached():
 def test_two_threads_that_need_each_others_key_do_not_deadlock():
     gate = threading.Barrier(2, timeout=10)
 
-    @cached(lock_timeout=30)
+    @cached(name="h", lock_timeout=30)
     def h(x):
         if threading.current_thread().name == f"start-{x}":
             gate.wait()
@@ -326,7 +326,7 @@ def test_two_threads_that_need_each_others_key_do_not_deadlock():
 def test_where_the_first_fails_each_of_the_others_gets_its_own_error():
     numbers = itertools.count(1)
 
-    @cached
+    @cached(name="f")
     def f(x):
         number = next(numbers)
         time.sleep(0.01)
@@ -340,7 +340,7 @@ def test_results_that_are_not_kept_are_not_waited_for_one_after_another():
     gate = threading.Barrier(7, timeout=20)
     calls = []
 
-    @cached(cache_if=lambda value: False)
+    @cached(name="f", cache_if=lambda value: False)
     def f(x):
         calls.append(x)
         if len(calls) > 1:
@@ -397,7 +397,7 @@ def test_get_or_compute_computes_once_too():
 def test_what_was_being_computed_when_it_was_invalidated_is_not_kept(what, entries):
     inside, gate, calls = threading.Event(), threading.Event(), []
 
-    @cached
+    @cached(name="f")
     def f(x):
         calls.append(x)
         inside.set()

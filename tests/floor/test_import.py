@@ -77,6 +77,7 @@ OURS = {  # written out, so that a new one is a decision
     "efsstate.cache",
     "efsstate.cache.decorator",
     "efsstate.cache.attributes",
+    "efsstate.cache.captured",
     "efsstate.cache.function_cache",
     "efsstate.cache.key_encoding",
     "efsstate.cache.naming",

@@ -6,6 +6,7 @@ import time
 
 from efsstate import events
 from efsstate.cache import keys, naming, signature
+from efsstate.cache.captured import Captured
 from efsstate.cache.tiers import FAILURES, MISSING, TieredCache
 from efsstate.errors import EncodeError
 
@@ -21,18 +22,22 @@ if TYPE_CHECKING:
 class FunctionCache:
     """One decorated function: the keys and the results of its calls."""
 
-    def __init__(
-        self, function: Any, options: Options, identity: tuple[str, object] | None = None
-    ) -> None:
+    def __init__(self, function: Any, options: Options) -> None:
         if not callable(function):
             advice = "; put @cached below @classmethod" if type(function) is classmethod else ""
             raise TypeError(f"cached: expected a function, not {function!r}{advice}")
         self.function, self.options = function, options
-        self.signature = signature.signature_of(function, options.ignore)
+        variables = Captured(function, options.ignore)
+        self.signature = signature.signature_of(function, options.ignore, variables.names)
         self.is_async = signature.is_async(function)
-        self.name, self.version = self.identity = identity or _identify(function, options)
+        self.name, self.version = options.name, options.version
+        if self.name is None:
+            self.name = naming.namespace(function, options.version, variables.mark)
+        if self.version == "source":
+            self.version = naming.source(function)
         self.results = TieredCache(self.name, options)
-        self.keys = keys.KeyBuilder(self.name, self.version)
+        late = variables.encode_late if options.name is None else None
+        self.keys = keys.KeyBuilder(self.name, self.version, late)
         # The fast path takes plain arguments for the call, so nothing else may be part of it.
         self.has_fast_path = (
             options.key is None
@@ -201,12 +206,3 @@ class FunctionCache:
             )
         cache_if = self.options.cache_if
         return cache_if is None or bool(cache_if(value))
-
-
-def _identify(function: Any, options: Options) -> tuple[str, object]:
-    """Return the name of the function's cache, and its version."""
-    version = options.version
-    name = options.name
-    if name is None:
-        name = naming.namespace(function, version)
-    return name, naming.source(function) if version == "source" else version

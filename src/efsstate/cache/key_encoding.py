@@ -172,7 +172,7 @@ def encode_class(tag: bytes, kind: type, add: Add, depth: int) -> None:
     """Encode the place of a class."""
     module = kind.__module__
     add(tag)
-    place = naming.main_name() if module == "__main__" else module
+    place = naming.main_name(module) if module in ("__main__", "__mp_main__") else module
     encode_text(f"{place}:{kind.__qualname__}", add, depth)
 
 

@@ -64,9 +64,12 @@ key_encoding.finders[:] = [_find_registered, _find_known]
 class KeyBuilder:
     """Build the digests of one cache: its name and version come before each value."""
 
-    __slots__ = ("_hash", "_name", "_start")
+    __slots__ = ("_hash", "_late", "_name", "_start")
 
-    def __init__(self, name: str, version: object) -> None:
+    def __init__(
+        self, name: str, version: object, late: Callable[[str], bytes] | None = None
+    ) -> None:
+        # `late` returns what comes before each value too, but is known at the first key only.
         pieces: list[bytes] = [SCHEME]
         try:
             encode((name, version), pieces.append)
@@ -74,6 +77,7 @@ class KeyBuilder:
             raise error.for_caller(f"{name}: version=") from None
         self._name = name
         self._start = b"".join(pieces)
+        self._late = late
         self._hash: Any = None  # of `_start`: copying it is faster than hashing it again
 
     def digest(self, value: object, option: str = "") -> str:
@@ -105,7 +109,8 @@ class KeyBuilder:
 
     def _finish(self, pieces: list[bytes]) -> str:
         if self._hash is None:
-            self._hash = key_encoding.new_hash(self._start)
+            late = self._late(self._name) if self._late is not None else b""
+            self._hash = key_encoding.new_hash(self._start + late)
         h = self._hash.copy()
         h.update(b"".join(pieces))
         return h.hexdigest()  # type: ignore[no-any-return]

@@ -54,7 +54,8 @@ class Options:
         lock_timeout: Duration | None = None,
         io_timeout: Duration | None = None,
     ) -> None:
-        self.name, self.version, self.ignore = name, version, ignore
+        self.name, self.version = name, version
+        self.ignore = _names(ignore)
         self.key = _function(key, "key")
         self.cache_if = _function(cache_if, "cache_if")
         self.ttl_of = ttl if callable(ttl) else None  # of a result, if its ttl depends on it
@@ -83,6 +84,15 @@ def _seconds(value: Duration | None, option: str) -> float | None:
 
 def _size(value: Size | None, option: str) -> int | None:
     return None if value is None else units.size(value, option)
+
+
+def _names(value: str | Iterable[str]) -> frozenset[str]:
+    try:
+        return frozenset([value] if isinstance(value, str) else value)
+    except TypeError:
+        raise TypeError(
+            f"ignore: expected a parameter's name, or several names, not {value!r}"
+        ) from None
 
 
 def _function(value: Any, option: str) -> Any:

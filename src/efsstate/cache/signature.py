@@ -152,19 +152,17 @@ class Partial:
         return self._inner.bind((*fixed, *args), {**self._kwargs, **kwargs})
 
 
-def signature_of(function: Any, ignore: str | Iterable[str] = ()) -> Parameters | Partial:
+def signature_of(
+    function: Any,
+    ignore: frozenset[str] = frozenset(),
+    captured: frozenset[str] = frozenset(),
+) -> Parameters | Partial:
     """Return the signature of `function`, in which the parameters `ignore` do not count.
 
-    Raises `ValueError` for the name of a parameter that does not exist.
+    Raises `ValueError` for a name of neither a parameter nor a `captured` variable.
     """
-    try:
-        names = frozenset([ignore] if isinstance(ignore, str) else ignore)
-    except TypeError:
-        raise TypeError(
-            f"ignore: expected a parameter's name, or several names, not {ignore!r}"
-        ) from None
     signature = _read(function)
-    unknown = signature.ignore(names)
+    unknown = signature.ignore(ignore) - captured
     if unknown:
         names_text = ", ".join(map(repr, sorted(unknown)))
         raise ValueError(f"ignore: the function has no parameter {names_text}")

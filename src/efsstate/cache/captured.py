@@ -1,0 +1,161 @@
+"""The variables that a function captures: with other ones it is another cache.
+
+They count as they are when the function is decorated. Plain values count by value, functions by
+their code and name, classes and modules by name. Other objects are refused: two functions of one
+`def` that capture two of them would share results.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+
+from efsstate.cache import naming
+from efsstate.cache.key_encoding import UnstableError, encode, new_hash
+from efsstate.cache.signature import bound_to
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+_MARK = 24  # hex digits
+_MAX_DEPTH = 50  # functions that capture each other
+_BUILT_IN = frozenset(("wrapper_descriptor", "method_descriptor", "classmethod_descriptor"))
+
+
+class Captured:
+    """The captured variables of one function, and of the functions that it wraps under its name."""
+
+    def __init__(self, function: Any, ignore: frozenset[str]) -> None:
+        variables = list(_variables(function))
+        self.names = frozenset([name for name, _ in variables])
+        self._function = function
+        self._variables = [item for item in variables if item[0] not in ignore]
+        self._unset = [item for item in self._variables if not _is_set(item[1])]
+
+    def mark(self, cache: str) -> str:
+        """Return the text that tells a cache from others of its name; "" if nothing is captured.
+
+        Raises `TypeError` for a variable that can't count; `cache` is the name for the message.
+        """
+        pieces = self._encode([item for item in self._variables if item not in self._unset], cache)
+        return f"[{new_hash(pieces).hexdigest()[:_MARK]}]" if pieces else ""
+
+    def encode_late(self, cache: str) -> bytes:
+        """Return what the variables that were set after the decoration add to each key."""
+        late = [(name, cell) for name, cell in self._unset if not self._is_itself(cell)]
+        return self._encode([item for item in late if _is_set(item[1])], cache)
+
+    def _is_itself(self, cell: Any) -> bool:
+        value: Any = cell.cell_contents if _is_set(cell) else None
+        return _is_cached(value) and value.__wrapped__ is self._function
+
+    def _encode(self, variables: list[tuple[str, Any]], cache: str) -> bytes:
+        pieces: list[bytes] = []
+        for name, cell in variables:
+            try:
+                # MUT: captured-variables-count
+                encode((name, _describe(cell.cell_contents, ())), pieces.append)
+            except UnstableError as error:
+                value, why, _ = error.args
+                raise TypeError(
+                    f"{cache}: the captured variable {name!r}: {value} can't be part of a key:"
+                    f" {why}; pass it as a parameter, give each such function a name= of its own,"
+                    f" or leave it out with ignore={name!r} if no result depends on it"
+                ) from None
+        return b"".join(pieces)
+
+
+def _variables(function: Any) -> Iterator[tuple[str, Any]]:
+    """Yield each captured variable with its cell, of `function` and of those that it wraps."""
+    function = getattr(function, "__func__", function)
+    for _ in range(_MAX_DEPTH):
+        wrapped = getattr(function, "__wrapped__", None)
+        if not _has_name_of(function, wrapped):
+            wrapped = None
+        code = getattr(function, "__code__", None)
+        if isinstance(code, CodeType):
+            cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
+            for name, cell in cells:
+                # The name of the cache tells the function inside, and the class of a method.
+                if name != "__class__" and not (
+                    wrapped is not None and _is_set(cell) and cell.cell_contents is wrapped
+                ):
+                    yield name, cell
+        if wrapped is None:
+            return
+        function = wrapped
+
+
+def _has_name_of(function: Any, wrapped: Any) -> bool:
+    names = ("__module__", "__qualname__")
+    return wrapped is not None and all(
+        getattr(function, name, None) == getattr(wrapped, name, None) for name in names
+    )
+
+
+def _is_set(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018 - reading it raises if it is not set
+    except ValueError:
+        return False
+    return True
+
+
+def _describe(value: Any, outer: tuple[int, ...]) -> object:
+    """Return a value that keys can encode and that stands for `value`."""
+    if id(value) in outer or len(outer) > _MAX_DEPTH:
+        return "recursion", len(outer)
+    outer = (*outer, id(value))
+    if _is_cached(value):
+        return _describe(value.__wrapped__, outer)
+    if isinstance(value, FunctionType):
+        return _describe_function(value, outer)
+    if isinstance(value, MethodType):
+        return "method", _describe(value.__func__, outer), _describe(value.__self__, outer)
+    if isinstance(value, BuiltinFunctionType):
+        owner = bound_to(value)
+        place = value.__module__ if owner is None else _describe(owner, outer)
+        return "built-in", place, value.__qualname__
+    if type(value).__name__ in _BUILT_IN:
+        return "built-in", value.__objclass__, value.__qualname__
+    if isinstance(value, ModuleType):
+        return "module", value.__name__
+    if isinstance(value, partial):
+        fixed = [_describe(item, outer) for item in value.args]
+        named = {name: _describe(item, outer) for name, item in value.keywords.items()}
+        return "partial", _describe(value.func, outer), fixed, named
+    if type(value).__name__ == "_lru_cache_wrapper":
+        return _describe(value.__wrapped__, outer)
+    return value
+
+
+def _is_cached(value: Any) -> bool:
+    """Return True if `value` is a function that `cached` made: it has the code of ours."""
+    has_cache = isinstance(value, FunctionType) and hasattr(value, "__wrapped__")
+    return has_cache and isinstance(vars(value).get("cache_key"), MethodType)
+
+
+def _describe_function(function: Any, outer: tuple[int, ...]) -> object:
+    defaults = [_describe(value, outer) for value in function.__defaults__ or ()]
+    named = {name: _describe(v, outer) for name, v in (function.__kwdefaults__ or {}).items()}
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    captured = [(n, _describe(c.cell_contents, outer)) for n, c in cells if _is_set(c)]
+    place = f"{naming.module_of(function)}:{function.__qualname__}"
+    return "function", place, describe_code(function.__code__), defaults, named, captured
+
+
+def describe_code(code: Any) -> object:
+    """Return what tells code from other code: as this version of Python has compiled it."""
+    constants = [_describe_constant(constant) for constant in code.co_consts]
+    names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
+    return code.co_code, code.co_exceptiontable, code.co_flags, constants, names
+
+
+def _describe_constant(constant: Any) -> object:
+    if isinstance(constant, CodeType):
+        return describe_code(constant)
+    if isinstance(constant, (tuple, frozenset)):
+        return type(constant)(map(_describe_constant, constant))
+    return "..." if constant is ... else constant

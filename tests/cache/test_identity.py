@@ -1,0 +1,248 @@
+"""Two functions are one cache only if they are one function: by name, version and closure."""
+
+import collections
+import functools
+import math
+import multiprocessing
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+import efsstate
+from efsstate import cached
+
+SOURCE = os.path.dirname(os.path.dirname(efsstate.__file__))
+
+
+def timed(fn):
+    def wrapper(x):
+        return fn(x)
+
+    return wrapper
+
+
+def test_a_decorator_without_wraps_captures_its_function():
+    a, b = cached(timed(abs)), cached(timed(str))
+    assert (a(-1), b(-1), a(-1), b(-1)) == (1, "-1", 1, "-1")
+    assert a.cache.name != b.cache.name
+    a.cache_clear()
+    assert a.cache_info().hits == b.cache_info().hits == 1 and b.explain(-1).startswith("hit")
+
+
+def capturing(value, **options):
+    @cached(**options)
+    def f(x):
+        return value, x
+
+    return f
+
+
+def double(x):
+    return 2 * x
+
+
+def scaled(factor):
+    def scale(x, by=factor):
+        return by * x
+
+    return scale
+
+
+def nested(outer):
+    def inner(x):
+        return outer(x)
+
+    return inner
+
+
+class Client:
+    def get(self, key):
+        return self, key
+
+
+VALUES = [
+    1, True, 1.0, "1", b"1", None, (1, 2), [1, 2], {"a": 1}, {1, 2},
+    abs, str, math, math.sin, collections.OrderedDict, double, lambda x: x + 1, lambda x: x + 2,
+    scaled(2), scaled(3), nested(abs), nested(double), nested(nested(abs)), nested(scaled(2)),
+    "a".upper, "b".upper, str.upper, str.lower,
+    functools.partial(double, 1), functools.partial(double, 2), functools.partial(double, x=1),
+    functools.lru_cache(scaled(5)), cached(scaled(6)),
+]  # fmt: skip
+
+
+def test_captured_variables_count():
+    """By value, a function by its code, its defaults and what it captures itself."""
+    names = [capturing(value).cache.name for value in VALUES]
+    assert len(set(names)) == len(names)
+    assert [capturing(value).cache.name for value in VALUES] == names
+
+
+@pytest.mark.parametrize("value", [Client(), Client().get, [Client()], object(), iter([])], ids=str)
+def test_a_captured_object_is_refused_with_the_ways_out(value):
+    with pytest.raises(TypeError) as caught:
+        capturing(value)
+    for way in ("'value'", "as a parameter", "name=", "ignore='value'"):
+        assert way in str(caught.value)
+    first, second = capturing(value, name="one"), capturing(5, name="one")
+    assert first.cache_key(1) == second.cache_key(1)
+    assert capturing(value, ignore="value").cache_key(1) == capturing(5, ignore="value").cache_key(
+        1
+    )
+
+
+def test_a_variable_that_is_set_after_the_decoration_counts():
+    def make(value, late):
+        @cached
+        def f(x):
+            return number, x
+
+        number = value if late else None
+        return f
+
+    assert make(1, late=True)(0) == (1, 0) and make(2, late=True)(0) == (2, 0)
+    with pytest.raises(TypeError, match="captured variable 'number'"):
+        make(Client(), late=True)(0)
+
+
+def test_a_function_that_captures_itself_is_one_cache():
+    def make():
+        @cached
+        def fib(n):
+            return n if n < 2 else fib(n - 1) + fib(n - 2)
+
+        return fib
+
+    first, second = make(), make()
+    assert first(10) == 55 and second(10) == 55
+    assert second.cache_info().misses == 0 and first.cache.name.endswith("fib")
+
+
+def test_functions_that_capture_each_other_are_described():
+    def make(number):
+        def even(n):
+            return n == 0 or odd(n - 1)
+
+        def odd(n):
+            return n != 0 and even(n - number)
+
+        return capturing(even)
+
+    assert make(1).cache.name == make(1).cache.name != make(2).cache.name
+
+
+def test_what_wraps_leaves_the_functions_name_to_it():
+    """The function inside counts by its name, and what it captures by value."""
+
+    def passing(function):
+        @functools.wraps(function)
+        def wrapper(*args):
+            return function(*args)
+
+        return wrapper
+
+    def make(factor):
+        @cached
+        @passing
+        def f(x):
+            return factor * x
+
+        return f
+
+    assert (make(2)(3), make(5)(3)) == (6, 15)
+    assert cached(passing(double)).cache.name == cached(double).cache.name
+
+
+def run(folder, *command, **env):
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": SOURCE} | env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.split()
+
+
+SCRIPT = """
+from efsstate import cached
+from efsstate.cache.keys import KeyBuilder
+@cached
+def load(x): return __file__ + str(x)
+class Kind: pass
+if __name__ == "__main__": print(load.cache.name, load(1), KeyBuilder("n", None).digest(Kind))
+"""
+
+
+def test_scripts_of_one_name_are_two_programs(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "main.py").write_text(SCRIPT)
+    a, b = (run(tmp_path, f"{name}/main.py") for name in ("a", "b"))
+    assert a[0] == f"{tmp_path}/a/main.load" and a[1] == f"{tmp_path}/a/main.py1"
+    assert b[0] == f"{tmp_path}/b/main.load" and b[1] == f"{tmp_path}/b/main.py1"
+    assert a[2] != b[2]
+    assert run(tmp_path / "a", "main.py") == a
+    assert run(tmp_path / "a", "-m", "main")[0] == "main.load"
+    assert run(tmp_path, "a/main.py", AWS_LAMBDA_FUNCTION_NAME="fn")[0] == "fn/main.load"
+
+
+SPAWNING = """
+import multiprocessing, sys
+from efsstate import cached
+@cached
+def load(x): return sys.argv[1]
+def work(queue): queue.put((load.cache.name, load.explain(1)))
+if __name__ == "__main__":
+    print(load.cache.name, load(1))
+    context = multiprocessing.get_context(sys.argv[1])
+    queue = context.Queue()
+    process = context.Process(target=work, args=(queue,))
+    process.start()
+    print(*queue.get(timeout=60))
+    process.join()
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
+@pytest.mark.parametrize("command", [["job.py"], ["-m", "job"]])
+def test_a_child_names_its_functions_as_the_parent(tmp_path, method, command):
+    assert method in multiprocessing.get_all_start_methods()
+    (tmp_path / "job.py").write_text(SPAWNING)
+    parent, _, child, *explained = run(tmp_path, *command, method)
+    assert parent == child and explained[0] == "hit:"
+
+
+TYPED = textwrap.dedent(
+    """
+    from efsstate import cached
+    def load(x): return x
+    print(cached(load).cache.name, cached(load).cache.name == cached(load).cache.name)
+    """
+)
+
+
+def test_functions_that_were_typed_in_are_the_sessions_own(tmp_path):
+    names = set()
+    for _ in range(2):
+        for command in (["-c", TYPED], ["-"]):
+            done = subprocess.run(
+                [sys.executable, *command],
+                input=TYPED,
+                env=os.environ | {"PYTHONPATH": SOURCE},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            name, is_one = done.stdout.split()
+            assert is_one == "True" and name.startswith("__main__@") and name.endswith(".load")
+            names.add(name)
+    assert len(names) == 4
+
+
+def test_functions_of_a_module_are_named_by_it():
+    assert cached(double).cache.name == f"{__name__}.double"
+    assert efsstate.cached is cached
