@@ -1,10 +1,11 @@
 """Each command: what it shows, what it changes, what it refuses."""
 
 import os
+import threading
 
 import pytest
 
-from efsstate import checkpoint
+from efsstate import ClaimLost, checkpoint
 from efsstate.format import layout
 
 from .conftest import DAY
@@ -76,7 +77,7 @@ def test_stat_adds_up_by_namespace(shell):
     )
     assert rows["models", "resnet50"]["size"] == 5000 and told["entries"] == 18
     code, out, _ = shell("stat")
-    assert code == 0 and "█" in out and "thumbnails" in out and "the next sweep takes 5" in out
+    assert code == 0 and "█" in out and "thumbnails" in out and "the next sweep removes 5" in out
     assert len(shell.json("stat", "--filter", "area=models")["rows"]) == 1
 
 
@@ -313,8 +314,6 @@ def test_checkpoint_ls_show_and_break(shell, tree):
         code, _, err = shell("checkpoint", "break", "backfill")
         assert code == 2 and "held by" in err
         job.save(1)
-        from efsstate import ClaimLost
-
         told = shell.json("checkpoint", "break", "backfill", "-y")
         assert told["broken"] and told["owner"]["pid"] == os.getpid()
         with pytest.raises(ClaimLost):
@@ -324,14 +323,14 @@ def test_checkpoint_ls_show_and_break(shell, tree):
 
 def test_checkpoint_break_of_what_nobody_holds_says_so_and_fences_all_the_same(shell, tree):
     before = shell.json("checkpoint", "show", "backfill")["epoch"]
-    assert (
-        "which nobody holds (the last was a process on "
-        in shell("checkpoint", "break", "backfill")[2]
-    )
+    err = shell("checkpoint", "break", "backfill")[2]
+    assert "not held (the last claim was by a process on " in err
     code, out, _ = shell("checkpoint", "break", "backfill", "-y")
     assert (
         code == 0
-        and out.startswith("nobody held the claim of backfill (the last was a process on ")
+        and out.startswith(
+            "the claim of backfill was not held (the last claim was by a process on "
+        )
         and "broke" not in out
     )
     assert shell.json("checkpoint", "show", "backfill")["epoch"] == before + 1
@@ -341,15 +340,243 @@ def test_checkpoint_break_of_what_nobody_holds_says_so_and_fences_all_the_same(s
             "broke the claim of backfill, held by a process on "
         )
     os.mkdir(tree.full("checkpoints/blank"))
-    assert "nobody ever claimed it" in shell("checkpoint", "break", "blank", "-y")[1]
+    assert "it was never claimed" in shell("checkpoint", "break", "blank", "-y")[1]
 
 
-def test_a_checkpoint_whose_name_is_cut_on_the_disk_is_listed(shell, tree):
-    with checkpoint("x" * 300, root=tree.path) as job:
+LONG = "exports/2026/Müller & Söhne/" + "Übersicht über alle Aufträge " * 4 + ".csv"
+
+
+@pytest.mark.parametrize("name", [LONG, "x" * 300, "UPPER/Case"])
+def test_a_long_name_is_whole_and_found_again(shell, tree, name):
+    """The name of an S3 key does not fit into a folder's name, and is listed whole (G1)."""
+    with checkpoint(name, root=tree.path) as job:
         job.save(1)
-    (row,) = shell.json("checkpoint", "ls", "--filter", "name~xxx")["rows"]
-    assert row["position"] == "?" and row["size"] > 100
-    assert shell("ls", "checkpoints")[0] == 0
+        (row,) = shell.json("checkpoint", "ls", "--filter", "state=claimed")["rows"]
+        assert (row["name"], row["saves"]) == (name, 1)
+        job.finish(2)
+    (row,) = shell.json("checkpoint", "ls", "--filter", "state=finished", "--sort", "age:asc")[
+        "rows"
+    ][:1]
+    assert row["name"] == name
+    told = shell.json("checkpoint", "show", row["name"])
+    assert (told["name"], told["state"], told["saves"]) == (name, "finished", 2)
+    assert shell.json("checkpoint", "show", row["path"])["name"] == name
+    assert shell.json("checkpoint", "break", row["name"], "-y")["broken"]
+    assert shell.json("checkpoint", "show", name)["name"] == name, "a break keeps the name"
+    assert name in [row["name"] for row in shell.json("ls", "checkpoints")["rows"]]
+
+
+def test_a_sharded_job_is_listed_by_its_shards(shell, tree):
+    """All 16 of 16 shards finished is a finished job, and looking makes nothing (H1)."""
+    job = checkpoint("t", root=tree.path)
+    with job.shards(16) as shards:
+        for shard in shards:
+            for number in shard.resume(range(3)):
+                shard.state = number
+            if shard.index == 3:
+                shard.state = 3
+    before = sorted(os.walk(tree.full("checkpoints/t")))
+    (row,) = shell.json("checkpoint", "ls", "--filter", "name=t")["rows"]
+    assert (row["state"], row["position"], row["items"]) == ("finished", "16/16 shards", 48)
+    told = shell.json("checkpoint", "show", "t")
+    assert told["shards"] == {"total": 16, "finished": 16, "begun": 16, "claimed": 0}
+    assert "16 of 16 finished" in shell("checkpoint", "show", "t")[1]
+    told = shell.json("checkpoint", "show", "t[3]")
+    assert (told["name"], told["state"], told["items"]) == ("t[3]", "finished", 3)
+    assert shell.json("show", "checkpoints/t[3]")["name"] == "t[3]"
+    assert shell.json("show", "checkpoints/t/s3")["name"] == "t[3]"
+    assert shell("checkpoint", "show", "t[99]")[0] == 3
+    assert sorted(os.walk(tree.full("checkpoints/t"))) == before
+
+
+def test_a_shard_in_use_shows_and_can_be_broken(shell, tree):
+    with checkpoint("t", root=tree.path).shards(4) as shards:
+        shard = next(iter(shards))
+        shard.save(1)
+        assert shell.json("checkpoint", "show", "t")["state"] == "claimed"
+        name = f"t[{shard.index}]"
+        assert shell.json("checkpoint", "show", name)["state"] == "claimed"
+        assert shell.json("checkpoint", "break", name, "-y")["held"]
+        with pytest.raises(ClaimLost):
+            shard.save(2)
+
+
+def test_rm_of_a_sharded_job_in_use_is_refused(shell, tree):
+    """A shard's owner has acknowledged saves, which would be gone (I19)."""
+    with checkpoint("t", root=tree.path).shards(4) as shards:
+        shard = next(iter(shards))
+        shard.save(1)
+        for command in (["rm", "checkpoints/t", "-y"], ["rm", "checkpoints/t", "--dry-run"]):
+            code, _, err = shell(*command)
+            assert code == 3 and f"checkpoint break t[{shard.index}]" in err
+        shard.save(2)
+        index = shard.index
+    assert shell.json("checkpoint", "show", f"t[{index}]")["saves"] == 2
+    assert shell("rm", "checkpoints/t", "-y")[0] == 0 and not tree.there("checkpoints/t")
+
+
+def test_rm_names_files_in_a_checkpoint_that_are_not_ours(shell, tree):
+    notes = tree.file("checkpoints/backfill/output/part.csv")
+    told = shell.json("rm", "checkpoints/backfill", "-y")
+    assert told["foreign"] == [tree.full("checkpoints/backfill/output")] and tree.there(notes)
+    assert checkpoint("backfill", root=tree.path).load() is None
+
+
+def test_show_prints_the_state_if_asked(shell, tree):
+    """`checkpoint show` tells all but the state; `--state` tells that too (H7)."""
+    assert "value" not in shell.json("checkpoint", "show", "backfill")
+    assert shell.json("checkpoint", "show", "backfill", "--state")["value"] == {"n": 5}
+    assert "{'n': 5}" in shell("checkpoint", "show", "backfill", "--state")[1]
+    with checkpoint("secret", root=tree.path, codec="pickle") as job:
+        job.save({"n": 6})
+    code, _, err = shell("checkpoint", "show", "secret", "--state")
+    assert code == 3 and "'pickle'" in err and "run" in err
+
+
+def test_reset_finish_and_cancel(shell, tree):
+    for verb in ("reset", "finish", "cancel"):
+        code, _, err = shell("checkpoint", verb, "backfill")
+        assert code == 2 and f"would {verb}" in err and "-y" in err
+        assert shell("checkpoint", verb, "backfill", "--dry-run")[0] == 0
+        assert shell("checkpoint", verb, "nope", "-y")[0] == 3
+    assert checkpoint("backfill", root=tree.path).load() == {"n": 5}
+    assert shell.json("checkpoint", "finish", "backfill", "-y")["done"]
+    job = checkpoint("backfill", root=tree.path)
+    assert job.load() == {"n": 5} and job.status()["finished"]
+    assert shell.json("checkpoint", "reset", "backfill", "-y")["done"]
+    assert job.load() is None and not job.status()["finished"]
+    with checkpoint("backfill", root=tree.path) as owner:
+        owner.save({"n": 7})
+        for verb in ("reset", "finish"):
+            assert shell("checkpoint", verb, "backfill", "-y")[0] == 3
+        # Another process's, as an operator is: a thread's own claim is refused as an error of its.
+        cancel = threading.Thread(target=shell, args=("checkpoint", "cancel", "backfill", "-y"))
+        cancel.start()
+        cancel.join()
+        with pytest.raises(ClaimLost):
+            owner.save({"n": 8})
+    assert job.load() == {"n": 7} and job.status()["finished"]
+
+
+def test_of_a_sharded_job_they_are_refused(shell, tree):
+    with checkpoint("t", root=tree.path).shards(2) as shards:
+        next(iter(shards)).save(1)
+    for verb in ("reset", "finish", "cancel"):
+        assert shell("checkpoint", verb, "t", "-y")[0] == 2
+
+
+def test_ls_of_an_entry_is_that_entry(shell, tree):
+    """`ls` of a path that `ls` printed lists that, and not the whole namespace (H3)."""
+    first = digests(tree, "thumbnails")[0]
+    assert [row["path"] for row in shell.json("ls", first)["rows"]] == [first]
+    folder = first.rpartition("/")[0]
+    rows = shell.json("ls", folder)["rows"]
+    assert first in [row["path"] for row in rows]
+    assert {row["path"].rpartition("/")[0] for row in rows} == {folder}
+    assert shell("ls", folder + "/" + "0" * 48)[0] == 3
+
+
+def test_ls_lists_models_that_were_copied_by_hand(shell, tree):
+    """A file or a folder without a publication is a row of its own (H4)."""
+    tree.file("models/byhand.pth", body=b"12345")
+    tree.file("models/folder/weights.bin", body=b"123")
+    rows = {row["name"]: row for row in shell.json("ls", "models")["rows"]}
+    assert (rows["byhand.pth"]["state"], rows["byhand.pth"]["size"]) == ("unmanaged", 5)
+    assert (rows["folder"]["state"], rows["folder"]["size"]) == ("unmanaged", 3)
+    assert rows["resnet50"]["state"] == "active"
+    (row,) = shell.json("ls", "models/byhand.pth")["rows"]
+    assert row["path"] == "models/byhand.pth"
+    assert shell("stat")[0] == shell("verify")[0] == 0
+
+
+@pytest.mark.parametrize("option", ["--unused-for", "--older-than", "--budget"])
+@pytest.mark.parametrize("value", ["30", "1.5", " 7 ", "1h30"])
+def test_a_duration_needs_its_unit(shell, option, value):
+    """`gc --unused-for 30` was 30 seconds, and removed everything (H5)."""
+    code, out, err = shell("gc", "-y", option, value)
+    assert (code, out) == (2, "") and ("has no unit" in err or "1h30" in err)
+    assert shell.tree.entries("thumbnails") == 12
+
+
+def test_looking_is_no_use_of_an_entry(shell, tree):
+    """On a local disk each read is noted; LRU and --unused-for go by that (H6)."""
+    paths = digests(tree, "thumbnails") + digests(tree, "pricing")
+    for path in paths:
+        status = os.stat(tree.full(path))
+        os.utime(tree.full(path), ns=(status.st_mtime_ns - 10**9, status.st_mtime_ns))
+    before = {path: os.stat(tree.full(path)).st_atime_ns for path in paths}
+    for command in (["verify"], ["ls"], ["stat"], ["gc", "--dry-run"], ["show", paths[0]]):
+        assert shell(*command)[0] == 0
+        after = {path: os.stat(tree.full(path)).st_atime_ns for path in paths}
+        assert after == before, command
+
+
+def test_template_overwrites_nothing_without_force(shell, tmp_path):
+    """A second `template -o` is a usage error, unless --force is given (H9)."""
+    target = tmp_path / "template.yaml"
+    target.write_text("mine")
+    code, _, err = shell("template", "sam", "-o", str(target))
+    assert code == 2 and "--force" in err and target.read_text() == "mine"
+    assert shell("template", "sam", "-o", str(target), "--force")[0] == 0
+    assert "AWSTemplateFormatVersion" in target.read_text()
+
+
+@pytest.fixture
+def signed(tree, monkeypatch):
+    """A cache whose entries were written with a signing key, seen by a shell without one."""
+    from efsstate import Cache, process
+
+    monkeypatch.setenv("EFSSTATE_SIGNING_KEY", "secret")
+    cache = Cache("signed", root=tree.path, ttl="1d")
+    for number in range(5):
+        cache.set(number, number)
+    monkeypatch.delenv("EFSSTATE_SIGNING_KEY")
+    process.reset()
+    return cache
+
+
+def test_repair_without_the_signing_key_removes_nothing(shell, tree, signed):
+    """A sound signed entry looks damaged to whom the key is missing (I20)."""
+    paths = digests(tree, "signed")
+    told = shell.json("verify", "cache/signed", "--repair", "-y", code=1)
+    assert told["repaired"] == 0 and tree.there(*paths) == paths and len(paths) == 5
+    assert all("EFSSTATE_SIGNING_KEY" in finding["do"] for finding in told["findings"])
+
+
+@pytest.mark.parametrize("key", [None, "another"])
+def test_repair_with_a_policy_of_ones_own_removes_no_signed_entry(
+    shell, tree, signed, monkeypatch, key
+):
+    """The shell's own key has written POLICY; the signed entries still are not its own (I20)."""
+    from efsstate import Cache, process
+
+    if key:
+        monkeypatch.setenv("EFSSTATE_SIGNING_KEY", key)
+        process.reset()
+    paths = digests(tree, "signed")
+    Cache("signed", root=tree.path, ttl="1d").set("mine", 1)
+    assert shell.json("verify", "cache/signed", "--repair", "-y", code=1)["repaired"] == 0
+    assert tree.there(*paths) == paths
+
+
+def test_repair_of_an_entry_that_is_cut_needs_no_key(shell, tree, signed):
+    """A length that does not fit is damage, whoever signed it."""
+    victim = digests(tree, "signed")[0]
+    os.truncate(tree.full(victim), 50)
+    assert shell.json("verify", "cache/signed", "--repair", "-y", code=1)["repaired"] == 1
+    assert not tree.there(victim) and len(digests(tree, "signed")) == 4
+
+
+def test_without_a_root_nothing_is_made(tmp_path, monkeypatch, capfd):
+    """No root is an error of the command, and no reason to make one (H2)."""
+    from efsstate.cli import app
+
+    monkeypatch.delenv("EFSSTATE_ROOT", raising=False)
+    monkeypatch.chdir(tmp_path)
+    for command in ("ls", "stat", "verify", "gc -y", "checkpoint ls", "model list", "show cache/x"):
+        assert app.run(command.split()) == 3, command
+        assert "--root" in capfd.readouterr().err, command
+    assert os.listdir(tmp_path) == []
 
 
 def test_an_empty_root_is_no_error(tmp_path, capfd):

@@ -137,7 +137,7 @@ def test_help_says_where_the_root_goes_and_what_rm_removes(capsys):
     app.run(["--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert (
-        "--root after the command" in text
+        "--root, before or after the command" in text
         and "rm Remove a namespace, an entry or a checkpoint. " in text
     )
 
@@ -261,3 +261,44 @@ def test_sizes_and_ages_for_people():
         "3.0d",
         "-1.5m",
     ]
+
+
+@pytest.mark.parametrize(
+    ("words", "same"),
+    [
+        (["list"], ["ls"]),
+        (["sweep", "--dry-run"], ["gc", "--dry-run"]),
+        (["checkpoints", "list"], ["checkpoint", "ls"]),
+        (["models", "ls"], ["model", "list"]),
+        (["datasets", "list"], ["dataset", "ls"]),
+        (["version"], ["--version"]),
+    ],
+)
+def test_other_words_for_a_command(shell, words, same):
+    first, second = shell(*words), shell(*same)
+    assert first[0] == second[0] == 0
+    clean = [re.sub(r"[\d.]+[smhd] ?(ago)?", "", text[1]) for text in (first, second)]
+    assert clean[0] == clean[1]
+
+
+def test_the_root_may_be_named_in_front(tree, capfd, monkeypatch):
+    monkeypatch.delenv("EFSSTATE_ROOT")
+    assert app.run(["--root", tree.path, "ls", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["root"] == tree.path
+    assert app.run(["--root", "/does/not/exist", "ls", "--root", tree.path]) == 0
+    capfd.readouterr()
+    assert app.run(["--root", "/does/not/exist", "ls"]) == 3
+
+
+def test_help_is_a_command_too(capsys):
+    for words in (["help"], ["help", "gc"], ["help", "checkpoint", "ls"], ["help", "list"]):
+        assert app.run(words) == 0
+        name = {"list": "ls"}.get(words[-1], words[-1])
+        assert ("Usage: efsstate" if name == "help" else name) in capsys.readouterr().out
+    assert app.run(["help", "nonsense"]) == 2
+
+
+def test_numbers_have_their_plural():
+    texts = [output.count_text(number, "file") for number in (0, 1, 2, 1000)]
+    assert texts == ["0 files", "1 file", "2 files", "1,000 files"]
+    assert output.count_text(2, "entry", "entries") == "2 entries"

@@ -223,7 +223,7 @@ class Checkpoint(Generic[S]):
     def _begin_claim(self, *, accept_older: bool) -> None:
         resolve(self._options["root"], durable=True)  # refuse a root that can't be written
         folder, started = self._open_folder(), time.perf_counter()
-        claim = HeldClaim(folder, self._keep)
+        claim = HeldClaim(folder, self._keep, self.name)
         waited = claim.acquire(deadline.until(self._wait), accept_older=accept_older)
         try:
             self._adopt(claim.newest)
@@ -492,7 +492,7 @@ class Checkpoint(Generic[S]):
             return {}  # a mistyped name must not become a checkpoint
         record = claimant.read(folder, listing.top)
         try:
-            folder.claim(claimant.describe(broke_the_claim=True))
+            folder.claim(claimant.describe(self.name, broke_the_claim=True))
         except (protocol.Superseded, protocol.BeingRemoved):
             pass  # it has an epoch all the same, which fences
         # A hung holder has the lock file locked: the next claimant makes its own.

@@ -43,7 +43,8 @@ class HeldClaim:
     be saved under it any more ("" while it can).
     """
 
-    def __init__(self, folder: CheckpointFolder, keep: int) -> None:
+    def __init__(self, folder: CheckpointFolder, keep: int, name: str = "") -> None:
+        self._name = name
         self.folder = folder
         self.epoch = 0
         self.newest: Save | None = None
@@ -92,7 +93,7 @@ class HeldClaim:
             self._reader = folder.mount.watch(folder.folder)
             try:
                 self.epoch, newest = folder.claim(
-                    claimant.describe(), accept_older=accept_older, reader=self._reader
+                    claimant.describe(self._name), accept_older=accept_older, reader=self._reader
                 )
             except (protocol.Superseded, protocol.BeingRemoved) as signal:
                 if isinstance(signal, protocol.BeingRemoved) and self._end_dead_removal():

@@ -35,12 +35,14 @@ if TYPE_CHECKING:
 
 
 _LONGEST = 200  # characters of each value: all together fit into a symbolic link
+_LONGEST_NAME = 3000  # characters of JSON, with which the record still fits; S3's keys do
 
 
-def describe(**more: object) -> str:
+def describe(name: str = "", **more: object) -> str:
     """Return the record of this claimant as JSON text.
 
-    It has host, pid, function, request, since and deadline (both in seconds, UTC).
+    It has host, pid, function, request, since and deadline (both in seconds, UTC); and the
+    checkpoint's `name`, if its folder's does not tell all of it.
     """
     import json
     import socket
@@ -58,11 +60,11 @@ def describe(**more: object) -> str:
         "deadline": None if remaining is None else round(now + remaining, 3),
         **more,
     }
-    return json.dumps(
-        {k: v[:_LONGEST] if isinstance(v, str) else v for k, v in record.items()},
-        separators=(",", ":"),
-        default=str,
-    )
+    record = {k: v[:_LONGEST] if isinstance(v, str) else v for k, v in record.items()}
+    if name and layout.readable(layout.component(name)) != name:
+        if len(json.dumps(name)) <= _LONGEST_NAME:
+            record["name"] = name
+    return json.dumps(record, separators=(",", ":"), default=str)
 
 
 def read(folder: CheckpointFolder, epoch: int) -> dict[str, Any]:

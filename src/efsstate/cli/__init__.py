@@ -1,1 +1,1 @@
-"""The command `efsstate`: a module a command, each with a click command or group named `command`."""
+"""The command `efsstate`: one module a command, each with a click command named `command`."""

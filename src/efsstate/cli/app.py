@@ -1,4 +1,4 @@
-"""The command group: finds each command's module when it is asked for, and turns how it ended into an exit code."""
+"""The command group: import a command's module when it is asked for, and compute the exit code."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import click
 from efsstate.cli import output
 from efsstate.errors import EfsStateError
 
-# A command lives in the module of its name below efsstate.cli, as `command`; its help is here, so that `efsstate --help`
-# imports none of them.
+# A command is the module of its name below efsstate.cli. Its help is here, so that
+# `efsstate --help` imports none of them.
 COMMANDS = {
     "ls": "List what is below the root: cache entries, checkpoints, models.",
     "stat": "Show where the space goes, by area and namespace.",
@@ -21,19 +21,23 @@ COMMANDS = {
     "gc": "Remove what is expired, over its limit, or abandoned.",
     "verify": "Check every byte of what is stored.",
     "rm": "Remove a namespace, an entry or a checkpoint.",
-    "checkpoint": "List, show and break the claims of checkpoints.",
+    "checkpoint": "List and show checkpoints; break, reset, cancel or finish one.",
     "model": "Publish, activate, list, check and prune models.",
     "dataset": "List, freeze, verify and remove shared training data.",
     "template": "Write infrastructure templates.",
     "lint": "Check a function's infrastructure template.",
     "doctor": "Check this environment: the mount, its clock, its locks.",
 }
+ALIASES = {"list": "ls", "sweep": "gc", "remove": "rm", "checkpoints": "checkpoint"}
+ALIASES |= {"models": "model", "datasets": "dataset"}
+_EXTRA = {"help": "Show the help of a command.", "version": "Print the version."}
 
 
-class _Commands(click.Group):
-    """The commands whose modules are there, imported one at a time."""
+class Commands(click.Group):
+    """The commands, whose modules are imported one at a time; and other words for them."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """Return the names of the commands whose modules are installed."""
         return [
             name
             for name in COMMANDS
@@ -41,47 +45,80 @@ class _Commands(click.Group):
         ]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.list_commands(ctx):
+        """Return the command called `cmd_name`, or by another word for it; None if none is."""
+        if cmd_name in _EXTRA:
+            return super().get_command(ctx, cmd_name)
+        name = ALIASES.get(cmd_name, cmd_name)
+        if name not in self.list_commands(ctx):
             return None
-        module = importlib.import_module(f"efsstate.cli.{cmd_name}")
-        command: click.Command = module.command
+        command: click.Command = importlib.import_module(f"efsstate.cli.{name}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands with their help, without importing them."""
+        rows = [(name, COMMANDS[name]) for name in self.list_commands(ctx)]
         with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)])
+            formatter.write_dl([*rows, *_EXTRA.items()])
 
 
-def _version(ctx: click.Context, _option: click.Parameter, value: bool) -> None:
+def _print_version(ctx: click.Context, _option: click.Parameter, value: bool) -> None:
     if value:
-        import efsstate
-
-        click.echo(f"efsstate {efsstate.__version__}")
+        _say_version()
         ctx.exit()
 
 
+def _say_version() -> None:
+    import efsstate
+
+    click.echo(f"efsstate {efsstate.__version__}")
+
+
 @click.group(
-    cls=_Commands,
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+@click.option("--root", metavar="PATH", help="The root; also after the command.")
 @click.option(
     "--version",
     is_flag=True,
     expose_value=False,
     is_eager=True,
-    callback=_version,
+    callback=_print_version,
     help="Print the version.",
 )
-def efsstate() -> None:
-    """Look after what efsstate keeps on a shared file system.
+def efsstate(root: str | None) -> None:
+    """Look after the state that efsstate keeps on a shared file system.
 
-    The root is --root after the command (efsstate ls --root PATH), else EFSSTATE_ROOT, else /mnt/efs. Exit codes: 0 fine,
-    1 findings, 2 usage, 3 could not check, 130 interrupted.
+    The root is --root, before or after the command, else EFSSTATE_ROOT, else /mnt/efs. Exit codes:
+    0 fine, 1 findings, 2 usage, 3 could not check, 130 interrupted.
     """
 
 
+@efsstate.command("version")
+def _version() -> int:
+    """Print the version."""
+    _say_version()
+    return output.FINE
+
+
+@efsstate.command("help")
+@click.argument("words", metavar="[COMMAND]...", nargs=-1)
+@click.pass_context
+def _help(ctx: click.Context, words: tuple[str, ...]) -> int:
+    """Show the help of a command."""
+    command: click.Command = efsstate
+    around = ctx.parent or ctx
+    for word in words:
+        inner = command.get_command(around, word) if isinstance(command, click.Group) else None
+        if inner is None:
+            raise click.UsageError(f"No such command {' '.join(words)!r}.", around)
+        command, around = inner, click.Context(inner, parent=around, info_name=word)
+    click.echo(command.get_help(around))
+    return output.FINE
+
+
 def run(argv: list[str], *, json: bool = False) -> int:
-    """Run one command line; its exit code. `json`: as if `--json` were among its options."""
+    """Run one command line and return its exit code; `json`: as if `--json` were in it."""
     out = output.Output(json=json or "--json" in argv)
     try:
         code = efsstate.main(argv, prog_name="efsstate", standalone_mode=False, obj=out)
@@ -90,22 +127,18 @@ def run(argv: list[str], *, json: bool = False) -> int:
         click.echo(error.format_message(), err=True)
         return output.USAGE
     except click.UsageError as error:
-        where = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""
-        out.error("usage", error.format_message() + where, output.USAGE)
+        hint = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""
+        out.error("usage", error.format_message() + hint, output.USAGE)
         return output.USAGE
     except (click.Abort, KeyboardInterrupt):
         out.error("interrupted", "interrupted", output.INTERRUPTED)
         return output.INTERRUPTED
     except SystemExit as error:
-        return (
-            error.code
-            if isinstance(error.code, int)
-            else output.FINE
-            if error.code is None
-            else output.COULD_NOT_CHECK
-        )
+        if error.code is None:
+            return output.FINE
+        return error.code if isinstance(error.code, int) else output.COULD_NOT_CHECK
     except BrokenPipeError:
-        # The reader (head, less) has what it wanted; without this the interpreter complains while it exits.
+        # The reader (head, less) has enough; without this the interpreter complains at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return output.FINE
     except (EfsStateError, OSError, click.ClickException) as error:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from efsstate.datasets.dataset import Dataset
 
 
-@click.group()
+@click.group(cls=output.Group)
 def command() -> None:
     """List, freeze, verify and remove shared training data."""
 

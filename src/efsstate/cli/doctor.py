@@ -1,4 +1,4 @@
-"""`efsstate doctor`: examines a mount, a function's configuration, or an error's name."""
+"""`efsstate doctor`: examine a mount, a function's configuration, or an error's name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from efsstate.errors import EfsStateError
     metavar="SECONDS",
     default=30.0,
     show_default=True,
-    help="When to give up a call that hangs.",
+    help="Give up a call that hangs after this long.",
 )
 @click.option(
     "--size",
@@ -26,7 +26,7 @@ from efsstate.errors import EfsStateError
     metavar="MIB",
     default=8,
     show_default=True,
-    help="File for the throughput test; 0 for none.",
+    help="Size of the file for the throughput test; 0 for none.",
 )
 @click.option(
     "--aws",
@@ -54,7 +54,7 @@ def command(
     out: Output,
     root: str | None,
 ) -> int:
-    """Say what is wrong with the mount of this machine, or with a function's way to its file system.
+    """Find what is wrong with this machine's mount, or between a function and its file system.
 
     Exit code: 0 nothing found, 1 findings, 2 usage, 3 could not be checked.
     """
@@ -65,36 +65,36 @@ def command(
     if function is not None:
         return _account(out, function, region)
     findings = doctor(root=root, timeout=timeout, size=mebibytes << 20)
-    for one in findings:
-        if one.code == "EFS100":
+    for finding in findings:
+        if finding.code == "EFS100":
             out.say(
                 "\n".join(
                     [
-                        f"{plain(one.resource)}:",
-                        *(f"    {plain(part)}" for part in one.evidence.split("; ")),
+                        f"{plain(finding.resource)}:",
+                        *(f"    {plain(part)}" for part in finding.evidence.split("; ")),
                     ]
                 )
             )
         else:
-            out.say(line_of(one))
-    out.say(summary([one for one in findings if one.code != "EFS100"]))
-    out.document("doctor", findings=[one._asdict() for one in findings])
+            out.say(line_of(finding))
+    out.say(summary([finding for finding in findings if finding.code != "EFS100"]))
+    out.document("doctor", findings=[finding._asdict() for finding in findings])
     return exit_code(findings)
 
 
 def _explain(out: Output, text: str) -> int:
-    found = explain(text)
-    if found is None:
-        names = ", ".join(one.name for one in EXCEPTIONS)
+    error = explain(text)
+    if error is None:
+        names = ", ".join(error.name for error in EXCEPTIONS)
         raise click.UsageError(f"no EFS error of Lambda in that text: they are {names}")
-    out.say(f"{found.name}\n{found.means}\n\nCauses, the likeliest first:")
-    for number, cause in enumerate(found.causes, 1):
+    out.say(f"{error.name}\n{error.means}\n\nCauses, the likeliest first:")
+    for number, cause in enumerate(error.causes, 1):
         out.say(f"{number}. {cause.what} ({cause.code})\n   look at: {cause.check}")
     out.document(
         "error-explained",
-        name=found.name,
-        means=found.means,
-        causes=[cause._asdict() for cause in found.causes],
+        name=error.name,
+        means=error.means,
+        causes=[cause._asdict() for cause in error.causes],
     )
     return output.FINE
 
@@ -109,11 +109,11 @@ def _account(out: Output, function: str, region: str | None) -> int:
     result = examine(function, region)
     for link, state in result.way.items():
         out.say(f"{link}: {plain(state)}")
-    for one in result.findings:
-        out.say(line_of(one))
+    for finding in result.findings:
+        out.say(line_of(finding))
     out.problems([f"not looked at: {text}" for text in result.unseen])
     out.say(summary(result.findings))
-    findings = [one._asdict() for one in result.findings]
+    findings = [finding._asdict() for finding in result.findings]
     out.document(
         "doctor", function=function, way=result.way, findings=findings, unseen=result.unseen
     )

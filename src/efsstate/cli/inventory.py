@@ -1,20 +1,22 @@
-"""What is below the root, as rows for lists and sums: cache entries, checkpoints and model versions."""
+"""Read what is below the root, as rows for lists and sums; nothing is made or changed by it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from efsstate.cli.places import Place
+from efsstate.cli import output
+from efsstate.cli.places import Place, find
 from efsstate.cli.places import folders as names
 from efsstate.errors import EfsStateError
 from efsstate.eviction import policy as policies
-from efsstate.eviction import scan as folders
+from efsstate.eviction import scan
 from efsstate.eviction.report import SweepReport
 from efsstate.eviction.scan import SweepOptions
 from efsstate.format import layout
 from efsstate.mount import clock
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator
 
     from efsstate.mount.files import Mount
@@ -29,21 +31,14 @@ KINDS = {
     "idle": "age",
     "state": "text",
 }
-
-
-_UNTOLD: dict[str, Any] = {
-    "finished": False,
-    "claimed": False,
-    "saved": None,
-    "position": "?",
-    "items": 0,
-    "saves": 0,
-    "owner": {},
-}
+_DEEPEST = 8  # folders below a model that are added up
 
 
 class Inventory:
-    """All rows of a root. `problems` gathers what could not be read; `advance` is told of each folder that was looked at."""
+    """The rows of a root.
+
+    `problems` lists what could not be read; `advance` is called for each folder that was read.
+    """
 
     def __init__(
         self,
@@ -58,148 +53,176 @@ class Inventory:
         self.problems: list[str] = []
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """A row for each cache entry, checkpoint, and model version."""
+        """Yield a row for each cache entry, checkpoint, and model version."""
         yield from self.entries()
         yield from self.checkpoints()
         yield from self.versions()
 
+    # Entries
+
     def entries(self) -> Iterator[dict[str, Any]]:
-        """A row for each cache entry; `state` is "live" or why the sweep takes it."""
+        """Yield a row for each cache entry; `state` is "live" or why the sweep removes it."""
         for namespace in names(self._mount, layout.CACHE, self._place):
             try:
                 policy, problem = policies.read(self._mount, namespace)
             except (OSError, EfsStateError) as error:
-                self._problem(error)
+                self._note(error)
                 continue
             if problem is not None:
-                self._problem(problem)
-            for folder in layout.entry_folders(namespace):
-                yield from self._entries(namespace, folder, policy)
-                self._advance(1)
+                self._note(problem)
+            yield from self._namespace(namespace, policy)
+
+    def _namespace(self, namespace: str, policy: policies.Policy) -> Iterator[dict[str, Any]]:
+        """Yield the rows of the namespace, or of the folder or entry in it that is asked for."""
+        rest = self._place.rest if self._place is not None else None
+        digit, _, digest = (rest or "").partition("/")
+        if rest is not None:
+            find(self._mount, f"{layout.CACHE}/{namespace}/{rest}")
+        for folder in layout.entry_folders(namespace):
+            if rest is None or folder.endswith(f"/{digit}"):
+                for row in self._entries(namespace, folder, policy):
+                    if not digest or row["path"] == f"{folder}/{digest}":
+                        yield row
+            self._advance(1)
 
     def _entries(
         self, namespace: str, folder: str, policy: policies.Policy
     ) -> Iterator[dict[str, Any]]:
-        report, wish = SweepReport(dry_run=True), SweepOptions(self.now, float("inf"), dry_run=True)
+        mount, report = self._mount, SweepReport(dry_run=True)
+        options = SweepOptions(self.now, float("inf"), dry_run=True)
         try:
-            for name, found, reason in folders.judge_all(self._mount, folder, policy, wish, report):
-                if reason == policies.UNSURE:
-                    reason = folders.judge_by_header(
-                        self._mount, folder, name, policy, wish, report
-                    )  # noqa: PLW2901
+            for name, status, verdict in scan.judge_all(mount, folder, policy, options, report):
+                reason = verdict
+                if verdict == policies.UNSURE:
+                    reason = scan.judge_by_header(mount, folder, name, policy, options, report)
                 yield {
                     "path": f"{folder}/{name}",
                     "area": layout.CACHE,
                     "name": policy.name,
                     "namespace": namespace,
-                    "size": found.st_size,
-                    "age": self.now - found.st_mtime,
-                    "idle": self.now - policies.last_use(found) / 1e9,
+                    **self._times(status),
                     "state": reason or "live",
                 }
         except (OSError, EfsStateError) as error:
-            self._problem(error)
+            self._note(error)
         self.problems += report.error_texts
 
-    def checkpoints(self) -> Iterator[dict[str, Any]]:
-        """A row for each checkpoint; `state` is "finished", "claimed" or "waiting"."""
-        from efsstate.checkpoints.checkpoint import checkpoint
+    def _times(self, status: os.stat_result) -> dict[str, Any]:
+        return {
+            "size": status.st_size,
+            "age": self.now - status.st_mtime,
+            "idle": self.now - policies.last_use(status) / 1e9,
+        }
 
-        for name in names(self._mount, layout.CHECKPOINTS, self._place):
-            size, newest, _ = self._weigh(f"{layout.CHECKPOINTS}/{name}")
-            told = dict(_UNTOLD)
+    # Checkpoints
+
+    def checkpoints(self) -> Iterator[dict[str, Any]]:
+        """Yield a row for each checkpoint; `state` is "finished", "claimed" or "waiting"."""
+        from efsstate.cli import jobs
+
+        for component in names(self._mount, layout.CHECKPOINTS, self._place):
+            folder = f"{layout.CHECKPOINTS}/{component}"
+            size, newest = self._weigh(folder)
             try:
-                # A name that is too long to be read back from its folder has no status, but its size is told.
-                if layout.component(layout.readable(name)) == name:
-                    told = dict(checkpoint(layout.readable(name), root=self._mount.path).status())
-            except (
-                OSError,
-                EfsStateError,
-                ValueError,
-            ) as error:  # ValueError: a folder that no name of ours makes
-                self._problem(error)
+                status = jobs.status(self._mount, folder)
+            except (OSError, EfsStateError, ValueError) as error:  # ValueError: not our folder
+                self._note(error)
                 continue
-            state = "finished" if told["finished"] else "claimed" if told["claimed"] else "waiting"
-            age = self.now - (told["saved"] or newest)
-            shown = {
-                "name": layout.readable(name),
+            age = self.now - (status["saved"] or newest)
+            yield {
+                "path": folder,
+                "area": layout.CHECKPOINTS,
+                "namespace": component,
+                "name": status["name"],
                 "size": size,
                 "age": age,
                 "idle": age,
-                "state": state,
-            }
-            yield {
-                "path": f"{layout.CHECKPOINTS}/{name}",
-                "area": layout.CHECKPOINTS,
-                "namespace": name,
-                **shown,
-                "status": told,
+                "state": status["state"],
+                "status": status,
             }
             self._advance(1)
+
+    # Models
 
     def versions(self) -> Iterator[dict[str, Any]]:
-        """A row for each version of each model; `state` is "active", "inactive", "damaged", "plain" (put there by hand), or "no version"."""
-        from efsstate.modelstore.versions import is_unmanaged, versions
+        """Yield a row for each version of each model.
 
-        for name in names(self._mount, layout.MODELS, self._place):
-            row = {"area": layout.MODELS, "name": layout.model_name(name), "namespace": name}
-            path = f"{layout.MODELS}/{name}"
+        `state` is "active", "inactive", "damaged", "unmanaged" (copied to the mount without a
+        publication), or "no version".
+        """
+        if self._place is not None and self._place.area != layout.MODELS:
+            return
+        for model in self._models():
+            component = layout.model_component(model)
+            path = f"{layout.MODELS}/{component}"
+            row = {"area": layout.MODELS, "name": model, "namespace": component}
             try:
-                for one in versions(layout.model_name(name), root=self._mount.path):
-                    age = self.now - one.changed
-                    state = "damaged" if one.problem else "active" if one.active else "inactive"
-                    yield {
-                        "path": f"{path}/versions/{one.id}",
-                        **row,
-                        "size": one.bytes,
-                        "age": age,
-                        "idle": age,
-                        "state": state,
-                    }
-            except (LookupError, ValueError):
-                size, newest, _ = self._weigh(path)
-                age = self.now - newest
-                state = (
-                    "plain"
-                    if is_unmanaged(layout.model_name(name), root=self._mount.path)
-                    else "no version"
-                )
-                yield {"path": path, **row, "size": size, "age": age, "idle": age, "state": state}
+                yield from self._versions(model, path, row)
             except (OSError, EfsStateError) as error:
-                self._problem(error)
+                self._note(error)
             self._advance(1)
 
-    def _weigh(self, folder: str, depth: int = 0) -> tuple[int, float, int]:
-        """Bytes, newest time and number of the files in `folder` and below it."""
-        size, newest, count = 0, 0.0, 0
+    def _models(self) -> list[str]:
+        from efsstate.modelstore.versions import models
+
+        if self._place is None or self._place.folder is None:
+            return sorted(models(root=self._mount.path))
+        find(self._mount, f"{layout.MODELS}/{self._place.folder}")
+        return [layout.model_name(self._place.folder)]
+
+    def _versions(self, model: str, path: str, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        from efsstate.modelstore.versions import is_unmanaged, versions
+
+        root = self._mount.path
         try:
-            for item in self._mount.scan(folder):
-                found = item.stat(follow_symlinks=False)
-                if item.is_dir(follow_symlinks=False):
-                    if depth < 8:
-                        more, later, below = self._weigh(f"{folder}/{item.name}", depth + 1)
-                        size, newest, count = size + more, max(newest, later), count + below
-                else:
-                    size, newest, count = (
-                        size + found.st_size,
-                        max(newest, found.st_mtime),
-                        count + 1,
-                    )
+            for version in versions(model, root=root):
+                age = self.now - version.changed
+                state = "active" if version.active else "inactive"
+                yield {
+                    "path": f"{path}/versions/{version.id}",
+                    **row,
+                    "size": version.bytes,
+                    "age": age,
+                    "idle": age,
+                    "state": "damaged" if version.problem else state,
+                }
+        except (LookupError, ValueError):
+            size, newest = self._weigh(path)
+            age = self.now - newest
+            state = "unmanaged" if is_unmanaged(model, root=root) else "no version"
+            yield {"path": path, **row, "size": size, "age": age, "idle": age, "state": state}
+
+    def _weigh(self, path: str, depth: int = 0) -> tuple[int, float]:
+        """Return the bytes and the newest time of the file at `path`, or of all files below it."""
+        size, newest = 0, 0.0
+        try:
+            status = find(self._mount, path)
+            if not depth and not _is_folder(status):
+                return status.st_size, status.st_mtime
+            for item in self._mount.scan(path):
+                status = item.stat(follow_symlinks=False)
+                if not item.is_dir(follow_symlinks=False):
+                    size, newest = size + status.st_size, max(newest, status.st_mtime)
+                elif depth < _DEEPEST:
+                    more, later = self._weigh(f"{path}/{item.name}", depth + 1)
+                    size, newest = size + more, max(newest, later)
         except FileNotFoundError:
             pass  # removed meanwhile
         except (OSError, EfsStateError) as error:
-            self._problem(error)
-        return size, newest, count
+            self._note(error)
+        return size, newest
 
-    def _problem(self, error: BaseException) -> None:
-        from efsstate.cli.output import words
-
-        self.problems.append(words(error))
+    def _note(self, error: BaseException) -> None:
+        self.problems.append(output.words(error))
 
 
-def total_folders(mount: Mount) -> int:
-    """How many folders an inventory looks at, for a progress bar."""
-    count = 0
-    for area, each in ((layout.CACHE, 16), (layout.CHECKPOINTS, 1), (layout.MODELS, 1)):
-        count += each * sum(1 for _ in names(mount, area, None))
-    return count
+def _is_folder(status: os.stat_result) -> bool:
+    import stat
+
+    return stat.S_ISDIR(status.st_mode)
+
+
+def count_folders(mount: Mount) -> int:
+    """Return how many folders an inventory reads, for a progress bar."""
+    areas = ((layout.CACHE, 16), (layout.CHECKPOINTS, 1), (layout.MODELS, 1))
+    return sum(weight * sum(1 for _ in names(mount, area, None)) for area, weight in areas)

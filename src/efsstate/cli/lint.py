@@ -55,7 +55,7 @@ def command(
 ) -> int:
     """Check templates for faults that keep a function from its EFS file system.
 
-    TEMPLATE is a SAM or CloudFormation template, a Terraform file or the JSON of a Terraform plan, a
+    TEMPLATE is a SAM or CloudFormation template, a Terraform file or the JSON of its plan, a
     serverless.yml, or a folder: of .tf files, or of templates such as cdk.out.
 
     Exit code: 0 nothing found, 1 findings, 2 usage, 3 a template could not be checked.

@@ -1,4 +1,4 @@
-"""`efsstate ls`: what is below the root, one line each."""
+"""`efsstate ls`: list what is below the root, one line each."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ _MOST = 100
 @output.common
 @output.listing
 def command(place: str | None, out: Output, root: str | None, rows: Listing) -> int:
-    """List cache entries, checkpoints and model versions: all, or those at PLACE (cache/NAMESPACE, checkpoints, ...).
+    """List cache entries, checkpoints and model versions: all, or those at PLACE.
 
-    Without --limit the first 100. Columns for --filter and --sort: path, area, name, size, age, idle (since its last
-    use), state.
+    PLACE is cache, cache/NAMESPACE, checkpoints/NAME, a path as this command prints it, and so on.
+    Without --limit it lists the first 100. Columns for --filter and --sort: path, area, name, size,
+    age, idle (since the last use), state.
     """
     mount = open_root(root)
     inventory = Inventory(mount, locate(mount, place) if place is not None else None)

@@ -1,4 +1,4 @@
-"""Starts the command `efsstate`, and says in one line what is missing where its extra is not installed."""
+"""Start the command `efsstate`, or say in one line what to install if its extra is missing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COULD_NOT_CHECK = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `efsstate` with `argv` (the process's own arguments if None); the exit code (see `efsstate.cli.output`)."""
+    """Run `efsstate` with `argv` (default: the process's own) and return the exit code."""
     try:
         import click  # noqa: F401
         import rich  # noqa: F401

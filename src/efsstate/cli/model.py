@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from efsstate.cli import output
+from efsstate.cli.output import Consent, Output
 from efsstate.errors import EfsStateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+_FIELDS = ("id", "active", "bytes", "files", "changed", "problem")
 
-@click.group()
+
+@click.group(cls=output.Group)
 def command() -> None:
     """Publish, activate, list, check and prune models."""
 
@@ -24,26 +27,19 @@ def command() -> None:
 @click.argument("name")
 @click.argument("source", type=click.Path(exists=True))
 @click.option("--version", metavar="ID", help="The version's id; else it follows from the content.")
-@click.option(
-    "--no-activate", is_flag=True, help="Publish it, and go on serving the active version."
-)
+@click.option("--no-activate", is_flag=True, help="Publish, but keep serving the active version.")
 @output.common
 def publish(
-    out: output.Output,
-    root: str | None,
-    name: str,
-    source: str,
-    version: str | None,
-    no_activate: bool,
+    out: Output, root: str | None, name: str, source: str, version: str | None, no_activate: bool
 ) -> int:
-    """Make a version of model NAME from the file or folder SOURCE, and activate it.
+    """Publish the file or folder SOURCE as a version of model NAME, and activate it.
 
-    The same content is one version. What was interrupted goes on where it was when it is started again.
+    The same content is one version. An interrupted publication resumes when it is started again.
     """
     from efsstate.modelstore import versions
 
     with _bar(out, f"publishing {name}") as progress:
-        made = _usage(
+        version_id = _usage(
             versions.publish,
             name,
             source,
@@ -52,52 +48,37 @@ def publish(
             root=root,
             progress=progress,
         )
-    active = not no_activate or made in [
-        one.id for one in versions.versions(name, root=root) if one.active
-    ]
-    out.say(f"{name} {made} {'is active' if active else 'published'}")
-    out.document("model.publish", name=name, id=made, active=active)
+    listed = versions.versions(name, root=root)
+    is_active = any(each.active and each.id == version_id for each in listed)
+    out.say(f"{name} {version_id} {'is active' if is_active else 'published'}")
+    out.document("model.publish", name=name, id=version_id, active=is_active)
     return output.FINE
 
 
 @command.command(name="list")
 @click.argument("name", required=False)
 @output.common
-def list_(out: output.Output, root: str | None, name: str | None) -> int:
-    """List the versions of model NAME; without it, of every model."""
+def list_(out: Output, root: str | None, name: str | None) -> int:
+    """List the versions of model NAME; without NAME, of every model."""
     from efsstate.modelstore import versions
-    from efsstate.mount import clock
 
-    names = [name] if name is not None else versions.models(root=root)
     rows: list[list[Any]] = []
     entries: list[dict[str, Any]] = []
     problems: list[str] = []
-    for each in names:
+    for model in [name] if name is not None else versions.models(root=root):
         try:
-            found = _usage(versions.versions, each, root=root)
+            _add_versions(model, root, rows, entries)
         except LookupError:
             if name is not None:
                 raise
-            plain = versions.is_unmanaged(each, root=root)
-            rows.append([each, "-", "put there by hand" if plain else "no version", "-", "-", "-"])
-            entries.append({"name": each, "id": None, "state": "plain" if plain else "no version"})
-            continue
-        except (
-            OSError,
-            EfsStateError,
-        ) as error:  # one that can't be looked at must not hide the others
+            is_unmanaged = versions.is_unmanaged(model, root=root)
+            state = "unmanaged" if is_unmanaged else "no version"
+            rows.append([model, "-", state, "-", "-", "-"])
+            entries.append({"name": model, "id": None, "state": state})
+        except (OSError, EfsStateError) as error:
             if name is not None:
                 raise
-            problems.append(output.words(error))
-            continue
-        for one in found:
-            state = "damaged" if one.problem else "active" if one.active else "inactive"
-            age = output.age_text(clock.now() - one.changed)
-            rows.append([each, one.id, state, output.bytes_text(one.bytes), str(one.files), age])
-            fields = ("id", "active", "bytes", "files", "changed", "problem")
-            entries.append(
-                {"name": each, "state": state, **{field: getattr(one, field) for field in fields}}
-            )
+            problems.append(output.words(error))  # the other models are listed all the same
     strangers = versions.strangers(root=root) if name is None else []
     rows += [[os.path.basename(path), "-", "not a model", "-", "-", "-"] for path in strangers]
     out.table(["model", "version", "state", "size>", "files>", "changed>"], rows)
@@ -106,12 +87,28 @@ def list_(out: output.Output, root: str | None, name: str | None) -> int:
     return output.COULD_NOT_CHECK if problems else output.FINE
 
 
+def _add_versions(
+    model: str, root: str | None, rows: list[list[Any]], entries: list[dict[str, Any]]
+) -> None:
+    from efsstate.modelstore import versions
+    from efsstate.mount import clock
+
+    for version in _usage(versions.versions, model, root=root):
+        state = "active" if version.active else "inactive"
+        state = "damaged" if version.problem else state
+        age = output.age_text(clock.now() - version.changed)
+        size = output.bytes_text(version.bytes)
+        rows.append([model, version.id, state, size, str(version.files), age])
+        fields = {field: getattr(version, field) for field in _FIELDS}
+        entries.append({"name": model, "state": state, **fields})
+
+
 @command.command()
 @click.argument("name")
 @click.argument("version")
 @output.common
-def activate(out: output.Output, root: str | None, name: str, version: str) -> int:
-    """Serve VERSION of model NAME from now on: also how to roll back."""
+def activate(out: Output, root: str | None, name: str, version: str) -> int:
+    """Serve VERSION of model NAME from now on; an older one rolls back."""
     from efsstate.modelstore import versions
 
     _usage(versions.activate, name, version, root=root)
@@ -123,14 +120,14 @@ def activate(out: output.Output, root: str | None, name: str, version: str) -> i
 @command.command()
 @click.argument("name")
 @output.common
-def verify(out: output.Output, root: str | None, name: str) -> int:
+def verify(out: Output, root: str | None, name: str) -> int:
     """Read every byte of every version of model NAME, and compare it with what was published."""
     from efsstate.modelstore import versions
 
     with _bar(out, f"verifying {name}") as progress:
-        wrong = _usage(versions.findings, name, root=root, progress=progress)
+        faults = _usage(versions.findings, name, root=root, progress=progress)
     findings = [
-        {"level": "error", "where": where, "what": what, "do": do} for where, what, do in wrong
+        {"level": "error", "where": where, "what": what, "do": do} for where, what, do in faults
     ]
     code = out.findings(findings)
     if not findings:
@@ -146,47 +143,52 @@ def verify(out: output.Output, root: str | None, name: str) -> int:
     type=click.IntRange(min=1),
     default=2,
     show_default=True,
-    help="How many stay, the active one too.",
+    metavar="N",
+    help="Keep N versions, the active one included.",
 )
 @click.option(
-    "--grace", default="24h", show_default=True, help="How long one must have been inactive."
+    "--grace",
+    type=output.DURATION,
+    default="24h",
+    show_default=True,
+    metavar="TIME",
+    help="Keep versions that were active within this time.",
 )
 @output.deleting
 @output.common
 def prune(
-    out: output.Output, root: str | None, consent: output.Consent, name: str, keep: int, grace: str
+    out: Output, root: str | None, consent: Consent, name: str, keep: int, grace: float
 ) -> int:
-    """Remove the versions of model NAME that nobody can be using any more, and what killed publications left."""
+    """Remove versions of model NAME that no function can be using, and rests of publications."""
     from efsstate.modelstore import versions
 
     spare = _usage(versions.prune, name, keep=keep, grace=grace, dry_run=True, root=root)
-    left = versions.leftovers(name, grace=grace, root=root)
-    gone: list[str] = []
+    leftovers = versions.leftovers(name, grace=grace, root=root)
+    removed: list[str] = []
     cleared: list[str] = []
-    if not spare and not left:
+    if not spare and not leftovers:
         out.say(f"{name}: nothing to remove")
-    elif consent(f"from {name}: {_these(spare, left)}"):
-        gone = versions.prune(name, keep=keep, grace=grace, root=root)
-        cleared = [path for path in left if not os.path.lexists(path)]
-        out.say(f"{name}: removed {_these(gone, cleared)}")
+    elif consent(f"from {name}: {_list(spare, leftovers)}"):
+        removed = versions.prune(name, keep=keep, grace=grace, root=root)
+        cleared = [path for path in leftovers if not os.path.lexists(path)]
+        out.say(f"{name}: removed {_list(removed, cleared)}")
     elif consent.dry_run:
-        out.say(f"{name}: would remove {_these(spare, left)}")
-    fields = {"removed": gone, "removed_leftovers": cleared, "found": spare, "leftovers": left}
+        out.say(f"{name}: would remove {_list(spare, leftovers)}")
+    fields = {"removed": removed, "removed_leftovers": cleared}
+    fields |= {"found": spare, "leftovers": leftovers}
     out.document("model.prune", name=name, dry_run=consent.dry_run, **fields)
     return output.FINE
 
 
-def _these(ids: list[str], left: list[str]) -> str:
-    return (
-        ", ".join([*ids, *[f"{os.path.basename(path)} (left by a publication)" for path in left]])
-        or "nothing"
-    )
+def _list(ids: list[str], leftovers: list[str]) -> str:
+    rests = [f"{os.path.basename(path)} (left by a publication)" for path in leftovers]
+    return ", ".join([*ids, *rests]) or "nothing"
 
 
-def _usage(function: Callable[..., Any], *given: Any, **named: Any) -> Any:
-    """A name, id or duration that can't be one is a mistake in the command line."""
+def _usage(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Call `function`; a name, id or duration that cannot be one is a usage error."""
     try:
-        return function(*given, **named)
+        return function(*args, **options)
     except EfsStateError:
         raise
     except ValueError as error:
@@ -194,16 +196,16 @@ def _usage(function: Callable[..., Any], *given: Any, **named: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _bar(out: output.Output, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar for what reports (done, total) in bytes, shown as percent."""
+def _bar(out: Output, what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar; yields a function of (bytes done, bytes in all)."""
     shown = 0
     with out.progress(what, total=100) as advance:
 
-        def progress(done: int, total: int) -> None:
+        def note_progress(done: int, total: int) -> None:
             nonlocal shown
             percent = 100 * done // max(1, total)
             if percent > shown:
                 advance(percent - shown)
                 shown = percent
 
-        yield progress
+        yield note_progress

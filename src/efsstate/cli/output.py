@@ -1,28 +1,30 @@
-"""What every command shares: its common options, and how results, findings, errors and progress reach a person or a program.
+"""What the commands share: common options, and how results, findings and errors are printed.
 
 A command is a module `efsstate.cli.<name>` with a click command or group named `command`:
 
     @click.command()
-    @output.common                      # --json and --root; gives `out: Output` and `root: str | None`
-    @output.listing                     # --filter, --sort, --limit; gives `rows: Listing`; only for lists
-    @output.deleting                    # -y/--yes, --dry-run; gives `consent: Consent`; only for what removes
+    @output.common                 # --json and --root: `out: Output` and `root: str | None`
+    @output.listing                # --filter, --sort, --limit: `rows: Listing`; for lists
+    @output.deleting               # -y/--yes, --dry-run: `consent: Consent`; for what removes
     def command(out, root, rows, consent) -> int:
         '''One line for --help.'''
-        out.table(["name", "size"], found)         # for a person; nothing under --json
-        out.document("ls", entries=found)          # under --json: one document, once, last; nothing otherwise
+        out.table(["name", "size"], rows)       # for a person; nothing under --json
+        out.document("ls", entries=entries)     # under --json: one document, once, last
         return output.FINE
 
-- It returns its exit code: FINE (0), FINDINGS (1, something is wrong and was told), USAGE (2: raise `click.UsageError`
-  or `click.BadParameter`), COULD_NOT_CHECK (3: raise `EfsStateError` or `OSError`), INTERRUPTED (130, Ctrl-C).
-- Results go to standard output; progress, questions and errors to standard error. `out.say`, `out.table`, `out.findings`
-  and `out.progress` are for a person and do nothing under `--json`.
-- `--json` prints one document on standard output, `{"schema": "efsstate.<name>", "version": 1, ...}`; an error is
-  `{"schema": "efsstate.error", "version": 1, "error": {"type", "message", "exit"}}`, there too. Keys are snake_case,
-  times are seconds since the epoch, lengths of time seconds, sizes bytes.
-- Findings are dicts `{"level": "ok" | "warning" | "error", "where", "what", "do"}`; `out.findings` shows them as a table,
-  worst first, and gives the exit code.
-- Colour only on a terminal and without NO_COLOR; progress only where standard error is a terminal.
-- Removing needs a yes: asked on a terminal, else `-y`. `consent(what)` says what and how much, and asks.
+- It returns its exit code: FINE (0); FINDINGS (1), something is wrong and was printed; USAGE (2),
+  raised as `click.UsageError` or `click.BadParameter`; COULD_NOT_CHECK (3), raised as
+  `EfsStateError` or `OSError`; INTERRUPTED (130), Ctrl-C.
+- Results go to standard output; progress, questions and errors to standard error. `out.say`,
+  `out.table`, `out.findings` and `out.progress` are for a person and do nothing under `--json`.
+- `--json` prints one document on standard output, `{"schema": "efsstate.<name>", "version": 1,
+  ...}`. An error is `{"schema": "efsstate.error", "version": 1, "error": {"type", "message",
+  "exit"}}`, on standard output too. Keys are snake_case, times are seconds since the epoch,
+  durations seconds, sizes bytes.
+- Findings are dicts `{"level": "ok" | "warning" | "error", "where", "what", "do"}`; `out.findings`
+  prints them as a table, worst first, and returns the exit code.
+- Colour only on a terminal and without NO_COLOR; progress only if standard error is a terminal.
+- Removing needs a yes: asked for on a terminal, else `-y`. `consent(what)` says what and how much.
 """
 
 from __future__ import annotations
@@ -52,35 +54,36 @@ if TYPE_CHECKING:
 FINE, FINDINGS, USAGE, COULD_NOT_CHECK, INTERRUPTED = 0, 1, 2, 3, 130
 VERSION = 1  # of every document's shape; raised when a key changes its meaning or goes
 _LEVELS = {"error": ("red", "error"), "warning": ("yellow", "warning"), "ok": ("green", "ok")}
-_WIDE = 400  # columns where the output is no terminal: nothing is cut that a program or `grep` would miss
+# Columns if the output is no terminal: nothing is cut that a program or `grep` would miss.
+_WIDE = 400
 
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """The reader (head, less) has what it wanted: told on to `app.run`, where rich would end the process with 1."""
+        """Raise, if the reader (head, less) has enough, what `app.run` expects."""
         raise BrokenPipeError
 
 
 class Output:
-    """Where a command's results go: `json` tells whether a program reads them."""
+    """Where a command's results go; `json` is True if a program reads them."""
 
     def __init__(self, *, json: bool = False) -> None:
         self.json = json
 
     @functools.cached_property
     def console(self) -> Console:
-        """Rich's console on standard output."""
+        """Return rich's console on standard output."""
         return _Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
 
     def say(self, text: str) -> None:
-        """A line for a person."""
+        """Print a line for a person."""
         if not self.json:
             self.console.print(Text(plain(text)), soft_wrap=True)
 
     def table(
         self, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None
     ) -> None:
-        """A table for a person; a column whose name ends in `>` is aligned to the right. Values may be rich's own."""
+        """Print a table for a person; a column whose name ends in `>` is aligned to the right."""
         if self.json:
             return
         table = Table(
@@ -98,37 +101,37 @@ class Output:
         self.console.print(table)
 
     def findings(
-        self, found: Sequence[Mapping[str, Any]], *, shown: Sequence[str] = ("where", "what", "do")
+        self,
+        findings: Sequence[Mapping[str, Any]],
+        *,
+        shown: Sequence[str] = ("where", "what", "do"),
     ) -> int:
-        """Findings as a table, worst first; FINDINGS if one is an error or a warning, else FINE."""
+        """Print findings as a table, worst first; return FINDINGS if any is not ok, else FINE."""
         order = list(_LEVELS)
-        ranked = sorted(found, key=lambda one: order.index(one["level"]))
+        ranked = sorted(findings, key=lambda finding: order.index(finding["level"]))
         if ranked and not self.json:
-            rows = [
-                [
-                    Text(_LEVELS[one["level"]][1], style=_LEVELS[one["level"]][0]),
-                    *[str(one.get(key, "")) for key in shown],
-                ]
-                for one in ranked
-            ]
+            rows = []
+            for finding in ranked:
+                style, level = _LEVELS[finding["level"]]
+                rows.append([Text(level, style=style), *[str(finding.get(k, "")) for k in shown]])
             self.table(["", *shown], rows)
-        return FINDINGS if any(one["level"] != "ok" for one in found) else FINE
+        return FINDINGS if any(finding["level"] != "ok" for finding in findings) else FINE
 
     def problems(self, texts: Sequence[str]) -> None:
-        """What could not be looked at, a line each on standard error; under `--json` put them into the document."""
+        """Print what could not be read, a line each on standard error; nothing under `--json`."""
         if not self.json:
             for text in texts:
                 click.echo(f"efsstate: {plain(text)}", err=True)
 
     def document(self, name: str, /, **fields: Any) -> None:
-        """Under `--json`, the one document: `{"schema": "efsstate.<name>", "version": 1, **fields}`."""
+        """Print the document of `--json`: `{"schema": "efsstate.<name>", "version": 1, ...}`."""
         if self.json:
             assert not {"schema", "version"} & set(fields), "these are the document's own"
             document = {"schema": f"efsstate.{name}", "version": VERSION, **fields}
             click.echo(json_module.dumps(document, default=_plain_json))
 
     def error(self, kind: str, message: str, code: int) -> None:
-        """An error: a document under `--json`, else one line on standard error."""
+        """Print an error: a document under `--json`, else one line on standard error."""
         if self.json:
             self.document("error", error={"type": kind, "message": message, "exit": code})
         else:
@@ -136,7 +139,7 @@ class Output:
 
     @contextlib.contextmanager
     def progress(self, what: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
-        """A progress bar on standard error, on a terminal only: `with out.progress(...) as advance: advance(1)`."""
+        """Show a progress bar on standard error, if a terminal; yields `advance(amount)`."""
         if self.json or not sys.stderr.isatty():
             yield lambda _amount: None
             return
@@ -168,25 +171,25 @@ def _plain_json(value: Any) -> Any:
 
 
 def plain(text: str) -> str:
-    """`text` without control characters: a name on the mount must not drive the operator's terminal."""
+    """Return `text` without control characters, which could drive the operator's terminal."""
     return "".join(
         [c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text]
     )
 
 
 def words(error: BaseException) -> str:
-    """An error as one line: `<path>: <why>` for an `OSError`."""
+    """Return an error as one line: `<path>: <reason>` for an `OSError`."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, click.ClickException):
         return error.format_message()
-    if isinstance(error, RootError):  # `root=` is what a program passes
+    if isinstance(error, RootError):  # `root=` is the program's word for it
         return str(error).replace("or pass root=", "or pass --root").replace("(root=)", "(--root)")
     return str(error) or type(error).__name__
 
 
 def bytes_text(number: float) -> str:
-    """A size for a person: `1.5 MiB`."""
+    """Return a size for a person: `1.5 MiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(number) < 1024:
             return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
@@ -195,7 +198,7 @@ def bytes_text(number: float) -> str:
 
 
 def age_text(seconds: float | None) -> str:
-    """A length of time for a person: `3.2d`."""
+    """Return a duration for a person: `3.2d`."""
     if seconds is None:
         return "-"
     sign, seconds = ("-", -seconds) if seconds < 0 else ("", seconds)
@@ -206,25 +209,61 @@ def age_text(seconds: float | None) -> str:
 
 
 def time_text(when: float | None) -> str:
-    """A moment for a person, UTC."""
+    """Return a moment for a person, in UTC."""
     return "-" if when is None else time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(when))
+
+
+def count_text(number: int, noun: str, plural: str = "") -> str:
+    """Return `1 file`, `2 files`, `1,000 files`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 # Options
 
 
+class Group(click.Group):
+    """A group of commands in which `list` and `ls` are one word."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command called `cmd_name`, or by the other word."""
+        other = {"list": "ls", "ls": "list"}.get(cmd_name, cmd_name)
+        return super().get_command(ctx, cmd_name) or super().get_command(ctx, other)
+
+
+class _Duration(click.ParamType):  # type: ignore[type-arg]
+    """A duration with its unit, as seconds: without one, 30 may be meant as days."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        # MUT: a-duration-on-the-command-line-has-a-unit
+        if isinstance(value, str) and value.strip() != "0" and not value.strip()[-1:].isalpha():
+            self.fail(f"{value!r} has no unit; write 30s, 15m, 6h or 30d", param, ctx)
+        try:
+            return units.seconds(value, f"{value!r}")
+        except ValueError:
+            self.fail(f"{value!r} is not a duration; write 30s, 15m, 1h30m or 30d", param, ctx)
+
+
+DURATION = _Duration()
+
+
 def common(function: F) -> F:
-    """`--json` and `--root`, given to the command as `out` and `root`."""
+    """Add `--json` and `--root`, passed to the command as `out` and `root`."""
 
     @click.option(
         "--json", "as_json", is_flag=True, help="Print one JSON document on standard output."
     )
     @click.option("--root", metavar="PATH", help="The root; else EFSSTATE_ROOT, else /mnt/efs.")
     @functools.wraps(function)
-    def run(*given: Any, as_json: bool, **named: Any) -> Any:
-        out = click.get_current_context().find_object(Output) or Output()
+    def run(*args: Any, as_json: bool, root: str | None, **options: Any) -> Any:
+        context = click.get_current_context()
+        out = context.find_object(Output) or Output()
         out.json = out.json or as_json
-        return function(*given, out=out, **named)
+        root = context.find_root().params.get("root") if root is None else root
+        return function(*args, out=out, root=root, **options)
 
     return run  # type: ignore[return-value]
 
@@ -243,14 +282,15 @@ _VALUES: dict[str, Callable[[str], Any]] = {
     "age": units.seconds,
     "size": units.size,
     "count": int,
-    "flag": lambda given: given.lower() in ("yes", "true", "1"),
+    "flag": lambda text: text.lower() in ("yes", "true", "1"),
 }
 
 
 class Listing:
-    """What `--filter`, `--sort` and `--limit` ask for: `rows.of(dicts, kinds, sort="size")` gives the rows to show.
+    """What `--filter`, `--sort` and `--limit` ask for; `of` picks the rows to show.
 
-    `kinds` has the type of each column that may be named: "age" (seconds), "size" (bytes), "count", "text" or "flag".
+    `kinds` has the type of each column that may be named: "age" (seconds), "size" (bytes),
+    "count", "text" or "flag".
     """
 
     def __init__(self, filters: Sequence[str], sort: str | None, limit: int | None) -> None:
@@ -264,9 +304,10 @@ class Listing:
         sort: str,
         most: int | None = None,
     ) -> tuple[list[dict[str, Any]], int]:
-        """The rows to show, in order, and how many passed; `sort` and `most` are for where nobody asked.
+        """Return the rows to show, in order, and how many passed the filters.
 
-        No more rows are held than are shown.
+        `sort` and `most` hold if the command line does not say otherwise. No more rows are held
+        than are shown.
         """
         passed = 0
         tests = [self._test(text, kinds) for text in self._filters]
@@ -301,8 +342,8 @@ class Listing:
         match = _FILTER.fullmatch(text)
         if match is None or match[1] not in kinds:
             raise click.UsageError(
-                f"--filter {text!r}: write a column, one of > < >= <= = != ~ and a value, such as 'age>7d'; columns:"
-                f" {', '.join(kinds)}"
+                f"--filter {text!r}: write a column, one of > < >= <= = != ~ and a value, such as"
+                f" 'age>7d'; columns: {', '.join(kinds)}"
             )
         column, compare, kind = match[1], _COMPARE[match[2]], kinds[match[1]]
         try:
@@ -313,52 +354,56 @@ class Listing:
 
 
 def listing(function: F) -> F:
-    """`--filter`, `--sort` and `--limit`, given to the command as `rows`, a `Listing`."""
+    """Add `--filter`, `--sort` and `--limit`, passed to the command as `rows`, a `Listing`."""
 
     @click.option(
         "--filter",
         "filters",
         multiple=True,
         metavar="TEXT",
-        help="Only those for which it holds: 'age>7d'.",
+        help="Show only matching rows, e.g. 'age>7d'; several must all match.",
     )
-    @click.option("--sort", metavar="COLUMN", help="Order by it; COLUMN:asc or COLUMN:desc.")
-    @click.option("--limit", type=click.IntRange(min=1), help="No more than that many.")
+    @click.option("--sort", metavar="COLUMN", help="Sort by COLUMN; COLUMN:asc or COLUMN:desc.")
+    @click.option("--limit", type=click.IntRange(min=1), help="Show at most N rows.", metavar="N")
     @functools.wraps(function)
     def run(
-        *given: Any, filters: Sequence[str], sort: str | None, limit: int | None, **named: Any
+        *args: Any, filters: Sequence[str], sort: str | None, limit: int | None, **options: Any
     ) -> Any:
-        return function(*given, rows=Listing(filters, sort, limit), **named)
+        return function(*args, rows=Listing(filters, sort, limit), **options)
 
     return run  # type: ignore[return-value]
 
 
 class Consent:
-    """Whether something may be removed: `dry_run` tells that nothing is; call it with what would go."""
+    """The answer to whether something may be removed; with `dry_run` nothing is."""
 
     def __init__(self, *, yes: bool, dry_run: bool) -> None:
         self.yes, self.dry_run = yes, dry_run
 
-    def __call__(self, what: str) -> bool:
-        """Whether to go on and remove `what`; raises `click.UsageError` where nobody can be asked and `-y` is missing."""
+    def __call__(self, what: str, verb: str = "remove") -> bool:
+        """Return True if `what` may be removed (or whatever `verb` says); ask on a terminal.
+
+        Raise click.UsageError without a terminal and without `-y`.
+        """
         if self.dry_run:
             return False
         if self.yes:
             return True
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise click.UsageError(
-                f"this removes {what}: without a terminal it needs -y (or look first, with --dry-run)"
+                f"this would {verb} {what}; without a terminal it needs -y (--dry-run only shows"
+                " what)"
             )
-        return click.confirm(f"Remove {plain(what)}?", err=True)
+        return click.confirm(f"{verb.capitalize()} {plain(what)}?", err=True)
 
 
 def deleting(function: F) -> F:
-    """`-y` and `--dry-run`, given to the command as `consent`, a `Consent`."""
+    """Add `-y` and `--dry-run`, passed to the command as `consent`, a `Consent`."""
 
-    @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-    @click.option("--dry-run", is_flag=True, help="Only say what would go.")
+    @click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
+    @click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
     @functools.wraps(function)
-    def run(*given: Any, yes: bool, dry_run: bool, **named: Any) -> Any:
-        return function(*given, consent=Consent(yes=yes, dry_run=dry_run), **named)
+    def run(*args: Any, yes: bool, dry_run: bool, **options: Any) -> Any:
+        return function(*args, consent=Consent(yes=yes, dry_run=dry_run), **options)
 
     return run  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""Which place below the root an operator names, and nothing outside of it."""
+"""Find the place below the root that an operator names, and nothing outside of it."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ if TYPE_CHECKING:
     from efsstate.mount.files import Mount
 
 AREAS = (layout.CACHE, layout.CHECKPOINTS, layout.MODELS)
+_NO_SUCH = "there is nothing of this name"
 
 
 def open_root(root: str | None) -> Mount:
-    """The mount to look at. Raises `RootError`."""
+    """Return the mount to look at; nothing is made. Raise RootError if none is named or there."""
     if root is not None and not os.path.isdir(root):
-        raise RootError(f"{root}: the root is not a folder: name one with --root or EFSSTATE_ROOT")
-    return resolve(root)
+        raise RootError(f"{root}: the root is not a folder; name one with --root or EFSSTATE_ROOT")
+    return resolve(root, durable=True, reading=True)
 
 
 class Place:
-    """A place below the root: `area`, the `folder` in it, and what is named in that (`rest`).
+    """A place below the root: an area, a folder in it, and the `rest` of the path in that.
 
-    The folder is that of a namespace, checkpoint or model; it and `rest` are None where no one of them is named.
+    `folder` is the name of a namespace's, checkpoint's or model's folder; it and `rest` are None if
+    the place is wider.
     """
 
     def __init__(self, area: str, folder: str | None, rest: str | None) -> None:
@@ -39,40 +41,62 @@ class Place:
 
     @property
     def path(self) -> str:
-        """It, below the root."""
+        """Return the path below the root."""
         return "/".join([part for part in (self.area, self.folder, self.rest) if part])
 
 
 def locate(mount: Mount, text: str) -> Place:
-    """The place that `text` names: a path below the root, or a full path in it; names as users gave them will do too."""
+    """Return the place that `text` names: a path below the root, or the full path of one.
+
+    Names as programs give them will do too: `checkpoints/import/2026-11-01`. Raise click.UsageError
+    for anything else.
+    """
     path = os.path.normpath(text)
     if os.path.isabs(path):
-        for top in (mount.path, os.path.realpath(mount.path)):
-            if path == top or path.startswith(top.rstrip("/") + "/"):
-                path = os.path.relpath(path, top)
-                break
-        else:
-            raise click.UsageError(f"{text}: it is not below the root, {mount.path}")
+        path = _below(mount, text, path)
     area, *parts = path.split("/")
     if area not in AREAS or ".." in parts:
         raise click.UsageError(
-            f"{text}: name a place below the root, such as cache/NAMESPACE, checkpoints/NAME or models/NAME"
+            f"{text}: name a place below the root, such as cache/NAMESPACE, checkpoints/NAME or"
+            " models/NAME"
         )
     if not parts:
         return Place(area, None, None)
     if is_folder(mount, f"{area}/{parts[0]}"):
         return Place(area, parts[0], "/".join(parts[1:]) or None)
+    name = "/".join(parts)
     try:
-        folder = (layout.model_component if area == layout.MODELS else layout.component)(
-            "/".join(parts)
-        )
+        if area == layout.MODELS:
+            return Place(area, layout.model_component(name), None)
+        if area == layout.CHECKPOINTS:
+            return _checkpoint(mount, name)
+        return Place(area, layout.component(name), None)
     except ValueError as error:
         raise click.UsageError(f"{text}: {error}") from None
-    return Place(area, folder, None)
+
+
+def _below(mount: Mount, text: str, path: str) -> str:
+    """Return the absolute `path` relative to the root."""
+    for top in (mount.path, os.path.realpath(mount.path)):
+        if path == top or path.startswith(top.rstrip("/") + "/"):
+            return os.path.relpath(path, top)
+    raise click.UsageError(f"{text}: it is not below the root, {mount.path}")
+
+
+def _checkpoint(mount: Mount, name: str) -> Place:
+    """Return the place of the checkpoint, or of the shard (`job[3]`), called `name`."""
+    from efsstate.cli import jobs
+
+    try:
+        folder = jobs.locate(mount, name)
+    except FileNotFoundError:
+        return Place(layout.CHECKPOINTS, layout.component(name), None)
+    component, _, shard = folder.removeprefix(f"{layout.CHECKPOINTS}/").partition("/")
+    return Place(layout.CHECKPOINTS, component, shard or None)
 
 
 def is_folder(mount: Mount, path: str) -> bool:
-    """Whether a folder is at `path`, below the root."""
+    """Return True if a folder is at `path`, below the root."""
     try:
         return stat.S_ISDIR(find(mount, path).st_mode)
     except OSError:
@@ -80,31 +104,26 @@ def is_folder(mount: Mount, path: str) -> bool:
 
 
 def find(mount: Mount, path: str) -> os.stat_result:
-    """The stat of what is at `path`, below the root. Raises `FileNotFoundError` in our words, not the system's."""
+    """Return the stat of what is at `path`, below the root. Raise FileNotFoundError."""
     parent, _, name = path.rpartition("/")
     try:
         return mount.stat(parent, name)
     except FileNotFoundError:
-        raise FileNotFoundError(
-            errno.ENOENT, "there is nothing of this name", mount.path_of(path)
-        ) from None
+        raise FileNotFoundError(errno.ENOENT, _NO_SUCH, mount.path_of(path)) from None
 
 
 def folders(mount: Mount, area: str, place: Place | None) -> Iterator[str]:
-    """The folders of namespaces, checkpoints or models in `area`, or the one that `place` names if it names one there."""
+    """Yield the names of the folders in `area`, or only the one that `place` names."""
     if place is not None and place.area != area:
         return
     if place is not None and place.folder is not None:
         if not is_folder(mount, f"{area}/{place.folder}"):
-            raise FileNotFoundError(
-                errno.ENOENT, "there is nothing of this name", mount.path_of(area, place.folder)
-            )
+            path = mount.path_of(area, place.folder)
+            raise FileNotFoundError(errno.ENOENT, _NO_SUCH, path)
         yield place.folder
         return
     yield from sorted(
-        [
-            item.name
-            for item in mount.scan(area)
-            if item.is_dir(follow_symlinks=False) and item.name[0] != "."
-        ]
+        item.name
+        for item in mount.scan(area)
+        if item.is_dir(follow_symlinks=False) and item.name[0] != "."
     )

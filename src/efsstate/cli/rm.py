@@ -1,4 +1,4 @@
-"""`efsstate rm`: removes by name what the sweep would keep; within the root, and only what is ours."""
+"""`efsstate rm`: remove by name what the sweep would keep; inside the root, and only our own."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import click
 
 from efsstate.cli import output
-from efsstate.cli.output import Consent, Output
+from efsstate.cli.output import Consent, Output, count_text
 from efsstate.cli.places import Place, find, locate, open_root
+from efsstate.errors import ClaimedError
 from efsstate.eviction import removal
 from efsstate.format import grammar, layout
+from efsstate.mount import lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,81 +25,105 @@ if TYPE_CHECKING:
 @output.common
 @output.deleting
 def command(places: tuple[str, ...], out: Output, root: str | None, consent: Consent) -> int:
-    """Remove cache namespaces, cache entries and checkpoints: cache/NAMESPACE, cache/NAMESPACE/3/DIGEST, checkpoints/NAME.
+    """Remove namespaces, cache entries and checkpoints.
 
-    A cache entry's loss costs a computation. A checkpoint's loss is a loss: one that is claimed is refused. Model versions
-    are removed by `efsstate model prune`. Files that are not ours stay, and so does their folder.
+    PLACES are cache/NAMESPACE, cache/NAMESPACE/3/DIGEST or checkpoints/NAME. The loss of a cache
+    entry costs a computation; the loss of a checkpoint is a loss, so one that is claimed is
+    refused. Model versions are removed by `efsstate model prune`. Files that efsstate did not make
+    stay, and so does their folder.
     """
     mount = open_root(root)
-    found = [locate(mount, text) for text in places]
-    for place in found:
-        if place.area == layout.MODELS:
-            raise click.UsageError(
-                f"{place.path}: model versions are removed by `efsstate model prune`"
-            )
-        if place.folder is None:
-            raise click.UsageError(
-                f"{place.path}: name a namespace, an entry or a checkpoint, not all of them"
-            )
-    count = size = 0
-    for place in found:
-        for _, _, bytes_in_it in _files(mount, place):
-            count, size = count + 1, size + bytes_in_it
-    what = (
-        f"{count:,} files, {output.bytes_text(size)}, at {', '.join(place.path for place in found)}"
-    )
+    located = [locate(mount, text) for text in places]
+    for place in located:
+        _require_removable(place)
+    sizes = [size for place in located for size in _sizes(mount, place)]
+    for place in located:
+        if place.area == layout.CHECKPOINTS:
+            _require_unclaimed(mount, place)
+    where = ", ".join(place.path for place in located)
+    what = f"{count_text(len(sizes), 'file')}, {output.bytes_text(sum(sizes))}, at {where}"
     fields = {
         "root": mount.path,
-        "places": [place.path for place in found],
-        "files": count,
-        "size": size,
+        "places": [place.path for place in located],
+        "files": len(sizes),
+        "size": sum(sizes),
     }
     if not consent(what):
         out.say(f"would remove {what}" if consent.dry_run else "nothing was removed")
         out.document("rm", **fields, removed=0, left=[], foreign=[], dry_run=consent.dry_run)
         return output.FINE
-    removed, left, foreign = 0, [], []
-    for place in found:
-        gone, strangers = _remove(mount, place)
-        removed += gone
-        foreign += strangers
-        left += [mount.path_of(place.path)] if strangers else []
-    out.say(f"removed {removed:,} files, {output.bytes_text(size)}")
+    removed, size, left, foreign = 0, 0, [], []
+    for place in located:
+        result = _remove(mount, place)
+        removed, size = removed + result.removed, size + result.size
+        foreign += result.foreign
+        left += [mount.path_of(place.path)] if result.foreign else []
+    out.say(f"removed {count_text(removed, 'file')}, {output.bytes_text(size)}")
     for path in foreign:
-        out.say(f"stays, because it is not efsstate's: {path}")
+        out.say(f"not removed, because it is not efsstate's: {path}")
     out.document("rm", **fields, removed=removed, left=left, foreign=foreign, dry_run=False)
     return output.FINE
 
 
-def _files(mount: Mount, place: Place) -> Iterator[tuple[str, str, int]]:
-    """Folder, name and size of each file of ours at `place`."""
-    assert place.folder is not None
-    folder = f"{place.area}/{place.folder}"
+def _require_removable(place: Place) -> None:
+    """Raise click.UsageError for a place that is too much, too little, or another command's."""
+    if place.area == layout.MODELS:
+        raise click.UsageError(f"{place.path}: remove versions with `efsstate model prune`")
+    if place.folder is None:
+        raise click.UsageError(
+            f"{place.path}: name a namespace, an entry or a checkpoint, not all of them"
+        )
+    is_entry = place.area == layout.CACHE and layout.is_digest(place.path.rpartition("/")[2])
+    if place.rest is not None and not is_entry:
+        raise click.UsageError(
+            f"{place.path}: only a whole checkpoint, a namespace or a cache entry can be removed"
+        )
+
+
+def _sizes(mount: Mount, place: Place) -> Iterator[int]:
+    """Yield the size of each file of ours at `place`."""
+    status = find(mount, place.path)
     if place.rest is not None:
-        where, _, name = place.path.rpartition("/")
-        if place.area != layout.CACHE or not layout.is_digest(name):
-            raise click.UsageError(
-                f"{place.path}: only a whole checkpoint, or a cache entry, can be removed"
-            )
-        yield where, name, find(mount, place.path).st_size
+        yield status.st_size
         return
-    find(mount, place.path)
     level = grammar.namespace if place.area == layout.CACHE else grammar.checkpoint
-    for item in removal.walk(mount, folder, level):
+    for item in removal.walk(mount, place.path, level):
         if item.is_ours and not item.is_folder:
-            yield item.folder, item.name, item.status.st_size
+            yield item.status.st_size
 
 
-def _remove(mount: Mount, place: Place) -> tuple[int, list[str]]:
-    """Remove what is at `place`; return how many files went, and the paths that stay."""
+def _require_unclaimed(mount: Mount, place: Place) -> None:
+    """Raise ClaimedError if the checkpoint, or one of its shards, is in use."""
+    from efsstate.cli import jobs
+
+    shards = [f"{place.path}/s{index}" for index in jobs.begun_shards(mount, place.path)]
+    for folder in (place.path, *shards):
+        if lock.is_held(mount, folder, layout.LOCK):
+            name = jobs.whole_name(mount, folder)
+            raise ClaimedError(
+                f"{mount.path_of(folder)}: it is claimed; wait for its owner, or fence it with"
+                f" `efsstate checkpoint break {name}`"
+            )
+
+
+def _remove(mount: Mount, place: Place) -> removal.Removal:
+    """Remove what is at `place`; a checkpoint is fenced first, so that no save is lost silently."""
     if place.rest is not None:
+        result = removal.Removal()
         folder, _, name = place.path.rpartition("/")
-        return int(mount.remove(folder, name)), []
-    folder = f"{place.area}/{place.folder}"
+        status = find(mount, place.path)
+        if mount.remove(folder, name):
+            result.removed, result.size = 1, status.st_size
+        return result
     if place.area == layout.CACHE:
-        result = removal.remove_tree(mount, folder, grammar.namespace)
-        return result.removed, result.foreign
+        return removal.remove_tree(mount, place.path, grammar.namespace)
     from efsstate.checkpoints import fenced_removal
 
-    removed = fenced_removal.remove(mount, folder)
-    return (removed.removed, removed.foreign) if removed is not None else (0, [])
+    # MUT: rm-fences-a-checkpoint
+    removed = fenced_removal.remove(mount, place.path)
+    if removed is None:
+        raise ClaimedError(
+            f"{mount.path_of(place.path)}: claimed while it was to be removed, and not removed;"
+            " try again"
+        )
+    return removed

@@ -1,4 +1,4 @@
-"""`efsstate show`: one entry, header and value."""
+"""`efsstate show`: print one entry, its header and its value."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import click
 
 from efsstate.cli import output
 from efsstate.cli.output import Output
-from efsstate.cli.places import find, locate, open_root
+from efsstate.cli.places import Place, find, locate, open_root
 from efsstate.errors import CorruptEntryError
+from efsstate.eviction.policy import last_use
 from efsstate.format import codec, layout
 from efsstate.mount import clock, store
 
 if TYPE_CHECKING:
     from efsstate.format.entry import Entry
+    from efsstate.mount.files import Mount
 
 _MOST = 2000  # characters of a value that a person sees
 
@@ -25,73 +27,90 @@ _MOST = 2000  # characters of a value that a person sees
 @click.argument("path")
 @output.common
 def command(path: str, out: Output, root: str | None) -> int:
-    """Show the entry at PATH (as `ls` gives it): its header, and its value where decoding runs no code.
+    """Show the entry at PATH, as `ls` prints it: its header, and its value.
 
-    Exit code 1 where it is damaged.
+    A value whose decoding may run code is not decoded. Exit code 1 if the entry is damaged.
     """
     mount = open_root(root)
     place = locate(mount, path)
-    not_one = click.UsageError(f"{path}: name one entry, such as `efsstate ls` lists them")
     if place.folder is None:
-        raise not_one
-    if place.area == layout.CHECKPOINTS and place.rest is None:
+        raise _not_an_entry(path)
+    if place.area == layout.CHECKPOINTS and (place.rest is None or place.rest[:1] == "s"):
         from efsstate.cli.checkpoint import show_status
 
-        return show_status(mount, layout.readable(place.folder), out)
-    is_folder = stat.S_ISDIR(find(mount, place.path).st_mode)
-    folder, _, name = place.path.rpartition("/")
-    if is_folder and place.area == layout.MODELS and place.path.count("/") == 3:
-        folder, name = place.path, layout.MANIFEST
-    elif (
-        is_folder or place.area == layout.MODELS
-    ):  # read as an entry, it would be called damaged, and to be removed
-        raise not_one
+        return show_status(mount, place.path, out)
+    folder, name = _file_of(mount, place, path)
+    status = mount.stat(folder, name)
     try:
-        held = store.read(mount, folder, name, stale=0, with_stat=True)
-        found = held.stat
+        entry = store.read(mount, folder, name, stale=0)
     except CorruptEntryError as error:
         out.error(type(error).__name__, str(error), output.FINDINGS)
         return output.FINDINGS
+    finally:
+        mount.restore_use(folder, name, status)  # to look is not to use
     header: dict[str, Any] = {
         "path": mount.path_of(folder, name),
-        "size": found.st_size,
-        "codec": held.codec,
-        "created": held.created,
-        "age": clock.now() - held.created,
-        "ttl": held.ttl,
-        "expires": None if held.ttl is None else held.created + held.ttl,
-        "used": max(found.st_atime, found.st_mtime),
-        "meta": held.meta.hex(),
+        "size": status.st_size,
+        "codec": entry.codec,
+        "created": entry.created,
+        "age": clock.now() - entry.created,
+        "ttl": entry.ttl,
+        "expires": None if entry.ttl is None else entry.created + entry.ttl,
+        "used": last_use(status) / 1e9,
+        "meta": entry.meta.hex(),
     }
-    value, text = decode(held)
+    value, text = decode(entry)
+    expires = output.time_text(header["expires"]) if entry.ttl is not None else None
+    age = output.age_text(header["age"])
     out.say(f"path     {header['path']}")
-    out.say(f"size     {output.bytes_text(found.st_size)}, codec {held.codec}")
-    out.say(f"created  {output.time_text(held.created)} ({output.age_text(header['age'])} ago)")
-    out.say(
-        f"expires  {output.time_text(header['expires']) if held.ttl is not None else 'by its policy, or never'}"
-    )
+    out.say(f"size     {output.bytes_text(status.st_size)}, codec {entry.codec}")
+    out.say(f"created  {output.time_text(entry.created)} ({age} ago)")
+    out.say(f"expires  {expires or 'by its policy, or never'}")
     out.say(f"used     {output.time_text(header['used'])}")
-    out.say(f"value    {output.plain(text if len(text) <= _MOST else text[:_MOST] + ' ...')}")
+    out.say(f"value    {shorten(text)}")
     out.document("show", **header, value=value)
     return output.FINE
 
 
-def decode(held: Entry) -> tuple[Any, str]:
-    """The value for a program and for a person; never by a codec that runs code."""
-    if held.codec == "json":
-        value = json.loads(bytes(held.payload))
+def _not_an_entry(path: str) -> click.UsageError:
+    return click.UsageError(f"{path}: name one entry, such as `efsstate ls` lists them")
+
+
+def _file_of(mount: Mount, place: Place, path: str) -> tuple[str, str]:
+    """Return the folder and the name of the entry at `place`; a version's is its manifest."""
+    is_folder = stat.S_ISDIR(find(mount, place.path).st_mode)
+    if is_folder and place.area == layout.MODELS and place.path.count("/") == 3:
+        return place.path, layout.MANIFEST
+    # A model's file, read as an entry, would be called damaged.
+    if is_folder or place.area == layout.MODELS:
+        raise _not_an_entry(path)
+    folder, _, name = place.path.rpartition("/")
+    return folder, name
+
+
+def decode(entry: Entry) -> tuple[Any, str]:
+    """Return the value for a program and for a person; never by a codec that runs code."""
+    if entry.codec == "json":
+        value = json.loads(bytes(entry.payload))
         return value, json.dumps(value, indent=2, ensure_ascii=False)
-    if held.codec == "msgpack":
+    if entry.codec == "msgpack":
         try:
-            value = codec.loads(held.payload)
+            return describe(codec.loads(entry.payload))
         except ValueError as error:
             return None, f"not readable as msgpack: {error}"
-        try:
-            json.dumps(value, default=repr)
-        except (TypeError, ValueError):
-            return repr(value), repr(value)
-        return value, repr(value)
-    return (
-        None,
-        f"{len(held.payload)} bytes; its codec, {held.codec}, is not decoded here: it may run code",
-    )
+    size = len(entry.payload)
+    return None, f"{size} bytes; its codec, {entry.codec}, is not decoded here: it may run code"
+
+
+def describe(value: Any) -> tuple[Any, str]:
+    """Return a decoded value as `--json` may hold it, and as text."""
+    try:
+        json.dumps(value, default=repr)
+    except (TypeError, ValueError):
+        return repr(value), repr(value)
+    return value, repr(value)
+
+
+def shorten(text: str) -> str:
+    """Return the text of a value as far as a person reads it, without control characters."""
+    return output.plain(text if len(text) <= _MOST else text[:_MOST] + " ...")

@@ -1,4 +1,4 @@
-"""`efsstate stat`: where the space goes."""
+"""`efsstate stat`: show where the space goes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import click
 from rich.text import Text
 
 from efsstate.cli import output
-from efsstate.cli.inventory import Inventory, total_folders
-from efsstate.cli.output import Listing, Output
+from efsstate.cli.inventory import Inventory, count_folders
+from efsstate.cli.output import Listing, Output, count_text
 from efsstate.cli.places import locate, open_root
 from efsstate.format import layout
 
@@ -30,36 +30,37 @@ _COLOURS = {layout.CACHE: "cyan", layout.CHECKPOINTS: "green", layout.MODELS: "m
 @output.common
 @output.listing
 def command(place: str | None, out: Output, root: str | None, rows: Listing) -> int:
-    """Show entries, bytes, the oldest, and what the next sweep takes, by area and namespace.
+    """Show entries, bytes, the oldest entry, and what the next sweep removes, by namespace.
 
-    Columns for --filter and --sort: area, name, entries, size, oldest, gone (what is expired or cleared).
+    Columns for --filter and --sort: area, name, entries, size, oldest, gone (expired or cleared).
     """
     mount = open_root(root)
-    with out.progress("Looking", total_folders(mount)) as advance:
+    with out.progress("Reading", count_folders(mount)) as advance:
         inventory = Inventory(mount, locate(mount, place) if place is not None else None, advance)
         sums: dict[tuple[str, str], dict[str, Any]] = {}
         for row in inventory.rows():
             add(sums, row)
-    total = sum(one["size"] for one in sums.values())
+    total = sum(row["size"] for row in sums.values())
     shown, matched = rows.of(iter(sums.values()), _KINDS, sort="size")
     out.table(
         ["area", "name", "entries>", "size>", "oldest>", "to go>", "share>", ""],
         [
             [
-                *cells(one),
-                f"{100 * one['size'] / total if total else 0:.0f} %",
-                bar(one["size"], total, one["area"]),
+                *cells(row),
+                f"{100 * row['size'] / total if total else 0:.0f} %",
+                bar(row["size"], total, row["area"]),
             ]
-            for one in shown
+            for row in shown
         ],
     )
-    entries = sum(one["entries"] for one in sums.values())
-    gone = sum(one["gone"] for one in sums.values())
+    entries = sum(row["entries"] for row in sums.values())
+    gone = sum(row["gone"] for row in sums.values())
     out.say(
-        f"{output.bytes_text(total)} in {entries} entries; the next sweep takes {gone}: efsstate gc"
+        f"{output.bytes_text(total)} in {count_text(entries, 'entry', 'entries')}; the next sweep"
+        f" removes {gone:,}: efsstate gc"
     )
     if matched > len(shown):
-        out.say(f"... and {matched - len(shown)} more rows")
+        out.say(f"... and {count_text(matched - len(shown), 'more row')}")
     out.problems(inventory.problems)
     out.document(
         "stat",
@@ -74,8 +75,8 @@ def command(place: str | None, out: Output, root: str | None, rows: Listing) -> 
 
 
 def add(sums: dict[tuple[str, str], dict[str, Any]], row: dict[str, Any]) -> None:
-    """Count a row in."""
-    one = sums.setdefault(
+    """Add a row of the inventory to the sum of its namespace."""
+    total = sums.setdefault(
         (row["area"], row["namespace"]),
         {
             "area": row["area"],
@@ -86,26 +87,26 @@ def add(sums: dict[tuple[str, str], dict[str, Any]], row: dict[str, Any]) -> Non
             "gone": 0,
         },
     )
-    one["entries"] += 1
-    one["size"] += row["size"]
-    one["oldest"] = max(one["oldest"], row["age"])
-    one["gone"] += row["area"] == layout.CACHE and row["state"] != "live"
+    total["entries"] += 1
+    total["size"] += row["size"]
+    total["oldest"] = max(total["oldest"], row["age"])
+    total["gone"] += row["area"] == layout.CACHE and row["state"] != "live"
 
 
-def cells(one: dict[str, Any]) -> list[Any]:
-    """The row's texts."""
+def cells(row: dict[str, Any]) -> list[Any]:
+    """Return the texts of a row."""
     return [
-        Text(one["area"], style=_COLOURS[one["area"]]),
-        one["name"],
-        f"{one['entries']:,}",
-        output.bytes_text(one["size"]),
-        output.age_text(one["oldest"]),
-        f"{one['gone']:,}" if one["gone"] else "-",
+        Text(row["area"], style=_COLOURS[row["area"]]),
+        row["name"],
+        f"{row['entries']:,}",
+        output.bytes_text(row["size"]),
+        output.age_text(row["oldest"]),
+        f"{row['gone']:,}" if row["gone"] else "-",
     ]
 
 
 def bar(size: int, total: int, area: str) -> Text:
-    """A bar as long as the row's part of the whole, in eighths of a character."""
+    """Return a bar as long as the row's share of the whole, in eighths of a character."""
     eighths = round(8 * _BAR * size / total) if total else 0
     full, rest = divmod(eighths, 8)
     return Text("█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else ""), style=_COLOURS[area])

@@ -1,6 +1,8 @@
-"""`efsstate template`: prints an infrastructure template."""
+"""`efsstate template`: print an infrastructure template."""
 
 from __future__ import annotations
+
+import os
 
 import click
 
@@ -11,20 +13,19 @@ from efsstate.deploy.template import FORMATS, render
 
 @click.command(name="template")
 @click.argument("form", metavar="|".join(FORMATS), type=click.Choice(FORMATS))
-@click.option(
-    "--image", is_flag=True, help="Functions from a container image, for code over 250 MB."
-)
+@click.option("--image", is_flag=True, help="Use container images, for code over 250 MB.")
 @click.option("--layer", metavar="ZIP", help="Deploy the efsstate layer's zip with the stack.")
 @click.option(
     "--code", metavar="PATH", help="The functions' code: a folder (SAM) or a zip (Terraform)."
 )
-@click.option(
-    "-o", "--output", "target", metavar="FILE", help="Write there instead of standard output."
-)
-def command(form: str, image: bool, layer: str | None, code: str | None, target: str | None) -> int:
+@click.option("-o", "--output", "target", metavar="FILE", help="Write to FILE.")
+@click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
+def command(
+    form: str, image: bool, layer: str | None, code: str | None, target: str | None, force: bool
+) -> int:
     """Print a complete stack: network, file system, permissions, functions, alarms, clean-up.
 
-    What each part is for, and how to deploy it, stands in docs/deploy.md.
+    docs/deploy.md says what each part is for, and how to deploy it.
     """
     out = click.get_current_context().find_object(Output) or Output()
     try:
@@ -34,6 +35,8 @@ def command(form: str, image: bool, layer: str | None, code: str | None, target:
     if target is None:
         out.say(text.rstrip("\n"))
     else:
+        if os.path.lexists(target) and not force:
+            raise click.UsageError(f"{target}: it exists; --force overwrites it")
         with open(target, "w", encoding="utf-8") as file:
             file.write(text)
     out.document("template", format=form, file=target, text=None if target else text)

@@ -1,4 +1,4 @@
-"""`efsstate verify`: reads every byte of what is stored and checks it."""
+"""`efsstate verify`: read every byte of what is stored, and check it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from efsstate.cli import output
-from efsstate.cli.inventory import total_folders
-from efsstate.cli.output import Consent, Output
+from efsstate.cli.inventory import count_folders
+from efsstate.cli.output import Consent, Output, count_text
 from efsstate.cli.places import folders, locate, open_root
 from efsstate.errors import CorruptEntryError, EfsStateError, UnknownFormatError
-from efsstate.format import layout
+from efsstate.format import entry, layout
 from efsstate.mount import store
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from efsstate.cli.places import Place
     from efsstate.mount.files import Mount
 
+_NOT_TOLD = "damaged, or signed with another key: run this with the functions' EFSSTATE_SIGNING_KEY"
+
 
 @click.command("verify")
 @click.argument("place", required=False)
-@click.option(
-    "--repair", is_flag=True, help="Remove damaged cache entries: their readers miss and compute."
-)
+@click.option("--repair", is_flag=True, help="Remove damaged cache entries.")
 @output.common
 @output.deleting
 def command(
@@ -33,30 +33,33 @@ def command(
 ) -> int:
     """Check the checksum of every cache entry, checkpoint and model, or of those at PLACE.
 
-    Exit code 1 where something is damaged and was not repaired. --repair removes damaged cache entries. A damaged
-    checkpoint generation stays: its readers pass it over with a warning; a damaged model version stays: publish it again,
-    under a new id.
+    Exit code 1 if something is damaged and was not repaired. --repair removes damaged cache
+    entries. An entry that may only be signed with another key stays: run this with the functions'
+    EFSSTATE_SIGNING_KEY. A damaged save of a checkpoint stays, and readers pass over it with a
+    warning. A damaged model version stays: publish it again, under a new id.
     """
     mount = open_root(root)
-    where = locate(mount, place) if place is not None else None
-    with out.progress("Verifying", total_folders(mount)) as advance:
-        check = _Check(mount, where, advance)
-        found = list(check.findings())
-    damaged = [one for one in found if one["repairable"]]
+    located = locate(mount, place) if place is not None else None
+    with out.progress("Verifying", count_folders(mount)) as advance:
+        check = _Check(mount, located, advance)
+        findings = list(check.findings())
+    damaged = [finding for finding in findings if finding["repairable"]]
     repaired = 0
     if repair and damaged:
-        size = sum(one["size"] for one in damaged)
-        if consent(f"{len(damaged)} damaged cache entries, {output.bytes_text(size)}"):
-            for one in damaged:
-                repaired += mount.remove(one["folder"], one["entry"])
-                one["level"], one["do"] = "ok", "removed: its readers compute it anew"
+        size = output.bytes_text(sum(finding["size"] for finding in damaged))
+        what = f"{count_text(len(damaged), 'damaged cache entry', 'damaged cache entries')}, {size}"
+        if consent(what):
+            for finding in damaged:
+                repaired += mount.remove(finding["folder"], finding["entry"])
+                finding["level"], finding["do"] = "ok", "removed; its readers recompute it"
         elif consent.dry_run:
-            out.say(f"would remove {len(damaged)} damaged cache entries, {output.bytes_text(size)}")
-    code = out.findings(found)
+            out.say(f"would remove {what}")
+    code = out.findings(findings)
     out.say(
-        f"{check.checked:,} files, {output.bytes_text(check.size)} checked: {len(found)} findings, {repaired} repaired"
+        f"{count_text(check.checked, 'file')}, {output.bytes_text(check.size)} checked:"
+        f" {count_text(len(findings), 'finding')}, {repaired} repaired"
     )
-    shown = [{key: one[key] for key in ("level", "where", "what", "do")} for one in found]
+    shown = [{key: each[key] for key in ("level", "where", "what", "do")} for each in findings]
     out.document(
         "verify",
         root=mount.path,
@@ -69,22 +72,19 @@ def command(
 
 
 class _Check:
-    """Counts what was checked; `failed` tells whether something could not be read at all."""
+    """The files that were checked; `failed` is True if something could not be read at all."""
 
     def __init__(self, mount: Mount, place: Place | None, advance: Callable[[float], None]) -> None:
         self._mount, self._place, self._advance = mount, place, advance
-        self.checked = self.size = 0
+        self._device = mount.stat("", ".").st_dev
+        self.checked = self.sound = self.size = 0
         self.failed = False
 
     def findings(self) -> Iterator[dict[str, Any]]:
-        """What is wrong."""
+        """Yield what is wrong."""
         for namespace in folders(self._mount, layout.CACHE, self._place):
-            yield from self._files(
-                f"{layout.CACHE}/{namespace}", lambda name: name == layout.POLICY
-            )
-            for folder in layout.entry_folders(namespace):
-                yield from self._files(folder, layout.is_digest)
-                self._advance(1)
+            if layout.is_component(namespace):
+                yield from self._namespace(namespace)
         for name in folders(self._mount, layout.CHECKPOINTS, self._place):
             yield from self._checkpoint(f"{layout.CHECKPOINTS}/{name}")
             self._advance(1)
@@ -92,81 +92,125 @@ class _Check:
             yield from self._model(name)
             self._advance(1)
 
-    def _checkpoint(self, folder: str) -> Iterator[dict[str, Any]]:
-        yield from self._files(folder, lambda name: (layout.parse_claim(name) or "")[:1] == ("g",))
-        for name in self._mount.names(folder):
-            if (layout.parse_shard(name) or "")[:1] == ("s",):
-                yield from self._files(
-                    f"{folder}/{name}", lambda name: (layout.parse_claim(name) or "")[:1] == ("g",)
-                )
+    # Cache entries
 
-    def _files(self, folder: str, wanted: Callable[[str], bool]) -> Iterator[dict[str, Any]]:
+    def _namespace(self, namespace: str) -> Iterator[dict[str, Any]]:
+        """Yield the findings of a namespace, and decide which of its entries can be repaired.
+
+        Without the key that an entry was signed with, a sound entry looks like a damaged one. Only
+        a namespace whose POLICY, and as many entries as not, match is one that we can read.
+        """
+        policy = list(
+            self._files(f"{layout.CACHE}/{namespace}", lambda name: name == layout.POLICY)
+        )
+        before = self.sound
+        findings: list[dict[str, Any]] = []
+        for folder in layout.entry_folders(namespace):
+            findings += self._files(folder, layout.is_digest)
+            self._advance(1)
+        mismatched = [finding for finding in findings if finding["is_mismatch"]]
+        # MUT: what-may-be-signed-is-not-damaged
+        if policy or self.sound - before < max(1, len(mismatched)):
+            for finding in [*policy, *mismatched]:
+                finding |= {"repairable": False, "do": _NOT_TOLD}
+        yield from policy
+        yield from findings
+
+    # Files of our own format
+
+    def _files(self, folder: str, is_wanted: Callable[[str], bool]) -> Iterator[dict[str, Any]]:
         try:
             for item in self._mount.scan(folder):
-                if wanted(item.name) and (finding := self._file(folder, item.name)) is not None:
+                if is_wanted(item.name) and (finding := self._file(folder, item.name)) is not None:
                     yield finding
         except (OSError, EfsStateError) as error:
             self.failed = True
-            yield _finding(
-                self._mount.path_of(folder), output.words(error), "look at its permissions"
-            )
+            path = self._mount.path_of(folder)
+            yield _finding(path, output.words(error), "look at its permissions")
 
     def _file(self, folder: str, name: str) -> dict[str, Any] | None:
-        path = self._mount.path_of(folder, name)
+        """Return what is wrong with the file, or None."""
+        mount, path = self._mount, self._mount.path_of(folder, name)
         try:
-            found = store.read(self._mount, folder, name, with_stat=True).stat
+            status = mount.stat(folder, name)
+            if status.st_dev != self._device:
+                return None  # mounted there, and not ours
+            store.read(mount, folder, name)
+            mount.restore_use(folder, name, status)  # to check is not to use
         except FileNotFoundError:
             return None
         except UnknownFormatError as error:
             return _finding(path, str(error).removeprefix(f"{path}: "), "upgrade efsstate")
         except CorruptEntryError as error:
             self.checked += 1
-            made = _finding(path, error.reason, "it is passed over for the one before it")
-            if folder.startswith(f"{layout.CACHE}/"):
-                try:
-                    made["size"] = self._mount.stat(folder, name).st_size
-                except OSError:
-                    made["size"] = 0
-                made |= {
-                    "repairable": layout.is_digest(name),
-                    "folder": folder,
-                    "entry": name,
-                    "do": "efsstate verify --repair",
-                }
-            return made
+            mount.restore_use(folder, name, status)
+            return self._damage(folder, name, status.st_size, error)
         except OSError as error:
             self.failed = True
             return _finding(path, error.strerror or str(error), "look at its permissions")
         self.checked += 1
-        self.size += found.st_size
+        self.sound += 1
+        self.size += status.st_size
         return None
+
+    def _damage(
+        self, folder: str, name: str, size: int, error: CorruptEntryError
+    ) -> dict[str, Any]:
+        path = self._mount.path_of(folder, name)
+        if not folder.startswith(f"{layout.CACHE}/"):
+            return _finding(path, error.reason, "readers pass over it for the save before it")
+        return _finding(path, error.reason, "efsstate verify --repair") | {
+            "size": size,
+            "repairable": layout.is_digest(name),
+            "is_mismatch": self._is_mismatch(folder, name, size),
+            "folder": folder,
+            "entry": name,
+        }
+
+    def _is_mismatch(self, folder: str, name: str, size: int) -> bool:
+        """Return True if the entry is well formed, so that the checksum alone speaks against it."""
+        try:
+            head, _ = self._mount.read_stat(folder, name, entry.HEADER)
+            entry.peek(bytes(head), size, self._mount.path_of(folder, name))
+        except (OSError, EfsStateError):
+            return False
+        return True
+
+    def _checkpoint(self, folder: str) -> Iterator[dict[str, Any]]:
+        yield from self._files(folder, _is_save)
+        for name in self._mount.names(folder):
+            if (layout.parse_shard(name) or "")[:1] == ("s",):
+                yield from self._files(f"{folder}/{name}", _is_save)
+
+    # Models
 
     def _model(self, name: str) -> Iterator[dict[str, Any]]:
         from efsstate.modelstore.versions import findings, versions
 
-        where, model, root = (
-            self._mount.path_of(layout.MODELS, name),
-            layout.model_name(name),
-            self._mount.path,
-        )
+        path = self._mount.path_of(layout.MODELS, name)
+        model, root = layout.model_name(name), self._mount.path
         read = 0
 
-        def progress(done: int, _total: int) -> None:
+        def note_progress(done: int, _total: int) -> None:
             nonlocal read
             read = done
 
         try:
-            files = sum([one.files for one in versions(model, root=root)])
-            for path, what, do in findings(model, root=root, progress=progress):
-                yield _finding(path, what, do)
+            files = sum(version.files for version in versions(model, root=root))
+            for where, what, do in findings(model, root=root, progress=note_progress):
+                yield _finding(where, what, do)
         except (LookupError, ValueError, NotImplementedError):
-            return  # put there by hand: there is nothing to check it by
+            return  # unmanaged: there is nothing to check it by
         except (OSError, EfsStateError) as error:
             self.failed = True
-            yield _finding(where, output.words(error), "look at its permissions")
+            yield _finding(path, output.words(error), "look at its permissions")
             return
         self.checked += files
         self.size += read
+
+
+def _is_save(name: str) -> bool:
+    return (layout.parse_claim(name) or "")[:1] == ("g",)
 
 
 def _finding(where: str, what: str, do: str) -> dict[str, Any]:
@@ -176,5 +220,6 @@ def _finding(where: str, what: str, do: str) -> dict[str, Any]:
         "what": what,
         "do": do,
         "repairable": False,
+        "is_mismatch": False,
         "size": 0,
     }

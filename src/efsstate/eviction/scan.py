@@ -197,6 +197,7 @@ def judge_by_header(
     report.opened += 1
     try:
         head, status = mount.read_stat(folder, name, entry.HEADER)
+        mount.restore_use(folder, name, status)  # a look of the sweep is no use
         created, ttl = entry.peek(bytes(head), status.st_size, mount.path_of(folder, name))
     except UnknownFormatError as error:
         report.leave("newer", error.path)

@@ -355,6 +355,19 @@ class Mount(Folders):
             raise
         self.rename(folder, temporary, folder, name, inode=inode, durable=True)
 
+    def restore_use(self, folder: str, name: str, status: os.stat_result) -> None:
+        """Give `name` back the atime of `status`, if reading it has changed that.
+
+        A local disk notes each read; an operator's look at a file is no use of it.
+        """
+        try:
+            now = self.stat(folder, name)
+            if now.st_atime_ns != status.st_atime_ns and now.st_mtime_ns == status.st_mtime_ns:
+                times = (status.st_atime_ns, status.st_mtime_ns)
+                self.call_at(os.utime, folder, name, ns=times, follow_symlinks=False)
+        except OSError:
+            pass  # another user's file, or removed meanwhile: the use is only a hint
+
     def touch(self, folder: str, name: str, status: os.stat_result) -> None:
         """Record the use of `name` in its atime; its mtime, which tells its age, stays.
 

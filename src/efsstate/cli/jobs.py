@@ -1,0 +1,140 @@
+"""Find checkpoints by name or by folder, and read how far they are; nothing is made by it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from efsstate.checkpoints import claimant
+from efsstate.checkpoints.protocol import CheckpointFolder
+from efsstate.cli.places import find, is_folder
+from efsstate.errors import EfsStateError
+from efsstate.format import layout
+from efsstate.mount import links, lock
+
+if TYPE_CHECKING:
+    from efsstate.mount.files import Mount
+
+_SHARD = re.compile(r"(.+)\[(\d+)\]", re.DOTALL)
+_MOST_READ = 256  # shards whose own status is read: a job may have 100,000
+
+
+def locate(mount: Mount, name: str) -> str:
+    """Return the folder, below the root, of the checkpoint or shard (`job[3]`) called `name`.
+
+    Raise FileNotFoundError if there is none, and ValueError for what cannot be a name.
+    """
+    folder = f"{layout.CHECKPOINTS}/{layout.component(name)}"
+    match = _SHARD.fullmatch(name)
+    if match and not is_folder(mount, folder):
+        shard = f"{layout.CHECKPOINTS}/{layout.component(match[1])}/s{int(match[2])}"
+        if is_folder(mount, shard):
+            return shard
+    find(mount, folder)
+    return folder
+
+
+def whole_name(mount: Mount, folder: str) -> str:
+    """Return the name as the program gave it.
+
+    A folder's name does not tell all of a long one, so that stands in the record of a claim.
+    """
+    component, _, shard = folder.removeprefix(f"{layout.CHECKPOINTS}/").partition("/")
+    text = layout.readable(component)
+    if layout.component(text) != component:
+        text = _recorded_name(mount, f"{layout.CHECKPOINTS}/{component}", component) or f"{text}…"
+    return f"{text}[{shard[1:]}]" if shard else text
+
+
+def _recorded_name(mount: Mount, folder: str, component: str) -> str:
+    """Return the name in the record of a last claim, the checkpoint's or a shard's."""
+    places = [folder, *[f"{folder}/s{index}" for index in begun_shards(mount, folder)[:_MOST_READ]]]
+    for place in places:
+        checkpoint = CheckpointFolder(mount, place)
+        top = checkpoint.list().top
+        name = claimant.read(checkpoint, top).get("name") if top else None
+        name = re.sub(r"\[\d+\]$", "", name) if isinstance(name, str) and place != folder else name
+        if isinstance(name, str) and name and layout.component(name) == component:
+            return name
+    return ""
+
+
+def begun_shards(mount: Mount, folder: str) -> list[int]:
+    """Return the indexes of the shards that were begun."""
+    parsed = filter(None, map(layout.parse_shard, mount.names(folder)))
+    return sorted(index for kind, index, _ in parsed if kind == "s")
+
+
+def status(mount: Mount, folder: str, name: str | None = None) -> dict[str, Any]:
+    """Return what `Checkpoint.status` tells, with `state` and `shards`.
+
+    `state` is "finished", "claimed" or "waiting". `shards` is None, or has `total`, `finished`,
+    `claimed` and `begun`. Raise OSError and EfsStateError.
+    """
+    name = whole_name(mount, folder) if name is None else name
+    fields: dict[str, Any] = dict(claimant.status(CheckpointFolder(mount, folder), name))
+    fields["shards"] = shards = _read_shards(mount, folder)
+    if shards is not None:
+        _add_shards(mount, folder, fields, shards)
+    is_finished, is_claimed = fields["finished"], fields["claimed"]
+    fields["state"] = "finished" if is_finished else "claimed" if is_claimed else "waiting"
+    return fields
+
+
+def _read_shards(mount: Mount, folder: str) -> dict[str, Any] | None:
+    """Return how many shards there are, and which of them are finished or begun."""
+    names = mount.names(folder)
+    if layout.SHARDS not in names:
+        return None
+    count = CheckpointFolder(mount, folder).read_link(layout.SHARDS)
+    finished, begun = set(), set()
+    for kind, index, signature in filter(None, map(layout.parse_shard, names)):
+        mark = layout.shard_mark(index)
+        if kind == "s":
+            begun.add(index)
+        elif f"{mark}.{signature}" == links.mark(mount, folder, mark):
+            finished.add(index)
+    total = int(count) if count.isdigit() else 0
+    return {"total": total, "finished": finished, "begun": begun, "claimed": 0}
+
+
+def _add_shards(mount: Mount, folder: str, fields: dict[str, Any], shards: dict[str, Any]) -> None:
+    """Add up what the shards say; of a job of many, of the first that are not finished."""
+    order = [*sorted(shards["begun"] - shards["finished"]), *sorted(shards["finished"])]
+    saved: list[float] = [fields["saved"] or 0.0]
+    for index in order[:_MOST_READ]:
+        place = f"{folder}/s{index}"
+        shard = CheckpointFolder(mount, place)
+        save = shard.read_header(shard.list())
+        if save is not None:
+            fields["items"] += save.items
+            fields["saves"] += save.saves
+            fields["bytes"] += save.size
+            saved.append(save.created)
+        if index not in shards["finished"]:
+            shards["claimed"] += lock.is_held(mount, place, layout.LOCK)
+    shards["finished"], shards["begun"] = len(shards["finished"]), len(shards["begun"])
+    fields["finished"] = 0 < shards["total"] <= shards["finished"]
+    fields["claimed"] = shards["claimed"] > 0
+    fields["saved"] = max(saved) or None
+    fields["position"] = f"{shards['finished']}/{shards['total']} shards"
+
+
+def read_state(mount: Mount, folder: str) -> tuple[Any, str, int]:
+    """Return the newest state, its codec, and its schema; None if there is none.
+
+    A state of a codec that runs code is not decoded: EfsStateError.
+    """
+    from efsstate.checkpoints.saves import States
+
+    checkpoint = CheckpointFolder(mount, folder)
+    save = checkpoint.newest()[0].save
+    if save is None or save.empty:
+        return None, "", 0
+    if save.codec != "msgpack":
+        raise EfsStateError(
+            f"{checkpoint.path(save.key)}: its state is encoded with {save.codec!r}, which may run"
+            " code; read it with Checkpoint.load() in the program that wrote it"
+        )
+    states = States("msgpack", save.schema, None, signed=mount.key is not None)
+    return states.decode(save, checkpoint.path(save.key)), save.codec, save.schema
