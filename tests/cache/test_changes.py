@@ -852,7 +852,7 @@ def test_an_interrupt_between_two_steps_leaves_nothing_behind(root):
             sys.settrace(before)
         assert not flights._in_flight and not flights._joinable, at
         gc.collect()
-        assert not any(file.counts for file in byte_locks._shared_files.values()), at
+        assert not any(file.holders for file in byte_locks._shared_files.values()), at
     assert at > 20  # lines that the loop comes to
 
 
@@ -879,7 +879,7 @@ def test_a_refresh_that_can_make_no_file_removes_the_old_result(monkeypatch):
     numbers = itertools.count()
     assert f(1) == 0 == f(1)
 
-    def full(self, folder, name, flags=0):
+    def full(self, file, folder, name, flags=0):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:

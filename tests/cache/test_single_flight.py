@@ -482,7 +482,7 @@ def test_a_claim_closes_no_lock_file_of_another_root_and_holds_nobody_up_while_i
     hanging, gate, close = threading.Event(), threading.Event(), byte_locks._SharedLockFile.close
 
     def hangs(file):
-        if file.fd >= 0:
+        if file.file.is_open:
             hanging.set()
             gate.wait(30)
         close(file)

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -216,6 +217,63 @@ def test_many_parts_and_empty_ones_are_written_in_order(mount):
     assert mount.read("x", "f") == b"abd"
 
 
+def test_more_buffers_than_one_call_takes_are_written_in_order(mount):
+    parts = [b"%d," % n for n in range(5000)]
+    mount.replace("x", "f", lambda created: parts)
+    assert mount.read("x", "f") == b"".join(parts)
+
+
+def test_a_rename_that_is_refused_for_a_moment_is_done(mount, monkeypatch):
+    """An NFS client answers ETXTBSY while another process has the target open."""
+    real, refusals = os.rename, [errno.ETXTBSY] * 3
+
+    def rename(*args, **options):
+        if refusals:
+            raise OSError(refusals.pop(), "Text file busy")
+        return real(*args, **options)
+
+    monkeypatch.setattr(os, "rename", rename)
+    put(mount, "x", "f", b"1")
+    assert mount.read("x", "f") == b"1" and not refusals
+    draft = PendingFile(mount, "x", ".tmp-1")
+    refusals.extend([errno.ETXTBSY] * 2)
+    assert draft.commit("x", "g", lambda created: [b"2"], unless=lambda: False)
+    assert mount.read("x", "g") == b"2" and mount.names("x") == ["f", "g"]
+
+
+def test_a_rename_that_is_always_refused_raises(mount, monkeypatch):
+    def rename(*args, **options):
+        raise OSError(errno.ETXTBSY, "Text file busy")
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(OSError, match="Text file busy.*x/f"):
+        put(mount, "x", "f", b"1")
+    assert mount.names("x") == []
+
+
+@pytest.mark.parametrize("stops", [["wall"], ["wall", "steady"], ["steady"]])
+def test_a_freeze_after_a_create_does_not_set_the_clock_back(mount, monkeypatch, stops):
+    """The time on a file is the server's time now only if it was looked at at once."""
+    monkeypatch.setattr(clock, "_offset", 0.0)
+    jump, real = [0.0], {"wall": time.time, "steady": time.monotonic}
+    monkeypatch.setattr(time, "time", lambda: real["wall"]() + jump[0] * ("wall" in stops))
+    monkeypatch.setattr(time, "monotonic", lambda: real["steady"]() + jump[0] * ("steady" in stops))
+    create = os.open
+
+    def freeze(name, flags, *args, **options):
+        fd = create(name, flags, *args, **options)
+        if flags & os.O_CREAT:
+            jump[0] = 7200.0
+        return fd
+
+    monkeypatch.setattr(os, "open", freeze)
+    put(mount, "x", "f", b"1")
+    assert jump == [7200.0] and clock._offset == 0.0
+    put(mount, "x", "g", b"1")  # at once: by now the local clock is two hours ahead
+    assert (clock._offset == pytest.approx(-7200, abs=3)) == ("wall" in stops)
+    monkeypatch.undo()
+
+
 def test_touch_notes_the_use_and_keeps_the_age(mount, tmp_path):
     put(mount, "x", "f", b"1")
     os.utime(tmp_path / "x/f", (1000, 2000))
@@ -378,7 +436,8 @@ def test_a_draft_whose_content_is_made_by_who_forks_is_written_by_the_parent_alo
     mount, victim, parent = files.Mount(str(tmp_path)), tmp_path / "victim", os.getpid()
     mount.make("x")
     draft = PendingFile(mount, "x", ".tmp-1")
-    number = draft._fd
+    with draft._file as number:
+        pass
 
     def build(created):
         pid = os.fork()

@@ -1,16 +1,20 @@
 """The lock: excludes threads, processes and open files, frees when the holder dies, and is the parent's after a fork."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from efsstate import process
 from efsstate.mount import byte_locks, lock
 from efsstate.mount.files import Mount
+from tests.mount import alarms
 
 HOLDER = """
 import sys, time
@@ -123,3 +127,136 @@ def test_a_forked_child_does_not_give_the_parents_lock_back(mount):
     os.waitpid(child, 0)
     assert held.is_current() and lock.acquire(mount, "x", "l", until=soon(0.02)) is None
     held.release()
+
+
+def opened(*names):
+    """Return the open files of these names."""
+    paths = []
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            paths.append(os.readlink(f"/proc/self/fd/{number}"))
+        except FileNotFoundError:
+            pass  # that of the listing
+    return [path for path in paths if path.rpartition("/")[2].split(" ")[0] in names]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("act", ["acquire", "attempt", "byte", "is_held"])
+def test_an_alarm_at_any_moment_leaks_no_descriptor_and_no_lock(mount, tmp_path, act):
+    """A signal's handler may raise after any call: the number that it returned is lost."""
+
+    def run():
+        if act == "acquire":
+            lock.acquire(mount, "x", "l", until=soon(0)).release()
+        elif act == "attempt":
+            lock.attempt(mount, "x", "l").release(remove=True)
+        elif act == "byte":
+            byte_locks.acquire(mount, "x", "0" * 48, keep_open=False).release()
+        else:
+            lock.is_held(mount, "x", "l")
+
+    run()
+    lock.acquire(mount, "x", "l", until=soon(0)).release()
+    moments = 0
+    for moment in alarms.at_each_moment(run):
+        moments += 1
+        if act == "byte":
+            files = list(byte_locks._shared_files.values())
+            assert not any(file.users or file.holders for file in files), moment
+            assert elsewhere(mount, "0" * 48) or moment % 10, moment
+            with ThreadPoolExecutor(1) as pool:  # its own locks are free for other threads
+                assert pool.submit(process.reset).result(10) is None
+        assert opened("l", "LOCK") == [], moment
+        with open(tmp_path / "x" / "l", "a") as other:
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert moments > 10
+
+
+def test_a_child_that_outlives_a_killed_owner_does_not_keep_the_lock(mount, tmp_path):
+    program = f"""
+import os, sys, time
+from efsstate.mount import lock
+from efsstate.mount.files import Mount
+held = lock.acquire(Mount({str(tmp_path)!r}), "x", "l", until=time.monotonic() + 20)
+if os.fork() == 0:
+    os.close(1)
+    time.sleep(30)
+    os._exit(0)
+print("held", flush=True)
+time.sleep(60)
+"""
+    owner = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        assert owner.stdout.readline() == "held\n"
+        owner.kill()
+        owner.communicate()
+        held = lock.acquire(mount, "x", "l", until=soon(5))
+        assert held is not None
+        held.release()
+    finally:
+        os.killpg(owner.pid, signal.SIGKILL)
+
+
+def test_a_waiter_on_a_removed_lock_file_waits_for_the_new_one(mount, tmp_path):
+    """Who broke the old holder's claim has removed its file; the new one has a healthy holder."""
+    frozen = lock.acquire(mount, "x", "l", until=soon())
+    results = []
+    waiter = threading.Thread(
+        target=lambda: results.append(lock.acquire(mount, "x", "l", until=soon(1.5)))
+    )
+    waiter.start()
+    time.sleep(0.1)
+    os.unlink(tmp_path / "x/l")
+    healthy = lock.acquire(mount, "x", "l", until=soon())
+    assert healthy is not None
+    frozen.release()
+    waiter.join(20)
+    assert results == [None] and healthy.is_current()
+    healthy.release()
+
+
+def test_a_waiter_gets_the_new_lock_file_when_it_is_free(mount, tmp_path, monkeypatch):
+    """Though the old one is held for ever, by a frozen process."""
+    monkeypatch.setattr(lock, "_CHECK", 0.05)
+    frozen = lock.acquire(mount, "x", "l", until=soon())
+    remover = threading.Timer(0.2, os.unlink, [tmp_path / "x/l"])
+    remover.start()
+    taken = lock.acquire(mount, "x", "l", until=soon(10))
+    assert taken is not None and taken.is_current() and not frozen.is_current()
+    taken.release()
+    frozen.release()
+    remover.join()
+
+
+def test_two_paths_to_one_root_share_its_byte_locks(tmp_path):
+    """POSIX drops all of a process's locks on a file when any descriptor of it is closed."""
+    (tmp_path / "root").mkdir()
+    os.symlink("root", tmp_path / "alias")
+    first, second = Mount(str(tmp_path / "root")), Mount(str(tmp_path / "alias"))
+    digest, other = "0" * 48, "f" * 48
+    held = byte_locks.acquire(first, "x", digest)
+    byte_locks.acquire(second, "x", other, keep_open=False).release()
+    assert not elsewhere(first, digest)
+    held.release()
+    assert elsewhere(first, digest)
+
+
+def test_a_folder_made_again_has_its_own_byte_locks(mount, tmp_path):
+    digest = "0" * 48
+    byte_locks.acquire(mount, "x", digest).release()
+    (tmp_path / "x" / "LOCK").unlink()
+    (tmp_path / "x").rmdir()
+    mount.forget("x")
+    held = byte_locks.acquire(mount, "x", digest)
+    assert held is not None and not elsewhere(mount, digest)
+    held.release()
+
+
+def test_reset_closes_the_lock_files(mount):
+    for number in range(5):
+        byte_locks.acquire(mount, f"{number}", "0" * 48).release()
+    assert len(opened("LOCK")) == 5
+    process.reset()
+    assert not byte_locks._shared_files and opened("LOCK") == []

@@ -13,10 +13,12 @@ import time
 
 from efsstate import process
 from efsstate.format import layout
+from efsstate.mount.descriptor import Descriptor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from efsstate.mount.files import Mount
+    from efsstate.mount.folders import FolderHandle
 
 _MAX_OPEN = 64  # lock files of a root
 _CHECK = 20.0  # seconds after which an open lock file is checked to still have its name
@@ -31,31 +33,32 @@ class _SharedLockFile:
     file.
     """
 
-    __slots__ = ("checked", "counts", "fd", "is_usable", "opening", "users")
+    __slots__ = ("checked", "file", "holders", "is_usable", "opening", "root", "users")
 
-    def __init__(self) -> None:
-        self.fd = -1
+    def __init__(self, root: str) -> None:
+        self.root = root  # the path of the mount that it was opened through
+        self.file = Descriptor()
         self.is_usable = False  # becomes False only while there are no users
-        self.users = 0
-        self.counts: dict[int, int] = {}  # byte -> how many locks of this process share it
+        # By the locks' ids, and not counts: an interrupted change is made again without harm.
+        self.users: set[int] = set()
+        self.holders: dict[int, set[int]] = {}  # byte -> the locks of this process that share it
         self.checked = 0.0
         self.opening = process.lock()
 
     def close(self) -> None:
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
+        self.file.close()
 
 
-_shared_files: dict[tuple[str, str], _SharedLockFile] = {}
+# By the folder's device and inode: two paths to one root share its lock files.
+_shared_files: dict[tuple[int, int], _SharedLockFile] = {}
 _guard = process.lock()
 
 
 @process.after_fork
 def _close_the_parents() -> None:
     """In a forked child, close the parent's lock files: byte locks stay with the parent."""
-    for file in _shared_files.values():
-        file.close()
+    for shared in _shared_files.values():
+        shared.file.abandon()
     _shared_files.clear()
 
 
@@ -67,41 +70,88 @@ def _close_idle() -> None:
 
 
 class ByteLock:
-    """A locked byte of a folder's lock file."""
+    """A byte of a folder's lock file, locked once `take` has returned."""
 
     __slots__ = ("_closes", "_file", "_offset", "_pid")
 
-    def __init__(
-        self, file: _SharedLockFile, offset: int, closes: tuple[str, str] | None = None
-    ) -> None:
-        self._file: _SharedLockFile | None = file
+    def __init__(self, offset: int, closes: tuple[int, int] | None) -> None:
+        self._file: _SharedLockFile | None = None
         self._offset, self._pid = offset, os.getpid()
         self._closes = closes  # the lock file to close afterwards, if it has no other users
 
-    def release(self) -> None:
-        """Give it back; a second time, or in a forked child, do nothing."""
-        file, self._file = self._file, None
-        if file is None or self._pid != os.getpid():
-            return
+    def join(self, key: tuple[int, int], root: str) -> _SharedLockFile:
+        """Return the folder's lock file, and use it."""
+        with _guard:
+            file = _shared_files.get(key)
+            if file is None:
+                file = _shared_files[key] = _SharedLockFile(root)
+            elif not file.users and not 0 <= time.time() - file.checked < _CHECK:
+                file.is_usable = False  # the folder may have been removed and created again
+            self._file = file
+            file.users.add(id(self))
+            idle = _idle_files(file.root) if len(_shared_files) > _MAX_OPEN else []
+        for other in idle:
+            _close_unused(other)
+        return file
+
+    def take(self) -> None:
+        """Lock the byte. Raise `BlockingIOError` if another process has it, `OSError`."""
         import fcntl
 
+        file, offset = self._file, self._offset
+        assert file is not None
+        try:
+            with file.opening, file.file as fd:
+                try:
+                    fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
+                    # The kernel has one lock for the whole process: without this set, the first
+                    # release would free them all.
+                    file.holders.setdefault(offset, set()).add(id(self))
+                except OSError:
+                    raise
+                except BaseException:  # a signal handler raised right after it was taken
+                    if not file.holders.get(offset):
+                        fcntl.lockf(fd, fcntl.LOCK_UN, 1, offset)
+                    raise
+        except PermissionError as error:  # some systems' way of saying that it is locked
+            raise BlockingIOError(errno.EAGAIN, error.strerror) from None
+
+    def release(self) -> None:
+        """Give it back; a second time, or in a forked child, do nothing."""
+        file = self._file
+        if file is None or self._pid != os.getpid():
+            return
         try:
             with file.opening:  # else a thread that locks the byte at this moment would lose it
-                file.counts[self._offset] -= 1
-                # MUT: a-claim-that-is-shared-outlives-the-first
-                if not file.counts[self._offset]:
-                    del file.counts[self._offset]
-                    fcntl.lockf(file.fd, fcntl.LOCK_UN, 1, self._offset)
+                self._unlock(file)
         except OSError:
             pass  # it was lost already: cut off for longer than the server's lease
         finally:
             with _guard:
-                file.users -= 1
+                file.users.discard(id(self))
+            self._file = None
             if self._closes is not None:
                 _close_unused(self._closes)
 
+    def _unlock(self, file: _SharedLockFile) -> None:
+        import fcntl
+
+        holders = file.holders.get(self._offset)
+        if holders is None:
+            return
+        holders.discard(id(self))
+        # MUT: a-claim-that-is-shared-outlives-the-first
+        if not holders:
+            with file.file as fd:
+                fcntl.lockf(fd, fcntl.LOCK_UN, 1, self._offset)
+            file.holders.pop(self._offset, None)
+
     def __del__(self) -> None:
-        self.release()  # a signal handler may have raised before the lock reached its owner
+        # A signal handler may have raised before the lock reached its owner.
+        try:
+            self.release()
+        except AttributeError:
+            pass  # it had not even begun
 
 
 def acquire(mount: Mount, folder: str, digest: str, *, keep_open: bool = True) -> ByteLock | None:
@@ -115,100 +165,81 @@ def acquire(mount: Mount, folder: str, digest: str, *, keep_open: bool = True) -
     more, but the process can end while the client is cut off: with a file open there, the kernel
     waits for the server to close it (measured).
     """
-    offset, key = int(digest[:15], 16), (mount.path, folder)
-    closes = None if keep_open else key
     for attempt in (0, 1):
-        file = _take_file(key)
+        # MUT: two-paths-to-one-root-share-its-byte-locks
+        handle = mount.handle(folder, make=True)
+        key, file = handle.identify(), None
+        lock = ByteLock(int(digest[:15], 16), None if keep_open else key)
         try:
-            _open_file(file, mount, folder)
-            _lock_byte(file, offset)
+            file = lock.join(key, mount.path)
+            _open_file(file, mount, handle, folder)
+            lock.take()
         except BaseException as error:  # a signal handler's, too, or it is locked for ever
             is_refused = isinstance(error, BlockingIOError)
-            with _guard:
-                file.users -= 1
-                # A descriptor whose lock was lost, or whose file is gone, may answer so for ever:
-                # open it again, once.
-                file.is_usable = file.is_usable and (is_refused or file.users > 0)
-            if closes is not None:
-                _close_unused(closes)
+            if file is not None and not is_refused:
+                _distrust(file, lock)
+            lock.release()
             if is_refused:
                 return None
             if attempt or not isinstance(error, OSError):
                 raise
+            mount.forget(folder)
         else:
-            return ByteLock(file, offset, closes)
+            return lock
     raise AssertionError
 
 
-def _lock_byte(file: _SharedLockFile, offset: int) -> None:
-    import fcntl
-
-    try:
-        with file.opening:
-            try:
-                fcntl.lockf(file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
-            except OSError:
-                raise
-            except BaseException:  # a signal handler raised right after it was taken
-                if offset not in file.counts:
-                    fcntl.lockf(file.fd, fcntl.LOCK_UN, 1, offset)
-                raise
-            # The kernel has one lock for the whole process: the first release would free them all.
-            file.counts[offset] = file.counts.get(offset, 0) + 1
-    except PermissionError as error:  # some systems' way of saying that it is locked
-        raise BlockingIOError(errno.EAGAIN, error.strerror) from None
-
-
-def _take_file(key: tuple[str, str]) -> _SharedLockFile:
-    """Return the folder's lock file, with one user more."""
+def _distrust(file: _SharedLockFile, lock: ByteLock) -> None:
+    """Have the next user open the file again: a lost lock or a removed file fails for ever."""
     with _guard:
-        file = _shared_files.get(key)
-        if file is None:
-            file = _shared_files[key] = _SharedLockFile()
-        elif not file.users and not 0 <= time.time() - file.checked < _CHECK:
-            file.is_usable = False  # the folder may have been removed and created again
-        file.users += 1
-        idle = _idle_files(key[0]) if len(_shared_files) > _MAX_OPEN else []
-    for other in idle:
-        _close_unused(other)
-    return file
+        file.is_usable = file.is_usable and file.users != {id(lock)}
 
 
-def _idle_files(root: str) -> list[tuple[str, str]]:
+def _idle_files(root: str) -> list[tuple[int, int]]:
     """Return the root's files without users that are beyond the bound, the oldest first."""
-    of_root = [key for key in _shared_files if key[0] == root]
+    of_root = [key for key, file in _shared_files.items() if file.root == root]
     idle = [key for key in of_root if not _shared_files[key].users]
     return idle[: max(0, len(of_root) - _MAX_OPEN)]
 
 
-def _close_unused(key: tuple[str, str]) -> None:
+def _close_unused(key: tuple[int, int]) -> None:
     """Close a lock file if it has no users."""
     file = _shared_files.get(key)
-    if file is None or not file.opening.acquire(blocking=False):  # another thread is using it
+    if file is None:
         return
+    acquired: list[bool] = []
     try:
-        with _guard:
-            if file.users:
-                return
-            file.is_usable = False
-        try:
-            file.close()
-        except OSError:
-            pass  # it is closed all the same
-        with _guard:
-            if not file.users and _shared_files.get(key) is file:
-                del _shared_files[key]
+        # In C, so that no signal handler comes between the acquisition and its record.
+        acquired.extend(map(file.opening.acquire, (False,)))
+        if acquired[0]:  # else another thread is using it
+            _close_guarded(key, file)
     finally:
-        file.opening.release()
+        if acquired == [True]:
+            file.opening.release()
 
 
-def _open_file(file: _SharedLockFile, mount: Mount, folder: str) -> None:
+def _close_guarded(key: tuple[int, int], file: _SharedLockFile) -> None:
+    with _guard:
+        if file.users:
+            return
+        file.is_usable = False
+    try:
+        file.close()
+    except OSError:
+        pass  # it is closed all the same
+    with _guard:
+        if not file.users and _shared_files.get(key) is file:
+            del _shared_files[key]
+
+
+def _open_file(file: _SharedLockFile, mount: Mount, handle: FolderHandle, folder: str) -> None:
     if file.is_usable:
         return
     # A second descriptor would, when it is closed, give back every byte locked by the first.
     with file.opening:
         if not file.is_usable:
             file.close()
-            file.fd = mount.open(folder, layout.LOCK, os.O_RDWR | os.O_CREAT)
+            file.file = Descriptor()
+            mount.open_at(handle, file.file, folder, layout.LOCK, os.O_RDWR | os.O_CREAT)
             file.checked = time.time()
             file.is_usable = True

@@ -13,10 +13,22 @@ _TICK = 2.0  # seconds
 _offset = 0.0  # server minus local, seconds
 
 
-def observe(server: float) -> None:
-    """Note that the server's clock shows `server` (seconds since the epoch) at this moment."""
+def observe(server: float, wall: float | None = None, steady: float | None = None) -> None:
+    """Note that the server's clock shows `server` (seconds since the epoch).
+
+    `wall` is `time.time()` and `steady` is `time.monotonic()` from before the server was asked, now
+    by default.
+    """
     global _offset
-    difference = server - time.time()
+    now, steady_now = time.time(), time.monotonic()
+    took = now - (now if wall is None else wall)
+    took_steadily = steady_now - (steady_now if steady is None else steady)
+    # The process may be frozen between the server's answer and this line: the older answer would
+    # set the clock back by hours, and results beyond their ttl would be served.
+    # MUT: only-a-quick-answer-sets-the-clock
+    if not (0 <= took < _TICK and took_steadily < _TICK):
+        return
+    difference = server - now
     # Below 2 s it is the granularity of time stamps and the way there, not a wrong clock.
     # MUT: the-servers-clock-stamps
     _offset = difference if abs(difference) > _TICK else 0.0

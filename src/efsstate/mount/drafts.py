@@ -11,8 +11,9 @@ import time
 from _weakrefset import WeakSet  # as `threading` has it: the public module would be one more import
 
 from efsstate import process
+from efsstate.mount.descriptor import Descriptor
 from efsstate.mount.files import write_all
-from efsstate.mount.folders import name_error
+from efsstate.mount.folders import name_error, rename_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,24 +27,27 @@ _CHUNK = 8 << 20  # bytes
 class PendingFile:
     """A temporary that gets its content later, and then another name, but only while it exists.
 
-    Its name is never used again, or a rename might take the temporary of another owner. So a
-    process that removes the temporary keeps the content from ever being seen, whatever its
-    owner does at that moment. `is_over`: it was committed, or is gone.
+    So a process that removes the temporary keeps the content from ever being seen, whatever its
+    owner does at that moment. Its name must never be used again. `is_over`: it was committed, or is
+    gone.
     """
 
     def __init__(self, mount: Mount, folder: str, name: str) -> None:
-        self._mount, self._folder, self._name = mount, folder, name
-        self._fd = mount.create_open(folder, name, os.O_EXCL)
+        self._mount, self._folder, self._name, self._file = mount, folder, name, Descriptor()
+        self.is_over = True
+        _pending.add(self)
         try:
-            status = mount.adopt(self._fd)
-        except BaseException as error:
-            os.close(self._fd)
-            if isinstance(error, OSError):
-                name_error(error, mount.path_of(folder, name))
+            status = mount.create_open(self._file, folder, name, os.O_EXCL)
+            self.is_over = False
+        except BaseException:
+            self._discard_if_created()
             raise
         self._inode, self._created, self._began = status.st_ino, status.st_mtime, time.monotonic()
-        self.is_over = False
-        _pending.add(self)
+
+    def _discard_if_created(self) -> None:
+        if self._file.is_open:
+            self._file.abandon()
+            self._mount.remove(self._folder, self._name, quiet=True)
 
     def commit(
         self,
@@ -58,22 +62,24 @@ class PendingFile:
         Return False, too, if `unless` is true right before the rename. `build` is as
         `Mount.replace` takes it. Raise `OSError` if it fails; then nothing has changed.
         """
-        if self._fd < 0:
+        if self.is_over:
             return False
         mount, folder = self._mount, self._folder
         try:
             # The server's time now, as far as it is known: if a clock stood still it makes the
             # content older, never younger.
             parts = build(self._created + time.monotonic() - self._began)
-            # Read now: building them may have forked, and in the child the descriptor is closed.
-            write_all(self._fd, parts)
-            self._close()  # an NFS client may report a full disk only here
+            # Used from here on: building them may have forked, and in the child it is closed.
+            with self._file as fd:
+                write_all(fd, parts)
+            self._file.close()  # an NFS client may report a full disk only here
             mount.refresh(to_folder)
-            if unless():
+            # `is_over`: another thread has discarded it during the write.
+            if self.is_over or unless():
                 self.discard()
                 return False
             source, target = mount.handle(folder), mount.handle(to_folder, make=True)
-            os.rename(self._name, name, src_dir_fd=source.fd, dst_dir_fd=target.fd)
+            rename_at(self._name, name, source, target)
         except FileNotFoundError:
             self.is_over = True
             # A lost reply makes a rename look so.
@@ -87,12 +93,8 @@ class PendingFile:
         self.is_over = True
         return True
 
-    def _close(self) -> None:
-        fd, self._fd = self._fd, -1
-        os.close(fd)
-
     def discard(self) -> None:
-        """Close and remove it, unless it is over."""
+        """Close and remove it, unless it is over. A write on another thread ends by itself."""
         if self.is_over:
             return
         self.is_over = True
@@ -103,11 +105,24 @@ class PendingFile:
     def leave(self) -> None:
         """Close it, and leave the file that has its name."""
         self.is_over = True
-        if self._fd >= 0:
-            try:
-                self._close()
-            except OSError:
-                pass
+        try:
+            self._file.close()
+        except OSError:
+            pass
+
+    def leave_to_parent(self) -> None:
+        """Close it in a forked child: both would write into one file.
+
+        And a file that is open in the child can't be removed by the parent without a copy.
+        """
+        self.is_over = True
+        self._file.abandon()
+
+    def __del__(self) -> None:
+        try:
+            self.discard()  # its owner had no stack left for it, or was interrupted
+        except Exception:
+            pass
 
 
 _pending: WeakSet[PendingFile] = WeakSet()
@@ -115,13 +130,10 @@ _pending: WeakSet[PendingFile] = WeakSet()
 
 @process.after_fork
 def _leave_the_parents() -> None:
-    """In a forked child, close the parent's temporaries.
-
-    Both would write into one file, and a file that is open here can't be removed there.
-    """
+    """In a forked child, close the parent's temporaries."""
     # MUT: a-forked-child-does-not-write-into-its
-    for pending in _pending:
-        pending.leave()
+    for pending in list(_pending):
+        pending.leave_to_parent()
 
 
 class PartialFile:
@@ -131,38 +143,39 @@ class PartialFile:
     """
 
     def __init__(self, mount: Mount, folder: str, name: str, *, executable: bool = False) -> None:
-        self.path = mount.path_of(folder, name)
-        self._fd = mount.open(folder, name, os.O_RDWR | os.O_CREAT)
-        try:
-            self.present = os.fstat(self._fd).st_size
-        except OSError as error:
-            self.close()
-            raise name_error(error, self.path) from None
-        if executable:
-            try:
-                os.fchmod(self._fd, mount.file_mode | (mount.file_mode & 0o444) >> 2)
-            except OSError:
-                pass  # another user's: its mode is theirs to choose
+        self.path, self._file = mount.path_of(folder, name), Descriptor()
+        mount.open_into(self._file, folder, name, os.O_RDWR | os.O_CREAT)
+        with self._file as fd:
+            self.present = os.fstat(fd).st_size
+            if executable:
+                try:
+                    os.fchmod(fd, mount.file_mode | (mount.file_mode & 0o444) >> 2)
+                except OSError:
+                    pass  # another user's: its mode is theirs to choose
 
     def has(self, data: memoryview, offset: int) -> bool:
         """Return True if `data` is at `offset` already."""
-        end = offset + len(data)
-        return end <= self.present and os.pread(self._fd, len(data), offset) == data
+        if offset + len(data) > self.present:
+            return False
+        with self._file as fd:
+            return os.pread(fd, len(data), offset) == data
 
     def put(self, data: memoryview, offset: int) -> None:
         """Write `data` at `offset`."""
         try:
-            while data:
-                done = os.pwrite(self._fd, data, offset)
-                data, offset = data[done:], offset + done
+            with self._file as fd:
+                while data:
+                    done = os.pwrite(fd, data, offset)
+                    data, offset = data[done:], offset + done
         except OSError as error:
             raise name_error(error, self.path) from None
 
     def finish(self, size: int) -> None:
         """Cut it to `size`, flush it to disk, and close it."""
         try:
-            os.ftruncate(self._fd, size)
-            os.fsync(self._fd)
+            with self._file as fd:
+                os.ftruncate(fd, size)
+                os.fsync(fd)
         except OSError as error:
             raise name_error(error, self.path) from None
         finally:
@@ -170,12 +183,10 @@ class PartialFile:
 
     def close(self) -> None:
         """Close it, and leave it as it is."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            try:
-                os.close(fd)
-            except OSError as error:  # an NFS client may report a full disk only here
-                raise name_error(error, self.path) from None
+        try:
+            self._file.close()
+        except OSError as error:  # an NFS client may report a full disk only here
+            raise name_error(error, self.path) from None
 
 
 def read_back(mount: Mount, folder: str, name: str, take: Callable[[bytes], object]) -> None:
@@ -183,12 +194,14 @@ def read_back(mount: Mount, folder: str, name: str, take: Callable[[bytes], obje
 
     Raise FileNotFoundError if it wrote none.
     """
-    fd = mount.open(folder, name)
+    file = Descriptor()
+    mount.open_into(file, folder, name)
     try:
-        os.fsync(fd)
-        while chunk := os.read(fd, _CHUNK):
-            take(chunk)
+        with file as fd:
+            os.fsync(fd)
+            while chunk := os.read(fd, _CHUNK):
+                take(chunk)
     except OSError as error:
         raise name_error(error, mount.path_of(folder, name)) from None
     finally:
-        os.close(fd)
+        file.close()

@@ -20,12 +20,14 @@ from efsstate.errors import CorruptEntryError
 from efsstate.format import layout
 from efsstate.mount import clock
 from efsstate.mount.descriptor import Descriptor
-from efsstate.mount.folders import GONE, Folders, name_error
+from efsstate.mount.folders import GONE, Folders, name_error, rename_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
+
+    from efsstate.mount.folders import FolderHandle
 
     Buffer = bytes | bytearray | memoryview
     Parts = Sequence[Buffer]
@@ -40,6 +42,7 @@ _SMALL = 2**17  # bytes; a smaller file is read in one call, without asking for 
 _LARGE = 2**20  # bytes; from here on a read goes into a buffer of our own
 _HUGE = 2**24  # bytes; from here on a reader's judge is asked first
 _MAX_READ = 0x7FFFF000  # bytes that one read gives
+_MAX_BUFFERS = 1024  # IOV_MAX: of one writev
 _TRIES = 30  # of a look that another host's replacement made stale
 
 
@@ -52,25 +55,36 @@ class Mount(Folders):
 
     # Reading
 
-    def _open_regular(
-        self, folder: str, name: str, flags: int, owner: Descriptor | None = None
-    ) -> tuple[int, os.stat_result]:
-        if flags & os.O_CREAT:
-            handle = self.handle(folder, make=True)
-        else:
-            handle = self._pass_through(folder)
-        open_ = os.open if owner is None else owner.open
-        fd = open_(name, flags, self.file_mode, dir_fd=handle.fd)
-        try:
-            status = os.fstat(fd)
-            self._require_regular(status, folder, name)
-        except BaseException:
-            if owner is None:
-                os.close(fd)
+    def open_into(self, file: Descriptor, folder: str, name: str, flags: int = 0) -> None:
+        """Have `file` open the regular file `name`; with `O_CREAT`, create it and the folder."""
+        creates = flags & os.O_CREAT
+        for attempt in range(_TRIES):
+            try:
+                handle = self.handle(folder, make=True) if creates else self._pass_through(folder)
+                self.open_at(handle, file, folder, name, flags)
+            except OSError as error:
+                if creates and error.errno == errno.ENOENT and not attempt:
+                    self.forget(folder)  # it was removed while it was open here
+                else:
+                    self._prepare_retry(error, folder, name, attempt)
             else:
-                owner.close()
+                return
+        raise AssertionError
+
+    def open_at(
+        self, handle: FolderHandle, file: Descriptor, folder: str, name: str, flags: int
+    ) -> None:
+        """Have `file` open the regular file `name` in the open folder `handle`."""
+        file.open(name, flags | _READ, mode=self.file_mode, dir_fd=handle.fd)
+        try:
+            with file as fd:
+                status = os.fstat(fd)
+                self._require_regular(status, folder, name)
+                if flags & os.O_CREAT:
+                    self._set_mode(fd, status)
+        except BaseException:
+            file.abandon()
             raise
-        return fd, status
 
     def _require_regular(self, status: os.stat_result, folder: str, name: str) -> None:
         # MUT: only-regular-files-are-read-s-isreg
@@ -96,27 +110,14 @@ class Mount(Folders):
         folder: str,
         name: str,
         flags: int = os.O_RDONLY,
-        *,
-        owner: Descriptor | None = None,
     ) -> int:
-        """Return a descriptor of the regular file `name`, which the caller or `owner` closes.
+        """Return a descriptor of the regular file `name`, which the caller closes.
 
         With `O_CREAT`, the folder is created if need be.
         """
-        creates = flags & os.O_CREAT
-        for attempt in range(_TRIES):
-            try:
-                fd, status = self._open_regular(folder, name, flags | _READ, owner)
-            except OSError as error:
-                if creates and error.errno == errno.ENOENT and not attempt:
-                    self.forget(folder)  # it was removed while it was open here
-                else:
-                    self._prepare_retry(error, folder, name, attempt)
-            else:
-                if creates:
-                    self._set_mode(fd, status)
-                return fd
-        raise AssertionError
+        file = Descriptor()
+        self.open_into(file, folder, name, flags)
+        return file.detach()
 
     def read(
         self, folder: str, name: str, judge: Judge | None = None, stale: float | None = None
@@ -214,35 +215,42 @@ class Mount(Folders):
             except OSError:
                 pass
 
-    def adopt(self, fd: int) -> os.stat_result:
-        """Return the stat of a file that was just created, after reading its time and mode."""
-        status = os.fstat(fd)
-        clock.observe(status.st_mtime)  # just created, so this is the server's time now
-        self._set_mode(fd, status)
-        return status
+    def create_open(
+        self, file: Descriptor, folder: str, name: str, flags: int = 0
+    ) -> os.stat_result:
+        """Have `file` create `name`, empty, for writing; return its stat, with the server's time.
 
-    def create_open(self, folder: str, name: str, flags: int = 0) -> int:
-        """Create `name`, empty, and return a descriptor for writing, which the caller closes."""
-        return self.call_at(
-            os.open, folder, name, make=True, flags=_WRITE | flags, mode=self.file_mode
-        )
+        The folder is created if need be.
+        """
+        wall, steady = time.time(), time.monotonic()
+        flags |= _WRITE
+        self.call_at(file.open, folder, name, make=True, flags=flags, mode=self.file_mode)
+        try:
+            with file as fd:
+                status = os.fstat(fd)
+                clock.observe(status.st_mtime, wall, steady)
+                self._set_mode(fd, status)
+        except OSError as error:
+            raise name_error(error, self.path_of(folder, name)) from None
+        return status
 
     def _write(
         self, folder: str, name: str, build: Callable[[float], Parts], *, flags: int, durable: bool
     ) -> os.stat_result:
         """Create `name` and fill it; after an error, remove it again if it is a temporary."""
-        owner, flags, mode = Descriptor(), _WRITE | flags, self.file_mode
+        file = Descriptor()
         try:
             try:
-                fd = self.call_at(owner.open, folder, name, make=True, flags=flags, mode=mode)
-                status = self.adopt(fd)
-                write_all(fd, build(status.st_mtime))
-                # MUT: a-file-is-synced-before-it-is-named
-                if durable:
-                    os.fsync(fd)
+                status = self.create_open(file, folder, name, flags)
+                parts = build(status.st_mtime)
+                with file as fd:
+                    write_all(fd, parts)
+                    # MUT: a-file-is-synced-before-it-is-named
+                    if durable:
+                        os.fsync(fd)
                 return status
             finally:
-                owner.close()  # an NFS client may report a full disk only here
+                file.close()  # an NFS client may report a full disk only here
         except BaseException as error:
             if isinstance(error, OSError) and error.filename is None:
                 name_error(error, self.path_of(folder, name))
@@ -282,7 +290,7 @@ class Mount(Folders):
         """
         try:
             source, target = self.handle(folder), self.handle(to_folder, make=True)
-            os.rename(name, to_name, src_dir_fd=source.fd, dst_dir_fd=target.fd)
+            rename_at(name, to_name, source, target)
         except OSError as error:
             # MUT: a-lost-reply-to-a-rename-is-told-from
             if not (
@@ -426,13 +434,15 @@ def _fill_buffer(fd: int, length: int, start: bytes | bytearray = b"") -> bytear
 
 def write_all(fd: int, parts: Parts) -> int:
     """Write all of `parts`, in order; return the number of bytes."""
-    rest = [memoryview(part).cast("B") for part in parts]
-    size = sum(map(len, rest))
+    views = [memoryview(part).cast("B") for part in parts]
+    first, size = 0, sum(map(len, views))
     # MUT: a-short-write-is-gone-on-with
-    while rest:
-        done = os.writev(fd, rest)
-        while rest and done >= len(rest[0]):
-            done -= len(rest.pop(0))
-        if rest:
-            rest[0] = rest[0][done:]
+    while first < len(views):
+        # MUT: no-more-buffers-than-a-call-takes
+        done = os.writev(fd, views[first : first + _MAX_BUFFERS])
+        while first < len(views) and done >= len(views[first]):
+            done -= len(views[first])
+            first += 1
+        if done:
+            views[first] = views[first][done:]
     return size

@@ -19,6 +19,7 @@ import stat
 import time
 
 from efsstate.errors import CorruptEntryError
+from efsstate.mount.descriptor import Descriptor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,26 +50,30 @@ def name_error(error: OSError, path: str, target: str | None = None) -> OSError:
     return error
 
 
-class FolderHandle:
+class FolderHandle(Descriptor):
     """An open folder, closed with the last reference, so that an eviction never closes it in use.
 
     So keep the handle in a variable while its `fd` is used: `handle(x).fd` alone may be closed, and
     its number become another file's, before the call that gets it.
     """
 
-    __slots__ = ("fd", "reads_small", "refreshed")
+    __slots__ = ("fd", "identity", "reads_small", "refreshed")
 
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
+    def __init__(self, name: str, flags: int, *, dir_fd: int | None = None) -> None:
+        super().__init__()
+        self.open(name, flags, dir_fd=dir_fd)
+        self.fd = self._fds[0]
         self.refreshed = time.time()
         # True if the file that was read last was small: large ones are read in one request, too.
         self.reads_small = True
+        self.identity: tuple[int, int] | None = None
 
-    def __del__(self, _close: Callable[[int], None] = os.close) -> None:
-        try:
-            _close(self.fd)
-        except OSError:
-            pass
+    def identify(self) -> tuple[int, int]:
+        """Return the folder's device and inode: the same for every path that leads to it."""
+        if self.identity is None:
+            status = os.fstat(self.fd)
+            self.identity = status.st_dev, status.st_ino
+        return self.identity
 
 
 class Folders:
@@ -98,7 +103,7 @@ class Folders:
 
     def _open_top(self) -> None:
         # The root itself may be a link.
-        top = FolderHandle(os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        top = FolderHandle(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             mode = os.fstat(top.fd).st_mode
         except OSError as error:
@@ -135,12 +140,11 @@ class Folders:
         parent_name, _, name = folder.rpartition("/")
         parent = self.handle(parent_name, make=make)
         try:
-            fd = self._open_folder(folder, parent, name)
+            opened = self._open_folder(folder, parent, name)
         except FileNotFoundError:
             if not make:
                 raise
-            fd = self._make_folder(folder, parent_name, name)
-        opened = FolderHandle(fd)
+            opened = self._make_folder(folder, parent_name, name)
         # MUT: open-folders-are-bounded
         if len(self._folders) >= _MAX_OPEN:
             for oldest in list(self._folders)[: _MAX_OPEN // 4]:
@@ -154,13 +158,13 @@ class Folders:
         if known is not None or not folder:
             return known or self._top
         above, _, name = folder.rpartition("/")
-        return FolderHandle(self._open_folder(folder, self._pass_through(above), name, _THROUGH))
+        return self._open_folder(folder, self._pass_through(above), name, _THROUGH)
 
     def _open_folder(
         self, folder: str, parent: FolderHandle, name: str, flags: int = _DIRECTORY
-    ) -> int:
+    ) -> FolderHandle:
         try:
-            return os.open(name, flags, dir_fd=parent.fd)
+            return FolderHandle(name, flags, dir_fd=parent.fd)
         except OSError as error:
             if error.errno in (errno.ENOTDIR, errno.ELOOP):
                 raise CorruptEntryError(
@@ -175,7 +179,7 @@ class Folders:
                 raise name_error(missing, self.path_of(folder)) from None
             raise name_error(error, self.path_of(folder)) from None
 
-    def _make_folder(self, folder: str, parent_name: str, name: str) -> int:
+    def _make_folder(self, folder: str, parent_name: str, name: str) -> FolderHandle:
         def make(name: str, *, dir_fd: int) -> None:
             try:
                 os.mkdir(name, self.folder_mode, dir_fd=dir_fd)
@@ -183,13 +187,13 @@ class Folders:
                 pass  # another process was first; mkdir has asked the server, so we see its folder
 
         self.call_at(make, parent_name, name, make=True)
-        fd = self._open_folder(folder, self.handle(parent_name, make=True), name)
+        opened = self._open_folder(folder, self.handle(parent_name, make=True), name)
         try:
-            if stat.S_IMODE(os.fstat(fd).st_mode) & 0o777 != self.folder_mode & 0o777:
-                os.fchmod(fd, self.folder_mode)
+            if stat.S_IMODE(os.fstat(opened.fd).st_mode) & 0o777 != self.folder_mode & 0o777:
+                os.fchmod(opened.fd, self.folder_mode)
         except OSError:
             pass  # another user's folder: its mode is theirs to choose
-        return fd
+        return opened
 
     def call_at(
         self, call: Callable[..., T], folder: str, name: str, *, make: bool = False, **options: Any
@@ -219,7 +223,7 @@ class Folders:
         """
         for attempt in (0, 1):
             try:
-                return FolderHandle(_reopen(self.handle(folder, make=make)))
+                return _open_again(FolderHandle, self.handle(folder, make=make))
             except OSError as error:
                 if error.errno in GONE:
                     self.forget(folder)
@@ -329,7 +333,7 @@ class Folders:
                 handle = self.handle(folder)
                 now = time.time()
                 # MUT: the-fresh-open
-                fd = _reopen(handle)
+                fd = _open_again(os.open, handle)
                 try:
                     status = os.fstat(fd)
                     if status.st_nlink:  # else it was removed, perhaps created again since
@@ -385,11 +389,29 @@ class Folders:
             raise
 
 
-def _reopen(handle: FolderHandle) -> int:
+def rename_at(name: str, to_name: str, source: FolderHandle, target: FolderHandle) -> None:
+    """Rename `name` in `source` to `to_name` in `target`, again after errors that pass.
+
+    An NFS client answers ETXTBSY while a process that has the target open is renaming it away.
+    """
+    for pause in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, None):
+        try:
+            os.rename(name, to_name, src_dir_fd=source.fd, dst_dir_fd=target.fd)
+        except OSError as error:
+            # MUT: an-error-that-passes-is-tried-again
+            if error.errno != errno.ETXTBSY or pause is None:
+                raise
+            time.sleep(pause)
+        else:
+            return
+
+
+def _open_again(opener: Callable[..., T], handle: FolderHandle) -> T:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     try:
-        return os.open(f"/proc/self/fd/{handle.fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return opener(f"/proc/self/fd/{handle.fd}", flags)
     except FileNotFoundError:  # no /proc here
-        return os.open(".", _DIRECTORY, dir_fd=handle.fd)
+        return opener(".", _DIRECTORY, dir_fd=handle.fd)
 
 
 def _moment(status: os.stat_result) -> tuple[int, int, int]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import time
+from _weakrefset import WeakSet  # as `threading` has it: the public module would be one more import
 
-from efsstate import units
+from efsstate import process, units
 from efsstate.mount.descriptor import Descriptor
 from efsstate.mount.folders import name_error
 
@@ -21,63 +22,79 @@ if TYPE_CHECKING:
     from efsstate.mount.files import Mount
 
 _FIRST_PAUSE = 0.004  # seconds between tries, growing
+_CHECK = 2.0  # seconds after which a waiter checks that its file still has its name
 _lock_descriptor: Callable[..., bool] | None = None
 
 
 class Lock:
-    """The lock on one file, from `take` to `release`, or until its last reference goes.
+    """The lock file `name`, open, and locked once `take` has returned True.
 
     `waited` is True if another process held it first, `shared` if others may hold it too.
     """
 
-    __slots__ = ("_file", "_mount", "_pid", "folder", "name", "shared", "waited")
+    __slots__ = ("__weakref__", "_file", "_mount", "_pid", "folder", "name", "shared", "waited")
 
     def __init__(self, mount: Mount, folder: str, name: str, *, shared: bool = False) -> None:
         self._mount, self._file, self._pid = mount, Descriptor(), os.getpid()
         self.folder, self.name = folder, name
         self.shared, self.waited = shared, False
+        _locks.add(self)
 
     def take(self) -> bool:
-        """Try to take it, and return True if that succeeded. The file stays open for another try.
-
-        A shared lock excludes exclusive holders alone.
-        """
+        """Lock the file if no other process holds it; return True if it is locked."""
+        if not self._file.is_open:
+            file = Descriptor()
+            self._mount.open_into(file, self.folder, self.name, os.O_RDWR | os.O_CREAT)
+            self._file = file
         try:
-            fd = self._file.fileno()
-            if fd < 0:
-                flags = os.O_RDWR | os.O_CREAT
-                fd = self._mount.open(self.folder, self.name, flags, owner=self._file)
-            return _lock_shared(fd) if self.shared else _lock_alone(fd)
+            with self._file as fd:
+                return _lock_shared(fd) if self.shared else _lock_alone(fd)
         except OSError as error:
-            self._file.close()
             raise name_error(error, self._mount.path_of(self.folder, self.name)) from None
 
     def release(self, *, remove: bool = False) -> None:
         """Give the lock back; with `remove`, remove its file first.
 
         First, so that the next holder does not find the name of a file that is going. In a forked
-        child only close the descriptor: the lock is the parent's. A shared lock is only closed
-        anywhere: it counts until every process that inherited it has closed it.
+        child do nothing: the lock is the parent's. A shared lock is only closed: it counts until
+        every process that inherited it has closed it.
         """
-        fd = self._file.fileno()
-        if fd < 0:
+        if not self._file.is_open:
             return
         try:
-            try:
-                # MUT: a-forks-child-gives-nothing-back
-                if os.getpid() == self._pid and not self.shared:
-                    # MUT: a-locks-file-goes-before-the-lock
-                    if remove:
-                        self._mount.remove(self.folder, self.name, quiet=True)
-                    import fcntl
+            # MUT: a-forks-child-gives-nothing-back
+            if os.getpid() == self._pid and not self.shared:
+                # MUT: a-locks-file-goes-before-the-lock
+                if remove:
+                    self._mount.remove(self.folder, self.name, quiet=True)
+                import fcntl
 
-                    # Unlock, because a forked child may still have the descriptor.
+                # Unlock, because a child that another program forked may have the descriptor.
+                with self._file as fd:
                     # MUT: unlock-though-a-child-lives-on
                     fcntl.flock(fd, fcntl.LOCK_UN)
-            finally:
-                self._file.close()
         except OSError as error:
             raise name_error(error, self._mount.path_of(self.folder, self.name)) from None
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the file, which gives the lock back unless another process has it open."""
+        try:
+            self._file.close()
+        except OSError as error:
+            raise name_error(error, self._mount.path_of(self.folder, self.name)) from None
+
+    def leave_to_parent(self) -> None:
+        """Close the file in a forked child: else the child would hold a dead parent's lock."""
+        # MUT: a-forks-child-does-not-keep-the-lock
+        if not self.shared:
+            self._file.abandon()
+
+    def reopen(self) -> None:
+        """Give the lock back, and have `take` open the file that has the name now."""
+        self.release()
+        self._file = Descriptor()
 
     def is_current(self) -> bool:
         """Return True if the name still is the locked file; an earlier holder may have removed it.
@@ -87,7 +104,8 @@ class Lock:
         """
         try:
             self._mount.refresh(self.folder)
-            own = os.fstat(self._file.fileno())
+            with self._file as fd:
+                own = os.fstat(fd)
         except OSError as error:
             self.release()
             raise name_error(error, self._mount.path_of(self.folder, self.name)) from None
@@ -99,10 +117,14 @@ class Lock:
         return os.path.samestat(named, own)
 
 
-def attempt(mount: Mount, folder: str, name: str, *, shared: bool = False) -> Lock | None:
-    """Return the lock if no other process holds it, else None."""
-    lock = Lock(mount, folder, name, shared=shared)
-    return lock if lock.take() else None
+_locks: WeakSet[Lock] = WeakSet()
+
+
+@process.after_fork
+def _leave_the_parents() -> None:
+    """In a forked child, close the parent's lock files."""
+    for lock in list(_locks):
+        lock.leave_to_parent()
 
 
 def _lock_alone(fd: int) -> bool:
@@ -124,6 +146,22 @@ def _lock_shared(fd: int) -> bool:
     return True
 
 
+def attempt(mount: Mount, folder: str, name: str, *, shared: bool = False) -> Lock | None:
+    """Return the lock on `name`, or None if another process holds it.
+
+    `shared`: only an exclusive holder excludes us.
+    """
+    lock = Lock(mount, folder, name, shared=shared)
+    try:
+        if lock.take():
+            return lock
+    except BaseException:
+        lock.release()
+        raise
+    lock.close()
+    return None
+
+
 def acquire(
     mount: Mount, folder: str, name: str, *, until: float, shared: bool = False
 ) -> Lock | None:
@@ -132,16 +170,34 @@ def acquire(
     It polls, with jitter: the kernel itself polls a blocking `flock`, with a back-off of up to 30 s
     if the server can't call back, as EFS can't.
     """
-    lock, pauses = Lock(mount, folder, name, shared=shared), units.backoff(_FIRST_PAUSE)
-    while not lock.take():
-        remaining = until - time.monotonic()
-        if remaining <= 0 and lock.waited:
-            return None
-        # A second try, even without a wait: `is_held` has it for a moment.
-        remaining = max(remaining, _FIRST_PAUSE)
-        lock.waited = True
-        time.sleep(min(remaining, next(pauses)))
-    return lock
+    lock, check = Lock(mount, folder, name, shared=shared), 0.0
+    pauses = units.backoff(_FIRST_PAUSE)
+    try:
+        while True:
+            is_taken = lock.take()
+            # A lock file that was removed while we waited has no say any more: its name may be
+            # another file's, with a holder of its own.
+            # MUT: a-waiter-does-not-take-a-removed-lock
+            if lock.waited and (is_taken or time.monotonic() > check):
+                if not lock.is_current():
+                    lock.reopen()
+                    continue
+                check = time.monotonic() + _CHECK
+            if is_taken:
+                return lock
+            remaining = until - time.monotonic()
+            if remaining <= 0 and lock.waited:
+                break
+            # A second try, even without a wait: `is_held` has it for a moment.
+            remaining = max(remaining, _FIRST_PAUSE)
+            if not lock.waited:
+                lock.waited, check = True, time.monotonic() + _CHECK
+            time.sleep(min(remaining, next(pauses)))
+    except BaseException:
+        lock.release()
+        raise
+    lock.close()
+    return None
 
 
 def is_held(mount: Mount, folder: str, name: str) -> bool:
@@ -151,14 +207,16 @@ def is_held(mount: Mount, folder: str, name: str) -> bool:
     """
     import fcntl
 
+    file = Descriptor()
     try:
-        fd = mount.open(folder, name)
+        mount.open_into(file, folder, name)
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # a holder's is exclusive
+        with file as fd:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # a holder's is exclusive
     except BlockingIOError:
         return True
     finally:
-        os.close(fd)
+        file.close()
     return False

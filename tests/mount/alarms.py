@@ -1,0 +1,53 @@
+"""Raise an exception at each moment of a call, as a signal handler may: at each event in turn."""
+
+import gc
+import os
+import sys
+
+HERE = os.path.dirname(sys.modules["efsstate"].__file__) if "efsstate" in sys.modules else ""
+
+
+class Alarm(Exception):  # noqa: N818 - as a user's handler would name it
+    """Raised by the handler."""
+
+
+def _is_skipped(frame):
+    # No handler runs in the middle of a destructor in these tests: the interpreter would only
+    # print the exception.
+    while frame is not None:
+        if frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def at_each_moment(act):
+    """Yield the number of each moment of `act`, after an alarm was raised there."""
+    moment, package = 0, os.sep + "efsstate" + os.sep
+    while True:
+        seen, is_raised = 0, False
+
+        def profile(frame, event, _argument):
+            nonlocal seen, is_raised
+            if is_raised or package not in frame.f_code.co_filename or _is_skipped(frame):
+                return
+            # A handler runs at the end of a call of C code, and as a function begins.
+            if event in ("c_return", "call"):
+                if seen == moment:
+                    is_raised = True
+                    raise Alarm
+                seen += 1
+
+        gc.collect()
+        sys.setprofile(profile)
+        try:
+            act()
+        except Alarm:
+            pass
+        finally:
+            sys.setprofile(None)
+        gc.collect()
+        if not is_raised:
+            return
+        yield moment
+        moment += 1
