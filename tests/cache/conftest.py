@@ -56,3 +56,11 @@ def another(root, apart):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "time_intensive: dogpile's own mark on its longer tests")
+
+
+@pytest.fixture(scope="session")
+def different():
+    """Values of all types that keys know, no two alike."""
+    from tests.cache.test_keys import DIFFERENT
+
+    return DIFFERENT

@@ -89,11 +89,14 @@ def _describe(dtype: Any) -> object:
         fields = [(name, *dtype.fields[name]) for name in dtype.names]
         record = dtype.itemsize, [(name, _describe(inner), *rest) for name, inner, *rest in fields]
         return record if dtype.type is np.void else (dtype.type, *record)
-    # MUT: a-dtype-is-described-completely
-    if np.dtype(dtype.str) == dtype:
-        return dtype.str
-    if np.dtype(dtype.type) == dtype:
-        return dtype.type  # one of another library, such as a float of 8 bits
+    # Those of other libraries, such as a float of 8 bits, share their text, or have none.
+    for description in (dtype.str, dtype.type):
+        try:
+            # MUT: a-dtype-is-described-completely
+            if np.dtype(description) == dtype:
+                return description
+        except TypeError:
+            continue
     raise UnstableError(f"an array of dtype {dtype}", "the dtype has no stable form", "")
 
 
