@@ -118,7 +118,7 @@ def test_a_result_that_began_after_a_change_is_kept_at_once(another):
 class SweepRound:
     """Has threads take single steps on the mount, in the order that is asked for."""
 
-    STEPS = ("create_open", "stat", "remove", "refresh")
+    STEPS = ("adopt", "stat", "remove", "refresh")
 
     def __init__(self, monkeypatch):
         self.gates = {}
@@ -459,7 +459,7 @@ def test_memory_forgets_although_the_mount_hangs(monkeypatch, change):
         gate.wait(20)
         raise OSError(5, "Input/output error")
 
-    for name in ("refresh", "create_open", "symlink", "look"):
+    for name in ("refresh", "adopt", "symlink", "look"):
         monkeypatch.setattr(Mount, name, hang)
     {
         "invalidate": f.invalidate,

@@ -273,12 +273,32 @@ MUTATIONS = {
     "a-refresh-ends-what-began-before": Mutation(
         "a refresh ends what began before it",
         drop(),
-        ["cache/test_changes.py::test_a_refresh_is_not_undone_by_what_began_before_it"],
+        ["cache/test_changes.py::test_a_change_is_never_undone_whatever_the_order_of_the_steps"],
     ),
     "a-drafts-name-is-never-used-again": Mutation(
         "a draft's name is never used again",
         become('return TEMPORARY + digest + "0" * 16'),
         ["cache/test_changes.py::test_two_without_a_claim_do_not_keep_each_other_from_storing"],
+    ),
+    "a-finished-flight-is-replaced": Mutation(
+        "a finished flight is replaced",
+        without("finished"),
+        ["cache/test_waiting.py::test_a_flight_that_was_never_unregistered_is_replaced"],
+    ),
+    "a-flights-result-is-served-within-its-ttl": Mutation(
+        "a flight's result is served within its ttl",
+        holds(False),
+        ["cache/test_waiting.py::test_a_finished_flights_result_is_not_served_past_its_ttl"],
+    ),
+    "waiters-without-a-result-go-on-together": Mutation(
+        "waiters without a result go on together",
+        holds(False),
+        ["cache/test_waiting.py::test_processes_wait_for_one_computation_at_most"],
+    ),
+    "a-value-is-copied-before-it-is-handed-over": Mutation(
+        "a value is copied before it is handed over",
+        drop(),
+        ["cache/test_handover.py::test_a_set_that_was_given_up_stores_what_was_passed"],
     ),
     "memory-keeps-nothing-that-changed-since": Mutation(
         "memory keeps nothing that changed since",

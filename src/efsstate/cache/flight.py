@@ -89,6 +89,7 @@ def join(flight: Flight) -> Flight:
     """Return the flight to wait for, or `flight` itself, registered, if there is none."""
     with _lock:
         current = _joinable.get(flight.key)
+        # MUT: a-finished-flight-is-replaced
         if current is None or current.finished:
             _joinable[flight.key] = current = flight
             _in_flight.add(flight)

@@ -139,6 +139,7 @@ def _wait_for(cache: TieredCache, digest: str, flight: Flight, until: float, beg
         level = "mount"
     if not is_finished or item is None or item.codec != cache.codec_name:
         return MISSING
+    # MUT: a-flights-result-is-served-within-its-ttl
     if cache.remaining(item) <= 0:
         return MISSING
     return (yield from _serve(cache, item, level, began))
@@ -182,6 +183,7 @@ def _lead(
             if value is not MISSING:
                 mine.item, mine.stored = None if answer.not_cached else answer, True
                 return value
+        # MUT: waiters-without-a-result-go-on-together
         if has_waited:
             flights.release_waiters(mine)
             yield from _release(claims)

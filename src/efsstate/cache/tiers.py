@@ -365,6 +365,7 @@ class TieredCache:
                 payload = item.payload = b"".join(parts)
                 return Encoded(item, payload, key)
         if detach:
+            # MUT: a-value-is-copied-before-it-is-handed-over
             payload = [part if type(part) is bytes else bytes(part) for part in parts]
         return Encoded(item, payload, key)
 
@@ -378,7 +379,7 @@ class TieredCache:
         tier, item = self._disk or self.disk(), encoded.item
         digest = item.digest
         is_change = start is None or start.changing
-        change, now = tier.changes.record(digest), tier.clear_stamp()
+        change, now = tier.changes.last_change(digest), tier.clear_stamp()
         item.clear_stamp = now
         is_stored = True
         try:
