@@ -397,15 +397,15 @@ class TieredCache:
             raise
         finally:
             # A value that was read meanwhile is out of date.
-            change = tier.changes.record(digest, since=change)
+            own_change = tier.changes.record(digest, since=change)
             if (
                 is_stored
-                and change is not None
+                and own_change is not None
                 and not item.not_cached
                 and (start is None or start.clear_stamp == now)
             ):
                 item.created = clock.now()
-                self._remember(item, tier, change)
+                self._remember(item, tier, own_change)
         if self.max_bytes is not None or not self._is_covered(item.ttl):
             self._look_after(tier, item.ttl)
         return is_stored

@@ -1,0 +1,181 @@
+"""A cached function raises as the function itself does: same exception, context, cause, frames."""
+
+import asyncio
+import contextlib
+import gc
+import traceback
+import weakref
+
+import pytest
+
+from efsstate import cached
+
+
+def raises_in_handler():
+    try:
+        {}["missing"]
+    except KeyError:
+        raise ValueError("second")  # noqa: B904 - the context is what is tested
+
+
+def raises_from():
+    try:
+        {}["missing"]
+    except KeyError as error:
+        raise ValueError("second") from error
+
+
+def raises_from_none():
+    try:
+        {}["missing"]
+    except KeyError:
+        raise ValueError("second") from None
+
+
+def raises_plainly():
+    raise ValueError("only")
+
+
+def raises_stop_iteration():
+    raise StopIteration("end")
+
+
+def raises_generator_exit():
+    raise GeneratorExit
+
+
+def raises_keyboard_interrupt():
+    raise KeyboardInterrupt
+
+
+def raises_system_exit():
+    raise SystemExit(3)
+
+
+RAISING = [
+    raises_in_handler, raises_from, raises_from_none, raises_plainly, raises_stop_iteration,
+    raises_generator_exit, raises_keyboard_interrupt, raises_system_exit,
+]  # fmt: skip
+
+
+def caught(function):
+    try:
+        function()
+    except BaseException as error:
+        return error
+    raise AssertionError
+
+
+def chain(error):
+    """What can be seen of an exception and of those behind it."""
+    seen = []
+    while error is not None:
+        seen.append((
+            type(error), error.args, error.__suppress_context__,
+            type(error.__cause__), type(error.__context__),
+        ))  # fmt: skip
+        error = error.__cause__ or error.__context__
+    return seen
+
+
+def within_a_handler(function):
+    """The exception that `function` raises while its caller handles another."""
+    try:
+        raise LookupError("the caller's")
+    except LookupError:
+        return caught(function)
+
+
+def as_coroutine(function):
+    async def work():
+        return function()
+
+    work.__qualname__ = f"async_{function.__name__}"
+    return work
+
+
+@pytest.mark.parametrize("function", RAISING)
+@pytest.mark.parametrize("catch", [caught, within_a_handler])
+@pytest.mark.parametrize("options", [{}, {"io_timeout": 5}, {"stale": "1h", "ttl": "1h"}])
+def test_the_exception_is_the_functions_own(function, catch, options):
+    cached_one = cached(name=function.__name__, **options)(function)
+    assert chain(catch(cached_one)) == chain(catch(function))
+    assert chain(catch(cached_one.refresh)) == chain(catch(function))
+
+
+@pytest.mark.parametrize("function", [f for f in RAISING if "exit" not in f.__name__][:5])
+@pytest.mark.parametrize("catch", [caught, within_a_handler])
+def test_the_exception_of_a_coroutine_is_its_own(function, catch):
+    if function is raises_stop_iteration:
+        pytest.skip("Python itself turns it into a RuntimeError")
+    plain = as_coroutine(function)
+    cached_one = cached(name=plain.__qualname__)(plain)
+    assert chain(catch(lambda: asyncio.run(cached_one()))) == chain(
+        catch(lambda: asyncio.run(plain()))
+    )
+
+
+def test_a_task_in_a_handler_keeps_its_context():
+    @cached(name="inner")
+    async def fail():
+        await asyncio.sleep(0)
+        raise KeyError("inner")
+
+    async def main():
+        try:
+            raise LookupError("outer")
+        except LookupError:
+            try:
+                await fail()
+            except KeyError as error:
+                return error.__context__
+
+    assert isinstance(asyncio.run(main()), LookupError)
+
+
+def test_the_traceback_goes_from_the_caller_to_the_function():
+    error = caught(cached(name="traced")(raises_plainly))
+    names = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+    assert names[-1] == "raises_plainly" and "StopIteration" not in "".join(
+        traceback.format_exception(error)
+    )
+
+
+class Large:
+    """Something that a frame refers to."""
+
+
+@pytest.mark.parametrize("kind", ["plain", "refresh", "io_timeout", "async", "stale"])
+def test_a_failed_call_leaves_no_cycle_that_keeps_its_frame(kind):
+    alive = []
+
+    def fail(x):
+        large = Large()
+        alive.append(weakref.ref(large))
+        raise ValueError(x)
+
+    async def fail_async(x):
+        fail(x)
+
+    options = {"io_timeout": 5} if kind == "io_timeout" else {}
+    if kind == "stale":
+        options = {"ttl": "1h", "stale": "1h"}
+    f = cached(name=f"cycle {kind}", **options)(fail_async if kind == "async" else fail)
+    call = f.refresh if kind == "refresh" else f
+
+    async def call_in_one_loop():  # `asyncio.run` itself makes a cycle
+        for number in range(5):
+            with contextlib.suppress(ValueError):
+                await call(number)
+
+    gc.collect()
+    gc.disable()
+    try:
+        if kind == "async":
+            asyncio.run(call_in_one_loop())
+        for number in range(5 if kind != "async" else 0):
+            with contextlib.suppress(ValueError):
+                call(number)
+        assert [ref() for ref in alive] == [None] * 5
+    finally:
+        gc.enable()
