@@ -124,7 +124,7 @@ def _parse(folders: PartFolders, safe: str, text: str) -> Frozen:
     frozen, count = _parse_head(folders, safe, text)
     if frozen.list != _INLINE:
         frozen.names = _read_list(folders, frozen.list)
-    if len(frozen.names) != count or any(layout.parse_part(n) is None for n in frozen.names):
+    if len(frozen.names) != count or not all(map(layout.is_part, frozen.names)):
         path = folders.mount.path_of(folders.snapshots, safe)
         raise CorruptEntryError(path, f"its list does not have {count} parts; forget it")
     return frozen

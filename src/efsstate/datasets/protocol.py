@@ -258,6 +258,4 @@ class PartFolders:
 
     def listing(self) -> list[str]:
         """Return the names of all parts as the server has them now, sorted."""
-        return sorted(
-            name for name in self.mount.names(self.parts) if names.parse_part(name) is not None
-        )
+        return sorted(filter(names.is_part, self.mount.names(self.parts)))

@@ -80,17 +80,17 @@ class Snapshot:
         blake2b = entry.blake2b()
         salt = f"{seed}\0{epoch}\0".encode()
         ranked = sorted(
-            self, key=lambda part: blake2b(salt + part.name.encode(), digest_size=16).digest()
+            self.names, key=lambda name: blake2b(salt + name.encode(), digest_size=16).digest()
         )[index::count]
-        if isinstance(after, int):
-            return ranked[after:]
-        for position, part in enumerate(ranked):
-            if part.name == after:
-                return ranked[position + 1 :]
-        raise ValueError(
-            f"{self!r}: it has no part {after!r} in shard {shard!r}; resume with the snapshot,"
-            " seed, epoch and shard that the position was saved with"
-        )
+        if not isinstance(after, int):
+            if after not in ranked:
+                raise ValueError(
+                    f"{self!r}: it has no part {after!r} in shard {shard!r}; resume with the"
+                    " snapshot, seed, epoch and shard that the position was saved with"
+                )
+            after = ranked.index(after) + 1
+        folder = self.dataset.path
+        return [Part(name, folder) for name in ranked[after:]]
 
     # Reading
 

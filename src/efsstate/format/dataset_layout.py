@@ -15,6 +15,7 @@ else lies in `parts`, so that other programs can read the folder as it is.
 from __future__ import annotations
 
 import os
+import re
 
 from efsstate.format.entry import blake2b
 from efsstate.format.layout import TEMPORARY, component
@@ -25,6 +26,11 @@ GONE = ".gone"
 LONGEST_NAME = 160  # bytes; a folder's name is at most 255 with what is added to it
 LONGEST_SUFFIX = 16
 _HEX = frozenset("0123456789abcdef")
+# A suffix: points, each with letters and digits after it, of at most 16 characters.
+_ENDS = rf"(?=.{{0,{LONGEST_SUFFIX}}}\Z)(?:\.[A-Za-z0-9]+)*"
+_SUFFIX = re.compile(_ENDS)
+_PART = re.compile(rf"([0-9a-f]{{32}})-(0|[1-9][0-9]{{0,17}})-([0-9a-f]{{32}})({_ENDS})")
+_STAGED = re.compile(rf"\.tmp-[0-9a-f]{{32}}-[0-9a-f]{{16}}{_ENDS}")
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/")
 
 
@@ -54,15 +60,7 @@ def dataset_name(base: str) -> str:
 
 def check_suffix(suffix: str) -> str:
     """Return `suffix`; raise `ValueError` unless it is empty or a point with letters and digits."""
-    plain = suffix.replace(".", "")
-    if suffix and not (
-        suffix[0] == "."
-        and suffix[-1] != "."
-        and ".." not in suffix
-        and len(suffix) <= LONGEST_SUFFIX
-        and plain.isascii()
-        and plain.isalnum()
-    ):
+    if not _SUFFIX.fullmatch(suffix):
         raise ValueError(
             f"suffix {suffix!r}: a point with letters and digits is needed, such as '.parquet' or"
             f" '.tar.gz', of at most {LONGEST_SUFFIX} characters"
@@ -96,17 +94,13 @@ def part_name(key: str, size: int, digest: str, suffix: str) -> str:
 
 def parse_part(name: str) -> tuple[str, int, str, str] | None:
     """Return (key, size, digest, suffix) of a part's name; None if it is not such a name."""
-    key, _, rest = name.partition("-")
-    size, _, rest = rest.partition("-")
-    digest, suffix = rest[:32], rest[32:]
-    if not (is_key(key) and size.isascii() and size.isdigit() and is_key(digest)):
-        return None
-    try:
-        check_suffix(suffix)
-    except ValueError:
-        return None
-    number = int(size) if len(size) < 19 else -1
-    return (key, number, digest, suffix) if str(number) == size else None
+    match = _PART.fullmatch(name)
+    return None if match is None else (match[1], int(match[2]), match[3], match[4])
+
+
+def is_part(name: str) -> bool:
+    """Return True if `name` is that of a part."""
+    return _PART.fullmatch(name) is not None
 
 
 def is_key(text: str) -> bool:
@@ -144,15 +138,7 @@ def staged_name(key: str, suffix: str) -> str:
 
 def is_staged(name: str) -> bool:
     """Return True if `name` is that of a part being written."""
-    key, _, rest = name.removeprefix(TEMPORARY).partition("-")
-    random, suffix = rest[:16], rest[16:]
-    try:
-        check_suffix(suffix)
-    except ValueError:
-        return False
-    return (
-        name.startswith(TEMPORARY) and is_key(key) and len(random) == 16 and _HEX.issuperset(random)
-    )
+    return _STAGED.fullmatch(name) is not None
 
 
 def is_process(name: str) -> bool:
