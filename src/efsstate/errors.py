@@ -109,9 +109,9 @@ class MountTimeout(TimeoutError):  # noqa: N818 - a state of the mount, which th
 
 
 class UnstableError(TypeError):
-    """A value that cannot be part of a key; its arguments are what it is, why, and a type to teach.
+    """A value that cannot be part of a key.
 
-    The third argument is empty if no `register` of a type would help.
+    Its arguments are a description, the reason, and the type to teach by `register`, or "".
     """
 
     def located(self, where: str, *, ignore: bool = False) -> TypeError:

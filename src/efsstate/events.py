@@ -1,4 +1,4 @@
-"""Tell listeners what happens, by one hook with small plain records; and write the log."""
+"""Call listeners with each event, a small plain record; and write the log."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def on_event(function: Listener) -> Callable[[], None]:
     An event is a dict of plain values. It has `kind` ("cache", "checkpoint", "model", "sweep"),
     `event` ("hit", "miss", "save", …) and `name` (of the cache, checkpoint or model; of the root
     for a sweep); most have `seconds` and `bytes`. docs/observability.md lists them all. The
-    function runs in the thread of the call that the event is about, so keep it short. What it
-    raises is logged and goes no further. Raise TypeError if `function` is not callable.
+    function runs in the thread of the call that the event is about, so keep it short. Its errors
+    are logged and go no further. Raise TypeError if `function` is not callable.
     """
     global listeners
     if not callable(function):

@@ -36,12 +36,12 @@ _SCHEDULE = (
 
 
 def handler(event: dict[str, Any] | None, context: object = None) -> dict[str, object]:
-    """Sweep until shortly before the deadline; return what was done, and log it as a line of JSON.
+    """Sweep until shortly before the deadline; return its report, and log that as a line of JSON.
 
     `event` may have the options of `efsstate.sweep` (`unused_for` is "30d" without it, null for
     never), and `shard` and `of`, so that several functions share a large file system: {"shard": 3,
     "of": 16}, numbered from 0. The reply has the report's fields; if `finished` is false there is
-    more to do, so call again. Raise ValueError for an unknown option, and what `sweep` raises.
+    more to do, so call again. Raise ValueError for an unknown option, and the errors of `sweep`.
     """
     options = dict(event or {})
     if "detail-type" in options:

@@ -93,7 +93,7 @@ class Tree:
 
 @pytest.fixture(autouse=True)
 def closed():
-    """The folders that the roots of a test hold open are closed after it: a suite has more of them than a function."""
+    """Close the folders that the roots of a test hold open: a suite has more than a function."""
     yield
     roots._known.clear()
 

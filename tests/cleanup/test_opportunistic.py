@@ -1,4 +1,4 @@
-"""The little clean-up that a put may do: rarely, once in the fleet, bounded, and least recently used first."""
+"""The trim after a put: rare, once in the fleet, bounded, and least recently used first."""
 
 import os
 import time
@@ -31,7 +31,7 @@ def calls(tree, monkeypatch):
 
 
 def test_the_first_put_of_a_process_does_nothing_nor_do_the_next(tree, monkeypatch, due):
-    """A thousand environments that start together must not all look: each waits a random part of the pause."""
+    """Of a thousand environments that start together, each waits a random part of the pause."""
     for i in range(20):
         tree.entry("f", i)
     looked = calls(tree, monkeypatch)
@@ -86,7 +86,7 @@ def test_while_another_does_it_nobody_else_does(tree, due):
     assert trim.trim(tree.mount, "f", 1) == 10
 
 
-def test_it_looks_at_a_part_of_a_large_namespace_and_keeps_the_share(tree, monkeypatch, due):
+def test_a_part_of_a_large_namespace_stands_for_all(tree, monkeypatch, due):
     monkeypatch.setattr(trim, "_ENOUGH", 200)
     for i in range(1600):
         tree.entry("f", i, age=90 * HOUR, unused=i)

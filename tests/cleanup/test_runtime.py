@@ -1,4 +1,4 @@
-"""The janitor and ops under the real Lambda runtime client: their deadline is the invocation's, their reply is JSON."""
+"""The janitor and ops under the real Lambda runtime client: its deadline, and JSON replies."""
 
 import os
 

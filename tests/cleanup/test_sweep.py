@@ -50,7 +50,7 @@ def test_entries_without_a_ttl_stay(tree):
     assert tree.sweep().removed == 0 and tree.there(kept)
 
 
-def test_an_entry_that_is_unexpired_by_its_header_stays_without_a_policy(tree):
+def test_without_a_policy_the_header_decides(tree):
     live, dead = (
         tree.entry("f", 1, age=HOUR, ttl=2 * HOUR),
         tree.entry("f", 2, age=HOUR, ttl=HOUR / 2),
@@ -149,7 +149,7 @@ def test_within_its_limit_nothing_goes(tree):
     assert tree.sweep().removed == 0 and tree.there(*names) == names
 
 
-def test_where_all_were_used_at_the_same_moment_no_more_goes_than_must(tree):
+def test_of_entries_used_at_one_moment_no_more_goes_than_must(tree):
     tree.policy("f", shortest=90 * DAY, max_entries=10)
     now = time.time()
     for i in range(64):
@@ -158,7 +158,7 @@ def test_where_all_were_used_at_the_same_moment_no_more_goes_than_must(tree):
     assert tree.entries("f") == 10
 
 
-def test_a_folder_that_is_refused_does_not_keep_the_limit_from_the_others(tree, monkeypatch):
+def test_a_refused_folder_does_not_keep_the_limit_from_others(tree, monkeypatch):
     tree.policy("f", shortest=90 * DAY, max_entries=10)
     for i in range(100):
         tree.entry("f", i, age=DAY, unused=i)
@@ -245,7 +245,7 @@ def test_an_unfinished_checkpoint_never_goes(tree):
     assert checkpoint("import", root=tree.path).load() == {"n": 1}
 
 
-def test_a_finished_checkpoint_goes_after_its_ttl_and_an_abandoned_rest_of_one(tree):
+def test_a_finished_checkpoint_goes_and_so_does_a_rest_of_one(tree):
     from efsstate import checkpoint
 
     for name, ttl in (("past", 0), ("later", "7d"), ("ever", None)):
@@ -281,7 +281,7 @@ def test_temporaries_that_were_abandoned_beside_the_areas_go_too(tree):
 # What was abandoned
 
 
-def test_abandoned_temporaries_go_and_young_ones_and_the_folders_lock_stay(tree):
+def test_abandoned_temporaries_go_young_ones_and_locks_stay(tree):
     old = [
         tree.file("cache/f/3/.tmp-aaaaaaaaaaaaaaaaaaaaaaaa", age=ABANDONED + 60),
         tree.file("cache/f/.tmp-bbbbbbbbbbbbbbbbbbbbbbbb", age=ABANDONED + 60),
@@ -379,7 +379,7 @@ def test_a_namespace_whose_policy_is_newer_is_left_alone(tree):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may do anything")
-def test_permission_denied_in_one_folder_is_reported_and_the_rest_is_swept(tree):
+def test_permission_denied_in_one_folder_is_reported(tree):
     _permission(tree)
 
 
@@ -404,7 +404,7 @@ def test_permission_denied_as_another_user(tree):
         pytest.skip("covered by the test above")
     tree.policy("warm", shortest=1, longest=1)
     tree.entry("warm", 1, age=HOUR, ttl=1)
-    tree.sweep()  # imports what the child needs: as another user it may not be let to where Python is installed
+    tree.sweep()  # imports what the child needs: another user may not read Python's own files
     with (
         tempfile.TemporaryDirectory() as above,
         warnings.catch_warnings(),
@@ -438,7 +438,10 @@ def test_a_clock_that_is_wrong_by_a_day_removes_nothing_live(tree, wrong):
     tree.policy("f", shortest=HOUR, longest=HOUR)
     live, dead = tree.entry("f", 1, age=60, ttl=HOUR), tree.entry("f", 2, age=2 * HOUR, ttl=HOUR)
     temporary = tree.file("cache/f/1/.tmp-555555555555555555555555", age=HOUR)
-    code = f"import sys, time\nreal = time.time\ntime.time = lambda: real() + {wrong}\nfrom efsstate import sweep\nsweep(root=sys.argv[1])"
+    code = (
+        f"import sys, time\nreal = time.time\ntime.time = lambda: real() + {wrong}\n"
+        "from efsstate import sweep\nsweep(root=sys.argv[1])"
+    )
     subprocess.run([sys.executable, "-c", code, tree.path], check=True)
     assert tree.there(live, dead, temporary) == [live, temporary]
 

@@ -41,8 +41,8 @@ def test_without_time_nothing_is_done_and_the_next_call_goes_on(tree):
     assert not tree.there(*dead) and tree.there(*live) == live
 
 
-def test_calls_that_are_cut_short_do_each_folder_once_until_the_round_is_done(tree, monkeypatch):
-    """Each call gets time for three folders: the round needs six, none is swept twice in it, and the next begins anew."""
+def test_calls_that_are_cut_short_share_a_round(tree, monkeypatch):
+    """Each call has time for three folders, none is swept twice in a round, and the next begins."""
     plant(tree)
     monkeypatch.setattr(work, "WORKERS", 1)
     done, calls = [], []
@@ -86,7 +86,7 @@ def test_each_call_has_an_order_of_its_own(tree, monkeypatch):
     )
 
 
-def test_a_folder_that_takes_all_the_time_does_not_keep_the_others_waiting(tree, monkeypatch):
+def test_a_folder_that_takes_all_the_time_starves_no_other(tree, monkeypatch):
     dead, _ = plant(tree)
     monkeypatch.setattr(work, "WORKERS", 1)  # side by side with it, no other would have time either
     real = scan.sweep_folder
@@ -119,7 +119,7 @@ def test_it_ends_before_the_invocations_deadline(tree):
 
 
 def test_what_was_asked_differently_is_another_sweep(tree):
-    """An operator's own limits are not taken as done because the janitor has just been everywhere."""
+    """An operator's own limits are not taken as done because the janitor has been everywhere."""
     _, live = plant(tree)
     tree.sweep(budget=60)
     assert tree.sweep(older_than=0, budget=60).removed == len(live)
@@ -146,7 +146,7 @@ def test_a_folder_that_another_sweeper_has_is_left_to_it(tree):
     assert tree.sweep().finished and not tree.there(*dead)
 
 
-def test_a_folder_that_another_has_swept_meanwhile_is_not_swept_again(tree):
+def test_a_folder_that_another_has_swept_is_not_swept_again(tree):
     plant(tree)
     kind = "None None None None 0/1"
     mine = rounds.SweepRound(tree.mount, kind, fresh=True)
@@ -157,7 +157,10 @@ def test_a_folder_that_another_has_swept_meanwhile_is_not_swept_again(tree):
 
 def test_several_at_once_share_the_work_and_do_not_collide(tree):
     dead, live = plant(tree, dead=4000, live=400)
-    code = "import sys\nfrom efsstate import sweep\nr = sweep(root=sys.argv[1])\nprint(r.removed, r.errors, r.looked)"
+    code = (
+        "import sys\nfrom efsstate import sweep\nr = sweep(root=sys.argv[1])\n"
+        "print(r.removed, r.errors, r.looked)"
+    )
     runs = [
         subprocess.Popen([sys.executable, "-c", code, tree.path], stdout=subprocess.PIPE, text=True)
         for _ in range(3)
@@ -201,7 +204,7 @@ def test_marks_of_folders_that_are_gone_are_forgotten(tree):
 
 
 def test_folders_that_we_can_not_have_named_are_foreign(tree):
-    """Folders with the longest name, with commas, and with bytes that are no text can't be namespaces."""
+    """The longest name, commas, and bytes that are no text cannot be namespaces."""
     for raw in (b"n" * 255, b"a,b", b"\xff\xfe"):
         os.makedirs(os.path.join(os.fsencode(tree.path), b"cache", raw, b"0"))
     report = tree.sweep()
@@ -210,16 +213,16 @@ def test_folders_that_we_can_not_have_named_are_foreign(tree):
 
 @pytest.mark.parametrize("after", [1, 5, 17, 60, 150, 330])
 def test_killed_anywhere_the_next_one_goes_on(tree, after):
-    """SIGKILL before the n-th request that changes something: nothing live is gone, and the next sweep does the rest."""
+    """SIGKILL before the n-th change: nothing live is gone, and the next sweep does the rest."""
     dead, live = plant(tree, dead=300, live=60)
     code = (
         "import os, signal, sys\nfrom efsstate import sweep\nleft = int(sys.argv[2])\n"
         "def hook(event, args):\n"
         "    global left\n"
-        "    if event in ('os.remove', 'os.utime', 'os.mkdir', 'open') and sys.argv[1] not in ('',):\n"
+        "    if event in ('os.remove', 'os.utime', 'os.mkdir', 'open') and sys.argv[1]:\n"
         "        left -= 1\n"
         "        if left < 0: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "import efsstate.cleanup.sweep, efsstate.cleanup.rounds, msgpack, filelock, hashlib, zlib, efsstate.eviction.limits\n"
+        "import efsstate.cleanup.sweep, efsstate.eviction.limits, msgpack, filelock, hashlib\n"
         "sys.addaudithook(hook)\nsweep(root=sys.argv[1])"
     )
     run = subprocess.run(
@@ -246,7 +249,7 @@ def fail_in(monkeypatch, folder, error):
 
 @pytest.mark.parametrize("error", [RecursionError("deep"), ZeroDivisionError("x"), KeyError(1)])
 def test_whatever_fails_in_one_folder_the_others_are_swept(tree, monkeypatch, error):
-    """An internal exception, or a planted tree deeper than the stack, ends one folder (I11, I32)."""
+    """An internal exception, or a tree deeper than the stack, ends one folder (I11, I32)."""
     dead, live = plant(tree)
     fail_in(monkeypatch, "cache/f/3", error)
     report = tree.sweep()
@@ -278,7 +281,7 @@ def test_whatever_fails_in_one_checkpoint_the_others_are_swept(tree, monkeypatch
 
 
 def test_a_mark_that_is_something_else_does_not_end_a_sweep(tree):
-    dead, _ = plant(tree)
+    _dead, _ = plant(tree)
     tree.sweep(older_than="90d")
     (marks_folder,) = os.listdir(tree.full(layout.SWEEPS))
     mark = tree.full(f"{layout.SWEEPS}/{marks_folder}/cache,f")

@@ -11,7 +11,7 @@ from efsstate.cli import app
 
 
 class Shell:
-    """`shell("ls", "--limit", "3")` gives (exit code, standard output, standard error); `.json(...)` the document."""
+    """`shell("ls", "--limit", "3")` returns (exit code, output, errors); `.json` the document."""
 
     def __init__(self, tree, capfd):
         self.tree, self._capfd = tree, capfd

@@ -163,7 +163,7 @@ def test_what_is_not_there_is_said_in_the_same_words_everywhere(shell, tree):
 
 
 def test_gc_needs_a_yes_and_a_dry_run_none(shell):
-    code, out, err = shell("gc")
+    code, _, err = shell("gc")
     assert code == 2 and "5 files" in err and "-y" in err and shell.tree.entries("thumbnails") == 12
     assert shell.json("gc", "--dry-run")["removed"] == 5 and shell.tree.entries("thumbnails") == 12
     told = shell.json("gc", "-y")
@@ -321,7 +321,7 @@ def test_checkpoint_ls_show_and_break(shell, tree):
     assert shell("checkpoint", "show", "nothing")[0] == 3
 
 
-def test_checkpoint_break_of_what_nobody_holds_says_so_and_fences_all_the_same(shell, tree):
+def test_break_of_a_free_claim_says_so_and_fences(shell, tree):
     before = shell.json("checkpoint", "show", "backfill")["epoch"]
     err = shell("checkpoint", "break", "backfill")[2]
     assert "not held (the last claim was by a process on " in err
@@ -544,9 +544,7 @@ def test_repair_without_the_signing_key_removes_nothing(shell, tree, signed):
 
 
 @pytest.mark.parametrize("key", [None, "another"])
-def test_repair_with_a_policy_of_ones_own_removes_no_signed_entry(
-    shell, tree, signed, monkeypatch, key
-):
+def test_repair_with_ones_own_policy_removes_no_signed_entry(shell, tree, signed, monkeypatch, key):
     """The shell's own key has written POLICY; the signed entries still are not its own (I20)."""
     from efsstate import Cache, process
 

@@ -1,4 +1,4 @@
-"""The examples in the docstrings are Python: a line that an edit of the imports dropped into one is found."""
+"""The examples in the docstrings are Python, so a line that an edit dropped in is found."""
 
 import ast
 import doctest
@@ -22,9 +22,10 @@ def docstrings():
 
 
 def examples(text):
-    """What is fenced, prompted, or begins with an indented line that begins as Python does; tables and grammars do not.
+    """Yield code that is fenced, prompted, or indented and begins as Python does.
 
-    Paragraphs that begin indented are one example. What stands in one of them without an indent belongs to it, and does not parse.
+    Tables and grammars do not. Paragraphs that begin indented are one example; a line without an
+    indent in one of them belongs to it, and does not parse.
     """
     yield from re.findall(r"^ *```python\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
     yield from [one.source for one in doctest.DocTestParser().get_examples(text)]
@@ -48,7 +49,10 @@ def test_every_example_parses():
 
 
 def test_what_an_example_is():
-    whole = "Do.\n\n    from a import b\n\n    with b():\n        pass\n\nAnd on.\n\n    a table   of words\n    with b    and more"
+    whole = (
+        "Do.\n\n    from a import b\n\n    with b():\n        pass\n\nAnd on.\n\n"
+        "    a table   of words\n    with b    and more"
+    )
     assert list(examples(whole)) == [
         "    from a import b\n\n    with b():\n        pass"
     ] and parses(*examples(whole))

@@ -1,1 +1,1 @@
-"""What removes what is no longer wanted."""
+"""The sweep: remove cache entries, saves and versions that are no longer wanted."""

@@ -1,4 +1,4 @@
-"""What a sweep does with checkpoints, models, datasets, and abandoned copies from S3.
+"""Sweep checkpoints, models, datasets, and abandoned copies from S3.
 
 Checkpoints are swept in groups of some sixteen, because there may be a million, and a mark for each
 would double their files. So that few names are held, at most 65,536 are listed at a time.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from efsstate.cleanup.work import Job, Work
     from efsstate.eviction.report import SweepReport
 
-_GROUP = 16  # checkpoints, or shards, of a group: what can be swept in the shortest of budgets
+_GROUP = 16  # checkpoints, or shards, of a group: few enough for the shortest of budgets
 _WINDOW = 65_536  # names held at a time
 
 
@@ -46,7 +46,7 @@ def checkpoint_units(work: Work) -> Iterator[dict[str, Job]]:
 
 
 def _list(work: Work, *, reports: bool) -> Iterator[str]:
-    """Yield the names of the checkpoints; tidy up and report what is none, if `reports`.
+    """Yield the names of the checkpoints; if `reports`, tidy up and report the others.
 
     Raise BudgetExhausted when the time is up.
     """
@@ -68,7 +68,7 @@ def _list(work: Work, *, reports: bool) -> Iterator[str]:
 
 
 def _remove_rest(work: Work, folder: str, status: os.stat_result) -> None:
-    """Remove what a killed sweep left of a checkpoint that it had put out of the way."""
+    """Remove the rest of a checkpoint that a killed sweep had renamed away."""
     options, report = work.options, work.report
     if options.now - status.st_mtime < scan.ABANDONED:
         return
@@ -155,7 +155,7 @@ def folder_units(work: Work, area: str) -> Iterator[tuple[str, Job]]:
 
 
 def dataset_job(work: Work, name: str) -> Job:
-    """Return the job that removes what is abandoned or expired of the dataset in folder `name`."""
+    """Return the job that removes abandoned and expired files of the dataset in folder `name`."""
 
     def sweep_dataset(report: SweepReport) -> bool:
         from efsstate.datasets import retention
@@ -189,7 +189,7 @@ def model_job(work: Work, folder: str) -> Job:
             try:
                 sizes = {version.id: version.bytes for version in versions(name, root=root)}
             except LookupError:
-                sizes = {}  # what killed publications left has no version in it
+                sizes = {}  # only rests of killed publications
             for version in prune(name, dry_run=work.options.dry_run, root=root):
                 report.note_removed("version", sizes.get(version, 0))
         except (LookupError, ValueError):

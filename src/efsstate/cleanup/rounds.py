@@ -35,7 +35,7 @@ def begin(mount: Mount, kind: str, *, fresh: bool) -> SweepRound | None:
     """Return the round of the sweeps of this `kind`, or None if its marks cannot be written.
 
     A sweep without marks works too: it begins with any folder, and shares none with others.
-    `fresh`: look at everything once more, even at what an earlier call of this round has done.
+    `fresh`: look at everything once more, even at folders that an earlier call of it has done.
     """
     # MUT: a-sweep-without-notes-goes-on
     try:
@@ -79,7 +79,7 @@ class SweepRound:
         return layout.sweep_mark(folder) in self._above
 
     def mark(self, folder: str) -> None:
-        """Mark `folder` as swept, by the sweeper of what is above it."""
+        """Mark `folder` as swept, by the sweeper of the folder above it."""
         self.take(folder, lambda: True)
 
     def queue(self, folders: Iterable[str]) -> list[str]:
@@ -91,7 +91,7 @@ class SweepRound:
     def take(self, folder: str, sweep: Callable[[], bool]) -> bool | None:
         """Call `sweep` if no other sweeper has `folder` now, or has swept it since we began.
 
-        Return what it returned (True if it came to its end), True if another sweeper has done it,
+        Return its result (True if it came to its end), True if another sweeper has done it,
         None if another has it now.
         """
         name = layout.sweep_mark(folder)

@@ -1,11 +1,11 @@
-"""`sweep`: go through everything below a root, within its time, and remove what is not wanted."""
+"""`sweep`: go through everything below a root, within its time, and remove the unwanted."""
 
 from __future__ import annotations
 
 import time
 
 from efsstate import deadline, events, units
-from efsstate.cleanup import rounds
+from efsstate.cleanup import jobs, rounds
 from efsstate.cleanup.work import Work
 from efsstate.eviction.report import SweepReport
 from efsstate.eviction.scan import SweepOptions
@@ -35,18 +35,18 @@ def sweep(
     budget: Duration | None = None,
     dry_run: bool = False,
 ) -> SweepReport:
-    """Remove what is expired, over its limit, abandoned, or beyond its keep; return what it did.
+    """Remove everything expired, over its limit, abandoned, or beyond its keep; return a report.
 
     Of cache entries: the expired; all older than `older_than`; all not used for `unused_for`; and,
-    least recently used first, what is beyond its namespace's limits, and beyond `max_bytes` and
+    least recently used first, those beyond their namespace's limits, and beyond `max_bytes` and
     `max_entries` of the whole cache. Of the rest: finished checkpoints past their ttl, and saves
     beyond their keep; model versions beyond theirs, after their grace; temporaries, locks and
-    staging that were not written for a day by the server's clock. What efsstate did not make stays,
+    staging that were not written for a day by the server's clock. Files of others stay,
     and is counted and named.
 
     It ends after `budget`, or 2 s before the invocation's deadline, and the next call goes on from
     there; without either it looks at everything. Several at once, anywhere, share the work.
-    `dry_run` removes nothing. What fails in one folder is in the report, and the others are swept.
+    `dry_run` removes nothing. An error in one folder is in the report, and the others are swept.
     Raise RootError, ValueError or TypeError for a bad option, and OSError if the root itself fails.
     """
     return run(
@@ -102,7 +102,8 @@ def run(
         device=mount.stat("", ".").st_dev,
         latest=latest,
     )
-    work = Work(mount, options, sweep_round, report, shard, of, progress or _ignore_progress)
+    note = progress or _ignore_progress
+    work = Work(mount, options, sweep_round, report, shard, of, note, areas=jobs)
     work.run(limit, max_entries, time_budget or 0.0)
     report.seconds = time.monotonic() - began
     events.emit("sweep", "sweep", mount.path, **report.as_dict())

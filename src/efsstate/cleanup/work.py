@@ -1,6 +1,6 @@
 """The work of one sweep: its units, in which order they are done, and by how many workers.
 
-A unit is what is swept in one go and marked in the round: a namespace of the cache, a group of
+A unit is swept in one go and marked in the round: a namespace of the cache, a group of
 checkpoints, a group of a checkpoint's shards, a model. A namespace with many entries is *large*:
 its sixteen folders are units of their own, so that workers and sweepers share them. No unit is
 looked into before its turn, so that a call with little time gets on, however many there are.
@@ -26,6 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Sequence
+    from typing import Protocol
 
     from efsstate.cleanup.rounds import SweepRound
     from efsstate.eviction.policy import Policy
@@ -33,6 +34,19 @@ if TYPE_CHECKING:
     from efsstate.mount.files import Mount
 
     Job = Callable[[SweepReport], bool]  # returns True if it came to its end
+
+    class Areas(Protocol):
+        """The units of all areas but the cache: the module `jobs`."""
+
+        def folder_units(self, work: Work, area: str) -> Iterator[tuple[str, Job]]:
+            """Yield a unit for each model or dataset in `area`."""
+
+        def checkpoint_units(self, work: Work) -> Iterator[dict[str, Job]]:
+            """Yield the groups of checkpoints, in portions."""
+
+        def incoming_job(self, work: Work) -> Job:
+            """Return the job that removes abandoned copies from S3."""
+
 
 # Units at once: a request to the server takes a millisecond or more, which a worker waits for.
 WORKERS = 8
@@ -56,9 +70,11 @@ class Work:
         shard: int,
         of: int,
         progress: Callable[[int, int], None],
+        areas: Areas,
     ) -> None:
         self.mount, self.options, self.report = mount, options, report
         self._round, self._shard, self._of, self._progress = sweep_round, shard, of, progress
+        self._areas = areas
         self._namespaces: list[str] = []
         self._large: set[str] = set()
         self._policies: dict[str, Policy | None] = {}  # None: a newer release's
@@ -109,15 +125,11 @@ class Work:
                 units.update(self._cache_units())
             for area in (layout.MODELS, _DATASETS):
                 if self._is_ours(area):
-                    from efsstate.cleanup import jobs
-
-                    units.update(jobs.folder_units(self, area))
+                    units.update(self._areas.folder_units(self, area))
             if self._is_ours(layout.SHARED) and self._has_incoming():
-                from efsstate.cleanup import jobs
-
-                units[f"{layout.SHARED}#incoming"] = jobs.incoming_job(self)
+                units[f"{layout.SHARED}#incoming"] = self._areas.incoming_job(self)
         except BudgetExhausted:
-            report.left += 1  # what was not listed
+            report.left += 1  # names that were not listed
         return units
 
     def _has_incoming(self) -> bool:
@@ -126,9 +138,7 @@ class Work:
 
     def _checkpoint_units(self) -> Iterator[dict[str, Job]]:
         if self._is_ours(layout.CHECKPOINTS):
-            from efsstate.cleanup import jobs
-
-            yield from jobs.checkpoint_units(self)
+            yield from self._areas.checkpoint_units(self)
 
     def _cache_units(self) -> Iterator[tuple[str, Job]]:
         for namespace in self.folders(layout.CACHE, self.report):
@@ -138,7 +148,7 @@ class Work:
                 continue
             self._namespaces.append(namespace)
             yield folder, self._namespace_job(namespace)
-            # Shards are for what is large; and what was large in an earlier call still is.
+            # Shards are for large caches; and a namespace that was large once still is.
             if self._of > 1 or (self._round and self._round.has_marks_below(folder)):
                 self._large.add(namespace)
                 yield from self._folder_units(namespace)
@@ -148,7 +158,7 @@ class Work:
             yield folder, self._folder_job(namespace, folder)
 
     def _is_ours(self, area: str) -> bool:
-        """Return True if the area is a folder of this file system; report what else it is."""
+        """Return True if the area is a folder of this file system; report anything else."""
         try:
             status = self.mount.stat("", area)
         except FileNotFoundError:
@@ -270,7 +280,7 @@ class Work:
         return sweep_folder
 
     def _sweep_entries(self, folder: str, policy: Policy, report: SweepReport) -> bool:
-        """Sweep one folder of entries; what fails in it does not end the namespace's sweep."""
+        """Sweep one folder of entries; an error in it does not end the namespace's sweep."""
         try:
             return scan.sweep_folder(self.mount, folder, policy, self.options, report)
         except Exception as error:

@@ -34,10 +34,10 @@ _EXTRA = {"help": "Show the help of a command.", "version": "Print the version."
 
 
 class Commands(click.Group):
-    """The commands, whose modules are imported one at a time; and other words for them."""
+    """The commands; each module is imported when it is asked for. Other words work too."""
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
-        """Return the names of the commands whose modules are installed."""
+        """Return the names of the commands that are installed."""
         return [
             name
             for name in COMMANDS

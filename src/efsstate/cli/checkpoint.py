@@ -10,9 +10,10 @@ from efsstate.checkpoints.checkpoint import checkpoint
 from efsstate.checkpoints.claimant import sentence
 from efsstate.cli import jobs, output
 from efsstate.cli.inventory import Inventory
+from efsstate.cli.lookup import find, is_folder
 from efsstate.cli.output import Consent, Listing, Output, count_text
-from efsstate.cli.places import Place, find, is_folder, open_root
-from efsstate.cli.show import describe, shorten
+from efsstate.cli.places import Place, open_root
+from efsstate.cli.values import describe, shorten
 from efsstate.format import layout
 
 if TYPE_CHECKING:

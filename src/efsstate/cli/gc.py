@@ -1,4 +1,4 @@
-"""`efsstate gc`: sweep by hand, after showing what would be removed."""
+"""`efsstate gc`: sweep by hand, after showing how much would be removed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 @output.common
 @output.deleting
 def command(out: Output, root: str | None, consent: Consent, **options: Any) -> int:
-    """Remove what is expired, over its limit, or abandoned.
+    """Remove everything that is expired, over its limit, or abandoned.
 
     Unfinished checkpoints stay, and so does everything that efsstate did not make.
     """

@@ -1,11 +1,12 @@
-"""Read what is below the root, as rows for lists and sums; nothing is made or changed by it."""
+"""Read the content of a root as rows, for lists and sums; nothing is made or changed by it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from efsstate.cli import output
-from efsstate.cli.places import Place, find
+from efsstate.cli.lookup import find
+from efsstate.cli.places import Place
 from efsstate.cli.places import folders as names
 from efsstate.errors import EfsStateError
 from efsstate.eviction import policy as policies
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from efsstate.mount.files import Mount
 
-# The columns of a row, and of what kind they are for --filter and --sort.
+# The columns of a row with their kinds, for --filter and --sort.
 KINDS = {
     "path": "text",
     "area": "text",
@@ -37,7 +38,7 @@ _DEEPEST = 8  # folders below a model that are added up
 class Inventory:
     """The rows of a root.
 
-    `problems` lists what could not be read; `advance` is called for each folder that was read.
+    `problems` lists unreadable places; `advance` is called for each folder that was read.
     """
 
     def __init__(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from efsstate.checkpoints import claimant
 from efsstate.checkpoints.protocol import CheckpointFolder
-from efsstate.cli.places import find, is_folder
+from efsstate.cli.lookup import find, is_folder
 from efsstate.errors import EfsStateError
 from efsstate.format import layout
 from efsstate.mount import links, lock
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from efsstate.mount.files import Mount
 
 _SHARD = re.compile(r"(.+)\[(\d+)\]", re.DOTALL)
-_MOST_READ = 256  # shards whose own status is read: a job may have 100,000
+_MOST_READ = 256  # shards of which the status is read: a job may have 100,000
 
 
 def locate(mount: Mount, name: str) -> str:
     """Return the folder, below the root, of the checkpoint or shard (`job[3]`) called `name`.
 
-    Raise FileNotFoundError if there is none, and ValueError for what cannot be a name.
+    Raise FileNotFoundError if there is none, and ValueError if it cannot be a name.
     """
     folder = f"{layout.CHECKPOINTS}/{layout.component(name)}"
     match = _SHARD.fullmatch(name)
@@ -66,7 +66,7 @@ def begun_shards(mount: Mount, folder: str) -> list[int]:
 
 
 def status(mount: Mount, folder: str, name: str | None = None) -> dict[str, Any]:
-    """Return what `Checkpoint.status` tells, with `state` and `shards`.
+    """Return the fields of `Checkpoint.status`, with `state` and `shards`.
 
     `state` is "finished", "claimed" or "waiting". `shards` is None, or has `total`, `finished`,
     `claimed` and `begun`. Raise OSError and EfsStateError.
@@ -99,7 +99,7 @@ def _read_shards(mount: Mount, folder: str) -> dict[str, Any] | None:
 
 
 def _add_shards(mount: Mount, folder: str, fields: dict[str, Any], shards: dict[str, Any]) -> None:
-    """Add up what the shards say; of a job of many, of the first that are not finished."""
+    """Add up the shards' fields; in a job of many, those of the first unfinished ones."""
     order = [*sorted(shards["begun"] - shards["finished"]), *sorted(shards["finished"])]
     saved: list[float] = [fields["saved"] or 0.0]
     for index in order[:_MOST_READ]:

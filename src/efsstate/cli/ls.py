@@ -1,4 +1,4 @@
-"""`efsstate ls`: list what is below the root, one line each."""
+"""`efsstate ls`: list the content of the root, one line each."""
 
 from __future__ import annotations
 

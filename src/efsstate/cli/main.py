@@ -1,4 +1,4 @@
-"""Start the command `efsstate`, or say in one line what to install if its extra is missing."""
+"""Start the command `efsstate`, or name in one line the extra that is missing."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def activate(out: Output, root: str | None, name: str, version: str) -> int:
 @click.argument("name")
 @output.common
 def verify(out: Output, root: str | None, name: str) -> int:
-    """Read every byte of every version of model NAME, and compare it with what was published."""
+    """Read every byte of every version of model NAME, and compare it with its publication."""
     from efsstate.modelstore import versions
 
     with _bar(out, f"verifying {name}") as progress:

@@ -1,11 +1,11 @@
-"""What the commands share: common options, and how results, findings and errors are printed.
+"""Common options of all commands, and the printing of results, findings and errors.
 
 A command is a module `efsstate.cli.<name>` with a click command or group named `command`:
 
     @click.command()
     @output.common                 # --json and --root: `out: Output` and `root: str | None`
     @output.listing                # --filter, --sort, --limit: `rows: Listing`; for lists
-    @output.deleting               # -y/--yes, --dry-run: `consent: Consent`; for what removes
+    @output.deleting               # -y/--yes, --dry-run: `consent: Consent`; for removals
     def command(out, root, rows, consent) -> int:
         '''One line for --help.'''
         out.table(["name", "size"], rows)       # for a person; nothing under --json
@@ -24,7 +24,7 @@ A command is a module `efsstate.cli.<name>` with a click command or group named 
 - Findings are dicts `{"level": "ok" | "warning" | "error", "where", "what", "do"}`; `out.findings`
   prints them as a table, worst first, and returns the exit code.
 - Colour only on a terminal and without NO_COLOR; progress only if standard error is a terminal.
-- Removing needs a yes: asked for on a terminal, else `-y`. `consent(what)` says what and how much.
+- Removing needs a yes: asked for on a terminal, else `-y`. `consent(...)` names all of it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _WIDE = 400
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Raise, if the reader (head, less) has enough, what `app.run` expects."""
+        """Raise the error that `app.run` expects if the reader (head, less) has enough."""
         raise BrokenPipeError
 
 
@@ -83,7 +83,7 @@ class Output:
     def table(
         self, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None
     ) -> None:
-        """Print a table for a person; a column whose name ends in `>` is aligned to the right."""
+        """Print a table for a person; a name that ends in `>` aligns its column to the right."""
         if self.json:
             return
         table = Table(
@@ -118,7 +118,7 @@ class Output:
         return FINDINGS if any(finding["level"] != "ok" for finding in findings) else FINE
 
     def problems(self, texts: Sequence[str]) -> None:
-        """Print what could not be read, a line each on standard error; nothing under `--json`."""
+        """Print errors of reading, a line each on standard error; nothing under `--json`."""
         if not self.json:
             for text in texts:
                 click.echo(f"efsstate: {plain(text)}", err=True)
@@ -287,7 +287,7 @@ _VALUES: dict[str, Callable[[str], Any]] = {
 
 
 class Listing:
-    """What `--filter`, `--sort` and `--limit` ask for; `of` picks the rows to show.
+    """The options `--filter`, `--sort` and `--limit`; `of` picks the rows to show.
 
     `kinds` has the type of each column that may be named: "age" (seconds), "size" (bytes),
     "count", "text" or "flag".

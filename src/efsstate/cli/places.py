@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from typing import TYPE_CHECKING
 
 import click
 
+from efsstate.cli import jobs
+from efsstate.cli.lookup import NO_SUCH, is_folder
 from efsstate.errors import RootError
 from efsstate.format import layout
 from efsstate.mount.root import resolve
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from efsstate.mount.files import Mount
 
 AREAS = (layout.CACHE, layout.CHECKPOINTS, layout.MODELS)
-_NO_SUCH = "there is nothing of this name"
 
 
 def open_root(root: str | None) -> Mount:
@@ -85,31 +85,12 @@ def _below(mount: Mount, text: str, path: str) -> str:
 
 def _checkpoint(mount: Mount, name: str) -> Place:
     """Return the place of the checkpoint, or of the shard (`job[3]`), called `name`."""
-    from efsstate.cli import jobs
-
     try:
         folder = jobs.locate(mount, name)
     except FileNotFoundError:
         return Place(layout.CHECKPOINTS, layout.component(name), None)
     component, _, shard = folder.removeprefix(f"{layout.CHECKPOINTS}/").partition("/")
     return Place(layout.CHECKPOINTS, component, shard or None)
-
-
-def is_folder(mount: Mount, path: str) -> bool:
-    """Return True if a folder is at `path`, below the root."""
-    try:
-        return stat.S_ISDIR(find(mount, path).st_mode)
-    except OSError:
-        return False
-
-
-def find(mount: Mount, path: str) -> os.stat_result:
-    """Return the stat of what is at `path`, below the root. Raise FileNotFoundError."""
-    parent, _, name = path.rpartition("/")
-    try:
-        return mount.stat(parent, name)
-    except FileNotFoundError:
-        raise FileNotFoundError(errno.ENOENT, _NO_SUCH, mount.path_of(path)) from None
 
 
 def folders(mount: Mount, area: str, place: Place | None) -> Iterator[str]:
@@ -119,7 +100,7 @@ def folders(mount: Mount, area: str, place: Place | None) -> Iterator[str]:
     if place is not None and place.folder is not None:
         if not is_folder(mount, f"{area}/{place.folder}"):
             path = mount.path_of(area, place.folder)
-            raise FileNotFoundError(errno.ENOENT, _NO_SUCH, path)
+            raise FileNotFoundError(errno.ENOENT, NO_SUCH, path)
         yield place.folder
         return
     yield from sorted(

@@ -1,4 +1,4 @@
-"""`efsstate rm`: remove by name what the sweep would keep; inside the root, and only our own."""
+"""`efsstate rm`: remove by name, inside the root, and only files of our own."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from efsstate.cli import output
+from efsstate.cli.lookup import find
 from efsstate.cli.output import Consent, Output, count_text
-from efsstate.cli.places import Place, find, locate, open_root
+from efsstate.cli.places import Place, locate, open_root
 from efsstate.errors import ClaimedError
 from efsstate.eviction import removal
 from efsstate.format import grammar, layout
@@ -107,7 +108,7 @@ def _require_unclaimed(mount: Mount, place: Place) -> None:
 
 
 def _remove(mount: Mount, place: Place) -> removal.Removal:
-    """Remove what is at `place`; a checkpoint is fenced first, so that no save is lost silently."""
+    """Remove the entry or folder at `place`; fence a checkpoint first, so that no save is lost."""
     if place.rest is not None:
         result = removal.Removal()
         folder, _, name = place.path.rpartition("/")

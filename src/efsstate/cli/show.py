@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import stat
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from efsstate.cli import output
+from efsstate.cli.checkpoint import show_status
+from efsstate.cli.lookup import find
 from efsstate.cli.output import Output
-from efsstate.cli.places import Place, find, locate, open_root
+from efsstate.cli.places import Place, locate, open_root
+from efsstate.cli.values import decode, shorten
 from efsstate.errors import CorruptEntryError
 from efsstate.eviction.policy import last_use
-from efsstate.format import codec, layout
+from efsstate.format import layout
 from efsstate.mount import clock, store
 
 if TYPE_CHECKING:
-    from efsstate.format.entry import Entry
     from efsstate.mount.files import Mount
-
-_MOST = 2000  # characters of a value that a person sees
 
 
 @click.command("show")
@@ -29,15 +28,13 @@ _MOST = 2000  # characters of a value that a person sees
 def command(path: str, out: Output, root: str | None) -> int:
     """Show the entry at PATH, as `ls` prints it: its header, and its value.
 
-    A value whose decoding may run code is not decoded. Exit code 1 if the entry is damaged.
+    A value is not decoded if that may run code. Exit code 1 if the entry is damaged.
     """
     mount = open_root(root)
     place = locate(mount, path)
     if place.folder is None:
         raise _not_an_entry(path)
     if place.area == layout.CHECKPOINTS and (place.rest is None or place.rest[:1] == "s"):
-        from efsstate.cli.checkpoint import show_status
-
         return show_status(mount, place.path, out)
     folder, name = _file_of(mount, place, path)
     status = mount.stat(folder, name)
@@ -86,31 +83,3 @@ def _file_of(mount: Mount, place: Place, path: str) -> tuple[str, str]:
         raise _not_an_entry(path)
     folder, _, name = place.path.rpartition("/")
     return folder, name
-
-
-def decode(entry: Entry) -> tuple[Any, str]:
-    """Return the value for a program and for a person; never by a codec that runs code."""
-    if entry.codec == "json":
-        value = json.loads(bytes(entry.payload))
-        return value, json.dumps(value, indent=2, ensure_ascii=False)
-    if entry.codec == "msgpack":
-        try:
-            return describe(codec.loads(entry.payload))
-        except ValueError as error:
-            return None, f"not readable as msgpack: {error}"
-    size = len(entry.payload)
-    return None, f"{size} bytes; its codec, {entry.codec}, is not decoded here: it may run code"
-
-
-def describe(value: Any) -> tuple[Any, str]:
-    """Return a decoded value as `--json` may hold it, and as text."""
-    try:
-        json.dumps(value, default=repr)
-    except (TypeError, ValueError):
-        return repr(value), repr(value)
-    return value, repr(value)
-
-
-def shorten(text: str) -> str:
-    """Return the text of a value as far as a person reads it, without control characters."""
-    return output.plain(text if len(text) <= _MOST else text[:_MOST] + " ...")

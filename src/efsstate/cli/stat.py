@@ -30,7 +30,7 @@ _COLOURS = {layout.CACHE: "cyan", layout.CHECKPOINTS: "green", layout.MODELS: "m
 @output.common
 @output.listing
 def command(place: str | None, out: Output, root: str | None, rows: Listing) -> int:
-    """Show entries, bytes, the oldest entry, and what the next sweep removes, by namespace.
+    """Show entries, bytes, the oldest entry, and how many the next sweep removes, by namespace.
 
     Columns for --filter and --sort: area, name, entries, size, oldest, gone (expired or cleared).
     """

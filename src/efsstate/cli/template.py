@@ -25,7 +25,7 @@ def command(
 ) -> int:
     """Print a complete stack: network, file system, permissions, functions, alarms, clean-up.
 
-    docs/deploy.md says what each part is for, and how to deploy it.
+    docs/deploy.md explains each part, and how to deploy the stack.
     """
     out = click.get_current_context().find_object(Output) or Output()
     try:

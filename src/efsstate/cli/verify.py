@@ -1,4 +1,4 @@
-"""`efsstate verify`: read every byte of what is stored, and check it."""
+"""`efsstate verify`: read every stored byte, and check it."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class _Check:
         self.failed = False
 
     def findings(self) -> Iterator[dict[str, Any]]:
-        """Yield what is wrong."""
+        """Yield a finding for each fault."""
         for namespace in folders(self._mount, layout.CACHE, self._place):
             if layout.is_component(namespace):
                 yield from self._namespace(namespace)
@@ -98,7 +98,7 @@ class _Check:
         """Yield the findings of a namespace, and decide which of its entries can be repaired.
 
         Without the key that an entry was signed with, a sound entry looks like a damaged one. Only
-        a namespace whose POLICY, and as many entries as not, match is one that we can read.
+        a namespace is readable if its POLICY, and as many entries as not, match.
         """
         policy = list(
             self._files(f"{layout.CACHE}/{namespace}", lambda name: name == layout.POLICY)
@@ -129,7 +129,7 @@ class _Check:
             yield _finding(path, output.words(error), "look at its permissions")
 
     def _file(self, folder: str, name: str) -> dict[str, Any] | None:
-        """Return what is wrong with the file, or None."""
+        """Return a finding if the file has a fault, else None."""
         mount, path = self._mount, self._mount.path_of(folder, name)
         try:
             status = mount.stat(folder, name)

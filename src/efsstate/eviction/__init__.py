@@ -1,1 +1,1 @@
-"""What goes when a cache is over its limits: policies, scans, limits and the trim after a put."""
+"""Eviction of cache entries: policies, scans, limits, removals, and the trim after a put."""

@@ -62,7 +62,7 @@ class Uses:
             slot[1] += size
 
     def cut(self, max_entries: int | None, max_bytes: int | None) -> Cut | None:
-        """Return what must go as (before, entries, size), or None.
+        """Return the cut as (before, entries, size), or None if nothing must go.
 
         All used before `before` (nanoseconds) go, and of those used from there to one step on, so
         many entries or bytes, whichever takes more of them.
@@ -130,7 +130,7 @@ class _Edge:
 
 
 class Trim:
-    """The removal of what `uses.cut` said, folder by folder; workers share it."""
+    """The removal of everything before the cut of `uses`; workers share it."""
 
     def __init__(self, mount: Mount, options: SweepOptions, uses: Uses, cut: Cut) -> None:
         self._mount, self._options = mount, options
@@ -138,7 +138,7 @@ class Trim:
         self._edge = _Edge(*cut[1:])
 
     def sweep_folder(self, folder: str, report: SweepReport) -> bool:
-        """Remove what must go from `folder`; return True if the time sufficed."""
+        """Remove the entries of `folder` before the cut; return True if the time sufficed."""
         mount, options = self._mount, self._options
         try:
             entries = list_uses(mount, folder, options)
@@ -175,7 +175,7 @@ def enforce(
     max_entries: int | None = None,
     workers: int = 1,
 ) -> bool:
-    """Remove, least recently used first, what is in `folders` beyond the limits.
+    """Remove, least recently used first, the entries in `folders` beyond the limits.
 
     Return True if the time sufficed.
     """
@@ -183,7 +183,7 @@ def enforce(
     try:
         survey(mount, folders, options, uses)
     except BudgetExhausted:
-        return False  # without the whole sum it is unknown what is too much
+        return False  # without the whole sum the cut is unknown
     cut = uses.cut(max_entries, max_bytes)
     if cut is None:
         return True

@@ -1,6 +1,6 @@
-"""The POLICY of a namespace: what can be judged of its entries without opening them.
+"""The POLICY of a namespace, by which its entries are judged without opening them.
 
-POLICY is an entry whose payload is a msgpack map:
+POLICY is an entry; its payload is a msgpack map:
 
     name                     the function's or cache's name, for people
     shortest, longest        seconds: the least and the most that an entry may be served, its ttl
@@ -35,7 +35,7 @@ _WAIT = 1.0  # seconds that a writer waits for its turn: a put waits for it
 
 
 class Policy:
-    """What one namespace's POLICY says, and when the namespace was cleared.
+    """The fields of one namespace's POLICY, and when the namespace was cleared.
 
     `cleared` is the server's time in seconds, or None. It is no part of POLICY, so it is left out
     of comparisons.
@@ -148,7 +148,7 @@ def read(mount: Mount, namespace: str) -> tuple[Policy, Exception | None]:
 
 
 def load(mount: Mount, namespace: str) -> Policy | None:
-    """Return what POLICY says, without the last clear; None if there is no POLICY.
+    """Return POLICY without the last clear, or None if there is no POLICY.
 
     Raise CorruptEntryError, UnknownFormatError, or OSError.
     """
@@ -162,7 +162,7 @@ def load(mount: Mount, namespace: str) -> Policy | None:
 
 
 def widen(mount: Mount, namespace: str, wanted: Policy) -> Policy:
-    """Make POLICY cover `wanted` too, and return what it says then.
+    """Make POLICY cover `wanted` too, and return the result.
 
     A newer release's POLICY is left as it is, and `wanted` returned. A damaged one is replaced.
     Raise OSError if POLICY cannot be read or written.
@@ -171,7 +171,7 @@ def widen(mount: Mount, namespace: str, wanted: Policy) -> Policy:
         merged, is_stored = _merge(mount, namespace, wanted)
         if is_stored:
             return merged
-        # Actor 1 reads POLICY; actor 2 reads it, merges and writes; actor 1 writes what it merged
+        # Actor 1 reads POLICY; actor 2 reads it, merges and writes; actor 1 writes its merge
         # with the old one: 2's entries would be swept by 1's times. So read again, in turn.
         # MUT: writers-of-a-policy-take-turns
         turn = _wait_for_turn(mount, f"{layout.CACHE}/{namespace}")

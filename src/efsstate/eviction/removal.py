@@ -23,7 +23,7 @@ EVERY = 256  # names between looks at the time
 
 
 class Removal:
-    """What was removed, what stayed because it is not ours, and whether the time sufficed."""
+    """The result of a removal: counts, foreign paths that stayed, and if the time sufficed."""
 
     __slots__ = ("foreign", "is_complete", "removed", "size")
 
@@ -108,7 +108,7 @@ def remove_tree(
     *,
     is_over: Callable[[], bool] = bool,
 ) -> Removal:
-    """Remove what `level` defines below `folder`, and the folder itself if it is empty then.
+    """Remove the names below `folder` that `level` defines, and `folder` if it is empty then.
 
     `is_over` is asked now and then; once it is true the rest stays, and `is_complete` is False.
     Raise OSError if something cannot be listed or removed.

@@ -1,4 +1,4 @@
-"""Count what a sweep did; each worker has a report of its own, and they are added up."""
+"""Count the results of a sweep; each worker has a report of its own, and they are added up."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ _MOST_LISTED = 20  # paths and errors: a sweep of a broken tree must not need me
 
 
 class SweepReport:
-    """What a sweep found and removed; with `dry_run`, what it would have removed.
+    """The results of a sweep; with `dry_run`, those that it would have had.
 
     finished      everything has been swept; if False, the next call goes on
     looked        cache entries that were judged
-    opened        cache entries whose header had to be read for it
+    opened        cache entries of which the header had to be read
     kept          cache entries that stay, and `kept_bytes`
     removed       files of every kind that went, and `removed_bytes`
     reasons       how many went for each reason: "expired", "cleared", "old", "unused", "limit",
@@ -71,19 +71,19 @@ class SweepReport:
         self.reasons[reason] = self.reasons.get(reason, 0) + 1
 
     def leave(self, kind: str, path: str) -> None:
-        """Count and name what stays because it is "foreign", "newer" or "damaged" (`kind`)."""
+        """Count and name a file that stays: it is "foreign", "newer" or "damaged" (`kind`)."""
         setattr(self, kind, getattr(self, kind) + 1)
         if len(self.foreign_paths) < _MOST_LISTED:
             self.foreign_paths.append(path)
 
     def note_error(self, error: BaseException, path: str = "") -> None:
-        """Count and name what could not be swept."""
+        """Count and name an error of sweeping."""
         self.errors += 1
         if len(self.error_texts) < _MOST_LISTED:
             self.error_texts.append(_text(error, path))
 
     def add(self, other: SweepReport) -> None:
-        """Add what another worker did."""
+        """Add another worker's report."""
         for name in self.__slots__:
             mine, theirs = getattr(self, name), getattr(other, name)
             if isinstance(mine, dict):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # MUT: only-a-day-old-is-abandoned
 ABANDONED = 86400.0  # seconds by the server's clock: no invocation writes for longer, even frozen
-# Doomed names that are held: each removal makes an NFS client list the folder anew.
+# Doomed names that are held: each removal makes an NFS client list the folder again.
 BATCH = 8192
 EVERY = 256  # files between looks at the time
 _NORMAL = (errno.ENOENT, errno.ESTALE, errno.EBUSY)  # gone, replaced, or in use by an NFS client
@@ -36,12 +36,12 @@ class BudgetExhausted(Exception):  # noqa: N818 - not an error
 
 
 class SweepOptions:
-    """What one sweep was asked for; the same for all its folders.
+    """The options of one sweep; the same for all its folders.
 
     `now` is the server's clock. `until` and `latest` are monotonic times: of the budget, and of the
-    invocation's deadline. `device` is the root's file system: what lies on another one is not ours.
-    `would_be_gone` (folder, status) is for a dry run, which judges the limits by what an actual
-    sweep would have left; `listing` is held while a folder is listed.
+    invocation's deadline. `device` is the root's file system: files on another one are not ours.
+    `would_be_gone` (folder, status) is for a dry run, which judges the limits by the
+    entries that a sweep would have left; `listing` is held while a folder is listed.
     """
 
     __slots__ = (
@@ -170,7 +170,7 @@ def _open_unsure(
 ) -> bool:
     """Read the headers of the UNSURE in `doomed`, and leave in it those that go.
 
-    Return True if the time sufficed; what was not opened stays.
+    Return True if the time sufficed; unopened entries stay.
     """
     unsure = [(name, size) for name, size, reason in doomed if reason == UNSURE]
     doomed[:] = [item for item in doomed if item[2] != UNSURE]

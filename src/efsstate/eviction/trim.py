@@ -34,7 +34,7 @@ def trim(mount: Mount, namespace: str, max_bytes: int, *, seconds: float = 1.0) 
     To be called after every put: it mostly returns at once, without a request. It works for
     `seconds` at most, and only if no process of the fleet has for a minute. The first time in a
     process comes after a random part of that minute, so that a thousand environments that start
-    together do not all look. What it does not reach, the sweep removes. It raises nothing.
+    together do not all look. The sweep removes the rest. It raises nothing.
     """
     now, key = time.monotonic(), (mount.path, namespace)
     due = _due.get(key)
@@ -47,7 +47,7 @@ def trim(mount: Mount, namespace: str, max_bytes: int, *, seconds: float = 1.0) 
     try:
         return _trim_in_turn(mount, namespace, max_bytes, now + seconds)
     except (OSError, EfsStateError):
-        return 0  # a put must not fail for it; the sweep reports what is wrong
+        return 0  # a put must not fail for it; the sweep reports the error
 
 
 def _trim_in_turn(mount: Mount, namespace: str, max_bytes: int, until: float) -> int:
