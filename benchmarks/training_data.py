@@ -205,7 +205,8 @@ def compact(a, b, *, parts=1000, size=16 << 10):
     many = timed(lambda: [None for _ in reader[0].read(ahead=0, verify=False)])
     few = timed(lambda: [None for _ in reader[1].read(ahead=0, verify=False)])
     print(
-        f"{parts} parts of {size >> 10} KiB: {many:.2f} s; compacted: {few:.2f} s, {many / few:.0f} x"
+        f"{parts} parts of {size >> 10} KiB: {many:.2f} s;"
+        f" compacted {few:.2f} s: {many / few:.0f} x"
     )
 
 

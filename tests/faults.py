@@ -1,16 +1,18 @@
-"""Faults at system calls: an operation is run again and again, in a process of its own, killed or failed at each of them.
+"""Inject faults at system calls: run an operation again and again, and kill or fail each call.
 
-An operation is a generator function without arguments: what comes before its first `yield`
-prepares, what comes between the first and the second is the operation, and the second may give its
-result. It runs in a child of this process, by fork, so that nothing is imported and nothing else is
+An operation is a generator function without arguments. The code before its first `yield` prepares,
+the code between the first and the second is the operation, and the second `yield` may give its
+result. It runs in a forked child of this process, so that nothing is imported and nothing else is
 opened meanwhile.
 
-- `calls(operation)` gives its system calls, `(name, number)`: the number of that name since strace was attached.
+- `calls(operation)` gives its system calls as `(name, number)`: the how-many-th call of that name
+  it is, since strace was attached.
 - `run(operation, kill=call)`: the process dies at the call, before it sees the answer.
 - `run(operation, error="EIO", call=call)`: the call is not made, and answers with the error.
-- `run(operation, limit=n)`: no file may be longer than n bytes (RLIMIT_FSIZE): a write is short, and the next fails.
-- `run(operation, short=n)`: the n-th read or write of the operation is made with a part of its bytes: what it answers is
-  what it did. `run(operation, close="EIO", nth=n)`: the n-th close closes, and then fails, as over NFS.
+- `run(operation, limit=n)`: no file may be longer than n bytes (RLIMIT_FSIZE), so a write is short,
+  and the next one fails.
+- `run(operation, short=n)`: the n-th read or write takes only a part of its bytes, and says so.
+- `run(operation, close="EIO", nth=n)`: the n-th close closes and then fails, as over NFS.
 """
 
 import gc
@@ -29,8 +31,53 @@ MISSING = None if shutil.which("strace") else "strace is not installed: apt-get 
 # What goes to a file system: errors are put here alone. close is not among them: strace would leave
 # the descriptor open.
 DISK = frozenset(
-    ["openat", "read", "pread64", "readv", "preadv", "preadv2", "write", "writev", "pwrite64", "pwritev", "fsync", "fdatasync", "ftruncate", "rename", "renameat", "renameat2", "mkdir", "mkdirat", "rmdir", "unlink", "unlinkat", "symlink", "symlinkat", "readlink", "readlinkat", "fstat", "stat", "lstat", "newfstatat", "statx", "getdents64", "lseek", "ioctl", "fchmod", "utimensat", "fcntl", "flock", "statfs", "fstatfs", "access", "faccessat", "faccessat2", "mmap", "copy_file_range"]
-)  # fmt: skip
+    [
+        "openat",
+        "read",
+        "pread64",
+        "readv",
+        "preadv",
+        "preadv2",
+        "write",
+        "writev",
+        "pwrite64",
+        "pwritev",
+        "fsync",
+        "fdatasync",
+        "ftruncate",
+        "rename",
+        "renameat",
+        "renameat2",
+        "mkdir",
+        "mkdirat",
+        "rmdir",
+        "unlink",
+        "unlinkat",
+        "symlink",
+        "symlinkat",
+        "readlink",
+        "readlinkat",
+        "fstat",
+        "stat",
+        "lstat",
+        "newfstatat",
+        "statx",
+        "getdents64",
+        "lseek",
+        "ioctl",
+        "fchmod",
+        "utimensat",
+        "fcntl",
+        "flock",
+        "statfs",
+        "fstatfs",
+        "access",
+        "faccessat",
+        "faccessat2",
+        "mmap",
+        "copy_file_range",
+    ]
+)
 _IDLE = frozenset(
     [
         "brk",
@@ -51,7 +98,10 @@ _write = os.write  # not what `_patch` puts in its place
 
 
 class Outcome:
-    """How it ended: `how` is "killed", "returned", "raised" or "hung"; `value` what the second yield gave; `error` the text."""
+    """The end of an operation.
+
+    `how` is "killed", "returned", "raised" or "hung"; `value` is the second yield's; `error` a text.
+    """
 
     def __init__(self, how, value=None, error="", kind="", descriptors=0, injected=True):
         self.how, self.value, self.error, self.kind = how, value, error, kind
@@ -59,7 +109,8 @@ class Outcome:
         self.injected = injected  # whether the fault was met at all
 
     def __repr__(self):
-        return f"<{self.how} {self.kind} {self.error or self.value!r:.300}, {self.descriptors} more descriptors>"
+        text = f"{self.how} {self.kind} {self.error or self.value!r:.300}"
+        return f"<{text}, {self.descriptors} more descriptors>"
 
 
 def _descriptors():
@@ -261,7 +312,7 @@ def _read_all(fd, pid):
 
 
 def calls(operation):
-    """The system calls of the operation, `(name, number)` each, in order; those of its threads too, once each."""
+    """Return the system calls of an operation and its threads, `(name, number)`, in order."""
     for _ in range(5):
         outcome, lines, _ = _run(operation, ["-e", "trace=all"])
         if outcome.how != "returned":
@@ -329,7 +380,7 @@ def run(
 
 
 def elsewhere(function, *given):
-    """What `function` returns in a child of this process, so that it has seen nothing and leaves nothing; else its error."""
+    """Return the result of `function` in a forked child, which leaves nothing here; or its error."""
 
     def operation():
         yield

@@ -1,4 +1,4 @@
-"""The house's rules, read from the code: who may import whom, who alone touches the disk, locks, or reads the environment."""
+"""The floors, read from the code: imports, and the only modules that change the disk or lock."""
 
 import ast
 import pathlib
@@ -95,7 +95,7 @@ def floor(module):
 
 
 def imports(tree):
-    """The modules of ours that are imported at run time: what stands under TYPE_CHECKING is no dependency."""
+    """Yield the package's modules that are imported at run time, and not for type checkers only."""
     skipped = {
         id(node)
         for branch in ast.walk(tree)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def names(*, root: str | os.PathLike[str] | None = None) -> list[str]:
-    """Return the names of all datasets, sorted; what cannot be one is left out."""
+    """Return the names of all datasets, sorted; other files are left out."""
     mount = roots.resolve(root, durable=True, reading=True)
     names_there = []
     for item in mount.scan(layout.DATASETS):

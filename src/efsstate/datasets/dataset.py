@@ -39,7 +39,7 @@ class Dataset(DatasetBase):
     """Immutable parts under one name, on the mount; made by `dataset`.
 
     A part is a file of your own format. It is whole or absent, on every host, and never changes.
-    With a `key`, the first writer's part stays and later ones are told that it is there.
+    With a `key`, the first writer's part stays, and later calls return that part.
 
     Every method raises `RootError` if no root is named, and `OSError` as the mount raises it.
     """

@@ -4,12 +4,12 @@
 2. Claim the key: an exclusive link that names the staged file and its part.
 3. Rename the staged file into `parts`. It is visible now, and acknowledged.
 
-A writer that finds the key claimed takes step 3 for the claimant, whose content was whole before
+A writer that finds the key claimed takes step 3 for the claimant: its content was whole before
 the claim was made. If the staged file is gone and the part is not there, the claim is dead: its
 names are never used again, so it is passed over and the next slot is claimed. A dead claim is
 never removed, because a late writer could then take its place.
 
-A removal marks the key as gone first. Whoever misses the part afterwards finds the mark.
+A removal marks the key as gone first. A process that misses the part afterwards finds the mark.
 `tests/datasets/explorer.py` tries every order of these steps, with crashes.
 """
 
@@ -48,7 +48,7 @@ def _forget_staging() -> None:
 
 
 class Claim:
-    """The text of a claim: where the part was staged, and what it is called once it is visible."""
+    """The text of a claim: where the part was staged, and its name once it is visible."""
 
     __slots__ = ("part", "process", "staged")
 
@@ -80,14 +80,14 @@ class PartFolders:
     # Adding
 
     def stage(self, key: str, suffix: str) -> Claim:
-        """Return a claim for a new part of `key`, whose content is yet to be written."""
+        """Return a claim for a new part of `key`; its content is yet to be written."""
         return Claim(_staging_id(), names.staged_name(key, suffix), "")
 
     def publish(self, key: str, claim: Claim, *, exclusive: bool) -> tuple[str, str]:
         """Make a staged file a part; return the part's name, and ADDED, PRESENT or REMOVED.
 
-        With `exclusive`, `key` gets one part, whoever else adds it. Raise `EfsStateError` if the
-        staged file is gone, and what the mount raises; then nothing is acknowledged.
+        With `exclusive`, `key` gets one part, however many writers add it. Raise `EfsStateError` if
+        the staged file is gone, and `OSError`; then nothing is acknowledged.
         """
         slot = 0
         while exclusive:
@@ -172,7 +172,7 @@ class PartFolders:
         return True
 
     def _explain(self, key: str, claim: Claim) -> str:
-        """Return how our own claim ended, whose staged file is gone."""
+        """Return how our own claim ended, if its staged file is gone."""
         if self.is_visible(claim.part):
             return ADDED  # another writer of the key took the last step for us
         if self.is_gone(key):

@@ -23,7 +23,7 @@ ABANDONED = 86_400.0  # seconds; a function runs for at most half an hour
 
 
 def sweep(mount: Mount, folder: str, now: float, *, dry_run: bool) -> Iterator[tuple[str, int]]:
-    """Remove what is abandoned or expired in the dataset at `folder`; yield (reason, bytes).
+    """Remove abandoned and expired files of the dataset at `folder`; yield (reason, bytes).
 
     Raise ForeignFilesError at the end for names that the format does not define, which stay.
     """
@@ -77,7 +77,7 @@ def _sweep_snapshots(
         else:
             frozen = _read_link(folders, name)
             if frozen is None:
-                return  # a list whose snapshot cannot be read must not go
+                return  # the unreadable snapshot may be the one that needs a list
             if frozen.expires and frozen.expires <= now:
                 if not dry_run:
                     freezing.forget(folders, frozen.name)

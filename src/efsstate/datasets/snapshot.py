@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Snapshot:
-    """Parts as they were when somebody froze them, under a name; made by `freeze` or `at`.
+    """Parts as they were when they were frozen, under a name; made by `freeze` or `at`.
 
     It is the same on every host and for ever. It can be pickled: the copy reads the list again.
     """
@@ -72,7 +72,7 @@ class Snapshot:
 
         `seed` and `epoch` choose the order. A snapshot with more parts keeps the order of the old
         ones among themselves. `shard=(i, n)` takes every n-th part, for worker i of n. `after`
-        leaves out what was done: so many parts, or up to the part of this name.
+        leaves out the parts that are done: a number of parts, or up to the part of this name.
         """
         index, count = shard
         if not 0 <= index < count:
@@ -169,7 +169,7 @@ class Snapshot:
         return [part for part in self if part.name not in present]
 
     def verify(self) -> list[tuple[Part, str]]:
-        """Read every byte of every part; return the bad parts, each with what is wrong.
+        """Read every byte of every part; return the bad parts, each with its fault.
 
         A part is "removed" (on purpose), "lost", or "damaged".
         """
