@@ -31,52 +31,13 @@ MISSING = None if shutil.which("strace") else "strace is not installed: apt-get 
 # What goes to a file system: errors are put here alone. close is not among them: strace would leave
 # the descriptor open.
 DISK = frozenset(
-    [
-        "openat",
-        "read",
-        "pread64",
-        "readv",
-        "preadv",
-        "preadv2",
-        "write",
-        "writev",
-        "pwrite64",
-        "pwritev",
-        "fsync",
-        "fdatasync",
-        "ftruncate",
-        "rename",
-        "renameat",
-        "renameat2",
-        "mkdir",
-        "mkdirat",
-        "rmdir",
-        "unlink",
-        "unlinkat",
-        "symlink",
-        "symlinkat",
-        "readlink",
-        "readlinkat",
-        "fstat",
-        "stat",
-        "lstat",
-        "newfstatat",
-        "statx",
-        "getdents64",
-        "lseek",
-        "ioctl",
-        "fchmod",
-        "utimensat",
-        "fcntl",
-        "flock",
-        "statfs",
-        "fstatfs",
-        "access",
-        "faccessat",
-        "faccessat2",
-        "mmap",
-        "copy_file_range",
-    ]
+    """
+    openat read pread64 readv preadv preadv2 write writev pwrite64 pwritev fsync fdatasync
+    ftruncate rename renameat renameat2 mkdir mkdirat rmdir unlink unlinkat symlink
+    symlinkat readlink readlinkat fstat stat lstat newfstatat statx getdents64 lseek ioctl
+    fchmod utimensat fcntl flock statfs fstatfs access faccessat faccessat2 mmap
+    copy_file_range
+    """.split()
 )
 _IDLE = frozenset(
     [
@@ -100,7 +61,8 @@ _write = os.write  # not what `_patch` puts in its place
 class Outcome:
     """The end of an operation.
 
-    `how` is "killed", "returned", "raised" or "hung"; `value` is the second yield's; `error` a text.
+    `how` is "killed", "returned", "raised" or "hung"; `value` is from the second yield; `error`
+    is a text.
     """
 
     def __init__(self, how, value=None, error="", kind="", descriptors=0, injected=True):
@@ -380,7 +342,7 @@ def run(
 
 
 def elsewhere(function, *given):
-    """Return the result of `function` in a forked child, which leaves nothing here; or its error."""
+    """Return the result of `function` in a forked child, which leaves nothing here."""
 
     def operation():
         yield

@@ -129,7 +129,7 @@ def test_no_module_imports_from_a_floor_below_it(module):
     mine = floor(module)
     for other, line in imports(MODULES[module]):
         if other == "":
-            assert module.split(".")[0] in OPERATOR + ("janitor",), (
+            assert module.split(".")[0] in (*OPERATOR, "janitor"), (
                 f"{module}:{line} imports the root"
             )
             continue
