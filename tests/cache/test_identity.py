@@ -246,3 +246,117 @@ def test_functions_that_were_typed_in_are_the_sessions_own(tmp_path):
 def test_functions_of_a_module_are_named_by_it():
     assert cached(double).cache.name == f"{__name__}.double"
     assert efsstate.cached is cached
+
+
+# Versions
+
+
+def test_a_version_may_be_a_function():
+    version, calls = ["a"], []
+
+    @cached(version=lambda: version[0])
+    def f(x):
+        calls.append(x)
+        return version[0], x
+
+    assert f(1) == f(1) == ("a", 1) and calls == [1]
+    version[0] = "b"
+    assert f(1) == f(1) == ("b", 1) and calls == [1, 1]
+    version[0] = "a"
+    assert f(1) == ("a", 1) and calls == [1, 1] and f.peek(1) == ("a", 1)
+    for other in (1, True, "1", ("a",), None):
+        version[0] = other
+        assert f(2) == (other, 2) and f(2)[0] is other
+    assert len(calls) == 7
+
+
+def test_a_versions_error_reaches_the_caller():
+    @cached(version=lambda: {}["missing"])
+    def f(x):
+        return x
+
+    with pytest.raises(KeyError, match="missing"):
+        f(1)
+    with pytest.raises(TypeError, match="version=: a value of type"):
+        cached(version=lambda: Client())(double)(1)  # noqa: PLW0108 - a class is a version itself
+
+
+def test_a_result_that_outlived_its_version_is_not_kept():
+    version, calls = ["a"], []
+
+    @cached(name="f", version=lambda: version[0])
+    def f(x):
+        calls.append(x)
+        version[0] = "b"
+        return x
+
+    assert f(1) == 1
+    version[0] = "a"
+    assert f(1) == 1 and calls == [1, 1]
+    assert f.explain(1) == "miss: there is no result"
+
+
+@pytest.fixture
+def published(tmp_path):
+    def put(text):
+        folder = tmp_path / f"source-{text}"
+        folder.mkdir(exist_ok=True)
+        (folder / "weights").write_text(text)
+        return efsstate.publish("words", folder)
+
+    return put
+
+
+def load_text(files):
+    return bytes(files.read("weights")).decode()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_version_may_be_a_model(published, is_async, apart):
+    """Another version that is activated computes anew, whether the model is loaded or not."""
+    import asyncio
+
+    calls = []
+    words = efsstate.model("words", load=load_text, check_every=0)
+
+    @cached(name="f", version=words)
+    def f(x):
+        calls.append(x)
+        return words(), x
+
+    @cached(name="f", version=words)
+    async def g(x):
+        calls.append(x)
+        return words(), x
+
+    call = (lambda x: asyncio.run(g(x))) if is_async else f
+    with pytest.raises(efsstate.ModelNotFound):
+        call(1)
+    calls.clear()
+    first = published("one")
+    assert call(1) == call(1) == ("one", 1) and calls == [1]
+    published("two")
+    assert call(1) == call(1) == ("two", 1) and calls == [1, 1]
+    efsstate.activate("words", first)
+    assert call(1) == ("one", 1) and calls == [1, 1]
+    # Another environment, that has not loaded the model, needs it no more than the key.
+    apart()
+    fresh = efsstate.model("words", load=load_text)
+    again = cached(name="f", version=fresh)(f.__wrapped__)
+    assert again(1) == ("one", 1) and fresh.version is None and calls == [1, 1]
+
+
+def test_a_result_of_a_model_that_was_swapped_meanwhile_is_not_kept(published):
+    published("one")
+    words = efsstate.model("words", load=load_text, check_every=0)
+    calls = []
+
+    @cached(name="f", version=words)
+    def f(x):
+        calls.append(words())
+        if len(calls) == 1:
+            published("two")
+            words()
+        return calls[-1]
+
+    assert f(1) == "one" and f(1) == "two" == f(1) and calls == ["one", "two"]

@@ -102,7 +102,8 @@ def cached(
 
     - `name`: functions with one name share results. Default: the module and the qualified name,
       within one Lambda function; a partial or an object has none, and needs this option.
-    - `version`: raise it when the function changes; "source" takes its source text in.
+    - `version`: raise it when the function changes; "source" takes its source text in. Or a
+      `Model`, for its active version, or a function without arguments that returns the version.
     - `ttl`: how long a result counts, or a function of the result that says so (0: not kept).
     - `stale`: how long after the ttl one caller recomputes while others get the old result.
     - `key`: called with the arguments, returns what identifies the call.

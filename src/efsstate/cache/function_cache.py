@@ -5,18 +5,24 @@ from __future__ import annotations
 import time
 
 from efsstate import events
-from efsstate.cache import keys, naming, signature
+from efsstate.cache import naming, signature
 from efsstate.cache.captured import Captured
+from efsstate.cache.keys import KeyBuilder
 from efsstate.cache.tiers import FAILURES, MISSING, TieredCache
 from efsstate.errors import EncodeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from efsstate.cache.memory import Item
     from efsstate.cache.options import Options
     from efsstate.cache.steps import Steps
+    from efsstate.cache.versions import VersionedKeys
+
+
+_KEY_OPTION = "what key= returned"
 
 
 class FunctionCache:
@@ -37,12 +43,19 @@ class FunctionCache:
             self.version = naming.source(function)
         self.results = TieredCache(self.name, options)
         late = variables.encode_late if options.name is None else None
-        self.keys = keys.KeyBuilder(self.name, self.version, late)
+        self._versions: VersionedKeys | None = None
+        if callable(self.version) and not isinstance(self.version, type):
+            from efsstate.cache.versions import VersionedKeys
+
+            self._versions = VersionedKeys(self.name, self.version, late)
+            self.version = None
+        self.keys = KeyBuilder(self.name, self.version, late)
         # The fast path takes plain arguments for the call, so nothing else may be part of it.
         self.has_fast_path = (
             options.key is None
             and options.memory != 0
             and self.signature.is_constant
+            and self._versions is None
             and not self.is_async
         )
         self.remembered = self.results.memory.by_args
@@ -53,23 +66,38 @@ class FunctionCache:
     # Keys
 
     def digest(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-        """Return the digest of a call; None if the function does not take the arguments."""
+        """Return the digest of a call; None if the function does not take the arguments.
+
+        None, too, if its version is a model's and none is active: then the call is a plain one.
+        """
+        keys = self.keys if self._versions is None else self._versions.current()
+        return None if keys is None else self._digest_by(keys, args, kwargs)
+
+    def _digest_by(
+        self, keys: KeyBuilder, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> str | None:
         if self.options.key is not None:
-            return self._digest_key(self.options.key(*args, **kwargs))
+            return keys.digest(self.options.key(*args, **kwargs), _KEY_OPTION)
         bound = self.signature.bind(args, kwargs)
-        return None if bound is None else self.keys.digest_call(bound)
+        return None if bound is None else keys.digest_call(bound)
 
     async def digest_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         """Like `digest`, but on a thread if there is much to digest; `key=` runs on the loop."""
         from efsstate.cache import aio
 
-        if self.options.key is not None:
-            return await aio.digest(self._digest_key, self.options.key(*args, **kwargs))
-        bound = self.signature.bind(args, kwargs)
-        return None if bound is None else await aio.digest(self.keys.digest_call, tuple(bound))
+        if self._versions is not None:
+            import asyncio
 
-    def _digest_key(self, key: object) -> str:
-        return self.keys.digest(key, "what key= returned")
+            keys = await asyncio.to_thread(self._versions.current)
+        else:
+            keys = self.keys
+        if keys is None:
+            return None
+        if self.options.key is not None:
+            key = self.options.key(*args, **kwargs)
+            return await aio.digest(lambda key: keys.digest(key, _KEY_OPTION), key)
+        bound = self.signature.bind(args, kwargs)
+        return None if bound is None else await aio.digest(keys.digest_call, tuple(bound))
 
     def require_digest(self, digest: str | None) -> str:
         """Return the digest; raise `TypeError` if the function does not take the arguments."""
@@ -188,14 +216,44 @@ class FunctionCache:
         """Return the steps of a computation; `forced` replaces the present result."""
         from efsstate.cache import singleflight
 
+        compute: Callable[[], Any] = lambda: self.function(*args, **kwargs)  # noqa: E731
+        is_wanted: Callable[[Any], bool] = self._is_wanted
+        if self._versions is not None:
+            compute, is_wanted = self._guard_version(self._versions, digest, args, kwargs)
         request = singleflight.ComputeRequest(
-            lambda: self.function(*args, **kwargs),
+            compute,
             ttl_of=self.options.life_of,
-            cache_if=self._is_wanted,
+            cache_if=is_wanted,
             lock_timeout=self.options.lock_timeout,
             forced=forced,
         )
         return singleflight.compute(self.results, digest, request, stale)
+
+    def _guard_version(
+        self,
+        versions: VersionedKeys,
+        digest: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> tuple[Callable[[], Any], Callable[[Any], bool]]:
+        """Return a computation, and the check that its version was that of `digest` throughout.
+
+        Between the key and the computation there may be a wait of a minute; and a model may be
+        swapped while the function uses it.
+        """
+        used: list[KeyBuilder] = []
+
+        def compute() -> Any:
+            keys = versions.current()
+            is_same = keys is not None and self._digest_by(keys, args, kwargs) == digest
+            used[:] = [keys] if keys is not None and is_same else []
+            return self.function(*args, **kwargs)
+
+        def is_wanted(value: Any) -> bool:
+            # MUT: a-result-is-of-its-keys-version
+            return bool(used) and versions.are_current(used[0]) and self._is_wanted(value)
+
+        return compute, is_wanted
 
     def _is_wanted(self, value: Any) -> bool:
         """Return True if a result is to be kept; raise `EncodeError` for an awaitable."""

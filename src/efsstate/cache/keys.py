@@ -64,7 +64,7 @@ key_encoding.finders[:] = [_find_registered, _find_known]
 class KeyBuilder:
     """Build the digests of one cache: its name and version come before each value."""
 
-    __slots__ = ("_hash", "_late", "_name", "_start")
+    __slots__ = ("_hash", "_late", "_name", "start")
 
     def __init__(
         self, name: str, version: object, late: Callable[[str], bytes] | None = None
@@ -76,7 +76,7 @@ class KeyBuilder:
         except UnstableError as error:
             raise error.for_caller(f"{name}: version=") from None
         self._name = name
-        self._start = b"".join(pieces)
+        self.start = b"".join(pieces)
         self._late = late
         self._hash: Any = None  # of `_start`: copying it is faster than hashing it again
 
@@ -110,7 +110,7 @@ class KeyBuilder:
     def _finish(self, pieces: list[bytes]) -> str:
         if self._hash is None:
             late = self._late(self._name) if self._late is not None else b""
-            self._hash = key_encoding.new_hash(self._start + late)
+            self._hash = key_encoding.new_hash(self.start + late)
         h = self._hash.copy()
         h.update(b"".join(pieces))
         return h.hexdigest()  # type: ignore[no-any-return]

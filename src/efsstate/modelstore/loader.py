@@ -77,6 +77,7 @@ class Model(_Generic[T]):
         self._released: tuple[ResolvedModel, float] | None = None  # and the seconds of its load
         self._failure: LoadFailure | None = None
         self._next_look = 0.0  # monotonic
+        self._resolved: tuple[str, float] | None = None  # by `identify`, and until when it holds
         # The identity of an unmanaged model that changed, and when that was first seen.
         self._pending_change: tuple[str, float] | None = None
 
@@ -89,6 +90,23 @@ class Model(_Generic[T]):
         """Return the id of the version that is loaded, None before the first call."""
         loaded = self._loaded
         return loaded.files.version if loaded else None
+
+    def identify(self, *, look: bool = True) -> str:
+        """Return what tells the version that a call uses from others; nothing is loaded for it.
+
+        It differs if an id is published again with other content. With `look` the server is asked
+        as by a call, at most every `check_every`, and a loaded model is swapped. Raises what a
+        call raises if no version is active.
+        """
+        if self._loaded is not None and look:
+            self()
+        loaded = self._loaded
+        if loaded is not None:
+            return loaded.identity
+        now = time.monotonic()
+        if self._resolved is None or now >= self._resolved[1]:
+            self._resolved = self._resolver.resolve().identity, now + self._check_every
+        return self._resolved[0]
 
     if TYPE_CHECKING:
 
