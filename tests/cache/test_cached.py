@@ -36,15 +36,15 @@ def later(monkeypatch):
     offset = [0.0]
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + offset[0])
-    adopt = Mount.adopt
+    create = Mount.create_open
 
-    def adopt_later(mount, fd):
-        status = adopt(mount, fd)
-        status = types.SimpleNamespace(st_ino=status.st_ino, st_mtime=status.st_mtime + offset[0])
-        clock.observe(status.st_mtime)
-        return status
+    def create_later(mount, *args):
+        status = create(mount, *args)
+        shifted = types.SimpleNamespace(st_ino=status.st_ino, st_mtime=status.st_mtime + offset[0])
+        clock.observe(shifted.st_mtime)
+        return shifted
 
-    monkeypatch.setattr(Mount, "adopt", adopt_later)
+    monkeypatch.setattr(Mount, "create_open", create_later)
 
     def advance(seconds):
         offset[0] += seconds
