@@ -83,7 +83,7 @@ def test_our_own_templates_give_nothing(form, variant, tmp_path):
         1 if form == "terraform" else 5
     )  # with the default parameters there is no publisher
     for _, _, targets in served:
-        assert len(targets) == (1 if form == "terraform" else 3)
+        assert len(targets) == (1 if form == "terraform" else 2)
 
 
 @pytest.mark.parametrize(
@@ -97,13 +97,16 @@ def test_our_own_templates_give_nothing(form, variant, tmp_path):
             "EFS001",
         ),
         (
-            (
-                "DependsOn: [MountTargetA, MountTargetB, MountPolicy",
-                "DependsOn: [MountTargetA, MountPolicy",
-            ),
+            ("[!Ref MountTargetA, !Ref MountTargetB, ", "[!Ref MountTargetA, "),
             "EFS007",
         ),
-        (("Resource: !GetAtt FileSystem.Arn", "Resource: !GetAtt AccessPoint.Arn"), "EFS020"),
+        (
+            (
+                "Resource: !If [NewFileSystem, !GetAtt FileSystem.Arn",
+                "Resource: !If [NewFileSystem, !GetAtt AccessPoint.Arn",
+            ),
+            "EFS020",
+        ),
         (('Permissions: "0750"', 'Permissions: "0777"'), "EFS026"),
     ],
 )

@@ -1,7 +1,9 @@
-"""The templates, through the tools that their users have: cfn-lint, the SAM translator, terraform and an HCL parser."""
+"""The templates through their users' tools: cfn-lint, the SAM translator, terraform, moto."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
 import json
 import os
@@ -9,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 
 import hcl2
 import pytest
@@ -50,7 +53,7 @@ def test_cfn_lint_finds_nothing(tmp_path):
 
 @pytest.mark.parametrize(("image", "layer"), [(False, None), (True, None), (False, "layer.zip")])
 def test_the_sam_translator_takes_it(image, layer, monkeypatch):
-    """And gives what the CloudFormation variant has: the same resources, with the same names but for the janitor's events."""
+    """It gives the resources of the CloudFormation variant, except the names of the janitor's."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
     from samtranslator.translator.transform import transform
     from samtranslator.yaml_helper import yaml_parse
@@ -132,8 +135,147 @@ def test_defaults_are_multi_zone_and_without_internet():
     assert len(zones) == 3
 
 
+# moto 5.2 has no Fn::Cidr, no `!Condition` and no GetAtt for EFS: they are written out for it.
+def for_moto(text):
+    """Return a CloudFormation template without the functions that moto lacks."""
+    text = re.sub(r"!Condition (\w+)", r"{Condition: \1}", text)
+    select = r"!Select \[(\d), !Cidr \[!Ref VpcCidr, 4, 10\]\]"
+    text = re.sub(select, lambda match: f"10.64.{int(match[1]) * 4}.0/22", text)
+    arn = '!Sub "arn:aws:elasticfilesystem:${AWS::Region}:${AWS::AccountId}:'
+    text = text.replace("!GetAtt AccessPoint.Arn", arn + 'access-point/${AccessPoint}"')
+    return text.replace("!GetAtt FileSystem.Arn", arn + 'file-system/${FileSystem}"')
+
+
+KEYS = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+
+
+class Region:
+    """A region of moto's, with the functions' code in a bucket."""
+
+    def __init__(self, url, name):
+        self.url, self.name = url, name
+        self.bucket = f"code-{name}"
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as file:
+            file.writestr("app.py", "def handler(event, context): pass\n")
+        s3 = self.client("s3")
+        with contextlib.suppress(s3.exceptions.BucketAlreadyOwnedByYou):
+            where = {"LocationConstraint": name}
+            s3.create_bucket(Bucket=self.bucket, CreateBucketConfiguration=where)
+        s3.put_object(Bucket=self.bucket, Key="code.zip", Body=packed.getvalue())
+
+    def client(self, service):
+        import boto3
+
+        return boto3.client(service, region_name=self.name, endpoint_url=self.url, **KEYS)
+
+    def deploy(self, name, **parameters):
+        """Create a stack and return its outputs."""
+        given = {"CodeBucket": self.bucket, **parameters}
+        cloudformation = self.client("cloudformation")
+        cloudformation.create_stack(
+            StackName=name,
+            TemplateBody=for_moto(render("cloudformation")),
+            Capabilities=["CAPABILITY_IAM"],
+            Parameters=[
+                {"ParameterKey": key, "ParameterValue": value} for key, value in given.items()
+            ],
+        )
+        (stack,) = cloudformation.describe_stacks(StackName=name)["Stacks"]
+        assert stack["StackStatus"] == "CREATE_COMPLETE"
+        return {row["OutputKey"]: row["OutputValue"] for row in stack["Outputs"]}
+
+
+@pytest.fixture(scope="module")
+def moto_url():
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("name", "zones"), [("us-west-1", "2"), ("eu-west-1", "3")])
+def test_it_deploys_on_moto(moto_url, name, zones):
+    """One of the regions has two zones; the defaults take two, and three on request."""
+    region = Region(moto_url, name)
+    outputs = region.deploy(f"s{zones}", **({} if zones == "2" else {"Zones": zones}))
+    efs = region.client("efs")
+    targets = efs.describe_mount_targets(FileSystemId=outputs["FileSystemId"])["MountTargets"]
+    assert len(targets) == int(zones)
+    assert {each["SubnetId"] for each in targets} == set(outputs["SubnetIds"].split(","))
+    assert {"ServiceName", "BatchName", "JanitorName", "OpsName", "DoctorName"} <= set(outputs)
+    assert "PublisherName" not in outputs
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_second_stack_takes_up_the_file_system_of_the_first(moto_url):
+    """With its file system, access point and mount targets, from the first one's outputs alone."""
+    region = Region(moto_url, "eu-central-1")
+    first = region.deploy("first")
+    subnet_a, subnet_b = first["SubnetIds"].split(",")
+    groups = region.client("ec2").describe_security_groups()["SecurityGroups"]
+    (mount_group,) = [each for each in groups if each["Description"].startswith("Mount targets")]
+    (point,) = region.client("efs").describe_access_points()["AccessPoints"]
+    second = region.deploy(
+        "second",
+        VpcId=first["VpcId"],
+        SubnetA=subnet_a,
+        SubnetB=subnet_b,
+        ExistingFileSystemId=first["FileSystemId"],
+        ExistingAccessPointArn=point["AccessPointArn"],
+        ExistingMountGroupId=mount_group["GroupId"],
+        WithBatchFunction="no",
+    )
+    assert second["FileSystemId"] == first["FileSystemId"]
+    assert second["AccessPointArn"] == point["AccessPointArn"]
+    assert "BatchName" not in second
+    assert len(region.client("efs").describe_file_systems()["FileSystems"]) == 1
+    targets = region.client("efs").describe_mount_targets(FileSystemId=first["FileSystemId"])
+    assert len(targets["MountTargets"]) == 2
+
+
+def test_each_function_has_a_role_of_its_own():
+    """Rights that are added to the service are not those of the janitor or of `ops`."""
+    from samtranslator.yaml_helper import yaml_parse
+
+    resources = yaml_parse(render("cloudformation"))["Resources"]
+    functions = {
+        name: resource["Properties"]
+        for name, resource in resources.items()
+        if resource["Type"] == "AWS::Lambda::Function"
+    }
+    roles = {str(properties["Role"]) for properties in functions.values()}
+    assert len(roles) == len(functions) == 6
+    for resource in resources.values():
+        if resource["Type"] == "AWS::IAM::Role":
+            actions = str(resource["Properties"]["Policies"])
+            assert "logs:CreateLogGroup" not in actions
+            assert "lambda:SourceFunctionArn" in actions
+
+
+@pytest.mark.parametrize("form", ["sam", "cloudformation"])
+def test_wrong_parameters_are_refused_with_a_word(form):
+    """Each assertion and pattern says what is wrong."""
+    from samtranslator.yaml_helper import yaml_parse
+
+    template = yaml_parse(render(form))
+    for rule in template["Rules"].values():
+        for assertion in rule["Assertions"]:
+            assert len(assertion["AssertDescription"]) > 30
+    for name, parameter in template["Parameters"].items():
+        if "AllowedPattern" in parameter:
+            assert parameter["ConstraintDescription"].startswith(name)
+            assert re.fullmatch(parameter["AllowedPattern"], parameter["Default"]), name
+    pattern = template["Parameters"]["VpcCidr"]["AllowedPattern"]
+    assert not re.fullmatch(pattern, "10.0.0.0/24")
+
+
 def test_the_example_service_deploys_with_the_defaults():
-    """Its handlers and its Dockerfile are where the template's defaults and the page look for them."""
+    """Its handlers and its Dockerfile are where the defaults and the page look for them."""
     folder = os.path.join(os.path.dirname(__file__), "..", "..", "examples", "image_service")
     for handler in re.findall(r"Default: (\w+)\.handler", render("sam")):
         with open(f"{folder}/{handler}.py", encoding="utf-8") as file:

@@ -1,85 +1,119 @@
-"""Writes the infrastructure templates: the variants of one CloudFormation source, and one for Terraform."""
+"""The infrastructure templates: variants of one CloudFormation source, and one for Terraform."""
 
 from __future__ import annotations
 
 import os
 import re
+from typing import NamedTuple
 
 FORMATS = ("sam", "cloudformation", "terraform")
 
-# name, handler, timeout, role, alarm, description: what runs beside the user's own two functions comes with the package.
+
+class _Function(NamedTuple):
+    """A function of the stack; those that are not the user's own come with the package."""
+
+    name: str
+    handler: str
+    timeout: str
+    memory: str
+    description: str
+    words: tuple[str, ...] = ()
+    """The marks of the source that apply to it, beside its own name."""
+
+
 _FUNCTIONS = (
-    ("Service", "!Ref ServiceHandler", "!Ref ServiceTimeout", "FunctionRole", "Answers requests"),
-    (
+    _Function(
+        "Service",
+        "!Ref ServiceHandler",
+        "!Ref ServiceTimeout",
+        "!Ref MemorySize",
+        "Answers requests",
+    ),
+    _Function(
         "Batch",
         "!Ref BatchHandler",
         "900",
-        "FunctionRole",
+        "!Ref MemorySize",
         "Works through a batch from its checkpoint",
+        ("optional",),
     ),
-    (
+    _Function(
         "Janitor",
         "efsstate.janitor.handler",
         "900",
-        "FunctionRole",
-        "Removes what is expired or unused",
+        "512",
+        "Removes expired and unused entries",
     ),
-    ("Ops", "efsstate.ops.handler", "300", "FunctionRole", "Runs efsstate's commands on the mount"),
-    (
+    _Function(
+        "Ops",
+        "efsstate.ops.handler",
+        "300",
+        "512",
+        "Runs efsstate's commands on the mount",
+    ),
+    _Function(
         "Doctor",
         "efsstate.deploy.diagnosis.doctor.handler",
         "120",
-        "FunctionRole",
-        "Looks at the mount from inside",
+        "1769",
+        "Examines the mount from inside",
     ),
-    (
+    _Function(
         "Publisher",
         "efsstate.publisher.handler",
         "900",
-        "PublisherRole",
+        "1769",
         "Copies models from S3 to the mount",
+        ("optional",),
     ),
 )
-_ALARMS = ("Service", "Batch", "Janitor")
+_ALARMS = ("Service", "Batch", "Janitor", "Publisher")
+_FILE_SYSTEM = "!If [NewFileSystem, !Ref FileSystem, !Ref ExistingFileSystemId]"
 _TAG = re.compile(r"\s+#: ([a-z ]+)$")
 
 
 def render(
     form: str, *, image: bool = False, layer: str | None = None, code: str | None = None
 ) -> str:
-    """The text of a template. `form`: one of FORMATS; `image`: functions from a container image, not a zip.
+    """Return the text of a template in one of FORMATS.
 
-    `layer`: the path of the efsstate layer's zip, to deploy it with the stack; `code`: the folder (or for Terraform the zip)
-    of the functions' code, by default `.` (code.zip). ValueError for an unknown form, and for a layer on an image, which Lambda does not take.
+    `image`: the functions come from a container image, not a zip.
+    `layer`: the path of the efsstate layer's zip, to deploy it with the stack.
+    `code`: the folder of the functions' code (default `.`), or for Terraform the zip (code.zip).
+
+    Raise ValueError for an unknown format, and for a layer on an image, which Lambda refuses.
     """
     if form not in FORMATS:
-        raise ValueError(f"{form}: not a format of template: it is one of {', '.join(FORMATS)}")
+        raise ValueError(f"{form}: not a format of template; it is one of {', '.join(FORMATS)}")
     if image and layer:
-        raise ValueError(
-            "a function from a container image takes no layer: install efsstate in the image instead"
-        )
+        raise ValueError("a container image takes no layer; install efsstate in the image instead")
     words = {form, "image" if image else "zip", "layer" if layer else "nolayer"}
     if image:
         words.discard("nolayer")
-    values = {"code": code or ("code.zip" if form == "terraform" else "."), "layer": layer or ""}
+    values = {
+        "code": code or ("code.zip" if form == "terraform" else "."),
+        "layer": layer or "",
+        "fs": _FILE_SYSTEM,
+    }
     if form == "terraform":
         return _fill(_choose(_read("main.tf"), words), values)
     functions, alarms = "", ""
     if layer:
         functions += _choose(_read("layer.yaml"), words)
-    for name, handler, timeout, role, description in _FUNCTIONS:
-        one = {
+    for function in _FUNCTIONS:
+        own = {
             **values,
-            "Name": name,
-            "name": name.lower(),
-            "handler": handler,
-            "timeout": timeout,
-            "role": role,
-            "description": description,
+            "Name": function.name,
+            "name": function.name.lower(),
+            "handler": function.handler,
+            "timeout": function.timeout,
+            "memory": function.memory,
+            "description": function.description,
         }
-        functions += _fill(_choose(_read("function.yaml"), words | {name.lower()}), one)
-        if name in _ALARMS:
-            alarms += _fill(_read("alarm.yaml"), one)
+        marks = words | {function.name.lower(), *function.words}
+        functions += _fill(_choose(_read("function.yaml"), marks), own)
+        if function.name in _ALARMS:
+            alarms += _fill(_choose(_read("alarm.yaml"), marks), own)
     text = _choose(_read("stack.yaml"), words)
     return _fill(text.replace("@functions@\n", functions).replace("@alarms@\n", alarms), values)
 
@@ -90,16 +124,19 @@ def _read(name: str) -> str:
 
 
 def _choose(text: str, words: set[str]) -> str:
-    """The lines whose marks are all among `words`: `#: word` ends a line, `#{ word` and `#}` stand around several."""
+    """Return the lines of a source whose marks are all among `words`.
+
+    `#: word` at its end marks a line; `#{ word` and `#}` enclose several.
+    """
     kept: list[str] = []
-    inside: list[bool] = []
+    enclosing: list[bool] = []
     for line in text.splitlines():
         mark = line.strip()
         if mark.startswith("#{ "):
-            inside.append(set(mark[3:].split()) <= words)
+            enclosing.append(set(mark[3:].split()) <= words)
         elif mark == "#}":
-            inside.pop()
-        elif all(inside):
+            enclosing.pop()
+        elif all(enclosing):
             tag = _TAG.search(line)
             if tag is None:
                 kept.append(line)

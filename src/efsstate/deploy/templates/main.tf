@@ -1,5 +1,5 @@
 # Functions that share state on an encrypted EFS file system with efsstate: network, storage, permissions, alarms and the
-# scheduled clean-up. Made by `efsstate template`; what each part is for stands in docs/deploy.md.
+# scheduled clean-up. Made by `efsstate template`; docs/deploy.md explains each part.
 
 terraform {
   required_version = ">= 1.5"
@@ -12,8 +12,13 @@ terraform {
 }
 
 variable "name" {
-  type    = string
-  default = "image-service"
+  type        = string
+  default     = "image-service"
+  description = "The beginning of each name; two stacks in one region need two names."
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{0,39}$", var.name))
+    error_message = "name begins with a letter and has up to 40 of a-z, 0-9 and -."
+  }
 }
 
 variable "vpc_id" {
@@ -26,6 +31,10 @@ variable "subnet_ids" {
   type        = list(string)
   default     = []
   description = "With vpc_id, its private subnets, each in a zone of its own."
+  validation {
+    condition     = length(var.subnet_ids) != 1
+    error_message = "subnet_ids names at least two subnets, in two zones."
+  }
 }
 
 variable "route_table_ids" {
@@ -37,17 +46,27 @@ variable "route_table_ids" {
 variable "vpc_cidr" {
   type        = string
   default     = "10.64.0.0/20"
-  description = "The range of a new VPC; each subnet takes a quarter of it."
+  description = "The range of a new VPC, /16 to /20; each subnet takes a quarter of it."
+  validation {
+    condition     = can(cidrsubnet(var.vpc_cidr, 2, 3)) && can(regex("/(1[6-9]|20)$", var.vpc_cidr))
+    error_message = "vpc_cidr is a range from /16 to /20: four subnets are cut out of it."
+  }
 }
 
 variable "zones" {
   type        = number
   default     = 3
-  description = "How many zones a new VPC spans, 2 or 3."
+  description = "How many zones a new VPC spans at most, 2 or 3; some accounts have two in us-west-1."
   validation {
     condition     = contains([2, 3], var.zones)
     error_message = "zones is 2 or 3: fewer has no second mount target to turn to, more do not fit the range."
   }
+}
+
+variable "zone_names" {
+  type        = list(string)
+  default     = []
+  description = "The zones of a new VPC, such as eu-west-1a. Empty takes the first of the region; name them if Lambda does not support one."
 }
 
 variable "internet_access" {
@@ -80,6 +99,10 @@ variable "service_timeout" {
   type        = number
   default     = 60
   description = "Seconds; the first request of an environment also loads the model."
+  validation {
+    condition     = var.service_timeout >= 10 && var.service_timeout <= 1800
+    error_message = "service_timeout is 10 to 1,800 seconds."
+  }
 }
 
 variable "service_handler" {
@@ -127,9 +150,81 @@ variable "model_bucket" {
   description = "The bucket the publisher may read. Empty leaves the publisher out."
 }
 
+variable "model_key_arn" {
+  type        = string
+  default     = ""
+  description = "The KMS key of model_bucket, if its objects are encrypted with a key of yours."
+}
+
+variable "batch" {
+  type        = bool
+  default     = true
+  description = "Whether the batch function is created."
+}
+
+variable "existing_file_system_id" {
+  type        = string
+  default     = ""
+  description = "A file system to use, such as the one that a deleted stack left. Empty creates one. Its policy is left as it is."
+  validation {
+    condition     = can(regex("^(fs-[0-9a-f]+)?$", var.existing_file_system_id))
+    error_message = "existing_file_system_id is an id such as fs-0123456789abcdef0, or empty."
+  }
+}
+
+variable "existing_access_point_arn" {
+  type        = string
+  default     = ""
+  description = "With existing_file_system_id, the access point to use. Empty creates one."
+}
+
+variable "existing_mount_group_id" {
+  type        = string
+  default     = ""
+  description = "With existing_file_system_id, the security group of its mount targets, if it has one in each zone of the functions. Empty creates mount targets."
+}
+
+variable "access_point_path" {
+  type        = string
+  default     = "/image-service"
+  description = "The directory of a new access point, one for each application."
+  validation {
+    condition     = can(regex("^(/[A-Za-z0-9_-][A-Za-z0-9._-]*){1,4}$", var.access_point_path))
+    error_message = "access_point_path is a path of one to four levels, such as /image-service."
+  }
+}
+
+variable "other_access_point_arns" {
+  type        = list(string)
+  default     = []
+  description = "Access points of other applications on this file system, which its policy lets in."
+}
+
+variable "backup" {
+  type        = bool
+  default     = true
+  description = "AWS Backup of a new file system (billed by the GB). A file system with nothing but caches needs none."
+}
+
+variable "transition_to_ia" {
+  type        = string
+  default     = "AFTER_30_DAYS"
+  description = "When files that are not read move to Infrequent Access, which bills at least 128 KiB a file. Use \"never\" for many files under 10 KiB."
+}
+
+variable "endpoint_accounts" {
+  type        = list(string)
+  default     = []
+  description = "Accounts whose buckets and tables the gateway endpoints lead to. Empty is this account alone."
+}
+
 variable "throughput_mode" {
   type    = string
   default = "elastic"
+  validation {
+    condition     = contains(["elastic", "bursting", "provisioned"], var.throughput_mode)
+    error_message = "throughput_mode is elastic, bursting or provisioned."
+  }
 }
 
 variable "provisioned_mibps" {
@@ -151,6 +246,7 @@ variable "alarm_topic_arns" {
 
 data "aws_region" "here" {}
 data "aws_partition" "here" {}
+data "aws_caller_identity" "here" {}
 
 data "aws_availability_zones" "here" {
   state = "available"
@@ -161,23 +257,36 @@ data "aws_availability_zones" "here" {
 }
 
 locals {
-  new_vpc    = var.vpc_id == ""
-  with_nat   = local.new_vpc && var.internet_access
-  vpc_id     = local.new_vpc ? aws_vpc.this[0].id : var.vpc_id
-  subnet_ids = local.new_vpc ? aws_subnet.private[*].id : var.subnet_ids
-  # The count must be known before anything is made, so it does not come from the subnets themselves.
-  subnet_count    = local.new_vpc ? var.zones : length(var.subnet_ids)
+  new_vpc  = var.vpc_id == ""
+  with_nat = local.new_vpc && var.internet_access
+  vpc_id   = local.new_vpc ? aws_vpc.this[0].id : var.vpc_id
+  # The counts must be known before anything is created, so they do not come from the subnets themselves.
+  zone_names      = length(var.zone_names) > 0 ? var.zone_names : data.aws_availability_zones.here.names
+  zone_count      = min(var.zones, length(local.zone_names))
+  subnet_ids      = local.new_vpc ? aws_subnet.private[*].id : var.subnet_ids
+  subnet_count    = local.new_vpc ? local.zone_count : length(var.subnet_ids)
   route_table_ids = local.new_vpc ? aws_route_table.private[*].id : var.route_table_ids
-  layers          = [aws_lambda_layer_version.efsstate.arn] #: layer
-  layers          = var.layer_arns #: nolayer
-  publisher       = var.model_bucket == "" ? {} : { publisher = { handler = "efsstate.publisher.handler", timeout = 900, memory = 1769 } }
+  with_endpoints  = local.new_vpc || length(var.route_table_ids) > 0
+
+  new_file_system   = var.existing_file_system_id == ""
+  new_access_point  = var.existing_access_point_arn == ""
+  new_mount_targets = var.existing_mount_group_id == ""
+  here              = "${data.aws_region.here.id}:${data.aws_caller_identity.here.account_id}"
+  file_system_id    = local.new_file_system ? aws_efs_file_system.this[0].id : var.existing_file_system_id
+  file_system_arn   = local.new_file_system ? aws_efs_file_system.this[0].arn : "arn:${data.aws_partition.here.partition}:elasticfilesystem:${local.here}:file-system/${var.existing_file_system_id}"
+  access_point_arn  = local.new_access_point ? aws_efs_access_point.this[0].arn : var.existing_access_point_arn
+  mount_group_id    = local.new_mount_targets ? aws_security_group.mount[0].id : var.existing_mount_group_id
+
+  layers    = [aws_lambda_layer_version.efsstate.arn] #: layer
+  layers    = var.layer_arns #: nolayer
+  publisher = var.model_bucket == "" ? {} : { publisher = { handler = "efsstate.publisher.handler", timeout = 900, memory = 1769 } }
+  batch     = var.batch ? { batch = { handler = var.batch_handler, timeout = 900, memory = var.memory_size } } : {}
   functions = merge({
     service = { handler = var.service_handler, timeout = var.service_timeout, memory = var.memory_size }
-    batch   = { handler = var.batch_handler, timeout = 900, memory = var.memory_size }
     janitor = { handler = "efsstate.janitor.handler", timeout = 900, memory = 512 }
     ops     = { handler = "efsstate.ops.handler", timeout = 300, memory = 512 }
     doctor  = { handler = "efsstate.deploy.diagnosis.doctor.handler", timeout = 120, memory = 1769 }
-  }, local.publisher)
+  }, local.batch, local.publisher)
 }
 
 # ---- Network: private subnets, no way to the internet unless asked for ----
@@ -188,6 +297,17 @@ resource "aws_vpc" "this" {
   enable_dns_support   = true
   enable_dns_hostnames = true
   tags                 = { Name = var.name }
+
+  lifecycle {
+    precondition {
+      condition     = local.zone_count >= 2
+      error_message = "The region offers fewer than two zones: name two in zone_names."
+    }
+    precondition {
+      condition     = length(var.subnet_ids) == 0
+      error_message = "subnet_ids belongs to vpc_id, which is empty."
+    }
+  }
 }
 
 # The group that everything without a group of its own would be in: it allows nothing.
@@ -197,9 +317,9 @@ resource "aws_default_security_group" "closed" {
 }
 
 resource "aws_subnet" "private" {
-  count             = local.new_vpc ? var.zones : 0
+  count             = local.new_vpc ? local.zone_count : 0
   vpc_id            = aws_vpc.this[0].id
-  availability_zone = data.aws_availability_zones.here.names[count.index]
+  availability_zone = local.zone_names[count.index]
   cidr_block        = cidrsubnet(var.vpc_cidr, 2, count.index)
   tags              = { Name = "${var.name}-private-${count.index}" }
 }
@@ -211,18 +331,37 @@ resource "aws_route_table" "private" {
 }
 
 resource "aws_route_table_association" "private" {
-  count          = local.new_vpc ? var.zones : 0
+  count          = local.new_vpc ? local.zone_count : 0
   subnet_id      = aws_subnet.private[count.index].id
   route_table_id = aws_route_table.private[0].id
 }
 
-# Gateway endpoints cost nothing and let functions without NAT read S3 and DynamoDB.
+# Gateway endpoints cost nothing and let functions without NAT read S3 and DynamoDB; their policy keeps data from leaving to
+# buckets and tables of other accounts.
+data "aws_iam_policy_document" "endpoint" {
+  for_each = toset(["s3", "dynamodb"])
+  statement {
+    actions   = ["${each.key}:*"]
+    resources = ["*"]
+    principals {
+      type        = "*"
+      identifiers = ["*"]
+    }
+    condition {
+      test     = "StringEquals"
+      variable = "aws:ResourceAccount"
+      values   = length(var.endpoint_accounts) > 0 ? var.endpoint_accounts : [data.aws_caller_identity.here.account_id]
+    }
+  }
+}
+
 resource "aws_vpc_endpoint" "gateway" {
-  for_each          = local.new_vpc || length(var.route_table_ids) > 0 ? toset(["s3", "dynamodb"]) : toset([])
+  for_each          = local.with_endpoints ? toset(["s3", "dynamodb"]) : toset([])
   vpc_id            = local.vpc_id
   vpc_endpoint_type = "Gateway"
   service_name      = "com.amazonaws.${data.aws_region.here.id}.${each.key}"
   route_table_ids   = local.route_table_ids
+  policy            = data.aws_iam_policy_document.endpoint[each.key].json
 }
 
 # ---- Only with internet_access: one NAT gateway, in a public subnet that nothing else uses ----
@@ -235,7 +374,7 @@ resource "aws_internet_gateway" "this" {
 resource "aws_subnet" "public" {
   count             = local.with_nat ? 1 : 0
   vpc_id            = aws_vpc.this[0].id
-  availability_zone = data.aws_availability_zones.here.names[0]
+  availability_zone = local.zone_names[0]
   cidr_block        = cidrsubnet(var.vpc_cidr, 2, 3)
 }
 
@@ -285,6 +424,7 @@ resource "aws_security_group" "function" {
 }
 
 resource "aws_security_group" "mount" {
+  count       = local.new_mount_targets ? 1 : 0
   name_prefix = "${var.name}-mount-"
   description = "Mount targets of the file system"
   vpc_id      = local.vpc_id
@@ -296,12 +436,25 @@ resource "aws_vpc_security_group_egress_rule" "function_to_mount" {
   ip_protocol                  = "tcp"
   from_port                    = 2049
   to_port                      = 2049
-  referenced_security_group_id = aws_security_group.mount.id
+  referenced_security_group_id = local.mount_group_id
 }
 
+# Without NAT the functions may go to the gateway endpoints and nowhere else.
 resource "aws_vpc_security_group_egress_rule" "function_to_endpoints" {
+  for_each          = { for key, endpoint in aws_vpc_endpoint.gateway : key => endpoint.prefix_list_id if !local.with_nat }
   security_group_id = aws_security_group.function.id
-  description       = "S3 and DynamoDB through their gateway endpoints; without NAT nothing else is in reach"
+  description       = "${each.key} through its gateway endpoint"
+  ip_protocol       = "tcp"
+  from_port         = 443
+  to_port           = 443
+  prefix_list_id    = each.value
+}
+
+# With NAT, or with endpoints that this stack does not know, they may go to every address.
+resource "aws_vpc_security_group_egress_rule" "function_to_internet" {
+  count             = local.with_nat || !local.with_endpoints ? 1 : 0
+  security_group_id = aws_security_group.function.id
+  description       = "HTTPS"
   ip_protocol       = "tcp"
   from_port         = 443
   to_port           = 443
@@ -309,7 +462,7 @@ resource "aws_vpc_security_group_egress_rule" "function_to_endpoints" {
 }
 
 resource "aws_vpc_security_group_ingress_rule" "mount_from_function" {
-  security_group_id            = aws_security_group.mount.id
+  security_group_id            = local.mount_group_id
   description                  = "NFS from the functions"
   ip_protocol                  = "tcp"
   from_port                    = 2049
@@ -320,49 +473,52 @@ resource "aws_vpc_security_group_ingress_rule" "mount_from_function" {
 # ---- Storage ----
 
 resource "aws_efs_file_system" "this" {
+  count                           = local.new_file_system ? 1 : 0
   encrypted                       = true
   performance_mode                = "generalPurpose"
   throughput_mode                 = var.throughput_mode
   provisioned_throughput_in_mibps = var.throughput_mode == "provisioned" ? var.provisioned_mibps : null
   tags                            = { Name = var.name }
 
-  lifecycle_policy {
-    transition_to_ia = "AFTER_30_DAYS"
-  }
-  lifecycle_policy {
-    transition_to_primary_storage_class = "AFTER_1_ACCESS"
+  dynamic "lifecycle_policy" {
+    for_each = { for kind, value in { ia = var.transition_to_ia, back = "AFTER_1_ACCESS" } : kind => value if var.transition_to_ia != "never" }
+    content {
+      transition_to_ia                    = lifecycle_policy.key == "ia" ? lifecycle_policy.value : null
+      transition_to_primary_storage_class = lifecycle_policy.key == "back" ? lifecycle_policy.value : null
+    }
   }
 
-  # A destroy would take the data with it: take this out by hand first.
+  # A destroy would delete the data: remove this line by hand first.
   lifecycle {
     prevent_destroy = true
   }
 }
 
 resource "aws_efs_backup_policy" "this" {
-  file_system_id = aws_efs_file_system.this.id
+  count          = local.new_file_system ? 1 : 0
+  file_system_id = aws_efs_file_system.this[0].id
   backup_policy {
-    status = "ENABLED"
+    status = var.backup ? "ENABLED" : "DISABLED"
   }
 }
 
 resource "aws_efs_mount_target" "this" {
-  count           = local.subnet_count
-  file_system_id  = aws_efs_file_system.this.id
+  count           = local.new_mount_targets ? local.subnet_count : 0
+  file_system_id  = local.file_system_id
   subnet_id       = local.subnet_ids[count.index]
-  security_groups = [aws_security_group.mount.id]
+  security_groups = [aws_security_group.mount[0].id]
 }
 
-# One access point an application: its own user, its own directory, closed to the others. For a second application copy this
-# with another number and path, name it in the file system's policy, and give its role the same policy with that access point.
+# One access point for each application: its own user, its own directory, closed to the others.
 resource "aws_efs_access_point" "this" {
-  file_system_id = aws_efs_file_system.this.id
+  count          = local.new_access_point ? 1 : 0
+  file_system_id = local.file_system_id
   posix_user {
     uid = 1001
     gid = 1001
   }
   root_directory {
-    path = "/image-service"
+    path = var.access_point_path
     creation_info {
       owner_uid   = 1001
       owner_gid   = 1001
@@ -372,13 +528,13 @@ resource "aws_efs_access_point" "this" {
   tags = { Name = var.name }
 }
 
-# What is allowed stands in the roles' policies. This takes away: mounts without TLS, mounts by no or another access point, root.
+# The roles' policies allow. This denies mounts without TLS, mounts through no or an unnamed access point, and root.
 data "aws_iam_policy_document" "file_system" {
   statement {
     sid       = "TlsOnly"
     effect    = "Deny"
     actions   = ["elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite", "elasticfilesystem:ClientRootAccess"]
-    resources = [aws_efs_file_system.this.arn]
+    resources = [local.file_system_arn]
     principals {
       type        = "AWS"
       identifiers = ["*"]
@@ -393,7 +549,7 @@ data "aws_iam_policy_document" "file_system" {
     sid       = "AccessPointOnly"
     effect    = "Deny"
     actions   = ["elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"]
-    resources = [aws_efs_file_system.this.arn]
+    resources = [local.file_system_arn]
     principals {
       type        = "AWS"
       identifiers = ["*"]
@@ -401,14 +557,14 @@ data "aws_iam_policy_document" "file_system" {
     condition {
       test     = "StringNotEquals"
       variable = "elasticfilesystem:AccessPointArn"
-      values   = [aws_efs_access_point.this.arn]
+      values   = concat([local.access_point_arn], var.other_access_point_arns)
     }
   }
   statement {
     sid       = "NobodyIsRoot"
     effect    = "Deny"
     actions   = ["elasticfilesystem:ClientRootAccess"]
-    resources = [aws_efs_file_system.this.arn]
+    resources = [local.file_system_arn]
     principals {
       type        = "AWS"
       identifiers = ["*"]
@@ -417,7 +573,8 @@ data "aws_iam_policy_document" "file_system" {
 }
 
 resource "aws_efs_file_system_policy" "this" {
-  file_system_id = aws_efs_file_system.this.id
+  count          = local.new_file_system ? 1 : 0
+  file_system_id = local.file_system_id
   policy         = data.aws_iam_policy_document.file_system.json
 }
 
@@ -433,15 +590,15 @@ data "aws_iam_policy_document" "assume" {
   }
 }
 
-# The resource is the file system; the access point stands in the condition. Not the other way round.
+# The resource is the file system; the access point is in the condition. Not the other way round.
 data "aws_iam_policy_document" "mount" {
   statement {
     actions   = ["elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"]
-    resources = [aws_efs_file_system.this.arn]
+    resources = [local.file_system_arn]
     condition {
       test     = "StringEquals"
       variable = "elasticfilesystem:AccessPointArn"
-      values   = [aws_efs_access_point.this.arn]
+      values   = [local.access_point_arn]
     }
   }
 }
@@ -455,18 +612,60 @@ data "aws_iam_policy_document" "read_models" {
     actions   = ["s3:ListBucket"]
     resources = ["arn:${data.aws_partition.here.partition}:s3:::${var.model_bucket}"]
   }
+  dynamic "statement" {
+    for_each = var.model_key_arn == "" ? [] : [var.model_key_arn]
+    content {
+      actions   = ["kms:Decrypt"]
+      resources = [statement.value]
+    }
+  }
+}
+
+# Interfaces are created by Lambda, as the role; the function's own code may not touch them.
+data "aws_iam_policy_document" "run" {
+  for_each = local.functions
+  statement {
+    actions   = ["logs:CreateLogStream", "logs:PutLogEvents"]
+    resources = ["${aws_cloudwatch_log_group.this[each.key].arn}:*"]
+  }
+  statement {
+    actions   = local.interface_actions
+    resources = ["*"]
+  }
+  statement {
+    effect    = "Deny"
+    actions   = local.interface_actions
+    resources = ["*"]
+    condition {
+      test     = "ArnLike"
+      variable = "lambda:SourceFunctionArn"
+      values   = ["arn:${data.aws_partition.here.partition}:lambda:${local.here}:function:${var.name}-${each.key}"]
+    }
+  }
+}
+
+locals {
+  interface_actions = [
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:CreateNetworkInterface",
+    "ec2:DeleteNetworkInterface",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSubnets",
+    "ec2:UnassignPrivateIpAddresses",
+  ]
 }
 
 resource "aws_iam_role" "function" {
-  for_each           = toset(var.model_bucket == "" ? ["function"] : ["function", "publisher"])
+  for_each           = local.functions
   name_prefix        = substr("${var.name}-${each.key}-", 0, 38)
   assume_role_policy = data.aws_iam_policy_document.assume.json
 }
 
-resource "aws_iam_role_policy_attachment" "vpc" {
-  for_each   = aws_iam_role.function
-  role       = each.value.name
-  policy_arn = "arn:${data.aws_partition.here.partition}:iam::aws:policy/service-role/AWSLambdaVPCAccessExecutionRole"
+resource "aws_iam_role_policy" "run" {
+  for_each = aws_iam_role.function
+  name     = "run"
+  role     = each.value.name
+  policy   = data.aws_iam_policy_document.run[each.key].json
 }
 
 resource "aws_iam_role_policy" "mount" {
@@ -483,7 +682,14 @@ resource "aws_iam_role_policy" "read_models" {
   policy = data.aws_iam_policy_document.read_models.json
 }
 
-# ---- Functions: each waits for the mount targets and the permission, or its first mount fails ----
+# The permission to mount, for a function of another stack: attach it to that function's role.
+resource "aws_iam_policy" "mount" {
+  name_prefix = substr("${var.name}-mount-", 0, 102)
+  description = "Mount and write through one access point"
+  policy      = data.aws_iam_policy_document.mount.json
+}
+
+# ---- Functions: each with a role of its own; each waits for the mount targets, or its creation fails ----
 
 resource "aws_cloudwatch_log_group" "this" {
   for_each          = local.functions
@@ -503,7 +709,7 @@ resource "aws_lambda_layer_version" "efsstate" {
 resource "aws_lambda_function" "this" {
   for_each      = local.functions
   function_name = "${var.name}-${each.key}"
-  role          = aws_iam_role.function[each.key == "publisher" ? "publisher" : "function"].arn
+  role          = aws_iam_role.function[each.key].arn
   architectures = [var.architecture]
   memory_size   = each.value.memory
   timeout       = each.value.timeout
@@ -528,7 +734,7 @@ resource "aws_lambda_function" "this" {
     security_group_ids = [aws_security_group.function.id]
   }
   file_system_config {
-    arn              = aws_efs_access_point.this.arn
+    arn              = local.access_point_arn
     local_mount_path = "/mnt/efs"
   }
   environment {
@@ -542,7 +748,7 @@ resource "aws_lambda_function" "this" {
   depends_on = [
     aws_efs_mount_target.this,
     aws_iam_role_policy.mount,
-    aws_iam_role_policy_attachment.vpc,
+    aws_iam_role_policy.run,
     aws_vpc_security_group_egress_rule.function_to_mount,
     aws_vpc_security_group_ingress_rule.mount_from_function,
   ]
@@ -557,6 +763,12 @@ resource "aws_cloudwatch_event_rule" "janitor" {
 resource "aws_cloudwatch_event_target" "janitor" {
   rule = aws_cloudwatch_event_rule.janitor.name
   arn  = aws_lambda_function.this["janitor"].arn
+}
+
+# A night that ran out of time is not repeated: the next one goes on.
+resource "aws_lambda_function_event_invoke_config" "janitor" {
+  function_name          = aws_lambda_function.this["janitor"].function_name
+  maximum_retry_attempts = 0
 }
 
 resource "aws_lambda_permission" "janitor" {
@@ -582,7 +794,7 @@ resource "aws_cloudwatch_metric_alarm" "file_system" {
   alarm_description   = each.value.why
   namespace           = "AWS/EFS"
   metric_name         = each.key
-  dimensions          = { FileSystemId = aws_efs_file_system.this.id }
+  dimensions          = { FileSystemId = local.file_system_id }
   statistic           = each.value.statistic
   period              = each.value.period
   evaluation_periods  = each.value.periods
@@ -612,7 +824,7 @@ resource "aws_cloudwatch_metric_alarm" "throughput" {
     metric {
       namespace   = "AWS/EFS"
       metric_name = "MeteredIOBytes"
-      dimensions  = { FileSystemId = aws_efs_file_system.this.id }
+      dimensions  = { FileSystemId = local.file_system_id }
       period      = 60
       stat        = "Sum"
     }
@@ -622,7 +834,7 @@ resource "aws_cloudwatch_metric_alarm" "throughput" {
     metric {
       namespace   = "AWS/EFS"
       metric_name = "PermittedThroughput"
-      dimensions  = { FileSystemId = aws_efs_file_system.this.id }
+      dimensions  = { FileSystemId = local.file_system_id }
       period      = 60
       stat        = "Minimum"
     }
@@ -630,12 +842,12 @@ resource "aws_cloudwatch_metric_alarm" "throughput" {
 }
 
 resource "aws_cloudwatch_metric_alarm" "errors" {
-  for_each            = toset(["service", "batch", "janitor"])
+  for_each            = { for key, function in aws_lambda_function.this : key => function if contains(["service", "batch", "janitor", "publisher"], key) }
   alarm_name          = "${var.name}-${each.key}-errors"
-  alarm_description   = "Failed invocations of the ${each.key}"
+  alarm_description   = "Failed invocations of the ${each.key}. A failed mount may not count here; the log has it."
   namespace           = "AWS/Lambda"
   metric_name         = "Errors"
-  dimensions          = { FunctionName = aws_lambda_function.this[each.key].function_name }
+  dimensions          = { FunctionName = each.value.function_name }
   statistic           = "Sum"
   period              = 300
   evaluation_periods  = 1
@@ -645,49 +857,95 @@ resource "aws_cloudwatch_metric_alarm" "errors" {
   alarm_actions       = var.alarm_topic_arns
 }
 
+locals {
+  service_alarms = {
+    Throttles = { statistic = "Sum", threshold = 0, why = "Requests to the service were throttled for want of concurrency." }
+    Duration  = { statistic = "Maximum", threshold = 900 * var.service_timeout, why = "A request took over 90 % of the service's timeout." }
+  }
+}
+
+resource "aws_cloudwatch_metric_alarm" "service" {
+  for_each            = local.service_alarms
+  alarm_name          = "${var.name}-service-${each.key}"
+  alarm_description   = each.value.why
+  namespace           = "AWS/Lambda"
+  metric_name         = each.key
+  dimensions          = { FunctionName = aws_lambda_function.this["service"].function_name }
+  statistic           = each.value.statistic
+  period              = 300
+  evaluation_periods  = 1
+  comparison_operator = "GreaterThanThreshold"
+  threshold           = each.value.threshold
+  treat_missing_data  = "notBreaching"
+  alarm_actions       = var.alarm_topic_arns
+}
+
+# Dashboards belong to the account, not to the region.
 resource "aws_cloudwatch_dashboard" "this" {
-  dashboard_name = var.name
+  dashboard_name = "${var.name}-${data.aws_region.here.id}"
   dashboard_body = jsonencode({
     widgets = [
       { type = "metric", x = 0, y = 0, width = 12, height = 6, properties = {
         region = data.aws_region.here.id, title = "Throughput in use, percent of permitted", period = 60, view = "timeSeries"
         metrics = [
           [{ id = "used", expression = "100 * (metered / PERIOD(metered)) / permitted", label = "percent" }],
-          ["AWS/EFS", "MeteredIOBytes", "FileSystemId", aws_efs_file_system.this.id, { id = "metered", stat = "Sum", visible = false }],
-          ["AWS/EFS", "PermittedThroughput", "FileSystemId", aws_efs_file_system.this.id, { id = "permitted", stat = "Minimum", visible = false }],
+          ["AWS/EFS", "MeteredIOBytes", "FileSystemId", local.file_system_id, { id = "metered", stat = "Sum", visible = false }],
+          ["AWS/EFS", "PermittedThroughput", "FileSystemId", local.file_system_id, { id = "permitted", stat = "Minimum", visible = false }],
         ]
       } },
       { type = "metric", x = 12, y = 0, width = 12, height = 6, properties = {
         region  = data.aws_region.here.id, title = "Bytes by kind", period = 300, stat = "Sum", view = "timeSeries", stacked = true
-        metrics = [for metric in ["DataReadIOBytes", "DataWriteIOBytes", "MetadataIOBytes"] : ["AWS/EFS", metric, "FileSystemId", aws_efs_file_system.this.id]]
+        metrics = [for metric in ["DataReadIOBytes", "DataWriteIOBytes", "MetadataIOBytes"] : ["AWS/EFS", metric, "FileSystemId", local.file_system_id]]
       } },
       { type = "metric", x = 0, y = 6, width = 8, height = 6, properties = {
         region = data.aws_region.here.id, title = "Operations limit (percent) and connections", period = 60, view = "timeSeries"
         metrics = [
-          ["AWS/EFS", "PercentIOLimit", "FileSystemId", aws_efs_file_system.this.id, { stat = "Maximum" }],
-          ["AWS/EFS", "ClientConnections", "FileSystemId", aws_efs_file_system.this.id, { stat = "Sum", yAxis = "right" }],
+          ["AWS/EFS", "PercentIOLimit", "FileSystemId", local.file_system_id, { stat = "Maximum" }],
+          ["AWS/EFS", "ClientConnections", "FileSystemId", local.file_system_id, { stat = "Sum", yAxis = "right" }],
         ]
       } },
       { type = "metric", x = 8, y = 6, width = 8, height = 6, properties = {
         region  = data.aws_region.here.id, title = "Stored bytes", period = 3600, stat = "Maximum", view = "timeSeries"
-        metrics = [for class in ["Total", "IA"] : ["AWS/EFS", "StorageBytes", "FileSystemId", aws_efs_file_system.this.id, "StorageClass", class]]
+        metrics = [for class in ["Total", "IA"] : ["AWS/EFS", "StorageBytes", "FileSystemId", local.file_system_id, "StorageClass", class]]
       } },
       { type = "metric", x = 16, y = 6, width = 8, height = 6, properties = {
         region  = data.aws_region.here.id, title = "Function errors", period = 300, stat = "Sum", view = "timeSeries"
-        metrics = [for key in ["service", "batch", "janitor"] : ["AWS/Lambda", "Errors", "FunctionName", aws_lambda_function.this[key].function_name]]
+        metrics = [for key, function in aws_lambda_function.this : ["AWS/Lambda", "Errors", "FunctionName", function.function_name]]
       } },
     ]
   })
 }
 
+output "vpc_id" {
+  value = local.vpc_id
+}
+
+output "subnet_ids" {
+  value = local.subnet_ids
+}
+
+output "function_group_id" {
+  value       = aws_security_group.function.id
+  description = "The security group that the mount targets let in; put another stack's function into it."
+}
+
 output "file_system_id" {
-  value = aws_efs_file_system.this.id
+  value = local.file_system_id
 }
 
 output "access_point_arn" {
-  value = aws_efs_access_point.this.arn
+  value = local.access_point_arn
+}
+
+output "mount_policy_arn" {
+  value       = aws_iam_policy.mount.arn
+  description = "The permission to mount through the access point; attach it to another function's role."
 }
 
 output "function_names" {
   value = { for key, function in aws_lambda_function.this : key => function.function_name }
+}
+
+output "dashboard_name" {
+  value = aws_cloudwatch_dashboard.this.dashboard_name
 }
