@@ -59,6 +59,8 @@ def log(
         if once in _logged:
             return
         _logged.add(once)
-    import logging
-
+    try:
+        import logging
+    except (ImportError, OSError):
+        return  # no descriptor is free, or the interpreter shuts down
     getattr(logging.getLogger("efsstate"), level)(message, *values, extra={"efsstate": extra})

@@ -3,6 +3,8 @@
 import asyncio
 import functools
 import inspect
+import subprocess
+import sys
 import threading
 import time
 
@@ -414,3 +416,69 @@ def test_what_takes_long_to_digest_is_not_digested_on_the_loop(key):
                 assert noting.seen
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("end", ["raises", "is cancelled"])
+def test_a_map_that_raised_calls_no_more(end):
+    """The calls under way are cancelled, and the rest is not begun."""
+    begun, finished = [], []
+
+    @cached(name=f"map {end}")
+    async def f(x):
+        begun.append(x)
+        if x == 3 and end == "raises":
+            raise ValueError(x)
+        await asyncio.sleep(0.1)
+        finished.append(x)
+        return x
+
+    async def main():
+        if end == "raises":
+            with pytest.raises(ValueError, match="3"):
+                await f.map(range(100))
+        else:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(f.map(range(100)), 0.05)
+        await asyncio.sleep(0.5)
+
+    asyncio.run(main())
+    assert len(begun) <= 17 and not finished
+
+
+def test_a_loop_that_ends_with_calls_under_way_prints_nothing():
+    """What is under way is given back, and nobody is told of errors that are none."""
+    code = """
+import asyncio
+from efsstate import cached
+
+async def f(x):
+    await asyncio.sleep(60)
+
+f = cached(name="f")(f)
+loop = asyncio.new_event_loop()
+tasks = [loop.create_task(f(x)) for x in (1, 1, 2)]
+loop.run_until_complete(asyncio.sleep(0.3))
+for task in tasks:
+    task._log_destroy_pending = False  # asyncio's own line
+loop.close()
+del loop, task, tasks
+import gc
+gc.collect()
+g = cached(name="f", lock_timeout=5)(lambda x: x)
+print(g(1), g(2))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("1 2\n", "")
+
+
+def test_without_an_asyncio_loop_the_error_names_asyncio():
+    """As under trio, which drives a coroutine by itself."""
+
+    @cached(name="trio")
+    async def f(x):
+        return x
+
+    coroutine = f(1)
+    with pytest.raises(RuntimeError, match="run it with asyncio") as caught:
+        coroutine.send(None)
+    assert caught.value.__suppress_context__

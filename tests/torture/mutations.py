@@ -280,6 +280,11 @@ MUTATIONS = {
         become('return TEMPORARY + digest + "0" * 16'),
         ["cache/test_changes.py::test_two_without_a_claim_do_not_keep_each_other_from_storing"],
     ),
+    "a-map-that-raised-calls-no-more": Mutation(
+        "a map that raised calls no more",
+        drop(),
+        ["cache/test_async.py::test_a_map_that_raised_calls_no_more"],
+    ),
     "a-finished-flight-is-replaced": Mutation(
         "a finished flight is replaced",
         without("finished"),

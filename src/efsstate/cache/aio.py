@@ -160,7 +160,13 @@ class _Signal:
     """An event that any thread may set, and that the task of the current loop waits for."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise RuntimeError(
+                "efsstate: an `async def` was called outside an asyncio event loop; run it with"
+                " asyncio (trio has no such loop, anyio has one with its asyncio backend)"
+            ) from None
         self._future: asyncio.Future[None] = self._loop.create_future()
 
     def set(self) -> None:

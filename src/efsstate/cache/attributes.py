@@ -153,10 +153,9 @@ class Attributes:
         loop = _running_loop() if self._owner.is_async else None
         if loop is not None:
             return loop.create_task(self._run_async(steps, args, kwargs))
-        from efsstate.cache import steps as step_runner
-
         digest = None if kwargs is None else self._owner.digest(args, kwargs)
-        return step_runner.run(self._results, steps(digest))
+        singleflight = self._owner.load_singleflight()
+        return None if singleflight is None else singleflight.run(self._results, steps(digest))
 
     async def _run_async(
         self,
@@ -164,8 +163,9 @@ class Attributes:
         args: tuple[Any, ...],
         kwargs: dict[str, Any] | None,
     ) -> Any:
-        from efsstate.cache import aio
-
+        aio = self._owner.load_aio()
+        if aio is None:
+            return None
         digest = None if kwargs is None else await self._owner.digest_async(args, kwargs)
         return await aio.run(self._results, steps(digest))
 
@@ -175,20 +175,20 @@ class Attributes:
         if digest is None:
             return self._owner.function(*args, **kwargs)
         self._results.begin_change(digest)
-        from efsstate.cache import singleflight
-
+        singleflight = self._owner.load_singleflight()
+        if singleflight is None:
+            return self._owner.function(*args, **kwargs)
         return singleflight.run(
             self._results, self._owner.compute_steps(digest, args, kwargs, None, forced=True)
         )
 
     async def refresh_async(self, *args: Any, **kwargs: Any) -> Any:
         """Compute now, and keep the result in place of the present one; return the new one."""
-        digest = await self._owner.digest_async(args, kwargs) if self._results.enabled else None
+        aio: Any = self._owner.load_aio() if self._results.enabled else None
+        digest = None if aio is None else await self._owner.digest_async(args, kwargs)
         if digest is None:
             return await self._owner.function(*args, **kwargs)
         self._results.begin_change(digest)
-        from efsstate.cache import aio
-
         return await aio.run(
             self._results, self._owner.compute_steps(digest, args, kwargs, None, forced=True)
         )
@@ -214,7 +214,13 @@ class Attributes:
             for index in rest:
                 values[index] = await self._owner.call_async((items[index],), {})
 
-        await asyncio.gather(*[call_some() for _ in range(min(_MAP_TASKS, len(items)))])
+        tasks = [asyncio.ensure_future(call_some()) for _ in range(min(_MAP_TASKS, len(items)))]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            # MUT: a-map-that-raised-calls-no-more
+            for task in tasks:
+                task.cancel()
         return values
 
     def _digests(self, items: list[Any]) -> list[str]:

@@ -12,6 +12,7 @@ from efsstate.cache.options import Options
 from efsstate.cache.tiers import FAILURES, MISSING, TieredCache
 from efsstate.errors import EncodeError, MountTimeout
 from efsstate.format import codec as codecs
+from efsstate.format.entry import blake2b
 from efsstate.generic import Generic, TypeVar
 
 TYPE_CHECKING = False
@@ -68,6 +69,7 @@ class Cache(Generic[K, V]):
             root=root,
             io_timeout=io_timeout,
         )
+        blake2b()  # loaded now: a first call may have no descriptor left
         self._open(TieredCache(name, options), KeyBuilder(name, None))
 
     def _open(self, results: TieredCache, keys: KeyBuilder) -> None:
@@ -214,8 +216,13 @@ class Cache(Generic[K, V]):
         value: V = MISSING if item is None else results.value(item, MISSING)
         if value is not MISSING:
             return value
-        from efsstate.cache import singleflight
-
+        try:
+            from efsstate.cache import singleflight
+        except (ImportError, OSError) as error:
+            results.report_failure(error, "load a module")
+            singleflight = None  # type: ignore[assignment]
+        if singleflight is None:
+            return function()
         request = singleflight.ComputeRequest(
             function, key=_pack_key(key), ttl_of=results.options.life_of
         )
@@ -361,7 +368,7 @@ def _require_distinct(keys: list[Any], digests: list[str]) -> None:
 def _pack_key(key: object) -> bytes:
     try:
         packed = codecs.dumps(key)
-    except EncodeError:
+    except (EncodeError, ImportError, OSError):
         return b""
     return bytes(packed) if not isinstance(packed, list) and len(packed) <= _LONGEST_KEY else b""
 

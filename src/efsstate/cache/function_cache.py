@@ -8,8 +8,9 @@ from efsstate import events
 from efsstate.cache import naming, signature
 from efsstate.cache.captured import Captured
 from efsstate.cache.keys import KeyBuilder
-from efsstate.cache.tiers import FAILURES, MISSING, TieredCache
+from efsstate.cache.tiers import FAILURES, MISSING, TieredCache, is_load_failure
 from efsstate.errors import EncodeError
+from efsstate.format.entry import blake2b
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class FunctionCache:
             self.name = naming.namespace(function, options.version, variables.mark)
         if self.version == "source":
             self.version = naming.source(function)
+        blake2b()  # loaded now: a first call may have no descriptor left
         self.results = TieredCache(self.name, options)
         late = variables.encode_late if options.name is None else None
         self._versions: VersionedKeys | None = None
@@ -79,7 +81,13 @@ class FunctionCache:
         if self.options.key is not None:
             return keys.digest(self.options.key(*args, **kwargs), _KEY_OPTION)
         bound = self.signature.bind(args, kwargs)
-        return None if bound is None else keys.digest_call(bound)
+        try:
+            return None if bound is None else keys.digest_call(bound)
+        except (ImportError, OSError) as error:
+            if not is_load_failure(error):
+                raise
+            self.results.report_failure(error, "make a key")
+            return None
 
     async def digest_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         """Like `digest`, but on a thread if there is much to digest; `key=` runs on the loop."""
@@ -124,18 +132,37 @@ class FunctionCache:
             value = self._take(item, args, kwargs, began, "mount")
             if value is not MISSING:
                 return value
-        from efsstate.cache import singleflight
-
+        singleflight = self.load_singleflight()
+        if singleflight is None:
+            return self.function(*args, **kwargs)
         return singleflight.run(
             results, self.compute_steps(digest, args, kwargs, self._stale(item))
         )
 
+    def load_singleflight(self) -> Any:
+        """Return the module, or None if it cannot be loaded; called at the first miss."""
+        try:
+            from efsstate.cache import singleflight
+        except (ImportError, OSError) as error:
+            self.results.report_failure(error, "load a module")
+            return None
+        return singleflight
+
+    def load_aio(self) -> Any:
+        """Return the module, or None if it cannot be loaded; called at the first awaited call."""
+        try:
+            from efsstate.cache import aio
+        except (ImportError, OSError) as error:
+            self.results.report_failure(error, "load a module")
+            return None
+        return aio
+
     async def call_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the result of a call of an `async def`."""
-        from efsstate.cache import aio
-
-        results = self.results
-        digest = await self.digest_async(args, kwargs) if results.enabled else None
+        results, digest = self.results, None
+        aio: Any = self.load_aio() if results.enabled else None
+        if aio is not None:
+            digest = await self.digest_async(args, kwargs)
         if digest is None:
             return await self.function(*args, **kwargs)
         began = time.monotonic()

@@ -348,7 +348,7 @@ def spread(
         try:
             for _ in range(min(width, len(arguments)) - (timeout is None)):
                 jobs.append(submit(spreading.turn, None if timeout is None else root))  # noqa: PERF401 - a later one may fail
-        except OSError:
+        except (OSError, ImportError):
             pass  # no more threads: those that exist do the work
         while timeout is None and spreading.turn() is _ANOTHER_TURN:
             pass

@@ -188,6 +188,9 @@ def _lead(
             flights.release_waiters(mine)
             yield from _release(claims)
         return (yield from _compute(cache, digest, request, mine, old, start))
+    except GeneratorExit:  # collected with its loop, where no step is performed any more
+        claims.clear()  # they release themselves
+        raise
     finally:
         yield from _release(claims)
 
@@ -277,6 +280,9 @@ def _compute(
             value = yield from _serve(cache, old, "stale", began)
             return outcome if value is MISSING else value
         return outcome
+    except GeneratorExit:
+        start = None  # as in `_lead`: the draft removes itself
+        raise
     finally:
         if start is not None and start.has_draft:
             yield Release("give a result up", start.discard)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from errno import EMFILE, ENFILE
 
 from efsstate import events
 from efsstate.cache import disk, io_threads, memory
@@ -38,6 +39,11 @@ _FOREVER = 10.0**10  # seconds: the shortest life of an entry that never expires
 _ENDLESS = float("inf")
 _SKEW = 5.0  # seconds that a clock may be behind the server's
 _MOST_NOTED = 1024  # digests whose entries are newer, or whose results cannot be stored
+
+
+def is_load_failure(error: Exception) -> bool:
+    """Return True if a module could not be loaded: no descriptor is free, or Python shuts down."""
+    return isinstance(error, ImportError) or getattr(error, "errno", 0) in (EMFILE, ENFILE)
 
 
 class Counts:

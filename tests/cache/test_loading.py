@@ -1,0 +1,108 @@
+"""A first use that cannot load a module, without descriptors or at shutdown, still computes."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+FULL = """
+import asyncio, os, resource
+from efsstate import Cache, cached
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+def fill():
+    numbers = []
+    try:
+        while True:
+            numbers.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        return numbers
+
+def empty(numbers):
+    for number in numbers:
+        os.close(number)
+"""
+
+PLAIN = """
+f = cached(name="f")(lambda x, y=None: x + 1)
+numbers = fill()
+values = [f(1), f(x=1), f.refresh(1), f.map([1, 2]), bool(f.invalidate(1))]
+empty(numbers)
+print(values, f(2), f(2), f.cache_info().hits)
+"""
+
+AWAITED = """
+async def g(x):
+    return x + 1
+
+g = cached(name="g")(g)
+
+async def main():
+    numbers = fill()
+    values = [await g(1), await g.refresh(1)]
+    empty(numbers)
+    print(values, await g(2), await g(2))
+
+asyncio.run(main())
+"""
+
+CACHE = """
+cache = Cache("c")
+numbers = fill()
+values = [cache.get_or_compute("k", lambda: 2), cache.get("k"), cache.set("k", 1)]
+empty(numbers)
+print(values, cache.get_or_compute("k", lambda: 3))
+"""
+
+SHUTDOWN = """
+import builtins, os
+from efsstate import cached
+f = cached(name="f")(lambda x: x + 1)
+
+class Last:
+    def __del__(self):
+        try:
+            os.write(1, f"{f(1)} {bool(f.invalidate(1))}".encode())
+        except BaseException as error:
+            os.write(1, repr(error).encode())
+
+builtins.last = Last()
+"""
+
+
+def run(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert not done.returncode, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("code", "output"),
+    [
+        (FULL + PLAIN, "[2, 2, 2, [2, 3], False] 3 3 1"),
+        (FULL + AWAITED, "[2, 2] 3 3"),
+        (FULL + CACHE, "[2, None, None] 3"),
+        (SHUTDOWN, "2 False"),
+    ],
+    ids=["plain", "awaited", "Cache", "shutdown"],
+)
+def test_what_cannot_be_loaded_costs_a_computation(code, output):
+    assert run(code) == output
+
+
+def test_a_users_own_import_error_travels():
+    code = """
+from efsstate import cached
+
+def fail(x):
+    raise ImportError("the function's own")
+
+for call in (cached(name="a")(fail), cached(name="b", key=fail)(abs)):
+    try:
+        call(1)
+    except ImportError as error:
+        print(error, error.__context__)
+"""
+    assert run(code) == "the function's own None\nthe function's own None"
+    assert os.environ["EFSSTATE_ROOT"]
