@@ -208,11 +208,10 @@ def refusals():
     class Sub(numpy.ndarray):
         pass
 
-    structured = numpy.zeros(2, numpy.dtype([("a", "i1"), ("b", "i8")], align=True))
     return [
         Number(1), Text("a"), Mine(), Items(), object(), lambda: 1, int, open, loop, deep, memoryview(b"x"), range(3), iter([]), collections.Counter("a"),
-        collections.OrderedDict(), Local(1), FromDict(), extra, missing, Bits.A | Bits.B, "\ud800", {"\ud800": 1}, datetime.datetime(2026, 1, 1, tzinfo=Zone()),
-        extended, Batch("a"), structured[["b", "a"]], numpy.array([object()]), numpy.ma.array([1]), numpy.zeros(3).view(Sub), structured[["a"]], ValueError("x"), sys, types.SimpleNamespace(a=1), {1: object()}, {(1, Number(2)): 3},
+        collections.OrderedDict(), Local(1), FromDict(), extra, missing, datetime.datetime(2026, 1, 1, tzinfo=Zone()),
+        extended, Batch("a"), numpy.array([object()]), numpy.ma.array([1]), numpy.zeros(3).view(Sub), ValueError("x"), sys, types.SimpleNamespace(a=1), {1: object()}, {(1, Number(2)): 3},
     ]  # fmt: skip
 
 

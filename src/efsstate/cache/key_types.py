@@ -21,7 +21,7 @@ from efsstate.cache.key_encoding import (
     new_hash,
     unstable,
 )
-from efsstate.format.codec import classes
+from efsstate.format.codec import classes, inspection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _encode_enum(value: Any, add: Add, depth: int) -> None:
 
 def _encode_dataclass(value: Any, add: Add, depth: int) -> None:
     kind = type(value)
-    base = classes.hidden(kind)
+    base = inspection.hidden(kind)
     if base is not None:
         raise unstable(value, f"it is a {base.__qualname__}, which holds more than its fields")
     names = classes.field_names(kind) or []
@@ -167,7 +167,7 @@ def _encode_namedtuple(value: Any, add: Add, depth: int) -> None:
 def _encode_fields(tag: bytes, value: Any, names: Sequence[str], add: Add, depth: int) -> None:
     """Encode the fields in their order, and the other attributes that the value holds."""
     kind = type(value)
-    others = [name for name in sorted(classes.attribute_names(value)) if name not in names]
+    others = [name for name in sorted(inspection.attribute_names(value)) if name not in names]
     _encode_kind(tag, value, add, depth)
     for group in (names, [name for name in others if not _is_derived(kind, name)]):
         _encode_ordered({name: getattr(value, name) for name in group}, add, depth)
@@ -203,7 +203,7 @@ def _encode_type(value: Any, add: Add, depth: int) -> None:
 
 
 def _is_findable(kind: type) -> bool:
-    return classes.find(kind.__module__, kind.__qualname__) is kind
+    return inspection.find(kind.__module__, kind.__qualname__) is kind
 
 
 def _path(tag: bytes) -> Encoder:

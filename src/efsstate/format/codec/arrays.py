@@ -17,39 +17,76 @@ if TYPE_CHECKING:
 # Encoding
 
 
-def _describe_dtype(value: Any) -> Any:
-    """Return a description of the dtype, from which `numpy.dtype` makes the same again."""
+def _describe(value: Any) -> Any:
+    """Return a description of the value's dtype, from which `_build` makes exactly the same."""
     dtype = value.dtype
-    if not dtype.hasobject and dtype.kind != "T":
-        spec = dtype.str if dtype.names is None else _listed(dtype.descr)
-        if _decode_dtype(spec) == dtype and dtype.metadata is None:
-            return spec
-    raise refusal(value, f"its dtype {dtype} does not survive on its own")
+    if dtype.hasobject or dtype.kind == "T":
+        raise refusal(value, f"items of dtype {dtype} are objects")
+    try:
+        spec = _spec(dtype)
+        is_exact = _is_same(_build(spec), dtype)
+    except (TypeError, ValueError):
+        is_exact = False
+    if not is_exact:
+        raise refusal(value, f"its dtype {dtype} does not survive on its own")
+    return spec
 
 
-def _listed(part: Any) -> Any:
-    """Return the description of a structured dtype with lists for tuples."""
-    return [_listed(inner) for inner in part] if isinstance(part, (list, tuple)) else part
+def _spec(dtype: Any) -> Any:
+    if dtype.metadata is not None:
+        raise ValueError("metadata")
+    if dtype.subdtype is not None:
+        return [_spec(dtype.subdtype[0]), list(dtype.subdtype[1])]
+    if dtype.names is None:
+        # A long double has another precision on another machine, under one name.
+        return f"{dtype.str}/{_precision()}" if dtype.char in "gG" else dtype.str
+    fields = [dtype.fields[name] for name in dtype.names]
+    return {
+        "names": list(dtype.names),
+        "formats": [_spec(field[0]) for field in fields],
+        "offsets": [field[1] for field in fields],
+        "titles": [field[2] if len(field) > 2 else None for field in fields],
+        "itemsize": dtype.itemsize,
+        "aligned": bool(dtype.isalignedstruct),
+        "record": dtype.type.__name__ == "record",
+    }
 
 
-def _described(fields: Any) -> Any:
-    """Return what `_listed` made as the list of tuples that `numpy.dtype` takes."""
-    return [
-        (
-            name,
-            _described(kind) if isinstance(kind, list) else kind,
-            *(tuple(size) for size in shape),
-        )
-        for name, kind, *shape in fields
-    ]
+def _precision() -> int:
+    import numpy as np
+
+    return int(np.finfo(np.longdouble).nmant)
+
+
+def _is_same(first: Any, second: Any) -> bool:
+    """Return True if the dtypes are equal in all that their items and their users can see."""
+    if first != second or first.type is not second.type or first.metadata != second.metadata:
+        return False
+    if first.isalignedstruct != second.isalignedstruct:
+        return False
+    if first.subdtype is not None:
+        return _is_same(first.subdtype[0], second.subdtype[0])
+    return all(_is_same(first[name], second[name]) for name in first.names or ())
+
+
+def _without_padding(flat: Any) -> Any:
+    """Return long doubles with zeros in the bytes that belong to no number."""
+    if flat.dtype.char not in "gG" or _precision() != 63:
+        return flat
+    import numpy as np
+
+    flat = flat.copy()
+    flat.view(np.uint8).reshape(-1, 16)[:, 10:] = 0
+    return flat
 
 
 def _encode_array(value: Any, out: Out) -> object:
-    dtype = _describe_dtype(value)
+    dtype = _describe(value)
     fortran = value.flags.f_contiguous and not value.flags.c_contiguous
     import numpy as np
 
     flat = np.ascontiguousarray(value.T if fortran else value).reshape(-1)
+    flat = _without_padding(flat)
     if flat.nbytes:
         out.arrays.append(flat.view(np.uint8).data)
     return out.mark(ARRAY, dtype, list(value.shape), fortran)
@@ -60,7 +97,13 @@ def _encode_scalar(value: Any, out: Out) -> object:
         return out.mark(SCALAR, "U", str.__str__(value))
     if isinstance(value, bytes):
         return out.mark(SCALAR, "S", bytes(value))
-    return out.mark(SCALAR, _describe_dtype(value), value.tobytes())
+    spec = _describe(value)
+    import numpy as np
+
+    # A structured scalar is a view: it can be hashed only if it cannot be written.
+    is_writable = type(value).__name__ in ("void", "record") and bool(value.flags.writeable)
+    data = _without_padding(np.asarray(value).reshape(1)).tobytes()
+    return out.mark(SCALAR, spec, data, is_writable)
 
 
 ENCODERS: dict[int, Encoder] = {ARRAY: _encode_array}
@@ -70,20 +113,41 @@ def find_encoder(value: Any) -> Encoder | None:
     """Return the encoder of a numpy scalar; None for any other value."""
     numpy = sys.modules.get("numpy")
     kind = type(value)
-    if numpy is not None and issubclass(kind, numpy.generic) and kind.__module__ == "numpy":
-        return _encode_scalar
-    return None
+    if numpy is None or not issubclass(kind, numpy.generic):
+        return None
+    # A class that is derived from a scalar's holds more than its dtype says.
+    return _encode_scalar if kind in (numpy.str_, numpy.bytes_, value.dtype.type) else None
 
 
 # Decoding
 
 
-def _decode_dtype(spec: Any) -> Any:
+def _build(spec: Any) -> Any:
     import numpy as np
 
-    dtype = np.dtype(_described(spec) if isinstance(spec, list) else str(spec))
-    if dtype.hasobject:
-        raise ValueError("an array of objects")
+    if isinstance(spec, list):
+        inner, shape = spec
+        dtype = np.dtype((_build(inner), tuple(shape)))
+    elif isinstance(spec, dict):
+        fields: Any = {key: spec[key] for key in ("names", "offsets", "itemsize", "aligned")}
+        fields["formats"] = [_build(inner) for inner in spec["formats"]]
+        if any(title is not None for title in spec["titles"]):
+            fields["titles"] = spec["titles"]
+        dtype = np.dtype(fields)
+        dtype = np.dtype((np.record, dtype)) if spec["record"] else dtype
+    else:
+        name, _, precision = str(spec).partition("/")
+        dtype = np.dtype(name)
+        # MUT: a-long-double-of-another-machine-is-not-read
+        if dtype.char in "gG" and precision != str(_precision()):
+            raise ValueError("a long double of another machine")
+    return dtype
+
+
+def _decode_dtype(spec: Any) -> Any:
+    dtype = _build(spec)
+    if dtype.hasobject or _spec(dtype) != spec:
+        raise ValueError("an array's dtype")
     return dtype
 
 
@@ -105,7 +169,7 @@ def _decode_array(into: In, spec: Any, shape: list[int], fortran: bool) -> Any:
     return flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
 
 
-def _decode_scalar(_: In, spec: Any, raw: Any) -> Any:
+def _decode_scalar(_: In, spec: Any, raw: Any, is_writable: bool = False) -> Any:
     import numpy as np
 
     if spec in ("U", "S"):
@@ -117,8 +181,10 @@ def _decode_scalar(_: In, spec: Any, raw: Any) -> Any:
     # MUT: a-scalar-has-its-bytes
     if len(raw) != dtype.itemsize:  # 20 bytes must not ask for 2 GiB
         raise ValueError("a scalar's length")
-    # A structured scalar is a view: of a copy, because the caller may change it.
-    return np.frombuffer(raw, dtype, 1).copy()[0] if raw else np.zeros(1, dtype)[0]
+    if not raw:
+        return np.zeros(1, dtype)[0]
+    items = np.frombuffer(raw, dtype, 1)
+    return items.copy()[0] if is_writable else items[0]
 
 
 DECODERS: dict[int, Callable[..., Any]] = {ARRAY: _decode_array, SCALAR: _decode_scalar}

@@ -1,4 +1,9 @@
-"""Encode values of the user's classes, and decode them, without running code of theirs."""
+"""Encode values of the user's classes, and decode them, without running code of theirs.
+
+Which code could that be? A class with `__del__` is refused: its instances would run it with the
+fields that the bytes give. A class with a `__hash__` or `__eq__` of its own is no key and no member
+of a set. All else is taken and put by `inspection`, and no method of a class is called.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,9 @@ import sys
 from types import MemberDescriptorType
 
 from efsstate.errors import EncodeError
-from efsstate.format.codec.wire import DATACLASS, ENUM, NAMEDTUPLE, refusal
+from efsstate.format.codec import inspection
+from efsstate.format.codec.inspection import look_up, namespace, own_dict
+from efsstate.format.codec.wire import DATACLASS, ENUM, NAMEDTUPLE, PYDANTIC, refusal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,114 +22,122 @@ if TYPE_CHECKING:
 
     from efsstate.format.codec.wire import Encoder, In, Out
 
-_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement
+_PYDANTIC_SLOTS = (
+    "__pydantic_fields_set__",
+    "__pydantic_extra__",
+    "__pydantic_private__",
+)
+# Methods that `Flag` calls to make a combined flag: a class with its own would run them.
+_FLAG_METHODS = ("_missing_", "_iter_member_", "__setattr__", "__getattribute__", "__getattr__")
+_MISSING: Any = object()
 
 # Encoding
 
 
-def _path_of(kind: Any) -> tuple[str, str]:
-    """Return the class's module and name; `EncodeError` if they do not lead to it again."""
-    if find(kind.__module__, kind.__qualname__) is not kind:
+def _path_of(value: Any, out: Out) -> tuple[str, str]:
+    """Return the module and name of the value's class; `EncodeError` if it can't be rebuilt."""
+    kind = type(value)
+    own = namespace(kind)
+    module, name = own.get("__module__"), type.__dict__["__qualname__"].__get__(kind)
+    if not isinstance(module, str) or inspection.find(module, name) is not kind:
         raise EncodeError(
-            f"a {kind.__module__}.{kind.__qualname__} can't be stored as msgpack: that name"
-            " does not lead to the class (is it made inside a function?); move it to the top of its"
-            " module"
+            f"a {module}.{name} can't be stored as msgpack: that name does not lead to the class"
+            " (is it made inside a function?); move it to the top of its module"
         )
-    return kind.__module__, kind.__qualname__
+    if inspection.has_finalizer(kind):
+        raise refusal(value, "its class has __del__, whose code would run while it is read")
+    if inspection.hashes_by_its_own_code(kind):
+        out.own_hashes += 1
+    return module, name
 
 
-def find(module: str, qualname: str) -> Any:
-    """Return the class if it is imported already; import nothing, run no attribute hook."""
-    from types import ModuleType
-
-    # MUT: nothing-that-is-named-is-imported
-    place: Any = sys.modules.get(module)
-    for part in qualname.split("."):
-        if not isinstance(place, (type, ModuleType)):
-            return None
-        place = vars(place).get(part)
-    return place if isinstance(place, type) else None
-
-
-def field_names(kind: Any) -> list[str] | None:
-    """Return the names of a dataclass's fields; None for any other class."""
-    fields = vars(kind).get("__dataclass_fields__")
-    if not isinstance(fields, dict):
-        return None
-    # ClassVar and InitVar are in the table too; `dataclasses.fields` goes by this mark.
-    return [
-        name
-        for name, field in fields.items()
-        if getattr(getattr(field, "_field_type", None), "name", "") == "_FIELD"
-    ]
-
-
-def hidden(kind: type) -> type | None:
-    """Return the base that is not written in Python, if there is one.
-
-    It holds more than its attributes show.
-    """
-    for base in kind.__mro__[:-1]:
-        if not base.__flags__ & _HEAP_TYPE or type(vars(base).get("__new__")) is type(len):
-            return base
+def field_names(kind: type) -> list[str] | None:
+    """Return the names of a dataclass's or attrs class's fields; None for any other class."""
+    fields = namespace(kind).get("__dataclass_fields__")
+    if type(fields) is dict:
+        # ClassVar and InitVar are in the table too; `dataclasses.fields` goes by this mark.
+        marks = {name: getattr(field, "_field_type", None) for name, field in fields.items()}
+        return [name for name, mark in marks.items() if getattr(mark, "name", "") == "_FIELD"]
+    attributes = namespace(kind).get("__attrs_attrs__")
+    if isinstance(attributes, tuple):
+        return [attribute.name for attribute in attributes]
     return None
-
-
-def attribute_names(value: Any) -> list[str]:
-    """Return the names of the value's own attributes, in its `__dict__` and in its slots."""
-    slots = [
-        slot
-        for base in type(value).__mro__
-        for slot, descriptor in vars(base).items()
-        if type(descriptor) is MemberDescriptorType
-    ]
-    return [*getattr(value, "__dict__", ()), *[slot for slot in slots if hasattr(value, slot)]]
 
 
 def _encode_dataclass(value: Any, out: Out) -> object:
     kind = type(value)
-    names, present = field_names(kind) or [], attribute_names(value)
-    extra = [name for name in present if name not in names]
-    if extra:
-        raise refusal(value, f"it holds {extra[0]!r} too, which is not a field")
-    base = hidden(kind)
+    names = field_names(kind) or []
+    held = {**inspection.slots(value), **own_dict(value)}
+    held.pop("__weakref__", None)
+    for name in held:
+        if name not in names and not inspection.is_derived(kind, name):
+            raise refusal(value, f"it holds {name!r} too, which is not a field")
+    base = inspection.hidden(kind)
     if base is not None:
         raise refusal(value, f"it is a {base.__qualname__}, which holds more than its fields")
-    own = getattr(value, "__dict__", {})
-    try:
-        values = [own[name] if name in own else getattr(value, name) for name in names]
-        for name in names:
-            default = kind.__dataclass_fields__[name].default  # which may stand on the class alone
-            if name not in present and getattr(value, name) is not default:
-                raise refusal(value, f"its field {name!r} is not a plain attribute")
-    except AttributeError as error:
-        raise refusal(value, str(error)) from None
-    return out.mark(DATACLASS, *_path_of(kind), names, out.items(values))
+    path = _path_of(value, out)
+    values = [held[name] if name in held else _class_default(value, name) for name in names]
+    return out.mark(DATACLASS, *path, names, out.items(values))
+
+
+def _class_default(value: Any, name: str) -> Any:
+    """Return a field's default that stands on the class alone, as with `field(init=False)`."""
+    kind = type(value)
+    field = namespace(kind).get("__dataclass_fields__", {}).get(name)
+    default = look_up(kind, name)
+    is_default = field is not None and field.default is default
+    if not is_default or inspection.definer(type(default), "__get__") is not None:
+        raise refusal(value, f"its field {name!r} is not a plain attribute")
+    return default
+
+
+def _encode_pydantic(value: Any, out: Out) -> object:
+    held = inspection.slots(value)
+    if inspection.hidden(type(value)) is not None:
+        raise refusal(value, "it holds more than its fields")
+    attributes = {
+        name: item
+        for name, item in own_dict(value).items()
+        if not inspection.is_derived(type(value), name)
+    }
+    path = _path_of(value, out)
+    others = [held.get(name) for name in _PYDANTIC_SLOTS]
+    return out.mark(PYDANTIC, *path, *out.items([attributes, *others]))
 
 
 def _encode_namedtuple(value: Any, out: Out) -> object:
     kind = type(value)
-    if getattr(value, "__dict__", None) or len(kind._fields) != len(value):
+    names = list(look_up(kind, "_fields"))
+    if own_dict(value) or len(names) != tuple.__len__(value):
         raise refusal(value, "it holds more than its fields")
-    return out.mark(NAMEDTUPLE, *_path_of(kind), list(kind._fields), out.items(list(value)))
+    return out.mark(
+        NAMEDTUPLE, *_path_of(value, out), names, out.items(list(tuple.__iter__(value)))
+    )
 
 
 def _encode_enum(value: Any, out: Out) -> object:
-    kind = type(value)
-    if vars(kind).get("_member_map_", {}).get(value._name_) is not value:
-        raise refusal(value, "it is not one of its enum's named members")
-    return out.mark(ENUM, *_path_of(kind), value._name_)
+    kind, own = type(value), own_dict(value)
+    name, number = own.get("_name_"), own.get("_value_")
+    if namespace(kind).get("_member_map_", {}).get(name) is value:
+        return out.mark(ENUM, *_path_of(value, out), name)
+    if type(number) is int and _combined_flag(kind, number) is value:
+        return out.mark(ENUM, *_path_of(value, out), number)
+    raise refusal(value, "it is not one of its enum's members")
 
 
 def find_encoder(value: Any) -> Encoder | None:
-    """Return the encoder of an enum's member, a dataclass or a namedtuple; None for any other."""
+    """Return the encoder for a value of a class of the user's; None for any other value."""
     kind = type(value)
-    enum = sys.modules.get("enum")
-    if enum is not None and isinstance(value, enum.Enum):
+    enum, pydantic = sys.modules.get("enum"), sys.modules.get("pydantic.main")
+    if enum is not None and issubclass(kind, enum.Enum):
         return _encode_enum
-    if field_names(kind) is not None and kind.__flags__ & _HEAP_TYPE:
+    if not inspection.is_written(kind):
+        return None
+    if field_names(kind) is not None:
         return _encode_dataclass
-    if isinstance(value, tuple) and isinstance(getattr(kind, "_fields", None), tuple):
+    if pydantic is not None and pydantic.BaseModel in inspection.bases(kind):
+        return _encode_pydantic
+    if issubclass(kind, tuple) and isinstance(look_up(kind, "_fields"), tuple):
         return _encode_namedtuple
     return None
 
@@ -130,52 +145,109 @@ def find_encoder(value: Any) -> Encoder | None:
 # Decoding
 
 
+def _find(into: In, module: str, qualname: str) -> Any:
+    """Return the class; `ValueError` if it is missing, or its code could run."""
+    kind = inspection.find(module, qualname)
+    if kind is None:
+        raise ValueError(f"the class {module}.{qualname} is not imported")
+    # MUT: no-finalizer-runs-on-what-was-read
+    if inspection.has_finalizer(kind):
+        raise ValueError(f"the class {module}.{qualname} has __del__, whose code would run")
+    if inspection.hashes_by_its_own_code(kind):
+        into.note_own_hash()
+    return kind
+
+
+def _put(value: Any, name: str, item: Any) -> None:
+    """Set an attribute in the place where its class keeps it, without running code of the class."""
+    descriptor = look_up(type(value), name)
+    if type(descriptor) is MemberDescriptorType:
+        descriptor.__set__(value, item)
+        return
+    if inspection.definer(type(descriptor), "__set__") is not None:
+        raise ValueError(f"its attribute {name!r} is code")
+    place = own_dict(value)
+    place[name] = item
+    if own_dict(value).get(name, _MISSING) is not item:
+        raise ValueError(f"it has no place for {name!r}")
+
+
 def _decode_dataclass(
-    _: In, module: str, qualname: str, names: list[str], values: list[Any]
+    into: In, module: str, qualname: str, names: list[str], values: list[Any]
 ) -> Any:
-    kind = find(module, qualname)
-    if kind is None or field_names(kind) != names or len(values) != len(names):
-        raise ValueError(
-            f"the dataclass {module}.{qualname} is not imported, or its fields have changed"
-        )
+    kind = _find(into, module, qualname)
+    if field_names(kind) != names or len(values) != len(names):
+        raise ValueError(f"the class {module}.{qualname}: its fields have changed")
     value = object.__new__(kind)
-    own = getattr(value, "__dict__", None)
     for name, item in zip(names, values, strict=True):
-        slot = next((vars(base)[name] for base in kind.__mro__ if name in vars(base)), None)
-        if type(slot) is MemberDescriptorType:
-            slot.__set__(value, item)
-        elif own is not None:
-            own[name] = item
-        else:
-            raise ValueError(f"the dataclass {module}.{qualname} has no place for {name!r}")
+        _put(value, name, item)
+    return value
+
+
+def _decode_pydantic(into: In, module: str, qualname: str, attributes: Any, *others: Any) -> Any:
+    kind = _find(into, module, qualname)
+    pydantic = sys.modules.get("pydantic.main")
+    if pydantic is None or pydantic.BaseModel not in inspection.bases(kind):
+        raise ValueError(f"{module}.{qualname} is no pydantic model any more")
+    fields = look_up(kind, "__pydantic_fields__")
+    if type(fields) is not dict or fields.keys() != attributes.keys():
+        raise ValueError(f"the class {module}.{qualname}: its fields have changed")
+    value = object.__new__(kind)
+    look_up(kind, "__dict__").__set__(value, dict(attributes))
+    for name, item in zip(_PYDANTIC_SLOTS, others, strict=True):
+        _put(value, name, item)
     return value
 
 
 def _decode_namedtuple(
-    _: In, module: str, qualname: str, names: list[str], values: list[Any]
+    into: In, module: str, qualname: str, names: list[str], values: list[Any]
 ) -> Any:
-    kind = find(module, qualname)
+    kind = _find(into, module, qualname)
+    fields = look_up(kind, "_fields")
     if (
-        kind is None
-        or not issubclass(kind, tuple)
-        or list(kind._fields) != names
+        not issubclass(kind, tuple)
+        or type(fields) is not tuple
+        or list(fields) != names
         or len(values) != len(names)
     ):
-        raise ValueError(
-            f"the namedtuple {module}.{qualname} is not imported, or its fields have changed"
-        )
+        raise ValueError(f"the class {module}.{qualname}: its fields have changed")
     return tuple.__new__(kind, values)
 
 
-def _decode_enum(_: In, module: str, qualname: str, name: str) -> Any:
-    member = vars(find(module, qualname) or object).get("_member_map_", {}).get(name)
+def _decode_enum(into: In, module: str, qualname: str, name: Any) -> Any:
+    kind = _find(into, module, qualname)
+    if type(name) is int:
+        member = _combined_flag(kind, name)
+    else:
+        member = namespace(kind).get("_member_map_", {}).get(name)
     if member is None:
-        raise ValueError(f"the enum {module}.{qualname} is not imported, or has no {name!r}")
+        raise ValueError(f"the enum {module}.{qualname} has no {name!r}")
     return member
+
+
+def _combined_flag(kind: type, number: int) -> Any:
+    """Return the combination of a flag's members, or None if code of its class could run."""
+    import enum
+
+    if not issubclass(kind, enum.Flag) or type(kind) is not enum.EnumMeta:
+        return None
+    known = namespace(kind).get("_value2member_map_", {}).get(number)
+    if known is not None:
+        return known
+    for name in _FLAG_METHODS:
+        base = inspection.definer(kind, name)
+        is_own = base is not None and inspection.is_written(base)
+        if is_own and base is not None and namespace(base).get("__module__") != "enum":
+            return None
+    mask = namespace(kind).get("_flag_mask_", 0)
+    if number & ~mask:  # no hostile number of bits that no member has
+        return None
+    return enum.Flag.__dict__["_missing_"].__func__(kind, number)
 
 
 DECODERS: dict[int, Callable[..., Any]] = {
     DATACLASS: _decode_dataclass,
     NAMEDTUPLE: _decode_namedtuple,
     ENUM: _decode_enum,
+    PYDANTIC: _decode_pydantic,
 }

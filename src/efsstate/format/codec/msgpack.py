@@ -3,12 +3,14 @@ r"""The codec "msgpack": values to bytes and back, exactly, without running code
 A value that MessagePack can't hold is an extension: some carry their bytes,
 
     2 int beyond 64 bits   5 complex   6 bytearray   7 Decimal   8 UUID
+    20 text with lone surrogates
 
 the others are empty, begin an array, and say that it stands for a
 
     1 tuple   3 set   4 frozenset   9 date   10 time   11 datetime   12 timedelta   13 numpy array
     14 numpy scalar   15 dataclass   16 namedtuple   17 enum member   18 path
-    19 dict with keys that MessagePack can't hold
+    19 dict with keys that MessagePack can't hold   21 bytes or text of a message beyond 4 GiB
+    22 pydantic model
 
 (no value is a message within a message: reading one would take as much of the C stack as a thread
 may have). A payload with such an array, or with numpy arrays, which lie outside of the message so
@@ -28,7 +30,16 @@ from __future__ import annotations
 import msgpack  # type: ignore[import-untyped]
 
 from efsstate.errors import EncodeError
-from efsstate.format.codec.wire import INT, In, Out, carried, padding, refusal
+from efsstate.format.codec.wire import (
+    INT,
+    In,
+    NeedsStrictKeys,
+    Out,
+    carried,
+    padding,
+    plain_map,
+    refusal,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,15 +72,21 @@ def dumps(value: Any) -> Buffer | list[Buffer]:
     """
     out = Out(_extension)
     try:
-        message = _encode_message(value, out)
+        try:
+            message = _encode_message(value, out)
+        except EncodeError:
+            raise
+        except (ValueError, OverflowError, MemoryError):
+            # A lone surrogate, or more than 4 GiB: look at each text and each bytes.
+            out = Out(_extension, is_careful=True)
+            message = _encode_message(value, out)
     except EncodeError:
         raise
-    except UnicodeEncodeError:
+    except Exception as error:
+        # A library's or a class's own code may raise anything: the caller keeps its result.
         raise EncodeError(
-            "a text with half a surrogate can't be stored as msgpack; use bytes, or codec='pickle'"
-        ) from None
-    except (ValueError, OverflowError, TypeError, RecursionError, RuntimeError) as error:
-        raise EncodeError(f"the value can't be stored as msgpack: {error}") from error
+            f"the value can't be stored as msgpack: {type(error).__name__}: {error}"
+        ) from error
     if not out.is_marked:
         return message
     head = _APART + len(message).to_bytes(4, "little") + message
@@ -96,6 +113,16 @@ def bytes_start(name: str, head: bytes, start: int, size: int) -> int:
     return start + 5 if is_bytes else 0
 
 
+def _decode_message(message: memoryview, into: In) -> Any:
+    return _unpack(
+        message,
+        ext_hook=into.extension,
+        list_hook=into.array,
+        object_pairs_hook=plain_map if into.is_strict else None,
+        strict_map_key=False,
+    )
+
+
 def loads(payload: Any) -> Any:
     """Return the value in `payload`; it is the caller's own.
 
@@ -112,9 +139,11 @@ def loads(payload: Any) -> Any:
         length = 5 + int.from_bytes(view[1:5], "little")
         end = length if length == len(view) else length + padding(length)
         into = In(view, end)
-        value = _unpack(
-            view[5:length], ext_hook=into.extension, list_hook=into.array, strict_map_key=False
-        )
+        try:
+            value = _decode_message(view[5:length], into)
+        except NeedsStrictKeys:
+            into = In(view, end, is_strict=True)
+            value = _decode_message(view[5:length], into)
         if into.position != len(view) or into.open_marks:
             raise ValueError("its arrays or its marks do not add up")  # noqa: TRY301
     except Exception as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from efsstate.format.codec.inspection import own_dict
 from efsstate.format.codec.wire import (
     DATE,
     DATETIME,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from efsstate.format.codec.wire import Encoder, In, Out
 
+_ZONE_LETTERS = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+/")
 _PATHS = ("PurePath", "PurePosixPath", "PureWindowsPath", "Path", "PosixPath", "WindowsPath")
 
 
@@ -55,10 +57,68 @@ def _describe_zone(value: Any, zone: Any) -> Any:
     module = sys.modules.get("zoneinfo")
     if module is not None and type(zone) is module.ZoneInfo and zone.key is not None:
         return zone.key
+    described = _describe_dateutil(zone)
+    if described is not None:
+        return ["dateutil", *described]
     raise refusal(
         value,
         f"its time zone is a {type(zone).__qualname__}; use datetime.timezone or zoneinfo.ZoneInfo",
     )
+
+
+def _describe_dateutil(zone: Any) -> list[Any] | None:
+    """Return the function of `dateutil.tz` that makes the zone, and its arguments; None if none."""
+    tz = sys.modules.get("dateutil.tz")
+    if tz is None:
+        return None
+    kind, own = type(zone), own_dict(zone)
+    if kind is tz.tzutc:
+        return ["tzutc"]
+    if kind is tz.tzlocal:
+        return ["tzlocal", *_local_offsets(zone)]
+    if kind is tz.tzoffset:
+        return ["tzoffset", own["_name"], round(own["_offset"].total_seconds() * 1_000_000)]
+    if kind is tz.tzfile:
+        path = str(own["_filename"] or "")
+        name = path.partition("zoneinfo/")[2] or path
+        return ["gettz", name] if _is_zone_name(name) and tz.gettz(name) == zone else None
+    return None
+
+
+def _local_offsets(zone: Any) -> list[Any]:
+    """Return what this host's local time is: on a host with another, the zone is another."""
+    own = own_dict(zone)
+    seconds = [round(own[name].total_seconds()) for name in ("_std_offset", "_dst_offset")]
+    return [*seconds, list(own["_tznames"])]
+
+
+def _is_zone_name(name: str) -> bool:
+    """Return True if `name` can only be that of a zone: a path would have `gettz` open its file."""
+    parts = name.split("/")
+    return all(part.strip("._-") and part[0] not in "._-" for part in parts) and not (
+        set(name) - _ZONE_LETTERS
+    )
+
+
+def _decode_dateutil(library: str, function: str, *arguments: Any) -> Any:
+    tz = sys.modules.get("dateutil.tz")
+    if library != "dateutil" or tz is None:
+        raise ValueError("dateutil is not imported")
+    if function == "tzutc" and not arguments:
+        return tz.tzutc()
+    if function == "tzlocal" and _local_offsets(tz.tzlocal()) == list(arguments):
+        return tz.tzlocal()
+    if function == "tzoffset":
+        import datetime as dt
+
+        name, offset = arguments
+        return tz.tzoffset(name, dt.timedelta(microseconds=offset))
+    # MUT: a-zones-name-is-no-path
+    if function == "gettz" and _is_zone_name(*arguments):
+        zone = tz.gettz(*arguments)
+        if type(zone) is tz.tzfile:
+            return zone
+    raise ValueError("a time zone of dateutil's that is not known here")
 
 
 def _encode_time(value: Any, out: Out) -> object:
@@ -122,6 +182,8 @@ def _decode_zone(zone: Any) -> Any:
         from zoneinfo import ZoneInfo
 
         return ZoneInfo(zone)
+    if isinstance(zone[0], str):
+        return _decode_dateutil(*zone)
     seconds, microseconds, *name = zone
     offset = dt.timedelta(seconds=seconds, microseconds=microseconds)
     return dt.timezone(offset, *name) if name or offset else dt.UTC

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 TUPLE, INT, SET, FROZENSET, COMPLEX, BYTEARRAY, DECIMAL, UUID = range(1, 9)
 DATE, TIME, DATETIME, TIMEDELTA, ARRAY, SCALAR, DATACLASS, NAMEDTUPLE, ENUM, PATH = range(9, 19)
-DICT = 19
+DICT, TEXT, LARGE, PYDANTIC = 19, 20, 21, 22
 
 _PATHS = ("PurePath", "PurePosixPath", "PureWindowsPath", "Path", "PosixPath", "WindowsPath")
 # code -> the module that knows it, and the types that it is for; none if the module looks itself
@@ -46,12 +46,23 @@ TYPES: dict[int, tuple[str, tuple[str, ...]]] = {
     ENUM: ("classes", ()),
     PATH: ("stdlib", tuple([f"pathlib.{name}" for name in _PATHS])),
     DICT: ("builtin", ("builtins.dict",)),  # with keys that MessagePack can't hold
+    TEXT: ("builtin", ()),  # with lone surrogates
+    LARGE: ("builtin", ()),  # bytes or text beyond the 4 GiB of a message
+    PYDANTIC: ("classes", ()),
 }
-CARRIERS = (INT, COMPLEX, BYTEARRAY, DECIMAL, UUID)  # have their bytes in the extension itself
+CARRIERS = (
+    INT,
+    COMPLEX,
+    BYTEARRAY,
+    DECIMAL,
+    UUID,
+    TEXT,
+)  # have their bytes in the extension itself
 _LOOKING = ("classes", "arrays")  # modules that look at a value to tell if it is theirs
 
 PLAIN = frozenset({type(None), bool, int, float, str, bytes})  # MessagePack keeps these as they are
 _DEEPEST = 100  # levels; each takes two of Python's
+APART = 2**20  # bytes of a leaf from which it lies outside of a message that would be too large
 ALIGN = 64  # bytes; every array begins at a multiple of it
 
 _encoders: dict[type, Encoder] = {}
@@ -100,17 +111,24 @@ def _encoder(value: Any) -> Encoder:
 class Out:
     """One value while it becomes a message.
 
-    `arrays` are its arrays, in the order in which the message names them; `extension` makes an
-    extension of a code and bytes; `is_marked` is True once the message has a mark.
+    arrays      its arrays, in the order in which the message names them
+    extension   makes an extension of a code and bytes
+    is_marked   True once the message has a mark
+    is_careful  True in a second try, for text and bytes that MessagePack can't hold
+    own_hashes  how many instances it has so far whose hash would run code of their class
     """
 
-    __slots__ = ("arrays", "depth", "extension", "is_marked")
+    __slots__ = ("arrays", "depth", "extension", "is_careful", "is_marked", "own_hashes")
 
-    def __init__(self, extension: Callable[[int, bytes], object]) -> None:
+    def __init__(
+        self, extension: Callable[[int, bytes], object], *, is_careful: bool = False
+    ) -> None:
         self.arrays: list[Buffer] = []
         self.depth = 0
         self.extension = extension
+        self.is_careful = is_careful
         self.is_marked = False
+        self.own_hashes = 0
 
     def mark(self, code: int, *items: Any) -> list[Any]:
         """Return the array that stands for a value: an empty extension, and the value's parts."""
@@ -121,7 +139,7 @@ class Out:
         """Return `value` as a value that MessagePack keeps exactly."""
         kind = type(value)
         if kind in PLAIN:
-            return value
+            return self._prepare_leaf(value) if self.is_careful else value
         encode = _encoders.get(kind) or _encoder(value)
         if self.depth >= _DEEPEST:
             raise refusal(value, f"it is nested more than {_DEEPEST} deep, or contains itself")
@@ -131,11 +149,57 @@ class Out:
         finally:
             self.depth -= 1
 
+    def _prepare_leaf(self, value: Any) -> Any:
+        kind = type(value)
+        if kind is str and not value.isascii():
+            data = value.encode("utf-8", "surrogatepass")
+            if len(data) < APART:
+                is_valid = data == value.encode("utf-8", "replace")
+                return value if is_valid else self.extension(TEXT, data)
+        elif kind in (str, bytes) and len(value) >= APART:
+            data = value if kind is bytes else value.encode()
+        else:
+            return value
+        return self.put_apart(data, kind)
+
+    def put_apart(self, data: Buffer, kind: type) -> Any:
+        """Return the mark for bytes that lie outside of the message."""
+        self.arrays.append(data)
+        return self.mark(LARGE, (bytes, str, bytearray).index(kind), len(data))
+
+    def are_plain(self, values: Any) -> bool:
+        """Return True if MessagePack keeps all of the values as they are."""
+        if not PLAIN.issuperset(map(type, values)):
+            return False
+        return not self.is_careful or all(map(_is_small, values))
+
     def items(self, values: Any) -> Any:
         """Return the items of a list or a tuple, prepared."""
-        if PLAIN.issuperset(map(type, values)):
+        if self.are_plain(values):
             return values
         return [self.prepare(item) for item in values]
+
+    def keys(self, values: Any) -> Any:
+        """Return the members of a set or the keys of a dict, prepared.
+
+        Raise `EncodeError` if hashing them, which their reader does, may run code of their classes.
+        """
+        before = self.own_hashes
+        prepared = [self.prepare(item) for item in values]
+        if self.own_hashes != before:
+            raise EncodeError(
+                "a set or dict can't be stored as msgpack: a class among its members or keys has"
+                " its own __hash__ or __eq__, whose code would run while it is read; use a frozen"
+                " dataclass, or codec='pickle'"
+            )
+        return prepared
+
+
+def _is_small(value: Any) -> bool:
+    kind = type(value)
+    if kind not in (str, bytes):
+        return True
+    return len(value) < APART and (kind is bytes or value.isascii())
 
 
 def _encode_list(value: Any, out: Out) -> Any:
@@ -143,9 +207,11 @@ def _encode_list(value: Any, out: Out) -> Any:
 
 
 def _encode_dict(value: Any, out: Out) -> Any:
-    if not PLAIN.issuperset(map(type, value)):
-        return out.mark(DICT, *[out.prepare(part) for pair in value.items() for part in pair])
-    if PLAIN.issuperset(map(type, value.values())):
+    if not out.are_plain(value):
+        keys = out.keys(value)
+        values = [out.prepare(item) for item in value.values()]
+        return out.mark(DICT, *[part for pair in zip(keys, values, strict=True) for part in pair])
+    if out.are_plain(value.values()):
         return value
     return {key: out.prepare(item) for key, item in value.items()}
 
@@ -176,15 +242,35 @@ class In:
     """One message while it becomes a value.
 
     `view` and `position` are where the next array lies, if there are any; `open_marks` is how many
-    marks no array has begun with.
+    marks no array has begun with; `is_strict` says that no map's key is anything but plain.
     """
 
-    __slots__ = ("open_marks", "position", "view")
+    __slots__ = ("_has_own_hashes", "is_strict", "open_marks", "position", "view")
 
-    def __init__(self, view: memoryview, position: int) -> None:
+    def __init__(self, view: memoryview, position: int, *, is_strict: bool = False) -> None:
         self.view = view
         self.position = position
         self.open_marks = 0
+        self.is_strict = is_strict
+        self._has_own_hashes = False
+
+    def note_own_hash(self) -> None:
+        """Note that an instance follows whose hash would run code of its class.
+
+        Raise `NeedsStrictKeys` unless `is_strict`: MessagePack hashes a map's keys by itself.
+        """
+        # MUT: no-hash-of-a-class-runs-on-what-was-read
+        if not self.is_strict:
+            raise NeedsStrictKeys
+        self._has_own_hashes = True
+
+    def require_hashable(self, values: Any) -> None:
+        """Raise `ValueError` if hashing the values may run code of a class."""
+        if self._has_own_hashes:
+            from efsstate.format.codec import inspection
+
+            for value in values:
+                _require_known_hash(value, inspection)
 
     def extension(self, code: int, data: bytes) -> Any:
         """Return the value of an extension, or its mark."""
@@ -210,6 +296,33 @@ class In:
         start = self.position
         self.position = start + nbytes + padding(nbytes)
         return self.view[start : start + nbytes]
+
+
+class NeedsStrictKeys(Exception):  # noqa: N818 - a signal within one reading
+    """The message must be read again with each map's keys checked before they are hashed."""
+
+
+def plain_map(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Return a map of MessagePack's own; `ValueError` if a key is not plain."""
+    if not PLAIN.issuperset(type(key) for key, _ in pairs):
+        raise ValueError("a map's key is not plain")
+    return dict(pairs)
+
+
+def _require_known_hash(value: Any, inspection: Any) -> None:
+    kind = type(value)
+    if kind in (tuple, frozenset):
+        members: Any = value
+    elif not inspection.is_written(kind):
+        return
+    elif inspection.hashes_by_its_own_code(kind):
+        raise ValueError("a class among a set's members or a dict's keys has its own hash")
+    elif issubclass(kind, tuple):
+        members = tuple.__iter__(value)
+    else:
+        members = [*inspection.own_dict(value).values(), *inspection.slots(value).values()]
+    for member in members:
+        _require_known_hash(member, inspection)
 
 
 def padding(length: int) -> int:

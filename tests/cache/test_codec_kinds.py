@@ -1,0 +1,457 @@
+"""Values of classes and libraries: back exactly in another process, or refused; no code runs."""
+
+import base64
+import dataclasses
+import datetime as dt
+import enum
+import subprocess
+import sys
+import types
+from unittest import mock
+
+import dateutil.tz
+import msgpack
+import numpy as np
+import pytest
+
+from efsstate import EncodeError
+from efsstate.format import codec
+from efsstate.format.codec import msgpack as ours
+
+MODULE = "kinds_of_values"
+SOURCE = """
+import collections, dataclasses, enum, functools, typing
+import attrs, dateutil.tz, numpy, pydantic
+
+T = typing.TypeVar("T")
+
+class Perm(enum.Flag):
+    R = 1
+    W = 2
+    X = 4
+
+class Mode(enum.IntFlag):
+    A = 1
+    B = 2
+
+@dataclasses.dataclass
+class Circle:
+    radius: float
+
+    @functools.cached_property
+    def area(self):
+        return 3 * self.radius**2
+
+@dataclasses.dataclass
+class Box(typing.Generic[T]):
+    item: T
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    x: int
+    y: int = 0
+
+@dataclasses.dataclass(eq=False)
+class OwnHash:
+    x: int
+
+    def __hash__(self):
+        return hash(self.x)
+
+    def __eq__(self, other):
+        return self.x == other.x
+
+@attrs.define
+class Slotted:
+    x: int
+    y: list = attrs.field(factory=list)
+
+@attrs.frozen
+class Frozen:
+    x: int
+
+@attrs.define(slots=False)
+class Plain:
+    x: int
+
+class Model(pydantic.BaseModel):
+    x: int
+    names: list[str] = []
+    inner: "Model | None" = None
+    _secret: int = pydantic.PrivateAttr(default=3)
+
+class Extra(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="allow", frozen=True)
+    x: int
+"""
+
+
+@pytest.fixture
+def kinds(tmp_path, monkeypatch):
+    """Return a module of classes, which other processes can import too."""
+    (tmp_path / f"{MODULE}.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sys.modules.pop(MODULE, None)
+    module = __import__(MODULE)
+    yield module
+    sys.modules.pop(MODULE, None)
+
+
+def packed(value):
+    parts = codec.dumps(value)
+    return b"".join(bytes(part) for part in parts) if isinstance(parts, list) else bytes(parts)
+
+
+EXPRESSIONS = [
+    "kinds.Perm.R | kinds.Perm.W",
+    "kinds.Perm(0)",
+    "~kinds.Perm.R",
+    "kinds.Mode.A | kinds.Mode.B",
+    "kinds.Circle(2.0)",
+    "used(kinds.Circle(2.0), 'area')",
+    "kinds.Box[int](1)",
+    "{kinds.Point(1): 2, kinds.Point(2): [3]}",
+    "{kinds.Point(1), kinds.Point(2)}",
+    "kinds.Slotted(1, [2])",
+    "kinds.Plain(1)",
+    "{kinds.Frozen(1), kinds.Frozen(2)}",
+    "kinds.Model(x=1, names=['a'], inner=kinds.Model(x=2))",
+    "kinds.Extra(x=1, y=2)",
+    "'lone \\ud83d surrogate'",
+    "{'\\ud83d': ['\\udc00', 'ü', 'plain']}",
+    "datetime.datetime(2026, 1, 2, tzinfo=dateutil.tz.tzutc())",
+    "datetime.datetime(2026, 1, 2, tzinfo=dateutil.tz.tzlocal())",
+    "datetime.datetime(2026, 1, 2, tzinfo=dateutil.tz.tzoffset('X', 3600))",
+    "datetime.datetime(2026, 7, 2, 3, fold=1, tzinfo=dateutil.tz.gettz('Europe/Berlin'))",
+    "numpy.zeros(3, numpy.dtype({'names': ['a', 'b'], 'formats': ['i4'] * 2, 'offsets': [4, 9]}))",
+    "numpy.zeros(2, numpy.dtype([('a', 'i1'), ('b', 'i8')], align=True))[['b', 'a']]",
+    "numpy.zeros(2, numpy.dtype((numpy.record, [('a', 'i4')])))",
+    "numpy.zeros(2, numpy.dtype((numpy.record, [('a', 'i4')])))[0]",
+    "numpy.zeros(2, [('a', 'i4', (2, 3)), ('b', [('c', 'U3')])])",
+    "numpy.longdouble(1) / 3",
+    "numpy.arange(4, dtype=numpy.longdouble) / 3",
+    "numpy.arange(4, dtype=numpy.clongdouble) / 3",
+    "read_only(numpy.zeros(2, [('a', 'i4')]))",
+]
+
+PROGRAM = f"""
+import base64, datetime, sys
+sys.path.insert(0, sys.argv[1])
+import dateutil.tz, numpy
+import {MODULE} as kinds
+from efsstate.format import codec
+
+
+def used(value, name):
+    getattr(value, name)
+    return value
+
+
+def read_only(array):
+    array.flags.writeable = False
+    return {{array[0], array[1]}}
+
+
+def same(a, b):
+    assert type(a) is type(b), (type(a), type(b))
+    if isinstance(a, numpy.ndarray):
+        return a.dtype == b.dtype and a.dtype.type is b.dtype.type and bool((a == b).all())
+    if isinstance(a, datetime.datetime):
+        return a == b and type(a.tzinfo) is type(b.tzinfo) and a.tzname() == b.tzname() and (
+            a.utcoffset() == b.utcoffset() and a.fold == b.fold)
+    return a == b and (not hasattr(a, "model_fields_set")
+        or a.model_fields_set == b.model_fields_set)
+
+
+for line in sys.stdin:
+    data, expression = line.rstrip("\\n").split("\\t")
+    value = codec.loads(bytearray(base64.b64decode(data)))
+    wanted = eval(expression)
+    print(same(value, wanted), repr(value)[:60].encode("ascii", "backslashreplace"))
+"""
+
+
+def used(value, name):
+    getattr(value, name)
+    return value
+
+
+def read_only(array):
+    array.flags.writeable = False
+    return {array[0], array[1]}
+
+
+def test_common_values_come_back_exactly_in_another_process(kinds, tmp_path):
+    names = {**globals(), "kinds": kinds, "datetime": dt, "numpy": np}
+    lines = []
+    for expression in EXPRESSIONS:
+        data = packed(eval(expression, names))
+        lines.append(f"{base64.b64encode(data).decode()}\t{expression}\n")
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tmp_path)],
+        input="".join(lines),
+        capture_output=True,
+        text=True,
+    )
+    answers = done.stdout.splitlines()
+    assert len(answers) == len(EXPRESSIONS), done.stderr
+    wrong = [pair for pair in zip(EXPRESSIONS, answers, strict=True) if pair[1][:4] != "True"]
+    assert wrong == []
+
+
+def test_a_used_cached_property_is_computed_again(kinds):
+    """It is no part of the value: a cache beside it, which the class fills when it is asked."""
+    back = codec.loads(packed(used(kinds.Circle(2.0), "area")))
+    assert "area" not in vars(back) and back.area == 12
+
+
+def test_a_private_attribute_of_a_model_is_kept(kinds):
+    model = kinds.Model(x=1)
+    model._secret = 7
+    assert codec.loads(packed(model))._secret == 7
+
+
+REFUSED = {
+    "an array's dtype has metadata": lambda: np.zeros(1, np.dtype("i4", metadata={"unit": "m"})),
+    "a mock of a member": lambda: mock.Mock(spec=enum.Enum("Color", "RED").RED),
+    "a lazy object": lambda: Lazy(),  # noqa: PLW0108 - it stands below
+    "an own time zone": lambda: dt.datetime(2026, 1, 1, tzinfo=OwnZone()),
+    "a local class": lambda: dataclasses.make_dataclass("Local", ["x"])(1),
+}
+
+
+class OwnZone(dt.tzinfo):
+    pass
+
+
+class Lazy:
+    """As Django's SimpleLazyObject: all that is asked of it is asked of what it can't load."""
+
+    @property
+    def __class__(self):
+        raise ConnectionError("the database is down")
+
+    def __getattr__(self, name):
+        raise ConnectionError("the database is down")
+
+
+@dataclasses.dataclass
+class Loud:
+    """A dataclass whose every attribute is code that fails."""
+
+    x: int
+
+    def __getattr__(self, name):
+        raise ConnectionError(name)
+
+    def __getattribute__(self, name):
+        raise ConnectionError(name)
+
+
+@dataclasses.dataclass
+class Computed:
+    x: int
+
+    @property
+    def y(self):
+        raise ConnectionError
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_values_that_cannot_be_kept_are_encode_errors(name):
+    """Never an exception of their own: the caller gets its result."""
+    value = REFUSED[name]()
+    for wrapped in (value, [value], {"k": value}, (value, 1)):
+        with pytest.raises(EncodeError):
+            codec.dumps(wrapped)
+
+
+def test_a_dataclass_is_kept_without_running_its_attribute_hooks():
+    back = codec.loads(packed(Loud(3)))
+    assert type(back) is Loud and object.__getattribute__(back, "__dict__") == {"x": 3}
+    assert codec.loads(packed(Computed(4))).x == 4
+
+
+class RanError(Exception):
+    """Raised by code that must not run."""
+
+
+def planted(monkeypatch, space, *, decorate=dataclasses.dataclass):
+    """Return a class that an attacker may name, with special methods that tell when they run."""
+    module = types.ModuleType("planted")
+    monkeypatch.setitem(sys.modules, "planted", module)
+    ran = []
+
+    def method(name):
+        def run(self, *args):
+            ran.append(name)
+            return 0
+
+        return run
+
+    names = {"__module__": "planted", "__annotations__": {"x": int}}
+    names.update({name: method(name) for name in space})
+    module.Thing = decorate(type("Thing", (), names))
+    module.Thing.__qualname__ = "Thing"
+    return module.Thing, ran
+
+
+def thing(x):
+    return [msgpack.ExtType(15, b""), "planted", "Thing", ["x"], [x]]
+
+
+def framed(body):
+    return b"\xc1" + len(body).to_bytes(4, "little") + body
+
+
+def message(value):
+    return framed(msgpack.packb(value))
+
+
+def marked(code, *items):
+    return [msgpack.ExtType(code, b""), *items]
+
+
+SPECIAL = [
+    "__del__", "__hash__", "__eq__", "__setstate__", "__post_init__", "__init__", "__setattr__",
+    "__getattribute__", "__getattr__", "__repr__", "__bool__", "__len__", "__iter__", "__reduce__",
+    "__instancecheck__", "__set_name__", "__lt__", "__index__", "__copy__", "__deepcopy__",
+]  # fmt: skip
+
+HOSTILE = {
+    "alone": lambda: message(thing(1)),
+    "dropped": lambda: message([thing(1), [msgpack.ExtType(1, b"")] * 2])[:-1],
+    "in a set": lambda: message(marked(3, thing(1), thing(2), thing(1))),
+    "in a frozenset": lambda: message(marked(4, thing(1), thing(1))),
+    "in a tuple in a set": lambda: message(marked(3, marked(1, thing(1)), marked(1, thing(1)))),
+    "a key": lambda: message(marked(19, thing(1), 2, thing(1), 3)),
+    "in a key": lambda: message(marked(19, marked(1, thing(1)), 2)),
+    "a key of a plain map": lambda: framed(
+        b"\x82" + msgpack.packb(thing(1)) + b"\x01" + msgpack.packb(thing(1)) + b"\x02"
+    ),
+    "in another's field, a key": lambda: message(marked(19, thing(thing(1)), 2)),
+}
+
+
+@pytest.mark.parametrize("how", HOSTILE)
+@pytest.mark.parametrize("special", [[name] for name in SPECIAL] + [SPECIAL])
+def test_no_code_of_a_class_runs_while_bytes_are_read(monkeypatch, special, how):
+    """A planted entry names an imported class, and the fields that its methods would get."""
+    _, ran = planted(monkeypatch, special)
+    data = HOSTILE[how]()
+    ran.clear()
+    try:
+        value = codec.loads(data)
+    except ValueError:
+        value = None
+    seen = list(ran)
+    del value
+    if "__del__" in special:
+        seen = list(ran)
+    assert seen == []
+
+
+def test_members_with_a_hash_of_their_own_are_values_but_no_keys(kinds):
+    value = kinds.OwnHash(1)
+    assert codec.loads(packed([value, {"k": value}]))[1]["k"].x == 1
+    for refused in ({value}, frozenset([(value, 1)]), {value: 1}, {kinds.Point(value): 1}):
+        with pytest.raises(EncodeError, match="__hash__"):
+            codec.dumps(refused)
+
+
+def test_a_class_with_a_finalizer_is_refused(monkeypatch):
+    kind, _ = planted(monkeypatch, ["__del__"])
+    with pytest.raises(EncodeError, match="__del__"):
+        codec.dumps(kind(1))
+
+
+def test_a_flag_with_code_of_its_own_makes_no_combination(monkeypatch):
+    module = types.ModuleType("planted")
+    monkeypatch.setitem(sys.modules, "planted", module)
+    ran = []
+
+    class Own(enum.Flag):
+        A = 1
+        B = 2
+
+        @classmethod
+        def _missing_(cls, value):
+            ran.append(value)
+            return super()._missing_(value)
+
+    Own.__module__, Own.__qualname__, module.Own = "planted", "Own", Own
+    with pytest.raises(ValueError, match="can't be read"):
+        codec.loads(message(marked(17, "planted", "Own", 3)))
+    assert ran == []
+
+
+def test_a_flags_bits_that_no_member_has_are_refused(kinds):
+    for number in (8, 2**62, -(2**62)):
+        with pytest.raises(ValueError, match="can't be read"):
+            codec.loads(message(marked(17, MODULE, "Perm", number)))
+
+
+def test_values_beyond_a_messages_limit_lie_outside_of_it(monkeypatch):
+    """As two values of 2 GiB do, which MessagePack refuses with an OverflowError."""
+    pack, sizes = ours._pack, []
+
+    def limited(value, **options):
+        data = pack(value, **options)
+        sizes.append(len(data))
+        if len(data) > 3_000_000:
+            raise OverflowError("bytes is too large")
+        return data
+
+    monkeypatch.setattr(ours, "_pack", limited)
+    big = bytes(range(256)) * 6000
+    value = (big, bytearray(big), "ü" * 1_600_000, "x" * 1_600_000, {"k": [big]}, "\ud800", 5)
+    back = codec.loads(packed(value))
+    assert back == value and [type(item) for item in back] == [type(item) for item in value]
+    assert sizes[-1] < 1000
+
+
+def test_a_long_double_of_another_machine_is_not_taken_for_ours(monkeypatch):
+    """An x86 and an arm64 function on one mount: both call it <f16."""
+    from efsstate.format.codec import arrays
+
+    data = packed(np.arange(3, dtype=np.longdouble))
+    monkeypatch.setattr(arrays, "_precision", lambda: 112)
+    with pytest.raises(ValueError, match="another machine"):
+        codec.loads(data)
+
+
+def test_long_doubles_have_no_uninitialised_bytes():
+    """Their padding would make the payload of equal values differ, and carry memory of ours."""
+    noise = np.frombuffer(bytes(range(1, 33)), np.longdouble)
+    if np.finfo(np.longdouble).nmant != 63:
+        pytest.skip("a long double has no padding here")
+    data = packed(noise)
+    assert bytes(range(1, 11)) in data and bytes(range(11, 17)) not in data
+
+
+def test_zones_of_dateutil_are_not_read_from_any_path():
+    """A zone's name in the bytes must not open a file of the reader's, or wait for a FIFO."""
+    for name in ("/etc/passwd", "../../../etc/passwd", "Europe/../../../etc/passwd", "", "."):
+        moment = marked(11, 2026, 1, 2, 3, 4, 5, 0, 0, ["dateutil", "gettz", name])
+        with (
+            mock.patch("dateutil.tz.gettz", side_effect=RanError),
+            pytest.raises(ValueError, match="can't be read"),
+        ):
+            codec.loads(message(moment))
+
+
+def test_no_library_is_imported_by_the_bytes(tmp_path):
+    program = (
+        "import sys\n"
+        "from efsstate.format import codec\n"
+        "import base64\n"
+        "try: codec.loads(base64.b64decode(sys.argv[1]))\n"
+        "except ValueError: print('refused', 'dateutil' in sys.modules)\n"
+    )
+    data = packed(dt.datetime(2026, 1, 2, tzinfo=dateutil.tz.tzutc()))
+    done = subprocess.run(
+        [sys.executable, "-c", program, base64.b64encode(data).decode()],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "refused False\n", done.stderr
