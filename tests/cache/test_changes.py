@@ -118,7 +118,7 @@ def test_a_result_that_began_after_a_change_is_kept_at_once(another):
 class SweepRound:
     """Has threads take single steps on the mount, in the order that is asked for."""
 
-    STEPS = ("adopt", "stat", "remove", "refresh")
+    STEPS = ("create_open", "find", "remove", "refresh")
 
     def __init__(self, monkeypatch):
         self.gates = {}
@@ -275,7 +275,7 @@ def test_what_is_set_is_overwritten_only_in_the_last_moment(monkeypatch, hosts):
             lambda: put(other, digest, b"new"),
         )
         if bytes(other.read(digest, "bytes", fresh=True).payload) == b"old":
-            look = max(i for i, step in enumerate(turns.trace) if step == (0, "stat"))
+            look = max(i for i, step in enumerate(turns.trace) if step == (0, "find"))
             done = turns.trace.index((0, "os.rename"))
             assert look < turns.trace.index((1, "os.rename")) < done, order
             lost += 1
@@ -459,7 +459,7 @@ def test_memory_forgets_although_the_mount_hangs(monkeypatch, change):
         gate.wait(20)
         raise OSError(5, "Input/output error")
 
-    for name in ("refresh", "adopt", "symlink", "look"):
+    for name in ("refresh", "create_open", "symlink", "look"):
         monkeypatch.setattr(Mount, name, hang)
     {
         "invalidate": f.invalidate,

@@ -18,15 +18,15 @@ class Link:
     def __init__(self, monkeypatch):
         self.is_up, self.hanging = threading.Event(), threading.Event()
         self.is_up.set()
-        real = Mount.adopt
+        real = Mount.create_open
 
-        def adopt(*arguments, **options):
+        def create_open(*arguments, **options):
             if not self.is_up.is_set():
                 self.hanging.set()
                 assert self.is_up.wait(30)
             return real(*arguments, **options)
 
-        monkeypatch.setattr(Mount, "adopt", adopt)
+        monkeypatch.setattr(Mount, "create_open", create_open)
 
     def heal(self):
         self.is_up.set()

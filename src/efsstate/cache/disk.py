@@ -406,10 +406,8 @@ class DiskTier:
         return self._find_identity(digest) not in (None, start.seen)
 
     def _find_identity(self, digest: str) -> Identity | None:
-        try:
-            return _identity(self.mount.stat(self._folders[digest[0]], digest))
-        except FileNotFoundError:
-            return None
+        status = self.mount.find(self._folders[digest[0]], digest)
+        return None if status is None else _identity(status)
 
     def remove_since(self, digest: str, start: Snapshot | None) -> None:
         """Remove the entry, if it is the one that was there at the `start`, as far as that tells.

@@ -193,6 +193,14 @@ class Mount(Folders):
                 return data, status
         raise AssertionError
 
+    def find(self, folder: str, name: str) -> os.stat_result | None:
+        """Return the stat of `name` itself, links not followed; None if it does not exist."""
+        try:
+            handle = self.handle(folder)
+            return os.stat(name, dir_fd=handle.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
     def stat(self, folder: str, name: str) -> os.stat_result:
         """Return the stat of `name` itself: a symbolic link is not followed."""
         return self.call_at(os.stat, folder, name, follow_symlinks=False)
