@@ -40,8 +40,8 @@ def test_a_remembered_hit_in_memory_is_one_call():
     assert counted(f, 1).names == ["cache/decorator.py:_wrapper.<locals>.wrapper"]
 
 
-def test_a_miss_is_at_most_150_calls():
-    assert len(counted(function(memory=0), "new")) <= 150
+def test_a_miss_is_at_most_170_calls():
+    assert len(counted(function(memory=0), "new")) <= 170
 
 
 def test_the_cache_itself_takes_part_in_a_miss_with_twelve_modules():
@@ -50,12 +50,12 @@ def test_the_cache_itself_takes_part_in_a_miss_with_twelve_modules():
     assert len(files) <= 12, files
 
 
-def test_an_invalidate_is_at_most_53_calls():
-    assert len(counted(function(memory=0).invalidate, 1)) <= 53
+def test_an_invalidate_is_at_most_55_calls():
+    assert len(counted(function(memory=0).invalidate, 1)) <= 55
 
 
-@pytest.mark.parametrize(("memory", "most"), [(0, 66), (None, 88)])
-def test_a_set_is_at_most_88_calls(memory, most):
+@pytest.mark.parametrize(("memory", "most"), [(0, 72), (None, 95)])
+def test_a_set_is_at_most_95_calls(memory, most):
     cache = Cache("box", memory=memory)
     for i in range(48):
         cache.set(i, VALUE)

@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from efsstate import cached
+from efsstate import Cache, cached
 
 
 def raises_in_handler():
@@ -177,5 +177,33 @@ def test_a_failed_call_leaves_no_cycle_that_keeps_its_frame(kind):
             with contextlib.suppress(ValueError):
                 call(number)
         assert [ref() for ref in alive] == [None] * 5
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(
+    "operation", ["miss", "hit", "hit in memory", "timed", "invalidate", "set", "get"]
+)
+def test_an_operation_leaves_no_cycle(operation):
+    """What its caller and its arguments hold would stay until the collector comes."""
+    f = cached(name="cycles", memory=None if "memory" in operation else 0)(lambda x: [x])
+    cache = Cache("cycles too")
+    calls = {
+        "miss": lambda x: f(x + 1000),
+        "hit": f,
+        "timed": cached(name="timed", io_timeout=5, memory=0)(lambda x: [x]),
+        "hit in memory": f,
+        "invalidate": f.invalidate,
+        "set": lambda x: cache.set(x, [x]),
+        "get": cache.get,
+    }
+    for number in range(30):
+        f(number), calls[operation](number)
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(10):
+            calls[operation](number + (100 if operation == "miss" else 0))
+        assert gc.collect() == 0
     finally:
         gc.enable()

@@ -132,9 +132,13 @@ class Job:
 
     def outcome(self) -> Any:
         """Return or raise what the call did."""
-        if self.error is not None:
-            raise self.error
-        return self.result
+        error, self.error = self.error, None
+        if error is None:
+            return self.result
+        try:
+            raise error
+        finally:
+            del error  # else it would be in a cycle with this frame
 
 
 class CircuitBreaker:

@@ -102,7 +102,11 @@ class Mount(Folders):
             raise CorruptEntryError(path, "not a regular file; remove it") from None
         # MUT: another-look-at-estale
         if error.errno != errno.ESTALE or attempt + 1 >= _TRIES:
-            raise name_error(error, path)
+            try:
+                raise name_error(error, path)
+            finally:
+                # Else it would be in a cycle with this frame, and so would the callers' frames.
+                del error
         self.refresh(folder)
 
     def open(
