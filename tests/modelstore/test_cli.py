@@ -186,7 +186,7 @@ def test_prune_asks_before_it_removes_what_a_killed_publication_left(run, root, 
     code, _, err = run(*prune)
     assert (
         code == 2
-        and f"{os.path.basename(left)} (left by a publication): without a terminal it needs -y"
+        and f"{os.path.basename(left)} (left by a publication); without a terminal it needs -y"
         in err
         and os.path.exists(left)
     )
@@ -221,7 +221,7 @@ def test_what_is_no_model_does_not_hide_the_others(run, two, root):
         "a--b--",
         "link",
     ]
-    assert "put there by hand" in lines[0] and all("not a model" in line for line in lines[3:])
+    assert "unmanaged" in lines[0] and all("not a model" in line for line in lines[3:])
     code, out, _ = run("list", "--json")
     assert code == 0 and json.loads(out)["strangers"] == [
         f"{root}/models/{name}" for name in ("My Model", "a--b--", "link")
@@ -245,17 +245,17 @@ def test_a_model_whose_first_publication_was_killed_has_no_version_and_is_not_pu
     assert (
         code == 0
         and [line.split("  ")[0] for line in out.splitlines()[1:]] == ["by-hand", "m"]
-        and "put there by hand" in out.splitlines()[1]
+        and "unmanaged" in out.splitlines()[1]
         and "no version" in out.splitlines()[2]
     )
     rows = json.loads(run("list", "--json")[1])["versions"]
     assert [(r["name"], r["id"], r["state"]) for r in rows] == [
-        ("by-hand", None, "plain"),
+        ("by-hand", None, "unmanaged"),
         ("m", None, "no version"),
     ]
     assert main(["ls", "models", "--root", root, "--json"]) == 0
     assert [(r["name"], r["state"]) for r in json.loads(capsys.readouterr().out)["rows"]] == [
-        ("by-hand", "plain"),
+        ("by-hand", "unmanaged"),
         ("m", "no version"),
     ]
 

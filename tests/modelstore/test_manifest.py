@@ -139,7 +139,7 @@ def test_a_long_manifest_is_read_from_the_version(root, source):
     links.replace(Mount(root), "models/m/versions", "CURRENT", "gone")
     with pytest.raises(
         CorruptEntryError,
-        match=r"CURRENT: .*names version gone, which is missing: activate another",
+        match=r"CURRENT: .*names version gone, which is missing; activate another",
     ):
         model("m", root=root)()
     links.replace(Mount(root), "models/m/versions", "CURRENT", "../x")

@@ -145,6 +145,26 @@ def version_folder(model: str, version: str) -> str:
     return f"{model}/{VERSIONS}/{version}".rstrip("/")
 
 
+def pointer_name(label: str | None) -> str:
+    """Return the link that tells which version is served, by default or under `label`."""
+    return CURRENT if label is None else f"@{label}"
+
+
+def canary_name(label: str | None) -> str:
+    """Return the link that tells of the canary beside `pointer_name`."""
+    return f"{pointer_name(label)}%"
+
+
+def labels(names: Iterable[str]) -> list[str]:
+    """Return the labels among the names in a model's folder `versions`, sorted."""
+    return sorted([name[1:] for name in names if name[0] == "@" and name[-1] != "%"])
+
+
+def is_pointer(name: str) -> bool:
+    """Return True if `name` is a link that tells which version is served."""
+    return name.removesuffix("%") == CURRENT or name[0] == "@"
+
+
 def staging_folder(model: str, content: str) -> str:
     """Return the folder in which a version with this content is put together."""
     return f"{model}/{VERSIONS}/{TEMPORARY}{content[:32]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from efsstate import events
-from efsstate.errors import CorruptEntryError, ModelNotFound
+from efsstate.errors import CorruptEntryError, EfsStateError, ModelNotFound
 from efsstate.format import layout
 from efsstate.modelstore import catalog, pointer
 from efsstate.modelstore import manifest as manifests
@@ -13,13 +13,24 @@ from efsstate.modelstore import manifest as manifests
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from efsstate.modelstore.manifest import Manifest
+    from efsstate.modelstore.pointer import Pointer
     from efsstate.mount.files import Mount
 
 _TRIES, _PAUSE = 20, 0.05  # looks for a version that a prune may put back, and seconds between them
 
 
-def activate(mount: Mount, name: str, model: str, manifest: Manifest) -> None:
+def activate(
+    mount: Mount,
+    name: str,
+    model: str,
+    manifest: Manifest,
+    label: str | None = None,
+    share: float = 1.0,
+) -> None:
     """Make the published version of `manifest` the active one; raise ModelNotFound if it is gone.
+
+    `label`: under this label, instead of by default. `share`: of that part of the environments, as
+    a canary beside the active version.
 
     Race with a prune, which renames the version away, then reads CURRENT, then the stamp:
 
@@ -28,33 +39,109 @@ def activate(mount: Mount, name: str, model: str, manifest: Manifest) -> None:
 
     Whichever of us runs second sees the other's change.
     """
-    previous = pointer.read_or_none(mount, model)
-    is_same_id = previous is not None and previous.version == manifest.version
-    if is_same_id and previous is not None and previous.encoded == manifest.encoded:
+    above, version = layout.version_folder(model, ""), manifest.version
+    names = mount.names(above)
+    previous = pointer.known_or_none(mount, model, label)
+    canary, canary_link = None, layout.canary_name(label)
+    if canary_link in names:
+        canary = pointer.read_canary(mount, model, label, beside=None)
+    if previous is not None and previous.version == version and _is_same(previous, manifest):
+        if canary is not None:  # so this is how a canary is rolled back
+            stamp(mount, model, canary.version)
+            mount.remove(above, canary_link)
         return
-    folder = layout.version_folder(model, manifest.version)
+    _begin_grace(mount, name, model, version)
+    if share < 1:
+        _start_canary(mount, name, model, manifest, label, share, previous, canary)
+        return
+    # The grace of the outgoing versions begins now. If they are unknown, it may be any of them.
+    outgoing = [canary.version] if canary else []
+    if previous is not None:
+        outgoing.append(previous.version)
+    elif label is None or layout.pointer_name(label) in names:
+        outgoing += [name for name in names if not manifests.bad_version(name)]
+    for other in outgoing:
+        if other not in ("", version):
+            stamp(mount, model, other)
+    pointer.write(mount, model, label, manifest, _before(previous, version))
+    try:
+        wait_for(mount, name, model, version)
+    except ModelNotFound:
+        if previous is not None and previous.version not in ("", version):
+            restored = catalog.find(mount, name, model, previous.version)
+            activate(mount, name, model, restored, label)
+        raise
+    # An ended canary costs each reader a request. One that was started beside ours stays.
+    if canary is not None and pointer.read_canary(mount, model, label, version) is None:
+        mount.remove(above, canary_link)
+
+
+def _before(previous: Pointer | None, version: str) -> str:
+    """Return the id to note as the one that was active before `version`."""
+    if previous is None:
+        return ""
+    before = previous.version or previous.previous
+    return before if before != version else ""
+
+
+def _begin_grace(mount: Mount, name: str, model: str, version: str) -> None:
+    """Stamp the version that is to be activated; raise ModelNotFound if it is gone."""
+    folder = layout.version_folder(model, version)
     # An open folder may be one that another publisher has put aside.
     mount.forget(folder, above=False)
     try:
         mount.stamp(folder, layout.MANIFEST)
     except FileNotFoundError:
-        raise catalog.no_such_version(mount, name, model, manifest.version) from None
-    # The grace of the outgoing version begins now. If it is unknown, it may have been any of them.
-    if previous is not None:
-        outgoing = [previous.version]
+        raise catalog.no_such_version(mount, name, model, version) from None
+
+
+def _start_canary(
+    mount: Mount,
+    name: str,
+    model: str,
+    manifest: Manifest,
+    label: str | None,
+    share: float,
+    previous: Pointer | None,
+    canary: Pointer | None,
+) -> None:
+    """Give the version a share beside the active one, in place of another canary."""
+    version = manifest.version
+    if previous is None or not previous.version:
+        path = mount.path_of(layout.version_folder(model, ""), layout.pointer_name(label))
+        raise EfsStateError(
+            f"{path}: no version is active beside which {version} can have a share; activate one"
+        )
+    if canary is not None and canary.version != version:
+        stamp(mount, model, canary.version)
+    pointer.write_canary(mount, model, label, manifest, share, previous.version)
+    wait_for(mount, name, model, version)
+
+
+def _is_same(previous: Pointer, manifest: Manifest) -> bool:
+    """Return True if the pointer says what the manifest says, as far as it says anything."""
+    if previous.text[:1] != "{":
+        return True
+    return previous.text.encode(errors="surrogateescape") == manifest.encoded
+
+
+def withdraw(mount: Mount, model: str, *, has_grace: bool) -> None:
+    """Have nobody find the model any more: CURRENT says that it was removed, labels go.
+
+    `has_grace`: the grace of every version that was served begins now.
+    """
+    above = layout.version_folder(model, "")
+    served = catalog.Served(mount, model)
+    if served.named is None:  # any version may have been served
+        in_use = {name for name in mount.names(above) if not manifests.bad_version(name)}
     else:
-        names = mount.names(layout.version_folder(model, ""))
-        outgoing = [name for name in names if not manifests.bad_version(name)]
-    for version in outgoing:
-        if version != manifest.version:
-            stamp(mount, model, version)
-    pointer.write(mount, model, manifest)
-    try:
-        wait_for(mount, name, model, manifest.version)
-    except ModelNotFound:
-        if previous is not None and previous.version != manifest.version:
-            activate(mount, name, model, previous)
-        raise
+        in_use = served.named
+    for version in sorted(in_use) if has_grace else ():
+        stamp(mount, model, version)
+    pointer.write(mount, model, None, None, served.active or "")
+    for name in mount.names(above):
+        if layout.is_pointer(name) and name != layout.CURRENT:
+            mount.remove(above, name)
 
 
 def wait_for(mount: Mount, name: str, model: str, version: str) -> None:

@@ -15,18 +15,31 @@ if TYPE_CHECKING:
     from typing import Any
 
     from efsstate.modelstore.manifest import Manifest
+    from efsstate.modelstore.pointer import Pointer
     from efsstate.mount.files import Mount
 
 
 class Version:
     """One version of a model.
 
-    `id`; `active`: True if it is served; `bytes` of all files; `files`: how many; `changed`: when
-    it was published or last (de)activated, in seconds since the epoch by the server's clock;
-    `meta`: the publisher's own values; `problem`: why it cannot be used, None if it can.
+    `id`; `active`: True if it is served by default; `labels` that name it; `share`: the part of the
+    environments that it is served to, below 1 beside a canary; `bytes` of all files; `files`: how
+    many; `changed`: when it was published, last (de)activated or noted as in use, in seconds since
+    the epoch by the server's clock; `meta`: the publisher's own values; `problem`: why it cannot be
+    used, None if it can.
     """
 
-    __slots__ = ("active", "bytes", "changed", "files", "id", "meta", "problem")
+    __slots__ = (
+        "active",
+        "bytes",
+        "changed",
+        "files",
+        "id",
+        "labels",
+        "meta",
+        "problem",
+        "share",
+    )
 
     def __init__(
         self,
@@ -38,6 +51,8 @@ class Version:
         changed: float,
         problem: str | None,
         meta: dict[str, Any] | None = None,
+        labels: list[str] | None = None,
+        share: float = 0.0,
     ) -> None:
         self.id = id
         self.active = active
@@ -46,6 +61,8 @@ class Version:
         self.changed = changed
         self.problem = problem
         self.meta = meta or {}
+        self.labels = labels or []
+        self.share = share
 
     def __repr__(self) -> str:
         shown = ("id", "active", "bytes", "files", "changed")
@@ -55,8 +72,7 @@ class Version:
 
 def list_versions(mount: Mount, model: str) -> list[Version]:
     """Return the versions: the active one, then those last published or (de)activated."""
-    current = pointer.read_or_none(mount, model)
-    active = None if current is None else current.version
+    served = Served(mount, model)
     versions = []
     for item in mount.scan(layout.version_folder(model, "")):
         if manifests.bad_version(item.name):  # CURRENT, and what is being published
@@ -72,7 +88,9 @@ def list_versions(mount: Mount, model: str) -> list[Version]:
                 continue  # a prune removed it meanwhile
         version = Version(
             item.name,
-            active=item.name == active,
+            active=item.name == served.active,
+            labels=served.labels.get(item.name),
+            share=served.shares.get(item.name, 0.0),
             bytes=manifest.size if manifest else 0,
             files=len(manifest.files) if manifest else 0,
             changed=changed,
@@ -81,6 +99,47 @@ def list_versions(mount: Mount, model: str) -> list[Version]:
         )
         versions.append(version)
     return sorted(versions, key=lambda v: (v.active, v.changed, v.id), reverse=True)
+
+
+class Served:
+    """What the pointers of a model say: the `active` id, `labels` and `shares` by id.
+
+    `is_removed`: the model was removed. `named`: every id that a pointer names; None if a pointer
+    is missing or damaged, and any version may be in use.
+    """
+
+    def __init__(self, mount: Mount, model: str) -> None:
+        self.active: str | None = None
+        self.is_removed = False
+        self.labels: dict[str, list[str]] = {}
+        self.shares: dict[str, float] = {}
+        self.named: set[str] | None = set()
+        names = mount.names(layout.version_folder(model, ""))
+        for label in (None, *layout.labels(names)):
+            link = pointer.known_or_none(mount, model, label)
+            if link is None:
+                self.named = None
+                continue
+            canary = None
+            if layout.canary_name(label) in names:
+                canary = pointer.read_canary(mount, model, label, link.version)
+            self._add(label, link, canary)
+
+    def _add(self, label: str | None, link: Pointer, canary: Pointer | None) -> None:
+        share = canary.share if canary else 0.0
+        if self.named is not None:
+            self.named |= {each.version for each in (link, canary) if each and each.version}
+        if label is not None:
+            self.labels.setdefault(link.version, []).append(label)
+            if canary:
+                self.labels.setdefault(canary.version, []).append(f"{label} ({share:.0%})")
+            return
+        self.is_removed = link.text == pointer.REMOVED
+        self.active = link.version or None
+        if link.version:
+            self.shares[link.version] = 1 - share
+        if canary:
+            self.shares[canary.version] = share
 
 
 def _read_manifest(mount: Mount, model: str, version: str) -> tuple[Manifest | None, str | None]:
@@ -92,6 +151,15 @@ def _read_manifest(mount: Mount, model: str, version: str) -> tuple[Manifest | N
         return None, f"{path}: missing: it has no manifest"
     except EfsStateError as error:
         return None, str(error)
+
+
+def is_removed(mount: Mount, model: str) -> bool:
+    """Return True if the model was removed, and waits for its versions' grace."""
+    try:
+        text = mount.readlink(layout.version_folder(model, ""), layout.CURRENT)
+    except (OSError, CorruptEntryError):
+        return False
+    return text[:1] == pointer.REMOVED
 
 
 def find(mount: Mount, name: str, model: str, version: str) -> Manifest:

@@ -8,6 +8,7 @@ from efsstate.errors import (
     CorruptEntryError,
     DeadlineExceeded,
     EfsStateError,
+    ModelNotFound,
     UnknownFormatError,
 )
 from efsstate.format import layout
@@ -37,7 +38,10 @@ def check(
     """Return a finding for each fault of `versions` and of CURRENT; [] if all is well."""
     total = sum([version.bytes for version in versions])
     batch = Batch(mount.path_of(model), total, "checked", progress=progress)
-    findings = _check_current(mount, model, versions)
+    names = mount.names(layout.version_folder(model, ""))
+    findings: list[Finding] = []
+    for label in (None, *layout.labels(names)):
+        findings += _check_pointer(mount, model, label, versions)
     for version in versions:
         folder = layout.version_folder(model, version.id)
         try:
@@ -90,10 +94,14 @@ def _finding(error: EfsStateError, path: str, advice: str) -> Finding:
     return path, what, "upgrade efsstate" if isinstance(error, UnknownFormatError) else advice
 
 
-def _check_current(mount: Mount, model: str, versions: list[Version]) -> list[Finding]:
-    path = mount.path_of(layout.version_folder(model, ""), layout.CURRENT)
+def _check_pointer(
+    mount: Mount, model: str, label: str | None, versions: list[Version]
+) -> list[Finding]:
+    path = mount.path_of(layout.version_folder(model, ""), layout.pointer_name(label))
     try:
-        active = pointer.read(mount, model)
+        active = pointer.read(mount, model, label)
+    except ModelNotFound:
+        return []  # the model was removed
     except FileNotFoundError:
         return [(path, "missing: no version is active", "activate one")]
     except EfsStateError as error:

@@ -47,6 +47,16 @@ def remove(mount: Mount, above: str, name: str) -> None:
         mount.remove(above, name)
 
 
+def remove_older(mount: Mount, folder: str, name: str, before: float) -> None:
+    """Remove the file `name` if it is older than the server's time `before`."""
+    try:
+        status = mount.stat(folder, name)
+    except FileNotFoundError:
+        return
+    if stat.S_ISREG(status.st_mode) and status.st_mtime < before:
+        mount.remove(folder, name)
+
+
 def staging_lock(staging: str) -> tuple[str, str]:
     """Return the folder and name of the lock of a staging folder.
 

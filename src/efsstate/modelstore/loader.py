@@ -57,21 +57,35 @@ class Model(_Generic[T]):
         name: str,
         load: Callable[[ModelFiles], T] | None,
         *,
+        version: str | None = None,
+        label: str | None = None,
         check_every: units.Duration = 60,
         verify: str | None = "size",
         stage: bool = False,
         keep_old: bool = True,
         root: str | os.PathLike[str] | None = None,
     ) -> None:
+        if version is not None and label is not None:
+            raise ValueError(f"version={version!r}, label={label!r}: pass one of them")
+        for option, value in (("version", version), ("label", label)):
+            _require_name(option, value)
         if verify not in ("size", "digest", None):
             raise ValueError(f"verify={verify!r}: it is 'size', 'digest' or None")
         if load is not None and not callable(load):
             raise TypeError(f"load={load!r}: a function of the files is needed")
         self.name = name
-        self._options = (check_every, verify, stage, keep_old, root)
+        self._options: dict[str, Any] = {
+            "version": version,
+            "label": label,
+            "check_every": check_every,
+            "verify": verify,
+            "stage": stage,
+            "keep_old": keep_old,
+            "root": root,
+        }
         self._load, self._verify, self._stage, self._keep_old = load, verify, stage, keep_old
         self._check_every = units.seconds(check_every, "check_every")
-        self._resolver = Resolver(name, root)
+        self._resolver = Resolver(name, root, label=label, version=version)
         self._gate = ThreadGate()  # guards what follows
         self._loaded: LoadedModel | None = None
         self._released: tuple[ResolvedModel, float] | None = None  # and the seconds of its load
@@ -131,16 +145,7 @@ class Model(_Generic[T]):
             raise TypeError(
                 f"model {self.name!r} has its load function already; call it without arguments"
             )
-        check_every, verify, stage, keep_old, root = self._options
-        model = Model(
-            self.name,
-            load,
-            check_every=check_every,
-            verify=verify,
-            stage=stage,
-            keep_old=keep_old,
-            root=root,
-        )
+        model = Model(self.name, load, **self._options)
         for attribute in ("__module__", "__qualname__", "__doc__"):
             if hasattr(load, attribute):
                 setattr(model, attribute, getattr(load, attribute))
@@ -241,10 +246,13 @@ class Model(_Generic[T]):
         assert self._loaded is not None
         if resolved.identity == self._loaded.identity:
             self._pending_change = None
+            if resolved.is_pinned:
+                self._loaded.resolved.note_use()
             return self._loaded.value
         self._note_change(resolved, now)
         may_swap = not has_failed and self._has_settled(resolved, now)
         if not may_swap or not self._fits_deadline(self._loaded.seconds):
+            self._loaded.resolved.note_use()  # no longer active, and still in use
             return self._loaded.value
         if self._keep_old:
             return self._load_beside(resolved)
@@ -381,6 +389,8 @@ class Model(_Generic[T]):
             self._failure = None
         self._pending_change = self._released = None
         self._loaded = loaded
+        if loaded.resolved.is_pinned:
+            loaded.resolved.note_use()
         self._next_look = time.monotonic() + self._check_every
         return loaded.value
 
@@ -404,6 +414,17 @@ class Model(_Generic[T]):
             events.emit("model", "error", self.name, error=describe(error))
 
 
+def _require_name(option: str, value: object) -> None:
+    """Raise ValueError if the option is not the name of a version or a label."""
+    if value is None:
+        return
+    from efsstate.modelstore import manifest
+
+    why = manifest.bad_label(value) if option == "label" else manifest.bad_version(value)
+    if why:
+        raise ValueError(f"{option} {value!r} can't be used: {why}")
+
+
 if TYPE_CHECKING:
 
     @overload
@@ -411,6 +432,8 @@ if TYPE_CHECKING:
         name: str,
         load: Callable[[ModelFiles], L],
         *,
+        version: str | None = ...,
+        label: str | None = ...,
         check_every: units.Duration = ...,
         verify: str | None = ...,
         stage: bool = ...,
@@ -422,6 +445,8 @@ if TYPE_CHECKING:
         name: str,
         load: None = None,
         *,
+        version: str | None = ...,
+        label: str | None = ...,
         check_every: units.Duration = ...,
         verify: str | None = ...,
         stage: bool = ...,
@@ -434,6 +459,8 @@ def model(
     name: str,
     load: Callable[[ModelFiles], Any] | None = None,
     *,
+    version: str | None = None,
+    label: str | None = None,
     check_every: units.Duration = 60,
     verify: str | None = "size",
     stage: bool = False,
@@ -447,6 +474,9 @@ def model(
     path. `files` has `path`, `read(name)`, `mmap(name)` and `stage()`.
 
     name: a published model's, that of a file or folder below `models/`, or an absolute path.
+    version: serve this version, whichever is active. It is noted as in use, so that no prune
+        removes it, if the function may write to the mount.
+    label: serve the version that was activated under this label.
     check_every: at most so often a call asks the server for another active version (one request),
         loads it and serves it; the old one serves until then, and if the new one fails.
     verify: what is compared with the manifest: "size", "digest" (SHA-256), or None.
@@ -466,6 +496,8 @@ def model(
     return Model(
         name,
         load,
+        version=version,
+        label=label,
         check_every=check_every,
         verify=verify,
         stage=stage,

@@ -192,6 +192,13 @@ def bad_version(version: object) -> str:
     return f"{layout.CURRENT} names the active version" if version == layout.CURRENT else ""
 
 
+def bad_label(label: object) -> str:
+    """Return why `label` cannot be a label; "" if it can."""
+    if isinstance(label, str) and len(label) > 64:
+        return "64 characters at the most"
+    return bad_version(label)
+
+
 def read(mount: Mount, model: str, version: str) -> Manifest:
     """Return the manifest of `version`, as the server has it now.
 
@@ -235,12 +242,12 @@ def has_ours(mount: Mount, model: str) -> bool:
     An unmanaged model may have a folder of that name too.
     """
     names = mount.names(layout.version_folder(model, ""))
-    return layout.CURRENT in names or any(is_ours(mount, model, n) for n in names)
+    return any(is_ours(mount, model, n) for n in names)
 
 
 def is_ours(mount: Mount, model: str, name: str) -> bool:
     """Return True if a publication or an activation made `name` in the folder `versions`."""
-    if name == layout.CURRENT or layout.is_being_published(name):
+    if layout.is_pointer(name) or layout.is_being_published(name):
         return True
     return _has_manifest(mount, model, name)
 

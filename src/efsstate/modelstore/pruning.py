@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from efsstate import events
 from efsstate.errors import EfsStateError
 from efsstate.format import layout
-from efsstate.modelstore import disposal, pointer
+from efsstate.modelstore import catalog, disposal
 from efsstate.modelstore import manifest as manifests
 from efsstate.mount import clock
 
@@ -21,14 +23,50 @@ def run(
     """Remove what is to go of `versions` and of the temporaries; return the ids, newest first."""
     mount.ask_time(model)
     before = clock.now() - grace
-    expendable: list[Version] = []
-    if any(version.active for version in versions):
-        inactive = [v for v in versions if not v.active and _is_known(mount, model, v)]
-        expendable = [v for v in inactive[keep - 1 :] if v.changed < before]
-    removed = [v.id for v in expendable if dry_run or _remove_version(mount, model, v.id, before)]
+    served = catalog.Served(mount, model)
+    removed = [
+        version.id
+        for version in _choose(mount, model, versions, served, keep, before)
+        if dry_run or _remove_version(mount, model, version.id, before)
+    ]
     if not dry_run:
         _remove_temporaries(mount, model, before)
+        if served.is_removed:
+            _remove_model(mount, model)
     return removed
+
+
+def _choose(
+    mount: Mount,
+    model: str,
+    versions: list[Version],
+    served: catalog.Served,
+    keep: int,
+    before: float,
+) -> list[Version]:
+    """Return the versions that no pointer names, that are beyond `keep`, and old enough."""
+    has_active = served.is_removed or any(
+        version.active and version.problem is None for version in versions
+    )
+    if served.named is None or not has_active:
+        return []
+    inactive = [v for v in versions if v.id not in served.named and _is_known(mount, model, v)]
+    stay = 0 if served.is_removed else keep - 1  # the active one is among the `keep`
+    return [version for version in inactive[stay:] if version.changed < before]
+
+
+def choose_removed(mount: Mount, model: str, grace: float) -> list[str]:
+    """Return the ids of the versions that would go at once if the model were removed."""
+    mount.ask_time(model)
+    served, before = catalog.Served(mount, model), clock.now() - grace
+    in_use = served.named or set() if grace > 0 else set()
+    versions = catalog.list_versions(mount, model)
+    return [
+        version.id
+        for version in versions
+        if version.id not in in_use and version.changed < before
+        if _is_known(mount, model, version)
+    ]
 
 
 def _is_known(mount: Mount, model: str, version: Version) -> bool:
@@ -55,12 +93,10 @@ def _remove_version(mount: Mount, model: str, version: str, before: float) -> bo
     # third version was activated since.
     must_stay = True
     try:
-        active = pointer.read_or_none(mount, model)
+        named = catalog.Served(mount, model).named
         # MUT: prune-looks-again-after-its-rename
         must_stay = (
-            active is None
-            or active.version == version
-            or not _is_old(mount, f"{above}/{aside}", before)
+            named is None or version in named or not _is_old(mount, f"{above}/{aside}", before)
         )
     finally:
         if must_stay:
@@ -83,8 +119,35 @@ def _is_old(mount: Mount, folder: str, before: float) -> bool:
 
 def _remove_temporaries(mount: Mount, model: str, before: float) -> None:
     """Remove what killed publications left, and the model's folder if nothing was published."""
+    for name in filter(layout.is_temporary, mount.names(model)):
+        disposal.remove_older(mount, model, name, before)  # an `ask_time` was killed
     above = layout.version_folder(model, "")
     for name in disposal.abandoned(mount, model, before):
         disposal.remove_staging(mount, above, name)
     if not mount.names(above) and mount.remove_folder(above):
+        mount.remove_folder(model)
+
+
+def _remove_model(mount: Mount, model: str) -> None:
+    """Remove the folder of a removed model once nothing but its CURRENT is in it.
+
+    Race with a publisher, which renames its version in, then writes CURRENT. We rename CURRENT
+    away, and look at what we took: if it is a newer one, it gets its name again, unless that has
+    been written once more.
+    """
+    above = layout.version_folder(model, "")
+    if mount.names(above) != [layout.CURRENT]:
+        return
+    aside = layout.TEMPORARY + os.urandom(12).hex()
+    tombstone = mount.readlink(above, layout.CURRENT)
+    mount.rename(above, layout.CURRENT, above, aside)
+    taken = mount.readlink(above, aside)
+    # MUT: a-model-published-again-keeps-its-current
+    if taken != tombstone:
+        try:
+            mount.symlink(above, layout.CURRENT, taken)
+        except FileExistsError:
+            pass
+    mount.remove(above, aside)
+    if mount.remove_folder(above):
         mount.remove_folder(model)

@@ -84,7 +84,7 @@ def _describe(
         "",
         files,
         source.folders,
-        executables=source.executables,
+        executables=frozenset(source.executables),
         single=source.single,
         meta=meta,
     )

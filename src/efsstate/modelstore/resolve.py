@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 
 from efsstate.errors import CorruptEntryError, ModelNotFound
 from efsstate.format import layout
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from efsstate.modelstore.unmanaged import UnmanagedModel
 
 
+_NOTE_EVERY = 3600.0  # seconds: far below a usual grace
+
+
 class ResolvedModel:
     """What is to be served: a published version, or `unmanaged`.
 
@@ -26,7 +30,15 @@ class ResolvedModel:
     published again with other content once its version was pruned.
     """
 
-    __slots__ = ("_folder", "_manifest", "_mount", "identity", "unmanaged")
+    __slots__ = (
+        "_folder",
+        "_manifest",
+        "_mount",
+        "_next_note",
+        "identity",
+        "is_pinned",
+        "unmanaged",
+    )
 
     def __init__(
         self,
@@ -34,7 +46,10 @@ class ResolvedModel:
         folder: str,
         manifest: Manifest | None = None,
         unmanaged: UnmanagedModel | None = None,
+        *,
+        is_pinned: bool = False,
     ) -> None:
+        self.is_pinned, self._next_note = is_pinned, 0.0
         self._mount, self._folder, self._manifest = mount, folder, manifest
         self.unmanaged = unmanaged
         self.identity = ""
@@ -58,6 +73,20 @@ class ResolvedModel:
         """Take the unmanaged model as it was seen later."""
         self.unmanaged, self.identity = unmanaged, unmanaged.identity
 
+    def note_use(self) -> None:
+        """Begin the version's grace again, at most once an hour: it is in use, though not active.
+
+        A function without the right to write cannot; whoever pins a version for it must keep it.
+        """
+        now = time.monotonic()
+        if self.unmanaged is not None or now < self._next_note:
+            return
+        self._next_note = now + _NOTE_EVERY
+        try:
+            self._mount.stamp(self._folder, layout.MANIFEST)
+        except (OSError, CorruptEntryError):
+            pass
+
     def files(self, *, verify: str | None, stage: bool) -> ModelFiles:
         """Return the files, for `load`."""
         from efsstate.modelstore.model_files import ModelFiles
@@ -72,11 +101,22 @@ class ResolvedModel:
 class Resolver:
     """Looks for the model `name`: in one request if nothing has changed since the look before."""
 
-    def __init__(self, name: str, root: str | os.PathLike[str] | None) -> None:
-        self._name, self._root = name, root
+    def __init__(
+        self,
+        name: str,
+        root: str | os.PathLike[str] | None,
+        *,
+        label: str | None = None,
+        version: str | None = None,
+    ) -> None:
+        self._name, self._root, self._label, self._version = name, root, label, version
         self._is_absolute = isinstance(name, str) and name.startswith("/")
         if self._is_absolute and (why := _bad_path(name)):
             raise ValueError(f"model {name!r} can't be used: {why}")
+        if self._is_absolute and (label or version):
+            raise ValueError(
+                f"model {name!r}: a path has no versions; leave out label= and version="
+            )
         self._component = "" if self._is_absolute else layout.model_component(name)
         self._last: tuple[Mount, os.stat_result, ResolvedModel] | None = None
 
@@ -103,18 +143,50 @@ class Resolver:
         if last is not None and names is None:
             return last[2]
         try:
-            manifest = pointer.read(mount, model)
+            manifest = self._read_manifest(mount, model, names or [])
         except FileNotFoundError:
-            if not set(mount.names(model)) <= {layout.VERSIONS}:
-                return self._resolve_unmanaged(mount, layout.MODELS, self._component)
-            raise ModelNotFound(
-                f"{mount.path_of(versions, layout.CURRENT)}: missing: no version of model"
-                f" {self._name!r} is active; activate one"
-            ) from None
-        resolved = ResolvedModel(mount, layout.version_folder(model, manifest.version), manifest)
+            return self._resolve_inactive(mount, model)
+        folder, is_pinned = layout.version_folder(model, manifest.version), bool(self._version)
+        resolved = ResolvedModel(mount, folder, manifest, is_pinned=is_pinned)
         # A change right after this look may leave the folder's time as it is; then read again.
         self._last = (mount, status, resolved) if clock.tells(status.st_mtime) else None
         return resolved
+
+    def _read_manifest(self, mount: Mount, model: str, names: list[str]) -> Manifest:
+        """Return the pinned version, or the one that this environment is to serve."""
+        if self._version is not None:
+            if self._version not in names:
+                raise FileNotFoundError
+            from efsstate.modelstore import manifest as manifests
+
+            return manifests.read(mount, model, self._version)
+        draw = None
+        if layout.canary_name(self._label) in names:
+            from efsstate.modelstore.draws import draw as draw_version
+
+            def draw(version: str) -> float:
+                return draw_version(model, version)
+
+        return pointer.read(mount, model, self._label, names, draw)
+
+    def _resolve_inactive(self, mount: Mount, model: str) -> ResolvedModel:
+        """Return the unmanaged files beside our folder `versions`, if it has none to serve."""
+        versions = layout.version_folder(model, "")
+        if self._version is not None:
+            from efsstate.modelstore import catalog
+
+            raise catalog.no_such_version(mount, self._name, model, self._version)
+        if self._label is not None:
+            raise ModelNotFound(
+                f"{mount.path_of(versions, layout.pointer_name(self._label))}: missing: no version"
+                f" of model {self._name!r} has the label {self._label!r}; activate one under it"
+            )
+        if not set(mount.names(model)) <= {layout.VERSIONS}:
+            return self._resolve_unmanaged(mount, layout.MODELS, self._component)
+        raise ModelNotFound(
+            f"{mount.path_of(versions, layout.CURRENT)}: missing: no version of model"
+            f" {self._name!r} is active; activate one"
+        )
 
     def _resolve_without_versions(self, mount: Mount, model: str) -> ResolvedModel:
         mount.refresh(layout.MODELS)
@@ -125,6 +197,11 @@ class Resolver:
                 f"{mount.path_of(model)}: no model {self._name!r}; publish it, or check"
                 " EFSSTATE_ROOT and the name"
             ) from None
+        if self._label or self._version:
+            raise ModelNotFound(
+                f"{mount.path_of(model)}: unmanaged: it was copied here, and has no versions; leave"
+                " out label= and version="
+            )
         return self._resolve_unmanaged(mount, layout.MODELS, self._component)
 
     @staticmethod

@@ -21,7 +21,7 @@ _MOVING = "can't be published: it changes meanwhile; publish it again when it is
 class Source:
     """A file or folder to be published: `files` maps its paths to their stats.
 
-    `folders` are the empty ones, `executables` the files with an executable bit.
+    `folders` are the empty ones, `executables` files with an executable bit, `size` all bytes.
 
     It may be the folder of the model itself, if that was unmanaged until now: our own versions in
     it are left out. In a snapshot of the Hugging Face cache, the links to its blobs are followed.
@@ -39,6 +39,8 @@ class Source:
         self.single = stat.S_ISREG(status.st_mode)
         self.files: dict[str, os.stat_result] = {}
         self.folders: list[str] = []
+        self.executables: set[str] = set()
+        self.size = 0  # bytes of all files
         # Where the target of a link is: of a file that is published by it, and of hub snapshots.
         self._targets: dict[str, tuple[Mount, str]] = {}
         if self.single:
@@ -101,16 +103,9 @@ class Source:
                 " file"
             )
         self.files[name] = status
-
-    @property
-    def size(self) -> int:
-        """Return the bytes of all files."""
-        return sum([status.st_size for status in self.files.values()])
-
-    @property
-    def executables(self) -> frozenset[str]:
-        """Return the files with an executable bit."""
-        return frozenset([n for n, status in self.files.items() if status.st_mode & 0o111])
+        self.size += status.st_size
+        if status.st_mode & 0o111:
+            self.executables.add(name)
 
     def open(self, name: str) -> OpenFile:
         """Return the open file; raise EfsStateError if it has changed since it was judged."""

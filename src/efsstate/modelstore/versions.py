@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 
 from efsstate import events, units
-from efsstate.errors import CorruptEntryError, EfsStateError
+from efsstate.errors import CorruptEntryError, EfsStateError, ModelNotFound
 from efsstate.format import layout
 from efsstate.modelstore import catalog
 from efsstate.modelstore import manifest as manifests
@@ -26,7 +26,17 @@ if TYPE_CHECKING:
     Progress = Callable[[int, int], object]
     Root = str | os.PathLike[str] | None
 
-__all__ = ["Version", "activate", "models", "prune", "publish", "verify", "versions"]
+__all__ = [
+    "Version",
+    "activate",
+    "models",
+    "prune",
+    "publish",
+    "remove",
+    "rollback",
+    "verify",
+    "versions",
+]
 
 
 def publish(
@@ -92,20 +102,64 @@ def publish(
     return manifest.version
 
 
-def activate(name: str, version: str, *, root: Root = None) -> None:
+def activate(
+    name: str,
+    version: str,
+    *,
+    label: str | None = None,
+    share: float = 1.0,
+    root: Root = None,
+) -> None:
     """Make `version` the one that is served: how a version goes live, and how it is rolled back.
 
-    Raises `ModelNotFound` if it does not exist, `CorruptEntryError` if its manifest is damaged or a
-    file is missing or has another size (bytes are not compared), `ValueError`, `OSError`.
+    label: serve it under this label, to `model(…, label=…)`, instead of by default.
+    share: serve it to this part of the environments, beside the active version. Another call with
+        a share changes it, one without completes it, and one for the active version ends it. Each
+        environment draws once whether it belongs to the share.
+
+    Raises `ModelNotFound` if the version does not exist, `CorruptEntryError` if its manifest is
+    damaged or a file is missing or has another size (bytes are not compared), `EfsStateError` for a
+    share beside no version, `ValueError`, `OSError`.
     """
     from efsstate.modelstore import activation
 
     model = layout.model_folder(name)
     _require_id(version)
+    _require_label(label)
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
+        raise ValueError(f"share={share!r}: a part of the environments, above 0 and at most 1")
     mount = roots.resolve(root, durable=True)
     catalog.require_published(mount, name, model)
     manifest = _require_whole(mount, name, model, version)
-    activation.activate(mount, name, model, manifest)
+    activation.activate(mount, name, model, manifest, label, float(share))
+
+
+def rollback(name: str, *, label: str | None = None, root: Root = None) -> str:
+    """Activate the version that was active before; end a canary if there is one. Return the id.
+
+    Raises `ModelNotFound` if there is none before, and as `activate`.
+    """
+    from efsstate.modelstore import pointer
+
+    model = layout.model_folder(name)
+    _require_label(label)
+    mount = roots.resolve(root, durable=True)
+    catalog.require_published(mount, name, model)
+    names = mount.names(layout.version_folder(model, ""))
+    link = pointer.known_or_none(mount, model, label)
+    version = link.previous if link else ""
+    if link is not None and link.version and layout.canary_name(label) in names:
+        version = link.version
+    if not version:
+        path = mount.path_of(layout.version_folder(model, ""), layout.pointer_name(label))
+        raise ModelNotFound(f"{path}: no version was active before; activate one by its id")
+    activate(name, version, label=label, root=root)
+    return version
+
+
+def _require_label(label: str | None) -> None:
+    if label is not None and (why := manifests.bad_label(label)):
+        raise ValueError(f"label {label!r} can't be used: {why}")
 
 
 def _require_id(version: str) -> None:
@@ -167,6 +221,7 @@ def models(*, root: Root = None) -> list[str]:
     """Return the names of the models below the root, unmanaged ones included."""
     mount = roots.resolve(root, durable=True, reading=True)
     names = [name for name, is_model in catalog.entries(mount) if is_model]
+    names = [name for name in names if not catalog.is_removed(mount, f"{layout.MODELS}/{name}")]
     return sorted([layout.model_name(name) for name in names])
 
 
@@ -223,9 +278,45 @@ def prune(
     mount = roots.resolve(root, durable=True, reading=dry_run)
     catalog.require_published(mount, name, model)
     listed = catalog.list_versions(mount, model)
-    if not listed and not disposal.temporaries(mount, model):
+    is_empty = not listed and not disposal.temporaries(mount, model)
+    if is_empty and not catalog.is_removed(mount, model):
         raise catalog.no_version(mount, name, model)
     return pruning.run(mount, model, listed, keep=keep, grace=seconds, dry_run=dry_run)
+
+
+def remove(
+    name: str, *, grace: units.Duration = "24h", dry_run: bool = False, root: Root = None
+) -> list[str]:
+    """Remove the model `name`: from now on nobody finds it, and its versions go after the grace.
+
+    Return the ids of the versions that went at once (with `dry_run`, that would go): those that
+    were inactive for `grace`. Environments that have loaded one keep it. The others go with a later
+    `prune` or sweep. Until then `activate` brings the model back; `publish` does at any time.
+
+    Raises `ModelNotFound`, `EfsStateError` if unmanaged files have the model's name too,
+    `ValueError`, `OSError`.
+    """
+    from efsstate.modelstore import activation, pruning
+
+    seconds = units.seconds(grace, "grace")
+    model = layout.model_folder(name)
+    mount = roots.resolve(root, durable=True, reading=dry_run)
+    catalog.require_published(mount, name, model)
+    names = [name for name in mount.names(model) if not layout.is_temporary(name)]
+    if foreign := sorted(set(names) - {layout.VERSIONS}):
+        raise EfsStateError(
+            f"{mount.path_of(model, foreign[0])}: unmanaged: no publication made it; move it away,"
+            " then remove the model"
+        )
+    # A version of this very moment is older than no grace, whatever the clocks' ticks.
+    seconds = seconds or -clock.TICK
+    if dry_run:
+        return pruning.choose_removed(mount, model, seconds)
+    activation.withdraw(mount, model, has_grace=seconds > 0)
+    if events.listeners:
+        events.emit("model", "remove", name)
+    listed = catalog.list_versions(mount, model)
+    return pruning.run(mount, model, listed, keep=1, grace=seconds, dry_run=False)
 
 
 def leftovers(name: str, *, grace: units.Duration = "24h", root: Root = None) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 
-_TICK = 2.0  # seconds
+TICK = 2.0  # seconds
 _offset = 0.0  # server minus local, seconds
 
 
@@ -31,7 +31,7 @@ def observe(server: float, wall: float | None = None, steady: float | None = Non
     difference = server - now
     # Below 2 s it is the granularity of time stamps and the way there, not a wrong clock.
     # MUT: the-servers-clock-stamps
-    _offset = difference if abs(difference) > _TICK else 0.0
+    _offset = difference if abs(difference) > TICK else 0.0
 
 
 def now() -> float:
@@ -44,4 +44,4 @@ def tells(stamp: float) -> bool:
 
     Some file systems' clocks are coarse.
     """
-    return now() - stamp > _TICK
+    return now() - stamp > TICK
