@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from efsstate.modelstore.versions import models as models
     from efsstate.modelstore.versions import prune as prune
     from efsstate.modelstore.versions import publish as publish
+    from efsstate.modelstore.versions import remove as remove
+    from efsstate.modelstore.versions import rollback as rollback
     from efsstate.modelstore.versions import verify as verify
     from efsstate.modelstore.versions import versions as versions
 
@@ -84,6 +86,8 @@ _LAZY = {
     "prune": "modelstore.versions",
     "publish": "modelstore.versions",
     "register": "cache.keys",
+    "remove": "modelstore.versions",
+    "rollback": "modelstore.versions",
     "sweep": "cleanup.sweep",
     "verify": "modelstore.versions",
     "versions": "modelstore.versions",
@@ -126,6 +130,8 @@ __all__ = [  # noqa: RUF022 - written out, because type checkers read it
     "prune",
     "publish",
     "register",
+    "remove",
+    "rollback",
     "sweep",
     "verify",
     "versions",

@@ -283,3 +283,73 @@ def test_the_bar_advances_to_its_end(monkeypatch):
         for done in (0, 1, 500, 500, 1000):
             progress(done, 1000)
     assert sum(seen) == 100 and all(one > 0 for one in seen) and len(seen) == 2
+
+
+@pytest.fixture
+def three(root, tmp_path):
+    ids = []
+    for text in "012":
+        (tmp_path / "w").write_text(text)
+        ids.append(publish("m", tmp_path / "w", root=root))
+    return ids
+
+
+def document(capsys, code, args):
+    """The JSON document of a command that ends with `code`."""
+    assert main([*args, "--json"]) == code
+    return json.loads(capsys.readouterr().out)
+
+
+def test_list_shows_labels_and_shares(root, three, capsys):
+    assert main(["model", "activate", "m", three[0], "--label", "staging", "--root", root]) == 0
+    assert main(["model", "activate", "m", three[1], "--share", "0.25", "--root", root]) == 0
+    capsys.readouterr()
+    assert main(["model", "list", "m", "--root", root]) == 0
+    rows = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    cells = {row[1].strip(): " ".join(row[2:]) for row in rows if row[0].strip() == "m"}
+    assert "active, 75%" in cells[three[2]] and "canary, 25%" in cells[three[1]]
+    assert "inactive" in cells[three[0]] and "staging" in cells[three[0]]
+
+
+def test_ids_may_be_abbreviated(root, three, capsys):
+    told = document(capsys, 0, ["model", "activate", "m", three[0][:6], "--root", root])
+    assert told["id"] == three[0]
+    assert main(["model", "activate", "m", "nope", "--root", root]) != 0
+    publish("m", f"{root}/models/m/versions/{three[0]}/w", version=f"{three[0]}-b", root=root)
+    assert (
+        document(capsys, 0, ["model", "activate", "m", three[0], "--root", root])["id"]
+        == (three[0])
+    )
+    assert main(["model", "activate", "m", three[0][:6], "--root", root]) == 2
+    assert "ambiguous" in capsys.readouterr().err
+
+
+def test_rollback_goes_back(root, three, capsys):
+    told = document(capsys, 0, ["model", "rollback", "m", "--root", root])
+    assert told["id"] == three[1]
+
+
+def test_rm_asks_and_keeps_the_grace(root, three, capsys):
+    assert main(["model", "rm", "m", "--root", root]) == 2
+    assert "without a terminal it needs -y" in capsys.readouterr().err
+    told = document(capsys, 0, ["model", "rm", "m", "--dry-run", "--root", root])
+    assert told["found"] == [] and set(told["later"]) == set(three) and told["dry_run"]
+    told = document(capsys, 0, ["model", "rm", "m", "-y", "--root", root])
+    assert told["removed"] == [] and set(told["later"]) == set(three)
+    assert document(capsys, 0, ["model", "list", "--root", root])["versions"] == []
+    told = document(capsys, 0, ["model", "rm", "m", "-y", "--grace", "0", "--root", root])
+    assert set(told["removed"]) == set(three) and os.listdir(f"{root}/models") == []
+
+
+def test_publish_takes_patterns(root, tmp_path, capsys):
+    for name in ("a.bin", "b.txt", "c.lock"):
+        (tmp_path / "s").mkdir(exist_ok=True)
+        (tmp_path / "s" / name).write_text(name)
+    args = ["model", "publish", "p", str(tmp_path / "s"), "--root", root]
+    told = document(capsys, 0, [*args, "--exclude", "*.txt"])
+    assert os.listdir(place(root, "p", told["id"])) in (
+        ["a.bin", ".efsstate-manifest"],
+        [".efsstate-manifest", "a.bin"],
+    )
+    told = document(capsys, 0, [*args, "--include", "*.txt"])
+    assert set(os.listdir(place(root, "p", told["id"]))) == {"b.txt", ".efsstate-manifest"}

@@ -1,4 +1,4 @@
-"""`efsstate model`: publish, list, activate, verify and prune models."""
+"""`efsstate model`: publish, list, activate, roll back, verify, prune and remove models."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from efsstate.errors import EfsStateError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_FIELDS = ("id", "active", "bytes", "files", "changed", "problem")
+_FIELDS = ("id", "active", "labels", "share", "bytes", "files", "changed", "meta", "problem")
+_LABEL = click.option("--label", metavar="NAME", help="Under this label, instead of by default.")
 
 
 @click.group(cls=output.Group)
 def command() -> None:
-    """Publish, activate, list, check and prune models."""
+    """Publish, activate, list, check, prune and remove models."""
 
 
 @command.command()
@@ -28,15 +29,30 @@ def command() -> None:
 @click.argument("source", type=click.Path(exists=True))
 @click.option("--version", metavar="ID", help="The version's id; else it follows from the content.")
 @click.option("--no-activate", is_flag=True, help="Publish, but keep serving the active version.")
+@click.option("--include", multiple=True, metavar="PATTERN", help="Publish only these files.")
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help="Leave these files out too, besides .git, .cache/huggingface and the like.",
+)
 @output.common
 def publish(
-    out: Output, root: str | None, name: str, source: str, version: str | None, no_activate: bool
+    out: Output,
+    root: str | None,
+    name: str,
+    source: str,
+    version: str | None,
+    no_activate: bool,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
 ) -> int:
     """Publish the file or folder SOURCE as a version of model NAME, and activate it.
 
     The same content is one version. An interrupted publication resumes when it is started again.
     """
     from efsstate.modelstore import versions
+    from efsstate.modelstore.patterns import DEFAULT_EXCLUDE
 
     with _bar(out, f"publishing {name}") as progress:
         version_id = _usage(
@@ -45,6 +61,8 @@ def publish(
             source,
             version=version,
             activate=not no_activate,
+            include=include or None,
+            exclude=(*DEFAULT_EXCLUDE, *exclude),
             root=root,
             progress=progress,
         )
@@ -73,15 +91,15 @@ def list_(out: Output, root: str | None, name: str | None) -> int:
                 raise
             is_unmanaged = versions.is_unmanaged(model, root=root)
             state = "unmanaged" if is_unmanaged else "no version"
-            rows.append([model, "-", state, "-", "-", "-"])
+            rows.append([model, "-", state, "-", "-", "-", "-"])
             entries.append({"name": model, "id": None, "state": state})
         except (OSError, EfsStateError) as error:
             if name is not None:
                 raise
             problems.append(output.words(error))  # the other models are listed all the same
     strangers = versions.strangers(root=root) if name is None else []
-    rows += [[os.path.basename(path), "-", "not a model", "-", "-", "-"] for path in strangers]
-    out.table(["model", "version", "state", "size>", "files>", "changed>"], rows)
+    rows += [[os.path.basename(path), "-", "not a model", "-", "-", "-", "-"] for path in strangers]
+    out.table(["model", "version", "state", "labels", "size>", "files>", "changed>"], rows)
     out.problems(problems)
     out.document("model.list", versions=entries, strangers=strangers, problems=problems)
     return output.COULD_NOT_CHECK if problems else output.FINE
@@ -95,10 +113,13 @@ def _add_versions(
 
     for version in _usage(versions.versions, model, root=root):
         state = "active" if version.active else "inactive"
+        if 0 < version.share < 1:
+            state = f"{state if version.active else 'canary'}, {version.share:.0%}"
         state = "damaged" if version.problem else state
+        labels = ", ".join(version.labels) or "-"
         age = output.age_text(clock.now() - version.changed)
         size = output.bytes_text(version.bytes)
-        rows.append([model, version.id, state, size, str(version.files), age])
+        rows.append([model, version.id, state, labels, size, str(version.files), age])
         fields = {field: getattr(version, field) for field in _FIELDS}
         entries.append({"name": model, "state": state, **fields})
 
@@ -106,15 +127,64 @@ def _add_versions(
 @command.command()
 @click.argument("name")
 @click.argument("version")
+@_LABEL
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    metavar="PART",
+    help="For this part of the environments, e.g. 0.1, beside the active version.",
+)
 @output.common
-def activate(out: Output, root: str | None, name: str, version: str) -> int:
-    """Serve VERSION of model NAME from now on; an older one rolls back."""
+def activate(
+    out: Output, root: str | None, name: str, version: str, label: str | None, share: float
+) -> int:
+    """Serve VERSION of model NAME from now on; an older one rolls back.
+
+    The id may be abbreviated.
+    """
     from efsstate.modelstore import versions
 
-    _usage(versions.activate, name, version, root=root)
-    out.say(f"{name} {version} is active")
-    out.document("model.activate", name=name, id=version)
+    version = _full_id(name, version, root)
+    _usage(versions.activate, name, version, label=label, share=share, root=root)
+    out.say(f"{name} {version} is active{_scope(label, share)}")
+    out.document("model.activate", name=name, id=version, label=label, share=share)
     return output.FINE
+
+
+@command.command()
+@click.argument("name")
+@_LABEL
+@output.common
+def rollback(out: Output, root: str | None, name: str, label: str | None) -> int:
+    """Serve the version of model NAME that was active before; end a canary if there is one."""
+    from efsstate.modelstore import versions
+
+    version = _usage(versions.rollback, name, label=label, root=root)
+    out.say(f"{name} {version} is active{_scope(label, 1.0)}")
+    out.document("model.rollback", name=name, id=version, label=label)
+    return output.FINE
+
+
+def _scope(label: str | None, share: float) -> str:
+    under = f" under {label}" if label else ""
+    return under + (f" for {share:.0%} of the environments" if share < 1 else "")
+
+
+def _full_id(name: str, version: str, root: str | None) -> str:
+    """Return the id that `version` abbreviates; `version` itself if it is none, or an id."""
+    from efsstate.modelstore import versions
+
+    try:
+        ids: list[str] = [each.id for each in _usage(versions.versions, name, root=root)]
+    except LookupError:
+        return version  # the command says why
+    matches = [each for each in ids if version and each.startswith(version)]
+    if version in ids or not matches:
+        return version
+    if len(matches) > 1:
+        raise click.UsageError(f"version {version!r} is ambiguous: {', '.join(matches)}")
+    return matches[0]
 
 
 @command.command()
@@ -177,6 +247,38 @@ def prune(
     fields = {"removed": removed, "removed_leftovers": cleared}
     fields |= {"found": spare, "leftovers": leftovers}
     out.document("model.prune", name=name, dry_run=consent.dry_run, **fields)
+    return output.FINE
+
+
+@command.command()
+@click.argument("name")
+@click.option(
+    "--grace",
+    type=output.DURATION,
+    default="24h",
+    show_default=True,
+    metavar="TIME",
+    help="Keep the files of versions that were active within this time, for who still reads them.",
+)
+@output.deleting
+@output.common
+def rm(out: Output, root: str | None, consent: Consent, name: str, grace: float) -> int:
+    """Remove model NAME: nobody finds it from then on, and its versions go after the grace."""
+    from efsstate.modelstore import versions
+
+    listed = [each.id for each in _usage(versions.versions, name, root=root)]
+    spare = versions.remove(name, grace=grace, dry_run=True, root=root)
+    later = [version for version in listed if version not in spare]
+    removed: list[str] = []
+    what = f"model {name}: at once {_list(spare, [])}, after the grace {_list(later, [])}"
+    if consent(what):
+        removed = versions.remove(name, grace=grace, root=root)
+        later = [version for version in listed if version not in removed]
+        out.say(f"{name} is removed; a sweep takes after the grace: {_list(later, [])}")
+    elif consent.dry_run:
+        out.say(f"would remove {what}")
+    fields = {"removed": removed, "found": spare, "later": later}
+    out.document("model.rm", name=name, dry_run=consent.dry_run, **fields)
     return output.FINE
 
 

@@ -18,7 +18,9 @@
     <root>/models/<name>/versions/
         <id>/...                       its files as published, and .efsstate-manifest
         CURRENT                        the active version: a symbolic link that holds its manifest
-                                       or id
+                                       or id, and the id before
+        @<label>                       the same, of the version that is active under the label
+        CURRENT%, @<label>%            a canary beside it: its manifest or id, and its share
         .tmp-<content>/...             being published: parts/ (partly copied), files/ (whole)
         .tmp-<content>.lock            held to publish it
         .tmp-gone-<id>-<random>        a version being removed, or damaged and being replaced

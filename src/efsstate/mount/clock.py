@@ -26,7 +26,7 @@ def observe(server: float, wall: float | None = None, steady: float | None = Non
     # The process may be frozen between the server's answer and this line: the older answer would
     # set the clock back by hours, and results beyond their ttl would be served.
     # MUT: only-a-quick-answer-sets-the-clock
-    if not (0 <= took < _TICK and took_steadily < _TICK):
+    if not (0 <= took < TICK and took_steadily < TICK):
         return
     difference = server - now
     # Below 2 s it is the granularity of time stamps and the way there, not a wrong clock.
