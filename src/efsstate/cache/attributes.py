@@ -23,7 +23,11 @@ class FunctionResults(Cache):
     """The results of a decorated function, as a `Cache`."""
 
     def __init__(self, owner: FunctionCache) -> None:
+        self._owner = owner
         self._open(owner.results, owner.keys)
+
+    def __reduce__(self) -> Any:
+        return FunctionResults, (self._owner,)
 
 
 class Attributes:
@@ -31,6 +35,9 @@ class Attributes:
 
     def __init__(self, owner: FunctionCache) -> None:
         self._owner, self._results = owner, owner.results
+
+    def __reduce__(self) -> Any:
+        return Attributes, (self._owner,)
 
     def all(self) -> dict[str, Callable[..., Any]]:
         """Return the functions with their names."""

@@ -29,7 +29,10 @@ _KEY_OPTION = "what key= returned"
 class FunctionCache:
     """One decorated function: the keys and the results of its calls."""
 
-    def __init__(self, function: Any, options: Options) -> None:
+    def __init__(
+        self, function: Any, options: Options, identity: tuple[str, object, bytes] | None = None
+    ) -> None:
+        # `identity` is that of the process that pickled it: name, version, late variables.
         if not callable(function):
             advice = "; put @cached below @classmethod" if type(function) is classmethod else ""
             raise TypeError(f"cached: expected a function, not {function!r}{advice}")
@@ -37,21 +40,21 @@ class FunctionCache:
         variables = Captured(function, options.ignore)
         self.signature = signature.signature_of(function, options.ignore, variables.names)
         self.is_async = signature.is_async(function)
-        self.name, self.version = options.name, options.version
-        if self.name is None:
-            self.name = naming.namespace(function, options.version, variables.mark)
-        if self.version == "source":
-            self.version = naming.source(function)
         blake2b()  # loaded now: a first call may have no descriptor left
+        self._late: Callable[[str], bytes] | None = None
+        if identity is None:
+            self.name, self.version, self._late = _identify(function, options, variables)
+        else:
+            self.name, self.version, late_bytes = identity
+            self._late = lambda _: late_bytes
         self.results = TieredCache(self.name, options)
-        late = variables.encode_late if options.name is None else None
         self._versions: VersionedKeys | None = None
         if callable(self.version) and not isinstance(self.version, type):
             from efsstate.cache.versions import VersionedKeys
 
-            self._versions = VersionedKeys(self.name, self.version, late)
-            self.version = None
-        self.keys = KeyBuilder(self.name, self.version, late)
+            self._versions = VersionedKeys(self.name, self.version, self._late)
+        version = None if self._versions is not None else self.version
+        self.keys = KeyBuilder(self.name, version, self._late)
         # The fast path takes plain arguments for the call, so nothing else may be part of it.
         self.has_fast_path = (
             options.key is None
@@ -64,6 +67,11 @@ class FunctionCache:
 
     def __repr__(self) -> str:
         return f"<cached function {self.name}>"
+
+    def __reduce__(self) -> Any:
+        # Another process may call the program, or the script, by another name.
+        late = self._late(self.name) if self._late is not None else b""
+        return FunctionCache, (self.function, self.options, (self.name, self.version, late))
 
     # Keys
 
@@ -291,3 +299,14 @@ class FunctionCache:
             )
         cache_if = self.options.cache_if
         return cache_if is None or bool(cache_if(value))
+
+
+def _identify(
+    function: Any, options: Options, variables: Captured
+) -> tuple[str, object, Callable[[str], bytes] | None]:
+    """Return the name of the function's cache, its version, and the encoder of late variables."""
+    version = naming.source(function) if options.version == "source" else options.version
+    if options.name is not None:  # then what is captured is not part of it
+        return options.name, version, None
+    name = naming.namespace(function, options.version, variables.mark)
+    return name, version, variables.encode_late
