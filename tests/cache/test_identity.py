@@ -360,3 +360,88 @@ def test_a_result_of_a_model_that_was_swapped_meanwhile_is_not_kept(published):
         return calls[-1]
 
     assert f(1) == "one" and f(1) == "two" == f(1) and calls == ["one", "two"]
+
+
+# Changed code
+
+
+def compiled(text, name="f"):
+    space = {"__name__": "deployed"}
+    exec(text, space)
+    return space[name]
+
+
+CODES = [
+    "def f(x): return x + 1",
+    "def f(x): return x - 1",
+    "def f(x): return x + 2",
+    "def f(x):\n    if x: return x\n    return 2",
+    "def f(x): return (lambda y: y)(x)",
+    "def f(x): return (lambda y: y + 1)(x)",
+]
+
+
+@pytest.mark.parametrize("memory", [0, None])
+@pytest.mark.parametrize("index", range(1, len(CODES)))
+def test_a_result_of_other_code_is_served_with_one_warning(index, memory, apart, caplog):
+    old = cached(memory=memory)(compiled(CODES[0]))
+    assert [old(number) for number in range(3)] == [1, 2, 3]
+    apart()
+    assert cached(memory=memory)(compiled(CODES[0]))(0) == 1 and not caplog.records
+    apart()
+    new = cached(name="deployed.f", memory=memory)(compiled(CODES[index]))
+    assert [new(number) for number in range(3)] == [1, 2, 3]
+    assert new.map([0, 1]) == [1, 2]
+    (record,) = caplog.records
+    assert "version=" in record.getMessage() and record.efsstate == {"cache": "deployed.f"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def f(x): return x + 1  # a comment",
+        "\n\n\ndef f(x):\n    '''Another docstring.'''\n\n    return x + 1",
+        "def f(x: int) -> int: return x + 1",
+    ],
+)
+def test_code_that_does_the_same_is_not_warned_of(text, apart, caplog):
+    cached(name="f")(compiled("def f(x):\n    'A docstring.'\n    return x + 1"))(0)
+    apart()
+    assert cached(name="f")(compiled(text))(0) == 1 and not caplog.records
+
+
+def test_the_code_of_what_is_wrapped_is_noticed(apart, caplog):
+    def passing(function):
+        @functools.wraps(function)
+        def wrapper(*args):
+            return function(*args)
+
+        return wrapper
+
+    cached(name="f")(passing(compiled(CODES[0])))(0)
+    apart()
+    cached(name="f")(passing(compiled(CODES[1])))(0)
+    assert len(caplog.records) == 1
+
+
+def test_code_of_another_python_is_not_compared(apart, caplog, monkeypatch):
+    from efsstate.cache import fingerprint
+
+    cached(name="f")(compiled(CODES[0]))(0)
+    apart()
+    monkeypatch.setattr(fingerprint, "_HEAD", fingerprint.MARK + bytes([3, 99]))
+    assert cached(name="f")(compiled(CODES[1]))(0) == 1 and not caplog.records
+
+
+def test_a_function_without_code_has_no_fingerprint(apart, caplog):
+    for _ in range(2):
+        assert cached(name="f")(len)("ab") == 2
+        apart()
+    assert cached(name="f")(compiled("def f(obj, /): return 3"))("ab") == 2 and not caplog.records
+
+
+def test_a_fingerprint_is_no_key_of_the_cache():
+    f = cached(name="f")(compiled(CODES[0]))
+    f(1)
+    f.cache.set("a", 2)
+    assert list(f.cache.keys()) == list(efsstate.Cache("f").keys()) == ["a"]

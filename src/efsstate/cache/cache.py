@@ -172,6 +172,8 @@ class Cache(Generic[K, V]):
         It leaves out keys beyond 16 KiB, those with numpy arrays and those that msgpack can't hold.
         A decorated function has none: its results are kept without their arguments.
         """
+        from efsstate.cache.fingerprint import MARK
+
         results = self._results
         if not results.enabled:
             return
@@ -181,7 +183,7 @@ class Cache(Generic[K, V]):
             for packed in io_threads.spread(
                 results.root_path, results.key_of, batch, results.io_timeout
             ):
-                if packed:
+                if packed and not packed.startswith(MARK):
                     try:
                         yield codecs.loads(packed)
                     except ValueError as error:

@@ -146,9 +146,9 @@ def _describe_function(function: Any, outer: tuple[int, ...]) -> object:
     return "function", place, describe_code(function.__code__), defaults, named, captured
 
 
-def describe_code(code: Any) -> object:
+def describe_code(code: Any, docstring: str | None = None) -> object:
     """Return what tells code from other code: as this version of Python has compiled it."""
-    constants = [_describe_constant(constant) for constant in code.co_consts]
+    constants = [_describe_constant(item) for item in code.co_consts if item is not docstring]
     names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
     return code.co_code, code.co_exceptiontable, code.co_flags, constants, names
 

@@ -48,6 +48,8 @@ class FunctionCache:
             self.name, self.version, late_bytes = identity
             self._late = lambda _: late_bytes
         self.results = TieredCache(self.name, options)
+        self.results.identify_code = self.fingerprint
+        self._fingerprint: bytes | None = None
         self._versions: VersionedKeys | None = None
         if callable(self.version) and not isinstance(self.version, type):
             from efsstate.cache.versions import VersionedKeys
@@ -114,6 +116,14 @@ class FunctionCache:
             return await aio.digest(lambda key: keys.digest(key, _KEY_OPTION), key)
         bound = self.signature.bind(args, kwargs)
         return None if bound is None else await aio.digest(keys.digest_call, tuple(bound))
+
+    def fingerprint(self) -> bytes:
+        """Return the fingerprint of the function's code, which its entries carry."""
+        if self._fingerprint is None:
+            from efsstate.cache import fingerprint
+
+            self._fingerprint = fingerprint.of_function(self.function)
+        return self._fingerprint
 
     def require_digest(self, digest: str | None) -> str:
         """Return the digest; raise `TypeError` if the function does not take the arguments."""
@@ -257,6 +267,7 @@ class FunctionCache:
             compute, is_wanted = self._guard_version(self._versions, digest, args, kwargs)
         request = singleflight.ComputeRequest(
             compute,
+            key=self.fingerprint(),
             ttl_of=self.options.life_of,
             cache_if=is_wanted,
             lock_timeout=self.options.lock_timeout,

@@ -85,6 +85,8 @@ class TieredCache:
         self.memory = memory.MemoryTier(options.memory)
         self.unstorable: set[str] = set()  # whose last result could not be stored
         self.codec_name = ""  # once there is a disk tier
+        self.identify_code: Callable[[], bytes] | None = None  # of a function: see `fingerprint`
+        self._fingerprint = b""
         self.known_enabled: bool | None = None  # `enabled`, once it is known: a hit looks here
         self._root_path = ""
         self._disk: DiskTier | None = None
@@ -116,6 +118,8 @@ class TieredCache:
             self.codec_name, self._dumps, self._loads = codec.resolve_codec(
                 self.options.codec, signed=mount.key is not None
             )
+            if self.identify_code is not None:
+                self._fingerprint = self.identify_code()
             tier = disk.find(mount, self.component)
             tier.changes.attach(self.memory)
             self._disk = tier
@@ -234,6 +238,8 @@ class TieredCache:
             tier = self._disk or self.disk()
             if self.memory.limit == 0:
                 item = tier.read(digest, self.codec_name, fresh, exact)
+                if item is not None and self._fingerprint not in item.meta:
+                    self._note_other_code(item)
                 return None if item is None else self._decode_for_one(item)
             change = tier.changes.last_change(digest)
             if not fresh and not exact:
@@ -242,6 +248,8 @@ class TieredCache:
                     return item
             item = tier.read(digest, self.codec_name, fresh, exact, True)
             if item is not None:
+                if self._fingerprint not in item.meta:
+                    self._note_other_code(item)
                 return self._decode(digest, item, tier, change)
         except (*FAILURES, ValueError) as error:
             if isinstance(error, UnknownFormatError) and len(self._newer) < _MOST_NOTED:
@@ -250,6 +258,11 @@ class TieredCache:
                 self.report_failure(error, "read a result")
         self.memory.drop(digest)
         return None
+
+    def _note_other_code(self, item: Item) -> None:
+        from efsstate.cache import fingerprint
+
+        fingerprint.warn_of_other_code(self.name, self._fingerprint, disk.key_of(item))
 
     def read_in_time(self, digest: str) -> Item | None:
         """Return `read(digest)`, within the io_timeout."""
