@@ -82,6 +82,9 @@ class FunctionCache:
 
         None, too, if its version is a model's and none is active: then the call is a plain one.
         """
+        if self._versions is None and self.options.key is None:
+            bound = self.signature.bind(args, kwargs)
+            return None if bound is None else self.keys.digest_call(bound)
         keys = self.keys if self._versions is None else self._versions.current()
         return None if keys is None else self._digest_by(keys, args, kwargs)
 
@@ -267,7 +270,7 @@ class FunctionCache:
             compute, is_wanted = self._guard_version(self._versions, digest, args, kwargs)
         request = singleflight.ComputeRequest(
             compute,
-            key=self.fingerprint(),
+            key=self.fingerprint() if self._fingerprint is None else self._fingerprint,
             ttl_of=self.options.life_of,
             cache_if=is_wanted,
             lock_timeout=self.options.lock_timeout,

@@ -92,7 +92,9 @@ class KeyBuilder:
         except UnstableError as error:
             place = f"{self._name}: {option}" if option else f"Cache({self._name!r})"
             raise error.for_caller(place) from None
-        return self._finish(pieces)
+        digest = (self._hash or self._begin()).copy()
+        digest.update(b"".join(pieces))
+        return digest.hexdigest()  # type: ignore[no-any-return]
 
     def digest_call(self, bound: Iterable[tuple[bytes, Any]]) -> str:
         """Return the digest of bound arguments, each with its name: see `signature.Parameters`."""
@@ -105,12 +107,11 @@ class KeyBuilder:
         except UnstableError as error:
             place = f"{self._name}: argument {name.strip(b'=:').decode()}"
             raise error.for_caller(place, ignore=True) from None
-        return self._finish(pieces)
+        digest = (self._hash or self._begin()).copy()
+        digest.update(b"".join(pieces))
+        return digest.hexdigest()  # type: ignore[no-any-return]
 
-    def _finish(self, pieces: list[bytes]) -> str:
-        if self._hash is None:
-            late = self._late(self._name) if self._late is not None else b""
-            self._hash = key_encoding.new_hash(self.start + late)
-        h = self._hash.copy()
-        h.update(b"".join(pieces))
-        return h.hexdigest()  # type: ignore[no-any-return]
+    def _begin(self) -> Any:
+        late = self._late(self._name) if self._late is not None else b""
+        self._hash = key_encoding.new_hash(self.start + late)
+        return self._hash
