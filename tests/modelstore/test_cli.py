@@ -305,8 +305,8 @@ def test_list_shows_labels_and_shares(root, three, capsys):
     assert main(["model", "activate", "m", three[1], "--share", "0.25", "--root", root]) == 0
     capsys.readouterr()
     assert main(["model", "list", "m", "--root", root]) == 0
-    rows = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
-    cells = {row[1].strip(): " ".join(row[2:]) for row in rows if row[0].strip() == "m"}
+    lines = capsys.readouterr().out.splitlines()
+    cells = {line.split()[1]: line for line in lines if line.split()[0] == "m"}
     assert "active, 75%" in cells[three[2]] and "canary, 25%" in cells[three[1]]
     assert "inactive" in cells[three[0]] and "staging" in cells[three[0]]
 
