@@ -26,6 +26,7 @@ MARGIN = 0.25  # seconds before the deadline at which a wait that must report en
 _here: contextvars.ContextVar[Invocation | None] = contextvars.ContextVar(
     "efsstate_deadline", default=None
 )
+_at_end: list[Callable[[], None]] = []
 _running: list[Invocation] = []  # for threads, which start with an empty context
 reserved: contextvars.ContextVar[float] = contextvars.ContextVar(
     "efsstate_reserved", default=0.0
@@ -96,6 +97,9 @@ class Invocation:
                 text = "could not give back what the invocation still held: %r"
                 events.log("warning", text, problem)
         self._releases.clear()
+        if _here.get() is None:  # else it ends within another one
+            for function in list(_at_end):
+                function()
 
     def end_soon(self, seconds: Duration = 0) -> None:
         """Move the deadline to `seconds` from now, unless it comes sooner.
@@ -113,6 +117,17 @@ class Invocation:
     def drop(self, owner: object) -> None:
         """Forget `owner`: it gave back what it held."""
         self._releases.pop(id(owner), None)
+
+
+def at_end(function: Callable[[], None]) -> Callable[[], None]:
+    """Call `function`, which must not raise, at the end of each invocation; return how to stop."""
+    _at_end.append(function)
+
+    def stop() -> None:
+        if function in _at_end:
+            _at_end.remove(function)
+
+    return stop
 
 
 def current() -> Invocation | None:

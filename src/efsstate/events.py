@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from _weakref import ref
+
 from efsstate import process
 
 TYPE_CHECKING = False
@@ -12,9 +14,17 @@ if TYPE_CHECKING:
     Kind = Literal["cache", "checkpoint", "model", "sweep"]
     Event = dict[str, Any]
     Listener = Callable[[Event], object]
+    Tracer = Callable[[str], Callable[[], object]]
 
-listeners: tuple[Listener, ...] = ()  # callers make a record only if there is a listener
+# Callers make a record only if there is a listener. Collectors of metrics are not called for a hit
+# in memory: they would cost more than it does, and read the counters instead.
+listeners: tuple[Listener, ...] = ()
+hit_listeners: tuple[Listener, ...] = ()
+tracers: tuple[Tracer, ...] = ()  # called around each computation of a cache
 _logged: set[str] = set()
+_counted: dict[int, tuple[ref[Any], str, Any]] = {}  # of living caches: see `count_for`
+_retired: dict[str, dict[str, int]] = {}  # sums of the caches that are gone, by name
+_lock = process.lock()
 process.at_reset(_logged.clear)
 
 
@@ -27,21 +37,102 @@ def on_event(function: Listener) -> Callable[[], None]:
     function runs in the thread of the call that the event is about, so keep it short. Its errors
     are logged and go no further. Raise TypeError if `function` is not callable.
     """
-    global listeners
     if not callable(function):
         raise TypeError(f"on_event: a function is needed, not {function!r}")
-    listeners = (*listeners, function)
+    return _listen(function, to_hits=True)
+
+
+def collect(function: Listener) -> Callable[[], None]:
+    """Call `function` as `on_event` does, but not for hits in memory, which `totals` counts."""
+    return _listen(function, to_hits=False)
+
+
+def _listen(function: Listener, *, to_hits: bool) -> Callable[[], None]:
+    global listeners, hit_listeners
+    with _lock:
+        listeners = (*listeners, function)
+        if to_hits:
+            hit_listeners = (*hit_listeners, function)
 
     def end() -> None:
-        global listeners
-        listeners = tuple(kept for kept in listeners if kept is not function)
+        global listeners, hit_listeners
+        with _lock:
+            listeners = tuple(kept for kept in listeners if kept is not function)
+            hit_listeners = tuple(kept for kept in hit_listeners if kept is not function)
+
+    return end
+
+
+def count_for(owner: object, name: str, counts: Any) -> None:
+    """Have `totals` include `counts`, an object of integers in slots, as long as `owner` lives.
+
+    After that its last values stay in the sum.
+    """
+    key = id(counts)
+
+    def retire(_dead: ref[Any]) -> None:
+        with _lock:
+            del _counted[key]
+            _add(_retired.setdefault(name, {}), counts)
+
+    with _lock:
+        _counted[key] = ref(owner, retire), name, counts
+
+
+def totals() -> dict[str, dict[str, int]]:
+    """Return the sums of the counters (memory, mount, computed, …) by the name of the cache."""
+    with _lock:
+        sums = {name: dict(fields) for name, fields in _retired.items()}
+        for _, name, counts in list(_counted.values()):
+            _add(sums.setdefault(name, {}), counts)
+    return sums
+
+
+def _add(fields: dict[str, int], counts: Any) -> None:
+    for field in counts.__slots__:
+        fields[field] = fields.get(field, 0) + getattr(counts, field)
+
+
+def trace(begin: Tracer) -> Callable[[], None]:
+    """Call `begin` with a cache's name before it computes, and its result after; return how to end.
+
+    Both run in the context of the computation. An error of `begin` is logged.
+    """
+    global tracers
+    with _lock:
+        tracers = (*tracers, begin)
+
+    def end() -> None:
+        global tracers
+        with _lock:
+            tracers = tuple(kept for kept in tracers if kept is not begin)
+
+    return end
+
+
+def begin_span(name: str) -> Callable[[], None]:
+    """Have the tracers begin a span around a computation; return how to end it."""
+    ends: list[Callable[[], object]] = []
+    for begin in tracers:
+        try:
+            ends.append(begin(name))
+        except Exception as error:
+            log("warning", "a tracer raised %r", error, once=f"tracer {begin!r}")
+
+    def end() -> None:
+        for function in reversed(ends):
+            try:
+                function()
+            except Exception as error:
+                log("warning", "a tracer raised %r", error, once=f"tracer {function!r}")
 
     return end
 
 
 def emit(kind: Kind, event: str, name: str, **values: object) -> None:
     """Call the listeners, if there are any, with one event."""
-    for listener in listeners:
+    in_memory = event == "hit" and values.get("level") == "memory"
+    for listener in hit_listeners if in_memory else listeners:
         try:
             listener({"kind": kind, "event": event, "name": name, **values})
         except Exception as error:

@@ -23,7 +23,7 @@ FLOORS = [
     ["datasets"],
     ["cleanup"],
     ["publishing", "deploy"],
-    ["janitor", "ops", "publisher", "cli", "testing"],
+    ["janitor", "ops", "publisher", "cli", "testing", "metrics"],
 ]
 FEATURES = ["cache", "checkpoints", "modelstore"]  # neighbours that know nothing of each other
 OPERATOR = (

@@ -159,7 +159,7 @@ def _wrapper(owner: FunctionCache) -> Any:
                 if (
                     item is not None
                     and item.since <= time.time() < item.until
-                    and not events.listeners
+                    and not events.hit_listeners
                 ):
                     item.used = True
                     owner.results.counts.memory += 1

@@ -267,7 +267,12 @@ def _compute(
     try:
         cache.counts.computed += 1
         began = time.monotonic()
-        outcome = yield Compute(request.function, mine)
+        end_span = events.begin_span(cache.name) if events.tracers else None
+        try:
+            outcome = yield Compute(request.function, mine)
+        finally:
+            if end_span is not None:
+                end_span()
         if events.listeners:
             cache.emit_miss(digest, began, outcome.error)
         if outcome.error is None:

@@ -82,6 +82,7 @@ class TieredCache:
         self.max_bytes = options.max_bytes
         self.io_timeout = options.io_timeout
         self.counts = Counts()
+        events.count_for(self, name, self.counts)
         self.memory = memory.MemoryTier(options.memory)
         self.unstorable: set[str] = set()  # whose last result could not be stored
         self.codec_name = ""  # once there is a disk tier
@@ -491,6 +492,8 @@ class TieredCache:
         try:
             was_removed = tier.remove(digest)
         finally:
+            if events.listeners:
+                events.emit("cache", "invalidate", self.name, key=digest)
             # A flight that began meanwhile may have read the old result, and nobody must join it.
             self.begin_change(digest)
         return was_removed and item is not None and self.remaining(item) > 0
@@ -500,6 +503,8 @@ class TieredCache:
         try:
             self.disk().clear()
         finally:
+            if events.listeners:
+                events.emit("cache", "clear", self.name)
             self.begin_change()  # as in `remove`
 
     def retract(self, digest: str, start: Snapshot | None) -> None:

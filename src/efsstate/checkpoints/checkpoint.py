@@ -10,7 +10,7 @@ from efsstate.checkpoints import claimant, protocol
 from efsstate.checkpoints.claim import HeldClaim
 from efsstate.checkpoints.protocol import CheckpointFolder
 from efsstate.checkpoints.saves import States
-from efsstate.errors import ClaimLost, EfsStateError
+from efsstate.errors import ClaimedError, ClaimLost, EfsStateError
 from efsstate.format import layout
 from efsstate.format.codec import resolve_codec
 from efsstate.generic import Generic, TypeVar
@@ -224,7 +224,12 @@ class Checkpoint(Generic[S]):
         resolve(self._options["root"], durable=True)  # refuse a root that can't be written
         folder, started = self._open_folder(), time.perf_counter()
         claim = HeldClaim(folder, self._keep, self.name)
-        waited = claim.acquire(deadline.until(self._wait), accept_older=accept_older)
+        try:
+            waited = claim.acquire(deadline.until(self._wait), accept_older=accept_older)
+        except ClaimedError:
+            elapsed = time.perf_counter() - started
+            events.emit("checkpoint", "refused", self.name, seconds=elapsed)
+            raise
         try:
             self._adopt(claim.newest)
         except BaseException:
@@ -358,7 +363,11 @@ class Checkpoint(Generic[S]):
         save.state, save.schema, save.empty = encoded, self._schema, empty
         save.position, save.items, save.saves = position, items, self.saves + 1
         save.finished, save.result = finished, result
-        claim.save(save, codec=self._states.codec, ttl=self._ttl if finished else None)
+        try:
+            claim.save(save, codec=self._states.codec, ttl=self._ttl if finished else None)
+        except ClaimLost:
+            events.emit("checkpoint", "lost", self.name, epoch=self.epoch)
+            raise
         self.position, self.items, self.saves = position, items, save.saves
         self.finished, self.result = finished, result
         if self._loop is not None:

@@ -1,0 +1,78 @@
+"""Metrics of caches, checkpoints, models and sweeps: for CloudWatch, Powertools, OpenTelemetry.
+
+    from efsstate import invocation, metrics
+
+    metrics.emf(namespace="Shop")
+
+    @invocation
+    def handler(event, context): ...
+
+Counts are kept in memory and given out once an invocation, at the end of `@invocation`, or by
+`flush()`. docs/observability.md lists the metrics and says what each means. Nothing here is
+imported before it is asked for.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, TextIO
+
+
+def emf(
+    namespace: str = "efsstate",
+    dimensions: Mapping[str, str] | None = None,
+    *,
+    cache_names: bool = False,
+    stream: TextIO | None = None,
+) -> Callable[[], None]:
+    """Write a line of CloudWatch's embedded metric format for each invocation; return how to stop.
+
+    namespace: of the metrics in CloudWatch.
+    dimensions: of every metric; default: FunctionName, on Lambda. Each combination of values is a
+        metric that CloudWatch bills.
+    cache_names: also a line for each cache, with its name as the dimension Cache.
+    stream: where to write; default: standard output, which Lambda sends to CloudWatch Logs.
+
+    An invocation in which nothing happened writes none. Raise ValueError for more than 30
+    dimensions, or one that is empty.
+    """
+    from efsstate.metrics.emf_lines import EmfLines
+
+    return _start(EmfLines(namespace, dimensions, cache_names=cache_names, stream=stream))
+
+
+def powertools(metrics: Any) -> Callable[[], None]:
+    """Add the metrics to `metrics`, a `Metrics` of Powertools for AWS Lambda; return how to stop.
+
+    `@metrics.log_metrics` must be outside of `@invocation`, because that adds them at its end.
+    """
+    from efsstate.metrics.powertools_feed import PowertoolsFeed
+
+    return _start(PowertoolsFeed(metrics))
+
+
+def opentelemetry(meter_provider: Any = None, tracer_provider: Any = None) -> Callable[[], None]:
+    """Record instruments and spans with OpenTelemetry; return how to stop.
+
+    Without providers the global ones are used. Spans are made when their operation has ended, with
+    its times, as children of the span that is current then. Raise ImportError if the package
+    `opentelemetry-api` is missing.
+    """
+    from efsstate.metrics.otel_feed import OpenTelemetryFeed
+
+    return _start(OpenTelemetryFeed(meter_provider, tracer_provider))
+
+
+def flush() -> None:
+    """Give out now what was counted since the last time."""
+    from efsstate.metrics import collector
+
+    collector.flush()
+
+
+def _start(sink: Any) -> Callable[[], None]:
+    from efsstate.metrics import collector
+
+    return collector.start(sink)
