@@ -31,13 +31,52 @@ MISSING = None if shutil.which("strace") else "strace is not installed: apt-get 
 # What goes to a file system: errors are put here alone. close is not among them: strace would leave
 # the descriptor open.
 DISK = frozenset(
-    """
-    openat read pread64 readv preadv preadv2 write writev pwrite64 pwritev fsync fdatasync
-    ftruncate rename renameat renameat2 mkdir mkdirat rmdir unlink unlinkat symlink
-    symlinkat readlink readlinkat fstat stat lstat newfstatat statx getdents64 lseek ioctl
-    fchmod utimensat fcntl flock statfs fstatfs access faccessat faccessat2 mmap
-    copy_file_range
-    """.split()
+    [
+        "openat",
+        "read",
+        "pread64",
+        "readv",
+        "preadv",
+        "preadv2",
+        "write",
+        "writev",
+        "pwrite64",
+        "pwritev",
+        "fsync",
+        "fdatasync",
+        "ftruncate",
+        "rename",
+        "renameat",
+        "renameat2",
+        "mkdir",
+        "mkdirat",
+        "rmdir",
+        "unlink",
+        "unlinkat",
+        "symlink",
+        "symlinkat",
+        "readlink",
+        "readlinkat",
+        "fstat",
+        "stat",
+        "lstat",
+        "newfstatat",
+        "statx",
+        "getdents64",
+        "lseek",
+        "ioctl",
+        "fchmod",
+        "utimensat",
+        "fcntl",
+        "flock",
+        "statfs",
+        "fstatfs",
+        "access",
+        "faccessat",
+        "faccessat2",
+        "mmap",
+        "copy_file_range",
+    ]
 )
 _IDLE = frozenset(
     [
