@@ -289,9 +289,8 @@ def test_as_a_lambda_function_under_the_runtime_client(tmp_path):
         "path": tmp_path / "code",
         "environment": {"EFSSTATE_ROOT": str(tmp_path / "root")},
         "timeout": 30,
-        "memory": 128,
     }
-    with Function("efsstate.deploy.diagnosis.doctor.handler", **options) as function:
+    with Function("efsstate.deploy.diagnosis.doctor.handler", memory=128, **options) as function:
         result = function.invoke({"size": 0})
         assert result.error is None, result.logs
         found = {one["code"]: one["severity"] for one in result.value["findings"]}

@@ -25,6 +25,7 @@ def look(event, context):
         "remaining": context.get_remaining_time_in_millis(),
         "arn": context.invoked_function_arn,
         "memory": context.memory_limit_in_mb,
+        "tenant": getattr(context, "tenant_id", None),
         "client_context": context.client_context.custom if context.client_context else None,
     }
 
@@ -99,3 +100,37 @@ def big(event, context):
 
 def raw(event, context):
     return b"\x00\xff"
+
+
+def nan(event, context):
+    return {"value": float("nan")}
+
+
+def opens(event, context):
+    """Opens files until it may not, up to `event`."""
+    files, message = [], None
+    try:
+        for _ in range(event):
+            files.append(os.open(os.devnull, os.O_RDONLY))  # noqa: PERF401 - it ends by an error
+    except OSError as error:
+        message = error.strerror
+    for file in files:
+        os.close(file)
+    return {"count": len(files), "error": message}
+
+
+def fails_first(event, context):
+    """Fails `event` times."""
+    global COUNT
+    COUNT += 1
+    if event >= COUNT:
+        raise RuntimeError(f"attempt {COUNT}")
+    return COUNT
+
+
+def says_goodbye(event, context):
+    def goodbye(*_):
+        print("SIGTERM seen", flush=True)
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, goodbye)

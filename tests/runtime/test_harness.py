@@ -1,4 +1,4 @@
-"""The runtime harness, with the real runtime client: what it says of a handler is what Lambda would do."""
+"""The runtime harness, with the real runtime client: it treats a handler as Lambda would."""
 
 import json
 import os
@@ -9,7 +9,8 @@ from http.client import HTTPConnection
 
 import pytest
 
-from efsstate.testing import Function
+from efsstate.testing import Function, Throttled
+from efsstate.testing._sandbox import can_mount
 
 HERE = os.path.dirname(__file__)
 pytestmark = pytest.mark.runtime
@@ -24,7 +25,7 @@ def alive(pid):
 
 
 def gone(pid):
-    """Whether the process ends within two seconds; SIGKILL takes a moment to arrive in an orphan."""
+    """Return True if the process ends within two seconds; SIGKILL takes a moment to arrive."""
     until = time.monotonic() + 2
     while alive(pid) and time.monotonic() < until:
         time.sleep(0.01)
@@ -181,8 +182,144 @@ def test_nothing_runs_between_invocations_when_frozen(function):
     assert process(frozen.pid)["state"] == "T"
 
 
+def test_an_environment_is_frozen_by_default(function):
+    """A thread that must run on between invocations is a fault that the harness shows."""
+    environment = function("ticking").invoke("start").environment
+    assert process(environment.pid)["state"] == "T"
+    assert process(function("hello", max_concurrency=1).invoke().value["pid"])["state"] != "T"
+
+
+@pytest.mark.parametrize(("managed", "limit"), [(None, 1024), (1, 4096)])
+def test_descriptors_are_limited(function, managed, limit):
+    f = function("opens", timeout=20, max_concurrency=managed)
+    opened = f.invoke(limit + 10).value
+    assert limit - 64 < opened["count"] < limit
+    assert opened["error"] == "Too many open files"
+
+
+@pytest.mark.skipif(not can_mount(), reason="a read-only task root needs root rights")
+def test_the_task_root_is_read_only(tmp_path):
+    """A folder inside it that a variable names is writable all the same."""
+    code = "import os\ndef handler(event, context):\n    open(event, 'w').close()\n"
+    (tmp_path / "writes.py").write_text(code)
+    (tmp_path / "root").mkdir()
+    variables = {"EFSSTATE_ROOT": str(tmp_path / "root")}
+    with Function("writes.handler", path=tmp_path, environment=variables) as f:
+        refused = f.invoke(str(tmp_path / "file"))
+        assert "Read-only file system" in refused.error["errorMessage"]
+        assert f.invoke(str(tmp_path / "root" / "file")).error is None
+    assert sorted(os.listdir(tmp_path)) == ["root", "writes.py"]
+    with Function("writes.handler", path=tmp_path, read_only=False) as f:
+        assert f.invoke(str(tmp_path / "file")).error is None
+
+
+def test_an_asynchronous_call_is_tried_again(function):
+    """Twice after an error, with one request id, as Lambda does."""
+    f = function("fails_first", timeout=5)
+    results = f.invoke_async(2)
+    assert [each.error is None for each in results] == [False, False, True]
+    assert len({each.request_id for each in results}) == 1
+    assert len(f.invoke_async(99)) == 3
+    assert len(f.invoke_async(99, retries=0)) == 1
+
+
+def test_an_asynchronous_event_may_come_twice(function):
+    """A handler must bear a duplicate; the event has up to 1 MiB."""
+    f = function("hello")
+    first, second = f.invoke_async({"a": 1}, duplicate=True)
+    assert first.request_id == second.request_id
+    assert (first.value["count"], second.value["count"]) == (1, 2)
+    with pytest.raises(ValueError, match="Lambda takes 1048576"):
+        f.invoke_async("x" * 1_100_000)
+
+
+def test_sigterm_comes_only_with_an_extension(function):
+    """Lambda sends it before an environment ends if an extension is registered, else nothing.
+
+    From Python 3.12 on the runtime client waits in a thread, so that handlers of signals run.
+    """
+    variables = {"AWS_EXECUTION_ENV": "AWS_Lambda_python3.13"}
+    for extension in (True, False):
+        f = function("says_goodbye", extension=extension, environment=variables)
+        environment = f.invoke().environment
+        assert ("SIGTERM seen" in environment.shut_down()) is extension
+        f.environments.clear()
+
+
+def test_a_busy_function_is_throttled(function, tmp_path):
+    """Lambda refuses a call beyond the concurrency; it does not wait."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    f = function("meets", timeout=10, concurrency=1, throttle=True)
+    event = {"folder": str(tmp_path), "of": 2, "number": 1}
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(f.invoke, event)
+        while not (tmp_path / "1").exists():
+            time.sleep(0.01)
+        with pytest.raises(Throttled, match="Rate Exceeded"):
+            f.invoke(event)
+        (tmp_path / "2").touch()
+        assert waiting.result().error is None
+
+
+def test_credentials_tracing_and_tenants_are_there(function):
+    """Code that looks for them finds what it would find on Lambda."""
+    f = function("look")
+    seen = f.invoke().value["environ"]
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN", "AWS_XRAY_DAEMON_ADDRESS"):
+        assert seen[name]
+    assert seen["AWS_LAMBDA_LOG_FORMAT"] == "Text"
+    assert f.invoke(tenant_id="blue").value["tenant"] == "blue"
+    managed = function("look", max_concurrency=1).invoke().value["environ"]
+    assert managed["AWS_LAMBDA_LOG_FORMAT"] == "JSON"
+
+
+def test_the_log_stream_has_lambdas_lines(function):
+    """START and END around the handler's lines, and a REPORT with what was used."""
+    f = function("hello")
+    result = f.invoke()
+    start, hello, end, report = result.log_stream.splitlines()
+    assert start == f"START RequestId: {result.request_id} Version: $LATEST"
+    assert hello + "\n" == result.logs
+    assert end == f"END RequestId: {result.request_id}"
+    assert "Memory Size: 128 MB\tMax Memory Used: " in report
+    assert "Init Duration: " in report
+    assert 5 < result.max_memory_used < 500
+    assert "Init Duration" not in f.invoke().log_stream
+    slow = function("stalls", timeout=0.5)
+    assert "Status: timeout" in slow.invoke("stall").log_stream
+    assert "Status: error\tError Type: LookupError" in function("raises").invoke().log_stream
+
+
+def test_json_is_strict(function):
+    """A NaN in an answer is no JSON, and one in an event is refused."""
+    assert function("nan").invoke().value == b'{"value": NaN}'
+    with pytest.raises(ValueError, match="JSON compliant"):
+        function("hello").invoke({"a": float("nan")})
+
+
+def test_packages_of_its_own(tmp_path):
+    """Only the folder, the standard library and what Lambda's Python brings are importable."""
+    (tmp_path / "app.py").write_text(
+        "import importlib.util as u\n"
+        "def handler(event, context):\n    return [n for n in event if u.find_spec(n)]\n"
+    )
+    packages = tmp_path / "build"
+    (packages / "mine").mkdir(parents=True)
+    (packages / "mine" / "__init__.py").write_text("")
+    with Function("app.handler", path=tmp_path, packages=packages) as f:
+        result = f.invoke(["mine", "json", "awslambdaric", "pytest", "hypothesis"])
+    assert result.value == ["mine", "json", "awslambdaric"], result
+
+
+def test_managed_instances_have_their_own_limits():
+    """They have at least 2,048 MB."""
+    with pytest.raises(ValueError, match="2048"):
+        Function("a.b", memory=512, max_concurrency=2)
+
+
 def test_an_environment_can_be_frozen_in_the_middle_of_an_invocation(function, tmp_path):
-    f = function("meets", timeout=10)
+    f = function("meets", timeout=10, freeze=False)
     one, two = f.environment(), f.environment()
     for env in (one, two):
         env.invoke({"folder": str(tmp_path), "of": 0, "number": "x"})
@@ -326,7 +463,7 @@ def test_what_is_not_json_comes_back_as_bytes(function):
 def test_requests_that_the_runtime_api_does_not_know_are_refused(function):
     env = function("hello").environment()
     env.invoke()
-    connection = HTTPConnection(env._runtime.api.address)
+    connection = HTTPConnection(env._runtime.address)
     for method, path, status in [
         ("GET", "/2018-06-01/runtime/elsewhere", 404),
         ("POST", "/2018-06-01/runtime/invocation/unknown/response", 400),
@@ -370,7 +507,7 @@ def test_a_tester_that_is_killed_leaves_no_frozen_process(tmp_path):
     import subprocess
 
     script = (
-        "import sys; from efsstate.testing import Function\n"
+        "import sys; from efsstate.testing import Function, Throttled\n"
         f"f = Function('handlers.hello', path={HERE!r}, freeze=True)\n"
         f"g = Function('handlers.hello', path={HERE!r})\n"
         "print(f.invoke().value['pid'], g.invoke().value['pid'], flush=True)\n"

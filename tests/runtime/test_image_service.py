@@ -51,7 +51,7 @@ def test_the_main_job_runs_and_every_answer_is_right(tmp_path):
 
 
 def test_a_wrong_answer_on_the_mount_makes_the_exit_code_1(tmp_path, monkeypatch):
-    """Another function that uses the service's name leaves its own result there for the scanned page."""
+    """Another function of the service's name leaves its own result for the scanned page."""
     from efsstate import cached
 
     @cached(name="ocr-text", version=1, ttl="30d", root=str(tmp_path))

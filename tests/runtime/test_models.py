@@ -1,4 +1,4 @@
-"""Models under the real runtime client: swapped under load without a failed request, shared by the processes of an environment."""
+"""Models in handlers under the real runtime client: shared, swapped under load, staged once."""
 
 import os
 import threading
@@ -35,7 +35,7 @@ def function(shared, handler, **more):
 
 
 def test_swapped_under_load_with_no_failed_request(shared):
-    """Six versions go live and one is rolled back, while three environments serve: every answer is one whole version."""
+    """Versions go live while three environments serve: every answer is of one whole version."""
     shared("a")
     with function(shared, "serve", concurrency=3) as f:
         seen, failed, stop = [], [], threading.Event()
@@ -49,8 +49,8 @@ def test_swapped_under_load_with_no_failed_request(shared):
                     seen.append(result.value["version"])
 
         clients = [threading.Thread(target=client) for _ in range(3)]
-        for one in clients:
-            one.start()
+        for thread in clients:
+            thread.start()
         for letter in "bcdefa":
             shared(letter)
             until = threading.Event()
@@ -60,15 +60,15 @@ def test_swapped_under_load_with_no_failed_request(shared):
                 until.wait(0.02)
             assert letter in seen, "it was never served"
         stop.set()
-        for one in clients:
-            one.join()
+        for thread in clients:
+            thread.join()
     assert failed == []
     assert set(seen) == set("abcdef") and len(versions("m", root=shared.root)) == 6
 
 
 def test_the_processes_of_a_managed_instance_share_one_staged_copy(shared):
     shared("a")
-    with function(shared, "serve_staged", max_concurrency=4, concurrency=1) as f:
+    with function(shared, "serve_staged", max_concurrency=4, concurrency=1, memory=2048) as f:
         results = f.map(range(16))
         assert [r.error for r in results] == [None] * 16
         values = [r.value for r in results]

@@ -1,21 +1,18 @@
-"""What one execution environment is doing: which events wait, which run, who asks for more, and why it ended."""
+"""The state of one execution environment's Runtime API: events that wait, run, and are answered."""
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
-
-from efsstate.testing._http import Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 class Invocation:
-    """One event, from its hand-over to its answer."""
+    """One event, from its delivery to its answer."""
 
     def __init__(self, request_id: str, body: bytes) -> None:
         self.request_id = request_id
@@ -28,7 +25,7 @@ class Invocation:
         self.at = 0.0  # time.monotonic() of the answer
 
     def answer(self, payload: bytes = b"", error: dict[str, Any] | None = None) -> bool:
-        """Whether this is the first answer; a later one changes nothing."""
+        """Record the answer and return True; return False if there is one already."""
         with self._lock:
             if self.answered.is_set():
                 return False
@@ -38,29 +35,26 @@ class Invocation:
 
 
 class RuntimeApi:
-    """The server of one environment. `changed` guards and announces every field below it."""
+    """The events of one environment. `changed` guards and announces every field below it."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.polling = 0  # processes that wait for their next event
-        self.life = 0  # which start of the runtime the polls belong to; those of a dead one must not take events
+        # The number of the runtime's start: a poll of a dead runtime must not take an event.
+        self.life = 0
         self.init_error: dict[str, Any] | None = None
         self.waiting: deque[Invocation] = deque()
         self.running: dict[str, Invocation] = {}
-        self.exited: str | None = None  # why the runtime is no more, in Lambda's words
-        self._closed = False
-        self._server = Server(self)
-        self.address = f"127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._serve, name="runtime-api", daemon=True).start()
+        self.exited: str | None = None  # why the runtime ended, in Lambda's words
 
     def begin(self) -> None:
-        """A new runtime process starts."""
+        """Note that a new runtime process starts."""
         with self.changed:
             self.init_error = None
             self.exited = None
 
     def end(self, reason: str) -> None:
-        """The runtime is gone: whoever waits for it gets the reason."""
+        """Note that the runtime ended, and answer all its events with the reason."""
         with self.changed:
             self.life += 1
             self.polling = 0
@@ -72,7 +66,7 @@ class RuntimeApi:
             self.changed.notify_all()
 
     def offer(self, invocation: Invocation) -> None:
-        """Give it to the next process that polls."""
+        """Give an event to the next process that polls."""
         with self.changed:
             if self.exited is not None:
                 invocation.answer(error=exit_error(invocation.request_id, self.exited))
@@ -81,13 +75,16 @@ class RuntimeApi:
             self.changed.notify_all()
 
     def withdraw(self, invocation: Invocation) -> None:
-        """Forget it: nobody waits for its answer any more."""
+        """Remove an event that waits, if it still does: its caller has given up."""
         with self.changed:
             if invocation in self.waiting:
                 self.waiting.remove(invocation)
 
-    def take(self, hung_up: Callable[[], bool]) -> Invocation | None:
-        """The next event for a process that polls; None if its runtime is no more, or if it `hung_up` meanwhile."""
+    def take(self, has_hung_up: Callable[[], bool]) -> Invocation | None:
+        """Return the next event for a process that polls.
+
+        Return None if its runtime has ended, or if the process `has_hung_up` meanwhile.
+        """
         with self.changed:
             life = self.life
             self.polling += 1
@@ -97,54 +94,41 @@ class RuntimeApi:
             if self.life != life:
                 return None
             self.polling -= 1
-            if hung_up():  # the event is for another
+            if has_hung_up():  # the event is for another
                 return None
             invocation = self.waiting.popleft()
             self.running[invocation.request_id] = invocation
             return invocation
 
-    def lost(self, invocation: Invocation) -> None:
-        """The process that had it is gone, alone."""
+    def lose(self, invocation: Invocation) -> None:
+        """Answer an event whose process died alone."""
         with self.changed:
             self.running.pop(invocation.request_id, None)
             invocation.answer(error=exit_error(invocation.request_id, "exit status unknown"))
 
-    def returned(self, request_id: str) -> Invocation | None:
-        """The running event that an answer came for, once."""
+    def finish(self, request_id: str) -> Invocation | None:
+        """Return the running event that an answer came for, once."""
         with self.changed:
             return self.running.pop(request_id, None)
 
-    def init_failed(self, error: dict[str, Any]) -> bool:
-        """Whether this is the first init error that is reported."""
+    def fail_init(self, error: dict[str, Any]) -> bool:
+        """Record an init error and return True; return False if there is one already."""
         with self.changed:
-            first = self.init_error is None
-            if first:
+            is_first = self.init_error is None
+            if is_first:
                 self.init_error = error
                 self.changed.notify_all()
-            return first
+            return is_first
 
-    def close(self) -> None:
-        """Stop serving; polls that still wait are let go."""
-        self._closed = True
+    def release_polls(self) -> None:
+        """Let the polls that still wait return without an event."""
         with self.changed:
             self.life += 1
             self.changed.notify_all()
-        try:
-            self._server.socket.shutdown(socket.SHUT_RDWR)  # wakes the accept
-        except OSError:
-            pass
-        self._server.server_close()
-
-    def _serve(self) -> None:
-        while not self._closed:
-            try:
-                self._server.handle_request()
-            except (OSError, ValueError):  # closed under the accept
-                return
 
 
 def exit_error(request_id: str, reason: str) -> dict[str, Any]:
-    """What Lambda answers for a runtime that went away."""
+    """Return Lambda's answer for a runtime that exited."""
     return {
         "errorType": "Runtime.ExitError",
         "errorMessage": f"RequestId: {request_id} Error: Runtime exited with error: {reason}",

@@ -1,10 +1,11 @@
-"""The Runtime API over HTTP on loopback, as the runtime client speaks it."""
+"""The Runtime API over HTTP on loopback, as the runtime client uses it."""
 
 from __future__ import annotations
 
 import json
 import selectors
 import socket
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ RESPONSE_LIMIT = 6_291_556  # bytes of a response, as Lambda refuses them
 
 
 class Server(ThreadingHTTPServer):
-    """A thread a connection, that is a process of the environment."""
+    """The server of one environment, with a thread for each connection of its processes."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -24,9 +25,29 @@ class Server(ThreadingHTTPServer):
     def __init__(self, api: RuntimeApi) -> None:
         self.api = api
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.address = f"127.0.0.1:{self.server_address[1]}"
+        self._closed = False
+        threading.Thread(target=self._serve, name="runtime-api", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop serving, and let the polls return that still wait."""
+        self._closed = True
+        self.api.release_polls()
+        try:
+            self.socket.shutdown(socket.SHUT_RDWR)  # wakes the accept
+        except OSError:
+            pass
+        self.server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A connection that broke is a process that died; the environment reports that."""
+        """Ignore a connection that broke: its process died, and the environment reports that."""
+
+    def _serve(self) -> None:
+        while not self._closed:
+            try:
+                self.handle_request()
+            except (OSError, ValueError):  # closed under the accept
+                return
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -34,18 +55,18 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True  # else each answer waits 40 ms for the client's acknowledgement
     wbufsize = 65536
     server: Server
-    given: Invocation | None = None  # what this connection, that is this process, works on
+    invocation: Invocation | None = None  # the event of this connection's process
 
     def do_GET(self) -> None:
         self._body()  # an unread body would be taken for the next request
         if self.path != PREFIX + "invocation/next":
             self._reply(404, _refusal("NotFound", f"no such resource: {self.path}"))
             return
-        invocation = self.server.api.take(self._hung_up)
+        invocation = self.server.api.take(self._has_hung_up)
         if invocation is None:
             self.close_connection = True
             return
-        self.given = invocation
+        self.invocation = invocation
         self._reply(200, invocation.body, invocation.headers)
 
     def do_POST(self) -> None:
@@ -60,15 +81,15 @@ class _Handler(BaseHTTPRequestHandler):
         self._reply(404, _refusal("NotFound", f"no such resource: {self.path}"))
 
     def finish(self) -> None:
-        """The connection is over: an event still out on it will not be answered by anyone else."""
+        """End the connection: no other process will answer an event that is still out on it."""
         super().finish()
-        if self.given is not None and not self.given.answered.wait(0.5):
-            self.server.api.lost(self.given)
+        if self.invocation is not None and not self.invocation.answered.wait(0.5):
+            self.server.api.lose(self.invocation)
 
     def log_message(self, *_: Any) -> None:
         pass
 
-    def _hung_up(self) -> bool:
+    def _has_hung_up(self) -> bool:
         with selectors.PollSelector() as ready:  # select() fails beyond 1,024 descriptors
             ready.register(self.connection, selectors.EVENT_READ)
             readable = ready.select(0)
@@ -78,30 +99,29 @@ class _Handler(BaseHTTPRequestHandler):
             return True
 
     def _answer(self, request_id: str, kind: str, body: bytes) -> None:
-        invocation = self.server.api.returned(request_id)
+        invocation = self.server.api.finish(request_id)
         if invocation is None:
             self._reply(400, _refusal("InvalidRequestID", f"no invocation {request_id} is running"))
             return
         if kind == "error":
             invocation.answer(error=_parse_error(body))
         elif len(body) > RESPONSE_LIMIT:
-            said = f"Response payload size exceeded maximum allowed payload size ({RESPONSE_LIMIT} bytes)."
-            invocation.answer(
-                error={"errorType": "Function.ResponseSizeTooLarge", "errorMessage": said}
-            )
-            self._reply(413, _refusal("RequestEntityTooLarge", said))
+            limit = f"maximum allowed payload size ({RESPONSE_LIMIT} bytes)"
+            message = f"Response payload size exceeded {limit}."
+            error = {"errorType": "Function.ResponseSizeTooLarge", "errorMessage": message}
+            invocation.answer(error=error)
+            self._reply(413, _refusal("RequestEntityTooLarge", message))
             return
         else:
             invocation.answer(body)
         self._reply(202, b'{"status":"OK"}')
 
     def _init_error(self, body: bytes) -> None:
-        if self.server.api.init_failed(_parse_error(body)):
+        if self.server.api.fail_init(_parse_error(body)):
             self._reply(202, b'{"status":"OK"}')
         else:  # of several processes only the first to fail is heard
-            self._reply(
-                403, _refusal("InvalidStateTransition", "the init error was reported already")
-            )
+            message = "the init error was reported already"
+            self._reply(403, _refusal("InvalidStateTransition", message))
 
     def _body(self) -> bytes:
         if "chunked" not in (self.headers.get("Transfer-Encoding") or "").lower():

@@ -1,8 +1,9 @@
-"""The processes of one execution environment as one group: started, stopped, ended together, and what they write."""
+"""The processes of one execution environment as a group: started, frozen and ended together."""
 
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -11,57 +12,79 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
+from efsstate.testing import _sandbox
 from efsstate.testing._api import RuntimeApi
+from efsstate.testing._http import Server
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import BinaryIO
 
+    from efsstate.testing._settings import Settings
+
+GRACE = 0.5  # seconds from SIGTERM to SIGKILL, where an extension is registered
+
 
 class Runtime:
-    """`awslambdaric` with its Runtime API, its folder and its log. At most one process group runs at a time."""
+    """`awslambdaric` with its Runtime API, its folder and its log; one process group at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._folder = tempfile.mkdtemp(prefix="lambda-environment-")
         self.tmp = os.path.join(self._folder, "tmp")
         os.mkdir(self.tmp)
-        # A file and not a pipe: what was written before the answer is there with the answer, whatever was killed.
+        # A file, not a pipe: a process may be killed, and its last lines are there all the same.
         self._log = open(os.path.join(self._folder, "log"), "ab+", buffering=0)  # noqa: SIM115
         self.api = RuntimeApi()
-        self._processes: list[
-            subprocess.Popen[bytes]
-        ] = []  # the leader that runs, if any; shared with the finalizer
+        self._server = Server(self.api)
+        self.address = self._server.address
+        # The leader that runs, if any; the finalizer shares the list.
+        self._processes: list[subprocess.Popen[bytes]] = []
         self._lock = threading.Lock()
         self._finalizer = weakref.finalize(
-            self, _clean_up, self._processes, self.api, self._log, self._folder
+            self, _clean_up, self._processes, self._server, self._log, self._folder
         )
 
     @property
     def pid(self) -> int | None:
-        """The leader's process id, also that of its group; None while none runs."""
+        """The leader's process id, which is also its group's; None if none runs."""
         process = next(iter(self._processes), None)
         return None if process is None else process.pid
 
-    def start(self, python: str, handler: str, path: str, variables: Mapping[str, str]) -> None:
-        """Start the group. Raises `OSError`: no such interpreter, no such folder, closed."""
+    def start(self, variables: Mapping[str, str]) -> None:
+        """Start the group. Raise OSError if the interpreter or folder is missing, or if closed."""
+        settings = self._settings
         with self._lock:
             if not self._finalizer.alive:
                 raise OSError("the environment is closed")
             self.api.begin()
+            own = {"AWS_LAMBDA_RUNTIME_API": self.address, "TMPDIR": self.tmp}
+            environment = {**variables, **own}
+            isolated = settings.packages is not None
+            if settings.packages is not None:
+                runtime = _sandbox.provide_runtime(self._folder)
+                environment["PYTHONPATH"] = os.pathsep.join([settings.packages, runtime])
+            command = _sandbox.command(settings.python, settings.handler, isolated=isolated)
+            if not shutil.which(settings.python):
+                raise FileNotFoundError(2, "no such interpreter", settings.python)
+            if settings.read_only:
+                command = _sandbox.read_only(command, settings.path, self._folder, environment)
             process = subprocess.Popen(  # noqa: S603
-                [python, "-m", "awslambdaric", handler],
-                cwd=path,
-                env=dict(variables, AWS_LAMBDA_RUNTIME_API=self.api.address, TMPDIR=self.tmp),
+                command,
+                cwd=settings.path,
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=self._log,
-                process_group=0,  # killed as one; and if we are killed, the kernel hangs up on a stopped group
+                # Killed as one; and if we are killed, the kernel hangs up on a stopped group.
+                process_group=0,
             )
+            _limit_descriptors(process.pid, settings.descriptors)
             self._processes[:] = [process]
         threading.Thread(target=self._watch, args=(process,), name="watch", daemon=True).start()
 
     def freeze(self) -> None:
-        """Stop the group; returns when its leader has stopped."""
+        """Stop the group; return when its leader has stopped."""
         with self._lock:
             if self._processes:
                 pid = self._processes[0].pid
@@ -69,47 +92,75 @@ class Runtime:
                 os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def thaw(self) -> None:
-        """Let the group go on."""
+        """Let the group run again."""
         with self._lock:
             if self._processes:
                 os.killpg(self._processes[0].pid, signal.SIGCONT)
 
     def kill(self, reason: str) -> None:
-        """End the group without a signal that Python sees; `reason` is told to whoever waits for an answer."""
+        """End the group without a signal that Python sees; callers that wait get the `reason`."""
         with self._lock:
             if self._processes:
                 _kill_group(self._processes.pop())
                 self.api.end(reason)
 
+    def shut_down(self) -> None:
+        """Send SIGTERM to the leader, as Lambda does where an extension is registered, and wait."""
+        with self._lock:
+            process = next(iter(self._processes), None)
+            if process is None:
+                return
+            os.killpg(process.pid, signal.SIGCONT)
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            pass
+
     def close(self) -> None:
-        """End the group, the API and the folder, for good."""
+        """End the group, the API and the folder for good."""
         with self._lock:
             self._finalizer()
 
     def written(self) -> int:
-        """Bytes in the log so far."""
+        """Return the size of the log so far in bytes."""
         return 0 if self._log.closed else os.fstat(self._log.fileno()).st_size
 
     def log(self, since: int) -> str:
-        """What was written after the first `since` bytes; nothing once it is closed."""
+        """Return the log after its first `since` bytes; "" once it is closed."""
         if self._log.closed:
             return ""
-        return os.pread(self._log.fileno(), self.written() - since, since).decode(
-            "utf-8", "replace"
-        )
+        data = os.pread(self._log.fileno(), self.written() - since, since)
+        return data.decode("utf-8", "replace")
+
+    def peak_memory(self) -> int | None:
+        """Return the most memory in MB that the leader has used, or None if none runs."""
+        try:
+            with open(f"/proc/{self.pid}/status", encoding="ascii", errors="replace") as file:
+                lines = [line for line in file if line.startswith("VmHWM:")]
+        except OSError:
+            return None
+        return int(lines[0].split()[1]) // 1024 if lines else None
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
         try:
-            os.waitid(
-                os.P_PID, process.pid, os.WEXITED | os.WNOWAIT
-            )  # unreaped, its id can't become another's
+            # Until it is reaped, its id cannot become another process's.
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         except ChildProcessError:
             return
         with self._lock:
             if process in self._processes:
                 self._processes.remove(process)
-                _kill_group(process)  # what it left running goes with it
+                _kill_group(process)  # its children end with it
                 self.api.end(_reason(process.returncode))
+
+
+def _limit_descriptors(pid: int, limit: int) -> None:
+    """Bound the descriptors of a process that has just been started, and of its children."""
+    try:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, limit))
+    except (AttributeError, OSError, ValueError):
+        pass  # it ended already, or may not be bounded
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
@@ -121,25 +172,26 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def _clean_up(
-    processes: list[subprocess.Popen[bytes]], api: RuntimeApi, log: BinaryIO, folder: str
+    processes: list[subprocess.Popen[bytes]], server: Server, log: BinaryIO, folder: str
 ) -> None:
-    """The end of a runtime that was closed, or is still there when the interpreter exits."""
+    """End a runtime that is closed, or that still runs when the interpreter exits."""
     while processes:
         _kill_group(processes.pop())
-    api.end("signal: killed")
-    api.close()
+    server.api.end("signal: killed")
+    server.close()
     log.close()
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def _reason(returncode: int) -> str:
-    """An exit as Lambda words it."""
+    """Return an exit in Lambda's words."""
     if returncode >= 0:
         return f"exit status {returncode}"
     names = {
         signal.SIGKILL: "killed",
         signal.SIGSEGV: "segmentation fault",
         signal.SIGBUS: "bus error",
+        signal.SIGTERM: "terminated",
     }
     number = signal.Signals(-returncode)
     return "signal: " + names.get(number, number.name)

@@ -1,4 +1,4 @@
-"""What all environments of a function have in common, and the variables that they find."""
+"""The settings that all environments of a function share, and the variables that they find."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+DESCRIPTORS = 1024
+MANAGED_DESCRIPTORS = 4096
+MANAGED_MEMORY = 2048  # MB, the least that a Managed Instance has
+
 
 @dataclass(frozen=True)
 class Settings:
-    """How an environment is started and how long it may take; times in seconds."""
+    """How an environment is started, and how long it may take; times in seconds."""
 
     handler: str
     path: str
@@ -23,7 +27,17 @@ class Settings:
     timeout: float
     init_timeout: float
     freeze: bool
-    processes: int | None  # Managed Instances: this many in one environment
+    processes: int | None
+    """For Managed Instances: the number of processes in one environment."""
+    memory: int
+    read_only: bool = True
+    extension: bool = False
+    packages: str | None = None
+
+    @property
+    def descriptors(self) -> int:
+        """The number of file descriptors that a process may open."""
+        return DESCRIPTORS if self.processes is None else MANAGED_DESCRIPTORS
 
 
 def variables(
@@ -36,7 +50,10 @@ def variables(
     processes: int | None,
     environment: Mapping[str, str],
 ) -> dict[str, str]:
-    """What Lambda puts into a function's environment; nothing of ours but the way to the installed packages."""
+    """Return the variables that Lambda sets, with `environment` over them.
+
+    Nothing else of this process is passed on but the way to its interpreter and packages.
+    """
     major, minor = sys.version_info[:2]
     values = {
         "PATH": os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin"),
@@ -52,7 +69,16 @@ def variables(
         "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(memory),
         "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/" + name,
+        "AWS_LAMBDA_LOG_FORMAT": "Text",
         "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+        # Credentials that nobody accepts: code finds some, as it does on Lambda.
+        "AWS_ACCESS_KEY_ID": "ASIATESTINGTESTING00",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_SESSION_TOKEN": "testing",
+        "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
+        "AWS_XRAY_DAEMON_ADDRESS": "169.254.79.129:2000",
+        "_AWS_XRAY_DAEMON_ADDRESS": "169.254.79.129",
+        "_AWS_XRAY_DAEMON_PORT": "2000",
     }
     for kept in ("PYTHONPATH", "LD_LIBRARY_PATH"):
         if os.environ.get(kept):
@@ -60,4 +86,5 @@ def variables(
     if processes is not None:
         values["AWS_LAMBDA_MAX_CONCURRENCY"] = str(processes)
         values["AWS_LAMBDA_INITIALIZATION_TYPE"] = "lambda-managed-instances"
+        values["AWS_LAMBDA_LOG_FORMAT"] = "JSON"
     return {**values, **environment}
