@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     from efsstate.errors import EfsStateError as EfsStateError
     from efsstate.errors import EncodeError as EncodeError
     from efsstate.errors import ModelNotFound as ModelNotFound
+    from efsstate.errors import NotClaimed as NotClaimed
     from efsstate.errors import PartRemoved as PartRemoved
     from efsstate.errors import RootError as RootError
     from efsstate.errors import ShardsError as ShardsError
     from efsstate.errors import SignatureError as SignatureError
+    from efsstate.errors import SourceChanged as SourceChanged
     from efsstate.errors import SnapshotNotFound as SnapshotNotFound
     from efsstate.errors import UnknownFormatError as UnknownFormatError
     from efsstate.events import on_event as on_event
@@ -64,11 +66,13 @@ _LAZY = {
     "EncodeError": "errors",
     "Model": "modelstore.loader",
     "ModelNotFound": "errors",
+    "NotClaimed": "errors",
     "Part": "datasets.part",
     "PartRemoved": "errors",
     "RootError": "errors",
     "ShardsError": "errors",
     "SignatureError": "errors",
+    "SourceChanged": "errors",
     "Snapshot": "datasets.snapshot",
     "SnapshotNotFound": "errors",
     "SweepReport": "cleanup.sweep",
@@ -108,6 +112,7 @@ __all__ = [  # noqa: RUF022 - written out, because type checkers read it
     "EncodeError",
     "Model",
     "ModelNotFound",
+    "NotClaimed",
     "Part",
     "PartRemoved",
     "RootError",
@@ -115,6 +120,7 @@ __all__ = [  # noqa: RUF022 - written out, because type checkers read it
     "SignatureError",
     "Snapshot",
     "SnapshotNotFound",
+    "SourceChanged",
     "SweepReport",
     "UnknownFormatError",
     "activate",

@@ -80,6 +80,17 @@ class ClaimLost(EfsStateError):  # noqa: N818 - the contract's name
     """
 
 
+class NotClaimed(ClaimLost):
+    """Nothing is claimed: the block was not entered, or was left, or its invocation ended.
+
+    Nothing was written.
+    """
+
+
+class SourceChanged(EfsStateError):
+    """The source of `resume` no longer gives the items that were done; nothing was finished."""
+
+
 class DeadlineExceeded(EfsStateError):  # noqa: N818 - the contract's name
     """The deadline came before the work was done; the message tells how far it had come."""
 

@@ -11,8 +11,7 @@ from tests.checkpoints.model.explore import explore
 from tests.checkpoints.model.protocol import LOST, OWN, Protocol, Rules
 from tests.checkpoints.model.spaces import BROKEN, BROKEN_FULL, FULL, SPACES
 
-from efsstate.checkpoints import protocol
-from efsstate.checkpoints import saves
+from efsstate.checkpoints import protocol, saves
 from efsstate.errors import ClaimLost
 from efsstate.format import codec as codecs
 from efsstate.format import layout

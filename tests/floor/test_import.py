@@ -97,6 +97,7 @@ OURS = {  # written out, so that a new one is a decision
     "efsstate.checkpoints.claimant",
     "efsstate.checkpoints.protocol",
     "efsstate.checkpoints.claim",
+    "efsstate.checkpoints.looping",
     "efsstate.deadline",
     "efsstate.errors",
     "efsstate.format",

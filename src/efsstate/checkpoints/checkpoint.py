@@ -8,23 +8,25 @@ import time
 from efsstate import deadline, events, process
 from efsstate.checkpoints import claimant, protocol
 from efsstate.checkpoints.claim import HeldClaim
+from efsstate.checkpoints.looping import Looping
 from efsstate.checkpoints.protocol import CheckpointFolder
 from efsstate.checkpoints.saves import States
-from efsstate.errors import ClaimedError, ClaimLost, EfsStateError
+from efsstate.errors import ClaimedError, ClaimLost, EfsStateError, NotClaimed
 from efsstate.format import layout
 from efsstate.format.codec import resolve_codec
-from efsstate.generic import Generic, TypeVar
+from efsstate.generic import TypeVar
 from efsstate.mount.root import resolve
 from efsstate.units import seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable
     from types import TracebackType
-    from typing import Any, overload
+    from typing import Any
 
+    from efsstate.checkpoints.attempts import Attempts
     from efsstate.checkpoints.claimant import Status
-    from efsstate.checkpoints.resume import Loop
+    from efsstate.checkpoints.loops import Loops
     from efsstate.checkpoints.saves import Save
     from efsstate.checkpoints.shards import Shards
     from efsstate.mount.files import Buffer
@@ -48,6 +50,8 @@ def checkpoint(
     migrate: Callable[[Any, int], Any] | None = None,
     margin: Duration | None = None,
     accept_older: bool = False,
+    initial: Any = None,
+    abandon_after: Duration | None = None,
     root: str | os.PathLike[str] | None = None,
 ) -> Checkpoint[Any]:
     """Return the checkpoint `name`: one run's progress, kept on the mount.
@@ -62,6 +66,8 @@ def checkpoint(
     schema, migrate(state, old_schema): for states that outlive a deployment.
     margin: seconds before the deadline at which `resume` stops.
     accept_older: go on from an older state if the newest acknowledged one is damaged.
+    initial: the state of a job that saved nothing yet; each claim gets a copy.
+    abandon_after: how long after its last save the sweep may remove an unfinished job.
 
     Nothing touches the mount before the first use. Raises `ValueError` or `TypeError` for a bad
     option.
@@ -77,11 +83,13 @@ def checkpoint(
         migrate=migrate,
         margin=margin,
         accept_older=accept_older,
+        initial=initial,
+        abandon_after=abandon_after,
         root=root,
     )
 
 
-class Checkpoint(Generic[S]):
+class Checkpoint(Looping[S]):
     """One run's progress; see `checkpoint`.
 
     A claim belongs to this object: any thread may save through it, one at a time; a forked child
@@ -94,19 +102,25 @@ class Checkpoint(Generic[S]):
         self.name = name
         self._options = options
         self._folder_name = layout.checkpoint_folder(name)
+        # The name as a whole, if the folder's cannot give it back.
+        readable = layout.readable(self._folder_name.removeprefix(f"{layout.CHECKPOINTS}/"))
+        self._stored_name = "" if readable == name else name
         self._check_options(**options)
         self._guard = process.lock()
         self._folder: CheckpointFolder | None = None
         self._states: States = None  # type: ignore[assignment]  # with the folder
         self._state: Any = None
         self._newest: Save | None = None
-        self._loop: Loop | None = None
+        self._loops: Loops | None = None
+        self._attempts: Attempts | None = None
+        self._moved = 0  # the epoch in which the position last moved
         self._claim: HeldClaim | None = None
         self._outer: deadline.Invocation | None = None  # the invocation that ends the claim
         self._own: deadline.Invocation | None = None  # the one of `context`
+        self._position: Any = None
+        self._items = 0
+        self.skipped: list[dict[str, Any]] = []
         self.epoch: int | None = None
-        self.position: Any = None
-        self.items = 0
         self.finished = False
         self.result: Any = None
         self.saves = 0
@@ -123,6 +137,7 @@ class Checkpoint(Generic[S]):
         migrate: object,
         schema: int,
         margin: Duration | None,
+        abandon_after: Duration | None,
         **_others: object,
     ) -> None:
         if context is not None:
@@ -132,6 +147,9 @@ class Checkpoint(Generic[S]):
         self._ttl = None if ttl is None else seconds(ttl, "ttl")
         self._schema = _whole_number(schema, "schema", 2**31)
         self._margin = None if margin is None else seconds(margin, "margin")
+        self._abandon_after = (
+            None if abandon_after is None else seconds(abandon_after, "abandon_after")
+        )
         if migrate is not None:
             _require_function(migrate, "migrate")
         if codec not in ("msgpack", "pickle"):
@@ -147,7 +165,7 @@ class Checkpoint(Generic[S]):
             mount = resolve(options["root"])
             if not mount.named:
                 resolve(options["root"], durable=True)  # raises: a throw-away disk is no place
-            self._folder = CheckpointFolder(mount, self._folder_name)
+            self._folder = CheckpointFolder(mount, self._folder_name, self._stored_name)
             self._states = States(
                 options["codec"], self._schema, options["migrate"], signed=mount.key is not None
             )
@@ -159,8 +177,12 @@ class Checkpoint(Generic[S]):
         self._state = self._states.decode(save, folder.path(save.key)) if save else None
         self._newest = save
         blank = save is None or save.empty
-        self.position = None if blank or save is None else save.position
-        self.items = 0 if blank or save is None else save.items
+        self._position = None if blank or save is None else save.position
+        self._items = 0 if blank or save is None else save.items
+        notes = {} if blank or save is None else save.notes
+        self.skipped = list(notes.get("skipped", ()))
+        if blank and self._options["initial"] is not None:
+            self._state = self._states.copy(self._options["initial"])
         self.finished = save is not None and save.finished
         self.result = save.result if save else None
         self.saves = save.saves if save else 0
@@ -202,30 +224,31 @@ class Checkpoint(Generic[S]):
             self._require_claim()
         self._state = value
 
-    @property
-    def token(self) -> tuple[str, Any]:
-        """(name, position): equal when an item is done again, so a key for idempotent effects."""
-        return self.name, self._loop.current() if self._loop else self.position
-
     # Claiming
 
     def __enter__(self) -> Checkpoint[S]:
-        self._own = self._new_invocation()
-        if self._own is not None:
-            self._own.__enter__()
+        return self._enter(None)
+
+    def _enter(self, until: float | None) -> Checkpoint[S]:
+        own = self._new_invocation()
+        if own is not None:
+            own.__enter__()
         try:
-            self._begin_claim(accept_older=self._options["accept_older"])
+            self._begin_claim(until, accept_older=self._options["accept_older"])
         except BaseException:
-            self._leave_invocation()
+            if own is not None:
+                own.__exit__(None, None, None)
             raise
+        self._own = own
         return self
 
-    def _begin_claim(self, *, accept_older: bool) -> None:
+    def _begin_claim(self, until: float | None, *, accept_older: bool) -> None:
         resolve(self._options["root"], durable=True)  # refuse a root that can't be written
         folder, started = self._open_folder(), time.perf_counter()
-        claim = HeldClaim(folder, self._keep, self.name)
+        claim = HeldClaim(folder, self._keep)
+        until = deadline.until(self._wait) if until is None else until
         try:
-            waited = claim.acquire(deadline.until(self._wait), accept_older=accept_older)
+            waited = claim.acquire(until, accept_older=accept_older)
         except ClaimedError:
             elapsed = time.perf_counter() - started
             events.emit("checkpoint", "refused", self.name, seconds=elapsed)
@@ -235,8 +258,8 @@ class Checkpoint(Generic[S]):
         except BaseException:
             claim.release()
             raise
-        self._claim, self.epoch = claim, claim.epoch
-        self._loop, self.unsettled = None, False
+        self._claim, self.epoch, self._moved = claim, claim.epoch, claim.moved
+        self._loops, self._attempts, self.unsettled = None, None, False
         self._outer = deadline.current()
         if self._outer is not None:
             self._outer.hold(self, self._release)
@@ -253,27 +276,33 @@ class Checkpoint(Generic[S]):
     ) -> None:
         try:
             claim = self._claim
-            if self._loop is not None and claim is not None and claim.is_valid():
-                self._leave_loop(self._loop, error)
+            if claim is not None and claim.is_valid():
+                self._leave_loops(error)
         finally:
             self._release()
+            self._loops = None
             self._leave_invocation()
 
-    def _leave_loop(self, loop: Loop, error: BaseException | None) -> None:
-        """Save the progress of `resume`, and finish if its source came to its end.
+    async def __aenter__(self) -> Checkpoint[S]:
+        """Claim it; while another owner has it, wait without holding up the event loop."""
+        import asyncio
 
-        A failure here never hides the error of the block.
-        """
-        try:
-            if loop.exhausted and error is None:
-                if not self.finished:
-                    self.finish()
-            else:
-                loop.save_done()
-        except Exception as problem:
-            if error is None:
-                raise
-            error.add_note(f"efsstate: the progress before this could not be saved: {problem!r}")
+        until = deadline.until(self._wait)
+        while True:
+            try:
+                return self._enter(time.monotonic())
+            except ClaimedError:
+                if time.monotonic() >= until:
+                    raise
+            await asyncio.sleep(0.05)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.__exit__(kind, error, trace)
 
     def _release(self) -> None:
         """End the claim."""
@@ -296,7 +325,7 @@ class Checkpoint(Generic[S]):
         """Return the claim; raise `ClaimLost` unless this process holds it."""
         claim = self._claim
         if claim is None:
-            raise ClaimLost(
+            raise NotClaimed(
                 f"{self._open_folder().path()}: it is not claimed; use it inside"
                 " `with checkpoint(...) as job:`"
             )
@@ -305,13 +334,15 @@ class Checkpoint(Generic[S]):
 
     # Saving
 
-    def save(self, state: Any = _AS_IT_IS) -> None:
+    def save(self, state: Any = _AS_IT_IS, *, done: bool = True) -> None:
         """Save `state`, by default `job.state`, with the position now.
 
         Once this returns, every later load or claim has it. In the body of `resume` it counts the
-        current item as done. Raises `ClaimLost`: this save counts only if the new owner started
-        from it. Raises `OSError`: it may or may not count, the claim is still held, and the next
-        save decides. Raises `EncodeError`: nothing was written.
+        current item as done, unless `done` is False.
+
+        Raises `ClaimLost`: this save counts only if the new owner started from it. Raises
+        `OSError`: it may or may not count, the claim is still held, and the next save decides.
+        Raises `EncodeError`: nothing was written.
         """
         with self._guard:
             claim = self._require_claim()
@@ -319,7 +350,7 @@ class Checkpoint(Generic[S]):
             new_state = self._state if state is _AS_IT_IS else state
             encoded = self._states.encode(new_state)
             self._state = new_state
-            position, items = self._progress()
+            position, items = self._progress(done=done)
             self._write(claim, encoded, position, items)
 
     def finish(self, result: Any = None) -> None:
@@ -334,10 +365,13 @@ class Checkpoint(Generic[S]):
             position, items = self._progress()
             self._write(claim, encoded, position, items, finished=True, result=result)
 
-    def _progress(self) -> tuple[Any, int]:
-        if self._loop is not None:
-            return self._loop.count_current()
-        return self.position, self.items
+    def _progress(self, *, done: bool = True) -> tuple[Any, int]:
+        loop = self._loop
+        if loop is None:
+            return self._position, self._items
+        position, items = loop.count_current() if done else (loop.position, loop.items)
+        # A save in the body may have counted the item that is handed out: it stays done.
+        return (position, items) if items >= loop.saved_items else (self._position, self._items)
 
     def _require_unfinished(self) -> None:
         # MUT: finished-stays-finished
@@ -357,21 +391,31 @@ class Checkpoint(Generic[S]):
         finished: bool = False,
         result: Any = None,
         empty: bool = False,
+        at_rest: bool = False,
     ) -> None:
-        started = time.perf_counter()
+        started, loops = time.perf_counter(), self._loops
         save = claim.new_save()
+        if empty or items != self._items or position != self._position:
+            self._moved = claim.epoch
+        save.moved, save.left = self._moved, at_rest or finished
+        if self._stored_name:
+            save.name = self._stored_name
+        if loops is not None or self._newest is not None:
+            self._add_notes(save, position, items)
         save.state, save.schema, save.empty = encoded, self._schema, empty
         save.position, save.items, save.saves = position, items, self.saves + 1
         save.finished, save.result = finished, result
+        ttl = self._ttl if finished else self._abandon_after
         try:
-            claim.save(save, codec=self._states.codec, ttl=self._ttl if finished else None)
+            claim.save(save, codec=self._states.codec, ttl=ttl)
         except ClaimLost:
             events.emit("checkpoint", "lost", self.name, epoch=self.epoch)
             raise
-        self.position, self.items, self.saves = position, items, save.saves
+        self._position, self._items, self.saves = position, items, save.saves
+        self._newest = save
         self.finished, self.result = finished, result
-        if self._loop is not None:
-            self._loop.saved_items = items
+        if loops is not None and loops.current is not None:
+            loops.current.saved_items = items
         events.emit(
             "checkpoint",
             "save",
@@ -381,70 +425,36 @@ class Checkpoint(Generic[S]):
             finished=finished,
         )
 
-    def _save_progress(self, encoded: list[Buffer], position: Any, items: int) -> None:
-        """Save a state that `resume` kept from an item's end."""
+    def _add_notes(self, save: Save, position: Any, items: int) -> None:
+        """Add to a save the loops with names, the skipped items and the tries of the next one."""
+        if save.empty:
+            return
+        attempts = self._attempts
+        phases = self._loops.note_phase(position, items) if self._loops is not None else {}
+        if self._loops is None and self._newest is not None:
+            phases = self._newest.notes.get("phases", {})
+        notes = {
+            "phases": phases,
+            "skipped": self.skipped,
+            "error": attempts.error if attempts is not None else "",
+        }
+        save.notes = {key: value for key, value in notes.items() if value}
+        save.skipped = len(self.skipped)
+        save.tries = attempts.tries if attempts is not None else 0
+
+    def _save_loop(self, is_at_rest: bool) -> None:
+        """Save the progress of a loop; `is_at_rest`: no item was begun after it."""
         with self._guard:
-            self._write(self._require_claim(), encoded, position, items)
+            claim = self._require_claim()
+            self._require_unfinished()
+            encoded = self._states.encode(self._state)
+            position, items = self._progress()
+            self._write(claim, encoded, position, items, at_rest=is_at_rest)
 
-    # Looping
-
-    if TYPE_CHECKING:
-
-        @overload
-        def resume(
-            self,
-            source: Callable[[Any], Iterable[T]],
-            *,
-            every: Duration | int = "10s",
-            position: Callable[[T], Any] | None = None,
-        ) -> Iterator[T]: ...
-        @overload
-        def resume(
-            self,
-            source: Iterable[T],
-            *,
-            every: Duration | int = "10s",
-            position: Callable[[T], Any] | None = None,
-        ) -> Iterator[T]: ...
-
-    def resume(
-        self,
-        source: Any,
-        *,
-        every: Duration | int = "10s",
-        position: Callable[[Any], Any] | None = None,
-    ) -> Iterator[Any]:
-        """Return the items of `source` that are not done yet.
-
-        An item is done when the next one is asked for. Within the margin of the deadline the loop
-        saves and ends: look at `finished`. Coming to its end finishes the checkpoint when the
-        `with` is left.
-
-        source: an iterable that gives the same items in the same order, or a function of the last
-            position (None at first).
-        every: how often to save, an int of items, or a time ("10s", a timedelta).
-        position: a function of an item that gives its position, such as its id; without it,
-            positions count items.
-
-        Raises `TypeError` or `ValueError` for a bad argument at once.
-        """
-        from efsstate.checkpoints.resume import Job, Loop, Pace
-
-        self._require_claim()
-        before = self._loop
-        if before is not None and before.running:
-            raise EfsStateError(
-                f"{self._open_folder().path()}: resume is running already; one loop at a time in a"
-                " claim"
-            )
-        job = Job(lambda: self._state, self._states.encode, self.save, self._save_progress)
-        loop = Loop(job, source, Pace(every, self._margin), position)
-        if before is None:
-            loop.begin(self.position, self.items, self.items)
-        else:  # it may be ahead of the last save
-            loop.begin(before.position, before.items, before.saved_items)
-        self._loop = loop
-        return iter(()) if self.finished else loop.run()
+    def _save_kept(self, encoded: list[Buffer], position: Any, items: int) -> None:
+        """Save a state that a loop kept from an item's end, at the end of its block."""
+        with self._guard:
+            self._write(self._require_claim(), encoded, position, items, at_rest=True)
 
     # The rest
 
@@ -473,7 +483,7 @@ class Checkpoint(Generic[S]):
             with self._guard:
                 self._reset()
             return
-        self._begin_claim(accept_older=True)
+        self._begin_claim(None, accept_older=True)
         try:
             self._reset()
         finally:
@@ -482,8 +492,8 @@ class Checkpoint(Generic[S]):
     def _reset(self) -> None:
         claim = self._require_claim()
         self._before_reset()
-        self._loop = None
-        self.finished, self._state = False, None
+        self._loops, self._attempts, self.skipped = None, None, []
+        self.finished, self._state = False, self._states.copy(self._options["initial"])
         self._write(claim, self._states.encode(None), None, 0, empty=True)
 
     def _before_reset(self) -> None:
@@ -501,7 +511,7 @@ class Checkpoint(Generic[S]):
             return {}  # a mistyped name must not become a checkpoint
         record = claimant.read(folder, listing.top)
         try:
-            folder.claim(claimant.describe(self.name, broke_the_claim=True))
+            folder.claim(claimant.describe(folder.name, broke_the_claim=True))
         except (protocol.Superseded, protocol.BeingRemoved):
             pass  # it has an epoch all the same, which fences
         # A hung holder has the lock file locked: the next claimant makes its own.
@@ -517,8 +527,13 @@ class Checkpoint(Generic[S]):
         position: as text.
         saved: seconds since the epoch by the server's clock, or None.
         bytes, path: of the newest save.
+        attempts: the count of claims since the position last moved; 0 if there was none.
+        skipped: the count of skipped items.
+        shards: counts of all, done and claimed shards, or None.
         """
-        return claimant.status(self._open_folder(), self.name)
+        from efsstate.checkpoints.status import read_status
+
+        return read_status(self._open_folder(), self.name)
 
     def shards(self, n: int | None = None) -> Shards[Shard[S]]:
         """Return `n` checkpoints that any number of workers share, for a `with`.

@@ -9,7 +9,7 @@ from _weakref import ref  # built in: the public module would be one more import
 
 from efsstate import process
 from efsstate.checkpoints import claimant, protocol, saves
-from efsstate.errors import ClaimedError, ClaimLost
+from efsstate.errors import ClaimedError, ClaimLost, NotClaimed
 from efsstate.format import layout
 from efsstate.mount import lock
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from efsstate.checkpoints.saves import Key, Save
     from efsstate.mount.readdir import FolderReader
 
+_LOST = "its claim was lost to another"
 _REOPEN = 1.0  # seconds after which a waiter opens the lock file again
 
 # The claims of this process, by root and folder. The references are weak: a claim that an
@@ -43,11 +44,11 @@ class HeldClaim:
     be saved under it any more ("" while it can).
     """
 
-    def __init__(self, folder: CheckpointFolder, keep: int, name: str = "") -> None:
-        self._name = name
+    def __init__(self, folder: CheckpointFolder, keep: int) -> None:
         self.folder = folder
         self.epoch = 0
         self.newest: Save | None = None
+        self.moved = 0  # the epoch in which the position last moved
         self.ended = "it is not claimed"
         self.pid, self.thread = os.getpid(), threading.get_ident()
         self._keep = keep
@@ -93,7 +94,7 @@ class HeldClaim:
             self._reader = folder.mount.watch(folder.folder)
             try:
                 self.epoch, newest = folder.claim(
-                    claimant.describe(self._name), accept_older=accept_older, reader=self._reader
+                    claimant.describe(folder.name), accept_older=accept_older, reader=self._reader
                 )
             except (protocol.Superseded, protocol.BeingRemoved) as signal:
                 if isinstance(signal, protocol.BeingRemoved) and self._end_dead_removal():
@@ -105,6 +106,7 @@ class HeldClaim:
                 time.sleep(0.01)
                 continue
             self.newest = newest.save
+            self.moved = newest.save.moved if newest.save else newest.first - 1
             return has_waited
 
     def _acquire_lock(self, until: float, *, has_waited: bool) -> bool:
@@ -167,7 +169,8 @@ class HeldClaim:
     def require(self) -> None:
         """Raise `ClaimLost` unless this process holds the claim."""
         if self.ended:
-            raise ClaimLost(
+            kind = ClaimLost if self.ended == _LOST else NotClaimed
+            raise kind(
                 f"{self.folder.path()}: {self.ended}; use it inside `with checkpoint(...) as job:`"
             )
         if self.pid != os.getpid():
@@ -197,6 +200,13 @@ class HeldClaim:
 
     # Saving
 
+    def crashes(self) -> int:
+        """Return how many claims since the newest save ended without order, as far as is known."""
+        save = self.newest
+        last = save.key[0] if save is not None else self.moved
+        began_an_item = save is not None and not (save.left or save.empty or save.finished)
+        return self.epoch - 1 - last + began_an_item
+
     def new_save(self) -> Save:
         """Return a save with the next key under this epoch, to be filled."""
         # MUT: a-saves-name-is-never-used-twice
@@ -217,7 +227,7 @@ class HeldClaim:
                 save.key, meta, payload, codec=codec, ttl=ttl, reader=self._reader
             )
         except ClaimLost:
-            self.ended = "its claim was lost to another"
+            self.ended = _LOST
             raise
         self._kept = [save.key, *save.behind]
         is_full = len(self._kept) == self._keep

@@ -8,7 +8,7 @@ import time
 from efsstate import deadline
 from efsstate.errors import CorruptEntryError
 from efsstate.format import layout
-from efsstate.mount import clock, lock
+from efsstate.mount import clock
 from efsstate.mount.environment import function_name
 
 TYPE_CHECKING = False
@@ -32,17 +32,27 @@ if TYPE_CHECKING:
         saved: float | None
         bytes: int
         schema: int | None
+        attempts: int
+        skipped: int
+        shards: ShardsStatus | None
+
+    class ShardsStatus(TypedDict):
+        """How far the shards of a job are: counts."""
+
+        total: int
+        done: int
+        claimed: int
 
 
-_LONGEST = 200  # characters of each value: all together fit into a symbolic link
-_LONGEST_NAME = 3000  # characters of JSON, with which the record still fits; S3's keys do
+_LONGEST = 200  # characters of each value: all together fit into a symbolic link,
+_LONGEST_NAME = 3000  # with so many characters of JSON for the name; S3's keys fit
 
 
 def describe(name: str = "", **more: object) -> str:
     """Return the record of this claimant as JSON text.
 
-    It has host, pid, function, request, since and deadline (both in seconds, UTC); and the
-    checkpoint's `name`, if its folder's does not tell all of it.
+    It has host, pid, function, request, since and deadline (both in seconds, UTC), and the
+    checkpoint's `name` if its folder's cannot give it back.
     """
     import json
     import socket
@@ -61,9 +71,8 @@ def describe(name: str = "", **more: object) -> str:
         **more,
     }
     record = {k: v[:_LONGEST] if isinstance(v, str) else v for k, v in record.items()}
-    if name and layout.readable(layout.component(name)) != name:
-        if len(json.dumps(name)) <= _LONGEST_NAME:
-            record["name"] = name
+    if name and len(json.dumps(name)) <= _LONGEST_NAME:
+        record["name"] = name
     return json.dumps(record, separators=(",", ":"), default=str)
 
 
@@ -99,23 +108,3 @@ def _time_text(seconds: object) -> str:
     except (TypeError, ValueError, OverflowError, OSError):
         return "?"
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", moment)
-
-
-def status(folder: CheckpointFolder, name: str) -> Status:
-    """Return the status of the checkpoint `name` in `folder`, without a claim or its state."""
-    listing = folder.list()
-    save = folder.read_header(listing)
-    return {
-        "name": name,
-        "path": folder.path(save.key if save else None),
-        "claimed": lock.is_held(folder.mount, folder.folder, layout.LOCK),
-        "owner": read(folder, listing.top) if listing.top else {},
-        "epoch": listing.top,
-        "finished": save.finished if save else False,
-        "position": save.shown if save else "",
-        "items": save.items if save else 0,
-        "saves": save.saves if save else 0,
-        "saved": save.created if save else None,
-        "bytes": save.size if save else 0,
-        "schema": save.schema if save else None,
-    }

@@ -89,15 +89,16 @@ class Newest:
     """The newest state that counts.
 
     `save` is None if nothing was saved; `decided` tells if the epoch's base is; `lost` is the error
-    of an acknowledged save that is newer but damaged.
+    of an acknowledged save that is newer but damaged; `first` the lowest epoch that is known.
     """
 
-    __slots__ = ("decided", "lost", "save")
+    __slots__ = ("decided", "first", "lost", "save")
 
     def __init__(self, save: Save | None, *, decided: bool, lost: CorruptEntryError | None) -> None:
         self.save = save
         self.decided = decided
         self.lost = lost
+        self.first = 0
 
     @property
     def key(self) -> Key:
@@ -106,11 +107,15 @@ class Newest:
 
 
 class CheckpointFolder:
-    """A checkpoint's folder, and the steps of the protocol in it."""
+    """A checkpoint's folder, and the steps of the protocol in it.
 
-    def __init__(self, mount: Mount, folder: str) -> None:
+    `name` is the checkpoint's if the folder's cannot give it back.
+    """
+
+    def __init__(self, mount: Mount, folder: str, name: str = "") -> None:
         self.mount = mount
         self.folder = folder
+        self.name = name
 
     def list(self) -> Listing:
         """List the names, as the server has them now."""
@@ -309,7 +314,8 @@ class CheckpointFolder:
                     continue
             if newest.save is not None and newest.save.finished and self.list().top > epoch:
                 raise Superseded
-            self._prune_claims(listing, epoch)
+            newest.first = min(listing.epochs, default=epoch)
+            self._prune_claims(listing, epoch, keep_first=newest.save is None)
             return epoch, newest
 
     def _make_epoch(self, listing: Listing, record: str) -> int:
@@ -409,14 +415,18 @@ class CheckpointFolder:
         names += _former_claims(listing, epoch, lambda e: e < oldest[0])
         self._remove(names)
 
-    def _prune_claims(self, listing: Listing, epoch: int) -> None:
+    def _prune_claims(self, listing: Listing, epoch: int, *, keep_first: bool) -> None:
         """Once the base of `epoch` is decided, remove the links of former claims without a save.
+
+        `keep_first`: the first claim's tells how many there were, while no save does.
 
         A claim need not end in a save, so that saves alone would let the folder grow. A late save
         of such a claim does not count: its epoch's link is missing, or its key is above the base.
         """
         # MUT: claims-without-a-save-go
         saved = set(map(_epoch_of, listing.saves))
+        if keep_first:
+            saved.add(min(listing.epochs, default=epoch))
         self._remove(_former_claims(listing, epoch, lambda e: e not in saved))
 
     def _remove(self, names: Names) -> None:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from sys import _getframe as frame_above
 
 from efsstate import deadline
-from efsstate.errors import EncodeError
+from efsstate.checkpoints import source as sources
+from efsstate.checkpoints.consumer import Consumer, is_for_statement
+from efsstate.errors import EfsStateError, EncodeError
+from efsstate.generic import Generic, TypeVar
 from efsstate.units import seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from typing import Any
 
+    from efsstate.checkpoints.attempts import Attempts
     from efsstate.mount.files import Buffer
 
+T = TypeVar("T")
 _MARGIN = 2.0  # seconds
 _NEVER = float("inf")
 # Types of states that no code can change in place.
@@ -22,23 +29,31 @@ _FIXED = frozenset({type(None), bool, int, float, complex, str, bytes})
 _SHARE = 0.1  # of the loop's time that copies of a state that can change may take,
 _FREE = 0.05  # beyond so many seconds
 _LARGEST = 2**20  # bytes of a state that is copied at items' ends
+_READS_AHEAD = (
+    "resume is read ahead, so its items would count as done before they are; use"
+    " job.map(function, source, workers=8) to work on several at a time, or resume(..., batch=n)"
+    " for lists of items"
+)
 
 
 class Job:
-    """A loop's access to its checkpoint: how to read, encode and save the state."""
+    """A loop's access to its checkpoint: its name, and how to read, encode and save the state."""
 
-    __slots__ = ("encode", "save", "save_kept", "state")
+    __slots__ = ("encode", "name", "save", "save_kept", "state")
 
     def __init__(
         self,
+        name: str,
         state: Callable[[], Any],
         encode: Callable[[Any], list[Buffer]],
-        save: Callable[[], None],
+        save: Callable[[bool], None],
         save_kept: Callable[[list[Buffer], Any, int], None],
     ) -> None:
+        self.name = name
         self.state = state  # returns the state as it is now
         self.encode = encode  # raises EncodeError
-        self.save = save  # saves it, with the loop's position
+        # Saves it with the loop's position; True says that no item after that was begun.
+        self.save = save
         self.save_kept = save_kept  # saves an encoded state with its own position and items
 
 
@@ -56,17 +71,38 @@ class Pace:
         self.items = every if isinstance(every, int) else _NEVER
         self.seconds = _NEVER if isinstance(every, int) else seconds(every, "every")
         self._margin = margin
+        self.invocation = deadline.current()
+        self.deadline: float | None = None
         self.slowest_item = self.slowest_save = 0.0
+        self.stop_at = self.save_at = _NEVER
 
-    def stop_time(self) -> float:
-        """Return the monotonic time at which the loop ends."""
+    def start(self, now: float) -> None:
+        """Begin the loop at the monotonic time `now`."""
+        self.invocation = deadline.current()
+        self.save_at = now + self.seconds
+        self.plan_stop()
+
+    def plan_stop(self) -> None:
+        """Work out the monotonic time at which the loop ends, `stop_at`."""
         remaining = deadline.remaining()
-        if remaining is None:
-            return _NEVER
+        if self.invocation is not None:
+            self.deadline = self.invocation.deadline
         margin = self._margin
         if margin is None:
             margin = max(_MARGIN, 2 * (self.slowest_item + self.slowest_save))
-        return time.monotonic() + remaining - margin
+        self.stop_at = _NEVER if remaining is None else time.monotonic() + remaining - margin
+
+    def is_over(self, now: float) -> bool:
+        """Return True if no further item may be begun."""
+        if self.invocation is not None and self.invocation.deadline != self.deadline:
+            self.plan_stop()  # end_soon() moved it
+        return now >= self.stop_at
+
+    def note_item(self, elapsed: float) -> None:
+        """Note how long an item took."""
+        if elapsed > self.slowest_item:
+            self.slowest_item = elapsed
+            self.plan_stop()
 
 
 class Kept:
@@ -105,103 +141,340 @@ class Kept:
         return self._job.encode(self._state) if self._encoded is None else self._encoded
 
 
-class Loop:
-    """One `resume`: `position` and `items` are those of the last item that is done."""
+class Options:
+    """The options of one loop, checked once."""
+
+    __slots__ = ("batch", "cursor", "finish", "name")
 
     def __init__(
         self,
-        job: Job,
-        source: Iterable[Any] | Callable[[Any], Iterable[Any]],
-        pace: Pace,
-        cursor: Callable[[Any], Any] | None,
+        *,
+        position: Callable[[Any], Any] | None = None,
+        batch: int | None = None,
+        finish: bool = True,
+        name: str | None = None,
     ) -> None:
-        if cursor is not None and not callable(cursor):
-            raise TypeError(f"position: a function of an item is needed, not {cursor!r}")
-        if not callable(source):
-            try:
-                iter(source)
-            except TypeError:
-                raise TypeError(
-                    "source: an iterable, or a function of the last position, is needed, not"
-                    f" {source!r}"
-                ) from None
-        self._job, self._source, self._pace, self._cursor = job, source, pace, cursor
-        self._item: Any = None
-        self._is_inside = False  # an item is handed out and not done
+        if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int)):
+            raise TypeError(f"batch: a number of items is needed, not {batch!r}")
+        if batch is not None and batch < 1:
+            raise ValueError(f"batch: at least 1 item is needed, not {batch!r}")
+        if name is not None and (not isinstance(name, str) or not name):
+            raise TypeError(f"name: a name of the loop, a string, is needed, not {name!r}")
+        self.cursor, self.batch, self.finish, self.name = position, batch, finish, name
+
+
+class Loop:
+    """One `resume`: `position` and `items` are those of the last item that is done.
+
+    `exhausted` tells that the source came to its end, `running` that the loop did not end yet.
+    """
+
+    def __init__(self, job: Job, source: Any, pace: Pace, options: Options) -> None:
+        sources.check(source, options.cursor)
+        self.job, self.source, self.pace, self.options = job, source, pace, options
+        self.consumer: Consumer | None = None
+        self.attempts: Attempts | None = None
         self.position: Any = None
         self.items = self.saved_items = 0
-        self._kept = Kept(job, None, 0)
-        self.running = False
-        self.exhausted = False
+        self.handed_out = 0
+        self.is_inside = False  # an item is handed out and not done
+        self.next_position: Any = None
+        self.next_items = 0
+        self.kept = Kept(job, None, 0)
+        self.running = self.exhausted = False
+        self._started = 0.0
+        self.begun = 0.0  # when the item was handed out
+        self._thread = threading.get_ident()
 
-    def begin(self, position: Any, items: int, saved_items: int) -> None:
-        """Start after `items` items, of which the last save counts `saved_items`."""
-        self.position, self.items, self.saved_items = position, items, saved_items
-        self._kept = Kept(self._job, position, items)
-        self._kept.keep(position, items, time.monotonic(), 0.0)
+    def begin(self, position: Any, items: int) -> None:
+        """Start after `items` items, of which the last has `position`."""
+        self.position, self.items, self.saved_items = position, items, items
+        self.kept = Kept(self.job, position, items)
+        self.kept.keep(position, items, time.monotonic(), 0.0)
 
-    def run(self) -> Iterator[Any]:
-        """Yield the items, as `Checkpoint.resume` says."""
-        job, pace, kept = self._job, self._pace, self._kept
+    # The steps of a loop, for `run` and its variants
+
+    def start(self) -> None:
+        """Begin to run."""
         self.running = True
+        self._started = now = time.monotonic()
+        self.pace.start(now)
+
+    def remaining_items(self) -> Iterator[Any]:
+        """Return an iterator over the items that are not done yet."""
+        skipping = self.skipping()
+        return sources.remaining(self.source, self.position, skipping, self.options.cursor)
+
+    def skipping(self) -> sources.Skipping:
+        """Return the items that are done already, as they pass."""
+        name, cursor, stop_at = self.job.name, self.options.cursor, self.pace.stop_at
+        return sources.Skipping(name, self.position, self.items, cursor, stop_at)
+
+    def position_of(self, item: Any) -> Any:
+        """Return the position once `item` is done, if it has one of its own."""
+        position = self.options.cursor(item)  # type: ignore[misc]
+        # MUT: none-is-no-position
+        if position is None:
+            raise ValueError(
+                f"position: it returned None for the item {item!r:.200}; None means that nothing is"
+                " done, so the job would start over: return another value for it"
+            )
+        return position
+
+    def require_reader(self, generator: Any, frame: Any, *, is_for: bool) -> None:
+        """Find out who reads the loop; refuse a reader that works on several items at a time."""
+        consumer = Consumer.of_for(generator, frame, is_for=is_for)
+        # MUT: pools-are-refused
+        if consumer.is_pool:
+            raise EfsStateError(f"{self.job.name}: {_READS_AHEAD}")
+        self.consumer = consumer
+
+    def require_thread(self) -> None:
+        """Refuse another thread than the one that called `resume`."""
+        # MUT: other-threads-are-refused
+        if threading.get_ident() != self._thread:
+            raise EfsStateError(f"{self.job.name}: another thread reads it: {_READS_AHEAD}")
+
+    def finish_item(self, now: float) -> None:
+        """Count the item that was handed out as done, and save if it is time."""
+        self.is_inside = False
+        self.position, self.items = self.next_position, self.next_items
+        if self.consumer is None or self.consumer.is_direct:
+            self.kept.keep(self.position, self.items, now, now - self._started)
+        if self.attempts is not None:
+            self.attempts.finish(self)
+        pace = self.pace
+        if now - self.begun > pace.slowest_item:
+            pace.note_item(now - self.begun)
+        if now >= pace.save_at or self.items - self.saved_items >= pace.items:
+            self._save_in_time(now)
+
+    def _save_in_time(self, now: float) -> None:
+        pace = self.pace
+        # MUT: what-is-read-ahead-is-not-saved
+        if self.consumer is not None and not self.consumer.is_direct:
+            self._warn_of_reading_ahead()
+            pace.save_at = now + pace.seconds
+            return
+        self.job.save(False)
+        saved = time.monotonic()
+        pace.slowest_save = max(pace.slowest_save, saved - now)
+        pace.save_at = saved + pace.seconds
+        pace.plan_stop()
+
+    def _warn_of_reading_ahead(self) -> None:
+        from efsstate import events
+
+        text = "checkpoint %s: %s; now it saves only when the block ends, or by job.save()"
+        events.log(
+            "warning", text, self.job.name, _READS_AHEAD, once=f"reads ahead {self.job.name}"
+        )
+
+    def end(self) -> None:
+        """Save at the loop's end before the deadline."""
+        is_direct = self.consumer is None or self.consumer.is_direct
+        if is_direct and self.items > self.saved_items:
+            self.job.save(True)
+
+    def save_before_item(self) -> None:
+        """Save with the note that the next item is begun."""
+        self.job.save(False)
+
+    def skip_item(self) -> None:
+        """Count the next item as done, though it was not, and save that it was skipped."""
+        self.position, self.items = self.next_position, self.next_items
+        self.kept.keep(self.position, self.items, time.monotonic(), _NEVER)
+        self.job.save(False)
+
+    # Running
+
+    def run(self, reader: Items[Any]) -> Iterator[Any]:
+        """Yield the items, as `Checkpoint.resume` says."""
+        pace, cursor, batch = self.pace, self.options.cursor, self.options.batch
+        monotonic, thread, get_ident = time.monotonic, self._thread, threading.get_ident
+        self.require_reader(*reader.consumer(frame_above(1)), is_for=reader.is_for)
+        del reader  # it has this generator, which must end with its last user
+        self.require_thread()
+        self.start()
         try:
-            items = self._remaining_items()
-            now = started = time.monotonic()
-            save_at, stop_at = now + pace.seconds, pace.stop_time()
-            while now < stop_at:
+            if pace.is_over(monotonic()):
+                return
+            units = self.remaining_items()
+            if batch is not None:
+                units = sources.batches(units, batch, lambda: not pace.is_over(monotonic()))
+            while True:
                 try:
-                    self._item = next(items)
+                    unit = next(units)
                 except StopIteration:
                     self.exhausted = True
                     return
-                self._is_inside = True
-                yield self._item
-                self._is_inside = False
-                self.position, self.items = self._position_after(), self.items + 1
-                before, now = now, time.monotonic()
-                kept.keep(self.position, self.items, now, now - started)
-                if now - before > pace.slowest_item:
-                    pace.slowest_item = now - before
-                    stop_at = pace.stop_time()
-                if now >= save_at or self.items - self.saved_items >= pace.items:
-                    now = self._save_in_time()
-                    save_at, stop_at = now + pace.seconds, pace.stop_time()
-            if self.items > self.saved_items:
-                job.save()
+                now = monotonic()
+                # MUT: no-item-is-begun-after-the-margin
+                if pace.is_over(now):
+                    break
+                self.next_items = self.items + (1 if batch is None else len(unit))
+                if cursor is None:
+                    self.next_position = self.next_items
+                else:
+                    self.next_position = self.position_of(unit if batch is None else unit[-1])
+                if self.attempts is not None and not self.attempts.begin(unit, self):
+                    continue
+                self.begun, self.is_inside = now, True
+                self.handed_out += 1
+                yield unit
+                if get_ident() != thread:
+                    self.require_thread()
+                now = monotonic()
+                self.finish_item(now)
+                if pace.is_over(now):
+                    break
+            self.end()
         finally:
-            self.running = self._is_inside = False
+            self.running = False
 
-    def _remaining_items(self) -> Iterator[Any]:
-        if callable(self._source):
-            return iter(self._source(self.position))
-        from itertools import islice
+    async def run_async(self) -> AsyncIterator[Any]:
+        """Yield the items of an async source, as `run` does."""
+        pace, batch = self.pace, self.options.batch
+        self.start()
+        try:
+            if pace.is_over(time.monotonic()):
+                return
+            async for unit in self._units_async():
+                now = time.monotonic()
+                if self.consumer is None:
+                    self.consumer = Consumer.of_async_for(frame_above(1))
+                if pace.is_over(now):
+                    break
+                last = unit if batch is None else unit[-1]
+                self.next_items = self.items + (1 if batch is None else len(unit))
+                self.next_position = (
+                    self.next_items if self.options.cursor is None else self.position_of(last)
+                )
+                if self.attempts is not None and not self.attempts.begin(unit, self):
+                    continue
+                self.begun, self.is_inside = now, True
+                self.handed_out += 1
+                yield unit
+                now = time.monotonic()
+                self.finish_item(now)
+                if pace.is_over(now):
+                    break
+            else:
+                self.exhausted = True
+                return
+            self.end()
+        finally:
+            self.running = False
 
-        return islice(self._source, self.items, None)
+    async def remaining_items_async(self) -> AsyncIterator[Any]:
+        """Yield the items of an async source that are not done yet."""
+        source, skipping = self.source, self.skipping()
+        if callable(source):
+            source = source(self.position)
+            skipping.is_over = True
+        async for item in source:
+            if skipping.is_over:
+                yield item
+            else:
+                skipping.passes(item)
+        skipping.end()
 
-    def _save_in_time(self) -> float:
-        """Save, note how long it took, and return the time."""
-        started = time.monotonic()
-        self._job.save()
-        now = time.monotonic()
-        self._pace.slowest_save = max(self._pace.slowest_save, now - started)
-        return now
+    async def _units_async(self) -> AsyncIterator[Any]:
+        batch, units = self.options.batch, []
+        async for item in self.remaining_items_async():
+            if batch is None:
+                yield item
+                continue
+            units.append(item)
+            if len(units) == batch:
+                yield units
+                units = []
+        if units:
+            yield units
 
-    def _position_after(self) -> Any:
-        """Return the position once the current item is done."""
-        return self.items + 1 if self._cursor is None else self._cursor(self._item)
+    # What its checkpoint asks
+
+    def is_current_done(self) -> bool:
+        """Return True if a save now counts the item that is handed out as done.
+
+        In the body of the loop it does. After a `break` it does not, though the loop may be kept in
+        a variable and go on later.
+        """
+        if not self.is_inside:
+            return False
+        consumer = self.consumer
+        # MUT: a-broken-item-does-not-count
+        return consumer is None or (consumer.is_in_body() if consumer.is_direct else self.running)
+
+    def count_current(self) -> tuple[Any, int]:
+        """Return the position and the count of a save."""
+        if self.is_current_done():
+            return self.next_position, self.next_items
+        return self.position, self.items
 
     def current(self) -> Any:
         """Return the position of the item that is being done, else of the last one."""
-        return self._position_after() if self._is_inside else self.position
+        return self.next_position if self.is_inside else self.position
 
-    def count_current(self) -> tuple[Any, int]:
-        """Return the position and the count of a save that counts the current item as done."""
-        if self._is_inside:
-            return self._position_after(), self.items + 1
-        return self.position, self.items
+    def leave(self, error: BaseException | None) -> None:
+        """Save at the end of the block what was done, with the state as it was then.
 
-    def save_done(self) -> None:
-        """Save what was done before an item that was not, with the state as it was then."""
-        kept = self._kept
-        if kept.items > self.saved_items:
-            self._job.save_kept(kept.encoded(), kept.position, kept.items)
+        If the block raised in its loop's body, the items before count, and the state is that of
+        their end. If it raised elsewhere, what the loop did may have been for nothing, as if its
+        items were only collected there: nothing beyond the last save counts.
+        """
+        consumer, kept = self.consumer, self.kept
+        is_direct = consumer is None or consumer.is_direct
+        if error is not None:
+            # MUT: an-error-outside-the-loop-counts-nothing
+            is_in_loop = consumer is None or consumer.raised_in_body(error.__traceback__)
+            if self.exhausted or not is_direct or not is_in_loop:
+                return
+        elif not is_direct:
+            self.is_inside = False  # the item that was handed out last is not done
+            if self.items > self.saved_items:
+                self.job.save(True)
+            return
+        if self._leave_attempts(error) or kept.items > self.saved_items:
+            self.job.save_kept(kept.encoded(), kept.position, kept.items)
+
+    def _leave_attempts(self, error: BaseException | None) -> bool:
+        """Note how the item ended that was handed out last; return True if that must be saved."""
+        attempts = self.attempts
+        if attempts is None:
+            return False
+        if self.saved_items > self.items:
+            return False  # a save in the body counted the item as done
+        if self.kept.items != self.items:
+            attempts.tries = 0  # the state that is saved is from before an item that is done
+        elif error is not None and self.is_inside:
+            attempts.fail(error)
+        elif self.is_inside:
+            attempts.leave()
+        return self.handed_out > 0
+
+
+class Items(Generic[T]):
+    """The items of a loop, to be read by one `for` statement."""
+
+    def __init__(
+        self, loop: Loop, run: Callable[[Items[Any]], Iterator[Any]] | None = None
+    ) -> None:
+        self._generator: Any = loop.run(self) if run is None else run(self)
+        self.is_for = False  # True once a `for` statement asked for the iterator
+
+    def consumer(self, frame: Any) -> tuple[Any, Any]:
+        """Return the iterator that is read, and the frame that reads it."""
+        is_own = frame.f_code is Items.__next__.__code__
+        return (self, frame.f_back) if is_own else (self._generator, frame)
+
+    def __iter__(self) -> Iterator[T]:
+        self.is_for = is_for_statement(frame_above(1))
+        return self._generator  # type: ignore[no-any-return]
+
+    def __next__(self) -> T:
+        return next(self._generator)  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """End the loop."""
+        self._generator.close()

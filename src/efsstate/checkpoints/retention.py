@@ -70,7 +70,8 @@ def _remove_past(mount: Mount, folder: str, now: float) -> bool:
 
 
 def _is_past(newest: Save, now: float) -> bool:
-    return newest.finished and newest.ttl is not None and newest.created + newest.ttl < now
+    """Return True if it may go: a finished one past `ttl`, or one left for `abandon_after`."""
+    return newest.ttl is not None and newest.created + newest.ttl < now
 
 
 def sweep_saves(mount: Mount, folder: str, *, dry_run: bool) -> Iterator[tuple[str, int]]:

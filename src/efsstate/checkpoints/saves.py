@@ -1,11 +1,13 @@
 """Encode one save as an entry, and decode it: what goes into its meta, its payload and its state.
 
     meta    = head digest
-    head    = version u8 · flags u8 · schema u32 · saves u64 · items u64
-              behind u16 · shown u16 · (epoch u64 · number u64)* · position as text
+    head    = version u8 · flags u8 · schema u32 · saves u64 · items u64 · moved u64 · tries u16
+              skipped u32 · behind u16 · shown u16 · name u16
+              (epoch u64 · number u64)* · position as text · name
     digest  = 16 bytes, over the head, bound to the save's place
     payload = length u32 · tail · state
-    tail    = MessagePack list: position, result
+    tail    = MessagePack list: position, result, and a map if there are phases, skipped items or
+              a last error
 
 All numbers are little endian. The head has a checksum of its own, so that the first kilobytes of a
 save are enough to tell how far its job is.
@@ -29,11 +31,13 @@ if TYPE_CHECKING:
     Key = tuple[int, int]
 
 _LENGTH = struct.Struct("<I")
-_HEAD = struct.Struct("<BBIQQHH")
+_HEAD = struct.Struct("<BBIQQQHIHHH")
 _VERSION = 1
-_FINISHED, _EMPTY = 1, 2
+_FINISHED, _EMPTY, _LEFT = 1, 2, 4
 _DIGEST = 16
+_DEEPEST = 100  # levels of a state that are searched for the part that can't be saved
 _SHOWN = 200  # characters of the position that people see
+_NAME = 1200  # bytes of a name that its folder cannot give back
 HEAD_BYTES = 4096  # hold the header and the meta of any save
 
 
@@ -41,7 +45,9 @@ class Save:
     """One save: `key` is (epoch, number), `behind` the valid ones before it, `state` encoded.
 
     `shown` is the position as people read it; `created` and `ttl` are seconds. A save with `empty`
-    is left by a reset: it has no state at all.
+    is left by a reset: it has no state at all. `moved` is the epoch in which the position last
+    moved, `tries` how often the item after it was begun, as far as that was noted, and `left` that
+    its claim ended in order. `name` is the checkpoint's if its folder cannot give it back.
     """
 
     __slots__ = (
@@ -52,23 +58,30 @@ class Save:
         "finished",
         "items",
         "key",
+        "left",
+        "moved",
+        "name",
+        "notes",
         "position",
         "result",
         "saves",
         "schema",
         "shown",
         "size",
+        "skipped",
         "state",
+        "tries",
         "ttl",
     )
 
     def __init__(self, key: Key) -> None:
         self.key = key
         self.schema = 1
-        self.saves = self.items = self.size = 0
-        self.finished = self.empty = False
+        self.saves = self.items = self.size = self.moved = self.tries = self.skipped = 0
+        self.finished = self.empty = self.left = False
         self.behind: list[Key] = []
-        self.shown = self.codec = ""
+        self.shown = self.codec = self.name = ""
+        self.notes: dict[str, Any] = {}  # phases, skipped items, the last error
         self.created = 0.0
         self.ttl: float | None = None
         self.position: Any = None
@@ -88,20 +101,48 @@ def pack(mount: Mount, folder: str, save: Save) -> tuple[bytes, list[Buffer]]:
     """
     position = save.position
     try:
-        parts = codecs.dumps([position, save.result])
+        parts = codecs.dumps([position, save.result, *([save.notes] if save.notes else ())])
     except EncodeError as error:
-        raise EncodeError(f"the position {position!r:.80} or the result: {error}") from error
+        raise _tail_error(save) from error
     tail = parts if type(parts) is bytes else b"".join(map(bytes, parts))
     text = "" if position is None else position if isinstance(position, str) else repr(position)
     shown = text[:_SHOWN].encode(errors="replace")
-    flags = (_FINISHED if save.finished else 0) | (_EMPTY if save.empty else 0)
+    flags = (_FINISHED * save.finished) | (_EMPTY * save.empty) | (_LEFT * save.left)
+    name = save.name.encode()[:_NAME]
     numbers = [number for key in save.behind for number in key]
     head = _HEAD.pack(
-        _VERSION, flags, save.schema, save.saves, save.items, len(save.behind), len(shown)
+        _VERSION,
+        flags,
+        save.schema,
+        save.saves,
+        save.items,
+        save.moved,
+        min(save.tries, 0xFFFF),
+        save.skipped,
+        len(save.behind),
+        len(shown),
+        len(name),
     )
-    head += struct.pack(f"<{len(numbers)}Q", *numbers) + shown
+    head += struct.pack(f"<{len(numbers)}Q", *numbers) + shown + name
     meta = head + entry.digest(mount.key, place(folder, save.key), head)
     return meta, [_LENGTH.pack(len(tail)) + tail, *save.state]
+
+
+def _tail_error(save: Save) -> EncodeError:
+    """Return the error for a position or result that MessagePack cannot hold.
+
+    The codec option is for the state alone, so another codec would not help.
+    """
+    for what, value in (("position", save.position), ("result", save.result)):
+        try:
+            codecs.dumps(value)
+        except EncodeError:
+            kind = type(value).__qualname__
+            return EncodeError(
+                f"the {what} {value!r:.80}: a {kind} can't be saved; give a {what} of plain values,"
+                " such as a string, a number or a date"
+            )
+    return EncodeError("the skipped items: they can't be saved; give plain values as items")
 
 
 def unpack(mount: Mount, folder: str, key: Key, stored: entry.Entry) -> Save:
@@ -113,7 +154,7 @@ def unpack(mount: Mount, folder: str, key: Key, stored: entry.Entry) -> Save:
     try:
         payload = memoryview(stored.payload)
         (length,) = _LENGTH.unpack_from(payload)
-        save.position, save.result = codecs.loads(payload[4 : 4 + length])
+        _fill_from_tail(save, codecs.loads(payload[4 : 4 + length]))
     except (ValueError, TypeError, struct.error) as error:
         path = f"{mount.path}/{place(folder, key)}"
         raise CorruptEntryError(path, f"not a save: {error}") from None
@@ -155,15 +196,27 @@ def _unpack_head(mount: Mount, folder: str, key: Key, meta: bytes) -> Save:
     return save
 
 
+def _fill_from_tail(save: Save, tail: list[Any]) -> None:
+    save.position, save.result, *notes = tail
+    save.notes = notes[0] if notes else {}
+    if len(notes) > 1 or type(save.notes) is not dict:
+        raise ValueError("its tail is not one that this release writes")
+
+
 def _fill_from_head(save: Save, head: bytes) -> None:
-    version, flags, save.schema, save.saves, save.items, behind, shown = _HEAD.unpack_from(head)
+    fields = _HEAD.unpack_from(head)
+    version, flags, save.schema, save.saves, save.items, save.moved, save.tries = fields[:7]
+    save.skipped, behind, shown, name = fields[7:]
     start = _HEAD.size + 16 * behind
-    if version != _VERSION or flags > _FINISHED | _EMPTY or len(head) != start + shown:
+    is_whole = len(head) == start + shown + name
+    if version != _VERSION or flags > _FINISHED | _EMPTY | _LEFT or not is_whole:
         raise ValueError("its head is not one that this release writes")
     numbers = struct.unpack_from(f"<{2 * behind}Q", head, _HEAD.size)
     save.behind = list(zip(numbers[::2], numbers[1::2], strict=True))
     save.finished, save.empty = bool(flags & _FINISHED), bool(flags & _EMPTY)
-    save.shown = head[start:].decode()
+    save.left = bool(flags & _LEFT)
+    save.shown = head[start : start + shown].decode()
+    save.name = head[start + shown :].decode(errors="replace")
 
 
 class States:
@@ -184,8 +237,9 @@ class States:
         try:
             encoded = self._dumps(state)
         except EncodeError as error:
+            place, reason = self._find_culprit(state, error)
             raise EncodeError(
-                f"the state can't be saved, and earlier saves stand: {error}"
+                f"{place} can't be saved, and earlier saves stand: {reason}"
             ) from error
         if type(encoded) is bytes:
             return [encoded]
@@ -193,6 +247,25 @@ class States:
         # An array that changed between its checksum and its write would be saved damaged: copy it.
         # MUT: what-is-saved-is-a-copy
         return [part if type(part) is bytes else bytes(part) for part in parts]
+
+    def _find_culprit(self, state: Any, error: EncodeError) -> tuple[str, EncodeError]:
+        """Return the place of the smallest part of `state` that can't be encoded, and why."""
+        place = ""
+        for _ in range(_DEEPEST):
+            parts = enumerate(state) if isinstance(state, (list, tuple)) else ()
+            for key, part in state.items() if isinstance(state, dict) else parts:
+                try:
+                    self._dumps(part)
+                except EncodeError as inner:
+                    place, state, error = f"{place}[{key!r:.80}]", part, inner
+                    break
+            else:
+                break
+        return f"state{place}" if place else "the state", error
+
+    def copy(self, state: Any) -> Any:
+        """Return a copy of `state` by way of its bytes. Raises `EncodeError`."""
+        return state if state is None else self._loads(b"".join(self.encode(state)))
 
     def decode(self, save: Save, path: str) -> Any:
         """Return the state of `save`, which is at `path`; None if it has none.

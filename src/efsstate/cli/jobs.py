@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from efsstate.checkpoints import claimant
 from efsstate.checkpoints.protocol import CheckpointFolder
+from efsstate.checkpoints.status import read_status
 from efsstate.cli.lookup import find, is_folder
 from efsstate.errors import EfsStateError
 from efsstate.format import layout
@@ -72,7 +73,7 @@ def status(mount: Mount, folder: str, name: str | None = None) -> dict[str, Any]
     `claimed` and `begun`. Raise OSError and EfsStateError.
     """
     name = whole_name(mount, folder) if name is None else name
-    fields: dict[str, Any] = dict(claimant.status(CheckpointFolder(mount, folder), name))
+    fields: dict[str, Any] = dict(read_status(CheckpointFolder(mount, folder), name))
     fields["shards"] = shards = _read_shards(mount, folder)
     if shards is not None:
         _add_shards(mount, folder, fields, shards)
