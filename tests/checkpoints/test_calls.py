@@ -24,6 +24,18 @@ def test_a_save_makes_few_calls(warm):
     assert len(calls) <= 70, calls.names
 
 
+def test_a_save_in_a_loop_makes_few_calls(tmp_path):
+    """It stores the position, too."""
+    with checkpoint("job", root=str(tmp_path)) as job:
+        for number in job.resume(range(8)):
+            if number == 6:
+                with Calls() as calls:
+                    job.save({"rows": number})
+            else:
+                job.save({"rows": number})
+    assert len(calls) <= 70, calls.names
+
+
 def test_a_load_makes_few_calls(warm):
     """It lists, reads, checks and decodes."""
     with Calls() as calls:

@@ -400,7 +400,9 @@ class Checkpoint(Looping[S]):
         save.moved, save.left = self._moved, at_rest or finished
         if self._stored_name:
             save.name = self._stored_name
-        if loops is not None or self._newest is not None:
+        newest, attempts = self._newest, self._attempts
+        has_names = loops is not None and loops.has_names
+        if has_names or attempts or self.skipped or (newest is not None and newest.notes):
             self._add_notes(save, position, items)
         save.state, save.schema, save.empty = encoded, self._schema, empty
         save.position, save.items, save.saves = position, items, self.saves + 1
@@ -433,12 +435,14 @@ class Checkpoint(Looping[S]):
         phases = self._loops.note_phase(position, items) if self._loops is not None else {}
         if self._loops is None and self._newest is not None:
             phases = self._newest.notes.get("phases", {})
-        notes = {
-            "phases": phases,
-            "skipped": self.skipped,
-            "error": attempts.error if attempts is not None else "",
-        }
-        save.notes = {key: value for key, value in notes.items() if value}
+        notes: dict[str, Any] = {}
+        if phases:
+            notes["phases"] = phases
+        if self.skipped:
+            notes["skipped"] = self.skipped
+        if attempts is not None and attempts.error:
+            notes["error"] = attempts.error
+        save.notes = notes
         save.skipped = len(self.skipped)
         save.tries = attempts.tries if attempts is not None else 0
 

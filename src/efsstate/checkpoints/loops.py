@@ -24,6 +24,7 @@ class Loops:
         self._job = job
         self._position, self._items = position, items
         self.phases = {name: list(phase) for name, phase in phases.items()}
+        self.has_names = bool(phases)
         self.current: Loop | None = None
         self._begun: list[Loop] = []
 
@@ -51,6 +52,7 @@ class Loops:
         loop = Loop(self._job, source, pace, options)
         loop.begin(*self._start_of(options.name))
         self.current = loop
+        self.has_names = self.has_names or options.name is not None
         self._begun.append(loop)
         return loop
 

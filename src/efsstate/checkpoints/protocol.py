@@ -18,7 +18,7 @@ from __future__ import annotations
 import errno
 import time
 from itertools import repeat
-from operator import itemgetter
+from operator import itemgetter, methodcaller
 
 from efsstate.checkpoints import saves
 from efsstate.errors import ClaimLost, CorruptEntryError
@@ -46,6 +46,7 @@ _REPEATS = 5  # equal listings after which a missing name is gone, and not about
 
 _ZEROS = repeat(0)
 _epoch_of = itemgetter(0)
+_is_temporary = methodcaller("startswith", layout.TEMPORARY)
 
 
 class StaleListing(Exception):  # noqa: N818 - not an error
@@ -408,12 +409,15 @@ class CheckpointFolder:
         """
         # A temporary belongs to an owner that died or was superseded; its save can't be
         # acknowledged any more.
-        names = [name for name in listing.names if name.startswith(layout.TEMPORARY)]
-        if listing.saves and listing.saves[-1] < oldest:
-            stale = [key for key in reversed(listing.saves) if key < oldest]
-            names += [layout.generation_name(*key) for key in stale]
-        names += _former_claims(listing, epoch, lambda e: e < oldest[0])
-        self._remove(names)
+        names = list(filter(_is_temporary, listing.names))
+        for key in reversed(listing.saves):
+            if key >= oldest:
+                break
+            names.append(layout.generation_name(*key))
+        if len(listing.epochs) + len(listing.bases) > 2 * _CLAIMS_KEPT:
+            names += _former_claims(listing, epoch, lambda e: e < oldest[0])
+        if names:
+            self._remove(names)
 
     def _prune_claims(self, listing: Listing, epoch: int, *, keep_first: bool) -> None:
         """Once the base of `epoch` is decided, remove the links of former claims without a save.

@@ -16,6 +16,7 @@ save are enough to tell how far its job is.
 from __future__ import annotations
 
 import struct
+from itertools import chain
 
 from efsstate.errors import CorruptEntryError, EfsStateError, EncodeError, SignatureError
 from efsstate.format import codec as codecs
@@ -34,6 +35,7 @@ _LENGTH = struct.Struct("<I")
 _HEAD = struct.Struct("<BBIQQQHIHHH")
 _VERSION = 1
 _FINISHED, _EMPTY, _LEFT = 1, 2, 4
+_NO_TAIL = b"\x92\xc0\xc0"  # no position and no result, as most tails are
 _DIGEST = 16
 _DEEPEST = 100  # levels of a state that are searched for the part that can't be saved
 _SHOWN = 200  # characters of the position that people see
@@ -99,17 +101,12 @@ def pack(mount: Mount, folder: str, save: Save) -> tuple[bytes, list[Buffer]]:
 
     Raises `EncodeError` for a position or result that MessagePack cannot hold.
     """
-    position = save.position
-    try:
-        parts = codecs.dumps([position, save.result, *([save.notes] if save.notes else ())])
-    except EncodeError as error:
-        raise _tail_error(save) from error
-    tail = parts if type(parts) is bytes else b"".join(map(bytes, parts))
+    position, tail = save.position, _pack_tail(save)
     text = "" if position is None else position if isinstance(position, str) else repr(position)
     shown = text[:_SHOWN].encode(errors="replace")
     flags = (_FINISHED * save.finished) | (_EMPTY * save.empty) | (_LEFT * save.left)
     name = save.name.encode()[:_NAME]
-    numbers = [number for key in save.behind for number in key]
+    numbers = [*chain.from_iterable(save.behind)]
     head = _HEAD.pack(
         _VERSION,
         flags,
@@ -126,6 +123,21 @@ def pack(mount: Mount, folder: str, save: Save) -> tuple[bytes, list[Buffer]]:
     head += struct.pack(f"<{len(numbers)}Q", *numbers) + shown + name
     meta = head + entry.digest(mount.key, place(folder, save.key), head)
     return meta, [_LENGTH.pack(len(tail)) + tail, *save.state]
+
+
+def _pack_tail(save: Save) -> bytes:
+    position = save.position
+    if save.result is None and not save.notes:
+        # Nearly every tail is one of these, which is written here as MessagePack has it.
+        if position is None:
+            return _NO_TAIL
+        if type(position) is int and 0 <= position < 2**63:
+            return b"\x92\xcf" + position.to_bytes(8, "big") + b"\xc0"
+    try:
+        parts = codecs.dumps([position, save.result, *([save.notes] if save.notes else ())])
+    except EncodeError as error:
+        raise _tail_error(save) from error
+    return parts if type(parts) is bytes else b"".join(map(bytes, parts))
 
 
 def _tail_error(save: Save) -> EncodeError:
