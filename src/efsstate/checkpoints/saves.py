@@ -10,7 +10,8 @@
               a last error
 
 All numbers are little endian. The head has a checksum of its own, so that the first kilobytes of a
-save are enough to tell how far its job is.
+save are enough to tell how far its job is. A head that begins as a MessagePack map is of the format
+before; it is read.
 """
 
 from __future__ import annotations
@@ -18,7 +19,13 @@ from __future__ import annotations
 import struct
 from itertools import chain
 
-from efsstate.errors import CorruptEntryError, EfsStateError, EncodeError, SignatureError
+from efsstate.errors import (
+    CorruptEntryError,
+    EfsStateError,
+    EncodeError,
+    SignatureError,
+    UnknownFormatError,
+)
 from efsstate.format import codec as codecs
 from efsstate.format import entry, layout
 
@@ -32,6 +39,7 @@ if TYPE_CHECKING:
     Key = tuple[int, int]
 
 _LENGTH = struct.Struct("<I")
+_MAPS = frozenset(bytes([byte]) for byte in range(0x80, 0x90))  # how a MessagePack map begins
 _HEAD = struct.Struct("<BBIQQQHIHHH")
 _VERSION = 1
 _FINISHED, _EMPTY, _LEFT = 1, 2, 4
@@ -201,8 +209,13 @@ def _unpack_head(mount: Mount, folder: str, key: Key, meta: bytes) -> Save:
         raise kind(path, "its meta does not match its checksum")
     save = Save(key)
     try:
-        _fill_from_head(save, head)
-    except (ValueError, struct.error) as error:
+        if head[:1] in _MAPS:
+            _fill_from_map(save, codecs.loads(head))
+        elif head[0] > _VERSION:
+            raise UnknownFormatError(mount.path_of(folder, layout.generation_name(*key)), head[0])
+        else:
+            _fill_from_head(save, head)
+    except (ValueError, TypeError, LookupError, struct.error) as error:
         path = f"{mount.path}/{place(folder, key)}"
         raise CorruptEntryError(path, f"not a save: {error}") from None
     return save
@@ -229,6 +242,20 @@ def _fill_from_head(save: Save, head: bytes) -> None:
     save.left = bool(flags & _LEFT)
     save.shown = head[start : start + shown].decode()
     save.name = head[start + shown :].decode(errors="replace")
+
+
+def _fill_from_map(save: Save, fields: Any) -> None:
+    """Fill a save from the head that was written before there were attempts: a MessagePack map."""
+    save.schema, save.saves, save.items = (fields[key] for key in ("schema", "saves", "items"))
+    save.finished, save.empty = fields["finished"], fields["empty"]
+    save.behind = [(epoch, number) for epoch, number in fields["behind"]]
+    save.shown = fields["position"]
+    numbers = [save.schema, save.saves, save.items, *(n for key in save.behind for n in key)]
+    is_flags = type(save.finished) is bool and type(save.empty) is bool
+    if not is_flags or type(save.shown) is not str:
+        raise ValueError("a field of its head is of the wrong kind")
+    if any(type(number) is not int or number < 0 for number in numbers):
+        raise ValueError("a number of its head is of the wrong kind")
 
 
 class States:
