@@ -445,3 +445,34 @@ def test_a_fingerprint_is_no_key_of_the_cache():
     f(1)
     f.cache.set("a", 2)
     assert list(f.cache.keys()) == list(efsstate.Cache("f").keys()) == ["a"]
+
+
+# Methods
+
+
+class Scale:
+    def __init__(self, factor):
+        self.factor = factor
+
+    @cached
+    def times(self, x):
+        return self.factor * x
+
+    @classmethod
+    @cached
+    def named(cls, x):
+        return cls.__name__, x
+
+
+def test_the_advice_for_a_method_does_not_mislead():
+    """`ignore="self"` would give one instance's results to another."""
+    with pytest.raises(TypeError) as caught:
+        Scale(2).times(10)
+    text = str(caught.value)
+    assert "a function of the values it uses" in text and "register(Scale, to_parts)" in text
+    assert text.endswith("(with ignore='self' all instances and subclasses would share results)")
+    with pytest.raises(TypeError, match="with ignore='cls' all instances and subclasses would"):
+        type("Local", (Scale,), {}).named(1)
+    efsstate.register(Scale, lambda scale: scale.factor)
+    assert (Scale(2).times(10), Scale(1).times(10), Scale(2).times(x=10)) == (20, 10, 20)
+    assert Scale.times.cache_info().hits == 1

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 LARGE = 1 << 16  # bytes; data of this length and longer is represented by its digest
 _MAX_DEPTH = 100
+_PLAIN = "pass plain values"
 _FLOAT = struct.Struct("<d")
 
 
@@ -38,15 +39,19 @@ class UnstableError(TypeError):
     The type is the name to be given to `register`, or "" if that would not help.
     """
 
-    def for_caller(self, place: str, *, ignore: bool = False) -> TypeError:
-        """Return the error that names `place`; `ignore` says that the option exists there."""
+    def for_caller(self, place: str, *, argument: str = "") -> TypeError:
+        """Return the error that names `place`; `argument` is the name of a function's parameter."""
         value, why, teachable = self.args
-        ways = ["pass plain values"]
-        if ignore:
+        is_owner = argument in ("self", "cls")  # of a method, whose instances may differ
+        ways = ["move the work to a function of the values it uses" if is_owner else _PLAIN]
+        if argument and not is_owner:
             ways.append("leave it out with ignore=")
         if teachable:
             ways.append(f"teach it once with efsstate.register({teachable}, to_parts)")
-        return TypeError(f"{place}: {value} can't be part of a key: {why}; {', or '.join(ways)}")
+        text = f"{place}: {value} can't be part of a key: {why}; {', or '.join(ways)}"
+        if is_owner:
+            text += f" (with ignore={argument!r} all instances and subclasses would share results)"
+        return TypeError(text)
 
 
 def unstable(value: object, why: str) -> UnstableError:

@@ -105,8 +105,9 @@ class KeyBuilder:
                 add(name)
                 (encoders.get(type(value)) or learn(value))(value, add, 1)
         except UnstableError as error:
-            place = f"{self._name}: argument {name.strip(b'=:').decode()}"
-            raise error.for_caller(place, ignore=True) from None
+            argument = name.strip(b"=:").decode()
+            place = f"{self._name}: argument {argument}"
+            raise error.for_caller(place, argument=argument) from None
         digest = (self._hash or self._begin()).copy()
         digest.update(b"".join(pieces))
         return digest.hexdigest()  # type: ignore[no-any-return]
