@@ -1,10 +1,15 @@
 """What the cache's tests share: a fresh root for each, and no memory of what was logged."""
 
+import time
+import types
+
 import pytest
 
 from efsstate import events
 from efsstate.cache import disk, flight, memory
+from efsstate.mount import clock
 from efsstate.mount import root as roots
+from efsstate.mount.files import Mount
 
 
 @pytest.fixture(autouse=True)
@@ -64,3 +69,25 @@ def different():
     from tests.cache.test_keys import DIFFERENT
 
     return DIFFERENT
+
+
+@pytest.fixture
+def later(monkeypatch):
+    """Let so many seconds pass: for the wall clock and the server's."""
+    offset = [0.0]
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + offset[0])
+    create = Mount.create_open
+
+    def create_later(mount, *args):
+        status = create(mount, *args)
+        shifted = types.SimpleNamespace(st_ino=status.st_ino, st_mtime=status.st_mtime + offset[0])
+        clock.observe(shifted.st_mtime)
+        return shifted
+
+    monkeypatch.setattr(Mount, "create_open", create_later)
+
+    def advance(seconds):
+        offset[0] += seconds
+
+    return advance

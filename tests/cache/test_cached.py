@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-import types
 
 import numpy as np
 import pytest
@@ -28,28 +27,6 @@ def counting(**options):
 
     f.calls = calls
     return f
-
-
-@pytest.fixture
-def later(monkeypatch):
-    """Let so many seconds pass: for the wall clock and the server's."""
-    offset = [0.0]
-    real = time.time
-    monkeypatch.setattr(time, "time", lambda: real() + offset[0])
-    create = Mount.create_open
-
-    def create_later(mount, *args):
-        status = create(mount, *args)
-        shifted = types.SimpleNamespace(st_ino=status.st_ino, st_mtime=status.st_mtime + offset[0])
-        clock.observe(shifted.st_mtime)
-        return shifted
-
-    monkeypatch.setattr(Mount, "create_open", create_later)
-
-    def advance(seconds):
-        offset[0] += seconds
-
-    return advance
 
 
 def test_a_result_is_computed_once_and_comes_back_exactly(another):
@@ -642,7 +619,6 @@ def test_waits_and_errors_are_told_too(monkeypatch, root):
 
 def test_a_use_is_noted_at_most_once_a_day(entries, another, monkeypatch):
     from efsstate.format import entry
-    from efsstate.mount.files import Mount
 
     touched = []
     touch = Mount.touch
@@ -730,3 +706,64 @@ def test_import_is_light():
 
 def test_the_public_names_are_these():
     assert efsstate.cached is cached and efsstate.Cache.__name__ == "Cache"
+
+
+# Setting results
+
+
+def test_set_keeps_a_result_without_computing(another, entries):
+    f = counting()
+    f.set("given", 1)
+    assert f(1) == f(x=1, y=0) == another(f)(1) == "given" and f.calls == []
+    f.set(("new", [1]), 1)
+    assert f(1) == ("new", [1]) and len(entries()) == 1 and f.cache_info().puts == 2
+    with pytest.raises(efsstate.EncodeError):
+        f.set(object(), 2)
+    with pytest.raises(TypeError, match="does not take these arguments"):
+        f.set(1, 2, 3, 4)
+    assert f(2) == (2, 0)
+
+
+def test_set_counts_for_the_ttl_of_the_function(later):
+    f = counting(ttl={"short": 10, "never": 0}.get)
+    for value in ("short", "long", "never"):
+        f.set(value, value)
+    later(11)
+    assert (f("long"), f("short"), f("never")) == ("long", ("short", 0), ("never", 0))
+
+
+def test_set_of_an_async_function_is_awaited_and_takes_the_value_at_once():
+    import asyncio
+
+    @cached
+    async def f(x):
+        return x
+
+    async def main():
+        value = [1]
+        task = f.set(value, 1)
+        value.append(2)
+        await task
+        assert await f(1) == [1]
+        with pytest.raises(efsstate.EncodeError):
+            await f.set(object(), 2)
+
+    asyncio.run(main())
+    f.set("outside", 1)
+    assert asyncio.run(f(1)) == "outside"
+
+
+def test_cache_clear_starts_counting_again():
+    f = counting()
+    f(1), f(1)
+    f.cache_clear()
+    assert f.cache_info()[:2] == (0, 0) and f.cache_info().puts == f.cache_info().memory == 0
+    f(1), f(1)
+    assert f.cache_info()[:2] == (1, 1)
+
+
+def test_set_where_nothing_is_kept(monkeypatch):
+    monkeypatch.setenv("EFSSTATE_DISABLE", "1")
+    f = counting()
+    f.set("given", 1)
+    assert f(1) == (1, 0)

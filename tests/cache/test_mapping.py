@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from efsstate import Cache, EncodeError, cached, on_event
+from efsstate import Cache, EncodeError, RootError, cached, on_event
 
 
 @pytest.fixture
@@ -365,3 +365,161 @@ def test_a_root_that_is_removed_and_made_anew_is_used_again(cache, root):
         lonely.get("k") == Cache("box", memory=0).get("k") == 3
         and cache._results.counts.errors == before
     )
+
+
+# More than get and set
+
+
+def test_pop_gives_a_value_to_one_caller(cache, elsewhere):
+    cache.set("k", [1])
+    assert elsewhere.pop("k") == [1] and "k" not in elsewhere
+    assert cache.pop("k", 5) == 5 and cache.get("k", fresh=True) is None
+    with pytest.raises(KeyError, match="k"):
+        cache.pop("k")
+
+
+def test_of_many_processes_one_pops(cache):
+    for _ in range(3):
+        cache.set("k", 1)
+        assert sum(forked(8, lambda: Cache("box").pop("k", 0))) == 1
+
+
+def forked(count, work):
+    """The exit codes of `count` children, each of which does the work."""
+    pids = []
+    for _ in range(count):
+        if not (pid := os.fork()):
+            os._exit(work() or 0)
+        pids.append(pid)
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+
+
+def test_touch_lets_a_value_live_on(cache, elsewhere, later):
+    for key in ("touched", "left"):
+        cache.set(key, [key], ttl=60)
+    assert not cache.touch("missing") and "missing" not in cache
+    assert elsewhere.touch("touched", ttl="1h") and elsewhere.get("touched") == ["touched"]
+    later(61)
+    assert cache.get("touched", fresh=True) == ["touched"] and "left" not in elsewhere
+    assert not cache.touch("left")
+    assert sorted(cache.keys()) == ["touched"]
+
+
+def test_incr_counts_from_nothing_by_any_step(cache, elsewhere):
+    assert [cache.incr("n"), cache.incr("n"), elsewhere.incr("n", 5), cache.incr("n", -2)] == [
+        1,
+        2,
+        7,
+        5,
+    ]
+    assert cache.get("n") == elsewhere.get("n", fresh=True) == 5 and cache.incr("n", 2**70) > 2**70
+    cache.set("text", "5")
+    with pytest.raises(TypeError, match="no int: '5'"):
+        cache.incr("text")
+    assert cache.get("text") == "5"
+
+
+def test_incr_is_exact_across_processes_and_threads(cache):
+    def work():
+        import threading
+
+        def add():
+            for _ in range(10):
+                Cache("box").incr("n")
+
+        threads = [threading.Thread(target=add) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert forked(4, work) == [0] * 4
+    assert cache.get("n", fresh=True) == 4 * 3 * 10
+
+
+def test_incr_loses_no_set_that_comes_meanwhile(cache, monkeypatch):
+    """A sum of the value before it would undo the set."""
+    results = cache._results
+    read, interfered = type(results).read, []
+
+    def read_and_interfere(self, digest, **options):
+        item = read(self, digest, **options)
+        if options.get("exact") and not interfered:
+            interfered.append(1)
+            Cache("box").set("n", 100)
+        return item
+
+    cache.set("n", 1)
+    monkeypatch.setattr(type(results), "read", read_and_interfere)
+    assert cache.incr("n") == 101 and interfered and cache.get("n", fresh=True) == 101
+
+
+def test_where_the_mount_fails_incr_does_not_go_on(cache, root):
+    shutil.rmtree(root)
+    with pytest.raises(RootError, match="does not exist"):
+        cache.incr("n")
+
+
+def test_info_counts_as_cache_info_does(cache):
+    cache.get("k"), cache.set("k", "v"), cache.get("k"), cache.get("k", fresh=True)
+    info = cache.info()
+    assert (info.hits, info.misses, info.puts, info.memory, info.mount) == (2, 1, 1, 1, 1)
+    assert info.currsize > 0 and info._fields == cached(len).cache_info()._fields
+
+
+def test_a_lock_excludes_processes_and_threads(cache, root):
+    import threading
+
+    path = root.parent / "log"
+    path.touch()
+
+    def work():
+        def enter():
+            for _ in range(5):
+                with Cache("box").lock("k"):
+                    with path.open("a") as file:
+                        file.write("in\n")
+                    time.sleep(0.002)
+                    with path.open("a") as file:
+                        file.write("out\n")
+
+        threads = [threading.Thread(target=enter) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert forked(3, work) == [0] * 3
+    assert path.read_text() == "in\nout\n" * 30
+
+
+def test_a_lock_is_of_its_key_and_is_waited_for(cache):
+    import threading
+
+    errors = []
+
+    def wait():
+        try:
+            with cache.lock("k", wait=0.05):
+                errors.append(None)
+        except TimeoutError as error:
+            errors.append(str(error))
+
+    with cache.lock("k"), cache.lock("other"), cache.lock("k"):  # again in this thread
+        thread = threading.Thread(target=wait)
+        thread.start()
+        thread.join()
+        cache.set("k", 1)
+        assert cache.get_or_compute("new", lambda: 2) == 2
+    wait()
+    assert errors == ["Cache('box'): 'k': timed out waiting for the lock; pass wait=", None]
+
+
+def test_a_lock_of_a_process_that_dies_is_free(cache):
+    def work():
+        cache.lock("k").__enter__()
+        os._exit(0)
+
+    assert forked(1, work) == [0]
+    with cache.lock("k", wait=5):
+        pass

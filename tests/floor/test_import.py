@@ -82,6 +82,7 @@ OURS = {  # written out, so that a new one is a decision
     "efsstate.cache.key_encoding",
     "efsstate.cache.naming",
     "efsstate.cache.options",
+    "efsstate.cache.puts",
     "efsstate.generic",
     "efsstate.cache.flight",
     "efsstate.cache.keys",

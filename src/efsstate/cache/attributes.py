@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 
-from efsstate.cache.cache import Cache, fetch_many
+from efsstate.cache import puts
+from efsstate.cache.cache import Cache, fetch_many, info_of
 from efsstate.cache.tiers import FAILURES, MISSING, describe_remaining
 
 TYPE_CHECKING = False
@@ -49,29 +51,14 @@ class Attributes:
             "peek": self.peek,
             "invalidate": self.invalidate,
             "explain": self.explain,
+            "set": self.set,
             "refresh": self.refresh_async if owner.is_async else self.refresh,
             "map": self.map_async if owner.is_async else self.map,
         }
 
     def cache_info(self) -> CacheInfo:
         """Return the counters of this process: calls by their outcome, and bytes in memory."""
-        from efsstate.cache.function_types import CacheInfo
-
-        counts, share = self._results.counts, self._results.memory
-        return CacheInfo(
-            hits=counts.memory + counts.mount + counts.stale,
-            misses=counts.computed,
-            maxsize=0 if share.limit == 0 else share.maxsize,
-            currsize=share.size,
-            memory=counts.memory,
-            mount=counts.mount,
-            stale=counts.stale,
-            puts=counts.puts,
-            waits=counts.waits,
-            errors=counts.errors,
-            damaged=counts.damaged,
-            unstored=counts.unstored,
-        )
+        return info_of(self._results)
 
     def cache_key(self, *args: Any, **kwargs: Any) -> str:
         """Return the digest of a call, 48 hex digits: the name of its file."""
@@ -136,7 +123,8 @@ class Attributes:
         return (yield CallMount("explain a call", explain)) or "miss: the mount does not answer"
 
     def cache_clear(self) -> Any:
-        """Forget all results: here at once, elsewhere within 60 s."""
+        """Forget all results: here at once, elsewhere within 60 s; and start counting again."""
+        self._results.counts.reset()
         return self._run(self._clear)
 
     def _clear(self, _: str | None) -> Steps:
@@ -145,6 +133,35 @@ class Attributes:
             from efsstate.cache.steps import CallMount
 
             yield CallMount("clear", self._results.clear)
+
+    def set(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        """Keep `value` as the result of a call with these arguments; nothing is computed.
+
+        Raises `EncodeError` for a value that would not come back as it is.
+        """
+        owner, results = self._owner, self._results
+        entry = owner.require_digest(owner.digest(args, kwargs)), value, owner.fingerprint()
+        seconds = owner.options.life_of(value)
+        loop = _running_loop() if owner.is_async else None
+        if loop is None:
+            if results.enabled:
+                puts.put(results, [entry], seconds, own_ttl=False)
+            return None
+        if not results.enabled or seconds == 0:
+            return loop.create_task(self._run_async(self._invalidate, args, kwargs))
+        # Now, and not in the task: the caller may change the value after this call.
+        write = puts.encode(results, entry, seconds, own_ttl=False, detach=True)
+        return loop.create_task(self._store(write, time.monotonic()))
+
+    async def _store(self, write: puts.Write, began: float) -> None:
+        aio = self._owner.load_aio()
+        outcome: puts.Outcome | None = None
+        if aio is not None:
+            try:
+                outcome = await aio.call(self._results, partial(puts.store, self._results, write))
+            except FAILURES as error:
+                outcome = None, error
+        puts.report(self._results, [outcome], began)
 
     def _run(
         self,

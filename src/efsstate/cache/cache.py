@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 
 from efsstate import units
-from efsstate.cache import io_threads
+from efsstate.cache import io_threads, puts
 from efsstate.cache.keys import KeyBuilder
 from efsstate.cache.options import Options
-from efsstate.cache.tiers import FAILURES, MISSING, TieredCache
+from efsstate.cache.tiers import MISSING, TieredCache
 from efsstate.errors import EncodeError, MountTimeout
 from efsstate.format import codec as codecs
 from efsstate.format.entry import blake2b
@@ -21,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Any, overload
 
-    from efsstate.cache.flight import Flight
+    from efsstate.cache.function_types import CacheInfo
     from efsstate.cache.memory import Item
-    from efsstate.cache.tiers import Encoded
+    from efsstate.cache.mutex import Mutex
     from efsstate.units import Duration, Size
 
     D = TypeVar("D")
@@ -31,7 +30,8 @@ if TYPE_CHECKING:
 K = TypeVar("K", default="Any")
 V = TypeVar("V", default="Any")
 _LONGEST_KEY = 2**14  # bytes of a key that is stored, for `keys()`
-_BATCH, _BATCH_BYTES = 256, 2**26  # values that are encoded before the first of them is stored
+_LOCK = "efsstate lock"  # before a key, for the digest of its mutex
+_INCR_TRIES = 100  # each is lost to a `set` at the same time, or to a failure of the mount
 _KEYS_AT_ONCE = 256  # entries that `keys()` reads together
 
 
@@ -153,7 +153,71 @@ class Cache(Generic[K, V]):
     def delete(self, key: K) -> bool:
         """Remove `key`; return True if it had a value."""
         digest = self._keys.digest(key)
-        return self._results.enabled and self._remove(digest)
+        return self._results.enabled and puts.remove(self._results, digest)
+
+    if TYPE_CHECKING:
+
+        @overload
+        def pop(self, key: K) -> V: ...
+        @overload
+        def pop(self, key: K, default: D) -> V | D: ...
+
+    def pop(self, key: Any, default: Any = MISSING) -> Any:
+        """Remove `key` and return its value; of callers on all hosts one gets it.
+
+        Without a value return `default`, else raise `KeyError`. Raises what `lock` raises.
+        """
+        with self.lock(key):
+            value = self.get(key, MISSING, fresh=True)
+            if value is not MISSING:
+                self.delete(key)
+                return value
+        if default is MISSING:
+            raise KeyError(key)
+        return default
+
+    def touch(self, key: K, ttl: Duration | None = None) -> bool:
+        """Have the value of `key` count from now on, for `ttl` if given; True if it has one."""
+        digest = self._keys.digest(key)
+        return self._replace(digest, key, self._results.take, ttl)
+
+    def incr(self, key: K, delta: int = 1, ttl: Duration | None = None) -> int:
+        """Add `delta` to the number that `key` has (0 if none), and return the sum.
+
+        It is exact across hosts, among calls of `incr`. Raises `TypeError` if the value is no int,
+        and what `lock` raises: unlike the rest, it does not go on without the mount.
+        """
+        digest = self._keys.digest(key)
+        sums: list[int] = []
+
+        def add(item: Item | None) -> Any:
+            value = 0 if item is None else self._results.take(item)
+            if type(value) is not int:
+                raise TypeError(f"{self!r}: incr of a value that is no int: {value!r:.80}")
+            sums.append(value + delta)
+            return sums[-1]
+
+        with self.lock(key):
+            for _ in range(_INCR_TRIES):
+                if self._replace(digest, key, add, ttl, create=True):
+                    return sums[-1]
+        raise MountTimeout(f"{self!r}: the sum of {key!r} could not be stored; see the log")
+
+    def lock(self, key: K, wait: Duration | None = None) -> Mutex:
+        """Return a mutex for a `with`: one thread of one process of the fleet holds it at a time.
+
+        It waits until `wait`, else the invocation's deadline, else 60 s, and raises `TimeoutError`.
+        A thread may enter it again. Where the mount can't lock, it raises `OSError`. A frozen
+        environment may lose it after the server's lease: where that matters, use a checkpoint.
+        """
+        from efsstate.cache.mutex import Mutex
+
+        seconds = None if wait is None else units.seconds(wait, "wait")
+        return Mutex(self._results, self._keys.digest((_LOCK, key)), seconds, f"{self!r}: {key!r}")
+
+    def info(self) -> CacheInfo:
+        """Return the counters of this process: gets by their outcome, and bytes in memory."""
+        return info_of(self._results)
 
     def __contains__(self, key: object) -> bool:
         item = self._find(self._keys.digest(key))
@@ -250,110 +314,79 @@ class Cache(Generic[K, V]):
             results.emit("miss", began, key=digest)
         return None
 
+    def _replace(
+        self,
+        digest: str,
+        key: object,
+        make: Callable[[Any], Any],
+        ttl: Duration | None,
+        *,
+        create: bool = False,
+    ) -> bool:
+        """Replace the value by `make(its item)`, unless it is changed meanwhile; True if it was.
+
+        Without a value `make` gets None if `create`, else nothing is done.
+        """
+        results, seconds = self._results, self._life(ttl)
+        if not results.enabled:
+            return False
+        from efsstate.cache import singleflight
+
+        def compute() -> Any:
+            item = results.read(digest, exact=True)
+            if item is not None and results.remaining(item) <= 0:
+                item = None
+            if item is None and not create:
+                raise _NoValueError
+            return make(item)
+
+        request = singleflight.ComputeRequest(
+            compute,
+            key=_pack_key(key),
+            ttl_of=lambda _: seconds,
+            own_ttl=ttl is not None,
+            forced=True,
+        )
+        results.begin_change(digest)
+        try:
+            singleflight.run(results, singleflight.compute(results, digest, request, None))
+        except _NoValueError:
+            return False
+        return request.was_kept
+
     def _life(self, ttl: Duration | None) -> float | None:
         return self._results.ttl if ttl is None else units.seconds(ttl, "ttl")
 
     def _put(self, pairs: list[tuple[Any, Any]], ttl: Duration | None) -> None:
         results, seconds = self._results, self._life(ttl)
         entries = [(self._keys.digest(key), value, _pack_key(key)) for key, value in pairs]
-        if not results.enabled:
-            return
-        if seconds == 0:
-            for digest, _, _ in entries:
-                self._remove(digest)
-            return
-        began = time.monotonic()
-        outcomes: list[tuple[Item | None, Exception | None] | None] = []
-        if len(entries) == 1 and results.io_timeout is None:
-            # On this thread, while the caller waits: there is nothing to hand over.
-            write = self._encode(entries[0], seconds, own_ttl=ttl is not None, detach=False)
-            self._report_puts([self._store(write)], began)
-            return
-        encode = partial(self._encode, seconds=seconds, own_ttl=ttl is not None, detach=True)
-        for batch in _batches(map(encode, entries)):
-            outcomes += io_threads.spread(results.root_path, self._store, batch, results.io_timeout)
-        self._report_puts(outcomes, began)
-
-    def _encode(
-        self,
-        entry: tuple[str, Any, bytes],
-        seconds: float | None,
-        *,
-        own_ttl: bool,
-        detach: bool,
-    ) -> _Write:
-        """Return the entry encoded, or the error of that; it runs on the caller's thread."""
-        digest, value, key = entry
-        write = _Write(self._results.begin_change(digest))
-        try:
-            write.encoded = self._results.encode(
-                digest, value, seconds, key=key, own_ttl=own_ttl, detach=detach
-            )
-        except (EncodeError, *FAILURES) as error:
-            write.error = error
-        return write
-
-    def _store(self, write: _Write) -> tuple[Item | None, Exception | None]:
-        """Store an encoded value; return its item, or the error."""
-        if write.encoded is None:
-            return None, write.error
-        try:
-            # The computations of this process must not replace the value in their last moment.
-            self._results.end_drafts(write.stale)
-            self._results.store(write.encoded)
-        except FAILURES as error:
-            return None, error
-        return write.encoded.item, None
-
-    def _report_puts(
-        self, outcomes: Iterable[tuple[Item | None, Exception | None] | None], began: float
-    ) -> None:
-        """Count and report each outcome (None: the mount did not answer); raise a refused one."""
-        results = self._results
-        refused: EncodeError | None = None
-        timeout = MountTimeout(
-            f"{results.root_path}: the mount did not answer in time, or is not asked"
-        )
-        for outcome in outcomes:
-            item, error = outcome or (None, timeout)
-            if isinstance(error, EncodeError):
-                refused = refused or error
-            elif error is not None:
-                results.report_failure(error, "keep a value")
-            else:
-                results.emit("put", began, bytes=0 if item is None else item.cost)
-        if refused is not None:
-            raise refused
-
-    def _remove(self, digest: str) -> bool:
-        results = self._results
-        results.begin_change(digest)
-        return bool(results.attempt("remove a value", lambda: results.remove(digest), False))
+        if results.enabled:
+            puts.put(results, entries, seconds, own_ttl=ttl is not None)
 
 
-class _Write:
-    """A value to be set: encoded, or the error; and the flights that it makes stale."""
-
-    __slots__ = ("encoded", "error", "stale")
-
-    def __init__(self, stale: list[Flight]) -> None:
-        self.stale = stale
-        self.encoded: Encoded | None = None
-        self.error: Exception | None = None
+class _NoValueError(Exception):
+    """There is no value to replace."""
 
 
-def _batches(writes: Iterable[_Write]) -> Iterator[list[_Write]]:
-    """Yield `writes` in lists that are bounded in their number, and in the bytes that they hold."""
-    batch: list[_Write] = []
-    size = 0
-    for write in writes:
-        batch.append(write)
-        size += 0 if write.encoded is None else write.encoded.item.cost
-        if size >= _BATCH_BYTES or len(batch) >= _BATCH:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+def info_of(results: TieredCache) -> CacheInfo:
+    """Return the counters of a cache."""
+    from efsstate.cache.function_types import CacheInfo
+
+    counts, memory = results.counts, results.memory
+    return CacheInfo(
+        hits=counts.memory + counts.mount + counts.stale,
+        misses=counts.computed,
+        maxsize=0 if memory.limit == 0 else memory.maxsize,
+        currsize=memory.size,
+        memory=counts.memory,
+        mount=counts.mount,
+        stale=counts.stale,
+        puts=counts.puts,
+        waits=counts.waits,
+        errors=counts.errors,
+        damaged=counts.damaged,
+        unstored=counts.unstored,
+    )
 
 
 def _require_distinct(keys: list[Any], digests: list[str]) -> None:

@@ -83,8 +83,12 @@ class _Attributes(_Common[P], Generic[P, R_co]):
         """Return why a call would hit or miss."""
         raise NotImplementedError
 
+    def set(self, value: Any, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Keep `value` as the result of a call with these arguments; nothing is computed."""
+        raise NotImplementedError
+
     def cache_clear(self) -> None:
-        """Forget all results."""
+        """Forget all results, and start counting again."""
         raise NotImplementedError
 
 
@@ -105,8 +109,12 @@ class _AsyncAttributes(_Common[P], Generic[P, R_co]):
         """Return why a call would hit or miss."""
         raise NotImplementedError
 
+    def set(self, value: Any, *args: P.args, **kwargs: P.kwargs) -> Awaitable[None]:
+        """Keep `value` as the result of a call with these arguments; nothing is computed."""
+        raise NotImplementedError
+
     def cache_clear(self) -> Awaitable[None]:
-        """Forget all results."""
+        """Forget all results, and start counting again."""
         raise NotImplementedError
 
 

@@ -54,6 +54,10 @@ class Counts:
     )  # fmt: skip
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Start counting again."""
         self.memory = self.mount = self.stale = self.computed = self.puts = self.waits = 0
         self.errors = self.damaged = self.unstored = 0
 

@@ -49,6 +49,7 @@ assert_type(square.cache.name, str)
 assert_type(labels(b"", verbose=True), list[tuple[str, float]])
 assert_type(labels.map([b""]), list[list[tuple[str, float]]])
 square.cache_clear()
+square.set(4, 2)
 square.cache.clear()
 
 square("1")  # error
@@ -61,6 +62,7 @@ square.explain(None)  # error
 square.cache_key([])  # error
 square.map(["1"])  # error: pyright
 square.unknown()  # error
+square.set(4, "2")  # error
 labels(b"", verbos=True)  # error
 cached(ttl=[])  # error
 cached(stale=b"1h")  # error
@@ -105,6 +107,7 @@ async def use() -> None:
     assert_type(fetch.cache_key("a"), str)
     assert_type(fetch.cache_info().waits, int)
     await fetch.cache_clear()
+    await fetch.set(b"", "a")
     await fetch(1)  # error
     await fetch.invalidate(1)  # error
     await asyncio.gather(fetch("a"), fetch("b"))

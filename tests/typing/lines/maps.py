@@ -24,6 +24,13 @@ assert_type("a" in ages, bool)
 assert_type(ages.keys(), Iterator[str])
 ages.set_many({"a": 1}, ttl="5m")
 ages.clear()
+assert_type(ages.pop("a"), int)
+assert_type(ages.pop("a", None), int | None)
+assert_type(ages.touch("a", ttl="1h"), bool)
+assert_type(ages.incr("a", 2), int)
+assert_type(ages.info().hits, int)
+with ages.lock("a", wait="2s"):
+    pass
 
 ages.get(1)  # error
 ages.set("a", "1")  # error

@@ -1,0 +1,96 @@
+"""A mutex across threads, processes and hosts: a thread lock, and a byte lock on the mount."""
+
+from __future__ import annotations
+
+import os
+import time
+from weakref import WeakValueDictionary
+
+from efsstate import deadline, process
+from efsstate.format import layout
+from efsstate.mount import byte_locks
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any
+
+    from efsstate.cache.tiers import TieredCache
+
+_FIRST, _LONGEST = 0.004, 0.25  # seconds between two tries
+_guard = process.lock()
+_thread_locks: WeakValueDictionary[tuple[str, ...], Any] = WeakValueDictionary()
+
+
+class Mutex:
+    """Exclude all others who enter a mutex of the same digest; for one `with` at a time."""
+
+    def __init__(
+        self, results: TieredCache, digest: str, wait: float | None, description: str
+    ) -> None:
+        self._results, self._digest = results, digest
+        self._wait, self._description = wait, description
+        self._held: list[tuple[Any, byte_locks.ByteLock | None]] = []
+
+    def __enter__(self) -> None:
+        until = deadline.until(self._wait)
+        # A byte-range lock belongs to the process, and excludes none of its own threads.
+        # MUT: a-mutex-excludes-threads-too
+        threads = self._thread_lock()
+        if not threads.acquire(timeout=max(0.0, until - time.monotonic())):
+            raise self._timeout()
+        try:
+            lock = self._lock_on_mount(until) if self._results.enabled else None
+        except BaseException:
+            threads.release()
+            raise
+        self._held.append((threads, lock))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        threads, lock = self._held.pop()
+        try:
+            if lock is not None:
+                lock.release()
+                invocation = deadline.current()
+                if invocation is not None:
+                    invocation.drop(lock)
+        finally:
+            try:
+                threads.release()
+            except RuntimeError:  # a child that was forked inside the `with` does not hold it
+                pass
+
+    def _thread_lock(self) -> Any:
+        key = (self._results.root_path, self._results.component, self._digest)
+        with _guard:
+            lock = _thread_locks.get(key)
+            if lock is None:
+                lock = _thread_locks[key] = process.lock()
+            return lock
+
+    def _lock_on_mount(self, until: float) -> byte_locks.ByteLock:
+        results, delay = self._results, _FIRST
+        mount = results.disk().mount
+        folder = layout.entry_folder(results.component, self._digest)
+        while True:
+            lock = byte_locks.acquire(
+                mount, folder, self._digest, keep_open=results.io_timeout is None
+            )
+            if lock is not None:
+                invocation = deadline.current()
+                if invocation is not None:
+                    invocation.hold(lock, lock.release)
+                return lock
+            remaining = until - time.monotonic()
+            if remaining <= 0:
+                raise self._timeout()
+            time.sleep(min(remaining, delay * (0.5 + os.urandom(1)[0] / 256)))
+            delay = min(delay * 1.6, _LONGEST)
+
+    def _timeout(self) -> TimeoutError:
+        return TimeoutError(f"{self._description}: timed out waiting for the lock; pass wait=")
