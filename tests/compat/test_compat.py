@@ -68,7 +68,7 @@ def test_shards_go_on(root):
         for n in shard.resume(range(4)):
             shard.state = (shard.state or 0) + n
     assert 0 < len(left) <= 3
-    assert checkpoint("parts", root=root).shards(3).progress().finished == 3
+    assert checkpoint("parts", root=root).shards(3).progress().done == 3
 
 
 def test_models_are_read(root):
