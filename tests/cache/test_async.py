@@ -1,4 +1,4 @@
-"""`async def`: the same function objects, and an event loop that never stalls, whatever the mount does."""
+"""`async def`: the same function objects, and an event loop that never stalls."""
 
 import asyncio
 import functools
@@ -92,7 +92,9 @@ def test_what_can_be_known_to_be_async_is():
     asyncio.run(main())
 
 
-def test_an_awaitable_of_a_plain_function_is_warned_of_once_and_says_what_to_do(caplog):
+def test_an_awaitable_of_a_plain_function_is_warned_of_once(caplog):
+    """An awaitable of a plain function is warned of once and says what to do."""
+
     async def work(x):
         return x
 
@@ -127,7 +129,8 @@ def test_outside_of_a_loop_they_are_plain_calls():
     f.cache_clear()
 
 
-def test_results_are_shared_between_loops_and_with_plain_functions():
+def test_loops_and_plain_functions_share_results():
+    """Results are shared between loops and with plain functions."""
     f = make(name="shared")
     assert asyncio.run(f(1)) == asyncio.run(f(1)) == [1, 0] and f.calls == [1]
     assert cached(name="shared")(lambda x, y=0: 1 / 0)(1) == [1, 0]
@@ -200,15 +203,19 @@ def test_the_loop_never_stalls_under_load():
     assert stalls == []
 
 
-def test_a_task_that_waits_for_another_process_does_not_hold_up_the_loop(tmp_path):
+def test_a_task_that_waits_for_a_process_leaves_the_loop_free(tmp_path):
+    """A task that waits for another process does not hold up the loop."""
     import subprocess
     import sys
 
-    code = "from efsstate import cached\n@cached(name='k')\ndef f(x):\n    print('in', flush=True)\n    input()\n    return 'theirs'\nf(1)"
+    code = (
+        "from efsstate import cached\n@cached(name='k')\ndef f(x):\n"
+        "    print('in', flush=True)\n    input()\n    return 'theirs'\nf(1)"
+    )
     stalls = []
 
     async def main():
-        with subprocess.Popen(
+        with subprocess.Popen(  # noqa: ASYNC220 - it starts at once
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as process:
             assert process.stdout.readline() == "in\n"
@@ -320,7 +327,7 @@ def test_more_maps_at_once_than_there_are_threads_end(monkeypatch):
     asyncio.run(main())
 
 
-def test_more_removals_at_once_than_there_are_threads_are_all_done(monkeypatch):
+def test_more_removals_than_threads_are_all_done(monkeypatch):
     """All of them take longer than the timeout, each of them a tenth of it."""
     remove = Mount.remove
 

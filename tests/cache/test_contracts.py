@@ -105,7 +105,10 @@ class Adapter:
 def test_cachelibs_own_tests_pass(tmp_path, monkeypatch, root):
     """`tests/common.py`, `clear.py` and `has.py` of its source package, as they are."""
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", "cachelib", "cachelib", "-d", tmp_path],
+        [
+            sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary",
+            "cachelib", "cachelib", "-d", tmp_path,
+        ],
         capture_output=True, text=True,
     )  # fmt: skip
     found = glob.glob(f"{tmp_path}/cachelib-*.tar.gz")

@@ -1,4 +1,4 @@
-"""Damage, hostile files and other releases: a miss, a count, one log line; never a wrong value, and nothing runs."""
+"""Damage, hostile files, other releases: a miss, a count, a log line; nothing runs."""
 
 import asyncio
 import json
@@ -147,7 +147,8 @@ def test_a_clear_leaves_one_mark(f, root):
 @pytest.mark.parametrize(
     "make", [lambda path: path.write_bytes(b"x"), lambda path: path.symlink_to("cleared")]
 )
-def test_a_forged_generation_puts_everything_out_of_reach_and_heals(f, root, make, apart):
+def test_a_forged_clear_stamp_clears_everything_and_heals(f, root, make, apart):
+    """A forged generation puts everything out of reach and heals."""
     f.cache_clear()
     f(1)
     (mark,) = marks(root)
@@ -160,7 +161,8 @@ def test_a_forged_generation_puts_everything_out_of_reach_and_heals(f, root, mak
         make(mark.parent / forged)
         time.sleep(
             0.01
-        )  # generations are milliseconds: in the one of the clear, what was put since counts, and rightly
+            # Stamps are milliseconds: of the clear's own, an entry counts, and rightly.
+        )
         apart()
         g = cached(name=f.cache.name, memory=0)(f.__wrapped__)
         before = len(f.calls)
@@ -180,16 +182,16 @@ def test_a_lost_generation_does_not_bring_cleared_results_back(f, root, entries)
     f(2)
     (mark,) = marks(root)
     mark.unlink()
-    for path in kept:
+    for path, data in kept.items():
         if path.name == f.cache_key(1):
-            path.write_bytes(kept[path])
+            path.write_bytes(data)
     g = cached(name=f.cache.name, memory=0)(f.__wrapped__)
     g(2)  # whose entry is of the newer generation
     assert g.explain(1) == "miss: it was cleared"
 
 
 def test_a_generation_is_numbered_by_the_servers_clock(f, root, monkeypatch):
-    """A host whose clock is a day behind, and that has written nothing yet, must not make one below an older clear."""
+    """A host whose clock is a day behind must not write a stamp below an older clear's."""
     f.cache_clear()
     (mark,) = marks(root)
     mark.rename(mark.with_name(f"CLEARED.7.{'0' * 32}"))
@@ -313,7 +315,8 @@ def test_damage_to_large_bytes_is_never_served(monkeypatch, entries, signed):
     assert info.mount == 0 and function(1) == LARGE + b"1" and function.cache_info().mount == 1
 
 
-def test_a_read_of_large_bytes_that_is_cut_short_by_a_signal_is_no_damage(monkeypatch):
+def test_a_large_read_cut_short_by_a_signal_is_no_damage(monkeypatch):
+    """A read of large bytes that is cut short by a signal is no damage."""
     large = cached(memory=0)(lambda x: LARGE)
     large(1)
     real, short = os.pread, []
@@ -364,12 +367,12 @@ def test_with_a_key_an_entry_counts_in_its_place_alone(monkeypatch, entries):
 def test_pickle_without_a_key_works_with_one_warning(caplog):
     import collections
 
-    f = cached(codec="pickle")(lambda x: collections.Counter(x))
+    f = cached(name="counter", codec="pickle")(collections.Counter)
     assert f("aab") == f("aab") == collections.Counter("aab")
     assert len(caplog.records) == 1 and "EFSSTATE_SIGNING_KEY" in caplog.text
 
 
-def test_a_reader_at_any_time_finds_a_whole_value_while_others_put_and_remove(root):
+def test_a_reader_beside_writers_finds_whole_values(root):
     """Two processes replace, remove and clear: what is read is always one that somebody put."""
     pids = []
     for seed in range(2):
@@ -409,7 +412,7 @@ def test_a_reader_at_any_time_finds_a_whole_value_while_others_put_and_remove(ro
             {"cache": "w", "doing": "keep a result", "error": "ValueError"},
         ),
         (
-            {"root": "/nowhere/at/all"},
+            {"root": "/dev/null/below"},
             1,
             {"cache": "w", "doing": "read a result", "error": "RootError"},
         ),
@@ -422,7 +425,7 @@ def test_a_warning_has_values_for_machines(options, result, values, caplog):
 
 
 class Once:
-    """A codec that reads each value once: what a caller's copy needs later is gone, as a class that was renamed is."""
+    """A codec that reads each value once, as of a class that was renamed."""
 
     name = "once"
 

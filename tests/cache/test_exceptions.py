@@ -81,7 +81,7 @@ def chain(error):
 def within_a_handler(function):
     """The exception that `function` raises while its caller handles another."""
     try:
-        raise LookupError("the caller's")
+        raise LookupError("the caller's")  # noqa: TRY301 - it is to be handled here
     except LookupError:
         return caught(function)
 
@@ -123,7 +123,7 @@ def test_a_task_in_a_handler_keeps_its_context():
 
     async def main():
         try:
-            raise LookupError("outer")
+            raise LookupError("outer")  # noqa: TRY301 - it is to be handled here
         except LookupError:
             try:
                 await fail()

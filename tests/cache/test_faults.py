@@ -34,14 +34,17 @@ SCRIPT = textwrap.dedent("""
     mark("/END")
     print("done")
 """)
-CALLS = "openat,read,readv,write,writev,rename,renameat,renameat2,close,fstat,newfstatat,fcntl,unlink,unlinkat,mkdir,mkdirat,utimensat,getdents64,fchmod,fsync"
+CALLS = (
+    "openat,read,readv,write,writev,rename,renameat,renameat2,close,fstat,newfstatat,fcntl,"
+    "unlink,unlinkat,mkdir,mkdirat,utimensat,getdents64,fchmod,fsync"
+)
 needs_strace = pytest.mark.skipif(
     shutil.which("strace") is None, reason="strace is not installed: apt-get install strace"
 )
 
 
 def run(root, *options):
-    """The script under strace: its result, and the calls it made between its marks, as (name, how many before it)."""
+    """Return a script's result, and its calls between its marks: (name, how many before)."""
     trace = f"{root}.trace"
     done = subprocess.run(
         ["strace", "-qq", "-f", "-o", trace, *options, sys.executable, "-c", SCRIPT, root],
@@ -85,7 +88,16 @@ def test_any_single_call_may_fail_in_any_way(tmp_path, error):
 
 
 @needs_strace
-@pytest.mark.parametrize(("name", "error"), [("openat", "EACCES"), ("openat", "EROFS"), ("openat", "EIO"), ("openat", "ESTALE"), ("openat", "EMFILE"), ("read", "EIO"), ("read", "ESTALE"), ("writev", "ENOSPC"), ("writev", "EDQUOT"), ("renameat", "EIO"), ("renameat", "ESTALE"), ("fcntl", "ENOLCK"), ("fcntl", "EIO"), ("newfstatat", "ESTALE"), ("unlinkat", "EIO"), ("mkdirat", "EDQUOT"), ("close", "EIO"), ("close", "EDQUOT")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("openat", "EACCES"), ("openat", "EROFS"), ("openat", "EIO"), ("openat", "ESTALE"),
+        ("openat", "EMFILE"), ("read", "EIO"), ("read", "ESTALE"), ("writev", "ENOSPC"),
+        ("writev", "EDQUOT"), ("renameat", "EIO"), ("renameat", "ESTALE"), ("fcntl", "ENOLCK"),
+        ("fcntl", "EIO"), ("newfstatat", "ESTALE"), ("unlinkat", "EIO"), ("mkdirat", "EDQUOT"),
+        ("close", "EIO"), ("close", "EDQUOT"),
+    ],
+)  # fmt: skip
 def test_every_call_of_a_kind_may_fail(tmp_path, name, error):
     for root in ("dry", "wet"):
         (tmp_path / root).mkdir()
@@ -105,10 +117,15 @@ def test_every_call_of_a_kind_may_fail(tmp_path, name, error):
 
 
 def test_a_put_that_is_killed_at_any_call_leaves_no_wrong_value(tmp_path):
-    """Kill -9 before each system call of a put: what is there is the old value, the new one, or nothing."""
+    """Kill -9 before each system call of a put leaves the old value, the new one, or none."""
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
-    script = "import os, sys\nfrom efsstate import Cache\nc = Cache('c', root=sys.argv[1], memory=0)\nc.set('w', 1)\ntry: os.stat('/BEGIN')\nexcept OSError: pass\nc.set('k', 'new' * 100)\ntry: os.stat('/END')\nexcept OSError: pass\nprint('done')"
+    script = (
+        "import os, sys\nfrom efsstate import Cache\n"
+        "c = Cache('c', root=sys.argv[1], memory=0)\nc.set('w', 1)\n"
+        "try: os.stat('/BEGIN')\nexcept OSError: pass\nc.set('k', 'new' * 100)\n"
+        "try: os.stat('/END')\nexcept OSError: pass\nprint('done')"
+    )
     root = tmp_path / "put"
     root.mkdir()
     reader = Cache("c", root=root, memory=0)
@@ -163,7 +180,8 @@ def test_a_put_that_is_killed_at_any_call_leaves_no_wrong_value(tmp_path):
 
 
 @pytest.mark.parametrize("state", ["full", "read-only", "removed", "a file"])
-def test_a_mount_in_a_bad_state_costs_a_computation_and_one_log_line(state, root, caplog):
+def test_a_bad_mount_costs_a_computation_and_one_log_line(state, root, caplog):
+    """A mount in a bad state costs a computation and one log line."""
     calls = []
     f = cached(memory=0)(lambda x: calls.append(x) or x)
     f(1)
@@ -221,9 +239,9 @@ def test_values_of_a_hundred_megabytes(another):
 def test_a_hit_takes_one_copy(another, of, memory):
     import tracemalloc
 
-    import numpy
+    import numpy as np
 
-    made = numpy.zeros(4_000_000) if of == "array" else bytes(32_000_000)
+    made = np.zeros(4_000_000) if of == "array" else bytes(32_000_000)
     f = cached(lambda x: made, memory=memory)
     f(1)
     g = another(f, memory=memory)

@@ -100,7 +100,7 @@ def test_a_result_of_a_cancelled_task_is_stored_as_it_was(monkeypatch, apart, si
 
     async def main():
         task = asyncio.create_task(read())
-        while not writing.is_set():
+        while not writing.is_set():  # noqa: ASYNC110 - a thread sets it
             await asyncio.sleep(0.01)
         task.cancel()
         await asyncio.wait([task])
@@ -136,7 +136,9 @@ def test_slow_encoding_is_no_hanging_mount():
     assert f.cache_info().errors == cache._results.counts.errors == 0
 
 
-def test_any_exception_of_an_encoder_leaves_the_caller_the_result():
+def test_an_exception_of_an_encoder_leaves_the_result():
+    """Any exception of an encoder leaves the caller the result."""
+
     class Broken:
         name = "broken"
 

@@ -1,4 +1,4 @@
-"""Memory: bounded by bytes, one pool for all, and never a value that the mount no longer has for more than its reach."""
+"""Memory: one pool bounded by bytes, and no value that the mount has lost for long."""
 
 import gc
 import random
@@ -121,7 +121,8 @@ def test_long_arguments_are_not_kept_as_they_are():
     assert not g.cache._results.memory.by_args and g.cache_info().memory > 0
 
 
-def test_the_arguments_of_a_call_whose_result_is_copied_are_not_kept():
+def test_the_arguments_of_a_copied_result_are_not_kept():
+    """The arguments of a call whose result is copied are not kept."""
     f = cached(name="copied")(lambda x: [x])
     f(1), f(1), f(1)
     assert not f.cache._results.memory.by_args and f.cache_info().memory == 2

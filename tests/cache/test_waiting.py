@@ -63,7 +63,7 @@ def test_threads_wait_for_one_computation_at_most(kind):
 
 @pytest.mark.parametrize("kind", LEAVES_NO_RESULT)
 def test_processes_wait_for_one_computation_at_most(kind):
-    """Else the last of six takes 6 × 0.5 s; half a second allows for two cores."""
+    """Else the last of six takes 3 s; half a second allows for two cores."""
     code = (
         source(kind, 0.5)
         + """
@@ -94,7 +94,7 @@ print(time.monotonic() - began)
 
 
 def test_threads_behind_another_process_wait_for_one_computation():
-    """The leader of this process waits for the other's; its own waiters must not wait for it too."""
+    """The leader here waits for the other process; its own waiters must not wait on for it."""
     code = source("raises", 1) + "\nprint('ready', flush=True)\nf(1)"
     other = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

@@ -228,7 +228,7 @@ MUTATIONS = {
     "a-damaged-cleared-clears-once-more": Mutation(
         "a damaged CLEARED clears once more",
         drop(),
-        ["cache/test_damage.py::test_a_forged_generation_puts_everything_out_of_reach_and_heals"],
+        ["cache/test_damage.py::test_a_forged_clear_stamp_clears_everything_and_heals"],
     ),
     "an-entry-of-another-codec-is-not-read": Mutation(
         "an entry of another codec is not read",
@@ -253,27 +253,25 @@ MUTATIONS = {
     "what-was-invalidated-meanwhile-is-not-kept": Mutation(
         "what was invalidated meanwhile is not kept",
         drop(),
-        [
-            "cache/test_single_flight.py::test_what_was_being_computed_when_it_was_invalidated_is_not_kept"
-        ],
+        ["cache/test_single_flight.py::test_a_computation_that_was_invalidated_is_not_kept"],
     ),
     "what-another-host-removed-meanwhile-is-not": Mutation(
         "what another host removed meanwhile is not put",
         drop(),
         [
-            "cache/test_changes.py::test_what_another_process_was_computing_when_it_was_invalidated_is_not_kept",
-            "cache/test_changes.py::test_a_change_is_never_undone_whatever_the_order_of_the_steps",
+            "cache/test_changes.py::test_anothers_computation_that_was_invalidated_is_not_kept",
+            "cache/test_changes.py::test_a_change_is_never_undone_in_any_order_of_the_steps",
         ],
     ),
     "the-draft-goes-before-the-entry": Mutation(
         "the draft goes before the entry",
         late(),
-        ["cache/test_changes.py::test_a_change_is_never_undone_whatever_the_order_of_the_steps"],
+        ["cache/test_changes.py::test_a_change_is_never_undone_in_any_order_of_the_steps"],
     ),
     "a-refresh-ends-what-began-before": Mutation(
         "a refresh ends what began before it",
         drop(),
-        ["cache/test_changes.py::test_a_change_is_never_undone_whatever_the_order_of_the_steps"],
+        ["cache/test_changes.py::test_a_change_is_never_undone_in_any_order_of_the_steps"],
     ),
     "a-drafts-name-is-never-used-again": Mutation(
         "a draft's name is never used again",
@@ -308,9 +306,7 @@ MUTATIONS = {
     "memory-keeps-nothing-that-changed-since": Mutation(
         "memory keeps nothing that changed since",
         become("is_last = True"),
-        [
-            "cache/test_changes.py::test_what_is_changed_between_a_put_and_its_remembering_is_not_remembered"
-        ],
+        ["cache/test_changes.py::test_a_change_right_after_a_put_keeps_it_out_of_memory"],
     ),
     "a-forked-child-does-not-write-into-its": Mutation(
         "a forked child does not write into its parent's draft",
@@ -320,9 +316,7 @@ MUTATIONS = {
     "what-another-host-set-meanwhile-stays": Mutation(
         "what another host set meanwhile stays",
         become("return False"),
-        [
-            "cache/test_changes.py::test_a_value_that_was_set_or_deleted_is_not_undone_by_what_began_before"
-        ],
+        ["cache/test_changes.py::test_a_set_or_delete_is_not_undone_by_an_earlier_computation"],
     ),
     "a-claim-that-is-shared-outlives-the-first": Mutation(
         "a claim that is shared outlives the first to give it back",
@@ -332,9 +326,7 @@ MUTATIONS = {
     "nobody-waits-for-who-waits-for-him": Mutation(
         "nobody waits for who waits for him",
         drop(),
-        [
-            "cache/test_single_flight.py::test_a_computation_with_several_waits_is_seen_to_wait_until_the_last_is_over"
-        ],
+        ["cache/test_single_flight.py::test_a_flight_with_several_waits_waits_until_the_last_ends"],
     ),
     "keys-have-types": Mutation(
         "keys have types",

@@ -46,8 +46,8 @@ _POLL = 1.0  # seconds between two looks of a waiter, if its wake-up call was cu
 async def run(cache: TieredCache, steps: Steps) -> Any:
     """Perform `steps` in a task, and return or raise their outcome: see `steps.run`.
 
-    Once the task is cancelled, or its coroutine closed, nothing is awaited: what is to be released
-    is released on a thread.
+    Once the task is cancelled, or its coroutine closed, nothing is awaited: releases run on a
+    thread.
     """
     answer: Any = None
     interruption: BaseException | None = None
@@ -174,7 +174,7 @@ class _Signal:
         try:
             self._loop.call_soon_threadsafe(self._resolve)
         except RuntimeError:
-            pass  # the loop is closed: nobody waits any more
+            pass  # the loop is closed: no task waits any more
 
     def _resolve(self) -> None:
         if not self._future.done():

@@ -2,7 +2,7 @@
 
 A result may be out of date when it is to be stored: another host changed or removed the entry
 during the computation. So each computation creates the file of its result when it begins, an empty
-*draft* in the namespace's folder, whose name is the digest and a random part. Storing is a rename
+*draft* in the namespace's folder, named by the digest and a random part. Storing is a rename
 of the draft to the entry.
 
     compute:            create the draft, compute, write the draft, rename it to the entry
@@ -10,7 +10,7 @@ of the draft to the entry.
     refresh:            list the folder, remove every draft of the digest, then compute
 
 If the change removes the draft first, the rename fails; else the entry exists before the change
-removes it, or a later computation replaces it. No clock counts, nobody waits, and a process may be
+removes it, or a later computation replaces it. No clock counts, no process waits, and each may be
 killed or frozen at any step. No name is ever used again, or a rename might take another's draft.
 
 A `set` leaves other hosts' drafts, because listing would be a request more. Instead, a computation
@@ -208,8 +208,8 @@ class DiskTier:
         )
 
     def _write_clear_stamp(self, known: int) -> int:
-        # By a clock that is behind, a number whose predecessor was lost might be below one that was
-        # cleared long ago.
+        # By a clock that is behind, and with the last number lost, a new one might be below one
+        # that was cleared long ago.
         self.mount.ask_time(self.folder)
         stamp = max(known + 1, int(clock.now() * 1000))
         while True:
@@ -236,7 +236,7 @@ class DiskTier:
         """Ask for the names in `folder` and for clears: one request if nothing has changed there.
 
         A clear touches the folders after it has raised the stamp. So if a folder has the mtime that
-        it had when we read the stamp, nobody has cleared since. An mtime of the current second
+        it had when we read the stamp, no clear has come since. An mtime of the current second
         tells nothing: a touch might not change it.
         """
         status = self.mount.refresh(folder)
@@ -358,7 +358,7 @@ class DiskTier:
     def start(self, digest: str, flight: Flight | None, *, changing: bool) -> Snapshot:
         """Return the state that a computation starts from, and create its draft.
 
-        `changing`: computations that began before must not undo it. Raise what the mount raises.
+        `changing`: computations that began before must not undo it. Raise the mount's errors.
         """
         from efsstate.mount.drafts import PendingFile
 
@@ -375,7 +375,7 @@ class DiskTier:
         except OSError as error:
             start.error = error
         except BaseException:
-            start.discard()  # nobody else knows of its draft
+            start.discard()  # no other code knows of its draft
             raise
         return start
 

@@ -73,7 +73,7 @@ class Flight:
 
 _lock = process.lock()
 _joinable: dict[Key, Flight] = {}  # at most one for a key
-_in_flight: set[Flight] = set()  # those, and flights that nobody may wait for
+_in_flight: set[Flight] = set()  # those, and flights that no call may wait for
 computing: ContextVar[tuple[Flight, ...]] = ContextVar("efsstate_flights", default=())
 
 
@@ -97,13 +97,13 @@ def join(flight: Flight) -> Flight:
 
 
 def register(flight: Flight) -> None:
-    """Register `flight`, which nobody waits for."""
+    """Register `flight`, for which no call waits."""
     with _lock:
         _in_flight.add(flight)
 
 
 def release_waiters(flight: Flight) -> None:
-    """Let those who wait for `flight` go on, and nobody else join; it goes on computing."""
+    """Let the waiters of `flight` go on, and no other join; it goes on computing."""
     with _lock:
         if _joinable.get(flight.key) is flight:
             del _joinable[flight.key]
@@ -123,7 +123,7 @@ def leave(flight: Flight) -> None:
 def discard_in_flight(*key: str) -> list[Flight]:
     """Mark flights that began too early as stale, so that their results are not stored.
 
-    `key` is a whole key, or a root and a namespace. Nobody joins these flights any more. Return
+    `key` is a whole key, or a root and a namespace. No call joins these flights any more. Return
     them.
     """
     stale = []
@@ -144,7 +144,7 @@ def start_computing(flight: Flight) -> Token[tuple[Flight, ...]]:
 
 
 def stop_computing(token: Token[tuple[Flight, ...]]) -> None:
-    """Have the context compute what it did before."""
+    """Have the context compute the flights that it did before."""
     try:
         computing.reset(token)
     except ValueError:

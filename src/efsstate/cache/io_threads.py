@@ -131,7 +131,7 @@ class Job:
             return self._withdrawn
 
     def outcome(self) -> Any:
-        """Return or raise what the call did."""
+        """Return or raise the call's outcome."""
         error, self.error = self.error, None
         if error is None:
             return self.result

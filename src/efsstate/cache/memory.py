@@ -65,7 +65,7 @@ class Item(Entry):
     tier: MemoryTier
 
     def distrust(self) -> None:
-        """Have no caller get it from memory from now on, whoever still refers to it."""
+        """Have no caller get it from memory from now on, although callers refer to it."""
         self.until, self.identity = -1.0, None
 
 
@@ -319,8 +319,8 @@ class MemoryTier:
 class Changes:
     """The changes that this process makes to a namespace, for all caches of that name.
 
-    A thread that reads an entry takes `last_change` before, and remembers what it read only if that
-    is still the last change: else it would bring back what was changed since.
+    A thread that reads an entry takes `last_change` before, and remembers the result only if that
+    is still the last change: else it would bring back an entry that was changed since.
     """
 
     def __init__(self) -> None:

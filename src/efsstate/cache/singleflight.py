@@ -46,7 +46,7 @@ _FIRST, _LONGEST = 0.004, 0.25  # seconds between two tries for a claim
 
 
 class ComputeRequest:
-    """What one call wants computed, and after it, what became of the result.
+    """The wish of one call, and after it, the fate of the result.
 
     `forced`: compute even if there is a result, and replace it. `adding`: the caller has to know
     `was_kept`, so the result is stored even if the last one could not be. `own_ttl`: the cache's
@@ -83,10 +83,10 @@ def compute(
     """Compute `request` once in this process and, while the mount grants claims, in the fleet.
 
     1. This context computes the key already, or its last result could not be stored, or the call
-       is forced: compute, whoever else does.
+       is forced: compute, beside others if need be.
     2. Another flight of this process computes it: serve the `old` result, which is expired but may
        be served, or wait. Waiting would deadlock, or the flight leaves no result: compute alone.
-    3. Nobody here does: lead.
+    3. No flight here does: lead.
 
     The result is an Outcome, or a value from the cache.
     """
@@ -261,8 +261,8 @@ def _compute(
 ) -> Steps:
     """Compute and store the result; if that fails, serve the `old` one while it may be served.
 
-    `start` is the state before the computation, whose result must not undo a change during it;
-    None if the mount failed.
+    `start` is the state before the computation, because the result must not undo a change during
+    it; None if the mount failed.
     """
     try:
         cache.counts.computed += 1
@@ -283,8 +283,9 @@ def _compute(
                 yield CallMount("remove a result", partial(cache.retract, digest, start))
         elif old is not None and not request.forced and cache.may_serve_stale(old, outcome.error):
             value = yield from _serve(cache, old, "stale", began)
-            return outcome if value is MISSING else value
-        return outcome
+            if value is not MISSING:
+                return value
+        return outcome  # noqa: TRY300 - the exception below has nothing to do with it
     except GeneratorExit:
         start = None  # as in `_lead`: the draft removes itself
         raise
@@ -347,7 +348,7 @@ def _store(
 
 
 def _refuse(cache: TieredCache, digest: str, request: ComputeRequest, error: EncodeError) -> None:
-    """Report that the result cannot be stored, and have nobody wait for the next one."""
+    """Report that the result cannot be stored, and have no call wait for the next one."""
     request.refusal = error
     cache.counts.unstored += 1
     cache.note_unstorable(digest)

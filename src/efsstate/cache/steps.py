@@ -2,7 +2,7 @@
 
 `singleflight` is written once, as generators that yield steps; `aio` performs the same steps in a
 task. A step's answer is sent into the generator. A failure is an answer too, so that the generator
-decides about it. Only an interruption is thrown in, so that it gives back what it holds.
+decides about it. Only an interruption is thrown in, so that it gives back all it holds.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Interrupted(BaseException):
 
 
 class Outcome:
-    """What a function of the caller's returned or raised."""
+    """The result of a function of the caller's, or its exception."""
 
     __slots__ = ("error", "value")
 
@@ -205,8 +205,8 @@ def run(cache: TieredCache, steps: Steps) -> Any:
     """Perform `steps` on the current thread, and return or raise their outcome.
 
     An exception that comes between two steps, such as a signal handler may raise, interrupts the
-    generator: what it holds must be given back, and the collector, which would end the generator
-    later, performs no steps.
+    generator: all that it holds must be given back, and the collector, which would end it later,
+    performs no steps.
     """
     answer: Any = None
     interruption: BaseException | None = None

@@ -38,7 +38,7 @@ MISSING: Any = object()  # in the place of a value that does not exist
 _FOREVER = 10.0**10  # seconds: the shortest life of an entry that never expires, for the sweep
 _ENDLESS = float("inf")
 _SKEW = 5.0  # seconds that a clock may be behind the server's
-_MOST_NOTED = 1024  # digests whose entries are newer, or whose results cannot be stored
+_MOST_NOTED = 1024  # digests of entries that are newer, or of results that cannot be stored
 
 
 def is_load_failure(error: Exception) -> bool:
@@ -75,7 +75,7 @@ class TieredCache:
     """The results under one name.
 
     Its one invariant: memory holds a value only if no change by this process came after the value
-    was read from the mount, or after its writing began. Whoever reads or writes takes the number of
+    was read from the mount, or after its writing began. A reader or writer takes the number of
     the last change before, and memory keeps the value only if it is the last one still.
     """
 
@@ -88,14 +88,14 @@ class TieredCache:
         self.counts = Counts()
         events.count_for(self, name, self.counts)
         self.memory = memory.MemoryTier(options.memory)
-        self.unstorable: set[str] = set()  # whose last result could not be stored
+        self.unstorable: set[str] = set()  # of results that could not be stored
         self.codec_name = ""  # once there is a disk tier
         self.identify_code: Callable[[], bytes] | None = None  # of a function: see `fingerprint`
         self._fingerprint = b""
         self.known_enabled: bool | None = None  # `enabled`, once it is known: a hit looks here
         self._root_path = ""
         self._disk: DiskTier | None = None
-        self._newer: set[str] = set()  # whose entries a newer release wrote
+        self._newer: set[str] = set()  # of entries that a newer release wrote
         self._policy: Any = None
 
     @property
@@ -328,7 +328,7 @@ class TieredCache:
             return default
 
     def report_unreadable(self, item: Item, error: BaseException) -> None:
-        """Report an item whose value cannot be read, and forget it."""
+        """Report an item with a value that cannot be read, and forget it."""
         self.report_failure(error, "read a result")
         self.memory.drop(item.digest)
 
@@ -396,9 +396,9 @@ class TieredCache:
     def store(self, encoded: Encoded, start: Snapshot | None = None) -> bool:
         """Store a value on the mount and in memory; return True if it is on the mount.
 
-        `start`: what it was computed from. If that is out of date by now, it is not stored. Without
-        one, the value was set. Raise what the mount raises; then memory may serve the value for as
-        long as it may do so without asking the mount.
+        `start`: the state it was computed from. If that is out of date by now, it is not stored.
+        Without one, the value was set. Raise the mount's errors; then memory may serve the value
+        for as long as it may do so without asking the mount.
         """
         tier, item = self._disk or self.disk(), encoded.item
         digest = item.digest
@@ -469,10 +469,10 @@ class TieredCache:
     # Changing
 
     def begin_change(self, digest: str | None = None) -> list[Flight]:
-        """Forget what this process remembers and computes of `digest` (default: of all).
+        """Forget this process's memory and computations of `digest` (default: of all).
 
         For a change that begins now, before the mount is asked, which may hang. Return the flights
-        whose results are not stored.
+        that are not stored.
         """
         key = (self._root_path or self.root_path, self.component)
         stale = flights.discard_in_flight(*(key if digest is None else (*key, digest)))
@@ -483,7 +483,7 @@ class TieredCache:
     def remove(self, digest: str) -> bool:
         """Remove a result from the mount, after `begin_change`; return True if there was one.
 
-        Raise what the mount raises.
+        Raise the mount's errors.
         """
         tier = self._disk or self.disk()
         try:
@@ -498,12 +498,12 @@ class TieredCache:
         finally:
             if events.listeners:
                 events.emit("cache", "invalidate", self.name, key=digest)
-            # A flight that began meanwhile may have read the old result, and nobody must join it.
+            # A flight that began meanwhile may have read the old result, and no call may join it.
             self.begin_change(digest)
         return was_removed and item is not None and self.remaining(item) > 0
 
     def clear(self) -> None:
-        """Put all results out of reach, after `begin_change`. Raise what the mount raises."""
+        """Put all results out of reach, after `begin_change`. Raise the mount's errors."""
         try:
             self.disk().clear()
         finally:
@@ -523,7 +523,7 @@ class TieredCache:
     def read_or_start(self, digest: str, flight: Flight) -> Item | Snapshot:
         """Return the item on the mount, if it counts, else the state that `flight` starts from.
 
-        Raise what the mount raises.
+        Raise the mount's errors.
         """
         # MUT: another-look-under-the-claim
         item = self.read(digest, fresh=True, again=True)
@@ -532,7 +532,7 @@ class TieredCache:
         return self.start(digest, flight, changing=False)
 
     def start(self, digest: str, flight: Flight, *, changing: bool) -> Snapshot:
-        """Return the state that `flight` starts from. Raise what the mount raises."""
+        """Return the state that `flight` starts from. Raise the mount's errors."""
         return (self._disk or self.disk()).start(digest, flight, changing=changing)
 
     def end_drafts(self, stale: list[Flight]) -> None:
@@ -542,7 +542,7 @@ class TieredCache:
                 self.disk().remove_draft(flight.draft)
 
     def note_unstorable(self, digest: str) -> None:
-        """Note that the last result could not be stored, so that nobody waits for the next."""
+        """Note that the last result could not be stored, so that no call waits for the next."""
         if len(self.unstorable) >= _MOST_NOTED:
             self.unstorable.clear()
         self.unstorable.add(digest)
@@ -559,7 +559,7 @@ class TieredCache:
         return None if item is None or self.remaining(item) <= 0 else key_of(item)
 
     def explain(self, digest: str) -> str:
-        """Return why the mount has a result, or has none. Raise what the mount raises."""
+        """Return why the mount has a result, or has none. Raise the mount's errors."""
         tier = self.disk()
         item = tier.read(digest, self.codec_name, exact=True)
         if item is None:
