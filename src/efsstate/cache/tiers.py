@@ -54,12 +54,13 @@ class Counts:
     )  # fmt: skip
 
     def __init__(self) -> None:
+        self.errors = self.damaged = 0
         self.reset()
 
     def reset(self) -> None:
-        """Start counting again."""
+        """Start counting calls again; the failures of the mount go on."""
         self.memory = self.mount = self.stale = self.computed = self.puts = self.waits = 0
-        self.errors = self.damaged = self.unstored = 0
+        self.unstored = 0
 
 
 class Encoded:
