@@ -1,4 +1,7 @@
-"""The broken templates of the corpus: a good one with one fault each. `python -m tests.deploy.faults FOLDER` writes them out."""
+"""The broken templates of the corpus: a good one with one fault each.
+
+`python -m tests.deploy.faults FOLDER` writes them out.
+"""
 
 from __future__ import annotations
 
@@ -293,9 +296,8 @@ FAULTS = {
                 (
                     "                Resource: !GetAtt FileSystem.Arn\n",
                     (
-                        "                Resource: "
-                        "arn:aws:elasticfilesystem:us-east-1:123456789012:access-point/fsap-12345678\n"
-                        ""
+                        "                Resource: arn:aws:elasticfilesystem:us-east-1:"
+                        "123456789012:access-point/fsap-12345678\n"
                     ),
                 )
             ),
@@ -448,7 +450,8 @@ FAULTS = {
             Resource: "*"
             Condition:
               StringNotEquals:
-                elasticfilesystem:AccessPointArn: arn:aws:elasticfilesystem:eu-west-1:123456789012:access-point/fsap-0123456789abcdef0
+                elasticfilesystem:AccessPointArn: >-
+                  arn:aws:elasticfilesystem:eu-west-1:123456789012:access-point/fsap-0123456789abc
 """,
                 )
             ),
@@ -465,7 +468,9 @@ FAULTS = {
       Principal = "*"
       Action    = "elasticfilesystem:Client*"
       Resource  = "*"
-      Condition = { StringNotEquals = { "elasticfilesystem:AccessPointArn" = aws_efs_access_point.other.arn } }
+      Condition = { StringNotEquals = {
+        "elasticfilesystem:AccessPointArn" = aws_efs_access_point.other.arn
+      } }
       }, {
       Effect    = "Deny"
 """,
@@ -539,7 +544,8 @@ resource "aws_iam_role" "function" {""",
                     (
                         "          LocalMountPath: /mnt/efs\n"
                         "        - Arn: "
-                        "arn:aws:s3files:eu-west-1:123456789012:file-system/fs-0123456789abcdef0/access-point/fsap-0123456789abcdef0\n"
+                        "arn:aws:s3files:eu-west-1:123456789012:file-system/fs-0123456789abcdef0"
+                        "/access-point/fsap-0123456789abcdef0\n"
                         "          LocalMountPath: /mnt/s3\n"
                     ),
                 ),
@@ -708,10 +714,11 @@ resource "aws_lambda_function" "this" {
 def _make():
     for code, cases in FAULTS.items():
         for name, (kind, text, changes, also) in cases:
+            broken = text
             for old, new in changes:
-                assert text.count(old) == 1, (code, name, old)
-                text = text.replace(old, new)
-            yield f"{code}-{name}.{kind}", text, {code, *also}
+                assert broken.count(old) == 1, (code, name, old)
+                broken = broken.replace(old, new)
+            yield f"{code}-{name}.{kind}", broken, {code, *also}
     yield "EFS024-elsewhere.tf", ELSEWHERE, {"EFS024", "EFS041"}
 
 

@@ -1,4 +1,4 @@
-"""The walk through an account: against moto's server on loopback; the function itself by botocore's Stubber, since moto drops its file systems."""
+"""The doctor for an account: AWS by moto on loopback, the function itself by a stub."""
 
 from __future__ import annotations
 
@@ -285,7 +285,7 @@ def test_network_acls_in_both_directions(account):
     )
 
 
-def test_the_permission_on_the_access_point_instead_of_the_file_system(account):
+def test_the_permission_on_the_access_point_alone(account):
     account.allow(
         account.point,
         ["elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"],
@@ -587,12 +587,20 @@ def test_storage_that_cannot_be_looked_at_is_not_ok(account):
 def command(url, *arguments, **variables):
     clean = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
     program = "import sys; from efsstate.cli.main import main; sys.exit(main())"
+    alone = {
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": "/nonexistent",
+        "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
+        "AWS_MAX_ATTEMPTS": "1",
+    }
     return subprocess.run(
         [sys.executable, "-c", program, "doctor", "--aws", *arguments],
-        capture_output=True, text=True, check=False, timeout=120,
-        env={**clean, "AWS_ENDPOINT_URL": url, "AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/nonexistent",
-             "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent", "AWS_MAX_ATTEMPTS": "1", **variables},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**clean, **alone, "AWS_ENDPOINT_URL": url, **variables},
+    )
 
 
 def test_the_command_says_in_one_line_what_it_cannot_do(server):
@@ -617,7 +625,7 @@ def test_the_command_says_in_one_line_what_it_cannot_do(server):
 
 
 def test_the_command_through_the_real_api(account, server):
-    """Without a stub: moto keeps the function but not its file systems, which is then what is said."""
+    """Without a stub: moto keeps the function but not its file systems, and the doctor says so."""
     lambda_ = account.client("lambda")
     lambda_.create_function(
         FunctionName=f"f-{account.vpc}", Runtime="python3.13", Role=account.role, Handler="a.b",

@@ -1,4 +1,7 @@
-"""What cfn-lint and checkov find in the corpus beside `efsstate lint`: the table of docs/lint-comparison.md. `UPDATE_PAGES=1` writes it."""
+"""The table of docs/lint-comparison.md: what cfn-lint and checkov find in the corpus.
+
+`UPDATE_PAGES=1` writes it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,6 @@ import sys
 
 import pytest
 from tests.deploy import faults
-from tests.deploy.test_template import checkov
 
 from efsstate.deploy.linting.lint import lint
 from efsstate.deploy.rules import RULES
@@ -67,10 +69,13 @@ def table(program, folder):
         if name.endswith(".tf"):
             cells[1] = "no Terraform"
         rows.append(f"| {RULES[code].title} | `{name}` | {' | '.join(cells)} |")
-    versions = f"cfn-lint {importlib.metadata.version('cfn-lint')}, checkov {subprocess.run([program, '--version'], capture_output=True, text=True, check=True).stdout.strip()}"
+    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    checkov_version = version.stdout.strip()
+    versions = f"cfn-lint {importlib.metadata.version('cfn-lint')}, checkov {checkov_version}"
     head = (
-        f"Of {len(NAMES)} broken templates `efsstate lint` finds {counts['ours']}, cfn-lint says something new on {counts['cfn-lint']} (of the "
-        f"{counts['yaml']} that are CloudFormation), checkov on {counts['checkov']}. Versions: {versions}.\n\n"
+        f"Of {len(NAMES)} broken templates `efsstate lint` finds {counts['ours']}, cfn-lint\n"
+        f"reports something new on {counts['cfn-lint']} (of the {counts['yaml']} that are "
+        f"CloudFormation), checkov\non {counts['checkov']}. Versions: {versions}.\n\n"
         "| fault | template | efsstate lint | cfn-lint | checkov |\n|---|---|---|---|---|\n"
     )
     return head + "\n".join(rows) + "\n"

@@ -1,4 +1,4 @@
-"""The pages on deployment: links lead somewhere, commands parse, codes exist, and the CDK stack synthesises."""
+"""The pages on deployment: links, commands and codes exist, and the CDK stack synthesises."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_every_command_of_ours_parses(name):
     assert found or name in ("choosing.md", "lint-comparison.md")
 
 
-def test_the_four_errors_and_the_handlers_are_there():
+def test_the_errors_and_the_handlers_are_there():
     for one in EXCEPTIONS:
         assert one.name in text("troubleshooting.md")
     for handler in (

@@ -1,4 +1,4 @@
-"""The doctor on folders of this machine: what it finds, what it leaves behind, and that it never raises."""
+"""The doctor on folders of this machine: it finds faults, leaves nothing, and never raises."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from efsstate.deploy.diagnosis.lambda_errors import EXCEPTIONS, explain
 from efsstate.deploy.diagnosis.mount_checks import check_entry, check_surroundings, table_entry
 from efsstate.deploy.rules import RULES
 
-NFS = "10.9.0.1:/ /mnt/efs nfs4 rw,relatime,vers=4.1,rsize=1048576,wsize=1048576,hard,proto=tcp,timeo=600,addr=10.9.0.1"
+NFS = (
+    "10.9.0.1:/ /mnt/efs nfs4 rw,relatime,vers=4.1,rsize=1048576,wsize=1048576,hard,"
+    "proto=tcp,timeo=600,addr=10.9.0.1"
+)
 
 
 def codes(findings):
@@ -77,7 +80,11 @@ def test_another_users_folder_is_named_with_both_users(tmp_path):
     os.chmod(tmp_path, 0o755)
     for parent in (tmp_path.parent, tmp_path.parent.parent):
         os.chmod(parent, 0o755)
-    program = f"import os\nfrom efsstate.deploy.diagnosis.doctor import doctor\nos.setgid(1234); os.setuid(1234)\nprint([(f.code, f.evidence) for f in doctor(root={str(tmp_path)!r}, size=0)])"
+    program = (
+        "import os\nfrom efsstate.deploy.diagnosis.doctor import doctor\n"
+        "os.setgid(1234); os.setuid(1234)\n"
+        f"print([(f.code, f.evidence) for f in doctor(root={str(tmp_path)!r}, size=0)])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
@@ -96,7 +103,8 @@ def test_a_full_disk_is_said(tmp_path):
         pytest.skip("needs root, to mount")
     done = subprocess.run(["unshare", "-m", sys.executable, "-c", f"""
 import subprocess, sys
-if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", {str(tmp_path)!r}]).returncode:
+mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", {str(tmp_path)!r}]
+if subprocess.run(mount).returncode:
     sys.exit(9)
 try:
     open({str(tmp_path / "fill")!r}, "wb", buffering=0).write(bytes(1 << 20))
@@ -111,7 +119,7 @@ print([f.code for f in doctor(root={str(tmp_path)!r}, size=0) if f.severity == "
 
 
 def test_a_call_that_hangs_is_given_up_and_named(tmp_path):
-    """A FIFO in the way of the large file: its open waits for a reader that never comes, as a dead mount does."""
+    """A FIFO in place of the large file: its open waits for ever, as on a dead mount."""
     program = f"""
 import os, threading
 from efsstate.deploy.diagnosis import doctor as d, probe
@@ -157,7 +165,10 @@ def test_mount_options_are_judged():
 
 
 def test_the_innermost_mount_is_taken():
-    table = "a / ext4 rw 0 0\nb /mnt ext4 rw 0 0\nc /mnt/efs nfs4 rw 0 0\nd /mnt/efs2 nfs4 rw 0 0\ne /mnt/with\\040space nfs rw 0 0\n"
+    table = (
+        "a / ext4 rw 0 0\nb /mnt ext4 rw 0 0\nc /mnt/efs nfs4 rw 0 0\n"
+        "d /mnt/efs2 nfs4 rw 0 0\ne /mnt/with\\040space nfs rw 0 0\n"
+    )
     assert table_entry("/mnt/efs/x", table).device == "c"
     assert table_entry("/mnt/efs2", table).device == "d"
     assert table_entry("/mnt/efs3", table).device == "b"
@@ -208,7 +219,10 @@ def test_a_quota_is_about_open_files_and_locks(tmp_path, monkeypatch):
 
 def test_in_a_handler_it_needs_no_package_of_the_command_line():
     """The layer has neither click nor yaml: `efsstate.doctor` loads none of them."""
-    program = "import sys, efsstate; efsstate.doctor; print(sorted(m for m in sys.modules if m.split('.')[0] in ('click','yaml','hcl2','boto3','rich','lark')))"
+    program = (
+        "import sys, efsstate; efsstate.doctor; heavy = 'click yaml hcl2 boto3 rich lark'.split()\n"
+        "print(sorted(m for m in sys.modules if m.split('.')[0] in heavy))"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True, check=True
@@ -218,8 +232,8 @@ def test_in_a_handler_it_needs_no_package_of_the_command_line():
 
 
 @pytest.mark.parametrize("one", EXCEPTIONS, ids=lambda one: one.name)
-def test_the_four_errors_are_explained(one):
-    """By name, in a log line, and as the reason code of a function's state; every cause has a page."""
+def test_the_seven_errors_are_explained(one):
+    """By name, in a log line, and as a state's reason code; every cause has a page."""
     assert explain(one.name) is one
     assert explain(f"[ERROR] {one.name}: The function couldn't mount, sorry") is one
     assert (

@@ -41,16 +41,21 @@ def handler(event, context):
     value = double(event)
     with checkpoint("layer", context=context) as job:
         job.save(value)
-    ours = [m for n, m in sys.modules.items() if n.split(".")[0] in ("efsstate", "filelock", "cachetools", "msgpack") and getattr(m, "__file__", "")]
+    names = ("efsstate", "filelock", "cachetools", "msgpack")
+    ours = {n: m for n, m in sys.modules.items()
+            if n.split(".")[0] in names and getattr(m, "__file__", "")}
+    layer = os.environ["LAYER"]
+    elsewhere = [m.__file__ for m in ours.values() if not m.__file__.startswith(layer)]
+    uncompiled = sorted(n for n, m in ours.items()
+                        if m.__file__.endswith(".py") and not os.path.exists(m.__cached__))
     return {"value": value, "imported": IMPORTED, "packer": msgpack.Packer.__module__,
-            "elsewhere": [m.__file__ for m in ours if not m.__file__.startswith(os.environ["LAYER"])],
-            "uncompiled": sorted(n for n, m in sys.modules.items() if m in ours and m.__file__.endswith(".py") and not os.path.exists(m.__cached__))}
+            "elsewhere": elsewhere, "uncompiled": uncompiled}
 """
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """The zips for this Python, both architectures, and a second build of one; what pip finds is taken once."""
+    """Build the zips for this Python and both architectures, and one of them twice."""
     folder = tmp_path_factory.mktemp("layer")
     wheels = glob.glob(f"{ROOT}/dist/efsstate-*.whl")
     if not wheels:
@@ -63,12 +68,15 @@ def built(tmp_path_factory):
         if made.returncode:
             pytest.skip(f"no wheel in dist/, and none could be built: {made.stderr[-200:]}")
         wheels = glob.glob(f"{folder}/efsstate-*.whl")
+    script = [sys.executable, f"{ROOT}/scripts/layer.py", "--wheel", wheels[0], "--python", HERE]
     for out, architectures in (("one", [NATIVE, OTHER]), ("two", [NATIVE])):
         (folder / out).mkdir()
         done = subprocess.run(
-            [sys.executable, f"{ROOT}/scripts/layer.py", "--out", folder / out, "--wheel", wheels[0], "--python", HERE, "--arch", *architectures],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            [*script, "--out", folder / out, "--arch", *architectures],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode and "No matching distribution" in done.stderr + done.stdout:
             pytest.skip("no package index can be reached")
         assert done.returncode == 0, done.stdout + done.stderr
@@ -107,10 +115,13 @@ def test_each_has_its_own_machine_code(built):
 
 
 def test_the_handlers_that_it_is_for_are_whole(built, tmp_path):
-    """They import with nothing but the layer: the publisher's boto3 comes with Lambda's Python, at the first call."""
+    """They import with nothing but the layer; the publisher imports boto3 at its first call."""
     with zipfile.ZipFile(path(built, NATIVE)) as packed:
         packed.extractall(tmp_path)
-    program = "import efsstate.publisher, efsstate.janitor, efsstate.ops, efsstate.deploy.diagnosis.doctor as d; print(d.handler({'size': 0})['schema'])"
+    program = (
+        "import efsstate.publisher, efsstate.janitor, efsstate.ops\n"
+        "import efsstate.deploy.diagnosis.doctor as d; print(d.handler({'size': 0})['schema'])"
+    )
     environment = {
         "PYTHONPATH": str(tmp_path / "python"),
         "EFSSTATE_ROOT": str(tmp_path),
@@ -126,7 +137,7 @@ def test_the_handlers_that_it_is_for_are_whole(built, tmp_path):
     assert done.stdout.strip() == "efsstate.doctor", done.stderr
 
 
-def test_under_the_runtime_client_all_comes_from_the_layer_compiled(built, tmp_path):
+def test_all_comes_from_the_layer_compiled(built, tmp_path):
     from efsstate.testing import Function
 
     with zipfile.ZipFile(path(built, NATIVE)) as packed:
@@ -150,7 +161,8 @@ def test_under_the_runtime_client_all_comes_from_the_layer_compiled(built, tmp_p
         result = function.invoke(21)
     assert result.error is None, result.logs
     print(
-        f"import of cached, checkpoint and model: {result.value['imported']:.1f} ms; init {1000 * result.init_duration:.0f} ms"
+        f"import of cached, checkpoint and model: {result.value['imported']:.1f} ms; "
+        f"init {1000 * result.init_duration:.0f} ms"
     )
     assert result.value["value"] == 42
     assert result.value["elsewhere"] == []

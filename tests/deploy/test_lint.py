@@ -1,4 +1,4 @@
-"""The linter: each code on its broken templates, nothing on the good ones, and one clear line for what cannot be read."""
+"""The linter: each code on its broken templates, nothing on good ones, one line on bad input."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def test_huge_missing_and_unreadable_files(tmp_path):
 
 
 def test_unknown_intrinsics_and_odd_arguments_are_passed_over(tmp_path):
-    """A function that is not known, or with arguments that make no sense, is a value that is not known: no crash, no guess."""
+    """An unknown function, or one with odd arguments, is an unknown value: no crash, no guess."""
     path = tmp_path / "template.yaml"
     path.write_text(
         """
@@ -267,7 +267,10 @@ def test_defaults_of_parameters_decide(tmp_path):
         base.replace("Resources:", parameters, 1).replace("Timeout: 60", "Timeout: !Ref Seconds")
     )
     assert [one.code for one in lint(str(path))] == ["EFS041"]
-    either = "Parameters:\n  Stage: {Type: String, Default: prod}\nConditions:\n  Dev: !Equals [!Ref Stage, dev]\nResources:"
+    either = (
+        "Parameters:\n  Stage: {Type: String, Default: prod}\n"
+        "Conditions:\n  Dev: !Equals [!Ref Stage, dev]\nResources:"
+    )
     path.write_text(
         base.replace("Resources:", either, 1).replace("Timeout: 60", "Timeout: !If [Dev, 3, 60]")
     )

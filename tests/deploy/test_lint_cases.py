@@ -13,8 +13,7 @@ HERE = os.path.dirname(__file__)
 BASE = pathlib.Path(HERE, "corpus", "cases", "base.yaml").read_text(encoding="utf-8")
 ALLOWED = 'Action: ["elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"]'
 POLICY = BASE[BASE.index("      FileSystemPolicy:") : BASE.index("  MtA:")]
-CONDITION = """                Condition: {StringEquals: {"elasticfilesystem:AccessPointArn": !GetAtt Ap.Arn}}
-"""
+CONDITION = BASE[BASE.index("                Condition: {StringEquals") : BASE.index("  Fn:\n")]
 UNKNOWN_CONDITION = """Parameters:
   P: {Type: String}
 Conditions:
@@ -225,8 +224,8 @@ def test_sam_joins_the_lists_of_globals(tmp_path):
             (
                 "Transform: AWS::Serverless-2016-10-31\nGlobals:\n  Function:\n    VpcConfig: "
                 "{SecurityGroupIds: [!Ref FnSg], SubnetIds: [!Ref SubA, !Ref SubB]}\nResources:\n"
-                "  Extra:\n    Type: AWS::EC2::SecurityGroup\n    Properties: {GroupDescription: x, "
-                "VpcId: !Ref Vpc}"
+                "  Extra:\n    Type: AWS::EC2::SecurityGroup\n    Properties: {GroupDescription: x,"
+                " VpcId: !Ref Vpc}"
             ),
         ),
         ("AWS::Lambda::Function", "AWS::Serverless::Function"),
@@ -252,7 +251,7 @@ def test_sam_joins_file_systems_to_two(tmp_path):
     assert ("error", "EFS044") in findings(tmp_path, text)
 
 
-def test_an_access_point_as_resource_is_no_error_without_a_policy(tmp_path):
+def test_an_access_point_as_resource_without_a_policy(tmp_path):
     """Without a file-system policy the mount works all the same, until one is added."""
     text = changed(
         (POLICY, ""), ("Resource: !GetAtt Fs.Arn\n" + CONDITION, "Resource: !GetAtt Ap.Arn\n")

@@ -180,7 +180,7 @@ def test_tfvars_are_read(tmp_path):
     assert alarms(tmp_path, parameters={"timeout": "4"}) == {"EFS041"}
 
 
-def test_a_module_is_not_judged_by_defaults_that_its_caller_replaces(tmp_path):
+def test_a_called_module_is_not_judged_by_its_defaults(tmp_path):
     """A folder that another calls gets its variables from there."""
     write(tmp_path, app__main_tf=SLOW + TIMEOUT)
     assert alarms(tmp_path / "app") == {"EFS041"}

@@ -1,4 +1,4 @@
-"""The pages of the codes are the table's, with an example from the corpus. `UPDATE_PAGES=1` writes them anew."""
+"""The pages of the codes and facts are generated. `UPDATE_PAGES=1` writes them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_the_page_of_facts_is_the_tables():
 def test_figures_that_pages_quote_are_the_facts():
     """A link to a fact has the fact's own text, and every fact says where and when it was read."""
     facts = aws_facts.facts()
-    for path in glob.glob(os.path.join(PAGES, "..", "*.md")) + [os.path.join(ROOT, "README.md")]:
+    for path in [*glob.glob(f"{PAGES}/../*.md"), f"{ROOT}/README.md"]:
         with open(path, encoding="utf-8") as file:
             for text, key in re.findall(
                 r"\[([^\]]+)\]\([^)]*aws-facts\.md#([\w-]+)\)", file.read()

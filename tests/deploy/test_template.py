@@ -51,6 +51,13 @@ def test_cfn_lint_finds_nothing(tmp_path):
     assert (done.returncode, done.stdout) == (0, "")
 
 
+def types_of(resources):
+    """Return the types of the resources that SAM names as the template does."""
+    others = ("Janitor", "StateLayer")
+    names = [name for name in resources if not name.startswith(others)]
+    return {name: resources[name]["Type"] for name in names}
+
+
 @pytest.mark.parametrize(("image", "layer"), [(False, None), (True, None), (False, "layer.zip")])
 def test_the_sam_translator_takes_it(image, layer, monkeypatch):
     """It gives the resources of the CloudFormation variant, except the names of the janitor's."""
@@ -76,12 +83,7 @@ def test_the_sam_translator_takes_it(image, layer, monkeypatch):
 
     made = transform(template, {}, Policies())["Resources"]
     same = yaml_parse(render("cloudformation", image=image, layer=layer))["Resources"]
-    own = lambda resources: {
-        name: resource["Type"]
-        for name, resource in resources.items()
-        if not name.startswith(("Janitor", "StateLayer"))
-    }
-    assert own(made) == own(same)
+    assert types_of(made) == types_of(same)
     for name in ("Service", "Batch", "Janitor", "Ops", "Doctor", "Publisher"):
         assert (
             made[name]["Properties"]["FileSystemConfigs"]
@@ -108,15 +110,34 @@ def test_terraform_reads_it_and_would_not_reformat_it(tmp_path, image, layer):
     assert done.returncode == 0, done.stdout
 
 
+PARTS = [
+    "2049",
+    "accesspointarn",
+    "clientmount",
+    "clientwrite",
+    "0750",
+    "after30days",
+    "enabled",
+    "burstcreditbalance",
+    "percentiolimit",
+    "permittedthroughput",
+    "clientconnections",
+    "securetransport",
+    "elastic",
+    "dashboard",
+    "efsstate.janitor.handler",
+    "efsstate.publisher.handler",
+    "efsstate.ops.handler",
+    "efsstate.deploy.diagnosis.doctor.handler",
+    "generalpurpose",
+]
+
+
 def test_each_format_has_the_same_parts():
     """What the page promises is in all three."""
     for form in FORMATS:
         text = render(form).lower().replace("_", "")
-        for part in (
-            "2049", "accesspointarn", "clientmount", "clientwrite", "0750", "after30days", "enabled",
-            "burstcreditbalance", "percentiolimit", "permittedthroughput", "clientconnections", "securetransport", "elastic",
-            "dashboard", "efsstate.janitor.handler", "efsstate.publisher.handler", "efsstate.ops.handler", "efsstate.deploy.diagnosis.doctor.handler", "generalpurpose",
-        ):  # fmt: skip
+        for part in PARTS:
             assert part in text, (form, part)
         allowed = [line for line in render(form).splitlines() if "ClientRootAccess" in line]
         assert len(allowed) == 2, "ClientRootAccess stands in the two denials alone"
@@ -305,11 +326,11 @@ def test_command_prints_writes_and_refuses(tmp_path):
 # Each is a choice that the page explains; none is about the file system's safety.
 CHECKOV_SKIPPED = {
     "CKV_AWS_50": "X-Ray: costs per trace; turn it on where you trace",
-    "CKV_AWS_115": "reserved concurrency: takes from the account's pool; a choice of the whole account",
-    "CKV_AWS_116": "dead-letter queue: the service answers synchronously; the batch and the janitor start again from their checkpoint",
+    "CKV_AWS_115": "reserved concurrency: it takes from the account's pool",
+    "CKV_AWS_116": "dead-letter queue: the batch and the janitor go on from their checkpoint",
     "CKV_AWS_158": "logs under a key of one's own",
     "CKV_AWS_173": "environment under a key of one's own: it holds no secret",
-    "CKV_AWS_184": "file system under a key of one's own: it is encrypted with the account's EFS key",
+    "CKV_AWS_184": "file system under a key of one's own: it has the account's EFS key",
     "CKV_AWS_272": "code signing",
     "CKV_AWS_338": "a year of logs: 90 days are kept",
     "CKV_AWS_394": "zones pinned: the first three of those open to everyone are taken",
@@ -317,35 +338,24 @@ CHECKOV_SKIPPED = {
 }
 
 
-@pytest.fixture(scope="session")
-def checkov(tmp_path_factory, pytestconfig):
-    """In an environment of its own: its fork of the HCL parser has the name of ours."""
-    given = os.environ.get("CHECKOV") or shutil.which("checkov")
-    if given:
-        return given
-    if "heavy" not in pytestconfig.option.markexpr:
-        pytest.skip("runs with -m heavy: it installs checkov (20 s)")
-    folder = tmp_path_factory.mktemp("checkov")
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    subprocess.run([folder / "bin" / "pip", "install", "--quiet", "checkov>=3.2"], check=True)
-    return str(folder / "bin" / "checkov")
-
-
 @pytest.mark.heavy
 @pytest.mark.parametrize("form", FORMATS)
 def test_checkov_finds_nothing_else(tmp_path, form, checkov):
     write(tmp_path, form, False, None)
     kind = "terraform" if form == "terraform" else "cloudformation"
+    command = [checkov, "-d", str(tmp_path), "--framework", kind, "-o", "json"]
     done = subprocess.run(
-        [checkov, "-d", str(tmp_path), "--framework", kind, "-o", "json", "--skip-check", ",".join(CHECKOV_SKIPPED)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [*command, "--skip-check", ",".join(CHECKOV_SKIPPED)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     found = json.loads(done.stdout)
     assert [check["check_id"] for check in found["results"]["failed_checks"]] == []
     assert found["summary"]["passed"] > 50
 
 
-# ---- Terraform's attributes: `terraform validate` needs the provider, which no package registry has; its declarations for CDKTF do ----
+# ---- Terraform's attributes: without the provider, by its declarations for CDKTF ----
 
 
 @pytest.fixture(scope="session")
@@ -369,12 +379,11 @@ def provider(tmp_path_factory, pytestconfig):
 
 
 def declared(text, name):
-    """The attributes of an interface, and whether they may be left out."""
+    """Return the attributes of an interface, and whether they may be left out."""
     found = re.search(rf"export interface {name}\b[^{{]*{{(.*?)\n}}", text, re.DOTALL)
     assert found, name
-    snake = lambda word: re.sub(r"[A-Z]", lambda match: f"_{match[0].lower()}", word)
     return {
-        snake(word): bool(optional)
+        re.sub(r"[A-Z]", lambda match: f"_{match[0].lower()}", word): bool(optional)
         for word, optional in re.findall(r"readonly (\w+)(\??):", found[1])
     }
 

@@ -79,7 +79,7 @@ def test_events_at_once_take_as_many_environments_as_they_need(function, tmp_pat
     assert len({r.value["pid"] for r in results}) == 3 == len(f.environments)
 
 
-def test_concurrency_bounds_the_environments_and_further_events_wait(function):
+def test_concurrency_bounds_the_environments(function):
     f = function("hello", concurrency=2)
     results = f.map(range(9))
     assert [r.value["event"] for r in results] == list(range(9))
@@ -148,7 +148,7 @@ def test_a_process_that_goes_away_is_an_exit_error(function, event, said):
     assert gone(int(result.logs.split()[1]))  # and takes what it started with it
 
 
-def test_a_timeout_kills_the_whole_group_without_a_signal_that_python_sees(function):
+def test_a_timeout_kills_the_group_without_a_signal(function):
     f = function("stalls", timeout=1.5)
     f.environment().invoke("ok")  # warm, so that the timeout is all the handler's
     result = f.invoke("stall")
@@ -318,7 +318,7 @@ def test_managed_instances_have_their_own_limits():
         Function("a.b", memory=512, max_concurrency=2)
 
 
-def test_an_environment_can_be_frozen_in_the_middle_of_an_invocation(function, tmp_path):
+def test_an_environment_can_be_frozen_during_an_invocation(function, tmp_path):
     f = function("meets", timeout=10, freeze=False)
     one, two = f.environment(), f.environment()
     for env in (one, two):
@@ -382,7 +382,7 @@ def test_a_missing_module_and_a_missing_handler_are_init_errors():
         assert g.invoke().error["errorType"] == "Runtime.HandlerNotFound"
 
 
-def test_an_init_that_takes_too_long_is_run_again_in_the_first_invocation():
+def test_a_slow_init_is_run_again_in_the_first_invocation():
     with Function("slow_init.handler", path=HERE, init_timeout=1, timeout=10) as f:
         result = f.invoke()
         assert result.value == "here"
@@ -390,7 +390,7 @@ def test_an_init_that_takes_too_long_is_run_again_in_the_first_invocation():
         assert result.init_duration == result.environment.inits[1].duration
 
 
-def test_an_init_that_takes_too_long_in_the_invocation_too_is_a_timeout(tmp_path):
+def test_an_init_that_is_slow_twice_is_a_timeout(tmp_path):
     (tmp_path / "stuck.py").write_text("import time\ntime.sleep(60)\n")
     with Function("stuck.handler", path=tmp_path, init_timeout=0.5, timeout=0.5) as f:
         result = f.invoke()
@@ -403,7 +403,7 @@ def test_an_interpreter_that_is_not_there_is_said(function):
     assert "/nowhere/python" in f.invoke().error["errorMessage"]
 
 
-def test_managed_instances_run_one_event_in_each_of_several_processes(function, tmp_path):
+def test_managed_instances_run_an_event_in_each_process(function, tmp_path):
     f = function("meets", timeout=20, max_concurrency=4)
     results = f.map([{"folder": str(tmp_path), "of": 4, "number": n} for n in range(4)])
     assert [r.error for r in results] == [None] * 4
@@ -414,7 +414,7 @@ def test_managed_instances_run_one_event_in_each_of_several_processes(function, 
     assert {r.value["tmp"] for r in results} == {f.environments[0].tmp}
 
 
-def test_managed_instances_answer_a_timeout_but_let_the_code_run_on(function):
+def test_managed_instances_run_on_after_a_timeout(function):
     f = function("worker", timeout=1, max_concurrency=2)
     f.invoke("warm")
     slow, quick = f.map(["slow", "quick"])
@@ -436,7 +436,7 @@ def test_managed_instances_survive_the_death_of_one_process(function):
     assert alive.error is None and len(f.environments) == 1
 
 
-def test_managed_instances_start_once_however_many_events_find_them_dead(function, tmp_path):
+def test_dead_managed_instances_start_once(function, tmp_path):
     f = function("meets", timeout=20, max_concurrency=3)
     environment = f.environment()
     environment.kill()
@@ -445,7 +445,7 @@ def test_managed_instances_start_once_however_many_events_find_them_dead(functio
     assert f.environments == [environment] and len(environment.inits) == 2
 
 
-def test_a_response_over_six_megabytes_is_refused_and_so_is_an_event(function):
+def test_a_response_or_event_over_six_megabytes_is_refused(function):
     f = function("big", timeout=10)
     assert f.invoke(5_000_000).value == "x" * 5_000_000
     refused = f.invoke(6_300_000)
@@ -533,6 +533,9 @@ def test_a_tester_that_is_killed_leaves_no_frozen_process(tmp_path):
 def test_the_core_does_not_import_the_harness():
     import subprocess
 
-    code = "import sys, efsstate; assert not [m for m in sys.modules if m.startswith('efsstate.testing')]"
+    code = (
+        "import sys, efsstate\n"
+        "assert not [m for m in sys.modules if m.startswith('efsstate.testing')]"
+    )
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)

@@ -66,7 +66,7 @@ def test_swapped_under_load_with_no_failed_request(shared):
     assert set(seen) == set("abcdef") and len(versions("m", root=shared.root)) == 6
 
 
-def test_the_processes_of_a_managed_instance_share_one_staged_copy(shared):
+def test_processes_of_a_managed_instance_share_a_staged_copy(shared):
     shared("a")
     with function(shared, "serve_staged", max_concurrency=4, concurrency=1, memory=2048) as f:
         results = f.map(range(16))

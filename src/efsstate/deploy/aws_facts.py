@@ -49,9 +49,9 @@ def page() -> str:
     """Return the page of all facts."""
     head = (
         "# Facts about AWS\n\n"
-        "Generated from `src/efsstate/deploy/aws_facts.toml`. The project's tests never ran on AWS:\n"
-        "these figures were read in the sources named, at the date given, and may have changed.\n"
-        "Prices are in dollars, for us-east-1, and were not checked against a bill.\n\n"
+        "Generated from `src/efsstate/deploy/aws_facts.toml`. The project's tests never ran on\n"
+        "AWS: these figures were read in the sources named, at the date given, and may have\n"
+        "changed. Prices are in dollars, for us-east-1, and were not checked against a bill.\n\n"
         "| fact | figure | what it is | source | read |\n|---|---|---|---|---|\n"
     )
     rows = [

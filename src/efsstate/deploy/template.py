@@ -124,7 +124,7 @@ def _read(name: str) -> str:
 
 
 def _choose(text: str, words: set[str]) -> str:
-    """Return the lines of a source whose marks are all among `words`.
+    """Return those lines of a source that have no mark outside of `words`.
 
     `#: word` at its end marks a line; `#{ word` and `#}` enclose several.
     """

@@ -11,7 +11,7 @@ client that Lambda itself runs, so it treats your module, your exceptions and yo
 does. As on Lambda, an environment is frozen between invocations, has 1,024 descriptors, and (with
 root rights here) a read-only task root.
 
-What differs from Lambda: the memory and the size of /tmp are told, not enforced; /tmp is told as
+Differences from Lambda: the memory and the size of /tmp are announced but not enforced; /tmp is
 TMPDIR, and handlers that write to /tmp by name share it; there is no network of its own.
 """
 

@@ -101,7 +101,7 @@ class RuntimeApi:
             return invocation
 
     def lose(self, invocation: Invocation) -> None:
-        """Answer an event whose process died alone."""
+        """Answer an event after its process died alone."""
         with self.changed:
             self.running.pop(invocation.request_id, None)
             invocation.answer(error=exit_error(invocation.request_id, "exit status unknown"))

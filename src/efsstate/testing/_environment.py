@@ -253,7 +253,7 @@ class Environment:
     def _settle(self, deadline: float) -> None:
         """Wait until the process polls again, and end it if the deadline comes first.
 
-        Until it polls it is not idle, and what it logs belongs to this invocation.
+        Until it polls it is not idle, and its log belongs to this invocation.
         """
         api = self._runtime.api
         with api.changed:

@@ -35,7 +35,7 @@ class Function:
     `handler`: "module.function", imported from the folder `path`.
     `environment`: variables beside those that Lambda sets; of this process's own only PATH,
         PYTHONPATH and LD_LIBRARY_PATH are passed on.
-    `timeout`, `init_timeout`: seconds. `memory`: MB, told to the function and not enforced.
+    `timeout`, `init_timeout`: seconds. `memory`: MB, announced to the function and not enforced.
     `concurrency`: the most environments; a further call waits for a free one, or is refused with
         `Throttled` if `throttle=True`, as Lambda does.
     `freeze`: stop an environment between invocations, as Lambda does (the default).
@@ -44,7 +44,7 @@ class Function:
     `extension`: send SIGTERM before an environment ends, as Lambda does only if an extension is
         registered.
     `packages`: a folder made by `pip install --target`: nothing else of this machine is
-        importable, except what Lambda's Python brings.
+        importable, except the packages of Lambda's Python.
     `max_concurrency`: make the environments Managed Instances: this many Python processes in each,
         never frozen, with 4,096 descriptors, JSON logs and at least 2,048 MB. A timeout ends the
         call and not the code.
@@ -112,7 +112,7 @@ class Function:
         )
 
     def environment(self) -> Environment:
-        """Return a new execution environment, whose init begins now."""
+        """Return a new execution environment; its init begins now."""
         with self._changed:
             return self._new()
 

@@ -74,7 +74,7 @@ def read_only(
 
 
 def provide_runtime(folder: str) -> str:
-    """Return a folder with links to what Lambda's Python brings, from this machine's packages."""
+    """Return a folder with links to this machine's copies of the packages of Lambda's Python."""
     import glob
     import importlib.util
 

@@ -71,7 +71,7 @@ def variables(
         "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/" + name,
         "AWS_LAMBDA_LOG_FORMAT": "Text",
         "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
-        # Credentials that nobody accepts: code finds some, as it does on Lambda.
+        # Credentials without any rights: code finds some, as it does on Lambda.
         "AWS_ACCESS_KEY_ID": "ASIATESTINGTESTING00",
         "AWS_SECRET_ACCESS_KEY": "testing",
         "AWS_SESSION_TOKEN": "testing",

@@ -36,7 +36,7 @@ class Result(NamedTuple):
     way: dict[str, str]
     """Each link of the way with its state."""
     unseen: list[str]
-    """What could not be looked at."""
+    """The calls and parts that could not be looked at."""
 
 
 def examine(
@@ -138,7 +138,7 @@ def _add_function(reader: Reader, name: str, configuration: dict[str, Any]) -> R
 
 
 def _read_metrics(reader: Reader, function: str, file_systems: list[str]) -> None:
-    """Read the last hour's metrics, by the minute, and report what they show."""
+    """Read the last hour's metrics, by the minute, and report the faults that they show."""
     now = dt.datetime.now(dt.UTC)
     queries, about = [], {}
     for number, (name, namespace, dimension, stat) in enumerate(METRICS):

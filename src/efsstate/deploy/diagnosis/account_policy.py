@@ -70,7 +70,7 @@ class Decision(NamedTuple):
 
 
 def decide(reader: Reader, stack: Stack, function: Resource, boundary: Policy | None) -> Decision:
-    """Decide whether the function may mount, and report what the rules do not find."""
+    """Decide whether the function may mount, and report a limit that the rules do not see."""
     mount = next(iter(stack.mounts(function)), None)
     role = role_of(stack, function)
     if mount is None or stack.is_s3_files(mount):

@@ -14,7 +14,7 @@ from efsstate.deploy.linting.resource import Resource
 
 
 class Reader:
-    """What has been read of an account so far: resources, hits, and what could not be read."""
+    """The parts of an account read so far: resources, hits, and calls that failed."""
 
     def __init__(self, make_client: Callable[[str], Any]) -> None:
         """Read through the clients that `make_client` makes, one for each service."""

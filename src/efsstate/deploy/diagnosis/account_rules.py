@@ -97,8 +97,8 @@ RULES = (
         "warning",
         "metrics",
         "Nearly all connections are used",
-        f"A file system takes {quote('connections')} connections; each execution environment has at "
-        "least one. The next ones cannot mount.",
+        f"A file system takes {quote('connections')} connections; each execution environment has "
+        "at least one. The next ones cannot mount.",
         "Limit the functions' concurrency, or split over file systems.",
     ),
     Rule(
@@ -134,8 +134,8 @@ RULES = (
         "warning",
         "function",
         "The function is inactive",
-        f"A function in a VPC that is idle for {quote('inactive')} loses its network interface. The "
-        "next invocation fails while Lambda creates another, and later ones succeed.",
+        f"A function in a VPC that is idle for {quote('inactive')} loses its network interface. "
+        "The next invocation fails while Lambda creates another, and later ones succeed.",
         "Invoke the function, and again after a minute; a schedule keeps a rarely used one active.",
     ),
     Rule(

@@ -13,7 +13,7 @@ from efsstate.deploy.linting.values import Unknown
 def read_storage(reader: Reader, arn: str, account: str) -> list[dict[str, Any]]:
     """Add the access point of a mount with its file system; return the mount targets.
 
-    `account` is the function's: what belongs to another one cannot be looked at.
+    `account` is the function's: an access point of another one cannot be looked at.
     """
     name = arn.rpartition("/")[2]
     if ":s3files:" in arn:

@@ -16,7 +16,7 @@ class Cause(NamedTuple):
 
 
 class Explained(NamedTuple):
-    """An error of Lambda: what it means, and what leads to it."""
+    """An error of Lambda with its meaning and causes."""
 
     name: str
     means: str

@@ -11,7 +11,7 @@ RULES = (
         "note",
         "mount",
         "What the doctor saw and measured",
-        f"An environment of Lambda in a VPC has a network of {quote('network')}, which bounds every "
+        f"An environment of Lambda in a VPC has a network of {quote('network')}, which bounds each "
         "read; AWS publishes no figure for a single stream. On the lab's NFS server a small read "
         "takes about 1 ms, a small write about 3, and one stream reads 70 to 110 MiB/s.",
         "Nothing, if the numbers are as expected.",

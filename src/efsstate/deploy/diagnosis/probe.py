@@ -28,7 +28,7 @@ _CODES = {
 
 
 class Probe:
-    """One examination of one folder; `step` tells a thread that waits what it is doing."""
+    """One examination of one folder; `step` names the call under way, for a thread that waits."""
 
     def __init__(self, path: str, size: int) -> None:
         """Prepare to examine the root `path`, with a file of `size` bytes for the throughput."""

@@ -116,7 +116,7 @@ class _Reader:
     # ---- Fn::ForEach ----
 
     def _expand_loops(self, raw: Map) -> Map:
-        """Unfold each Fn::ForEach whose collection is known; leave the others as they are."""
+        """Unfold each Fn::ForEach over a known collection; leave the others as they are."""
         expanded = Map(raw.line)
         expanded.lines.update(raw.lines)
         for name, body in raw.items():

@@ -9,7 +9,7 @@ from typing import Any
 
 from efsstate.deploy.linting.values import all_of, any_of, is_known, negated
 
-MAX_ATOMS = 10  # undecided comparisons whose combinations are tried: 2^10
+MAX_ATOMS = 10  # undecided comparisons; all 2^10 combinations of them are tried
 MAX_NESTED = 50
 
 
@@ -112,7 +112,7 @@ class Conditions:
 
 
 def _atom(sides: list[Any]) -> str:
-    """Return a comparison's identity: what is known comes last."""
+    """Return a comparison's identity: a known side comes last."""
     ordered = sorted(sides, key=is_known)
     return json.dumps([[is_known(side), side] for side in ordered], default=str)
 

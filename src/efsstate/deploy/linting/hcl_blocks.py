@@ -17,7 +17,7 @@ class Block(dict[str, Any]):
 
 
 class Body:
-    """A block whose values are resolved in a scope."""
+    """A block with its values resolved in a scope."""
 
     def __init__(
         self, scope: Scope, raw: dict[str, Any], lines: list[str], line: int = 0, end: int = 0

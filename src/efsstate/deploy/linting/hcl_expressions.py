@@ -159,7 +159,7 @@ class Scope:
         return either if either == other else Unknown(text[:200])
 
     def _call(self, function: str, arguments: str, text: str) -> Any:
-        """Resolve a call of one of the few functions whose result is plain from its arguments."""
+        """Resolve a call, if the result is plain from the arguments."""
         unknown = Unknown(text[:200])
         if function in ("jsonencode", "toset", "tolist", "tostring", "tonumber", "tobool"):
             return self.expression(arguments)

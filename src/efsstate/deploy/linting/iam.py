@@ -1,4 +1,4 @@
-"""Statements of IAM policies: what they grant, to whom, under which condition."""
+"""Statements of IAM policies: actions, resources, principals and conditions."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Statement(NamedTuple):
         return verdict if self.is_allow or verdict is False else None
 
     def condition(self, key: str) -> Any:
-        """Return what a condition key is compared with, under any operator; None without one."""
+        """Return the value that a condition key is compared with, or None."""
         return next((value for _, value in self.comparisons(key)), None)
 
     def comparisons(self, key: str) -> Iterator[tuple[str, Any]]:
@@ -127,7 +127,7 @@ def _parse_statement(written: dict[str, Any], owner: Resource, line: int) -> Sta
 
 
 def _unknown_condition(condition: Any) -> dict[str, Any]:
-    """Return a condition that cannot be read as one whose value is unknown."""
+    """Return a condition that cannot be read as one with an unknown value."""
     return {} if condition is None else {"?": {"?": Unknown(str(condition))}}
 
 
@@ -137,7 +137,7 @@ def parse_statements(document: Any, owner: Resource, line: int = 0) -> list[Stat
 
 
 def managed_statements(name: str, owner: Resource, line: int) -> list[Statement] | None:
-    """Return what an AWS managed policy grants here, or None if AWS has no such policy."""
+    """Return the statements of an AWS managed policy, or None if AWS has no such policy."""
     actions = managed_policies().get(name)
     if actions is None:
         return None

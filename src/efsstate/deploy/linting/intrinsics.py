@@ -18,7 +18,7 @@ MAX_RESOLVED = 500_000
 
 
 class Intrinsics:
-    """The names of one template, and what they stand for."""
+    """The names of one template, with their values."""
 
     def __init__(
         self, tree: Map, resources: Map, path: str, parameters: Mapping[str, str] | None = None

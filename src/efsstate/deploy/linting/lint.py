@@ -20,13 +20,13 @@ _MAX_TEMPLATES = 200  # in one folder
 
 
 class Report(NamedTuple):
-    """What the linter found in a template, and how much of it could be looked at."""
+    """The findings in a template, and how much of it could be looked at."""
 
     findings: list[Finding]
     functions: int
     """Functions with a file system that were looked at."""
     unseen: list[str]
-    """What creates resources out of view: modules, macros, nested stacks."""
+    """The modules, macros and nested stacks that create resources out of view."""
     silenced: int
     """Findings that a comment or `ignore` keeps quiet."""
 

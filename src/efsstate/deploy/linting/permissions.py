@@ -1,4 +1,4 @@
-"""What a role and a file-system policy together allow a function to do with its file system."""
+"""The permission to mount: a role's policies and a file system's own, together."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def role_of(stack: Stack, function: Resource) -> Resource | None:
 
 
 def permissions_of(stack: Stack, role: Resource | None) -> Policy:
-    """Return what a role is allowed, with all its policies as one."""
+    """Return all policies of a role as one."""
     if role is None:
         return Policy([], is_complete=False)
     parts = [
@@ -88,7 +88,7 @@ def file_system_policies(stack: Stack, file_system: Resource) -> list[Any]:
 
 
 class Place(NamedTuple):
-    """What is mounted, as far as it is in view."""
+    """A mount, as far as it is in view: role, access point, file system."""
 
     stack: Stack
     access_point: Resource | None
@@ -123,8 +123,8 @@ class Place(NamedTuple):
         if self.file_system is not None:
             name = self.file_system.name
             return name if name.startswith("fs-") else None
-        given = None if self.access_point is None else self.access_point.get("FileSystemId")
-        return text(given)
+        identity = None if self.access_point is None else self.access_point.get("FileSystemId")
+        return text(identity)
 
     def is_met(self, statement: Statement) -> bool | None:
         """Return True if a statement's conditions hold for this mount; None if unknown."""

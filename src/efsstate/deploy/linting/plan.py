@@ -221,13 +221,13 @@ def _longest(references: list[str]) -> list[str]:
 
 
 class _Merge:
-    """Joins the planned values of one instance with the expressions of what is unknown."""
+    """Joins the planned values of one instance with the expressions of its unknown values."""
 
     def __init__(self, index: Any) -> None:
         self.index = index
 
     def join(self, values: Any, unknown: Any, written: Any, name: str) -> Any:
-        """Return the values, with what is unknown until the apply as an expression."""
+        """Return the values; one that is unknown until the apply is an expression."""
         if unknown is True:
             return self._expression(name, written)
         if isinstance(values, dict):

@@ -1,4 +1,4 @@
-"""Rules for policies: what the function's role and the file system's own policy allow."""
+"""Rules for the policies of the function's role and of the file system."""
 
 from __future__ import annotations
 

@@ -118,7 +118,8 @@ def _of_root(stack: Stack, point: Resource) -> str:
         is_same = stack.file_system(other) is file_system
         if other is not point and is_same and number(other.get("PosixUser", "Uid")) in (None, 0):
             return ""  # through this one root may have changed the owner
-    return f"/ of the new file system {file_system.name} belongs to root 0755; user {uid:.0f} cannot write there"  # noqa: E501
+    who = f"user {uid:.0f} cannot write there"
+    return f"/ of the new file system {file_system.name} belongs to root 0755; {who}"
 
 
 def _refused_values(stack: Stack) -> Iterator[Hit]:

@@ -41,22 +41,22 @@ def _unencrypted(stack: Stack) -> Iterator[Hit]:
 
 def _throughput(stack: Stack) -> Iterator[Hit]:
     for file_system in stack.of("AWS::EFS::FileSystem"):
-        given = file_system.get("ThroughputMode")
-        if not isinstance(given, Unknown):
-            mode = text(given) or "bursting"
+        value = file_system.get("ThroughputMode")
+        if not isinstance(value, Unknown):
+            mode = text(value) or "bursting"
             yield from _contradictions(file_system, mode)
             if text(file_system.get("PerformanceMode")) == "maxIO":
                 yield from _with_max_io(file_system, mode)
 
 
 def _contradictions(file_system: Resource, mode: str) -> Iterator[Hit]:
-    given = file_system.get("ProvisionedThroughputInMibps")
-    amount = number(given)
+    value = file_system.get("ProvisionedThroughputInMibps")
+    amount = number(value)
     if mode not in MODES:
         hint = "; it is written in lower case" if mode.lower() in MODES else ""
         evidence = f"ThroughputMode {mode}: it is elastic, bursting or provisioned{hint}"
         yield Hit.on(file_system, evidence, "ThroughputMode")
-    elif mode == "provisioned" and given is None:
+    elif mode == "provisioned" and value is None:
         evidence = "provisioned, without ProvisionedThroughputInMibps"
         yield Hit.on(file_system, evidence, "ThroughputMode")
     elif mode == "provisioned" and amount is not None and amount < 1:

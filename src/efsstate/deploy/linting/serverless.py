@@ -32,8 +32,8 @@ def read(tree: Map, path: str, parameters: Mapping[str, str] | None = None) -> S
     if isinstance(functions, str) or isinstance(resources, str):
         raise TemplateError(f"{path}: its functions or resources are in other files; {_HINT}")
     service = _Service(tree, parameters or {})
-    made = service.template(functions)
-    stack = cloudformation.read(made, path, parameters)
+    template = service.template(functions)
+    stack = cloudformation.read(template, path, parameters)
     stack.unseen += service.unseen
     return stack
 
@@ -126,8 +126,8 @@ class _Service:
         written = iam.get("role") if isinstance(iam, Map) else None
         written = written if isinstance(written, Map) else Map()
         statements = Seq(written.line)
-        given = written.get("statements", self.provider.get("iamRoleStatements"))
-        statements.extend(given if isinstance(given, list) else [given] if given else [])
+        own = written.get("statements", self.provider.get("iamRoleStatements"))
+        statements.extend(own if isinstance(own, list) else [own] if own else [])
         if mounts:
             added = Map(self.provider.line)
             added["Effect"], added["Action"] = "Allow", _sequence([MOUNT, WRITE])

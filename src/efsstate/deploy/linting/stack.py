@@ -27,9 +27,9 @@ class Stack:
     ) -> None:
         """Hold `resources`.
 
-        `unseen` names what creates resources out of view (modules, macros, nested stacks): if it is
-        not empty, a missing resource proves nothing. `implies` compares two undecided conditions.
-        `duplicates` are the keys, with lines, that stand twice in one mapping of the template.
+        `unseen` names the modules, macros and nested stacks that create resources out of view: if
+        it is not empty, a missing resource proves nothing. `implies` compares two undecided
+        conditions. `duplicates` are the keys, with lines, that stand twice in one mapping.
         """
         self.resources = {resource.name: resource for resource in resources}
         if len(self.resources) > MAX_RESOURCES:

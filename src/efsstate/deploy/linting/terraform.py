@@ -117,7 +117,7 @@ class _Reader:
             scope.data[f"{kind}.{name}"] = body
 
     def _call(self, scope: Scope, name: str, body: dict[str, Any], *, is_many: bool) -> None:
-        """Follow the call of a local module; note one whose source is elsewhere."""
+        """Follow the call of a local module; note a module from elsewhere."""
         source = scope.value(body.get("source"))
         count = scope.value(body["count"]) if "count" in body else None
         if number(count) == 0:

@@ -149,7 +149,7 @@ def _function(body: Body) -> Converted:
 
 
 def _with_dynamic(body: Body, properties: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    """Mark the properties as unknown whose blocks a `dynamic` block makes."""
+    """Mark each property as unknown that a `dynamic` block makes."""
     for old, new in names.items():
         if body.is_dynamic(old):
             properties[new] = Unknown(f"dynamic {old}")
