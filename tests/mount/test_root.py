@@ -52,12 +52,7 @@ def test_without_a_name_only_the_cache_gets_a_folder_and_one_warning(caplog, tmp
 
 
 @pytest.mark.parametrize("durable", [False, True])
-def test_a_root_that_is_missing_or_a_file_names_the_variable_and_the_fix(
-    monkeypatch, tmp_path, durable
-):
-    monkeypatch.setenv("EFSSTATE_ROOT", str(tmp_path / "nowhere"))
-    with pytest.raises(RootError, match=r"nowhere.*EFSSTATE_ROOT.*does not exist; mkdir -p"):
-        root.resolve(durable=durable)
+def test_a_root_that_is_a_file_names_the_variable_and_the_fix(monkeypatch, tmp_path, durable):
     (tmp_path / "file").touch()
     monkeypatch.setenv("EFSSTATE_ROOT", str(tmp_path / "file"))
     with pytest.raises(RootError, match=r"file.*EFSSTATE_ROOT.*not a directory"):
@@ -101,11 +96,11 @@ def test_on_lambda_the_only_mount_is_taken_and_of_several_none(monkeypatch, tmp_
 
 def test_on_lambda_a_named_root_below_mnt_must_be_mounted(monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "f")
-    monkeypatch.setattr(root, "Mount", lambda path, **_: type("M", (), {"path": path}))
+    monkeypatch.setattr(root, "Mount", lambda path, **_: type("M", (), {"path": path, "is_present": True}))
     monkeypatch.setattr(os.path, "ismount", lambda path: path == "/mnt/efs")
-    assert root._open_root("/mnt/efs/app").path == "/mnt/efs/app"
+    assert root.resolve("/mnt/efs/app").path == "/mnt/efs/app"
     with pytest.raises(RootError, match=r"/mnt/esf.*not mounted.*local mount path"):
-        root._open_root("/mnt/esf")
+        root.resolve("/mnt/esf")
 
 
 def test_the_signing_key_reaches_the_mount(monkeypatch, tmp_path):
@@ -165,3 +160,107 @@ def test_durable_state_without_a_named_root_makes_no_folder_and_says_nothing_of_
             with pytest.raises(RootError, match="no root was named"):
                 root.resolve(durable=True, reading=reading)
     assert not caplog.records and os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_named_root_that_is_missing_is_created_with_its_parents(monkeypatch, tmp_path, durable):
+    """Nobody has a shell on EFS to mkdir."""
+    named = tmp_path / "a" / "b" / "c"
+    monkeypatch.setenv("EFSSTATE_ROOT", str(named))
+    mount = root.resolve(durable=durable)
+    assert named.is_dir() and mount.is_present
+    mount.replace("x", "f", lambda _: [b"1"])
+    assert root.resolve(named / "other").path == str(named / "other")
+
+
+def test_reading_creates_nothing_and_finds_nothing(monkeypatch, tmp_path):
+    named = tmp_path / "a" / "b"
+    monkeypatch.setenv("EFSSTATE_ROOT", str(named))
+    mount = root.resolve(durable=True, reading=True)
+    assert mount.names("x") == [] and list(mount.scan("models")) == []
+    with pytest.raises(FileNotFoundError):
+        mount.read("x", "f")
+    with pytest.raises(FileNotFoundError):
+        mount.stat("", "x")
+    assert not mount.remove("x", "f") and not mount.remove_folder("x")
+    assert os.listdir(tmp_path) == []
+    same = root.resolve(durable=True)
+    assert same is mount and named.is_dir()
+    mount.replace("x", "f", lambda _: [b"1"])
+    assert mount.read("x", "f") == b"1"
+
+
+def test_a_root_that_appears_is_seen_by_a_reader(tmp_path):
+    mount = root.resolve(tmp_path / "a", durable=True, reading=True)
+    assert mount.names("") == []
+    (tmp_path / "a" / "x").mkdir(parents=True)
+    assert mount.names("") == ["x"]
+
+
+@pytest.mark.parametrize("function", [None, "f"])
+def test_a_root_below_mnt_is_created_only_on_a_mount(monkeypatch, function):
+    """An unmounted disk must not be mistaken for the mount."""
+    made = []
+    monkeypatch.setattr(os, "makedirs", lambda path, *_, **__: made.append(path))
+    if function:
+        monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", function)
+    monkeypatch.setattr(os.path, "ismount", lambda path: path in ("/", "/mnt/efs-of-tests"))
+    for path in ["/mnt/esf-of-tests/app", *["/srv-of-tests/app"][: bool(function)]]:
+        with pytest.raises(RootError, match="not mounted"):
+            root.resolve(path, durable=True)
+    assert made == []
+    with pytest.raises((FileNotFoundError, RootError)):  # makedirs has made none
+        root.resolve("/mnt/efs-of-tests/app", durable=True)
+    assert made == ["/mnt/efs-of-tests/app"]
+
+
+def test_a_root_that_cannot_be_created_says_so(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RootError, match="not a directory"):
+        root.resolve(tmp_path / "file" / "below")
+
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "makedirs", refused)
+    with pytest.raises(RootError, match=r"can't be created: Permission denied; set EFSSTATE_ROOT"):
+        root.resolve(tmp_path / "a")
+
+
+def test_a_relative_root_stays_the_same_after_a_chdir(monkeypatch, tmp_path):
+    for name in "one", "two":
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("EFSSTATE_ROOT", "state")
+    monkeypatch.chdir(tmp_path / "one")
+    first, kept = root.resolve(), root.absolute("other")
+    monkeypatch.chdir(tmp_path / "two")
+    assert root.resolve() is first and root.place(None) == first.path == f"{tmp_path}/one/state"
+    assert kept == f"{tmp_path}/one/other" and root.absolute(kept) == kept
+    # A relative `root=` that is first seen here is here, whatever the same text meant before.
+    assert root.resolve("state").path == f"{tmp_path}/two/state"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only uid 0 can give files away")
+def test_files_that_uid_0_creates_are_the_roots_owners(tmp_path):
+    """One `sudo efsstate gc` must not lock the functions out."""
+    os.chown(tmp_path, 1001, 1002)
+    mount = root.resolve(tmp_path / "app", durable=True)
+    mount.replace("a/b", "f", lambda _: [b"1"])
+    mount.create("a/b", "g", lambda _: [b"1"])
+    os.close(mount.open("a/b", "lock", os.O_RDWR | os.O_CREAT))
+    mount.symlink("a/b", "link", "text")
+    for name in ("", "app", "app/a", "app/a/b", *[f"app/a/b/{n}" for n in ("f", "g", "lock")]):
+        status = (tmp_path / name).lstat()
+        assert (status.st_uid, status.st_gid) == (1001, 1002), name
+    assert (tmp_path / "app/a/b/link").lstat().st_uid == 1001
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only uid 0 can give files away")
+def test_a_file_of_another_owner_is_left_to_it(tmp_path):
+    os.chown(tmp_path, 1001, 1002)
+    mount = root.resolve(tmp_path, durable=True)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "lock").touch()
+    os.chown(tmp_path / "x" / "lock", 1003, 1003)
+    os.close(mount.open("x", "lock", os.O_RDWR | os.O_CREAT))
+    assert (tmp_path / "x" / "lock").stat().st_uid == 1003

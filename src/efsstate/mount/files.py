@@ -217,6 +217,10 @@ class Mount(Folders):
     # Writing
 
     def _set_mode(self, fd: int, status: os.stat_result) -> None:
+        try:
+            self.give_to_owner(fd, status)
+        except OSError:
+            pass
         # MUT: modes-whatever-the-umask
         if stat.S_IMODE(status.st_mode) & 0o777 != self.file_mode and (
             status.st_uid == os.geteuid()
@@ -356,6 +360,8 @@ class Mount(Folders):
 
         def link(name: str, *, dir_fd: int) -> None:
             os.symlink(text, name, dir_fd=dir_fd)
+            if self.owner is not None:
+                os.chown(name, *self.owner, dir_fd=dir_fd, follow_symlinks=False)
 
         self.call_at(link, folder, name, make=True)
         if durable:

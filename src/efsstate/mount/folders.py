@@ -82,12 +82,24 @@ class Folders:
     A folder is given by its path below the root, as `layout` builds it: `"cache/thumbnails/a"`.
     """
 
-    def __init__(self, path: str, *, key: bytes | None = None, named: bool = True) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        key: bytes | None = None,
+        named: bool = True,
+        may_be_missing: bool = False,
+    ) -> None:
         self.path = path
         self.key = key
         self.named = named  # False for the default folder, taken because no root was named
         self._folders: dict[str, FolderHandle] = {}
-        self._open_top()
+        self._top: FolderHandle | None = None
+        try:
+            self.open_top()
+        except FileNotFoundError:
+            if not may_be_missing:
+                raise
 
     def path_of(self, folder: str, name: str = "") -> str:
         """Return the full path, for messages."""
@@ -101,14 +113,25 @@ class Folders:
 
     # The root
 
-    def _open_top(self) -> None:
-        # The root itself may be a link.
-        top = FolderHandle(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    @property
+    def is_present(self) -> bool:
+        """Return True if the root existed when it was last opened."""
+        return self._top is not None
+
+    def open_top(self) -> FolderHandle:
+        """Open the root folder, and take its modes and, for uid 0, its owner."""
         try:
-            mode = os.fstat(top.fd).st_mode
+            # The root itself may be a link.
+            top = FolderHandle(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            status = os.fstat(top.fd)
         except OSError as error:
             raise name_error(error, self.path) from None
-        self._top, self.file_mode, self.folder_mode = top, mode & 0o666, mode & 0o2777
+        self.file_mode, self.folder_mode = status.st_mode & 0o666, status.st_mode & 0o2777
+        owner = status.st_uid, status.st_gid
+        # Only uid 0 can give files away. Without that, files that it creates lock the others out.
+        self.owner = owner if os.geteuid() == 0 and owner != (0, 0) else None
+        self._top = top
+        return top
 
     def _reopen_top(self) -> bool:
         """Open the root again if it was removed, perhaps created again since; never create it.
@@ -116,14 +139,14 @@ class Folders:
         Return True if another folder is the root now.
         """
         try:
-            if os.fstat(self._top.fd).st_nlink:
+            if self._top is not None and os.fstat(self._top.fd).st_nlink:
                 return False
         except OSError as error:
             if error.errno not in GONE:
                 return False
         self._folders.clear()
         try:
-            self._open_top()
+            self.open_top()
         except OSError:
             return False
         return True
@@ -136,7 +159,7 @@ class Folders:
         if known is not None:
             return known
         if not folder:
-            return self._top
+            return self._top or self.open_top()
         parent_name, _, name = folder.rpartition("/")
         parent = self.handle(parent_name, make=make)
         try:
@@ -156,7 +179,7 @@ class Folders:
         """Return `folder`, open only to reach a file in it: that costs one request less."""
         known = self._folders.get(folder)
         if known is not None or not folder:
-            return known or self._top
+            return known or self._top or self.open_top()
         above, _, name = folder.rpartition("/")
         return self._open_folder(folder, self._pass_through(above), name, _THROUGH)
 
@@ -172,7 +195,7 @@ class Folders:
                     "a symbolic link or a file stands where a folder belongs; remove it",
                 ) from None
             if error.errno in GONE and parent is self._top and self._reopen_top():
-                return self._open_folder(folder, self._top, name, flags)
+                return self._open_folder(folder, self.handle(""), name, flags)
             if error.errno == errno.ESTALE:
                 self.forget(folder.rpartition("/")[0])
                 missing = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -189,11 +212,19 @@ class Folders:
         self.call_at(make, parent_name, name, make=True)
         opened = self._open_folder(folder, self.handle(parent_name, make=True), name)
         try:
-            if stat.S_IMODE(os.fstat(opened.fd).st_mode) & 0o777 != self.folder_mode & 0o777:
+            status = os.fstat(opened.fd)
+            self.give_to_owner(opened.fd, status)
+            if stat.S_IMODE(status.st_mode) & 0o777 != self.folder_mode & 0o777:
                 os.fchmod(opened.fd, self.folder_mode)
         except OSError:
             pass  # another user's folder: its mode is theirs to choose
         return opened
+
+    def give_to_owner(self, fd: int, status: os.stat_result) -> None:
+        """Give a file or folder that uid 0 has created to the root's owner and group."""
+        # MUT: files-of-uid-0-are-the-roots-owners
+        if self.owner is not None and status.st_uid == 0:
+            os.fchown(fd, *self.owner)
 
     def call_at(
         self, call: Callable[..., T], folder: str, name: str, *, make: bool = False, **options: Any

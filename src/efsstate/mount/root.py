@@ -13,7 +13,16 @@ from efsstate.mount.files import Mount
 _DEFAULT, _UNNAMED = "/mnt/efs", ".efsstate"
 _MODE = 0o700
 _known: dict[tuple[str | None, str | None, str | None], Mount] = {}
-process.at_reset(_known.clear)
+_relative: dict[str, str] = {}  # EFSSTATE_ROOT as it was first seen -> its absolute path
+
+
+@process.at_reset
+def _forget() -> None:
+    """Close the roots."""
+    _known.clear()
+    _relative.clear()
+
+
 _FIX = "set EFSSTATE_ROOT to a folder on the mount, such as /mnt/efs/app, or pass root="
 
 
@@ -42,23 +51,36 @@ def scratch(name: str) -> Mount:
     return Mount(path)
 
 
+def absolute(root: str | os.PathLike[str] | None) -> str | None:
+    """Return `root=` as an absolute path: a later `chdir` must not lead to another root."""
+    if root is None:
+        return None
+    path = os.fspath(root)
+    return os.path.abspath(path) if path and path[0] != "/" and "\0" not in path else path
+
+
 def resolve(
     root: str | os.PathLike[str] | None = None, *, durable: bool = False, reading: bool = False
 ) -> Mount:
     """Return the mount of `root`; else EFSSTATE_ROOT, /mnt/efs, or the only mount below /mnt.
 
     The last one only on Lambda. Without any of these it is `./.efsstate`, with one warning; but for
-    `durable` state `RootError`, because that must not land on a throw-away disk by mistake. Raise
-    `RootError`, too, if the root is missing, a file, not mounted, or, if `durable` and not only
-    `reading`, not writable.
+    `durable` state `RootError`, because that must not land on a throw-away disk by mistake.
+
+    A named root that is missing is created, unless the operation is only `reading`: then it is
+    empty. Raise `RootError` if it can't be, is a file, is not mounted, or, if `durable` and not
+    only `reading`, is not writable.
     """
-    path = None if root is None else os.fspath(root)
+    path = absolute(root)
     wanted = (path, variable("EFSSTATE_ROOT"), variable("EFSSTATE_SIGNING_KEY"))
     mount = _known.get(wanted)
     if mount is None:
         # No lock is held meanwhile: every root would wait for one that hangs, and a forked child
         # for ever.
-        mount = _known.setdefault(wanted, _open_root(path, durable=durable))
+        mount = _known.setdefault(wanted, _open_root(path, durable=durable, reading=reading))
+    if not mount.is_present and not reading:
+        _create(mount.path, _choose(path)[1])
+        mount.open_top()
     if durable:
         _require_durable(mount, reading=reading)
     return mount
@@ -66,52 +88,94 @@ def resolve(
 
 def place(given: str | None) -> str:
     """Return the path that `resolve` would take, as named, without asking the file system."""
-    return os.path.abspath(given or variable("EFSSTATE_ROOT") or _DEFAULT)
+    return absolute(given) or _from_environment() or _DEFAULT
 
 
-def _open_root(given: str | None, *, durable: bool = False) -> Mount:
+def _from_environment() -> str | None:
+    """Return EFSSTATE_ROOT; a relative one as it was when this process first saw it."""
+    named = variable("EFSSTATE_ROOT")
+    if named is None or named[0] == "/":
+        return named
+    return _relative.setdefault(named, os.path.abspath(named))
+
+
+def _open_root(given: str | None, *, durable: bool, reading: bool) -> Mount:
     path, source, named = _choose(given)
     path = os.path.abspath(path)
     if not named:
         if durable:
-            raise _unnamed(path)  # before it is made
-        try:
-            os.makedirs(path, _MODE, exist_ok=True)
-        except OSError as error:
-            raise RootError(
-                f"{path}: no root was named, and the default can't be created:"
-                f" {error.strerror}; {_FIX}"
-            ) from error
-        from efsstate import events
-
-        fix = f"{_FIX} (the command: --root)"  # the command can't change the text of a log line
-        events.log(
-            "warning",
-            "no root was named: caching in %s; %s",
-            path,
-            fix,
-            once="unnamed root",
-            root=path,
-        )
+            raise _unnamed(path)  # before it is created
+        _create_unnamed(path)
     try:
-        mount = Mount(path, key=signing_key(), named=named)
-    except FileNotFoundError:
-        raise RootError(
-            f"{path}: the root ({source}) does not exist; mkdir -p {path}, or {_FIX}"
-        ) from None
+        mount = Mount(path, key=signing_key(), named=named, may_be_missing=True)
     except NotADirectoryError:
-        raise RootError(f"{path}: the root ({source}) is not a directory; {_FIX}") from None
+        raise _not_a_directory(path, source) from None
     except PermissionError as error:
         raise RootError(
             f"{path}: the root ({source}) can't be read: {error.strerror}; give the folder to the"
             f" access point's user (now uid {os.geteuid()})"
         ) from None
-    if on_lambda() and path.startswith("/mnt/") and not _is_mounted(path):
-        raise RootError(
-            f"{path}: the root ({source}) is not mounted; add the file system to the function's"
-            " configuration, with this local mount path"
-        )
+    if mount.is_present and on_lambda() and path.startswith("/mnt/") and not _is_mounted(path):
+        raise _not_mounted(path, source)
     return mount
+
+
+def _create(path: str, source: str) -> None:
+    """Create a named root, parents included: nobody has a shell on EFS to do it.
+
+    A disk that is not mounted must not be mistaken for the mount: so on Lambda, and below /mnt,
+    only if a mount point lies at or above it.
+    """
+    # MUT: no-root-is-created-beside-the-mount
+    if (on_lambda() or path.startswith("/mnt/")) and not _is_mounted(path):
+        raise _not_mounted(path, source)
+    parent = os.path.dirname(path)
+    while not os.path.exists(parent):
+        parent = os.path.dirname(parent)
+    owner, created = os.stat(parent), path
+    try:
+        os.makedirs(path, exist_ok=True)
+        while created != parent and os.geteuid() == 0:
+            os.chown(created, owner.st_uid, owner.st_gid)
+            created = os.path.dirname(created)
+    except (FileExistsError, NotADirectoryError):
+        raise _not_a_directory(path, source) from None
+    except OSError as error:
+        raise RootError(
+            f"{path}: the root ({source}) does not exist, and can't be created: {error.strerror};"
+            f" {_FIX}"
+        ) from error
+
+
+def _create_unnamed(path: str) -> None:
+    try:
+        os.makedirs(path, _MODE, exist_ok=True)
+    except OSError as error:
+        raise RootError(
+            f"{path}: no root was named, and the default can't be created: {error.strerror}; {_FIX}"
+        ) from error
+    from efsstate import events
+
+    fix = f"{_FIX} (the command: --root)"  # the command can't change the text of a log line
+    events.log(
+        "warning",
+        "no root was named: caching in %s; %s",
+        path,
+        fix,
+        once="unnamed root",
+        root=path,
+    )
+
+
+def _not_a_directory(path: str, source: str) -> RootError:
+    return RootError(f"{path}: the root ({source}) is not a directory; {_FIX}")
+
+
+def _not_mounted(path: str, source: str) -> RootError:
+    return RootError(
+        f"{path}: the root ({source}) is not mounted; add the file system to the function's"
+        " configuration, with this local mount path"
+    )
 
 
 def _choose(given: str | None) -> tuple[str, str, bool]:
@@ -119,7 +183,7 @@ def _choose(given: str | None) -> tuple[str, str, bool]:
         if not given or "\0" in given:
             raise RootError(f"root={given!r}: not a path; {_FIX}")
         return given, "root=", True
-    named = variable("EFSSTATE_ROOT")
+    named = _from_environment()
     if named is not None:
         return named, "EFSSTATE_ROOT", True
     if os.path.ismount(_DEFAULT):
