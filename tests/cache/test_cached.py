@@ -528,18 +528,21 @@ def test_nothing_touches_the_mount_before_the_first_call(monkeypatch):
     monkeypatch.setenv("EFSSTATE_ROOT", "/does/not/exist")
     f = counting()
     f.cache_key(1), f.cache_info()
+    assert not os.path.exists("/does")
 
 
-def test_a_missing_root_is_logged_once_and_the_call_computes(monkeypatch, caplog):
-    monkeypatch.setenv("EFSSTATE_ROOT", "/does/not/exist")
+def test_a_root_that_is_a_file_is_logged_once_and_calls_compute(monkeypatch, caplog, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EFSSTATE_ROOT", str(tmp_path / "file"))
     f, g = counting(), counting(name="other")
     assert [f(1), f(1), g(1), g(1)] == [(1, 0)] * 4 and f.calls == g.calls == [1, 1]
-    assert len(caplog.records) == 1 and "mkdir -p /does/not/exist" in caplog.text
+    assert len(caplog.records) == 1 and "not a directory" in caplog.text
     f.invalidate(1), f.cache_clear(), f.refresh(1), f.map([1])
 
 
-def test_the_log_names_the_cache_and_carries_plain_extras(monkeypatch, caplog):
-    monkeypatch.setenv("EFSSTATE_ROOT", "/does/not/exist")
+def test_the_log_names_the_cache_and_carries_plain_extras(monkeypatch, caplog, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EFSSTATE_ROOT", str(tmp_path / "file"))
     counting(name="thumbs")(1)
     record = caplog.records[0]
     assert record.name == "efsstate" and record.levelno == logging.WARNING

@@ -96,7 +96,9 @@ def test_on_lambda_the_only_mount_is_taken_and_of_several_none(monkeypatch, tmp_
 
 def test_on_lambda_a_named_root_below_mnt_must_be_mounted(monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "f")
-    monkeypatch.setattr(root, "Mount", lambda path, **_: type("M", (), {"path": path, "is_present": True}))
+    monkeypatch.setattr(
+        root, "Mount", lambda path, **_: type("M", (), {"path": path, "is_present": True})
+    )
     monkeypatch.setattr(os.path, "ismount", lambda path: path == "/mnt/efs")
     assert root.resolve("/mnt/efs/app").path == "/mnt/efs/app"
     with pytest.raises(RootError, match=r"/mnt/esf.*not mounted.*local mount path"):
@@ -168,8 +170,9 @@ def test_a_named_root_that_is_missing_is_created_with_its_parents(monkeypatch, t
     named = tmp_path / "a" / "b" / "c"
     monkeypatch.setenv("EFSSTATE_ROOT", str(named))
     mount = root.resolve(durable=durable)
-    assert named.is_dir() and mount.is_present
+    assert named.is_dir() == durable
     mount.replace("x", "f", lambda _: [b"1"])
+    assert mount.read("x", "f") == b"1" and mount.is_present
     assert root.resolve(named / "other").path == str(named / "other")
 
 
@@ -223,8 +226,12 @@ def test_a_root_that_cannot_be_created_says_so(monkeypatch, tmp_path):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "makedirs", refused)
-    with pytest.raises(RootError, match=r"can't be created: Permission denied; set EFSSTATE_ROOT"):
-        root.resolve(tmp_path / "a")
+    mount = root.resolve(tmp_path / "a")
+    for _ in range(2):
+        with pytest.raises(
+            RootError, match=r"can't be created: Permission denied; set EFSSTATE_ROOT"
+        ):
+            mount.make("x")
 
 
 def test_a_relative_root_stays_the_same_after_a_chdir(monkeypatch, tmp_path):

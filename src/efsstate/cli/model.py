@@ -79,7 +79,9 @@ def publish(
 def list_(out: Output, root: str | None, name: str | None) -> int:
     """List the versions of model NAME; without NAME, of every model."""
     from efsstate.modelstore import versions
+    from efsstate.mount.root import require_present
 
+    require_present(root)
     rows: list[list[Any]] = []
     entries: list[dict[str, Any]] = []
     problems: list[str] = []

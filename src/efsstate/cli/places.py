@@ -12,7 +12,7 @@ from efsstate.cli import jobs
 from efsstate.cli.lookup import NO_SUCH, is_folder
 from efsstate.errors import RootError
 from efsstate.format import layout
-from efsstate.mount.root import resolve
+from efsstate.mount.root import require_present, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +26,7 @@ def open_root(root: str | None) -> Mount:
     """Return the mount to look at; nothing is made. Raise RootError if none is named or there."""
     if root is not None and not os.path.isdir(root):
         raise RootError(f"{root}: the root is not a folder; name one with --root or EFSSTATE_ROOT")
+    require_present(root)
     return resolve(root, durable=True, reading=True)
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from efsstate.mount.folders import FolderHandle
 
 _MAX_OPEN = 64  # lock files of a root
+_NOBODY: set[int] = set()
 _CHECK = 20.0  # seconds after which an open lock file is checked to still have its name
 
 
@@ -101,7 +102,8 @@ class ByteLock:
         file, offset = self._file, self._offset
         assert file is not None
         try:
-            with file.opening, file.file as fd:
+            with file.opening:  # or it might be closed meanwhile
+                fd = file.file.fd
                 try:
                     fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
                     # The kernel has one lock for the whole process: without this set, the first
@@ -121,9 +123,16 @@ class ByteLock:
         file = self._file
         if file is None or self._pid != os.getpid():
             return
+        import fcntl
+
         try:
             with file.opening:  # else a thread that locks the byte at this moment would lose it
-                self._unlock(file)
+                holders = file.holders.get(self._offset, _NOBODY)
+                holders.discard(id(self))
+                # MUT: a-claim-that-is-shared-outlives-the-first
+                if not holders and self._offset in file.holders:
+                    fcntl.lockf(file.file.fd, fcntl.LOCK_UN, 1, self._offset)
+                    file.holders.pop(self._offset, None)
         except OSError:
             pass  # it was lost already: cut off for longer than the server's lease
         finally:
@@ -132,19 +141,6 @@ class ByteLock:
             self._file = None
             if self._closes is not None:
                 _close_unused(self._closes)
-
-    def _unlock(self, file: _SharedLockFile) -> None:
-        import fcntl
-
-        holders = file.holders.get(self._offset)
-        if holders is None:
-            return
-        holders.discard(id(self))
-        # MUT: a-claim-that-is-shared-outlives-the-first
-        if not holders:
-            with file.file as fd:
-                fcntl.lockf(fd, fcntl.LOCK_UN, 1, self._offset)
-            file.holders.pop(self._offset, None)
 
     def __del__(self) -> None:
         # A signal handler may have raised before the lock reached its owner.
@@ -168,11 +164,12 @@ def acquire(mount: Mount, folder: str, digest: str, *, keep_open: bool = True) -
     for attempt in (0, 1):
         # MUT: two-paths-to-one-root-share-its-byte-locks
         handle = mount.handle(folder, make=True)
-        key, file = handle.identify(), None
+        key, file = handle.identity or handle.identify(), None
         lock = ByteLock(int(digest[:15], 16), None if keep_open else key)
         try:
             file = lock.join(key, mount.path)
-            _open_file(file, mount, handle, folder)
+            if not file.is_usable:
+                _open_file(file, mount, handle, folder)
             lock.take()
         except BaseException as error:  # a signal handler's, too, or it is locked for ever
             is_refused = isinstance(error, BlockingIOError)
@@ -233,8 +230,6 @@ def _close_guarded(key: tuple[int, int], file: _SharedLockFile) -> None:
 
 
 def _open_file(file: _SharedLockFile, mount: Mount, handle: FolderHandle, folder: str) -> None:
-    if file.is_usable:
-        return
     # A second descriptor would, when it is closed, give back every byte locked by the first.
     with file.opening:
         if not file.is_usable:

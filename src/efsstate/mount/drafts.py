@@ -13,7 +13,7 @@ from _weakrefset import WeakSet  # as `threading` has it: the public module woul
 from efsstate import process
 from efsstate.mount.descriptor import Descriptor
 from efsstate.mount.files import write_all
-from efsstate.mount.folders import name_error, rename_at
+from efsstate.mount.folders import name_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,16 +78,17 @@ class PendingFile:
             if self.is_over or unless():
                 self.discard()
                 return False
-            source, target = mount.handle(folder), mount.handle(to_folder, make=True)
-            rename_at(self._name, name, source, target)
+            mount.rename_at(folder, self._name, to_folder, name)
         except FileNotFoundError:
             self.is_over = True
             # A lost reply makes a rename look so.
             return mount.is_inode(to_folder, name, self._inode)
         except BaseException as error:
             if isinstance(error, OSError):
-                second = None if error.filename2 is None else mount.path_of(to_folder, name)
-                name_error(error, mount.path_of(folder, self._name), second)
+                is_rename = error.filename2 is not None
+                mount.with_path(error, folder, self._name)
+                if is_rename:
+                    error.filename2 = mount.path_of(to_folder, name)
             self.discard()
             raise
         self.is_over = True
@@ -120,7 +121,8 @@ class PendingFile:
 
     def __del__(self) -> None:
         try:
-            self.discard()  # its owner had no stack left for it, or was interrupted
+            if not self.is_over:  # its owner had no stack left for it, or was interrupted
+                self.discard()
         except Exception:
             pass
 

@@ -15,12 +15,13 @@ import errno
 import os
 import stat
 import time
+from operator import methodcaller
 
 from efsstate.errors import CorruptEntryError
 from efsstate.format import layout
 from efsstate.mount import clock
 from efsstate.mount.descriptor import Descriptor
-from efsstate.mount.folders import GONE, Folders, name_error, rename_at
+from efsstate.mount.folders import GONE, Folders
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ _LARGE = 2**20  # bytes; from here on a read goes into a buffer of our own
 _HUGE = 2**24  # bytes; from here on a reader's judge is asked first
 _MAX_READ = 0x7FFFF000  # bytes that one read gives
 _MAX_BUFFERS = 1024  # IOV_MAX: of one writev
+_as_bytes = methodcaller("cast", "B")
 _TRIES = 30  # of a look that another host's replacement made stale
 
 
@@ -93,17 +95,19 @@ class Mount(Folders):
 
     def _prepare_retry(self, error: OSError, folder: str, name: str, attempt: int) -> None:
         """Refresh for another try if another host replaced or removed the file; else raise."""
-        path = self.path_of(folder, name)
         if error.errno in (errno.ELOOP, errno.ENXIO):
             raise CorruptEntryError(
-                path, "a symbolic link or a socket stands where a file belongs; remove it"
+                self.path_of(folder, name),
+                "a symbolic link or a socket stands where a file belongs; remove it",
             ) from None
         if error.errno in (errno.EISDIR, errno.EAGAIN):  # EAGAIN: a pipe that a process holds open
-            raise CorruptEntryError(path, "not a regular file; remove it") from None
+            raise CorruptEntryError(
+                self.path_of(folder, name), "not a regular file; remove it"
+            ) from None
         # MUT: another-look-at-estale
         if error.errno != errno.ESTALE or attempt + 1 >= _TRIES:
             try:
-                raise name_error(error, path)
+                raise self.with_path(error, folder, name)
             finally:
                 # Else it would be in a cycle with this frame, and so would the callers' frames.
                 del error
@@ -182,7 +186,7 @@ class Mount(Folders):
         """Return all bytes, or the first `limit`, and the file's stat from before the read."""
         for attempt in range(_TRIES):
             try:
-                handle = self.handle(folder)
+                handle = self._folders.get(folder) or self.handle(folder)
                 fd = os.open(name, _READ, dir_fd=handle.fd)
                 try:
                     status = os.fstat(fd)
@@ -238,16 +242,19 @@ class Mount(Folders):
 
         The folder is created if need be.
         """
+        if self._top is None:
+            self.make("")  # which has the mode to follow
         wall, steady = time.time(), time.monotonic()
         flags |= _WRITE
-        self.call_at(file.open, folder, name, make=True, flags=flags, mode=self.file_mode)
+        fd = self.call_at(file.open, folder, name, make=True, flags=flags, mode=self.file_mode)
         try:
-            with file as fd:
-                status = os.fstat(fd)
-                clock.observe(status.st_mtime, wall, steady)
-                self._set_mode(fd, status)
+            status = os.fstat(fd)
         except OSError as error:
-            raise name_error(error, self.path_of(folder, name)) from None
+            raise self.with_path(error, folder, name) from None
+        clock.observe(status.st_mtime, wall, steady)
+        # Compared with the root's mode now: the call may have opened another root.
+        if status.st_mode & 0o777 != self.file_mode or self.owner is not None:
+            self._set_mode(fd, status)
         return status
 
     def _write(
@@ -259,17 +266,16 @@ class Mount(Folders):
             try:
                 status = self.create_open(file, folder, name, flags)
                 parts = build(status.st_mtime)
-                with file as fd:
-                    write_all(fd, parts)
-                    # MUT: a-file-is-synced-before-it-is-named
-                    if durable:
-                        os.fsync(fd)
+                write_all(file.fd, parts)
+                # MUT: a-file-is-synced-before-it-is-named
+                if durable:
+                    os.fsync(file.fd)
                 return status
             finally:
                 file.close()  # an NFS client may report a full disk only here
         except BaseException as error:
             if isinstance(error, OSError) and error.filename is None:
-                name_error(error, self.path_of(folder, name))
+                self.with_path(error, folder, name)
             # MUT: a-failed-write-takes-its-temporary-away
             if layout.is_temporary(name):
                 self.remove(folder, name, quiet=True)
@@ -305,8 +311,7 @@ class Mount(Folders):
         reply was lost, is no failure.
         """
         try:
-            source, target = self.handle(folder), self.handle(to_folder, make=True)
-            rename_at(name, to_name, source, target)
+            self.rename_at(folder, name, to_folder, to_name)
         except OSError as error:
             # MUT: a-lost-reply-to-a-rename-is-told-from
             if not (
@@ -316,8 +321,8 @@ class Mount(Folders):
             ):
                 if layout.is_temporary(name):
                     self.remove(folder, name, quiet=True)
-                paths = self.path_of(folder, name), self.path_of(to_folder, to_name)
-                raise name_error(error, *paths) from None
+                self.with_path(error, folder, name).filename2 = self.path_of(to_folder, to_name)
+                raise
         if durable:
             self.sync(to_folder)
 
@@ -452,7 +457,7 @@ def _fill_buffer(fd: int, length: int, start: bytes | bytearray = b"") -> bytear
 
 def write_all(fd: int, parts: Parts) -> int:
     """Write all of `parts`, in order; return the number of bytes."""
-    views = [memoryview(part).cast("B") for part in parts]
+    views: list[memoryview] = list(map(_as_bytes, map(memoryview, parts)))  # type: ignore[arg-type]
     first, size = 0, sum(map(len, views))
     # MUT: a-short-write-is-gone-on-with
     while first < len(views):

@@ -37,15 +37,13 @@ _THROUGH = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW |
 _MAX_OPEN = 256  # folders, of the 1,024 descriptors that Lambda allows
 
 
-def name_error(error: OSError, path: str, target: str | None = None) -> OSError:
+def name_error(error: OSError, path: str) -> OSError:
     """Return `error` with the full path: system calls get names within an open folder.
 
-    Without a `target` it names no second path: the text of a symbolic link is none.
+    It names no second path: the text of a symbolic link is none.
     """
     error.filename = path
-    if target is not None:
-        error.filename2 = target
-    elif error.filename2 is not None:
+    if error.filename2 is not None:
         del error.filename2  # None would be printed as a path
     return error
 
@@ -57,12 +55,11 @@ class FolderHandle(Descriptor):
     its number become another file's, before the call that gets it.
     """
 
-    __slots__ = ("fd", "identity", "reads_small", "refreshed")
+    __slots__ = ("identity", "reads_small", "refreshed")
 
     def __init__(self, name: str, flags: int, *, dir_fd: int | None = None) -> None:
         super().__init__()
         self.open(name, flags, dir_fd=dir_fd)
-        self.fd = self._fds[0]
         self.refreshed = time.time()
         # True if the file that was read last was small: large ones are read in one request, too.
         self.reads_small = True
@@ -88,22 +85,32 @@ class Folders:
         *,
         key: bytes | None = None,
         named: bool = True,
-        may_be_missing: bool = False,
+        create_root: Callable[[], None] | None = None,
     ) -> None:
         self.path = path
         self.key = key
         self.named = named  # False for the default folder, taken because no root was named
         self._folders: dict[str, FolderHandle] = {}
         self._top: FolderHandle | None = None
+        self.file_mode, self.folder_mode = 0o600, 0o700  # until the root is open
+        self.owner: tuple[int, int] | None = None
+        self._create_root = create_root  # called at the first write if the root is missing
         try:
             self.open_top()
         except FileNotFoundError:
-            if not may_be_missing:
+            if create_root is None:
                 raise
 
     def path_of(self, folder: str, name: str = "") -> str:
         """Return the full path, for messages."""
         return "/".join(filter(None, (self.path, folder, name)))
+
+    def with_path(self, error: OSError, folder: str, name: str = "") -> OSError:
+        """Return `error` with the full path of `name` in `folder`: see `name_error`."""
+        error.filename = "/".join(filter(None, (self.path, folder, name)))
+        if error.filename2 is not None:
+            del error.filename2  # None would be printed as a path
+        return error
 
     def __reduce__(self) -> Any:
         raise TypeError(
@@ -118,8 +125,14 @@ class Folders:
         """Return True if the root existed when it was last opened."""
         return self._top is not None
 
-    def open_top(self) -> FolderHandle:
-        """Open the root folder, and take its modes and, for uid 0, its owner."""
+    def open_top(self, *, make: bool = False) -> FolderHandle:
+        """Open the root folder, and take its modes and, for uid 0, its owner.
+
+        With `make`, create it first, but only if it has never been open: a root that was removed
+        is not created again.
+        """
+        if make and self._top is None and self._create_root is not None:
+            self._create_root()
         try:
             # The root itself may be a link.
             top = FolderHandle(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -159,7 +172,7 @@ class Folders:
         if known is not None:
             return known
         if not folder:
-            return self._top or self.open_top()
+            return self._top or self.open_top(make=make)
         parent_name, _, name = folder.rpartition("/")
         parent = self.handle(parent_name, make=make)
         try:
@@ -199,8 +212,8 @@ class Folders:
             if error.errno == errno.ESTALE:
                 self.forget(folder.rpartition("/")[0])
                 missing = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-                raise name_error(missing, self.path_of(folder)) from None
-            raise name_error(error, self.path_of(folder)) from None
+                raise self.with_path(missing, folder) from None
+            raise self.with_path(error, folder) from None
 
     def _make_folder(self, folder: str, parent_name: str, name: str) -> FolderHandle:
         def make(name: str, *, dir_fd: int) -> None:
@@ -243,7 +256,7 @@ class Folders:
                 if make and error.errno in GONE and handle is not None and not attempt:
                     self.forget(folder)
                     continue
-                raise name_error(error, self.path_of(folder, name)) from None
+                raise self.with_path(error, folder, name) from None
         raise AssertionError
 
     def reopen(self, folder: str, *, make: bool = False) -> FolderHandle:
@@ -259,7 +272,7 @@ class Folders:
                 if error.errno in GONE:
                     self.forget(folder)
                 if error.errno not in GONE or attempt or not make:
-                    raise name_error(error, self.path_of(folder)) from None
+                    raise self.with_path(error, folder) from None
         raise AssertionError
 
     def forget(self, folder: str, *, above: bool = True) -> None:
@@ -287,7 +300,7 @@ class Folders:
             # MUT: a-name-is-synced
             os.fsync(handle.fd)
         except OSError as error:
-            raise name_error(error, self.path_of(folder)) from None
+            raise self.with_path(error, folder) from None
 
     def touch_folder(self, folder: str) -> bool:
         """Give `folder` a new mtime, which a `refresh` on other hosts shows. One request.
@@ -299,10 +312,28 @@ class Folders:
             os.utime(handle.fd)
         except OSError as error:
             if error.errno not in GONE:
-                raise name_error(error, self.path_of(folder)) from None
+                raise self.with_path(error, folder) from None
             self.forget(folder)
             return False
         return True
+
+    def rename_at(self, folder: str, name: str, to_folder: str, to_name: str) -> None:
+        """Rename `name` to `to_name` in `to_folder`, again after errors that pass.
+
+        An NFS client answers ETXTBSY while a process that has the target open renames it away.
+        """
+        source = self._folders.get(folder) or self.handle(folder)
+        target = self._folders.get(to_folder) or self.handle(to_folder, make=True)
+        for pause in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, None):
+            try:
+                os.rename(name, to_name, src_dir_fd=source.fd, dst_dir_fd=target.fd)
+            except OSError as error:
+                # MUT: an-error-that-passes-is-tried-again
+                if error.errno != errno.ETXTBSY or pause is None:
+                    raise
+                time.sleep(pause)
+            else:
+                return
 
     def remove_folder(self, folder: str) -> bool:
         """Remove `folder` if it is empty; return True if it was removed."""
@@ -361,7 +392,7 @@ class Folders:
         """
         for attempt in (0, 1):
             try:
-                handle = self.handle(folder)
+                handle = self._folders.get(folder) or self.handle(folder)
                 now = time.time()
                 # MUT: the-fresh-open
                 fd = _open_again(os.open, handle)
@@ -376,7 +407,7 @@ class Folders:
                     os.close(fd)
             except OSError as error:
                 if error.errno not in GONE:
-                    raise name_error(error, self.path_of(folder)) from None
+                    raise self.with_path(error, folder) from None
             self.forget(folder)
             if attempt or not certain:
                 return None
@@ -416,25 +447,8 @@ class Folders:
                 yield from entries
         except OSError as error:
             if not isinstance(error.filename, str):
-                name_error(error, self.path_of(folder))
+                self.with_path(error, folder)
             raise
-
-
-def rename_at(name: str, to_name: str, source: FolderHandle, target: FolderHandle) -> None:
-    """Rename `name` in `source` to `to_name` in `target`, again after errors that pass.
-
-    An NFS client answers ETXTBSY while a process that has the target open is renaming it away.
-    """
-    for pause in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, None):
-        try:
-            os.rename(name, to_name, src_dir_fd=source.fd, dst_dir_fd=target.fd)
-        except OSError as error:
-            # MUT: an-error-that-passes-is-tried-again
-            if error.errno != errno.ETXTBSY or pause is None:
-                raise
-            time.sleep(pause)
-        else:
-            return
 
 
 def _open_again(opener: Callable[..., T], handle: FolderHandle) -> T:

@@ -67,9 +67,9 @@ def resolve(
     The last one only on Lambda. Without any of these it is `./.efsstate`, with one warning; but for
     `durable` state `RootError`, because that must not land on a throw-away disk by mistake.
 
-    A named root that is missing is created, unless the operation is only `reading`: then it is
-    empty. Raise `RootError` if it can't be, is a file, is not mounted, or, if `durable` and not
-    only `reading`, is not writable.
+    A named root that is missing is created by the first write; until then it is empty. Raise
+    `RootError` if it can't be, is a file, is not mounted, or, if `durable` and not only `reading`,
+    is not writable.
     """
     path = absolute(root)
     wanted = (path, variable("EFSSTATE_ROOT"), variable("EFSSTATE_SIGNING_KEY"))
@@ -77,13 +77,18 @@ def resolve(
     if mount is None:
         # No lock is held meanwhile: every root would wait for one that hangs, and a forked child
         # for ever.
-        mount = _known.setdefault(wanted, _open_root(path, durable=durable, reading=reading))
-    if not mount.is_present and not reading:
-        _create(mount.path, _choose(path)[1])
-        mount.open_top()
+        mount = _known.setdefault(wanted, _open_root(path, durable=durable))
     if durable:
         _require_durable(mount, reading=reading)
     return mount
+
+
+def require_present(root: str | os.PathLike[str] | None) -> None:
+    """Raise `RootError` if the root does not exist: for commands, where a name may be mistyped."""
+    mount = resolve(root, durable=True, reading=True)
+    if not mount.is_present:
+        source = _choose(absolute(root))[1]
+        raise RootError(f"{mount.path}: the root ({source}) does not exist; {_FIX}")
 
 
 def place(given: str | None) -> str:
@@ -99,7 +104,7 @@ def _from_environment() -> str | None:
     return _relative.setdefault(named, os.path.abspath(named))
 
 
-def _open_root(given: str | None, *, durable: bool, reading: bool) -> Mount:
+def _open_root(given: str | None, *, durable: bool) -> Mount:
     path, source, named = _choose(given)
     path = os.path.abspath(path)
     if not named:
@@ -107,7 +112,9 @@ def _open_root(given: str | None, *, durable: bool, reading: bool) -> Mount:
             raise _unnamed(path)  # before it is created
         _create_unnamed(path)
     try:
-        mount = Mount(path, key=signing_key(), named=named, may_be_missing=True)
+        mount = Mount(
+            path, key=signing_key(), named=named, create_root=lambda: _create(path, source)
+        )
     except NotADirectoryError:
         raise _not_a_directory(path, source) from None
     except PermissionError as error:
@@ -221,6 +228,8 @@ def _unnamed(path: str) -> RootError:
 def _require_durable(mount: Mount, *, reading: bool) -> None:
     if not mount.named:
         raise _unnamed(mount.path)
+    if not reading:
+        mount.handle("", make=True)
     if not reading and not os.access(mount.path, os.W_OK | os.X_OK):
         raise RootError(
             f"{mount.path}: the root is not writable for uid {os.geteuid()}; give the folder to the"
