@@ -10,7 +10,7 @@ from efsstate.cleanup.work import Work
 from efsstate.eviction.report import SweepReport
 from efsstate.eviction.scan import SweepOptions
 from efsstate.mount import clock
-from efsstate.mount.root import resolve
+from efsstate.mount.root import require_present, resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def run(
     time_budget = None if budget is None else units.seconds(budget, "budget")
     latest = _latest()
     until = latest if time_budget is None else min(latest, began + time_budget)
+    require_present(root)
     mount = resolve(root, durable=True, reading=dry_run)
     report = SweepReport(dry_run=dry_run)
     sweep_round = None
