@@ -280,6 +280,43 @@ def test_whatever_fails_in_one_checkpoint_the_others_are_swept(tree, monkeypatch
     assert os.listdir(tree.full("checkpoints")) == ["second"]
 
 
+def test_whatever_fails_in_one_model_the_rest_is_swept(tree, monkeypatch, tmp_path_factory):
+    from efsstate import publish
+    from efsstate.modelstore import versions
+
+    dead, live = plant(tree)
+    source = tmp_path_factory.mktemp("model") / "m.bin"
+    source.write_bytes(b"x")
+    publish("m", source, root=tree.path)
+
+    def prune(*_args, **_options):
+        raise RecursionError("deep")
+
+    monkeypatch.setattr(versions, "prune", prune)
+    report = tree.sweep()
+    assert report.errors == 1 and "models/m" in report.error_texts[0] and report.finished
+    assert not tree.there(*dead) and tree.there(*live) == live
+
+
+def test_a_listing_that_takes_the_budget_leaves_time_for_work(tree, monkeypatch):
+    """Half of the budget is for work, however long the names take to list (I21)."""
+    dead, _ = plant(tree, dead=20, live=0)
+    real = tree.mount.scan
+
+    def scan_slowly(folder):
+        if folder == "cache":
+            time.sleep(0.3)
+        return real(folder)
+
+    monkeypatch.setattr(tree.mount, "scan", scan_slowly)
+    for _ in range(30):
+        before = len(tree.there(*dead))
+        if tree.sweep(budget=0.2).finished:
+            break
+        assert len(tree.there(*dead)) < before
+    assert not tree.there(*dead)
+
+
 def test_a_mark_that_is_something_else_does_not_end_a_sweep(tree):
     _dead, _ = plant(tree)
     tree.sweep(older_than="90d")

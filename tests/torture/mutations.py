@@ -415,6 +415,56 @@ MUTATIONS = {
         ),
         ["cleanup/test_sweep.py", "cleanup/test_policy.py"],
     ),
+    "only-names-of-the-format-are-removed": Mutation(
+        "only names of the format are removed",
+        become("is_ours = True"),
+        ["cleanup/test_removal.py"],
+    ),
+    "another-file-system-is-not-entered": Mutation(
+        "another file system is not entered",
+        drop(),
+        ["cleanup/test_removal.py"],
+    ),
+    "a-limit-stays-until-another-is-given": Mutation(
+        "a limit stays until another is given",
+        become("max_bytes = wanted.max_bytes"),
+        ["cleanup/test_policy.py"],
+    ),
+    "writers-of-a-policy-take-turns": Mutation(
+        "writers of a policy take turns",
+        become("turn = None"),
+        ["cleanup/test_policy.py"],
+    ),
+    "each-call-of-a-sweep-gets-on": Mutation(
+        "each call of a sweep gets on",
+        drop(),
+        ["cleanup/test_turns.py::test_a_listing_that_takes_the_budget_leaves_time_for_work"],
+    ),
+    "a-bad-folder-does-not-end-a-sweep": Mutation(
+        "a bad folder does not end a sweep",
+        become("return job(report)"),
+        ["cleanup/test_turns.py::test_whatever_fails_in_one_model_the_rest_is_swept"],
+    ),
+    "a-bad-checkpoint-does-not-end-its-group": Mutation(
+        "a bad checkpoint does not end its group",
+        instead("except Exception as error", "except MemoryError as error"),
+        ["cleanup/test_turns.py::test_whatever_fails_in_one_checkpoint_the_others_are_swept"],
+    ),
+    "a-sweep-without-notes-goes-on": Mutation(
+        "a sweep without notes goes on",
+        become("return SweepRound(mount, kind, fresh=fresh)"),
+        ["cleanup/test_turns.py::test_a_sweep_that_cannot_write_its_marks_goes_on"],
+    ),
+    "what-may-be-signed-is-not-damaged": Mutation(
+        "what may be signed is not damaged",
+        holds(False),
+        ["cli/test_commands.py::test_repair_without_the_signing_key_removes_nothing"],
+    ),
+    "a-duration-on-the-command-line-has-a-unit": Mutation(
+        "a duration on the command line has a unit",
+        holds(False),
+        ["cli/test_commands.py::test_a_duration_needs_its_unit"],
+    ),
     "a-scratch-folder-of-somebody-elses": Mutation(
         "a scratch folder of somebody else's",
         holds(False),

@@ -88,6 +88,7 @@ def _sweep_group(work: Work, names: list[str], report: SweepReport) -> bool:
         if work.options.is_over():
             return False
         folder = f"{layout.CHECKPOINTS}/{name}"
+        # MUT: a-bad-checkpoint-does-not-end-its-group
         try:
             if not _sweep_checkpoint(work, folder, report):
                 return False
@@ -98,7 +99,6 @@ def _sweep_group(work: Work, names: list[str], report: SweepReport) -> bool:
                 report.leave("foreign", path)
         except FileNotFoundError:
             continue  # removed meanwhile
-        # MUT: a-bad-checkpoint-does-not-end-its-group
         except Exception as error:
             report.note_error(error, work.mount.path_of(folder))
     return True

@@ -120,7 +120,6 @@ def _remove(mount: Mount, place: Place) -> removal.Removal:
         return removal.remove_tree(mount, place.path, grammar.namespace)
     from efsstate.checkpoints import fenced_removal
 
-    # MUT: rm-fences-a-checkpoint
     removed = fenced_removal.remove(mount, place.path)
     if removed is None:
         raise ClaimedError(
