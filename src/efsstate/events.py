@@ -139,6 +139,18 @@ def emit(kind: Kind, event: str, name: str, **values: object) -> None:
             log("warning", "an on_event function raised %r", error, once=f"listener {listener!r}")
 
 
+def emit_memory_hit(name: str, size: int) -> None:
+    """Call the listeners with a hit in memory that took no time that could be measured."""
+    for listener in hit_listeners:
+        try:
+            listener({
+                "kind": "cache", "event": "hit", "name": name, "seconds": 0.0, "bytes": size,
+                "level": "memory",
+            })  # fmt: skip
+        except Exception as error:
+            log("warning", "an on_event function raised %r", error, once=f"listener {listener!r}")
+
+
 def log(
     level: str, message: str, *values: object, once: str | None = None, **extra: object
 ) -> None:

@@ -693,6 +693,21 @@ def test_max_bytes_removes_what_is_used_least_recently(root, entries, monkeypatc
     assert sum(path.stat().st_size for path in entries()) < 30_000
 
 
+def test_max_entries_removes_what_is_used_least_recently(root, entries, monkeypatch):
+    from efsstate.eviction import policy, trim
+    from efsstate.mount import root as roots
+
+    monkeypatch.setattr(trim, "PAUSE", 0.0)
+    f = cached(name="few", max_entries=32)(lambda x: "y" * 10)
+    for i in range(200):
+        f(i)
+    assert 16 <= len(entries()) <= 100
+    assert policy.read(roots.resolve(), "few")[0].max_entries == 32
+    for wrong in (-1, 1.5, True, "3"):
+        with pytest.raises(ValueError, match="max_entries"):
+            efsstate.Cache("few", max_entries=wrong)
+
+
 LIGHT = """
 import sys; sys.path[:] = {path!r}
 from efsstate import cached

@@ -5,6 +5,7 @@ import gc
 import pytest
 from tests.calls import Calls
 
+import efsstate
 from efsstate import Cache, cached
 
 VALUE = [1]
@@ -38,6 +39,21 @@ def test_a_remembered_hit_in_memory_is_one_call():
     f = cached(name="g")(lambda x: "value")
     f(1), f(1)
     assert counted(f, 1).names == ["cache/decorator.py:_wrapper.<locals>.wrapper"]
+
+
+def test_a_listener_costs_a_remembered_hit_one_call_more():
+    f = cached(name="heard")(lambda x: "value")
+    f(1), f(1)
+    events = []
+    end = efsstate.on_event(events.append)
+    try:
+        names = counted(f, 1).names
+    finally:
+        end()
+    assert names == [
+        "cache/decorator.py:_wrapper.<locals>.wrapper", "events.py:emit_memory_hit",
+    ]  # fmt: skip
+    assert [event["level"] for event in events] == ["memory"] and f.cache_info().memory == 2
 
 
 def test_a_miss_is_at_most_170_calls():

@@ -45,7 +45,8 @@ class Cache(Generic[K, V]):
     - `ttl`: how long a value counts, unless `set` says so.
     - `codec`: "msgpack", "pickle", or an object with `dumps` and `loads`.
     - `memory`: the most bytes that it takes of this process's pool; 0: none.
-    - `max_bytes`: beyond it, the least recently used values are removed from the mount.
+    - `max_bytes`, `max_entries`: beyond them, the least recently used values are removed from the
+      mount.
     - `root`: the folder on the mount.
     - `io_timeout`: how long to wait for the mount.
     """
@@ -58,6 +59,7 @@ class Cache(Generic[K, V]):
         codec: Any = "msgpack",
         memory: Size | None = None,
         max_bytes: Size | None = None,
+        max_entries: int | None = None,
         root: str | os.PathLike[str] | None = None,
         io_timeout: Duration | None = None,
     ) -> None:
@@ -66,6 +68,7 @@ class Cache(Generic[K, V]):
             codec=codec,
             memory=memory,
             max_bytes=max_bytes,
+            max_entries=max_entries,
             root=root,
             io_timeout=io_timeout,
         )

@@ -72,6 +72,7 @@ if TYPE_CHECKING:
         codec: Any = "msgpack",
         memory: Size | None = None,
         max_bytes: Size | None = None,
+        max_entries: int | None = None,
         root: str | os.PathLike[str] | None = None,
         lock_timeout: Duration | None = None,
         io_timeout: Duration | None = None,
@@ -92,6 +93,7 @@ def cached(
     codec: Any = "msgpack",
     memory: Any = None,
     max_bytes: Any = None,
+    max_entries: Any = None,
     root: Any = None,
     lock_timeout: Any = None,
     io_timeout: Any = None,
@@ -111,7 +113,7 @@ def cached(
     - `cache_if`: called with the result, returns whether it is kept.
     - `lock_timeout`: how long a call waits for another that computes the same; then it computes.
       Default: until the invocation's deadline, else 60 s.
-    - `codec`, `memory`, `max_bytes`, `root`, `io_timeout`: see `Cache`.
+    - `codec`, `memory`, `max_bytes`, `max_entries`, `root`, `io_timeout`: see `Cache`.
 
     Raises `ValueError` or `TypeError` for a bad option at once, and `TypeError` at the call for an
     argument that can't be part of a key. Failures of the mount are never raised.
@@ -127,6 +129,7 @@ def cached(
         codec=codec,
         memory=memory,
         max_bytes=max_bytes,
+        max_entries=max_entries,
         root=root,
         lock_timeout=lock_timeout,
         io_timeout=io_timeout,
@@ -156,13 +159,11 @@ def _wrapper(owner: FunctionCache) -> Any:
                     item = remembered.get((*map(type, args), *args))
                 except Exception:  # an argument without a hash, or whose own hash raises
                     item = None
-                if (
-                    item is not None
-                    and item.since <= time.time() < item.until
-                    and not events.hit_listeners
-                ):
+                if item is not None and item.since <= time.time() < item.until:
                     item.used = True
                     owner.results.counts.memory += 1
+                    if events.hit_listeners:
+                        events.emit_memory_hit(owner.name, item.cost)
                     return item.value
             return owner.call(args, kwargs)
 

@@ -28,6 +28,7 @@ class Options:
         "key",
         "lock_timeout",
         "max_bytes",
+        "max_entries",
         "memory",
         "name",
         "root",
@@ -50,6 +51,7 @@ class Options:
         codec: Any = "msgpack",
         memory: Size | None = None,
         max_bytes: Size | None = None,
+        max_entries: int | None = None,
         root: str | os.PathLike[str] | None = None,
         lock_timeout: Duration | None = None,
         io_timeout: Duration | None = None,
@@ -67,6 +69,7 @@ class Options:
             raise ValueError("io_timeout: 0 leaves the mount no time; leave it out to wait")
         self.memory = _size(memory, "memory")
         self.max_bytes = _size(max_bytes, "max_bytes")
+        self.max_entries = _count(max_entries, "max_entries")
         codecs.require_codec(codec)
         self.codec = codec
         if root is not None and not isinstance(root, str) and not hasattr(root, "__fspath__"):
@@ -93,6 +96,12 @@ def _names(value: str | Iterable[str]) -> frozenset[str]:
         raise TypeError(
             f"ignore: expected a parameter's name, or several names, not {value!r}"
         ) from None
+
+
+def _count(value: int | None, option: str) -> int | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise ValueError(f"{option}: expected a number of entries, not {value!r}")
+    return value
 
 
 def _function(value: Any, option: str) -> Any:

@@ -84,7 +84,7 @@ class TieredCache:
         self.name, self.options = name, options
         self.component = layout.component(name)
         self.ttl, self.stale = options.ttl, options.stale
-        self.max_bytes = options.max_bytes
+        self.has_limit = options.max_bytes is not None or options.max_entries is not None
         self.io_timeout = options.io_timeout
         self.counts = Counts()
         events.count_for(self, name, self.counts)
@@ -431,7 +431,7 @@ class TieredCache:
             ):
                 item.created = clock.now()
                 self._remember(item, tier, own_change)
-        if self.max_bytes is not None or not self._is_covered(item.ttl):
+        if self.has_limit or not self._is_covered(item.ttl):
             self._look_after(tier, item.ttl)
         return is_stored
 
@@ -449,10 +449,11 @@ class TieredCache:
                 self._widen_policy(tier, ttl)
         except (*FAILURES, ValueError) as error:
             self.report_failure(error, "write the policy")
-        if self.max_bytes is not None:
+        if self.has_limit:
             from efsstate.eviction import trim
 
-            trim.trim(tier.mount, self.component, self.max_bytes)
+            limits = self.options.max_bytes, self.options.max_entries
+            trim.trim(tier.mount, self.component, *limits)
 
     def _widen_policy(self, tier: DiskTier, ttl: float | None) -> None:
         """Make POLICY cover a result with this ttl.
@@ -464,7 +465,9 @@ class TieredCache:
         from efsstate.eviction import policy
 
         longest = None if self.options.ttl_of else life
-        self._policy = policy.Policy(self.name, shortest, longest, self.max_bytes)
+        self._policy = policy.Policy(
+            self.name, shortest, longest, self.options.max_bytes, self.options.max_entries
+        )
         self._policy = policy.widen(tier.mount, self.component, self._policy)
 
     # Changing

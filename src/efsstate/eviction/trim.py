@@ -1,4 +1,4 @@
-"""Opportunistic eviction: after a put, trim the namespace to `max_bytes`.
+"""Opportunistic eviction: after a put, trim the namespace to its limits.
 
 Across the fleet that happens at most once a minute for each namespace.
 """
@@ -28,8 +28,15 @@ _due: dict[tuple[str, str], float] = {}  # monotonic, by root and namespace
 process.at_reset(_due.clear)
 
 
-def trim(mount: Mount, namespace: str, max_bytes: int, *, seconds: float = 1.0) -> int:
-    """Remove the least recently used beyond `max_bytes` of `namespace`; return how many went.
+def trim(
+    mount: Mount,
+    namespace: str,
+    max_bytes: int | None,
+    max_entries: int | None = None,
+    *,
+    seconds: float = 1.0,
+) -> int:
+    """Remove the least recently used beyond the limits of `namespace`; return how many went.
 
     To be called after every put: it mostly returns at once, without a request. It works for
     `seconds` at most, and only if no process of the fleet has for a minute. The first time in a
@@ -45,12 +52,14 @@ def trim(mount: Mount, namespace: str, max_bytes: int, *, seconds: float = 1.0) 
         return 0
     _due[key] = now + PAUSE
     try:
-        return _trim_in_turn(mount, namespace, max_bytes, now + seconds)
+        return _trim_in_turn(mount, namespace, (max_bytes, max_entries), now + seconds)
     except (OSError, EfsStateError):
         return 0  # a put must not fail for it; the sweep reports the error
 
 
-def _trim_in_turn(mount: Mount, namespace: str, max_bytes: int, until: float) -> int:
+def _trim_in_turn(
+    mount: Mount, namespace: str, most: tuple[int | None, int | None], until: float
+) -> int:
     marks, name = layout.sweep_marks(_KIND), layout.sweep_mark(f"{layout.CACHE}/{namespace}")
     try:
         mount.refresh(marks)
@@ -63,12 +72,14 @@ def _trim_in_turn(mount: Mount, namespace: str, max_bytes: int, until: float) ->
         return 0
     try:
         mount.touch(marks, name, mount.stat(marks, name))
-        return _trim_some(mount, namespace, max_bytes, until)
+        return _trim_some(mount, namespace, most, until)
     finally:
         turn.release()
 
 
-def _trim_some(mount: Mount, namespace: str, max_bytes: int, until: float) -> int:
+def _trim_some(
+    mount: Mount, namespace: str, most: tuple[int | None, int | None], until: float
+) -> int:
     report, uses, options = SweepReport(), limits.Uses(), SweepOptions(clock.now(), until)
     folders = layout.entry_folders(namespace)
     # Digests are spread evenly, so any folder stands for any other.
@@ -82,7 +93,8 @@ def _trim_some(mount: Mount, namespace: str, max_bytes: int, until: float) -> in
                 break
     except BudgetExhausted:
         return 0
-    cut = uses.cut(None, max_bytes * len(seen) // len(folders))
+    size, count = [None if limit is None else limit * len(seen) // len(folders) for limit in most]
+    cut = uses.cut(count, size)
     if cut is not None:
         trim = limits.Trim(mount, options, uses, cut)
         for folder in seen:
