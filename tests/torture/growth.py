@@ -77,19 +77,17 @@ def saved(world):
 
 def never_saved(world):
     """Claimed and given back, as by a handler that fails before its first save."""
-    try:
-        with checkpoint("never", root=world.root):
-            raise Stop
-    except Stop:
+    with checkpoint("never", root=world.root):
         pass
 
 
 def broken(world):
-    """The claim is broken while it is held; its holder notices."""
+    """The claim is broken after a save; its holder notices at the next."""
     try:
         with checkpoint("broken", root=world.root) as job:
-            checkpoint("broken", root=world.root).break_claim()
             job.save(1)
+            checkpoint("broken", root=world.root).break_claim()
+            job.save(2)
     except operations.BUSY:
         pass
 
@@ -160,7 +158,8 @@ STATES = {
     computed_and_not_stored: 1, invalidated_and_computed: 1, cleared: 1,
     saved: 1, never_saved: 1, broken: 1, refused: 1, finished: 1, started_over: 0.3,
     loaded: 1, loaded_of_nobody: 1, all_shards_finished: 0.3,
-    model_served: 1, model_missing: 1, activated_again: 0.3, published_again: 0.1, swept_again: 0.02,
+    model_served: 1, model_missing: 1, activated_again: 0.3, published_again: 0.1,
+    swept_again: 0.02,
 }  # fmt: skip
 
 
