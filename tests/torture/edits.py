@@ -14,6 +14,7 @@ import efsstate
 
 SOURCE = os.path.dirname(efsstate.__file__)
 MARK = re.compile(r"^\s*# MUT: (\S+)$", re.MULTILINE)
+_BLOCKS = ("body", "handlers", "orelse", "finalbody")
 _SPACE = {tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.COMMENT}
 
 
@@ -180,7 +181,10 @@ def _tokens(text):
 
 
 def marked(source=SOURCE):
-    """Return {mark: Statement} for every mark of the package; a mark twice is a LookupError."""
+    """Return {mark: Statement} for every mark of the package; a mark twice is a LookupError.
+
+    A mark above an `except` clause marks that clause.
+    """
     places = {}
     for folder, _, names in os.walk(source):
         for name in names:
@@ -201,7 +205,7 @@ def _marked_in(file, text):
         return
     following, beginning = {}, {}
     for node in ast.walk(ast.parse(text)):
-        for block in (getattr(node, field, None) for field in ("body", "orelse", "finalbody")):
+        for block in (getattr(node, field, None) for field in _BLOCKS):
             if isinstance(block, list) and block:
                 for statement, after in zip(block, [*block[1:], None], strict=True):
                     beginning.setdefault(statement.lineno, statement)

@@ -156,6 +156,11 @@ MUTATIONS = {
         without("getpid"),
         ["mount/test_lock.py::test_a_forked_child_does_not_give_the_parents_lock_back"],
     ),
+    "a-forks-child-does-not-keep-the-lock": Mutation(
+        "a forked child does not keep its parent's lock",
+        holds(False),
+        ["torture/test_measures.py::test_a_forked_child_has_no_lock_file_of_its_parent_open"],
+    ),
     "unlock-though-a-child-lives-on": Mutation(
         "unlock, though a child lives on",
         drop(),

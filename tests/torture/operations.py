@@ -282,8 +282,8 @@ def publish(world):
     os.makedirs(source, exist_ok=True)
     for name in ("weights", "more"):
         with open(f"{source}/{name}", "w") as file:
-            file.write("n" * 3000)
-    efsstate.publish("n", source, version=f"v{world.next()}", root=world.root)
+            file.write(f"{os.getpid()}" * 1000)  # two publications of one content share a folder
+    efsstate.publish("n", source, version=f"{os.getpid()}-{world.next()}", root=world.root)
     efsstate.prune("n", keep=1, grace=0, root=world.root)
 
 

@@ -267,7 +267,7 @@ _MANIFEST = manifest.Manifest("v1", {"a/b": (3, "0" * 64)}, ["empty"], single=Fa
 @parser(
     raises=CorruptEntryError,
     seeds=[
-        _MANIFEST.encode(),
+        _MANIFEST.encoded,
         b'{"version":"v","single":true,"files":{"x":[1,"%s"]},"folders":[]}' % (b"f" * 64),
         b"[" * 500,
     ],
@@ -278,7 +278,7 @@ def manifest_decode(data):
         assert os.path.normpath(f"/v/{name}").startswith("/v/") and "\0" not in name, name
     assert "/" not in found.version and found.version[0] != "."
     assert found.size >= 0 and found.content
-    json.loads(found.encode())
+    json.loads(found.encoded)
 
 
 @parser(

@@ -16,6 +16,7 @@ from efsstate.mount import links, lock, store
 from efsstate.mount.files import Mount
 from tests import faults
 from tests.torture import Skip, clocks, fuzz
+from tests.torture.interrupts import open_files
 
 strace = pytest.mark.skipif(faults.MISSING is not None, reason=str(faults.MISSING))
 
@@ -251,3 +252,17 @@ def test_a_clients_own_clock_does_not_matter(root):
     finally:
         for client in (ahead, behind, right):
             client.end()
+
+
+def test_a_forked_child_has_no_lock_file_of_its_parent_open(tmp_path):
+    """Not even of a lock that another thread was taking, whom nobody ends in the child.
+
+    It would keep others out of the checkpoint for as long as the child lives, after the parent died.
+    """
+    mount = Mount(str(tmp_path))
+    os.makedirs(tmp_path / "checkpoints/job")
+    held = lock.attempt(mount, "checkpoints/job", "LOCK")
+    assert held is not None
+    assert faults.elsewhere(open_files, str(tmp_path)) == []
+    assert open_files(str(tmp_path)) == ["/checkpoints/job/LOCK"]
+    held.release()
