@@ -207,6 +207,7 @@ class Forks:
         self.world = World(root, chance)
         self.world.prepare()
         self.world.states = collections.defaultdict(_Anything)  # children change them, too
+        self.world.is_alone = False
         for name in names:  # what is imported late is here: a module's lock is nobody's to free
             OPERATIONS[name](self.world)
         self.count, self.wrong = collections.Counter(), []
@@ -320,7 +321,8 @@ def disturb(kind, seconds, seed, *, most=10**9, names=None):
     gc.collect()
     gc.freeze()
     try:
-        with tempfile.TemporaryDirectory(dir=memory) as folder:
+        with tempfile.TemporaryDirectory(dir=memory) as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # coroutines that an alarm cut off
             os.makedirs(f"{folder}/root", 0o700)
             part = {"alarms": Alarms, "forks": Forks}[kind](f"{folder}/root", chance, names)
             part.run(time.monotonic() + seconds, most)

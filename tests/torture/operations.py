@@ -52,6 +52,7 @@ class World:
         self.task = cached(name="task", root=root)(work_async)
         self.fresh = cached(name="fresh", root=root, memory=0)(work)
         self.model = efsstate.model("m", load=_load, check_every=0.001, root=root)
+        self.is_alone = True  # on its root
         self.job = None  # that is claimed now
         self.states = collections.defaultdict(lambda: {None})  # job -> what a load may give
         self.count = int(time.time() * 1000) % 10**9
@@ -284,7 +285,8 @@ def publish(world):
         with open(f"{source}/{name}", "w") as file:
             file.write(f"{os.getpid()}" * 1000)  # two publications of one content share a folder
     efsstate.publish("n", source, version=f"{os.getpid()}-{world.next()}", root=world.root)
-    efsstate.prune("n", keep=1, grace=0, root=world.root)
+    # Without a grace, a prune by another process takes a version before it is activated.
+    efsstate.prune("n", keep=1, grace=0 if world.is_alone else "1h", root=world.root)
 
 
 def versions(world):
