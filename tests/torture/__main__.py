@@ -36,13 +36,15 @@ PARTS = {
     "hostile": "files, links and names that somebody planted; an attacker without the key",
     "clocks": "clients hours apart, clocks that jump",
     "interrupts": "every operation cut off by alarms and forks at random moments",
+    "growth": "each operation in each of its states, a hundred thousand times",
+    "budgets": "a sweep's budget among ten thousand namespaces, shards and models",
     "model": "the checkpoints' protocol, every order of its steps",
     "mutation": "each safety measure switched off: which test goes red",
 }
 # Groups, one after the other; of each, lanes side by side; of each, parts with their minutes, one
 # after the other. Two cores carry it.
 PLAN = [
-    [[("power", 17)]],
+    [[("power", 17)], [("growth", 14), ("budgets", 3)]],
     [[("load", 13)], [("syscalls", 5), ("fuzz", 3.5), ("hostile", 2.5), ("clocks", 1)]],
     [[("partitions", 6)], [("model", 2), ("mutation", 4)], [("interrupts", 6)]],
 ]

@@ -156,6 +156,11 @@ MUTATIONS = {
         without("getpid"),
         ["mount/test_lock.py::test_a_forked_child_does_not_give_the_parents_lock_back"],
     ),
+    "an-interrupted-write-leaves-no-temporary": Mutation(
+        "an interrupted write leaves no temporary",
+        drop(),
+        ["torture/test_measures.py::test_an_interrupted_write_leaves_no_temporary"],
+    ),
     "a-forks-child-does-not-keep-the-lock": Mutation(
         "a forked child does not keep its parent's lock",
         holds(False),

@@ -263,6 +263,19 @@ def test_a_forked_child_has_no_lock_file_of_its_parent_open(tmp_path):
     os.makedirs(tmp_path / "checkpoints/job")
     held = lock.attempt(mount, "checkpoints/job", "LOCK")
     assert held is not None
-    assert faults.elsewhere(open_files, str(tmp_path)) == []
-    assert open_files(str(tmp_path)) == ["/checkpoints/job/LOCK"]
+    assert faults.elsewhere(open_files, str(tmp_path)) == {}
+    assert list(open_files(str(tmp_path)).values()) == ["/checkpoints/job/LOCK"]
     held.release()
+
+
+def test_an_interrupted_write_leaves_no_temporary(tmp_path, monkeypatch):
+    """A signal's handler raises between the two: the temporary file goes."""
+    mount = Mount(str(tmp_path))
+
+    def interrupted(*_args, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Mount, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.write(mount, "cache/ns/a", "f", b"new", codec="")
+    assert os.listdir(tmp_path / "cache/ns/a") == []

@@ -11,11 +11,35 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests import faults
-from tests.torture import Skip, clocks, edits, hostile, mutation, syscalls
+from tests.torture import (
+    Skip,
+    budgets,
+    clocks,
+    edits,
+    growth,
+    hostile,
+    interrupts,
+    mutation,
+    syscalls,
+)
 from tests.torture.mutations import MUTATIONS, Mutation
 from tests.torture.parsers import PARSERS, attempt
 
 SEED = random.SystemRandom().randrange(10**9)
+
+
+def elsewhere(function, *arguments, **options):
+    """What `function` returns in a new process: it forks, sets alarms, and measures itself."""
+    code = (
+        "import json, sys\n"
+        f"from {function.__module__} import {function.__name__} as function\n"
+        "arguments, options = json.loads(sys.argv[1])\n"
+        "print(json.dumps(function(*arguments, **options)))"
+    )
+    command = [sys.executable, "-c", code, json.dumps([arguments, options])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
 
 
 @pytest.fixture(autouse=True)
@@ -124,6 +148,25 @@ def test_without_the_key_nobody_gains_code_or_a_wrong_answer():
 def test_strange_names_break_neither_the_library_nor_the_command():
     figures, wrong = hostile.names()
     assert wrong == [] and figures["names"] > 100
+
+
+@pytest.mark.parametrize(("kind", "most"), [("alarms", 150), ("forks", 60)])
+def test_operations_that_are_cut_off_leave_nothing_behind(kind, most):
+    """By a signal's handler that raises, or beside a fork: files, locks, answers."""
+    figures, wrong = elsewhere(interrupts.disturb, kind, 60, SEED, most=most)
+    assert wrong == [], f"seed {SEED}: {wrong[:3]}"
+    assert figures["met"] >= most and figures.get("lost", 0) < most / 5
+
+
+def test_nothing_grows_with_the_number_of_operations():
+    found, wrong = elsewhere(growth.play, 100)
+    assert wrong == [] and len(found) == len(growth.STATES)
+
+
+@pytest.mark.parametrize("kind", budgets.KINDS)
+def test_a_sweep_of_many_folders_keeps_its_budget_and_gets_on(kind):
+    figures, wrong = elsewhere(budgets.play, kind, 300)
+    assert wrong == [] and figures["count"] == 300
 
 
 @pytest.mark.slow

@@ -125,22 +125,23 @@ class ByteLock:
             return
         import fcntl
 
+        # A signal handler may raise anywhere here. Then `__del__` does it all again: so the byte is
+        # unlocked before anything that says that we hold it is forgotten.
         try:
             with file.opening:  # else a thread that locks the byte at this moment would lose it
                 holders = file.holders.get(self._offset, _NOBODY)
-                holders.discard(id(self))
                 # MUT: a-claim-that-is-shared-outlives-the-first
-                if not holders and self._offset in file.holders:
+                if holders <= {id(self)} and self._offset in file.holders:
                     fcntl.lockf(file.file.fd, fcntl.LOCK_UN, 1, self._offset)
                     file.holders.pop(self._offset, None)
-        except OSError:
-            pass  # it was lost already: cut off for longer than the server's lease
-        finally:
-            with _guard:
-                file.users.discard(id(self))
-            self._file = None
-            if self._closes is not None:
-                _close_unused(self._closes)
+                holders.discard(id(self))
+        except OSError:  # it was lost already: cut off for longer than the server's lease
+            file.holders.get(self._offset, _NOBODY).discard(id(self))
+        with _guard:
+            file.users.discard(id(self))
+        self._file = None
+        if self._closes is not None:
+            _close_unused(self._closes)
 
     def __del__(self) -> None:
         # A signal handler may have raised before the lock reached its owner.

@@ -291,9 +291,15 @@ class Mount(Folders):
         no cost; a local disk needs two fsyncs).
         """
         temporary = layout.TEMPORARY + os.urandom(12).hex()
-        # MUT: a-temporary-and-a-rename-not-in-place
-        status = self._write(folder, temporary, build, flags=0, durable=durable)
-        self.rename(folder, temporary, folder, name, inode=status.st_ino, durable=durable)
+        try:
+            # MUT: a-temporary-and-a-rename-not-in-place
+            status = self._write(folder, temporary, build, flags=0, durable=durable)
+            self.rename(folder, temporary, folder, name, inode=status.st_ino, durable=durable)
+        except BaseException as error:
+            if not isinstance(error, OSError):  # a signal handler's, between the two
+                # MUT: an-interrupted-write-leaves-no-temporary
+                self.remove(folder, temporary, quiet=True)
+            raise
 
     def rename(
         self,
@@ -422,9 +428,12 @@ class Mount(Folders):
         name = layout.TEMPORARY + os.urandom(12).hex()
         try:
             self._write(folder, name, lambda _: (), flags=0, durable=False)
+            self.remove(folder, name, quiet=True)
         except (OSError, CorruptEntryError):
             return False
-        self.remove(folder, name, quiet=True)
+        except BaseException:  # a signal handler's, before the removal
+            self.remove(folder, name, quiet=True)
+            raise
         return True
 
     def remove(self, folder: str, name: str, *, quiet: bool = False) -> bool:
