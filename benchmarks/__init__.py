@@ -1,1 +1,1 @@
-"""What each operation costs, beside bare system calls and beside the peers: `python -m benchmarks --help`."""
+"""Measure each operation beside bare system calls and the peers: `python -m benchmarks --help`."""

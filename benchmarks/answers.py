@@ -1,4 +1,7 @@
-"""What each cache answers where it is hard: eight cold callers on one key, a flipped bit in what is stored, arguments that look alike."""
+"""The hard answers of each cache.
+
+Cold callers of one key, a flipped bit, arguments that look alike.
+"""
 
 import os
 import random
@@ -13,7 +16,9 @@ CALLERS, SECONDS, FLIPS = 8, 0.5, 32
 
 
 def stampede(subject, a, b, counted):
-    """Eight processes, half on each client, ask for one missing key at once, which takes half a second to compute.
+    """Count computations when eight processes, half on each client, ask for one missing key.
+
+    The computation takes half a second.
 
     `counted`: a folder on this host, in which each computation leaves a file.
     """
@@ -69,7 +74,10 @@ def stampede(subject, a, b, counted):
 
 
 def flipped(subject, folder):
-    """One bit of the stored value is flipped, and a new environment asks for it: 32 different bits, each on a fresh entry."""
+    """Flip one bit of the stored value, and ask for it from a new environment.
+
+    32 bits, 32 entries.
+    """
     found = {"row": "flipped", "flips": FLIPS, "wrong": 0, "recomputed": 0, "raised": 0, "right": 0}
     choose = random.Random(1)
     for flip in range(FLIPS):
@@ -125,7 +133,7 @@ def exactly(*arguments):
 
 
 def confusion(subject, folder):
-    """A function is called with arguments that look alike: how many of the answers belong to other arguments."""
+    """Count the answers that belong to other arguments which look alike."""
     found = {"row": "confusion", "wrong": {}, "errors": {}}
 
     def work(first, second=None):

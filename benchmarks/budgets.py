@@ -58,7 +58,10 @@ def _requests(row):
 
 
 def _local_hit(figures):
-    """Like is compared with like: a decorator with decorators. A store that is asked by a key of its own is named, not counted."""
+    """Compare decorators with decorators.
+
+    A store that is asked by a key of its own is named, and not counted.
+    """
     ours, beside = figures.get("hit", "local", CACHED), figures.rows("hit", "local")
     peers = {
         f["subject"]: f["ratio"]
@@ -73,11 +76,16 @@ def _local_hit(figures):
     faster = {name: ratio for name, ratio in peers.items() if ratio < ours["ratio"]}
     text = f"{ours['ratio']:.2f} × bare"
     if bare := figures.get("hit", "local", subjects.Floor.name).get("time"):
-        text += f", {ours['time']['median'] * 1e6:.1f} µs where its system calls take {bare['median'] * 1e6:.1f}"
+        text += (
+            f", {ours['time']['median'] * 1e6:.1f} µs where its system calls take"
+            f" {bare['median'] * 1e6:.1f}"
+        )
     if peers:
-        text += f"; {'not ' * bool(decorators & set(faster))}faster than every decorator among the peers"
+        slower = "not " * bool(decorators & set(faster))
+        text += f"; {slower}faster than every decorator among the peers"
     if stores := {name: ratio for name, ratio in faster.items() if name not in decorators}:
-        text += f"; stores without a decorator, a digest of arguments or a checksum: {', '.join(f'{name} {ratio:.1f} ×' for name, ratio in stores.items())}"
+        ratios = ", ".join(f"{name} {ratio:.1f} ×" for name, ratio in stores.items())
+        text += f"; stores without a decorator, a digest of arguments or a checksum: {ratios}"
     return text, ours["ratio"] <= 3 and not decorators & set(faster)
 
 
@@ -96,12 +104,18 @@ def _imports(figures):
         return None
     heavy = sorted(HEAVY & {name.split(".")[0] for name in ours["names"]})
     foreign = [name for name in ours["names"] if not name.startswith("efsstate")]
-    text = f"{ours['modules']} modules, {len(foreign)} of the standard library; {ours['ratio']:.2f} × the time of `import filelock`"
+    text = (
+        f"{ours['modules']} modules, {len(foreign)} of the standard library;"
+        f" {ours['ratio']:.2f} × the time of `import filelock`"
+    )
     return text + (f"; loads {', '.join(heavy)}" if heavy else "; none of these"), not heavy
 
 
 def _model(figures):
-    """Plain `read()` is whichever is the fastest: of 64 KiB or 1 MiB in a loop, or of the whole file at once."""
+    """Return the fastest plain `read()`.
+
+    Of 64 KiB or 1 MiB in a loop, or of the whole file at once.
+    """
     ours = figures.get("model", "nfs", MODEL)
     if "rate" not in ours:
         return None
@@ -149,11 +163,18 @@ def _sweep(key, text, entries, most):
 
 
 def _flat(figures):
-    """System calls in memory, requests on NFS: the same number at each size, but for the folders that a first look opens."""
+    """Compare system calls in memory and requests on NFS: the same number at each size.
+
+    The folders that a first look opens are not counted.
+    """
     texts, kept = [], True
     for place, key, suffix in (("local", "calls", " calls"), ("nfs", "requests", "")):
         for name in ("hit", "put", "miss"):
-            found = {f["entries"]: f[key] for f in figures.rows("flat", place) if f.get("operation") == name + suffix and key in f}  # fmt: skip
+            found = {
+                f["entries"]: f[key]
+                for f in figures.rows("flat", place)
+                if f.get("operation") == name + suffix and key in f
+            }
             if found:
                 low, high = min(found.values()), max(found.values())
                 kept = kept and high - low <= 0.5

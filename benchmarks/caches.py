@@ -1,4 +1,9 @@
-"""The cache rows: the first hits of a fresh environment, hits of another client's entries, puts, misses; and hits in memory."""
+"""The cache rows.
+
+First hits of a fresh environment, hits of another client's entries, puts, misses.
+
+And hits in memory.
+"""
 
 import shutil
 
@@ -14,7 +19,12 @@ def checked(key, found):
 
 
 def hits(subject, a, b, requests, *, count=WARM):
-    """`first`: the first 256 different hits of an environment on b that has just started; `hit`: `count` more. All were put by a."""
+    """Measure the first 256 different hits of an environment on b that has just started.
+
+    Then `count` more.
+
+    Client a put all of them.
+    """
     writer = subject(a)
     keys = [f"key-{i}" for i in range(FRESH + count)]
     for key in keys:
@@ -31,7 +41,10 @@ def hits(subject, a, b, requests, *, count=WARM):
 
 
 def writes(subject, a, requests, *, count=WARM):
-    """`put` of new keys, and `miss`: look, claim, compute, put, release; in folders that exist and are known."""
+    """Measure `put` of new keys, and `miss`: look, claim, compute, put, release.
+
+    The folders exist and are known.
+    """
     writer = subject(a)
     for i in range(FRESH // 2):
         writer.put(f"warm-{i}")
@@ -50,7 +63,10 @@ def writes(subject, a, requests, *, count=WARM):
 
 
 def local(subject, folder, *, rounds=200):
-    """On a file system in memory, where the code itself is what is measured: each row in turn with the bare system calls."""
+    """Measure on a file system in memory, where the code itself counts.
+
+    Beside the bare system calls.
+    """
     ours, floor = subject(f"{folder}/subject"), Floor(f"{folder}/floor")
     keys = [f"key-{i}" for i in range(100)]
     for key in [*keys, *(f"{kind}-{i}" for kind in ("put", "miss") for i in range(rounds))]:
@@ -75,7 +91,10 @@ def local(subject, folder, *, rounds=200):
 
 
 def memory(name):
-    """Hits in memory, of 1 KiB of bytes by a short string, in turn with `cachetools.cached` with a lock."""
+    """Measure hits in memory, of 1 KiB by a short string.
+
+    Beside `cachetools.cached` with a lock.
+    """
     import functools
     import tempfile
     import threading

@@ -1,4 +1,7 @@
-"""The chart for the README: what a hit costs, who computes once, whose loads are old, how fast a model is read; a small SVG."""
+"""Draw the README's chart, a small SVG.
+
+It shows a hit's cost, who computes once, whose loads are old, how fast a model is read.
+"""
 
 from html import escape
 
@@ -39,7 +42,10 @@ def svg(figures):
             body += _bar(name.replace("`", ""), value, text, y, longest)
             y += BAR + GAP
     y += 8
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y}" width="{WIDTH}" height="{y}" role="img">'
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y}" width="{WIDTH}"'
+        f' height="{y}" role="img">'
+    )
     return "\n".join(
         [head, f'<rect width="{WIDTH}" height="{y}" fill="#ffffff"/>', *body, "</svg>\n"]
     )
@@ -48,7 +54,10 @@ def svg(figures):
 def _text(x, y, text, *, size=12.5, bold=False, fill=TEXT, anchor="start"):
     weight = ' font-weight="600"' if bold else ""
     family = "system-ui, Segoe UI, Helvetica, Arial, sans-serif"
-    return f'<text x="{x:.0f}" y="{y}" font-family="{family}" font-size="{size}" fill="{fill}" text-anchor="{anchor}"{weight}>{escape(text)}</text>'
+    return (
+        f'<text x="{x:.0f}" y="{y}" font-family="{family}" font-size="{size}" fill="{fill}"'
+        f' text-anchor="{anchor}"{weight}>{escape(text)}</text>'
+    )
 
 
 def _bar(name, value, text, y, longest):
@@ -57,7 +66,9 @@ def _bar(name, value, text, y, longest):
     width = max(2, (WIDTH - LABEL - 230) * (value or 0) / longest)
     yield _text(LABEL - 10, y + 12, name, bold=ours, anchor="end")
     if value is not None:
-        yield f'<rect x="{LABEL}" y="{y}" width="{width:.0f}" height="{BAR}" rx="2" fill="{colour}"/>'
+        yield (
+            f'<rect x="{LABEL}" y="{y}" width="{width:.0f}" height="{BAR}" rx="2" fill="{colour}"/>'
+        )
     yield _text(
         LABEL + (0 if value is None else width + 8),
         y + 12,
@@ -108,6 +119,8 @@ def _lost(figures):
 
 def _rates(figures):
     return [
-        (f["subject"], f["rate"] / 2**20, f"{f['rate'] / 2**20:.0f}") if "rate" in f else (f["subject"], None, f"fails: {f['failed']}")
+        (f["subject"], f["rate"] / 2**20, f"{f['rate'] / 2**20:.0f}")
+        if "rate" in f
+        else (f["subject"], None, f"fails: {f['failed']}")
         for f in figures.rows("model", "nfs")
-    ]  # fmt: skip
+    ]

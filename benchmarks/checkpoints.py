@@ -1,4 +1,7 @@
-"""The checkpoint rows: saves, loads, claims and `resume`, beside bare system calls and the usual recipe."""
+"""The checkpoint rows.
+
+Saves, loads, claims and `resume`, beside bare calls and the usual recipe.
+"""
 
 import contextlib
 import fcntl
@@ -12,7 +15,10 @@ STATE = b"s" * subjects.SIZE
 
 
 class Floor:
-    """The bare system calls for the same bytes, flushed: create, write, fsync, close, rename; open, read, close. No fencing, no history."""
+    """The bare system calls for the same bytes, flushed, without fencing and history.
+
+    Create, write, fsync, close, rename; open, read, close.
+    """
 
     name, package = "bare system calls", ""
 
@@ -116,7 +122,10 @@ BY_NAME = {subject.__name__: subject for subject in ALL}
 
 
 def rows(subject, a, b, requests, *, count=48):
-    """Saves by a; loads by b, with nothing new and after another save by a; a claim that is given back; the time an item costs."""
+    """Measure saves by a; loads by b, without news and after a save by a; a claim.
+
+    An item's cost.
+    """
     writer, reader = subject(a), subject(b)
     writer.enter()
     for _ in range(8):
@@ -157,7 +166,10 @@ def rows(subject, a, b, requests, *, count=48):
 
 
 def stale(writer, reader, folder, count):
-    """Of `count` loads by b right after a save by a was acknowledged, how many give an older state; then the same while b's host has the files open."""
+    """Count the loads by b that give an older state right after a save by a was acknowledged.
+
+    Then the same while b's host has the files open.
+    """
     found = {}
     for name in ("closed", "open"):
         found[name] = 0

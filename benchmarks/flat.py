@@ -1,4 +1,4 @@
-"""What a hit, a put and a miss cost in a namespace of 1,000, 100,000 and 1,000,000 entries: the same.
+"""The cost of a hit, a put and a miss among 1,000, 100,000 and 1,000,000 entries: the same.
 
 python -m benchmarks --only flat --root /dev/shm
 """
@@ -16,7 +16,7 @@ OPERATIONS = {"hit": subjects.Cached, "put": subjects.OurCache, "miss": subjects
 
 
 def plant(root, count):
-    """`count` names of entries in the subjects' namespace: what is in them is never looked at, and costs only time to make."""
+    """Make `count` names of entries in the subjects' namespace; nobody reads what is in them."""
     for digit in "0123456789abcdef":
         os.makedirs(f"{root}/cache/bench/{digit}", exist_ok=True)
     for i in range(count):
@@ -25,7 +25,7 @@ def plant(root, count):
 
 
 def system_calls(root, count):
-    """The system calls of 64 hits, puts and misses among `count` entries: {operation: {call: number}}."""
+    """Return the system calls of 64 hits, puts and misses among `count` entries, by operation."""
     plant(root, count)
     try:
         traced = {
@@ -38,7 +38,10 @@ def system_calls(root, count):
 
 
 def requests(a, b, count, sent, path=None):
-    """Figures of hits by client b, and of puts and misses by client a, among `count` entries made at `path`, `a` on the server."""
+    """Measure hits by client b, puts and misses by client a.
+
+    Among `count` entries made at `path`.
+    """
     plant(path or a, count)
     try:
         for subject, function, rest in (
@@ -54,7 +57,10 @@ def requests(a, b, count, sent, path=None):
 
 
 def times(root, count):
-    """Figures of hits, puts and misses among `count` entries on a file system in memory, in turn with the bare system calls in an empty folder."""
+    """Measure hits, puts and misses among `count` entries in memory, beside the bare system calls.
+
+    Those run in an empty folder.
+    """
     plant(f"{root}/subject", count)
     try:
         for subject in (subjects.Cached, subjects.OurCache):

@@ -1,4 +1,7 @@
-"""What a cold start pays for an import: modules loaded, exactly, and time beside other packages' imports, in turn."""
+"""The cost of an import at a cold start.
+
+Modules, exactly, and time beside other packages' imports.
+"""
 
 import json
 import statistics

@@ -1,10 +1,13 @@
-"""How many acknowledged updates survive on two NFS clients: the usual recipe (a lock file and `os.replace`) and ours.
+"""Count the acknowledged updates that survive on two NFS clients: the usual recipe's, and ours.
+
+The recipe is a lock file and `os.replace`.
 
     python -m tests.nfs.lab -- python benchmarks/lost_updates.py python benchmarks/lost_updates.py
     /mnt/one /mnt/two            any two clients' mounts of one export
 
-Two workers, one on each client, add 1 to one counter; readers on both keep what they read open for a while, as a backup, an
-indexer or a dashboard does. Every update that was acknowledged (the call returned) is counted; then what is left is read.
+Two workers, one on each client, add 1 to one counter; readers on both keep what they read open for
+a while, as a backup, an indexer or a dashboard does. Every update that was acknowledged (the call
+returned) is counted; then what is left is read.
 """
 
 import argparse

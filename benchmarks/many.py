@@ -1,4 +1,4 @@
-"""Many hits at once over a slow link: `map` and `get_many`, whose reads are in flight together, beside a loop."""
+"""Many hits at once over a slow link: `map` and `get_many`, with reads in flight, beside a loop."""
 
 from benchmarks import measure
 from benchmarks.subjects import Cached, OurCache, value
@@ -7,7 +7,10 @@ COUNT, ROUNDS = 64, 5
 
 
 def rows(a, b, requests):
-    """Five rounds of 64 entries that nobody on b has read, each way in turn; time and requests are an entry's, the ratio is the best round's."""
+    """Measure five rounds of 64 entries that nobody on b has read, each way in turn.
+
+    Time and requests are an entry's; the ratio is the best round's.
+    """
     function, cache = Cached(a), OurCache(a)
     ways = {
         "efsstate `cached`, a loop": lambda reader, keys: [reader[0](key) for key in keys],
@@ -31,7 +34,11 @@ def rows(a, b, requests):
             def check(_, got, some=some):
                 return None if list(got) == [value(key) for key in some] else "wrong"
 
-            found[name].append(measure.run(lambda some, way=way: way(reader, some), [some], requests=requests, check=check))  # fmt: skip
+            found[name].append(
+                measure.run(
+                    lambda some, way=way: way(reader, some), [some], requests=requests, check=check
+                )
+            )
     for name, figures in found.items():
         one = measure.merged(figures)
         one["time"] |= {at: one["time"][at] / COUNT for at in ("median", "low", "high")}

@@ -9,7 +9,7 @@ LEASE = "SEQUENCE"  # the client renews its lease by the clock, whatever runs
 
 
 class Requests:
-    """The requests that this host sends for one NFS mount; `counted` is false where `path` is not on one."""
+    """Count this host's requests for one NFS mount; `counted` is False if `path` is not on one."""
 
     def __init__(self, path):
         path, points = (
@@ -46,7 +46,10 @@ class Requests:
         return counts
 
     def settled(self):
-        """read(), once nothing is under way: the kernel sends some requests after the call has returned."""
+        """Return `read()` once nothing is under way.
+
+        The kernel sends some requests after the call.
+        """
         if not self.counted:
             return {}
         before = self.read()
@@ -68,10 +71,13 @@ def spread(samples):
 
 
 def run(operation, arguments, *, requests=None, batch=1, beside=None, check=None):
-    """Call `operation(argument)` for each argument; a figure: seconds an operation, requests an operation, the ratio to `beside`.
+    """Measure `operation(argument)` for each argument.
 
-    `batch`: so many operations a sample. `beside(argument)`: another operation, sampled in turn with the first, so that
-    the ratio holds whatever else the machine does. `check(argument, result)` afterwards: "wrong", "missed" or None.
+    Seconds, requests, and the ratio to `beside`.
+
+    `batch`: so many operations a sample. `beside(argument)`: another operation, sampled in turn
+    with the first, so that the ratio holds whatever else the machine does. `check(argument,
+    result)` afterwards: "wrong", "missed" or None.
     """
     before = requests.settled() if requests else {}
     samples, ratios, faults = [], [], []

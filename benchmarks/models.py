@@ -1,4 +1,7 @@
-"""The model rows: one large file, written by a, read by b into memory by each way there is, with a cold cache each time."""
+"""The model rows: one large file, written by a, read by b into memory in every way there is.
+
+The cache is cold each time.
+"""
 
 import contextlib
 import gc
@@ -16,7 +19,10 @@ SIZE, TENSORS = 128 << 20, 8
 
 
 def write(path):
-    """A safetensors file of SIZE bytes of tensors, so that every reader can read it; and the same, published."""
+    """Make a safetensors file of SIZE bytes of tensors, which every reader can read.
+
+    And publish it.
+    """
     from safetensors.numpy import save_file
 
     from efsstate import publish
@@ -27,7 +33,7 @@ def write(path):
 
 
 def prepare(folder):
-    """Import what takes part, once, before the clock starts: loading is measured, not importing. What is missing fails at its turn."""
+    """Import all that takes part before the clock starts; a missing package fails at its turn."""
     for name in (
         "torch",
         "safetensors.torch",
@@ -104,10 +110,13 @@ def _resident():
 
 
 def rows(a, b, requests, *, rounds=24):
-    """Every way `rounds` times, in an order that changes (the slow ones every twelfth), each in a process of its own.
+    """Measure each way `rounds` times, in an order that changes, each in a process of its own.
 
-    Rate and ratio (to `read()`) are of the best round. `of_tuned`, where a way was read in every round: the median of the rounds'
-    ratios to the mix of threads and ranges by hand to which that median is the lowest.
+    The slow ones run in every twelfth round.
+
+    Rate and ratio (to `read()`) are of the best round. `of_tuned`, where a way was read in every
+    round: the median of the rounds' ratios to the mix of threads and ranges by hand to which that
+    median is the lowest.
     """
     written = processes.isolated(
         write, f"{a}/model.safetensors"
@@ -146,13 +155,19 @@ def rows(a, b, requests, *, rounds=24):
         # processor, not from what waits.
         best = min(s["seconds"] for s in samples)
         yield {
-            "row": "model by hand" if name in ways.BY_HAND else "model", "subject": name,
+            "row": "model by hand" if name in ways.BY_HAND else "model",
+            "subject": name,
             "time": measure.spread([s["seconds"] for s in samples]),
-            "rate": SIZE / best, "copies": max(s["copies"] for s in samples),
+            "rate": SIZE / best,
+            "copies": max(s["copies"] for s in samples),
             "ratio": min(s["seconds"] for s in found["`read()`"]) / best,
-            "of_tuned": min((_median_ratio(hand, samples) for hand in hands), default=None) if len(samples) == rounds else None,
-            "requests": statistics.median(s["requests"] for s in samples) if requests.counted else None,
-        }  # fmt: skip
+            "of_tuned": min((_median_ratio(hand, samples) for hand in hands), default=None)
+            if len(samples) == rounds
+            else None,
+            "requests": statistics.median(s["requests"] for s in samples)
+            if requests.counted
+            else None,
+        }
 
 
 def _median_ratio(samples, others):

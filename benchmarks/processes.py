@@ -1,4 +1,4 @@
-"""Each subject in a process of its own, where it may fail, hang or die; and under strace, where its system calls are counted."""
+"""Run each subject in a process of its own, where it may fail, hang or die; or under strace."""
 
 import io
 import os
@@ -28,7 +28,10 @@ def reason(error):
 
 
 def isolated(function, *arguments, timeout=180):
-    """What the generator `function(*arguments)` yields in a process of its own; then, if it failed or hung, that as its last."""
+    """Return what the generator `function(*arguments)` yields in a process of its own.
+
+    If it failed or hung, that comes last.
+    """
     receiving, sending = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter(
@@ -90,7 +93,10 @@ def mark(name):
 
 
 def system_calls(*arguments):
-    """System calls by name between the marks `begin-X` and `end-X` that `python -m benchmarks.traced ARGUMENTS` leaves: {X: {call: count}}."""
+    """Return the system calls by name between the marks `begin-X` and `end-X`: {X: {call: count}}.
+
+    `python -m benchmarks.traced ARGUMENTS` leaves the marks.
+    """
     with tempfile.TemporaryDirectory() as folder:
         log = f"{folder}/log"
         command = [

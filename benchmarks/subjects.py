@@ -1,4 +1,7 @@
-"""Who is measured as a cache: ours, bare system calls as the floor, and the peers, all behind `put`, `hit` and `miss`."""
+"""The caches that are measured: ours, bare system calls as the floor, and the peers.
+
+Each has `put`, `hit` and `miss`.
+"""
 
 import fcntl
 import functools
@@ -17,7 +20,7 @@ def value(key):
 
 
 class Subject:
-    """One cache in one folder: a new one of these is a new environment. `computed` counts what it did not find."""
+    """One cache in one folder; a new object is a new environment. `computed` counts its misses."""
 
     name = package = ""
     claims = False  # whether it promises one computation a key
@@ -51,7 +54,10 @@ class Function(Subject):
 
 
 class Store(Subject):
-    """A store with `get` (None: not there) and `put`; a miss is a look, the work, and a put, with nobody's claim."""
+    """A store with `get` (None: absent) and `put`.
+
+    A miss is a look, the work and a put, unclaimed.
+    """
 
     def hit(self, key):
         return self.get(key)
@@ -64,7 +70,10 @@ class Store(Subject):
 
 
 class Floor(Store):
-    """The bare system calls for the same bytes, in one folder: open, read, close; create, write, close, rename; claim by flock."""
+    """The bare system calls for the same bytes, in one folder; a claim is an flock.
+
+    Open, read, close; create, write, close, rename.
+    """
 
     name, claims = "bare system calls", True
 

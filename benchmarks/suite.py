@@ -1,4 +1,4 @@
-"""Which rows run where: on a file system in memory the code itself is measured, on NFS what it asks of the server."""
+"""The rows of each place: in memory the code itself is measured, on NFS its requests."""
 
 import functools
 import os
@@ -36,7 +36,7 @@ PARTS = (
 
 
 class Places:
-    """The root to measure on, as client a and client b see it, and the folder of this run below it."""
+    """The root to measure on, as clients a and b see it, and this run's folder below it."""
 
     def __init__(self, root, other=None, *, peers=True):
         self.peers = peers
@@ -75,7 +75,10 @@ def say(text):
 
 
 def run(places, parts):
-    """Every figure of `parts` on `places`: dicts with row, place, subject, and what was measured."""
+    """Return every figure of `parts` on `places`.
+
+    Dicts with row, place, subject and the measurements.
+    """
     for part in parts:
         if part in _PARTS:
             started = time.monotonic()
@@ -137,7 +140,10 @@ def _checkpoints(places):
 
 
 def _updates(places):
-    """How many acknowledged updates survive on two clients, alone and with readers that keep the file open."""
+    """Count the updates that survive on two clients.
+
+    Alone and beside readers that keep the file open.
+    """
     if places.name == "nfs":
         a, b = places.new()
         os.makedirs(a)

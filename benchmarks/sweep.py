@@ -1,11 +1,13 @@
-"""What a sweep costs at 10,000 to 1,000,000 entries: time, memory, requests; beside `find -delete` and a look into each file.
+"""The cost of a sweep at 10,000 to 1,000,000 entries, beside `find -delete` and a look into each.
+
+Time, memory and requests.
 
     python -m benchmarks.sweep --root PATH [--entries 10000,100000,1000000] [--json FILE]
     python -m benchmarks.sweep --lab [--delay 300us] [--entries ...] [--json FILE]
 
-"live": all entries are younger than the shortest ttl. "half": every other one is older than the longest, and goes. "tenth
-opened": every tenth lies between the two, and only its header can tell. In the lab entries are made on the server, and the
-clients' caches are dropped before each row.
+"live": all entries are younger than the shortest ttl. "half": every other one is older than the
+longest, and goes. "tenth opened": every tenth lies between the two, and only its header can tell.
+In the lab entries are made on the server, and the clients' caches are dropped before each row.
 """
 
 import argparse
@@ -30,7 +32,7 @@ COMPARED = (
 
 
 def plant(root, path, count, what):
-    """`count` entries in one namespace below `root`, made at `path`, the same folder on the server or locally."""
+    """Make `count` entries in one namespace below `root`, at `path`: on the server, or locally."""
     import msgpack
 
     from efsstate.format import entry, layout
@@ -177,7 +179,10 @@ def line(row):
         if "requests_total" in row
         else " " * 18
     )
-    return f"{row['entries']:>9,} {row['what']:<13} {row['subject']:<22} {row['seconds']:>8.2f} s {row['each_us']:>8.1f} us {row['memory_mib']:>6.0f} MiB {sent}"
+    return (
+        f"{row['entries']:>9,} {row['what']:<13} {row['subject']:<22} {row['seconds']:>8.2f} s"
+        f" {row['each_us']:>8.1f} us {row['memory_mib']:>6.0f} MiB {sent}"
+    )
 
 
 def in_lab(options):

@@ -64,13 +64,19 @@ def by_hand(threads, length):
 
 
 def chunks(path, length=1 << 16):
-    """`read(64 KiB)` in a loop, as copying and unpickling do: nothing but the kernel's readahead goes ahead."""
+    """`read(64 KiB)` in a loop, as copying and unpickling do.
+
+    Only the kernel's readahead is ahead.
+    """
     with open(path, "rb", buffering=0) as file:
         return list(iter(lambda: file.read(length), b""))
 
 
 def large_chunks(path):
-    """`read(1 MiB)` in a loop: each call asks for more than the readahead, so its requests run side by side."""
+    """`read(1 MiB)` in a loop.
+
+    More than the readahead, so the requests of a call run side by side.
+    """
     return chunks(path, 1 << 20)
 
 
@@ -82,7 +88,7 @@ class Timed(NamedTuple):
 
 
 def ours(path):
-    """`model(name, load=lambda files: files.read())()` of the same file, published: what a handler writes."""
+    """`files.read()` in the load function of a `model`, of the same file, as a handler has it."""
     from efsstate import model
 
     return model(NAME, load=lambda files: files.read(), root=os.path.dirname(path))()
@@ -99,6 +105,42 @@ def ours_alone(path):
     return model(NAME, load=load, root=os.path.dirname(path))()
 
 
+def _touched(size):
+    """Return `size` bytes of memory, each page of which is there already."""
+    pages = memoryview(mmap.mmap(-1, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE))
+    pages[:: mmap.PAGESIZE] = bytes(len(pages[:: mmap.PAGESIZE]))
+    return pages
+
+
+def plain_kept(path, length=0):
+    """Fill a buffer that is kept and touched by `readinto`, at once or by `length` bytes."""
+    size = os.path.getsize(path)
+    view = _touched(size)[:size]
+    start = time.perf_counter()
+    with open(path, "rb", buffering=0) as file:
+        filled = 0
+        while count := file.readinto(view[filled : filled + (length or size)]):
+            filled += count
+    return Timed(view[:filled], time.perf_counter() - start)
+
+
+def chunks_kept(path):
+    """The same, 64 KiB a call."""
+    return plain_kept(path, 1 << 16)
+
+
+def ours_kept(path):
+    """`files.read()` into memory that is kept and touched, in place of new pages."""
+    from efsstate.modelstore import reader
+
+    kept, fresh = _touched(os.path.getsize(path)), reader.buffer
+    reader.buffer = lambda size: kept[: -(-size // mmap.PAGESIZE) * mmap.PAGESIZE]
+    try:
+        return ours_alone(path)
+    finally:
+        reader.buffer = fresh
+
+
 def ours_pulled(path):
     """`files.mmap()`: all pages pulled into this host's memory, none touched."""
     from efsstate import model
@@ -107,7 +149,7 @@ def ours_pulled(path):
 
 
 def ours_mapped(path):
-    """The same, every page touched afterwards: in the lab's guest that is what costs, populated beforehand or not."""
+    """The same, with every page touched afterwards: that is what costs in the lab's guest."""
     pages = ours_pulled(path)
     sum(memoryview(pages)[:: mmap.PAGESIZE])
     return pages
@@ -140,7 +182,10 @@ def safetensors_numpy(path):
 
 
 def streamer(path, keep=True):
-    """Run:ai Model Streamer; its tensors are windows of a buffer that it reuses, so what is to live on is cloned."""
+    """Run:ai Model Streamer.
+
+    Its tensors are windows of a buffer that it reuses, so they are cloned.
+    """
     from runai_model_streamer import SafetensorsStreamer
 
     kept = {}
@@ -171,6 +216,9 @@ ALL = {
     "`read(64 KiB)` in a loop": (chunks, ""),
     "`read(1 MiB)` in a loop": (large_chunks, ""),
     "mmap, every page touched": (mapped, ""),
+    "`readinto()` a kept buffer": (plain_kept, ""),
+    "`readinto()` a kept buffer, 64 KiB in a loop": (chunks_kept, ""),
+    "efsstate `files.read()` into a kept buffer": (ours_kept, "efsstate"),
     "efsstate `files.read()`": (ours_alone, "efsstate"),
     "efsstate `model(…)()`, with `files.read()`": (ours, "efsstate"),
     "efsstate `model(…)()`, with `files.mmap()`": (ours_pulled, "efsstate"),
@@ -190,8 +238,8 @@ BY_HAND = {
     )
     for threads in (1, 2, 4, 8)
     for length in (2, 4, 8, 32, 128)
-    if threads * length
-    <= 128  # the file's size: else some of the threads would have nothing to read
+    # The file has 128 MiB: else some of the threads would have nothing to read.
+    if threads * length <= 128
 }
 
 TENSORS = {

@@ -1,6 +1,7 @@
-"""Print the house's figures: import circles, long lines, empty names, private access, private words.
+"""Print the house's figures: circles, long lines, empty names, private access, private words.
 
-`tests/floor/test_house.py` holds each of them at its goal. Run `python scripts/house.py` to see where they stand.
+`tests/floor/test_house.py` holds each of them at its goal. Run `python scripts/house.py` to see
+where they stand.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ def modules(source: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def imported(name: str, path: pathlib.Path, known: dict[str, pathlib.Path]) -> Iterator[str]:
-    """Yield the modules that `name` imports: at the top, inside functions and for type checkers alike."""
+    """Yield the modules that `name` imports.
+
+    At the top, in functions and for type checkers alike.
+    """
     for node in ast.walk(ast.parse(path.read_text())):
         targets = []
         if isinstance(node, ast.Import):
@@ -83,7 +87,7 @@ def circles(source: pathlib.Path) -> list[list[str]]:
 
 
 def long_lines(root: pathlib.Path) -> Iterator[str]:
-    """Yield each line of code or of the pages' prose that is over 100 columns; tables of data are not counted."""
+    """Yield each line of code, or of the pages' prose, over 100 columns; tables are not counted."""
     for folder in CODE:
         for path in sorted((root / folder).rglob("*.py")):
             for number, line in enumerate(path.read_text().splitlines(), 1):
@@ -126,7 +130,7 @@ def prose(text: str) -> Iterator[tuple[int, str]]:
 
 
 def private_words(source: pathlib.Path) -> tuple[float, list[str]]:
-    """Return how many private words there are per 1,000 words of docstrings and comments, and where."""
+    """Return the private words per 1,000 words of docstrings and comments, and their places."""
     words, places = 0, []
     for path in sorted(source.rglob("*.py")):
         for number, line in prose(path.read_text()):

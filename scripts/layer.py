@@ -1,11 +1,14 @@
-"""Builds the Lambda layer: a zip for each architecture and Python version, with efsstate and what its core needs.
+"""Build the Lambda layer: a zip for each architecture and Python version.
+
+It has efsstate and what its core needs.
 
     python scripts/layer.py [--out dist] [--python 3.13 …] [--arch arm64 …]
 
-It takes the wheel from dist/ (make it with `python -m build --wheel`) and the other packages' wheels from PyPI, at the
-versions that pip resolves for that platform, or from --wheels. The same wheels give the same bytes: sorted names, one
-date, one mode. Bytecode is in it where this machine has the same Python (`python3.13` on the PATH, or this one), because
-Lambda cannot keep what it compiles below /opt, and would compile every module again at each cold start.
+It takes the wheel from dist/ (make it with `python -m build --wheel`) and the other packages'
+wheels from PyPI, at the versions that pip resolves for that platform, or from --wheels. The same
+wheels give the same bytes: sorted names, one date, one mode. Bytecode is in it where this machine
+has the same Python (`python3.13` on the PATH, or this one), because Lambda cannot keep what it
+compiles below /opt, and would compile every module again at each cold start.
 """
 
 from __future__ import annotations
@@ -136,7 +139,7 @@ def download(
 
 
 def compile_all(tree: str, python: str) -> bool:
-    """Bytecode beside the sources, of the kind that is never checked against them; False without that Python."""
+    """Add bytecode that is never checked against its sources; return False without that Python."""
     here = f"{sys.version_info[0]}.{sys.version_info[1]}"
     interpreter = sys.executable if python == here else shutil.which(f"python{python}")
     if interpreter is None:
@@ -184,9 +187,12 @@ def pack(path: str, folder: str) -> None:
 
 
 def loadable(library: bytes) -> bytes:
-    """A shared library without what only a debugger reads (msgpack's: 1.6 MB of 1.8): cut after the last segment that is loaded.
+    """Cut a shared library after the last segment that is loaded.
 
-    Segments are all that the dynamic loader looks at; the table of sections, which stands after them, is taken out of the header.
+    What only a debugger reads goes (of msgpack's 1.8 MB, 1.6).
+
+    Segments are all that the dynamic loader looks at; the table of sections, which stands after
+    them, is taken out of the header.
     """
     if library[:6] != b"\x7fELF\x02\x01":  # 64 bits, little-endian: x86-64 and arm64 are
         return library

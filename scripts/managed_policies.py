@@ -1,7 +1,7 @@
 """Write the table of AWS's managed policies that the linter reads, from moto's copy of them.
 
-Run `python scripts/managed_policies.py` after an upgrade of moto. Of each policy only the actions are
-kept that a rule asks for: mounting, network interfaces, and which services it is about at all.
+Run `python scripts/managed_policies.py` after an upgrade of moto. Of each policy only the actions
+are kept that a rule asks for: mounting, network interfaces, and which services it is about at all.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ reader = model(
 
 @cached(name="ocr-text", version=1, ttl="30d")  # raise the version when you publish another model
 def text_of(image: bytes) -> list[tuple[str, float]]:
-    """The lines of text in an image file, with their scores: computed once for all functions that use this name."""
+    """Return the lines of text in an image, with their scores: computed once for all functions."""
     return reader()(image)
 
 

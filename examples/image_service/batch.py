@@ -1,4 +1,4 @@
-"""The batch job: a Lambda handler that reads every image in a folder, over as many invocations as it takes."""
+"""The batch job: a handler that reads every image in a folder, in as many calls as it takes."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Runs the service and the batch job here, under the real Lambda runtime client, and checks every answer.
+"""Run the service and the batch job here, under the real Lambda runtime client, and check them.
 
 python -m examples.image_service [--root FOLDER]
 """
@@ -47,7 +47,10 @@ class Checks:
             print(f"  WRONG: {what}", flush=True)
 
     def answer(self, name, lines):
-        """`lines` is what the library alone gives, and holds the words that are known to be there."""
+        """Require that `lines` is the library's own result.
+
+        And holds the words known to be in the image.
+        """
         self.answers += 1
         wanted = self.expected[name]
         same = [text for text, _ in lines] == [text for text, _ in wanted]
@@ -188,7 +191,7 @@ def serve(service, pictures, checks):
 
 
 def read_all(batch, root, pictures, checks):
-    """A batch job that its timeout kills in the middle, and that another environment brings to its end."""
+    """Let a timeout kill a batch job in the middle, and another environment bring it to its end."""
     title(f"3. A batch job over all {len(pictures)} pictures, with a timeout of {BATCH_TIMEOUT} s")
     folder = os.path.join(root, "shared-data", "pictures")
     os.makedirs(folder, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The same handlers with a witness beside them, so that the demo counts what happens and need not believe it."""
+"""The same handlers with a witness beside them, so that the demo counts what happens."""
 
 import os
 import sys

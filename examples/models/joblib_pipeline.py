@@ -1,4 +1,4 @@
-"""A scikit-learn pipeline that joblib wrote, its arrays mapped from a local copy that all processes share."""
+"""Load a scikit-learn pipeline that joblib wrote, mapped from a local copy that processes share."""
 
 import joblib
 

@@ -1,4 +1,7 @@
-"""ONNX Runtime wants a path (a model may have its weights in files beside it): give it a local copy, made in parallel."""
+"""Give ONNX Runtime the path of a local copy, made in parallel.
+
+A model may have its weights in files beside it.
+"""
 
 import onnxruntime
 

@@ -1,4 +1,4 @@
-"""The same for PyTorch: tensors over the buffer that was read, without the copy that load_file makes."""
+"""PyTorch tensors over the buffer that was read, without the copy that load_file makes."""
 
 import torch
 from examples.models.safetensors_views import header

@@ -1,4 +1,4 @@
-"""Tensors of a .safetensors file as views of one buffer: nothing is copied, and a hostile header is refused."""
+"""Tensors of a .safetensors file as views of one buffer; a hostile header is refused."""
 
 import json
 import math
@@ -25,7 +25,10 @@ DTYPES = {
 
 
 def header(buffer):
-    """(name, dtype, shape, first byte, end) of every tensor; ValueError where it points out of the buffer or lies of a size."""
+    """Yield (name, dtype, shape, first byte, end) of every tensor.
+
+    Raise ValueError if it lies outside the buffer, or its size is wrong.
+    """
     if len(buffer) < 8:
         raise ValueError("not a safetensors file: shorter than 8 bytes")
     (length,) = struct.unpack_from("<Q", buffer)

@@ -1,4 +1,4 @@
-"""torch.load, weights only, mapped from a local copy that all processes of the environment share."""
+"""Load with torch.load, weights only, mapped from a local copy that all processes share."""
 
 import torch
 

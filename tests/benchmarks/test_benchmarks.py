@@ -1,4 +1,4 @@
-"""The benchmarks run, show what fails as failing, and the written page is what the command writes."""
+"""The benchmarks run, show what fails as failing, and the written page is the command's."""
 
 import json
 import os

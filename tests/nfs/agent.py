@@ -1,4 +1,7 @@
-"""Runs in the guest: starts processes for the host and passes their input, output and exit along one serial line."""
+"""Run in the guest.
+
+Start processes for the host, their input, output and exit on one serial line.
+"""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""What a test of two NFS clients has in its hands: their folders, their request counters, their processes, and the faults."""
+"""The clients of an NFS test: their folders, request counters, processes and faults."""
 
 import contextlib
 import os
@@ -85,7 +85,10 @@ class Worker:
         return self._code
 
     def result(self, timeout=60):
-        """What the function returned (of code in a string: what it printed); raises AssertionError with its traceback if it failed."""
+        """Return what the function returned (of code in a string: what it printed).
+
+        Raise AssertionError with its traceback if it failed.
+        """
         code = self.wait(timeout)
         with contextlib.suppress(TimeoutError):
             self._until(
@@ -159,7 +162,10 @@ def _own_hostname(name):
 
 
 class Counts:
-    """Requests of one client to the server: `ops` by operation, without those that were none, and `total`; set when the block ends."""
+    """Requests of one client: `ops` by operation, without zeros, and `total`.
+
+    Set when the block ends.
+    """
 
     def __init__(self):
         self.ops, self.total = {}, 0
@@ -232,7 +238,10 @@ class NoFaults:
 
 
 class Clients:
-    """Clients a and b of one export; `a` and `b` are the same new, empty folder on the mount of each; both have walked to it."""
+    """Clients a and b of one export; `a` and `b` are one new, empty folder on the mount of each.
+
+    Both have walked to it.
+    """
 
     def __init__(self, mount_a, mount_b, name, *, delay="300us", faults=None):
         name = re.sub(r"[^\w.-]+", "-", name)[:100] + "-" + os.urandom(3).hex()
@@ -261,7 +270,7 @@ class Clients:
     # counting
 
     def rpcs(self, client):
-        """Requests by operation since the mount, from the client's own counters; lease renewal is left out."""
+        """Return requests by operation since the mount, without the renewals of the lease."""
         found, counts, mount = False, {}, os.path.realpath(self.mounts[client])
         with open("/proc/self/mountstats") as file:
             for line in file:
@@ -286,7 +295,10 @@ class Clients:
         return counts
 
     def settled(self, client):
-        """rpcs(), once nothing is under way any more: the kernel sends some requests after the call has returned."""
+        """Return `rpcs()` once nothing is under way.
+
+        The kernel sends some requests after the call.
+        """
         before = self.rpcs(client)
         for _ in range(100):
             time.sleep(0.03)
@@ -298,7 +310,10 @@ class Clients:
 
     @contextlib.contextmanager
     def count(self, client):
-        """`with lab.count("b") as sent: …` then `sent.ops == {"OPEN": 1, "CLOSE": 1}` and `sent.total == 2`."""
+        """Count in a block: `with lab.count("b") as sent: …`.
+
+        Then `sent.ops == {"OPEN": 1, "CLOSE": 1}` and `sent.total == 2`.
+        """
         counts, before = Counts(), self.settled(client)
         yield counts
         after = self.settled(client)
@@ -312,7 +327,8 @@ class Clients:
     def start(self, client, target, *arguments):
         """Start a process on client a's or b's host name: a Worker.
 
-        `target` is a function, forked (closures are fine), or a string of Python code, run afresh with `sys.argv[1:]`.
+        `target` is a function, forked (closures are fine), or a string of Python code, run afresh
+        with `sys.argv[1:]`.
         """
         worker = Worker(target, arguments, None if isinstance(self._faults, NoFaults) else client)
         self._workers.append(worker)
@@ -337,11 +353,14 @@ class Clients:
         self._faults.heal(client)
 
     def restart_server(self):
-        """Stop and start the NFS server: its locks and opens are reclaimed by the clients in a grace of up to 10 s."""
+        """Restart the NFS server.
+
+        Clients reclaim their locks and opens in a grace of up to 10 s.
+        """
         self._faults.restart_server()
 
     def delay(self, value):
-        """Set the delay, one way, server to client, until the end of the test: `lab.delay("3ms")`."""
+        """Set the delay, one way, server to client, until the test ends: `lab.delay("3ms")`."""
         self._faults.delay(value)
 
     def freeze(self, pid):

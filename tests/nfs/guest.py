@@ -18,7 +18,10 @@ KERNEL = "/usr/bin/linux.uml"
 
 
 def _memory_folder(mem):
-    """Where the guest's memory lies as a sparse file: /dev/shm, unless a container made it too small or not executable."""
+    """Return the folder of the guest's memory, a sparse file.
+
+    /dev/shm if it is large and executable.
+    """
     size = int(mem[:-1]) << {"k": 10, "m": 20, "g": 30}[mem[-1].lower()]
     with contextlib.suppress(OSError):
         shm = os.statvfs("/dev/shm")
@@ -27,8 +30,13 @@ def _memory_folder(mem):
     return tempfile.gettempdir()
 
 
+def _quoted(value):
+    """Return a string, or a list, as bash reads it."""
+    return f"({shlex.join(value)})" if isinstance(value, list) else shlex.quote(value)
+
+
 class LabError(Exception):
-    """The guest did not boot, died, or did not answer in time; the text has the end of its console."""
+    """The guest did not boot, died, or did not answer in time; the text ends with its console."""
 
 
 class Process:
@@ -55,7 +63,10 @@ class Process:
             self.pid = message["pid"]
 
     def readline(self, timeout=60):
-        """The next line of its standard output, empty at its end; what has come out here was written before any power cut."""
+        """Return the next line of its output, empty at the end.
+
+        A line that has come out was written before any power cut.
+        """
         self._guest._until(
             lambda: b"\n" in self._lines[0] or self.exit_code is not None,
             timeout,
@@ -65,7 +76,10 @@ class Process:
         return (line + newline).decode()
 
     def lines(self):
-        """The complete lines of its output that have arrived and were not read yet; waits for none."""
+        """Return the complete lines of its output that have arrived and were not read.
+
+        Wait for none.
+        """
         with contextlib.suppress(LabError):
             while self._guest._pump(0):
                 pass
@@ -96,7 +110,10 @@ class Process:
         return self._lines[1].decode(errors="replace")
 
     def output(self, timeout=300):
-        """Wait for it to succeed; its whole output. Another exit code raises LabError with its standard error."""
+        """Wait for it to succeed; return its output.
+
+        Another exit code raises LabError with its standard error.
+        """
         if self.wait(timeout):
             raise LabError(f"a process in the guest ended with {self.exit_code}:\n{self.stderr}")
         return self._lines[0].decode()
@@ -116,10 +133,7 @@ class Guest:
             "PYTHON": os.path.realpath(sys.executable),
         } | settings
         with open(os.path.join(self.job, "env"), "w") as file:
-            file.writelines(
-                f"{name}={'(' + shlex.join(value) + ')' if isinstance(value, list) else shlex.quote(value)}\n"
-                for name, value in settings.items()
-            )
+            file.writelines(f"{name}={_quoted(value)}\n" for name, value in settings.items())
         self._line, theirs = socket.socketpair()
         arguments = [
             KERNEL,
@@ -143,9 +157,13 @@ class Guest:
         with open(self.console, "wb") as console:
             self._kernel = subprocess.Popen(
                 [*arguments, *devices, "--", f"{self.job}/init"],
-                stdin=subprocess.DEVNULL, stdout=console, stderr=console,
-                pass_fds=[theirs.fileno(), *fds], start_new_session=True, env=os.environ | {"TMPDIR": _memory_folder(mem)},
-            )  # fmt: skip
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                pass_fds=[theirs.fileno(), *fds],
+                start_new_session=True,
+                env=os.environ | {"TMPDIR": _memory_folder(mem)},
+            )
         theirs.close()
         # A host process that is killed takes its guests with it: its end of the pipe closes, and
         # this ends them.
@@ -190,7 +208,10 @@ class Guest:
                     self._fail(f"{what} within {timeout} s")
 
     def _send(self, **message):
-        """A request goes as a file, and only its number along the line: its input stalls for good beyond 4 KiB unread."""
+        """Send a request as a file, and its number along the line.
+
+        The line's input stalls for good beyond 4 KiB unread.
+        """
         self._sent += 1
         with open(f"{self.job}/{self._sent}", "w") as file:
             json.dump(message, file)
@@ -204,7 +225,7 @@ class Guest:
             raise
 
     def spawn(self, argv, *, env=None, cwd=None):
-        """Start a process in the guest: a Process. The environment is the host's with `env` over it."""
+        """Start a process in the guest; the environment is the host's with `env` over it."""
         name = self._sent + 1
         process = self._processes[name] = Process(self, name)
         environment = dict(os.environ) | {"TMPDIR": "/run/tmp"} | (env or {})
@@ -218,11 +239,17 @@ class Guest:
         return process
 
     def python(self, code, *arguments):
-        """Start Python code in the guest, with `sys.argv[1:]` the arguments and unbuffered output: a Process."""
+        """Start Python code in the guest.
+
+        With `sys.argv[1:]` the arguments and unbuffered output.
+        """
         return self.spawn([sys.executable, "-u", "-c", code, *map(str, arguments)])
 
     def kill(self):
-        """Power cut: every process of the guest ends at once; what its kernel had not written to the disk image is lost."""
+        """Cut the power: every process ends at once.
+
+        What the kernel had not written to the disk image is lost.
+        """
         self._watch.kill()
         self._watch.wait()
         self._watch.stdin.close()
@@ -233,7 +260,10 @@ class Guest:
         shutil.rmtree(self.job, ignore_errors=True)
 
     def freeze(self):
-        """Stop the whole guest, kernel and all, as Lambda does between invocations: it renews no lease."""
+        """Stop the whole guest, kernel and all, as Lambda does between calls.
+
+        It renews no lease.
+        """
         os.kill(self._kernel.pid, signal.SIGSTOP)
 
     def thaw(self):

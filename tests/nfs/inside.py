@@ -1,4 +1,7 @@
-"""Runs in the guest: a pytest session that runs the items the host names, one at a time, and returns their reports as JSON lines."""
+"""Run in the guest: a pytest session that runs the items the host names, one at a time.
+
+Their reports come back as lines of JSON.
+"""
 
 import json
 import os
@@ -9,7 +12,10 @@ import pytest
 
 
 class Inside:
-    """The plugin that makes a session the host's hand: it takes item ids on `orders` and writes events to `events`."""
+    """The plugin that makes a session the host's.
+
+    Item ids come on `orders`, events go to `events`.
+    """
 
     def __init__(self, orders, events, folders):
         self.orders, self.events, self.folders = orders, events, folders
@@ -49,7 +55,10 @@ class Inside:
 
 
 def main():
-    """`sys.argv[1:]` are pytest's arguments; standard input has the orders, standard output gets the events and nothing else."""
+    """Run pytest with `sys.argv[1:]`.
+
+    Standard input has the orders, standard output gets the events and nothing else.
+    """
     # On descriptors of our own, for pytest's capture takes 0, 1 and 2.
     orders, events = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

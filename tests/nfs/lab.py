@@ -1,4 +1,6 @@
-"""Boots the lab: an NFSv4.1 server and two clients, a and b, in a User Mode Linux guest, driven from the host.
+"""Boot the lab: an NFSv4.1 server and two clients, a and b, in a User Mode Linux guest.
+
+The host drives it.
 
 python -m tests.nfs.lab [--delay 3ms] [--mem 3G] [--writable DIR] [--disk IMAGE] -- COMMAND...
 """
@@ -24,24 +26,29 @@ NEEDS = {  # what the lab runs -> the Debian package that has it
 def missing():
     """Why the lab cannot run here, with what to do; empty when it can."""
     if not sys.platform.startswith("linux"):
-        return f"the NFS lab needs Linux, this is {sys.platform}: pass --mount-a and --mount-b, or run it in a container"
+        return (
+            f"the NFS lab needs Linux, and this is {sys.platform}; pass --mount-a and --mount-b, or"
+            " run it in a container"
+        )
     packages = {
         NEEDS[path]
         for path in NEEDS
         if not os.path.exists(path) and not os.path.exists(path.replace("/usr/", "/"))
     }
     if packages:
-        return f"the NFS lab lacks packages: apt-get install -y --no-install-recommends {' '.join(sorted(packages))}"
+        names = " ".join(sorted(packages))
+        return f"the NFS lab lacks packages: apt-get install -y --no-install-recommends {names}"
     return ""
 
 
 class Lab:
-    """The server with clients a and b in one guest; further clients in guests of their own, which can lose power alone.
+    """The server with clients a and b in one guest, and further clients in guests of their own.
 
-    `disk`: an ext4 image on the host, with a journal, made when missing, that outlives kill() and the next boot();
-    without it the disk is in the guest's memory and has no journal: for counts only.
-    `alone`: names of the clients that get a guest of their own by `client(name)`; they outlive the server's kill() and boot().
-    `writable`: host folders that the guest may write to; all else it writes is gone with it.
+    `disk`: an ext4 image on the host, with a journal, made when missing, that outlives kill() and
+    the next boot(); without it the disk is in the guest's memory and has no journal: for counts
+    only. `alone`: names of the clients that get a guest of their own by `client(name)`; they
+    outlive the server's kill() and boot(). `writable`: host folders that the guest may write to;
+    all else it writes is gone with it.
     """
 
     def __init__(self, disk=None, *, delay="300us", mem="2G", writable=(), alone=()):
@@ -75,7 +82,10 @@ class Lab:
         return self
 
     def client(self, name):
-        """Boot the client `name`, one of `alone`, in a guest of its own: a Guest, the export at /mnt/<name>."""
+        """Boot the client `name`, one of `alone`, in a guest of its own.
+
+        With the export at /mnt/<name>.
+        """
         names = list(self._wires)
         end = self._wires[name][1]
         settings = {
@@ -83,7 +93,8 @@ class Lab:
             "ADDRESS": f"10.9.0.{10 + names.index(name)}",
             "WRITABLE": self.writable,
         }
-        device = f"vec0:transport=fd,fd={end.fileno()},vec=0,mac=02:00:00:00:00:{10 + names.index(name):02x}"
+        number = 10 + names.index(name)
+        device = f"vec0:transport=fd,fd={end.fileno()},vec=0,mac=02:00:00:00:00:{number:02x}"
         guest = self._clients[name] = Guest("512M", settings, [device], [end.fileno()])
         guest.wait_up()
         return guest

@@ -1,4 +1,4 @@
-"""Pytest's way into the lab: tests marked `nfs` run in the guest, one boot for all, and their reports are the host's own."""
+"""Run tests marked `nfs` in the guest, one boot for all; their reports are the host's own."""
 
 import json
 import os
@@ -208,7 +208,10 @@ def pytest_unconfigure(config):
 
 @pytest.fixture
 def lab(request):
-    """The two clients, in folders of this test's own: `lab.a`, `lab.b`, what they cost and what can go wrong (clients.py)."""
+    """The two clients, in folders of this test's own.
+
+    `lab.a`, `lab.b`, costs and faults (clients.py).
+    """
     inside = _inside(request.config)
     if inside is None:
         a, b = request.config.option.mount_a, request.config.option.mount_b
@@ -223,7 +226,7 @@ def lab(request):
 
 @pytest.fixture
 def boot(tmp_path):
-    """For power cuts: boots labs from the host, `boot(disk=True, alone=("c",))` gives a Lab; the test itself runs on the host."""
+    """Boot labs from a test on the host, for power cuts: `boot(disk=True, alone=("c",))`."""
     labs = []
 
     def start(*, disk=True, **options):

@@ -1,4 +1,4 @@
-"""The budgets that are counts of requests, held on two real clients by the same measurements as in the benchmarks."""
+"""The budgets that are counts of requests, on two real clients, measured as in the benchmarks."""
 
 import os
 import time
@@ -41,7 +41,10 @@ def test_hits_of_another_clients_entries(lab, subject):
 
 
 def test_a_hit_of_an_old_entry_costs_no_more(lab):
-    """After a day its use is looked up; the client has just learned it. Where it is noted, that is one request."""
+    """After a day its use is looked up, from what the client has just learned.
+
+    Noting it is a request.
+    """
     from efsstate import Cache
     from efsstate.format import entry
     from efsstate.mount.files import Mount
@@ -88,7 +91,10 @@ def test_puts_and_misses(lab, subject):
 
 
 def test_saves_and_loads(lab):
-    """A save 5, 6 with removal; a load 3, 6 after another host's save; and none gives an older state, open files or not."""
+    """A save costs 5 requests, 6 with a removal; a load 3, 6 after another host's save.
+
+    No load gives an older state, open files or not.
+    """
     requests = {"a": Requests(lab.a), "b": Requests(lab.b)}
     figures = list(
         checkpoints.rows(checkpoints.Ours, f"{lab.a}/c", f"{lab.b}/c", requests, count=16)
@@ -98,7 +104,7 @@ def test_saves_and_loads(lab):
 
 
 def test_the_recipe_loads_older_states(lab):
-    """The same measurement sees what it is there to see: with the old file open, the recipe's loads are all old."""
+    """The measurement can see it: with the old file open, the recipe's loads are all old."""
     requests = {"a": Requests(lab.a), "b": Requests(lab.b)}
     figures = list(
         checkpoints.rows(checkpoints.Recipe, f"{lab.a}/c", f"{lab.b}/c", requests, count=8)

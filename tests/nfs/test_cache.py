@@ -1,4 +1,4 @@
-"""The cache on two NFS clients: what it costs, one computation for both, and changes that are seen in time."""
+"""The cache on two NFS clients: its cost, one computation for both, and changes seen in time."""
 
 import os
 import pathlib
@@ -38,7 +38,8 @@ def test_a_hit_of_another_clients_entry_is_three_requests(lab):
     assert sent.ops == {"OPEN": 16, "READ": 16, "CLOSE": 16} and b.calls == []
 
 
-def test_the_first_256_hits_of_a_fresh_environment_are_at_most_three_and_a_half_each(lab):
+def test_the_first_256_hits_cost_at_most_three_and_a_half_each(lab):
+    """Requests of a fresh environment, for entries of another client."""
     a = on(lab, "a")
     for x in range(256):
         a(x)
@@ -80,7 +81,8 @@ def test_a_miss_alone_is_eleven_requests_in_all(lab):
     )  # and its first look at the policy, by GETATTR, OPEN, CLOSE
 
 
-def test_hit_put_and_miss_cost_the_same_requests_among_1000_and_20000_entries(lab):
+def test_hit_put_and_miss_cost_the_same_among_many_entries(lab):
+    """The same requests among 1,000 and 20,000."""
     from benchmarks import flat, measure
 
     sent = {client: measure.Requests(lab.path(client)) for client in "ab"}
@@ -118,7 +120,7 @@ def test_a_fresh_look_is_one_request_more(lab):
 
 @pytest.mark.parametrize("memory", [0, None])
 def test_64_processes_on_both_clients_compute_once(lab, memory):
-    """32 forks a client, all of whom have looked, and whose clients remember that the name is missing."""
+    """32 forks a client; all have looked, and their clients remember that the name is missing."""
 
     def crowd(client):
         f = cached(name="cold", root=lab.path(client), memory=memory)(slow)
@@ -153,10 +155,11 @@ def test_64_processes_on_both_clients_compute_once(lab, memory):
 
 
 @pytest.mark.parametrize("change", ["invalidate", "refresh", "cache_clear"])
-def test_a_change_on_one_client_is_seen_by_the_other_within_sixty_seconds_and_at_once_with_fresh(
-    lab, change
-):
-    """The worst case: B has the result in memory, its client remembers the name, and somebody there holds the old file open."""
+def test_a_change_is_seen_by_the_other_client_within_60_s(lab, change):
+    """The worst case.
+
+    B has the result in memory, its client the name, and the old file is open there.
+    """
     cache_b = Cache("k2", root=lab.b)
     versions = iter(["old", "new", "newer"])
     a = cached(name="k2", root=lab.a)(lambda x: next(versions))
@@ -186,8 +189,8 @@ def test_a_change_on_one_client_is_seen_by_the_other_within_sixty_seconds_and_at
 
 @pytest.mark.parametrize("change", ["invalidate", "refresh", "set", "delete"])
 @pytest.mark.parametrize("known", [False, True])
-def test_what_a_client_was_computing_does_not_undo_the_others_change(lab, change, known):
-    """Its client remembers that neither an entry nor a mark was there (or the ones that were): it must ask anew."""
+def test_an_older_computation_does_not_undo_anothers_change(lab, change, known):
+    """The client remembers what was there, or that nothing was: it must ask anew."""
     box = Cache("k", root=lab.b, memory=0)
     if known:
         box.set(0, "older")
@@ -231,7 +234,7 @@ def test_to_invalidate_a_large_result_does_not_read_it(lab):
     assert a.get("k", fresh=True) is None
 
 
-def test_the_death_of_the_computer_frees_the_key_for_the_other_client(lab):
+def test_the_death_of_who_computes_frees_the_key(lab):
     def compute():
         def work(x):
             print("in", flush=True)
@@ -285,7 +288,7 @@ def test_a_link_that_is_cut_is_left_alone_and_used_again(lab):
 
 
 def test_a_process_ends_while_its_mount_is_cut_off_for_good(lab):
-    """With threads that hang, and files of that mount open: it must not wait for the link at its end."""
+    """Threads hang, and files of that mount are open: the end must not wait for the link."""
     code = """if True:
         import os, sys, time
         from efsstate import cached
@@ -308,8 +311,8 @@ def test_a_process_ends_while_its_mount_is_cut_off_for_good(lab):
         lab.heal("b")
 
 
-def test_a_claim_does_not_wait_for_another_client_that_is_cut_off(lab):
-    """One process, two mounts: what it has open of the one that hangs is not closed on the way to the other."""
+def test_a_claim_does_not_wait_for_a_client_that_is_cut_off(lab):
+    """One process, two mounts: what is open of the one that hangs stays open for the other."""
 
     def work():
         from efsstate.mount import byte_locks
@@ -339,7 +342,10 @@ def test_a_claim_does_not_wait_for_another_client_that_is_cut_off(lab):
 
 
 def test_a_lost_lock_costs_a_computation_at_most(lab):
-    """A client that is cut off for longer than the lease loses its claims; then it claims again, with the same descriptor."""
+    """A client cut off for longer than the lease loses its claims.
+
+    And claims again by the same file.
+    """
     a = on(lab, "a", "k5")
     a(1)
 
@@ -375,10 +381,11 @@ def test_a_lost_lock_costs_a_computation_at_most(lab):
     worker.wait()
 
 
-def test_map_over_a_slow_link_has_sixteen_reads_in_flight_and_asks_for_nothing_more(
-    lab, monkeypatch
-):
-    """A loop has one; `benchmarks` has the ratio of the times over a link of 3 ms. Here it is slower, so that the guest's one core does not count."""
+def test_map_has_sixteen_reads_in_flight_and_asks_for_no_more(lab, monkeypatch):
+    """A loop has one in flight; the ratio of the times is in the benchmarks.
+
+    The link is slow, so that the guest's one core does not count.
+    """
     from efsstate.cache.tiers import TieredCache
 
     a = on(lab, "a", "k6")

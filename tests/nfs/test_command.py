@@ -21,8 +21,11 @@ def lab(*arguments):
     )
 
 
-def test_a_command_runs_beside_both_mounts_and_writes_where_it_may(tmp_path, boot):
-    code = "import os, sys; print(*map(os.path.ismount, ['/mnt/a', '/mnt/b'])); sys.stderr.write('loud'); open(sys.argv[1], 'w').write('kept'); sys.exit(3)"
+def test_a_command_runs_beside_both_mounts(tmp_path, boot):
+    code = (
+        "import os, sys; print(*map(os.path.ismount, ['/mnt/a', '/mnt/b']));"
+        " sys.stderr.write('loud'); open(sys.argv[1], 'w').write('kept'); sys.exit(3)"
+    )
     done = lab(
         "--delay",
         "1ms",

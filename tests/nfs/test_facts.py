@@ -1,6 +1,7 @@
-"""The facts about NFS that the code relies on, as tests of the lab: a kernel that behaves otherwise is noticed here.
+"""The facts about NFS that the code relies on: a kernel that behaves otherwise is noticed here.
 
-Where a fact is about staleness, "stale" is asserted too: a mount that is better than this needs fewer requests than we send.
+Where a fact is about staleness, "stale" is asserted too: a mount that is better than this needs
+fewer requests than we send.
 """
 
 import ctypes
@@ -261,7 +262,7 @@ def test_a_file_written_in_place_is_read_new_at_the_next_open(lab):
     assert read(f"{lab.b}/x") == b"new"
 
 
-def test_a_removed_file_is_still_read_by_a_client_that_has_it_open(lab):
+def test_a_removed_file_is_read_by_a_client_that_has_it_open(lab):
     """By this server: an open is state of its own. Do not depend on it elsewhere."""
     write(f"{lab.a}/x", b"1" * 10)
     fd = os.open(f"{lab.b}/x", os.O_RDONLY)
@@ -493,7 +494,8 @@ def test_flock_excludes_across_clients_and_between_descriptors(lab):
     os.close(three)
 
 
-def test_a_byte_lock_far_out_excludes_across_clients_and_between_descriptors(lab):
+def test_a_byte_lock_far_out_excludes_across_clients(lab):
+    """And between descriptors of one client."""
     byte = (1 << 63) - 2
     one, two, three = (
         lock_file(f"{lab.a}/lock"),
@@ -648,10 +650,13 @@ def test_a_stat_from_the_cache_does_not_hang(lab):
     lab.run("a", os.stat, f"{lab.a}/.", timeout=5)
 
 
-def test_a_replacement_of_a_file_that_ones_own_client_has_open_leaves_the_others_without_the_name_for_a_moment(
+def test_replacing_an_open_file_hides_its_name_for_a_moment(
     lab,
 ):
-    """The client renames the old file away first (.nfs…): a rename is not atomic for the other hosts then."""
+    """The client renames the old file away first (.nfs…).
+
+    So a rename is not atomic for other hosts.
+    """
     write(f"{lab.a}/f", b"old")
     held = os.open(f"{lab.a}/f", os.O_RDONLY)
     write(f"{lab.a}/t", b"new")

@@ -1,4 +1,4 @@
-"""Models on two NFS clients: what a load costs in requests, that a publication is seen at once and whole, and how files are read."""
+"""Models on two NFS clients: requests of a load, publications seen at once and whole, reads."""
 
 import os
 import pathlib
@@ -52,7 +52,7 @@ def test_a_check_for_a_new_version_costs_one_request(lab, put):
 
 
 def test_a_check_right_after_an_activation_costs_no_more(lab, put):
-    """The folder's time is too coarse to tell of two changes close to each other: CURRENT is looked at again, by what this client was told."""
+    """Two changes may have one folder time: CURRENT is read again by what this client was told."""
     put("1")
     get = model("m", text, check_every=0, root=lab.b)
     get()
@@ -73,7 +73,11 @@ FIRST_CALL = {
 
 
 def test_the_first_call_after_a_publication(lab, put):
-    """On a warm name: 6 requests before the data. The versions listed (3) bring CURRENT and the new folder, of which 2 are left; then the file."""
+    """6 requests before the data, on a warm name.
+
+    Listing the versions (3) brings CURRENT and the new folder, of which 2 are left; then the
+    file.
+    """
     put("1")
     get = model("m", text, check_every=0, root=lab.b)
     get()
@@ -86,7 +90,10 @@ def test_the_first_call_after_a_publication(lab, put):
 
 
 def test_the_first_call_after_a_publication_of_many_files(lab, tmp_path):
-    """Where the manifest is too long for a link it is read as a file, for 5 requests more: the folder opened, and OPEN, READ, CLOSE."""
+    """A manifest too long for a link is read as a file, for 5 requests more.
+
+    The folder is opened; then OPEN, READ, CLOSE.
+    """
     for i in range(50):
         (tmp_path / "f").mkdir(exist_ok=True)
         (tmp_path / "f" / f"w{i}").write_text(str(i))
@@ -101,7 +108,7 @@ def test_the_first_call_after_a_publication_of_many_files(lab, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_first_call_after_a_publication_and_a_minute_without_any(lab, put):
+def test_the_first_call_after_a_publication_and_a_quiet_minute(lab, put):
     """A client that has forgotten all attributes asks for none twice; nor does a check then."""
     put("1")
     get = model("m", text, check_every=0, root=lab.b)
@@ -118,7 +125,7 @@ def test_the_first_call_after_a_publication_and_a_minute_without_any(lab, put):
 
 
 def test_a_fresh_process_on_a_warm_client(lab, put):
-    """Another process of the same host knows the folders: the same budget for its first call of all."""
+    """Another process of the host knows the folders: the same budget for its very first call."""
     put("1")
     model("m", text, root=lab.b)()
     put("2")
@@ -133,8 +140,11 @@ print(efsstate.model("m", lambda files: bytes(files.read()).decode(), root=sys.a
 
 
 @pytest.mark.parametrize("held", [False, True])
-def test_a_publication_is_seen_by_the_next_look_of_another_client(lab, put, held):
-    """Also while somebody on that client holds the old CURRENT open, which makes its names stale for a minute."""
+def test_a_publication_is_seen_by_another_clients_next_look(lab, put, held):
+    """Also while the old CURRENT is open on that client.
+
+    Which makes its names stale for a minute.
+    """
     put("0")
     get = model("m", text, check_every=0, root=lab.b)
     assert get() == "0"
@@ -209,9 +219,8 @@ def test_a_read_goes_by_o_direct_in_requests_of_a_mebibyte(lab, tmp_path):
     assert sent.ops.get("READ", 0) <= 1, sent.ops  # the pages are shared
 
 
-def test_a_version_pruned_by_another_client_while_it_is_read_is_whole_or_an_error_and_staged_it_is_whole(
-    lab, tmp_path, monkeypatch
-):
+def test_a_version_pruned_while_it_is_read_is_whole_or_an_error(lab, tmp_path, monkeypatch):
+    """By another client; a staged one is whole in any case."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     size = 24 << 20
     (tmp_path / "w").write_bytes(os.urandom(size))
@@ -240,9 +249,7 @@ def test_a_version_pruned_by_another_client_while_it_is_read_is_whole_or_an_erro
     assert pathlib.Path(path).read_bytes() == (tmp_path / "w").read_bytes()
 
 
-def test_a_hand_copied_file_that_grows_on_another_client_is_not_taken_half(
-    lab, tmp_path, monkeypatch
-):
+def test_a_hand_copied_file_that_grows_is_not_taken_half(lab, tmp_path, monkeypatch):
     """This client's attributes may be a minute old: opening the file is what shows its length."""
     os.makedirs(f"{lab.a}/models")
     lines = 60
@@ -266,7 +273,7 @@ def test_a_hand_copied_file_that_grows_on_another_client_is_not_taken_half(
 
 
 def test_a_link_that_is_cut_ends_a_load_at_its_deadline(lab, tmp_path):
-    """NFS calls hang for as long as the link is down; the load's error comes in time all the same."""
+    """NFS calls hang as long as the link is down; the load's error comes in time all the same."""
     (tmp_path / "w").write_bytes(os.urandom(48 << 20))
     lab.run("a", lambda: publish("m", tmp_path / "w", root=lab.a))
 

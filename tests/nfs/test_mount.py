@@ -64,9 +64,7 @@ def test_a_fresh_look_is_one_request(lab, mounts):
     assert sent.total == 0
 
 
-def test_the_first_256_entries_of_a_fresh_environment_are_under_three_and_a_half_requests_each(
-    lab, mounts
-):
+def test_the_first_256_entries_cost_at_most_three_and_a_half(lab, mounts):
     a, b = mounts
     for i in range(256):
         put(a, f"{i // 16:x}", b"x" * 1024, folder=f"cache/ns/{i % 16:x}")
@@ -88,7 +86,7 @@ def test_a_fresh_read_sees_what_the_client_remembers_as_missing(mounts):
         assert get(b, f"f{i}", stale=0) == b"there"
 
 
-def test_a_fresh_read_sees_into_folders_that_the_client_remembers_as_missing(mounts):
+def test_a_fresh_read_sees_folders_remembered_as_missing(mounts):
     a, b = mounts
     for folder in ("one/two/three", "one/two/four", "five"):
         with pytest.raises(FileNotFoundError):
@@ -97,7 +95,7 @@ def test_a_fresh_read_sees_into_folders_that_the_client_remembers_as_missing(mou
         assert get(b, "f", folder=folder, stale=0) == b"there"
 
 
-def test_a_fresh_read_sees_a_replacement_of_a_file_that_is_held_open(mounts):
+def test_a_fresh_read_sees_a_replacement_of_an_open_file(mounts):
     a, b = mounts
     for i in range(5):
         put(a, f"f{i}", b"old")
@@ -128,7 +126,7 @@ def test_a_folder_removed_and_made_anew_by_the_other_client(lab, mounts):
     assert get(a, "f", folder="cache/ns/a", stale=0) == b"3"
 
 
-def test_a_file_removed_by_the_other_client_while_it_is_read_is_a_clean_answer(mounts):
+def test_a_file_removed_while_it_is_read_is_a_clean_answer(mounts):
     a, b = mounts
     put(a, "f", b"x" * 3_000_000)
     fd = b.open("x", "f")
@@ -138,7 +136,7 @@ def test_a_file_removed_by_the_other_client_while_it_is_read_is_a_clean_answer(m
         get(b, "f", stale=0)
 
 
-def test_readers_on_both_clients_during_replacements_see_whole_values(lab):
+def test_readers_during_replacements_see_whole_values(lab):
     def read(path):
         mount, seen = Mount(path), set()
         end = time.monotonic() + 3
@@ -164,7 +162,8 @@ def test_readers_on_both_clients_during_replacements_see_whole_values(lab):
     assert all(reader.result() > 1 for reader in readers)
 
 
-def test_the_lock_excludes_the_other_client_and_a_new_file_of_its_name_is_noticed(mounts):
+def test_the_lock_excludes_the_other_client(mounts):
+    """And a new file of its name is noticed."""
     a, b = mounts
     held = lock.acquire(a, "x", "l", until=time.monotonic() + 5)
     assert lock.acquire(b, "x", "l", until=time.monotonic() + 0.1) is None
@@ -176,7 +175,7 @@ def test_the_lock_excludes_the_other_client_and_a_new_file_of_its_name_is_notice
     held.release()
 
 
-def test_a_user_without_permission_gets_an_error_that_names_the_path_and_harms_nothing(lab, mounts):
+def test_a_user_without_permission_gets_an_error_with_the_path(lab, mounts):
     a, b = mounts
     put(a, "f", b"1")
 

@@ -59,10 +59,27 @@ def pytest_in(folder, *arguments, **env):
         | env
     )
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-c", f"{ROOT}/pyproject.toml", "--rootdir", folder, "-p", "tests.nfs.plugin",
-         "-p", "no:cacheprovider", *arguments, folder],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-c",
+            f"{ROOT}/pyproject.toml",
+            "--rootdir",
+            folder,
+            "-p",
+            "tests.nfs.plugin",
+            "-p",
+            "no:cacheprovider",
+            *arguments,
+            folder,
+        ],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     return done.returncode, done.stdout + done.stderr
 
 
@@ -142,7 +159,10 @@ def test_a_killed_host_process_leaves_no_guest(boot):
         )
         return done.stdout.split()
 
-    code = "from tests.nfs.lab import Lab; lab = Lab().boot(); print(lab.server.job, flush=True); input()"
+    code = (
+        "from tests.nfs.lab import Lab; lab = Lab().boot();"
+        " print(lab.server.job, flush=True); input()"
+    )
     host = subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=ROOT,

@@ -1,4 +1,7 @@
-"""Power cuts and frozen machines: what was acknowledged is there in the next boot, and a client can go alone."""
+"""Power cuts and frozen machines: acknowledged writes are there in the next boot.
+
+And a client can lose power alone.
+"""
 
 import pytest
 
@@ -72,7 +75,7 @@ time.sleep(60)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["freeze", "cut", "kill"])
-def test_a_machine_that_is_gone_for_longer_than_the_lease_loses_its_lock(boot, fault):
+def test_a_machine_gone_for_longer_than_the_lease_loses_its_lock(boot, fault):
     lab = boot(disk=False, alone=["c"])
     client = lab.client("c")
     holder = client.python(HOLD)

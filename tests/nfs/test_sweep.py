@@ -1,4 +1,4 @@
-"""The sweep on two NFS clients: what it costs, and that readers, writers and other sweepers at work meanwhile see no error."""
+"""The sweep on two NFS clients: its cost; readers, writers and sweepers beside it see no error."""
 
 import hashlib
 import os
@@ -52,7 +52,10 @@ def left(folder):
 
 
 def test_live_entries_cost_a_twentieth_of_a_request_each(lab):
-    """Unopened, by their attributes, which come with the listing: as ever more of them are there, ever less each."""
+    """Unopened, by the attributes that come with the listing.
+
+    The more there are, the less each costs.
+    """
     plant(lab, 10_000)
     with lab.count("b") as sent:
         report = sweep(root=lab.b)
@@ -69,7 +72,7 @@ def test_a_removal_is_one_request_more(lab):
 
 
 def test_readers_and_writers_at_work_meanwhile_see_no_error(lab):
-    """Entries expire under a reader and a writer on the other client, while this one sweeps all the time."""
+    """Entries expire under a reader and a writer on the other client, while this one sweeps."""
     plant(lab, 600, dead=lambda i: i % 2)
 
     def work(root, until):
@@ -111,7 +114,7 @@ def test_two_clients_share_the_work(lab):
     assert left(lab.a) == 1000
 
 
-def test_a_sweeper_that_is_killed_or_frozen_does_not_keep_the_other_from_it(lab):
+def test_a_killed_or_frozen_sweeper_does_not_stop_the_other(lab):
     """Its folder is free when the process dies, and only that one waits while it is frozen."""
     plant(lab, 3000, dead=lambda i: i < 2000)
     code = (
@@ -148,7 +151,7 @@ def test_a_sweeper_that_is_killed_or_frozen_does_not_keep_the_other_from_it(lab)
     assert sweep(root=lab.a).finished and left(lab.a) == 500
 
 
-def test_another_file_system_that_is_mounted_inside_is_not_entered(lab):
+def test_another_file_system_mounted_inside_is_not_entered(lab):
     import subprocess
 
     if not lab.a.startswith("/mnt/a/") or os.geteuid() != 0:

@@ -4,8 +4,9 @@ Each part is a module here, of its name, with `run(seconds, seed) -> dict`: figu
 which `violations` is what has to be 0. What a part finds it prints, with what reproduces it; what
 it can't run on this machine it raises as `Skip`.
 
-A part runs in a process of its own, beside those that do not want the same cores (PLAN); one that does not come to an end is
-killed, and that is a violation. `python -m tests.torture.figures [FILE]` writes the figures into the documentation.
+A part runs in a process of its own, beside those that do not want the same cores (PLAN); one that
+does not come to an end is killed, and that is a violation. `python -m tests.torture.figures [FILE]`
+writes the figures into the documentation.
 """
 
 import argparse
@@ -161,7 +162,8 @@ def table(results):
         said = ", ".join(
             f"{k} {v:,}" if isinstance(v, int) else f"{k} {v}" for k, v in rest.items()
         )
-        yield f"{name:<12}{figures['violations']:>11}{figures['seconds']:>9}{figures['seed']:>12}  {said}"
+        fixed = f"{figures['violations']:>11}{figures['seconds']:>9}{figures['seed']:>12}"
+        yield f"{name:<12}{fixed}  {said}"
 
 
 def planned(names):

@@ -1,6 +1,7 @@
-"""What is there after a power cut, looked at through the product itself, and whether it is what a history demands.
+"""Look at a root after a power cut, through the product, and judge it by the history.
 
-python -m tests.torture.aftermath      reads {"root", "tag", "history"} as lines of JSON, answers each with its violations
+`python -m tests.torture.aftermath` reads {"root", "tag", "history"} as lines of JSON, and answers
+each with its violations.
 """
 
 import json
@@ -15,7 +16,7 @@ WAIT = 40  # seconds for a claim: longer than the lease of a machine that lost p
 
 
 def look(root, tag, told):
-    """The operations of somebody who comes after all those `told`, the final logs and shards, and what is damaged."""
+    """Return the operations of a late comer, the final logs and shards, and what is damaged."""
     seen, bad = [], []
     end_listening = on_event(
         lambda e: bad.append(("failure", e)) if e["event"] == "error" else None
@@ -64,7 +65,7 @@ def look(root, tag, told):
 
 
 def finish_shards(root, name, done):
-    """Do what is left of a sharded job, wait for those that somebody holds; {index: (finished, items)}."""
+    """Finish a sharded job, waiting for its holders; return {index: (finished, items)}."""
     until = time.monotonic() + WAIT
     while True:
         mine = []

@@ -1,12 +1,14 @@
-"""Clients whose clocks are hours apart, and one whose clock jumps by a day to and fro: what may happen, and nothing else.
+"""Clients whose clocks are hours apart, and one whose clock jumps by days: the allowed effects.
 
 The clients are processes under libfaketime; the server's clock is the kernel's, which stamps the
 files of the root. What may happen is in docs/guarantees.md; what is checked here:
 
-- Who has written (a put, a claim, a sweep) judges by the server's clock: a result lives its ttl, 2 s more or less.
-- Who has only read judges by a clock of its own: it may miss a result that counts, or serve one for as much longer as its
-  clock is behind; never another value.
-- Saves, claims, updates and epochs don't depend on any clock. A sweep and a prune judge by the server's, whoever calls.
+- Who has written (a put, a claim, a sweep) judges by the server's clock: a result lives its ttl, 2
+  s more or less.
+- Who has only read judges by a clock of its own: it may miss a result that counts, or serve one for
+  as much longer as its clock is behind; never another value.
+- Saves, claims, updates and epochs don't depend on any clock. A sweep and a prune judge by the
+  server's, whoever calls.
 """
 
 import glob
@@ -35,7 +37,10 @@ def library():
 
 
 class Client:
-    """A process with a clock of its own: `client("get", key)`. `jump` sets its clock, where it was made with one to set."""
+    """A process with a clock of its own: `client("get", key)`.
+
+    `jump` sets a clock made to be set.
+    """
 
     def __init__(self, root, offset=None, folder=None):
         self._clock = None
@@ -133,7 +138,7 @@ def serve(root):
 
 
 def _lives(clients, wrong):
-    """A result with a ttl of 6 s, seen by all, who have all written: there after 2 s, gone after 9."""
+    """A result with a ttl of 6 s is there after 2 s and gone after 9, for all who have written."""
     for n, client in enumerate(clients):
         client("set", "own", n, n, None)  # so that each knows the server's clock
     for n, client in enumerate(clients):

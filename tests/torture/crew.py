@@ -1,11 +1,13 @@
-"""In a guest: one process with everything imported, whose workers and judgements are forks of it, for a process costs half a second there.
+"""In a guest: one process with everything imported, whose workers and judges are its forks.
+
+A process costs half a second there.
 
 Orders are lines of JSON, and so is what it tells:
 
     {"clock": 0}                        {"clock": its monotonic clock}
     {"work": [root, who, seed, mix, tag]}   a worker, whose operations are told with "tag"
     {"stop": tag}                       kill -9 of that tag's workers; {"stopped": tag}
-    {"judge": {…}, "remove": folder}    {"violations": n, "some": […]}: what aftermath.py finds; the folder goes then
+    {"judge": {…}, "remove": folder}    {"violations": n, "some": […]}, by aftermath.py
 """
 
 import json
@@ -20,7 +22,8 @@ from tests.torture import aftermath, workload
 SHOWN, LONGEST = (
     4,
     800,
-    # violations that are told, and characters of one: a line stays below 4,096 bytes, so is never torn
+    # violations that are told, and characters of one: a line stays below 4,096 bytes, so is never
+    # torn
 )
 
 

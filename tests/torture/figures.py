@@ -2,7 +2,8 @@
 
     python -m tests.torture.figures [FILE [AGAIN …]]
 
-AGAIN: what a run of some parts alone (`--only`) left, after what they had found was mended; the page says so.
+AGAIN: what a run of some parts alone (`--only`) left, after what they had found was mended; the
+page says so.
 """
 
 import json
@@ -81,23 +82,37 @@ def power(own):
     yield from rows(
         ["", "times", "acknowledged before", "and"],
         [
-            [("the server's kernel killed, its disk made to forget, booted "
-             "again"), own["server_kills"], own["acknowledged_server"], (f"{own['sectors_lost']:,} "
-                                                                       "sectors "
-                                                                       "lost "
-                                                                       "or "
-                                                                       "torn, "
-                                                                       "between "
-                                                                       f"{own['flushes']:,} flushes")],
+            [
+                ("the server's kernel killed, its disk made to forget, booted again"),
+                own["server_kills"],
+                own["acknowledged_server"],
+                (
+                    f"{own['sectors_lost']:,} "
+                    "sectors "
+                    "lost "
+                    "or "
+                    "torn, "
+                    "between "
+                    f"{own['flushes']:,} flushes"
+                ),
+            ],
             ["its disk as a cut at another moment would leave it", own["images"], "", ""],
-            [("a client's kernel killed, in a machine of its "
-             "own"), own["client_kills"], own["acknowledged_clients"], ""],
-            [("*bug on purpose:* an export with "
-             "`async`"), 1, "", (f"{own['planted_early_acknowledgement_found']} violations, so "
-                               "losses are seen")],
+            [
+                ("a client's kernel killed, in a machine of its own"),
+                own["client_kills"],
+                own["acknowledged_clients"],
+                "",
+            ],
+            [
+                ("*bug on purpose:* an export with `async`"),
+                1,
+                "",
+                (f"{own['planted_early_acknowledgement_found']} violations, so losses are seen"),
+            ],
         ],
-    )  # fmt: skip
-    yield f"{own['seconds_per_kill']} s for a kill, its boot and its judgement, two labs side by side."
+    )
+    seconds = own["seconds_per_kill"]
+    yield f"{seconds} s for a kill, its boot and its judgement, two labs side by side."
     yield ""
 
 
@@ -134,22 +149,30 @@ def load(own):
     yield "## Load"
     yield ""
     lines = {
-        "processes": "processes", "operations": "operations", "most descriptors of a "
-                                                              "process": "most_descriptors",
+        "processes": "processes",
+        "operations": "operations",
+        "most descriptors of a process": "most_descriptors",
         "growth of descriptors, most (without the folders kept open, at most "
         "256)": "most_growth_descriptors",
-        "memory of its own, median, "
-        "KiB": "median_kib", "growth, median, KiB": "median_growth_kib", "growth, most, KiB": "most_growth_kib",
-        "one lock, wanted by all the time: "
-        "processes": "lock_waiters", "turns": "lock_turns", "wait, median, s": "lock_wait_median_s",
-        "wait, 95th of 100, s": "lock_wait_p95_s", "wait, longest, s": "lock_wait_longest_s", "turns of a process, least": "lock_turns_least",
-        "turns of a process, median": "lock_turns_median", "turns of a process, most": "lock_turns_most", "fairness (1: all alike)": "lock_fairness",
-    }  # fmt: skip
+        "memory of its own, median, KiB": "median_kib",
+        "growth, median, KiB": "median_growth_kib",
+        "growth, most, KiB": "most_growth_kib",
+        "one lock, wanted by all the time: processes": "lock_waiters",
+        "turns": "lock_turns",
+        "wait, median, s": "lock_wait_median_s",
+        "wait, 95th of 100, s": "lock_wait_p95_s",
+        "wait, longest, s": "lock_wait_longest_s",
+        "turns of a process, least": "lock_turns_least",
+        "turns of a process, median": "lock_turns_median",
+        "turns of a process, most": "lock_turns_most",
+        "fairness (1: all alike)": "lock_fairness",
+    }
     yield from rows(
         ["", "two clients, NFS", "a Managed Instance, local folder"],
         [[text, own.get(name, ""), own.get(f"managed_{name}", "")] for text, name in lines.items()],
     )
-    yield f"*Bug on purpose:* a descriptor and 100 kB left by each read: found, {own['planted_leak_found']} times."
+    times = own["planted_leak_found"]
+    yield f"*Bug on purpose:* a descriptor and 100 kB left by each read: found, {times} times."
     yield ""
 
 
@@ -178,8 +201,8 @@ def page(found):
     about, parts = found["machine"], found["parts"]
     yield "# The figures of the last whole run of `make torture`"
     yield ""
-    yield "What is tried, and what may happen, is in [guarantees](guarantees.md). Written by `python -m tests.torture.figures`, not by hand, after"
-    yield f"`python -m tests.torture --seed {about['seed']}`."
+    yield "What is tried, and what may happen, is in [guarantees](guarantees.md). Written by"
+    yield f"`python -m tests.torture.figures` after `python -m tests.torture --seed {about['seed']}`."
     yield ""
     yield (
         f"{about['date']}, commit `{about['commit']}`, {about['took_minutes']} minutes; "

@@ -1,8 +1,10 @@
-"""Every parser of bytes from the mount, guided by coverage (atheris); and bombs: small files that ask for much.
+"""Fuzz every parser of bytes from the mount, by coverage (atheris); and try bombs.
 
-`python -m tests.torture.fuzz PARSER [libFuzzer's options]` is one parser alone. With atheris a child runs each parser, with
-limits on memory and on the time of one input; where atheris is not to be had (it is built for some Pythons alone), inputs
-are made by random changes of the seeds.
+Bombs are small files that ask for much.
+
+`python -m tests.torture.fuzz PARSER [libFuzzer's options]` is one parser alone. With atheris a
+child runs each parser, with limits on memory and on the time of one input; where atheris is not to
+be had (it is built for some Pythons alone), inputs are made by random changes of the seeds.
 """
 
 import base64
@@ -34,9 +36,18 @@ def guided(name, seconds, seed, folder):
     tried, wrong, until = 0, [], time.monotonic() + seconds
     while (left := until - time.monotonic()) > 1 and len(wrong) < 5:
         command = [
-            sys.executable, "-m", "tests.torture.fuzz", name, f"-max_total_time={max(1, int(left))}", f"-seed={seed % 2**31 + len(wrong)}",
-            f"-rss_limit_mb={MEMORY}", f"-timeout={SLOWEST}", f"-max_len={LONGEST}", f"-artifact_prefix={folder}/{name}-", corpus,
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "tests.torture.fuzz",
+            name,
+            f"-max_total_time={max(1, int(left))}",
+            f"-seed={seed % 2**31 + len(wrong)}",
+            f"-rss_limit_mb={MEMORY}",
+            f"-timeout={SLOWEST}",
+            f"-max_len={LONGEST}",
+            f"-artifact_prefix={folder}/{name}-",
+            corpus,
+        ]
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=left + 120
         )
@@ -159,7 +170,7 @@ def _peak():
 
 
 def burst(seconds=SLOWEST, most=512):
-    """What of the bombs takes more memory (MiB) or time than it may: each in a child with limits."""
+    """Return the bombs that take too much memory (MiB) or time, each in a child with limits."""
     from tests.torture.parsers import attempt
 
     wrong, count = [], 0

@@ -6,13 +6,14 @@ who made them.
 
 The checks are of what efsstate promises:
 
-- A cache's value is one that somebody gave that key, whole. Once a newer one is acknowledged, an older is seen for 60 s more
-  at the most, and not at all by who asks for `fresh`.
-- A checkpoint is a register. Its state is a log to which every save appends its own id, so one observation tells all that came
-  before it; a digest of the whole log is told in its place. Every acknowledged save and every load
-  must lie on the one final log, at a place that agrees with the clock: that is linearizability,
-  checked exactly and in n log n.
-- One computation of a key, one winner of an `add`, where no fault was near. A shard is finished once, with all its items.
+- A cache's value is one that somebody gave that key, whole. Once a newer one is acknowledged, an
+  older is seen for 60 s more at the most, and not at all by who asks for `fresh`.
+- A checkpoint is a register. Its state is a log to which every save appends its own id, so one
+  observation tells all that came before it; a digest of the whole log is told in its place. Every
+  acknowledged save and every load must lie on the one final log, at a place that agrees with the
+  clock: that is linearizability, checked exactly and in n log n.
+- One computation of a key, one winner of an `add`, where no fault was near. A shard is finished
+  once, with all its items.
 - What a model's load saw is one version, and not one that was replaced more than 60 s before.
 """
 
@@ -67,7 +68,10 @@ def _by(operations, *names):
 
 
 def check_cache(operations, margin=0.0):
-    """Values that are not whole, and that were older than they may be. `margin`: by how much two clocks may differ, seconds."""
+    """Return values that are not whole, or older than they may be.
+
+    `margin`: seconds by which two clocks may differ.
+    """
     clears = {}
     for operation in operations:
         if operation["op"] == "clear" and operation.get("kept"):
@@ -183,7 +187,7 @@ def near(one, faults):
 
 
 def check_flights(operations, faults):
-    """Keys that were computed more than once with no fault near; and how often near one, which is no violation."""
+    """Return keys computed twice with no fault near, and how often near one: no violation."""
     duplicates, bad = 0, []
     for found in _by(operations, "compute").values():
         done = [one for one in found if one["computed"]]
@@ -202,7 +206,10 @@ def check_flights(operations, faults):
 
 
 def check_shards(operations, final):
-    """`final`: of each name, the state of every shard: {index: (finished, items)}; each must have done its items in order, once."""
+    """Require that each shard did its items in order, once.
+
+    `final`: {name: {index: (finished, items)}}.
+    """
     for (name, _), found in _by(operations, "shard").items():
         finished = {}
         for one in found:

@@ -1,5 +1,6 @@
-"""What somebody with write access plants: links, FIFOs, devices and folders in place of files, names, and, where there is a
-signing key, everything that can be done without having it. Readers gain no code and no wrong answer: misses and clear errors.
+"""Plant what somebody with write access may: links, FIFOs, devices, folders, names.
+signing key, everything that can be done without having it. Readers gain no code and no wrong
+answer: misses and clear errors.
 """
 
 import glob
@@ -156,7 +157,7 @@ def _build(root):
 
 
 def _everything(root):
-    """Every operation, each for itself: what it gave, or the error. What is wrong is told in texts."""
+    """Do every operation, each for itself; return texts of what is wrong."""
     wrong = []
 
     def attempt(name, function, allowed, fails=True):
@@ -248,7 +249,7 @@ def _little():
 
 
 def _commands(root):
-    """The command over it: a code that is documented, no traceback, and no control characters for a terminal."""
+    """Run the command over it: a documented code, no traceback, no control characters."""
     wrong = []
     for words in COMMANDS:
         command = [sys.executable, "-m", "efsstate.cli.main", *words, "--root", root]
@@ -284,7 +285,17 @@ def _bytes(path):
 
 
 def _print_of(folder):
-    return sorted((above, sorted(folders), [(name, os.stat(f"{above}/{name}").st_mtime_ns, _bytes(f"{above}/{name}")) for name in sorted(files)]) for above, folders, files in os.walk(folder))  # fmt: skip
+    return sorted(
+        (
+            above,
+            sorted(folders),
+            [
+                (name, os.stat(f"{above}/{name}").st_mtime_ns, _bytes(f"{above}/{name}"))
+                for name in sorted(files)
+            ],
+        )
+        for above, folders, files in os.walk(folder)
+    )
 
 
 def _paths(root):
@@ -302,7 +313,10 @@ def _quiet(function, *given):
 
 
 def _in_little_memory(function, *given):
-    """The same, and texts of what is wrong with the memory that it took; asking for a TiB is a MemoryError, and not the end of the machine."""
+    """The same, with what is wrong with the memory that it took.
+
+    Asking for a TiB is a MemoryError, and not the end of the machine.
+    """
     with open("/proc/self/statm") as file:
         limit = int(file.read().split()[0]) * resource.getpagesize() + ADDRESSES
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
@@ -359,11 +373,21 @@ def planted(seconds, seed):
     return {"planted": count, "places": total}, wrong
 
 
-KINDS = ["cache/c/?/*", "cache/c/POLICY", "checkpoints/job/[0-9]*-*", "models/m/versions/CURRENT", "models/m/versions/v1/.efsstate-manifest", "models/m/versions/v1/weights"]  # fmt: skip
+KINDS = [
+    "cache/c/?/*",
+    "cache/c/POLICY",
+    "checkpoints/job/[0-9]*-*",
+    "models/m/versions/CURRENT",
+    "models/m/versions/v1/.efsstate-manifest",
+    "models/m/versions/v1/weights",
+]
 
 
 def huge():
-    """A file of a TiB that is one hole in the place of each kind of entry: nothing of it is in memory, and it costs a miss or a clear error."""
+    """Put a sparse file of a TiB in the place of each kind of entry: a miss, or a clear error.
+
+    Nothing of it is in memory.
+    """
     wrong, count = [], 0
     with tempfile.TemporaryDirectory(
         dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -395,11 +419,37 @@ def _remove(base):
 # Names that are found in folders
 
 
-NAMES = [b"\xff\xfe", b"a\x1b[31mred", b"new\nline", b"%1b]0;title%07", b"..x", b"\xe2\x80\xae", b"a" * 255, b"-rf", b" ", b"e1", b"b1", b"1-1", b"%", b"~", b"$(id)", b"'", b"e" + b"9" * 39, b"s0", b"d0.x", b".nfs1", b"LOCK", b"POLICY"]  # fmt: skip
+NAMES = [
+    b"\xff\xfe",
+    b"a\x1b[31mred",
+    b"new\nline",
+    b"%1b]0;title%07",
+    b"..x",
+    b"\xe2\x80\xae",
+    b"a" * 255,
+    b"-rf",
+    b" ",
+    b"e1",
+    b"b1",
+    b"1-1",
+    b"%",
+    b"~",
+    b"$(id)",
+    b"'",
+    b"e" + b"9" * 39,
+    b"s0",
+    b"d0.x",
+    b".nfs1",
+    b"LOCK",
+    b"POLICY",
+]
 
 
 def names():
-    """Folders and files of every strange name in every folder; the library and the command go on."""
+    """Make folders and files of every strange name everywhere.
+
+    The library and the command go on.
+    """
     with tempfile.TemporaryDirectory() as folder:
         root = f"{folder}/root"
         os.makedirs(root, 0o700)
@@ -426,7 +476,10 @@ def names():
 
 
 class Attacker:
-    """Does what it likes to the files of a root, but has no key. `mark` is the folder that its pickles would make."""
+    """Somebody who does what he likes to the files of a root, without the key.
+
+    `mark` is the folder that his pickles would make.
+    """
 
     def __init__(self, root, chance, mark):
         self._root, self._chance, self._mark = root, chance, mark
@@ -513,7 +566,8 @@ class Attacker:
                     ),
                 )
             elif what == 10:
-                claim = f"{self._root}/checkpoints/job/{chance.choice('eb')}{chance.randrange(1, 10**14)}"
+                name = f"{chance.choice('eb')}{chance.randrange(1, 10**14)}"
+                claim = f"{self._root}/checkpoints/job/{name}"
                 os.symlink(chance.choice(["-", "x" * 40, "{}"]), claim)
             self.edits += 1
         except (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, OSError):
@@ -521,7 +575,7 @@ class Attacker:
 
 
 def _victim(root, seconds, seed, count):
-    """A function with the key: writes and reads, and holds what it reads against what was ever written there."""
+    """A function with the key: it compares what it reads with all that was ever written there."""
     import pickle
 
     os.environ["EFSSTATE_SIGNING_KEY"] = "only the victim has it"
@@ -626,7 +680,7 @@ def _victim(root, seconds, seed, count):
 
 
 def attacked(seconds, seed):
-    """Rounds of an attacker without the key against a function that has it, each on a root of its own."""
+    """Let an attacker without the key attack a function that has it, each round on a new root."""
     until, figures, wrong, round_ = time.monotonic() + seconds, {}, [], 0
     while time.monotonic() < until or not round_:
         with tempfile.TemporaryDirectory(

@@ -1,9 +1,11 @@
-"""Load: 200 processes on two clients with at most 1,024 descriptors each, and a Managed Instance's 16 on a local folder.
+"""Load: 200 processes on two clients with at most 1,024 descriptors each.
+
+And a Managed Instance's 16 on a local folder.
 
 No operation may fail, memory and descriptors stay flat, and the waits for one lock that many want
 are measured.
 
-python -m tests.torture.load PROCESSES SEED BUG THINK      in the guest: the processes, half on each client
+python -m tests.torture.load PROCESSES SEED BUG THINK      in the guest: half on each client
 """
 
 import json
@@ -25,7 +27,10 @@ from tests.torture import Skip, history, planted
 from tests.torture.power import Loaded, judge_in_guest, run_for
 from tests.torture.workload import Worker
 
-MIX = "set:8,get:20,fresh:3,add:2,compute:6,append:2,load:4,shards:0.5,publish:0.02,serve:6,sweep:0.02,clear:0.02"
+MIX = (
+    "set:8,get:20,fresh:3,add:2,compute:6,append:2,load:4,shards:0.5,publish:0.02,serve:6,"
+    "sweep:0.02,clear:0.02"
+)
 DESCRIPTORS = 1024
 SAMPLE = 5.0  # seconds
 QUEUE = 8  # one process in so many does nothing but wait for one lock
@@ -35,7 +40,7 @@ MEMORY = (
 
 
 class Patient(Worker):
-    """A worker that thinks between its operations, tells its size, and may do nothing but queue for one lock."""
+    """A worker that pauses between operations, tells its size, or only queues for one lock."""
 
     def run_at_ease(self, think, until):
         names, weights = zip(
@@ -70,7 +75,7 @@ class Patient(Worker):
 
 
 def size():
-    """Of this process: resident memory of its own in KiB, open descriptors, and those but for the folders that mounts keep open, to a bound."""
+    """Return this process's own memory in KiB, its descriptors, and those but for kept folders."""
     with open("/proc/self/status") as file:
         status = dict(line.split(":", 1) for line in file)
     fds = len(os.listdir("/proc/self/fd")) - 1

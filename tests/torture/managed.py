@@ -1,4 +1,4 @@
-"""The handler of load.py's Managed Instance: some operations an invocation, and what they and the process came to."""
+"""The handler of load.py's Managed Instance: some operations a call, and their figures."""
 
 import os
 import resource

@@ -1,4 +1,7 @@
-"""The checkpoints' protocol, explored exhaustively (tests/checkpoints/model): each space to its end, and each rule left out in turn."""
+"""Explore the checkpoints' protocol exhaustively (tests/checkpoints/model).
+
+Each rule left out once.
+"""
 
 from tests.checkpoints.model.explore import explore
 from tests.checkpoints.model.protocol import Protocol, Rules

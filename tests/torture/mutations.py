@@ -50,16 +50,12 @@ MUTATIONS = {
     "a-file-is-synced-before-it-is-named": Mutation(
         "a file is synced before it is named",
         drop(),
-        [
-            "torture/test_measures.py::test_what_is_durable_is_synced_before_it_is_named_and_so_is_the_name"
-        ],
+        ["torture/test_measures.py::test_a_save_is_synced_before_its_rename_and_its_name_after"],
     ),
     "a-name-is-synced": Mutation(
         "a name is synced",
         drop(),
-        [
-            "torture/test_measures.py::test_what_is_durable_is_synced_before_it_is_named_and_so_is_the_name"
-        ],
+        ["torture/test_measures.py::test_a_save_is_synced_before_its_rename_and_its_name_after"],
     ),
     "a-failed-write-takes-its-temporary-away": Mutation(
         "a failed write takes its temporary away",
@@ -186,9 +182,7 @@ MUTATIONS = {
     "the-base-once-decided-counts": Mutation(
         "the base, once decided, counts",
         holds(False),
-        [
-            "torture/test_measures.py::test_beyond_a_damaged_base_a_fenced_holders_save_does_not_count"
-        ],
+        ["torture/test_measures.py::test_a_save_behind_a_damaged_base_does_not_count"],
     ),
     "a-load-decides-what-is-open": Mutation(
         "a load decides what is open",
@@ -251,9 +245,7 @@ MUTATIONS = {
     "a-result-from-the-future": Mutation(
         "a result from the future",
         holds(True),
-        [
-            "torture/test_measures.py::test_a_reader_whose_clock_is_behind_serves_nothing_for_longer_than_its_ttl"
-        ],
+        ["torture/test_measures.py::test_a_slow_clock_serves_nothing_for_longer_than_its_ttl"],
     ),
     "another-look-under-the-claim": Mutation(
         "another look under the claim",
@@ -361,9 +353,7 @@ MUTATIONS = {
     "with-a-key-digests-and-not-sizes": Mutation(
         "with a key, digests and not sizes",
         holds(True),
-        [
-            "torture/test_measures.py::test_with_a_key_a_models_bytes_are_checked_though_their_number_is_right"
-        ],
+        ["torture/test_measures.py::test_with_a_key_a_models_bytes_are_checked"],
     ),
     "what-moves-is-not-published": Mutation(
         "what moves is not published",
@@ -404,7 +394,7 @@ MUTATIONS = {
     ),
     "prune-looks-again-after-its-rename": Mutation(
         "prune looks again after its rename",
-        without("served"),
+        without("active"),
         ["modelstore/test_versions.py"],
     ),
     "only-a-day-old-is-abandoned": Mutation(
@@ -482,8 +472,223 @@ MUTATIONS = {
     ),
     "the-fresh-open": Mutation(
         "the fresh open",
-        instead("_anew(held)", "os.dup(held.fd)"),
+        become("fd = os.dup(handle.fd)"),
         ["nfs/test_mount.py"],
         nfs=True,
+    ),
+    "a-bad-checkpoint-does-not-end-its-group": Mutation(
+        "a bad checkpoint does not end its group",
+        instead("except Exception", "except ZeroDivisionError"),
+        ["cleanup/test_turns.py::test_whatever_fails_in_one_checkpoint_the_others_are_swept"],
+    ),
+    "a-closed-number-is-not-used": Mutation(
+        "a closed number is not used",
+        holds(False),
+        ["mount/test_drafts.py::test_a_part_closed_while_it_is_written_writes_to_no_other_file"],
+    ),
+    "a-descriptor-in-use-stays-open": Mutation(
+        "a descriptor in use stays open",
+        holds(True),
+        ["mount/test_drafts.py::test_a_descriptor_closes_once_and_after_its_last_use"],
+    ),
+    "a-descriptor-is-owned-at-once": Mutation(
+        "a descriptor is owned at once",
+        become("fd = os.open(name, flags, mode, dir_fd=dir_fd)", "self._fds.append(fd)"),
+        ["checkpoints/test_hazards.py::test_alarms_leak_no_descriptor_and_no_lock"],
+    ),
+    "a-duration-on-the-command-line-has-a-unit": Mutation(
+        "a duration on the command line has a unit",
+        holds(False),
+        ["cli/test_commands.py::test_a_duration_needs_its_unit"],
+    ),
+    "a-key-is-claimed-before-its-part-is-visible": Mutation(
+        "a key is claimed before its part is visible",
+        become("return claim"),
+        ["datasets/test_dataset.py::test_a_removed_key_is_told_from_a_lost_part"],
+    ),
+    "a-limit-stays-until-another-is-given": Mutation(
+        "a limit stays until another is given",
+        holds(False),
+        ["cleanup/test_policy.py::test_a_limit_stays_until_another_is_given"],
+    ),
+    "a-list-in-use-is-not-swept": Mutation(
+        "a list in use is not swept",
+        without("now"),
+        ["datasets/test_sweep.py::test_a_list_without_a_snapshot_goes_after_a_day"],
+    ),
+    "a-part-whose-staged-file-is-gone-is-no-success": Mutation(
+        "a part whose staged file is gone is no success",
+        instead("self._explain(key, claim)", "ADDED"),
+        ["datasets/test_explorer.py::test_no_order_of_steps_breaks_a_promise"],
+    ),
+    "a-parts-bytes-are-checked": Mutation(
+        "a parts bytes are checked",
+        holds(False),
+        ["datasets/test_dataset.py::test_a_flipped_byte_is_told"],
+    ),
+    "a-removal-looks-again-after-the-rename": Mutation(
+        "a removal looks again after the rename",
+        holds(False),
+        ["checkpoints/test_retention.py::test_a_claim_that_ignores_the_lock_stops_the_removal"],
+    ),
+    "a-removal-marks-the-key-before-it-unlinks": Mutation(
+        "a removal marks the key before it unlinks",
+        drop(),
+        ["datasets/test_dataset.py::test_a_removed_key_is_told_from_a_lost_part"],
+    ),
+    "a-removed-key-does-not-come-back": Mutation(
+        "a removed key does not come back",
+        holds(False),
+        ["datasets/test_dataset.py::test_a_removed_key_never_comes_back"],
+    ),
+    "a-script-is-named-by-its-path": Mutation(
+        "a script is named by its path",
+        instead("os.path.abspath(file)", "os.path.basename(file)"),
+        ["cache/test_identity.py::test_scripts_of_one_name_are_two_programs"],
+    ),
+    "a-sweep-without-notes-goes-on": Mutation(
+        "a sweep without notes goes on",
+        instead("except (OSError, EfsStateError)", "except ZeroDivisionError"),
+        ["cleanup/test_turns.py::test_a_sweep_that_cannot_write_its_marks_goes_on"],
+    ),
+    "a-waiter-does-not-take-a-removed-lock": Mutation(
+        "a waiter does not take a removed lock",
+        holds(False),
+        ["mount/test_lock.py::test_a_waiter_on_a_removed_lock_file_waits_for_the_new_one"],
+    ),
+    "an-error-that-passes-is-tried-again": Mutation(
+        "an error that passes is tried again",
+        holds(True),
+        ["mount/test_files.py::test_a_rename_that_is_refused_for_a_moment_is_done"],
+    ),
+    "another-file-system-is-not-entered": Mutation(
+        "another file system is not entered",
+        drop(),
+        ["cleanup/test_removal.py::test_another_file_system_is_not_entered"],
+    ),
+    "captured-variables-count": Mutation(
+        "captured variables count",
+        drop(),
+        ["cache/test_identity.py::test_captured_variables_count"],
+    ),
+    "claims-without-a-save-go": Mutation(
+        "claims without a save go",
+        become("return"),
+        ["checkpoints/test_hazards.py::test_claims_without_saves_do_not_grow_the_folder"],
+    ),
+    "each-call-of-a-sweep-gets-on": Mutation(
+        "each call of a sweep gets on",
+        drop(),
+        ["cleanup/test_turns.py::test_each_call_gets_on_however_many_shards_a_checkpoint_has"],
+    ),
+    "epochs-grow-after-a-removal": Mutation(
+        "epochs grow after a removal",
+        become("return 1"),
+        ["checkpoints/test_hazards.py::test_epochs_grow_after_many_quick_claims_and_a_removal"],
+    ),
+    "links-have-no-long-component": Mutation(
+        "links have no long component",
+        holds(True),
+        ["modelstore/test_versions.py::test_the_text_of_a_link_comes_back"],
+    ),
+    "local-classes-are-no-keys": Mutation(
+        "local classes are no keys",
+        holds(False),
+        ["cache/test_keys.py::test_local_classes_of_one_name_are_refused"],
+    ),
+    "no-claim-in-a-folder-that-goes": Mutation(
+        "no claim in a folder that goes",
+        holds(False),
+        ["checkpoints/test_retention.py::test_no_save_is_acknowledged_in_a_folder_that_goes"],
+    ),
+    "no-more-buffers-than-a-call-takes": Mutation(
+        "no more buffers than a call takes",
+        instead("views[first : first + _MAX_BUFFERS]", "views[first:]"),
+        ["mount/test_files.py::test_more_buffers_than_one_call_takes_are_written_in_order"],
+    ),
+    "only-a-quick-answer-sets-the-clock": Mutation(
+        "only a quick answer sets the clock",
+        holds(False),
+        ["mount/test_files.py::test_a_freeze_after_a_create_does_not_set_the_clock_back"],
+    ),
+    "only-a-snapshots-own-links-are-followed": Mutation(
+        "only a snapshots own links are followed",
+        holds(False),
+        ["modelstore/test_source.py::test_other_links_of_a_snapshot_are_refused"],
+    ),
+    "only-abandoned-staged-files-are-swept": Mutation(
+        "only abandoned staged files are swept",
+        holds(True),
+        ["datasets/test_sweep.py::test_a_staged_file_goes_after_a_day_and_parts_stay"],
+    ),
+    "only-names-of-the-format-are-removed": Mutation(
+        "only names of the format are removed",
+        become("is_ours = True"),
+        ["cleanup/test_removal.py::test_a_users_folder_in_a_finished_checkpoint_stays"],
+    ),
+    "rm-fences-a-checkpoint": Mutation(
+        "rm fences a checkpoint",
+        become("removed = removal.remove_tree(mount, place.path, grammar.checkpoint)"),
+        ["cli/test_commands.py::test_rm_names_files_in_a_checkpoint_that_are_not_ours"],
+    ),
+    "two-paths-to-one-root-share-its-byte-locks": Mutation(
+        "two paths to one root share its byte locks",
+        first('folder = f"{mount.path}/../{os.path.basename(mount.path)}/{folder}"'),
+        ["mount/test_lock.py::test_a_folder_made_again_has_its_own_byte_locks"],
+    ),
+    "what-a-partial-fixes-counts": Mutation(
+        "what a partial fixes counts",
+        instead("(*fixed, *args)", "args"),
+        ["cache/test_keys.py::test_a_bound_method_is_known_by_what_it_is_bound_to"],
+    ),
+    "what-may-be-signed-is-not-damaged": Mutation(
+        "what may be signed is not damaged",
+        holds(False),
+        ["cli/test_commands.py::test_repair_of_an_entry_that_is_cut_needs_no_key"],
+    ),
+    "writers-of-a-policy-take-turns": Mutation(
+        "writers of a policy take turns",
+        become("turn = None"),
+        ["cleanup/test_policy.py::test_a_writer_waits_for_the_one_that_is_writing"],
+    ),
+    "a-dtype-is-described-completely": Mutation(
+        "a dtype is described completely",
+        holds(True),
+        ["cache/test_arguments.py::test_dtypes_that_share_their_text_are_two"],
+    ),
+    "a-long-double-of-another-machine-is-not-read": Mutation(
+        "a long double of another machine is not read",
+        holds(False),
+        ["cache/test_codec_kinds.py::test_a_long_double_of_another_machine_is_not_taken_for_ours"],
+    ),
+    "a-result-is-of-its-keys-version": Mutation(
+        "a result is of its keys version",
+        without("are_current"),
+        ["cache/test_identity.py::test_a_result_that_outlived_its_version_is_not_kept"],
+    ),
+    "a-wrapper-is-trusted-by-its-code-alone": Mutation(
+        "a wrapper is trusted by its code alone",
+        without("hands_on_to", "_hands_on"),
+        ["cache/test_arguments.py::test_a_wrapped_function_gives_what_it_gives_undecorated"],
+    ),
+    "no-finalizer-runs-on-what-was-read": Mutation(
+        "no finalizer runs on what was read",
+        holds(False),
+        ["cache/test_codec_kinds.py::test_no_code_of_a_class_runs_while_bytes_are_read"],
+    ),
+    "no-hash-of-a-class-runs-on-what-was-read": Mutation(
+        "no hash of a class runs on what was read",
+        holds(False),
+        ["cache/test_codec_kinds.py::test_no_code_of_a_class_runs_while_bytes_are_read"],
+    ),
+    "numpy-scalars-have-tags": Mutation(
+        "numpy scalars have tags",
+        instead('add(b"nU")', "pass"),
+        ["cache/test_arguments.py::test_every_keys_bytes_parse_back"],
+    ),
+    "padding-is-no-part-of-a-number": Mutation(
+        "padding is no part of a number",
+        become("return native"),
+        ["cache/test_arguments.py::test_the_padding_of_a_long_double_does_not_count"],
     ),
 }

@@ -1,6 +1,7 @@
-"""Every parser of bytes or names that come from the mount: what it may raise, and inputs to begin from.
+"""Every parser of bytes or names from the mount: the errors it may raise, and first inputs.
 
-Where a checksum would refuse what is tried, it is put right first: without a signing key whoever may write can do so too.
+Where a checksum would refuse what is tried, it is put right first: without a signing key whoever
+may write can do so too.
 """
 
 import datetime
@@ -27,7 +28,7 @@ _places = {}
 
 
 def parser(*, raises, seeds):
-    """Have the function in the table: it takes bytes; what it raises but `raises` is a violation."""
+    """Put the function in the table: it takes bytes, and may raise `raises` alone."""
 
     def note(function):
         PARSERS[function.__name__] = (function, raises, seeds)
@@ -61,11 +62,31 @@ def _mount():
 
 
 VALUES = [
-    None, True, 7, -1, 2**70, 1.5, "text", b"bytes", (1, 2), [1, [2, {"a": {1, 2}}]], frozenset([1]), 1j, bytearray(b"x"),
-    decimal.Decimal("1.50"), uuid.UUID(int=7), datetime.date(2026, 1, 2), datetime.time(1, 2, 3),
-    datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC), datetime.timedelta(days=1), numpy.arange(6).reshape(2, 3),
-    numpy.float32(1.5), numpy.zeros(2, [("a", "<i4"), ("b", "<f8", (2,))]), {"shortest": 1.0, "longest": None}, [()],
-]  # fmt: skip
+    None,
+    True,
+    7,
+    -1,
+    2**70,
+    1.5,
+    "text",
+    b"bytes",
+    (1, 2),
+    [1, [2, {"a": {1, 2}}]],
+    frozenset([1]),
+    1j,
+    bytearray(b"x"),
+    decimal.Decimal("1.50"),
+    uuid.UUID(int=7),
+    datetime.date(2026, 1, 2),
+    datetime.time(1, 2, 3),
+    datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC),
+    datetime.timedelta(days=1),
+    numpy.arange(6).reshape(2, 3),
+    numpy.float32(1.5),
+    numpy.zeros(2, [("a", "<i4"), ("b", "<f8", (2,))]),
+    {"shortest": 1.0, "longest": None},
+    [()],
+]
 
 
 def packed(value):
@@ -187,7 +208,10 @@ def generation_glance(data):
     seeds=[b"- x", b"7-1 " + b"0" * 32, b'{"host":"h","since":1e999}', b"[1]"],
 )
 def notes(data):
-    """The text of a link: as it is, and with its checksum put right; then as a base, and as what a claimant says."""
+    """The text of a link, as it is and with its checksum corrected.
+
+    As a base, and as a claimant's.
+    """
     text = data.decode("utf-8", "surrogateescape").replace("\0", "") or "x"
     text = os.fsencode(text)[:3000].decode("utf-8", "surrogateescape")
     mount = _mount()
@@ -324,7 +348,7 @@ def names(data):
     seeds=[b"import/2026", b"..", b"UPPER", b"\xff", "name ü".encode(), b"a" * 300],
 )
 def users_names(data):
-    """Names that a user or an event gives: one component each, that leads nowhere else and is no name of ours."""
+    """Names that a user or an event gives: one path component each, and none of ours."""
     name = data.decode("utf-8", "surrogateescape")
     made = layout.component(name)
     assert (

@@ -1,4 +1,6 @@
-"""A mixed load over the whole library on two clients, one a machine of its own, while links are cut, machines and processes frozen
+"""A mixed load over the whole library on two clients, under every kind of fault.
+
+One client is a machine of its own. Links are cut, machines and processes frozen
 or killed, and the server restarted; the history is checked at the end.
 """
 
@@ -85,7 +87,10 @@ class Faults:
         self.start()
 
     def kill_machine(self):
-        """A power cut of the client; it comes back as a new machine of the same name, sooner or later."""
+        """Cut the client's power.
+
+        It comes back as a new machine of the same name, sooner or later.
+        """
         self.load.drop(self.guests["c"])
         self.guests["c"].kill()
         run_for(self.load, self.rng.choice((0.0, 1.5 * LEASE)))
@@ -125,7 +130,7 @@ def record(
     kinds=None,
     calm=(2, 8),
 ):
-    """The history of one run: (operations, fault windows, counts of faults, violations found afterwards)."""
+    """Return the history of one run: operations, fault windows, counts of faults, violations."""
     rng = random.Random(f"partitions {seed}")
     folder = tempfile.mkdtemp(prefix="efsstate-partitions-")
     lab = Lab(alone=("c",) if alone else ()).boot()
@@ -201,7 +206,10 @@ def show(bad, seed):
 
 
 def planted(seed):
-    """Whether a library without its fencing look is found out: every claim that outlived its lease goes on saving."""
+    """Return True if a library without its fencing look is found out.
+
+    Each claim that outlived its lease goes on saving.
+    """
     _, _, bad = record(
         1,
         seed,

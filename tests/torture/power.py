@@ -1,15 +1,18 @@
-"""Power loss: the server, and a client, cut off at random moments under load; what was acknowledged must be there.
+"""Power loss of the server and of a client, at random moments under load.
+
+What was acknowledged must be there.
 
 Three kinds, the last beside the others, in a process and a lab of its own:
 
-- `server`: kill -9 of the server's kernel; all that its disk was not told to keep is lost or torn (volatile.py); the machine is
-  booted again from that disk.
-- `images`: the disk as a power cut at a moment before that would have left it, its journal replayed by e2fsck on the host, is
-  looked at while the machine boots.
-- `clients`: kill -9 of the kernels of two clients in machines of their own, in turn; the server goes on.
+- `server`: kill -9 of the server's kernel; all that its disk was not told to keep is lost or torn
+  (volatile.py); the machine is booted again from that disk.
+- `images`: the disk as a power cut at a moment before that would have left it, its journal replayed
+  by e2fsck on the host, is looked at while the machine boots.
+- `clients`: kill -9 of the kernels of two clients in machines of their own, in turn; the server
+  goes on.
 
-Acknowledgements are lines that have reached the host before the cut. `python -m tests.torture.power clients SECONDS SEED` is one kind
-alone.
+Acknowledgements are lines that have reached the host before the cut. `python -m tests.torture.power
+clients SECONDS SEED` is one kind alone.
 """
 
 import contextlib
@@ -34,7 +37,10 @@ MARGIN = 0.02  # seconds by which the clocks of two guests may differ
 
 
 class Loaded:
-    """Workers in guests, and all that they have told so far. `offsets`: of each guest's clock to the host's."""
+    """Workers in guests, and all that they have told. `offsets`.
+
+    Each guest's clock to the host's.
+    """
 
     def __init__(self, mix, seed, *, plant=""):
         self.mix, self.seed, self.plant = mix, seed, plant
@@ -86,9 +92,13 @@ class Judge:
 
     def __init__(self):
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.torture.aftermath"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, text=True, cwd=os.getcwd(),
-        )  # fmt: skip
+            [sys.executable, "-m", "tests.torture.aftermath"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            cwd=os.getcwd(),
+        )
 
     def ask(self, root, tag, told):
         self._process.stdin.write(json.dumps({"root": root, "tag": tag, "history": told}) + "\n")
@@ -115,7 +125,10 @@ def judge_in_guest(lab, folder, root, tag, told, number, margin=0.0):
 
 
 def extract(image, inside, target):
-    """The folder `inside` of a disk image, its journal replayed, as files on the host; whether e2fsck could."""
+    """Copy the folder `inside` of a disk image, its journal replayed.
+
+    Return True if e2fsck could.
+    """
     code = subprocess.run(["e2fsck", "-fy", image], capture_output=True, check=False).returncode
     if code > 2:
         return False
@@ -127,7 +140,10 @@ def extract(image, inside, target):
 
 
 class Crew:
-    """The process of crew.py in a guest, and what its workers have told; `offset`: of the guest's clock to the one that counts."""
+    """The process of crew.py in a guest, and what its workers told.
+
+    `offset`: of the guest's clock to the one that counts.
+    """
 
     def __init__(self, guest):
         self.guest, self.offset, self._told, self._answers = guest, 0.0, {}, []
@@ -341,7 +357,10 @@ def listen(crews, seconds):
 
 
 class Machine:
-    """A client in a machine of its own, with workers under one tag after the other, and one more on the server's machine."""
+    """Run a client in a machine of its own, workers under one tag after the other, and one more.
+
+    That one is on the server's machine.
+    """
 
     def __init__(self, lab, name, beside, base, seed):
         self._lab, self.name, self._beside, self._base, self._seed = lab, name, beside, base, seed
@@ -426,7 +445,7 @@ def run_for(load, seconds):
 
 
 def align(lab, *guests):
-    """Learn what each guest's monotonic clock lacks to the server's: they run at one rate, the host's."""
+    """Learn each guest's monotonic offset to the server's: they run at one rate, the host's."""
     lab.server.clock = 0.0
     base = clock(lab.server)
     for guest in guests:
@@ -434,7 +453,7 @@ def align(lab, *guests):
 
 
 def clock(guest):
-    """The guest's monotonic clock minus the host's, to about a millisecond: from the quickest of some answers."""
+    """Return the guest's monotonic clock minus the host's, to about 1 ms: the quickest answer's."""
     process = guest.python("import sys, time\nfor _ in sys.stdin: print(time.monotonic())")
     best = None
     for attempt in range(60):

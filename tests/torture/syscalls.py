@@ -1,7 +1,10 @@
-"""Process death, and errors, at every system call of every operation that writes: what is promised holds after each.
+"""Process death, and errors, at every system call of every operation that writes.
 
-After each fault, seen by a process of its own: what was acknowledged is there; else the old state or the new one, whole; a
-cache's caller got its result; no descriptor leaked; an error names a path; and the same operation, done again, succeeds.
+What is promised holds after each.
+
+After each fault, seen by a process of its own: what was acknowledged is there; else the old state
+or the new one, whole; a cache's caller got its result; no descriptor leaked; an error names a path;
+and the same operation, done again, succeeds.
 """
 
 import itertools
@@ -532,7 +535,7 @@ def _misses(before, after, seen):
 
 
 def trials(names, seconds, seed, say=print, most=None):
-    """Faults in a random order, every operation in turn, until the time is up or all were tried, or `most` of each."""
+    """Try faults in a random order until the time is up, all were tried, or `most` of each."""
     if faults.MISSING:
         raise Skip(faults.MISSING)
     logging.disable(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""Safety measures that no other test would miss: each test here goes red when its measure is switched off (mutation.py)."""
+"""Safety measures that no other test would miss: each test goes red without its measure."""
 
 import errno
 import os
@@ -29,7 +29,7 @@ def root(tmp_path):
 
 
 @strace
-def test_what_is_durable_is_synced_before_it_is_named_and_so_is_the_name(root):
+def test_a_save_is_synced_before_its_rename_and_its_name_after(root):
     with checkpoint("job", root=root) as job:
         job.save(1)
 
@@ -75,7 +75,7 @@ def test_a_file_that_is_stale_for_once_is_looked_at_again(root, once):
 
 
 def test_a_rename_that_was_done_though_it_failed_is_done(root, once):
-    """As after a failover: the server did it, the reply was lost, and the repetition finds nothing to rename."""
+    """As after a failover: the server did it, the reply was lost, the repetition finds nothing."""
     mount = Mount(root)
 
     def lost(real, *given, **named):
@@ -127,7 +127,10 @@ def test_who_must_be_certain_finds_what_comes_back_in_a_moment(root, once):
 
 
 def test_a_locks_file_goes_before_the_lock(root, monkeypatch):
-    """Who gets the lock next never finds the name of a file that is about to go: the name is gone while it is still held."""
+    """The next holder never finds the name of a file that is about to go.
+
+    It goes under the lock.
+    """
     mount = Mount(root)
     held = lock.acquire(mount, "", "LOCK", until=time.monotonic())
     seen, real = [], Mount.remove
@@ -146,7 +149,8 @@ def _content(path):
         return file.read()
 
 
-def test_beyond_a_damaged_base_a_fenced_holders_save_does_not_count(root):
+def test_a_save_behind_a_damaged_base_does_not_count(root):
+    """A fenced holder's save beyond the base stays out when the base itself is damaged."""
     with checkpoint("job", root=root) as job:
         job.save("one")
         job.save("two")
@@ -164,9 +168,8 @@ def test_beyond_a_damaged_base_a_fenced_holders_save_does_not_count(root):
     assert checkpoint("job", root=root).load() == "one"
 
 
-def test_with_a_key_a_models_bytes_are_checked_though_their_number_is_right(
-    root, tmp_path, monkeypatch
-):
+def test_with_a_key_a_models_bytes_are_checked(root, tmp_path, monkeypatch):
+    """Also if their number is right."""
     monkeypatch.setenv("EFSSTATE_SIGNING_KEY", "secret")
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir(mode=0o700)
@@ -200,7 +203,7 @@ def test_a_module_that_is_named_in_the_bytes_is_not_imported():
     assert "antigravity" not in sys.modules
 
 
-def test_a_reader_whose_clock_is_behind_serves_nothing_for_longer_than_its_ttl(root):
+def test_a_slow_clock_serves_nothing_for_longer_than_its_ttl(root):
     try:
         behind, right = clocks.Client(root, "-3h"), clocks.Client(root)
     except Skip as reason:
@@ -224,7 +227,10 @@ def test_no_bomb_takes_more_than_it_may():
 
 
 def test_a_clients_own_clock_does_not_matter(root):
-    """A client 26 hours ahead, and one as much behind: what they put lives its ttl, and what they sweep is what is expired."""
+    """Clients 26 hours ahead and behind: what they put lives its ttl.
+
+    They sweep what is expired.
+    """
     try:
         ahead, behind, right = (
             clocks.Client(root, "+26h"),
@@ -257,7 +263,8 @@ def test_a_clients_own_clock_does_not_matter(root):
 def test_a_forked_child_has_no_lock_file_of_its_parent_open(tmp_path):
     """Not even of a lock that another thread was taking, whom nobody ends in the child.
 
-    It would keep others out of the checkpoint for as long as the child lives, after the parent died.
+    It would keep others out of the checkpoint for as long as the child lives, after the parent
+    died.
     """
     mount = Mount(str(tmp_path))
     os.makedirs(tmp_path / "checkpoints/job")

@@ -1,4 +1,4 @@
-"""The short form of each part of the torture that needs no lab: a sample, whose seed the failure names."""
+"""The short form of each part of the torture that needs no lab; a failure names its seed."""
 
 import json
 import logging
@@ -50,8 +50,11 @@ def quiet():
 
 
 @pytest.mark.skipif(faults.MISSING is not None, reason=str(faults.MISSING))
-def test_process_death_and_errors_at_system_calls_picked_at_random():
-    """Three faults each of four operations: what was acknowledged is there, else the old state or the new, whole."""
+def test_death_and_errors_at_random_system_calls():
+    """Three faults each of four operations: what was acknowledged is there.
+
+    Else old or new, whole.
+    """
     names = random.Random(SEED).sample(list(syscalls.OPERATIONS), 4)
     command = [
         sys.executable,
@@ -97,7 +100,7 @@ def test_a_wrong_promise_is_seen(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", PARSERS)
 def test_no_bytes_raise_what_is_not_documented(name):
-    """Random bytes, and random changes of what is valid, of every parser of bytes and names from the mount."""
+    """Random bytes, and random changes of valid ones, for every parser of what is on the mount."""
     seeds = PARSERS[name][2]
 
     @settings(
@@ -126,7 +129,10 @@ def test_no_bytes_raise_what_is_not_documented(name):
 
 
 def test_what_is_planted_costs_a_miss_or_a_clear_error():
-    """Links, FIFOs, devices, folders and noise at random places: no hang, no wrong value, nothing changed outside."""
+    """Links, FIFOs, devices, folders and noise at random places: no hang, no wrong value.
+
+    Nothing outside of the root changes.
+    """
     figures, wrong = hostile.planted(4, SEED)
     assert wrong == [], f"seed {SEED}: {wrong}"
     assert figures["planted"] >= 2
@@ -179,7 +185,10 @@ def test_clocks_that_are_hours_apart_and_jump():
 
 
 def test_every_mark_has_a_mutation_and_every_mutation_a_mark():
-    """Each row changes the statement under its mark, and its tests exist; `make torture` runs them."""
+    """Each row changes the statement under its mark, and its tests exist.
+
+    `make torture` runs them.
+    """
     statements = edits.marked()
     assert list(mutation.faults_of_the_table(statements, MUTATIONS)) == []
     assert len(statements) > 60

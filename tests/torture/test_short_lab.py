@@ -1,4 +1,4 @@
-"""The parts that need the NFS lab, each for some seconds; `python -m tests.torture` runs them for long."""
+"""The parts that need the NFS lab, some seconds each; `python -m tests.torture` runs them long."""
 
 import os
 import random
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.nfs, pytest.mark.timeout(300)]
 
 
 def test_what_was_acknowledged_survives_power_cuts_of_the_server(boot, tmp_path):
-    """On images of its disk without what it was not told to keep, and after kill -9 and a boot; and such a loss is noticed:
+    """Images of its disk without what it was not told to keep; kills and boots; planted losses.
     a server that acknowledges too early is caught.
     """
     lab, rng, figures = boot(), random.Random(1), power.Figures(1)
@@ -52,7 +52,7 @@ def test_what_was_acknowledged_survives_power_cuts_of_the_server(boot, tmp_path)
         judge.close()
 
 
-def test_a_mixed_load_under_partitions_has_a_history_without_violations(boot):
+def test_a_mixed_load_under_partitions_has_no_violation(boot):
     """A link is cut and a worker killed under the whole library's load."""
     told, faults, bad = partitions.record(
         3, 1, alone=False, workers=2, kinds=["cut_short", "kill_process"], calm=(1, 2)
@@ -71,7 +71,7 @@ def mixed(root, who, seconds, bug=""):
     return told
 
 
-def test_many_processes_on_two_clients_see_no_error_and_nothing_wrong(lab):
+def test_many_processes_on_two_clients_see_no_error(lab):
     workers = [lab.start("ab"[i % 2], mixed, lab.path("ab"[i % 2]), f"w{i}", 5) for i in range(16)]
     told = [one for worker in workers for one in worker.result(120)]
     bad, figures = load.check(told)

@@ -1,10 +1,13 @@
-"""A disk whose write cache loses what was not flushed: stands between a guest's kernel and its disk image, by ptrace.
+"""A disk whose write cache loses what was not flushed, between a guest's kernel and its image.
 
-User Mode Linux does its disk's I/O in a process of its own, which reads batches of requests from a pipe and writes to the image.
-That one is stopped at each system call: before a write, what was there is noted; when a flush is asked for, the notes are
-forgotten. At a power cut every sector that was written since the last flush is given any of the contents it had since, at
-random, as a disk may do. (Linux 6.1's own flush of such a disk does nothing, and the host's page cache survives a kill: without
-this, what the guest's kernel had written but not flushed would never be lost.)
+By ptrace.
+
+User Mode Linux does its disk's I/O in a process of its own, which reads batches of requests from a
+pipe and writes to the image. That one is stopped at each system call: before a write, what was
+there is noted; when a flush is asked for, the notes are forgotten. At a power cut every sector that
+was written since the last flush is given any of the contents it had since, at random, as a disk may
+do. (Linux 6.1's own flush of such a disk does nothing, and the host's page cache survives a kill:
+without this, what the guest's kernel had written but not flushed would never be lost.)
 """
 
 import contextlib
@@ -45,7 +48,7 @@ def _ptrace(request, pid, address=None, data=None):
 
 
 def _writers(kernel):
-    """The processes of a guest's kernel that do its I/O: its children that it does not itself trace."""
+    """Return the processes of a guest's kernel that do its I/O: children that it does not trace."""
     with open(f"/proc/{kernel}/task/{kernel}/children") as file:
         children = file.read().split()
     for child in children:
@@ -58,7 +61,10 @@ def _writers(kernel):
 
 
 class VolatileCache:
-    """The write cache of a running guest's disk. `flushes` and `writes` count; `close()` before the guest is killed for another reason."""
+    """The write cache of a running guest's disk; `flushes` and `writes` count.
+
+    `close()` it before the guest is killed for another reason.
+    """
 
     def __init__(self, guest, image):
         self.image = image
@@ -128,7 +134,10 @@ class VolatileCache:
 
     @staticmethod
     def _asks_for_flush(pid, address, length):
-        """Whether a flush is among the requests that were read; all writes before it are done, so they are durable once it is."""
+        """Return True if a flush is among the requests read.
+
+        All writes before it are done, so they are durable once it is.
+        """
         with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
             for request in struct.unpack(
                 f"{length // 8}Q", os.pread(memory.fileno(), length // 8 * 8, address)
@@ -157,7 +166,10 @@ class VolatileCache:
 
     @contextlib.contextmanager
     def _moment(self, rng):
-        """Now, or, mostly, as soon as so many sectors are written and not flushed; no write is made meanwhile."""
+        """Cut now or, mostly, once so many sectors are written and not flushed.
+
+        No write comes between.
+        """
         wanted, until = rng.choice((0, 1, 1, 16)), time.monotonic() + 0.7
         while True:
             with self._guard:

@@ -1,9 +1,10 @@
-"""One worker of a mixed load, in a process of its own: does what its seed says, and tells each operation as a line of JSON.
+"""One worker of a mixed load, in a process of its own: it tells each operation as JSON.
 
 python -m tests.torture.workload ROOT WHO SEED MIX [SECONDS [TAG [BUG]]]
 
-`MIX` is a comma list of operation names with weights, such as "set:3,get:5"; `TAG` goes into every name, so that
-a later run on the same root has names of its own; `BUG` is one of planted.py. What is told is what history.py checks.
+`MIX` is a comma list of operation names with weights, such as "set:3,get:5"; `TAG` goes into every
+name, so that a later run on the same root has names of its own; `BUG` is one of planted.py. What is
+told is what history.py checks.
 """
 
 import json
@@ -28,7 +29,10 @@ from efsstate import (
 )
 from tests.torture import history, planted
 
-EVERYTHING = "set:12,get:24,fresh:6,add:4,compute:8,delete:1,clear:0.1,append:6,hold:0.7,load:6,shards:2,publish:0.3,serve:6,sweep:0.2"
+EVERYTHING = (
+    "set:12,get:24,fresh:6,add:4,compute:8,delete:1,clear:0.1,append:6,hold:0.7,load:6,shards:2,"
+    "publish:0.3,serve:6,sweep:0.2"
+)
 DURABLE = "set:10,get:3,add:5,compute:2,append:6,hold:2,load:2,shards:2,publish:1,serve:1"
 SHARDS, ITEMS = 4, 5
 
@@ -150,8 +154,12 @@ class Worker:
 
         got = self.flights.get_or_compute(key, function)
         self.done(
-            "compute", self.flights.name, key=key, computed=bool(made), got=history.sound(key, got) or "bad",
-        )  # fmt: skip
+            "compute",
+            self.flights.name,
+            key=key,
+            computed=bool(made),
+            got=history.sound(key, got) or "bad",
+        )
 
     # Checkpoints
 
