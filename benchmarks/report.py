@@ -1,7 +1,4 @@
-"""Write the tables, in Markdown that a terminal shows as well.
-
-Benchmarks/README.md and the JSON.
-"""
+"""Write the tables in Markdown, benchmarks/README.md, and the JSON beside it."""
 
 import json
 import os

@@ -394,7 +394,7 @@ MUTATIONS = {
     ),
     "prune-looks-again-after-its-rename": Mutation(
         "prune looks again after its rename",
-        without("active"),
+        without("named", "version"),
         ["modelstore/test_versions.py"],
     ),
     "only-a-day-old-is-abandoned": Mutation(
