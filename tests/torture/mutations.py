@@ -691,4 +691,69 @@ MUTATIONS = {
         become("return native"),
         ["cache/test_arguments.py::test_the_padding_of_a_long_double_does_not_count"],
     ),
+    "a-broken-item-does-not-count": Mutation(
+        "a broken item does not count",
+        become("return True"),
+        ["checkpoints/test_loops.py::test_a_broken_item_does_not_count_in_a_later_save"],
+    ),
+    "a-model-published-again-keeps-its-current": Mutation(
+        "a model published again keeps its current",
+        holds(False),
+        ["modelstore/test_labels.py::test_a_model_published_while_it_is_removed_stays"],
+    ),
+    "a-second-loop-needs-a-name": Mutation(
+        "a second loop needs a name",
+        holds(False),
+        ["checkpoints/test_loops.py::test_a_second_loop_needs_a_name"],
+    ),
+    "a-shorter-source-is-not-finished": Mutation(
+        "a shorter source is not finished",
+        holds(False),
+        ["checkpoints/test_loops.py::test_a_source_shorter_than_what_was_done_is_an_error"],
+    ),
+    "an-error-outside-the-loop-counts-nothing": Mutation(
+        "an error outside the loop counts nothing",
+        become("is_in_loop = True"),
+        ["checkpoints/test_loops.py::test_an_error_after_a_break_counts_nothing_more"],
+    ),
+    "new-items-before-the-position-are-seen": Mutation(
+        "new items before the position are seen",
+        holds(False),
+        ["checkpoints/test_loops.py::test_new_items_before_the_position_are_an_error"],
+    ),
+    "no-item-is-begun-after-the-margin": Mutation(
+        "no item is begun after the margin",
+        holds(False),
+        ["checkpoints/test_loops.py::test_the_deadline_is_looked_at_after_the_next_item"],
+    ),
+    "none-is-no-position": Mutation(
+        "none is no position",
+        holds(False),
+        ["checkpoints/test_loops.py::test_none_is_no_position"],
+    ),
+    "other-threads-are-refused": Mutation(
+        "other threads are refused",
+        holds(False),
+        ["checkpoints/test_loops.py::test_consumers_that_work_on_several_items_are_refused"],
+    ),
+    "pools-are-refused": Mutation(
+        "pools are refused",
+        holds(False),
+        ["checkpoints/test_loops.py::test_consumers_that_work_on_several_items_are_refused"],
+    ),
+    "the-deadline-holds-while-skipping": Mutation(
+        "the deadline holds while skipping",
+        holds(False),
+        ["checkpoints/test_loops.py::test_skipping_that_takes_the_invocation_is_an_error"],
+    ),
+    "the-watermark-passes-no-open-item": Mutation(
+        "the watermark passes no open item",
+        without("is_done"),
+        ["checkpoints/test_map.py::test_an_error_loses_no_item"],
+    ),
+    "what-is-read-ahead-is-not-saved": Mutation(
+        "what is read ahead is not saved",
+        holds(False),
+        ["checkpoints/test_loops.py::test_consumers_that_read_ahead_lose_nothing"],
+    ),
 }

@@ -205,14 +205,16 @@ def test_a_hole_in_the_table_is_seen(tmp_path):
         "    return 2\n"
     )
     rows = {
-        "known": Mutation("known", edits.without("c"), ["torture/test_short.py::test_nothing"]),
+        "known": Mutation(
+            "known", edits.without("c"), ["torture/test_short.py::test_that_is_not_there"]
+        ),
         "gone": Mutation("gone", edits.drop(), []),
     }
     assert list(mutation.faults_of_the_table(edits.marked(str(tmp_path)), rows)) == [
         "unknown: marked in module.py, and not in tests/torture/mutations.py",
         "gone: in tests/torture/mutations.py, and marked nowhere in src",
         "known: module.py: no clause of it names c",
-        "known: there is no test torture/test_short.py::test_nothing",
+        "known: there is no test torture/test_short.py::test_that_is_not_there",
     ]
 
 
