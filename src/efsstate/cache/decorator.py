@@ -9,6 +9,7 @@ from efsstate.cache.attributes import Attributes, FunctionResults
 from efsstate.cache.cache import Cache
 from efsstate.cache.function_cache import FunctionCache
 from efsstate.cache.options import Options
+from efsstate.mount.environment import DISABLE, ROOT, peek
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -153,15 +154,20 @@ def _wrapper(owner: FunctionCache) -> Any:
     else:
 
         def wrapper(*args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
-            remembered = owner.remembered
-            if remembered and not kwargs:
+            remembered, results = owner.remembered, owner.results
+            if (
+                remembered
+                and not kwargs
+                and peek(ROOT) is results.seen_root
+                and peek(DISABLE) is results.seen_disable
+            ):
                 try:
                     item = remembered.get((*map(type, args), *args))
                 except Exception:  # an argument without a hash, or whose own hash raises
                     item = None
                 if item is not None and item.since <= time.time() < item.until:
                     item.used = True
-                    owner.results.counts.memory += 1
+                    results.counts.memory += 1
                     if events.hit_listeners:
                         events.emit_memory_hit(owner.name, item.cost)
                     return item.value

@@ -11,6 +11,7 @@ from efsstate.cache.keys import KeyBuilder
 from efsstate.cache.tiers import FAILURES, MISSING, TieredCache, is_load_failure
 from efsstate.errors import EncodeError
 from efsstate.format.entry import blake2b
+from efsstate.mount.environment import DISABLE, ROOT, peek
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -139,7 +140,9 @@ class FunctionCache:
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the result of a call of a `def`."""
         results = self.results
-        digest = self.digest(args, kwargs) if results.known_enabled or results.enabled else None
+        if peek(ROOT) is not results.seen_root or peek(DISABLE) is not results.seen_disable:
+            results.follow_environment()
+        digest = self.digest(args, kwargs) if results.known_enabled else None
         if digest is None:
             return self.function(*args, **kwargs)
         began = time.monotonic() if events.listeners else 0.0

@@ -93,7 +93,9 @@ class TieredCache:
         self.codec_name = ""  # once there is a disk tier
         self.identify_code: Callable[[], bytes] | None = None  # of a function: see `fingerprint`
         self._fingerprint = b""
-        self.known_enabled: bool | None = None  # `enabled`, once it is known: a hit looks here
+        self.known_enabled = False  # as `follow_environment` found it
+        self.seen_root: object = self  # the variables' values then; until the first call, neither
+        self.seen_disable: object = self
         self._root_path = ""
         self._disk: DiskTier | None = None
         self._newer: set[str] = set()  # of entries that a newer release wrote
@@ -101,10 +103,29 @@ class TieredCache:
 
     @property
     def enabled(self) -> bool:
-        """Return False if EFSSTATE_DISABLE was set at the first use."""
-        if self.known_enabled is None:
-            self.known_enabled = not environment.disabled()
+        """Return False if EFSSTATE_DISABLE is set now."""
+        if (
+            environment.peek(environment.ROOT) is not self.seen_root
+            or environment.peek(environment.DISABLE) is not self.seen_disable
+        ):
+            self.follow_environment()
         return self.known_enabled
+
+    def follow_environment(self) -> None:
+        """Go by EFSSTATE_ROOT and EFSSTATE_DISABLE as they are now.
+
+        Tests set them while the process lives: another root has other results.
+        """
+        is_first, root_before = self.seen_root is self, self.seen_root
+        self.seen_root = environment.peek(environment.ROOT)
+        self.seen_disable = environment.peek(environment.DISABLE)
+        self.known_enabled = not environment.disabled()
+        is_moved = self.options.root is None and self.seen_root != root_before
+        # MUT: results-of-another-root-are-not-served
+        if is_moved and not is_first:
+            self._root_path, self._disk, self._policy = "", None, None
+        if not is_first and (is_moved or not self.known_enabled):
+            self.memory.clear()  # a remembered call is served without a look at anything else
 
     @property
     def root_path(self) -> str:

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT, DISABLE = b"EFSSTATE_ROOT", b"EFSSTATE_DISABLE"
+
+# `peek(ROOT)` is one call of C code, for a hit to notice a change: it returns the same object until
+# the variable is set again. `os.environ.get` is four calls of Python code.
+peek: Callable[[bytes], object] = vars(os.environ).get("_data", os.environb).get
+
 
 def variable(name: str) -> str | None:
     """Return the environment variable `name`, or None if it is unset or empty."""
