@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 _AHEAD = 2  # results that may wait for the consumer, besides those that threads work on
-_this_thread = threading.local()  # `is_worker`: it works for an `each`, which watches the deadline
+_this_thread = threading.local()  # `run`: it works for that `each`, which watches the deadline
 
 
 def mib(size: float) -> str:
@@ -78,8 +78,11 @@ def each(
     deadline, or this thread works for another `each`, which watches the deadline already.
     """
     remaining = deadline.remaining()
-    if getattr(_this_thread, "is_worker", False) or (len(jobs) < 2 and remaining is None):
+    outer = getattr(_this_thread, "run", None)
+    if outer is not None or (len(jobs) < 2 and remaining is None):
         for job in jobs:
+            if outer is not None and outer.is_stopped:
+                raise DeadlineExceeded(late())  # nobody waits for this thread any more
             yield job, work(job)
         return
     run = _Run(work, jobs, threads, remaining)
@@ -113,7 +116,7 @@ class _Run:
         self._results: dict[int, Any] = {}
         self._error: BaseException | None = None
         self._taken = self._consumed = 0
-        self._stopped = False
+        self.is_stopped = False
         self._workers: list[threading.Thread] = []
 
     def start(self) -> None:
@@ -128,7 +131,7 @@ class _Run:
             self._workers.append(worker)
 
     def _run(self) -> None:
-        _this_thread.is_worker = True
+        _this_thread.run = self
         while (index := self._take()) is not None:
             try:
                 result = self._work(self._jobs[index])
@@ -154,7 +157,7 @@ class _Run:
             return self._taken - 1
 
     def _is_over(self) -> bool:
-        return self._stopped or self._error is not None or self._taken >= len(self._jobs)
+        return self.is_stopped or self._error is not None or self._taken >= len(self._jobs)
 
     def result(self, index: int, late: Callable[[], str]) -> Any:
         with self._changed:
@@ -175,7 +178,7 @@ class _Run:
 
     def stop(self) -> None:
         with self._changed:
-            self._stopped = True
+            self.is_stopped = True
             self._changed.notify_all()
         for worker in self._workers:
             # A thread that hangs is left behind. The others end before the caller closes the files.

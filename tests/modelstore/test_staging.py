@@ -462,7 +462,9 @@ def test_room_is_made_for_the_blocks_that_small_files_take(
     publish("small", tmp_path / "small", root=root)
     wanted, real = [], staging._make_room
     monkeypatch.setattr(
-        staging, "_make_room", lambda local, size: wanted.append(size) or real(local, size)
+        staging,
+        "_make_room",
+        lambda local, size, making: wanted.append(size) or real(local, size, making),
     )
     staged("small", root)
     assert wanted == [300 * os.statvfs(local).f_frsize]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
     Place = tuple[Mount, str]  # a mount and a folder below it
+    CanSwitch = Callable[[], bool] | None
 
 
 class ModelFiles:
@@ -50,6 +51,7 @@ class ModelFiles:
         self._is_checked = False
         self._staged: StagedCopy | None = None
         self._copying = process.lock()
+        self._begun: tuple[str, memoryview] | None = None  # a file of which a part was read
         self._place = self._origin = mount, folder
         # Kept here too: the threads of a `load` have no context of their own.
         self._reserved = deadline.reserved.get()
@@ -104,11 +106,11 @@ class ModelFiles:
         """
         name = self._require_name(name)
 
-        def read() -> memoryview:
+        def read(can_switch: CanSwitch) -> memoryview:
             opened, digest = self._open(name)
-            return reader.whole(opened, digest=digest)
+            return reader.whole(opened, digest=digest, can_switch=can_switch)
 
-        return self._retry_damaged_copy(read)
+        return self._read_or_stage(name, read)
 
     def mmap(self, name: str | None = None) -> memoryview:
         """Return the pages of the file `name`, read only, pulled in by several threads first.
@@ -119,12 +121,44 @@ class ModelFiles:
         """
         name = self._require_name(name)
 
-        def map_pages() -> memoryview:
+        def map_pages(can_switch: CanSwitch) -> memoryview:
             opened, digest = self._open(name, direct=False)
-            return reader.mapped(opened, digest=digest)
+            return reader.mapped(opened, digest=digest, can_switch=can_switch)
 
         # A signed file is mapped from a copy: pages that the kernel reads again are not checked.
-        return self._retry_damaged_copy(map_pages, local=self._is_signed)
+        return self._read_or_stage(name, map_pages, local=self._is_signed)
+
+    def _read_or_stage(
+        self, name: str, read: Callable[[CanSwitch], T], *, local: bool = False
+    ) -> T:
+        """Read the file; go on with a local copy if it does not fit before the deadline.
+
+        Many environments that start at once share the server's throughput. A read that is cut off
+        starts again with nothing; a copy in /tmp outlives the timeout, and is continued.
+        """
+        has_deadline = deadline.remaining() is not None
+        may_stage = has_deadline and self._place is self._origin and self._has_digests()
+        if may_stage:
+            from efsstate.modelstore import staging
+
+            local = local or staging.has_partial(self._copy_name())
+        can_switch = self._has_room if may_stage and not local else None
+        try:
+            return self._retry_damaged_copy(lambda: read(can_switch), local=local)
+        except reader.DoesNotFit as cut_off:
+            self._begun = (name, cut_off.view) if len(cut_off.view) else None
+        try:
+            return self._retry_damaged_copy(lambda: read(None), local=True)
+        finally:
+            self._begun = None
+
+    def _has_digests(self) -> bool:
+        return all(digest for _, digest in self._manifest.files.values())
+
+    def _has_room(self) -> bool:
+        from efsstate.modelstore import staging
+
+        return staging.has_room(self._copy_name(), self._manifest)
 
     def stage(self) -> str:
         """Return `path` of a copy on the local disk, which the environment's processes share.
@@ -148,7 +182,7 @@ class ModelFiles:
         def open_file(name: str) -> OpenFile:
             return self._open(name, place=self._origin)[0]
 
-        staged = staging.stage(self._copy_name(), self._manifest, open_file)
+        staged = staging.stage(self._copy_name(), self._manifest, open_file, self._begun)
         # Sizes were compared now. Bytes are compared when a copy is made, perhaps long ago.
         self._is_checked = staged.is_new or self._verify != "digest"
         self._staged, self._place = staged, (staged.mount, staged.folder)

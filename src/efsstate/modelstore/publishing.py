@@ -44,9 +44,10 @@ def run(
     manifest, content = _describe(source, version, meta, batch)
     staging = layout.staging_folder(model, content)
     above, _, name = staging.rpartition("/")
-    if _exists(mount, model, manifest, batch):
+    names = mount.names(above)
+    if manifest.version in names and _exists(mount, model, manifest, batch):
         # A publisher may have been killed between its rename and its end.
-        if name in mount.names(above):
+        if name in names:
             disposal.remove_staging(mount, above, name)
         batch.complete()
         return manifest
@@ -54,7 +55,8 @@ def run(
     try:
         # Another publisher may have finished while we waited for the claim.
         if not (has_waited and _exists(mount, model, manifest, batch)):
-            _copy(mount, staging, source, manifest, batch)
+            is_new = name not in names and not has_waited
+            _copy(mount, staging, source, manifest, batch, is_new=is_new)
             _write_manifest(mount, model, staging, manifest)
             _rename_into_place(mount, model, staging, manifest, batch)
     except OSError as error:
@@ -150,15 +152,23 @@ def _claim(mount: Mount, staging: str) -> tuple[lock.Lock, bool]:
         has_waited = True
 
 
-def _copy(mount: Mount, staging: str, source: Source, manifest: Manifest, batch: Batch) -> None:
-    """Copy what the staging folder does not have yet."""
+def _copy(
+    mount: Mount,
+    staging: str,
+    source: Source,
+    manifest: Manifest,
+    batch: Batch,
+    *,
+    is_new: bool,
+) -> None:
+    """Copy what the staging folder does not have yet; `is_new`: it does not exist."""
 
     def copy_file(name: str, advance: Callable[[int], None] | None) -> None:
         size = manifest.files[name][0]
         folder, _, last = f"{staging}/{_FILES}/{name}".rpartition("/")
         # A file gets its name here only once it is whole and on disk; one that a killed publisher
         # left needs no second look.
-        if _size(mount, folder, last) != size:
+        if is_new or _size(mount, folder, last) != size:
             _copy_file(mount, staging, source, manifest, name, batch, advance)
         elif advance is not None:
             advance(size)

@@ -6,13 +6,14 @@ import mmap
 import threading
 import time
 
+from efsstate import deadline
 from efsstate.errors import CorruptEntryError
 from efsstate.mount import free_memory
 from efsstate.parallel import Batch, each
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import TypeVar
 
     from efsstate.modelstore.open_file import OpenFile
@@ -30,7 +31,9 @@ WRONG_DIGEST = (
     " new id"
 )
 _TURN = 0.25  # seconds; a reader cannot be stopped within a range, and holds its buffer
+_FIRST = 2 << 20  # bytes of the first range if it is to tell whether the rest fits
 _DEEPEST = 128 << 20  # bytes; the kernel keeps a list of a range's pages while it reads it
+_SHORT = 64 << 10  # bytes of the first range, and of the shortest, where a copy may be cut off
 _PULL = 1 << 20  # bytes of one request to the server
 _PAGE = mmap.PAGESIZE
 _LEAST = 64 << 10  # bytes of a range if there is hardly any memory
@@ -42,13 +45,13 @@ def ranges(size: int, step: int | None = None) -> list[tuple[int, int]]:
     return [(offset, min(step, size - offset)) for offset in range(0, size, step)]
 
 
-def _deep(size: int) -> Iterator[tuple[int, int]]:
+def _deep(size: int, first: int | None = None) -> Iterator[tuple[int, int]]:
     """Yield (offset, length) of ranges for a single reader with O_DIRECT.
 
     Each is as long as takes a quarter of a second at the rate of the one before. One long range
     after the other is faster than several short ones side by side (measured: docs/models.md).
     """
-    offset, length = 0, READERS * RANGE
+    offset, length = 0, first or READERS * RANGE
     while offset < size:
         length, started = min(length, size - offset), time.monotonic()
         yield offset, length
@@ -96,8 +99,53 @@ def buffer(size: int) -> memoryview:
     return memoryview(mmap.mmap(-1, pages, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
-def whole(file: OpenFile, *, digest: str | None = None) -> memoryview:
-    """Return all bytes of the file in one buffer; compare their SHA-256 with `digest`, if given."""
+class DoesNotFit(Exception):  # noqa: N818 - a decision, not an error: the caller goes on otherwise
+    """The rest of the file does not come before the deadline; `view` has what did come."""
+
+    def __init__(self, view: memoryview) -> None:
+        super().__init__()
+        self.view = view
+
+
+class _Pace:
+    """Whether a read fits before the deadline, at the rate so far; `can_switch` if it does not."""
+
+    def __init__(self, size: int, can_switch: Callable[[], bool] | None) -> None:
+        self._size, self._can_switch = size, can_switch
+        self._started = time.monotonic()
+
+    @property
+    def is_known(self) -> bool:
+        """Return True if a deadline is known, so that the first ranges must be short."""
+        return self._can_switch is not None and deadline.remaining() is not None
+
+    def rounds(self, threads: int) -> Iterable[list[tuple[int, int]]]:
+        """Return the ranges to read by several threads."""
+        if self.is_known:
+            return _paced(0, self._size, RANGE, threads)
+        return [ranges(self._size)]
+
+    def is_too_slow(self, done: int) -> bool:
+        """Return True if the rest will not come, and the caller can read it otherwise."""
+        remaining = None if self._can_switch is None else deadline.remaining()
+        if remaining is None or self._can_switch is None or done >= self._size:
+            return False
+        rate = done / max(time.monotonic() - self._started, 1e-9)
+        if (self._size - done) / max(rate, 1.0) <= remaining - deadline.MARGIN:
+            return False
+        if not self._can_switch():
+            self._can_switch = None  # asked once
+            return False
+        return True
+
+
+def whole(
+    file: OpenFile, *, digest: str | None = None, can_switch: Callable[[], bool] | None = None
+) -> memoryview:
+    """Return all bytes of the file in one buffer; compare their SHA-256 with `digest`, if given.
+
+    Raise DoesNotFit if the deadline comes first at the present rate, and `can_switch` agrees.
+    """
     free_memory.require(
         file.size,
         file.path,
@@ -105,6 +153,7 @@ def whole(file: OpenFile, *, digest: str | None = None) -> memoryview:
     )
     view = buffer(file.size)
     batch, check = read_batch(file.path, file.size), _DigestCheck(digest)
+    pace = _Pace(file.size, can_switch)
 
     def fill(job: tuple[int, int]) -> None:
         offset, length = job
@@ -113,22 +162,33 @@ def whole(file: OpenFile, *, digest: str | None = None) -> memoryview:
     # With a digest, one range is read while another is digested. Through the page cache, a reader
     # waits for each request, so several read side by side.
     is_deep = file.direct and digest is None
-    rounds = ([job] for job in _deep(file.size)) if is_deep else [ranges(file.size)]
+    rounds: Iterable[list[tuple[int, int]]]
+    if is_deep:
+        rounds = ([job] for job in _deep(file.size, _FIRST if pace.is_known else None))
+    else:
+        rounds = pace.rounds(READERS)
     for jobs in rounds:
         for (offset, length), _ in each(fill, jobs, threads=READERS, late=batch.late):
             batch.add(length)
             check.add(view[offset : offset + length])
+            if pace.is_too_slow(batch.done):
+                raise DoesNotFit(view[: batch.done])
     check.end(file.path)
     return view[: file.size]
 
 
-def mapped(file: OpenFile, *, digest: str | None = None) -> memoryview:
-    """Return the file's pages, read only, pulled from the server in parallel first."""
+def mapped(
+    file: OpenFile, *, digest: str | None = None, can_switch: Callable[[], bool] | None = None
+) -> memoryview:
+    """Return the file's pages, read only, pulled from the server in parallel first.
+
+    Raise DoesNotFit as `whole`.
+    """
     if not file.size:
         return memoryview(b"")
     batch = read_batch(file.path, file.size)
     if file.network:
-        _pull_pages(file, batch)
+        _pull_pages(file, batch, _Pace(file.size, can_switch))
     try:
         view = memoryview(mmap.mmap(file.fileno(), file.size, prot=mmap.PROT_READ))
     except ValueError:
@@ -149,7 +209,7 @@ def mapped(file: OpenFile, *, digest: str | None = None) -> memoryview:
     return view
 
 
-def _pull_pages(file: OpenFile, batch: Batch) -> None:
+def _pull_pages(file: OpenFile, batch: Batch, pace: _Pace) -> None:
     """Read the file into the page cache by several threads."""
     own = threading.local()
 
@@ -161,8 +221,11 @@ def _pull_pages(file: OpenFile, batch: Batch) -> None:
         for at in range(offset, offset + length, _PULL):
             own.file.read_into(own.view[: min(_PULL, offset + length - at)], at)
 
-    for (_, length), _ in each(pull, ranges(file.size), threads=READERS, late=batch.late):
-        batch.add(length)
+    for jobs in pace.rounds(READERS):
+        for (_, length), _ in each(pull, jobs, threads=READERS, late=batch.late):
+            batch.add(length)
+            if pace.is_too_slow(batch.done):
+                raise DoesNotFit(memoryview(b""))
 
 
 class _DigestCheck:
@@ -190,16 +253,30 @@ def copy(
     *,
     late: Callable[[], str],
     advance: Callable[[int], None] | None = None,
+    note: Callable[[int], None] | None = None,
+    prefix: tuple[OpenFile, int] | None = None,
 ) -> str:
     """Copy the file in ranges by several threads, and return its SHA-256.
 
     Without a `target` it is only digested. A range that the target has already is not written
     again. If little memory is free, the ranges are shorter. `advance` counts the bytes.
+
+    `note` gets the byte up to which the copy is complete; the ranges are short on a slow link then,
+    because what is in flight is lost at a kill. `prefix` is the target's file and the byte up to
+    which an earlier copy completed it: these bytes are digested, and not read from `file`.
     """
     from hashlib import sha256
 
     step = min(RANGE, _bytes_per_buffer(file.size) // _PAGE * _PAGE)
-    digest = sha256()
+    digest, start = sha256(), 0
+    if prefix is not None:
+        opened, start = prefix
+        for offset, length in ranges(start, step):
+            view = buffer(length)[:length]
+            opened.read_into(view, offset)
+            digest.update(view)
+        if advance is not None:
+            advance(start)
     spare: list[memoryview] = []
     lock = threading.Lock()
 
@@ -215,13 +292,30 @@ def copy(
             target.put(view, offset)
         return room
 
-    for (_, length), room in each(move, ranges(file.size, step), threads=THREADS, late=late):
-        digest.update(room[:length])
-        with lock:
-            spare.append(room)
-        if advance is not None:
-            advance(length)
+    rounds = [ranges(file.size, step)] if note is None else _paced(start, file.size, step, THREADS)
+    for jobs in rounds:
+        for (offset, length), room in each(move, jobs, threads=THREADS, late=late):
+            digest.update(room[:length])
+            with lock:
+                spare.append(room)
+            if advance is not None:
+                advance(length)
+            if note is not None:
+                note(offset + length)
     return digest.hexdigest()
+
+
+def _paced(start: int, size: int, longest: int, threads: int) -> Iterator[list[tuple[int, int]]]:
+    """Yield rounds of ranges from `start` on, together a quarter of a second's work in flight."""
+    offset, length, count = start, min(_SHORT, longest), threads
+    while offset < size:
+        end = min(size, offset + count * length)
+        started = time.monotonic()
+        yield [(at, min(length, end - at)) for at in range(offset, end, length)]
+        rate = (end - offset) / max(time.monotonic() - started, 1e-9)
+        offset, count = end, 8 * threads
+        wanted = int(min(longest, rate * _TURN / threads)) // _PAGE * _PAGE
+        length = max(min(_SHORT, longest), wanted)
 
 
 def _bytes_per_buffer(size: int) -> int:

@@ -41,6 +41,7 @@ class Source:
         self.folders: list[str] = []
         self.executables: set[str] = set()
         self.size = 0  # bytes of all files
+        self._open: OpenFile | None = None  # a single file stays open: it is read twice
         # Where the target of a link is: of a file that is published by it, and of hub snapshots.
         self._targets: dict[str, tuple[Mount, str]] = {}
         if self.single:
@@ -109,11 +110,15 @@ class Source:
 
     def open(self, name: str) -> OpenFile:
         """Return the open file; raise EfsStateError if it has changed since it was judged."""
+        if self._open is not None:
+            return self._open
         mount, path = self._targets.get(name) or (self.mount, name)
         folder, _, last = path.rpartition("/")
         opened = OpenFile(mount, folder, last)
         if not _is_same(opened.stat, self.files[name]):
             raise moving(opened.path)
+        if self.single:
+            self._open = opened
         return opened
 
 

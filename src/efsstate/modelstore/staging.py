@@ -13,20 +13,22 @@ from efsstate.errors import CorruptEntryError, DeadlineExceeded, EfsStateError
 from efsstate.eviction import removal
 from efsstate.format import grammar, layout
 from efsstate.modelstore import reader
+from efsstate.modelstore.open_file import OpenFile
+from efsstate.modelstore.progress import SUFFIX, Progress
 from efsstate.mount import lock
 from efsstate.mount import root as roots
 from efsstate.mount.drafts import PartialFile
-from efsstate.parallel import mib
+from efsstate.parallel import each, mib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from efsstate.modelstore.manifest import Manifest
-    from efsstate.modelstore.open_file import OpenFile
     from efsstate.mount.files import Mount
 
     OpenSource = Callable[[str], OpenFile]
+    Begun = tuple[str, memoryview]
 
 _SCRATCH = "efsstate-models"
 _USES = "uses"  # a file for every copy; the processes that use the copy share its lock
@@ -53,11 +55,15 @@ class StagedCopy:
             events.log("warning", "%s: the lock of its use was not released: %s", path, error)
 
 
-def stage(name: str, manifest: Manifest, open_source: OpenSource) -> StagedCopy:
+def stage(
+    name: str, manifest: Manifest, open_source: OpenSource, begun: Begun | None = None
+) -> StagedCopy:
     """Return the local copy `name` of the manifest's files; make it if it is missing.
 
-    One process copies while the others wait, until the deadline. Raises `EfsStateError` if there is
-    no room, `CorruptEntryError` if a file differs from its digest, `DeadlineExceeded`, `OSError`.
+    One process copies while the others wait, until the deadline. A copy that was cut off is
+    continued. `begun` is a file's name, and its first bytes, if these were read before. Raises
+    `EfsStateError` if there is no room, `CorruptEntryError` if a file differs from its digest,
+    `DeadlineExceeded`, `OSError`.
     """
     local = roots.scratch(_SCRATCH)
     until = deadline.until_done()
@@ -69,7 +75,7 @@ def stage(name: str, manifest: Manifest, open_source: OpenSource) -> StagedCopy:
         try:
             local.forget(name)  # the process we waited for has put another folder in its place
             if not _is_whole(local, name, manifest):
-                _copy(local, name, manifest, open_source)
+                _copy(local, name, manifest, open_source, begun)
                 staged.is_new = True
         finally:
             claim.release()
@@ -138,22 +144,52 @@ def _is_whole(local: Mount, name: str, manifest: Manifest) -> bool:
     return True
 
 
-def _copy(local: Mount, name: str, manifest: Manifest, open_source: OpenSource) -> None:
+def has_partial(name: str) -> bool:
+    """Return True if an earlier attempt began the copy `name`."""
+    try:
+        local = roots.scratch(_SCRATCH)
+        return f"{layout.TEMPORARY}{name}{SUFFIX}" in local.names("")
+    except (OSError, EfsStateError):
+        return False
+
+
+def has_room(name: str, manifest: Manifest) -> bool:
+    """Return True if the copy `name` fits without removing any other."""
+    try:
+        local = roots.scratch(_SCRATCH)
+        return _free(local) + _size(local, layout.TEMPORARY + name) >= _room(local, manifest)
+    except (OSError, EfsStateError):
+        return False
+
+
+def _room(local: Mount, manifest: Manifest) -> int:
+    """Return the bytes of disk that the copy takes."""
+    sizes = [size for size, _ in manifest.files.values()]
+    return _disk_usage(local, [*sizes, *[1] * len(manifest.folders)])
+
+
+def _copy(
+    local: Mount, name: str, manifest: Manifest, open_source: OpenSource, begun: Begun | None
+) -> None:
     _remove_remains(local, name)
-    sizes = {file: size for file, (size, _) in manifest.files.items()}
-    room = _disk_usage(local, [*sizes.values(), *[1] * len(manifest.folders)])
+    making = layout.TEMPORARY + name
+    room = _room(local, manifest) - _size(local, making)
     if name in local.names("") and _free(local) < room:
         _remove_copy(local, name)  # damaged; if there is room, it stays until the new one is there
-    _make_room(local, room)
-    free = _free(local)
-    making = layout.TEMPORARY + name
+    _make_room(local, room, making)
+    free, progress = _free(local), Progress(local, name)
     try:
-        _copy_files(local, making, manifest, sizes, open_source)
+        _copy_files(local, making, manifest, open_source, progress, begun)
         local.forget(making)
         if name in local.names(""):
             _remove_copy(local, name)
+        progress.remove()
         local.rename("", making, "", name)
     except BaseException as error:
+        if isinstance(error, DeadlineExceeded) or not isinstance(error, Exception):
+            progress.save()  # the next attempt continues
+            raise
+        progress.remove()
         removal.remove_tree(local, making, grammar.anything)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             why = (
@@ -165,39 +201,77 @@ def _copy(local: Mount, name: str, manifest: Manifest, open_source: OpenSource) 
 
 
 def _copy_files(
-    local: Mount, making: str, manifest: Manifest, sizes: dict[str, int], open_source: OpenSource
+    local: Mount,
+    making: str,
+    manifest: Manifest,
+    open_source: OpenSource,
+    progress: Progress,
+    begun: Begun | None,
 ) -> None:
     batch = reader.read_batch(local.path_of(making), manifest.size)
     opening = threading.Lock()
 
-    def copy_file(name: str, advance: Callable[[int], None] | None) -> None:
-        source = open_source(name)
+    def copy_once(name: str, source: OpenFile, start: int) -> str:
+        """Copy the file from `start` on, and return the digest of all of it."""
         folder, _, last = f"{making}/{name}".rpartition("/")
         with opening:
             target = PartialFile(local, folder, last, executable=name in manifest.executables)
         try:
-            actual = reader.copy(source, target, late=batch.late, advance=advance)
+            if begun is not None and begun[0] == name and len(begun[1]) > start:
+                target.put(begun[1], 0)
+                start = len(begun[1])
+            elif start > target.present:  # a cleaner of /tmp has cut it
+                start = 0
+            prefix = (OpenFile(local, folder, last), start) if start else None
+            digest = reader.copy(
+                source,
+                target,
+                late=batch.late,
+                advance=batch.add,
+                note=lambda offset: progress.note(name, offset),
+                prefix=prefix,
+            )
             target.finish(source.size)
         finally:
             target.close()
-        size, digest = manifest.files[name]
+        return digest
+
+    def copy_file(name: str) -> None:
+        source, (size, digest) = open_source(name), manifest.files[name]
+        # Without a digest a part of an earlier attempt cannot be told from another file's.
+        start = min(progress.start(name), size) if digest else 0
+        actual = copy_once(name, source, start)
+        # MUT: a-continued-copy-is-compared-as-a-whole
+        if start and actual != digest and source.size == size:
+            batch.add(-size)
+            actual = copy_once(name, source, 0)
         if source.size != size or (digest and digest != actual):
             raise CorruptEntryError(source.path, reader.WRONG_DIGEST)
+        progress.note(name, size)
 
     for folder in manifest.folders:
         local.make(f"{making}/{folder}")
-    for _ in reader.every(sizes, copy_file, batch):
+    small = [name for name, (size, _) in manifest.files.items() if size <= reader.RANGE]
+    for _ in each(copy_file, small, threads=reader.THREADS, late=batch.late):
         pass
+    for name, (size, _) in manifest.files.items():
+        if size > reader.RANGE:  # several threads are in each of them
+            copy_file(name)
 
 
 def _remove_remains(local: Mount, name: str) -> None:
-    """Remove a killed process's half, and the locks of copies that are gone."""
-    names = local.names("")
-    for each in names:
-        if each.startswith(layout.TEMPORARY):
-            _remove(local, each)
-    for each in local.names(_USES):
-        if each not in names and each != name and (use := _claim_unused(local, each)) is not None:
+    """Remove what killed processes left and nobody can continue, and the locks of lost copies."""
+    names = set(local.names(""))
+    for each_name in names:
+        partial = each_name.removesuffix(SUFFIX)
+        is_partial = {partial, partial + SUFFIX} <= names or partial == layout.TEMPORARY + name
+        if each_name.startswith(layout.TEMPORARY) and not is_partial:
+            _remove(local, each_name)
+    for each_name in local.names(_USES):
+        if each_name in names or each_name == name:
+            continue
+        use = _claim_unused(local, each_name)
+        if use is not None:
             use.release(remove=True)
 
 
@@ -216,21 +290,24 @@ def _remove_copy(local: Mount, name: str) -> None:
     _remove(local, aside)
 
 
-def _make_room(local: Mount, wanted: int) -> None:
+def _make_room(local: Mount, wanted: int, making: str) -> None:
     """Remove unused copies, least recently used first, until `wanted` bytes fit.
 
-    If all of them would not make room enough, remove none and raise EfsStateError.
+    Parts of other copies go first. If all of them would not make room enough, remove none and raise
+    EfsStateError.
     """
     free, freed = _free(local), 0
-    stats = {n: local.stat("", n) for n in local.names("") if n not in (_USES, layout.LOCK)}
+    stats = {n: local.stat("", n) for n in local.names("") if n not in (_USES, layout.LOCK, making)}
     copies = [name for name, status in stats.items() if stat.S_ISDIR(status.st_mode)]
-    claimed: dict[str, lock.Lock] = {}
+    claimed: dict[str, lock.Lock | None] = {}
     try:
-        for name in sorted(copies, key=lambda name: stats[name].st_mtime_ns):
+        for name in sorted(copies, key=lambda n: (n[0] != ".", stats[n].st_mtime_ns)):
             if free + freed >= wanted:
                 break
-            use = _claim_unused(local, name)
-            if use is not None:
+            # We alone may copy now, so no process works on a part.
+            is_part = name.startswith(layout.TEMPORARY)
+            use = None if is_part else _claim_unused(local, name)
+            if is_part or use is not None:
                 claimed[name] = use
                 freed += _size(local, name)
         if free + freed < wanted:
@@ -238,9 +315,11 @@ def _make_room(local: Mount, wanted: int) -> None:
             raise _no_room(local, wanted, f"{mib(max(0, free))} are free, and {unused}")
         for name in claimed:
             _remove_copy(local, name)
+            local.remove("", name + SUFFIX, quiet=True)
     finally:
         for use in claimed.values():
-            use.release(remove=True)
+            if use is not None:
+                use.release(remove=True)
 
 
 def _size(local: Mount, folder: str) -> int:

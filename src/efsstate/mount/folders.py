@@ -175,12 +175,13 @@ class Folders:
             return self._top or self.open_top(make=make)
         parent_name, _, name = folder.rpartition("/")
         parent = self.handle(parent_name, make=make)
-        try:
+        if make:
+            try:
+                opened = FolderHandle(name, _DIRECTORY, dir_fd=parent.fd)
+            except OSError:  # whatever it is: missing, or no folder, which the next step tells
+                opened = self._make_folder(folder, parent_name, name)
+        else:
             opened = self._open_folder(folder, parent, name)
-        except FileNotFoundError:
-            if not make:
-                raise
-            opened = self._make_folder(folder, parent_name, name)
         # MUT: open-folders-are-bounded
         if len(self._folders) >= _MAX_OPEN:
             for oldest in list(self._folders)[: _MAX_OPEN // 4]:
