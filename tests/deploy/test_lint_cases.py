@@ -476,6 +476,17 @@ def test_a_group_for_a_range_of_all_subnets(tmp_path):
     assert findings(tmp_path, text) == set()
 
 
+def test_root_access_through_any_mount_target_is_a_note(tmp_path):
+    """CDK writes this policy by default; AWS does not call it public."""
+    allow = (
+        'Statement:\n          - {Effect: Allow, Principal: {AWS: "*"}, Action: '
+        '["elasticfilesystem:ClientWrite", "elasticfilesystem:ClientRootAccess"], Condition: '
+        '{Bool: {"elasticfilesystem:AccessedViaMountTarget": "true"}}}\n          - {'
+    )
+    old = 'Version: "2012-10-17"\n        Statement:\n          - {'
+    assert findings(tmp_path, changed((old, allow))) == {("note", "EFS036")}
+
+
 def test_provisioned_throughput_has_a_price(tmp_path):
     """The note names what the setting costs."""
     text = changed(

@@ -256,6 +256,24 @@ def test_blanks_behind_a_heredoc(tmp_path):
     assert alarms(tmp_path) == {"EFS011", "EFS022"}
 
 
+def test_a_policy_in_a_heredoc_with_references(tmp_path):
+    """The JSON is read, and each `${…}` in it leads where it points."""
+    policy = """  policy = <<-EOF
+    {"Statement": [{"Effect": "Allow", "Resource": "${aws_efs_file_system.this.arn}",
+      "Action": ["elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"],
+      "Condition": {"StringEquals":
+        {"elasticfilesystem:AccessPointArn": "${aws_efs_access_point.app.arn}"}}}]}
+  EOF
+"""
+    write(tmp_path, main_tf=attached(policy))
+    assert alarms(tmp_path) == set()
+    wrong = policy.replace("aws_efs_file_system.this", "aws_efs_access_point.app")
+    write(tmp_path, main_tf=attached(wrong))
+    assert alarms(tmp_path) == {"EFS020"}
+    write(tmp_path, main_tf=attached(policy.replace("Client", "Describe")))
+    assert alarms(tmp_path) == {"EFS022"}
+
+
 def test_a_mount_target_without_groups(tmp_path):
     """It has the VPC's default group, which does not let another group in."""
     text = T.replace("  security_groups = [aws_security_group.mount.id]\n", "")

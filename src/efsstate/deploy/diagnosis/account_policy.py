@@ -78,10 +78,7 @@ def decide(reader: Reader, stack: Stack, function: Resource, boundary: Policy | 
     place = place_of(stack, function, mount)
     if place.file_system is None:
         return Decision(None, None, "the file system was not read")
-    own = [
-        parse_policy(written, place.file_system)
-        for written in file_system_policies(stack, place.file_system)
-    ]
+    own = file_system_policies(stack, place.file_system)
     simulated = _simulate(reader, str(function.get("Role")), str(mount.get("Arn")), place)
     if simulated is not None:
         verdicts, source = simulated, "by the policy simulator"

@@ -407,9 +407,26 @@ def quoted(value: Any) -> Any:
 
 def parse_json(value: Any) -> Any:
     """Return a policy written as text as the document that it is."""
-    if not is_known(value) or not value.lstrip().startswith("{"):
-        return Unknown(value) if is_known(value) else value
+    is_text = is_known(value) or isinstance(value, Joined)
+    if not is_text or not value.lstrip().startswith("{"):
+        return Unknown(value) if is_text else value
     try:
-        return json.loads(value)
+        document = json.loads(value)
     except (json.JSONDecodeError, RecursionError):
         return Unknown(value[:200])
+    return _with_refs(document) if isinstance(value, Joined) else document
+
+
+def _with_refs(part: Any) -> Any:
+    """Return a parsed document with a reference for each `${NAME}` in its text."""
+    if isinstance(part, dict):
+        return {key: _with_refs(value) for key, value in part.items()}
+    if isinstance(part, list):
+        return [_with_refs(value) for value in part]
+    if not isinstance(part, str) or "${" not in part:
+        return part
+    whole = PIECE.fullmatch(part)
+    if whole and _RESOURCE.search(whole[1]):
+        return Ref(whole[1], "?")  # the attribute is lost in the text
+    names = tuple(name for name in PIECE.findall(part) if _RESOURCE.search(name))
+    return Joined(part, names) if names else Unknown(part)

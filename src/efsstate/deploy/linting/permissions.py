@@ -77,14 +77,21 @@ def mounting_roles(stack: Stack) -> dict[str, Resource]:
     return roles
 
 
-def file_system_policies(stack: Stack, file_system: Resource) -> list[Any]:
-    """Return the documents of a file system's own policy."""
-    apart = [
-        policy.get("Policy")
+def file_system_policies(stack: Stack, file_system: Resource | None) -> list[Policy]:
+    """Return the file system's own policy, from itself or from a resource of its own."""
+    if file_system is None:
+        return []
+    owners = [
+        policy
         for policy in stack.of("AWS::EFS::FileSystemPolicy")
         if stack.file_system(policy) is file_system
     ]
-    return [document for document in [file_system.get("FileSystemPolicy"), *apart] if document]
+    written = [(file_system, "FileSystemPolicy"), *((owner, "Policy") for owner in owners)]
+    return [
+        parse_policy(owner.get(name), owner, owner.at(name))
+        for owner, name in written
+        if owner.get(name)
+    ]
 
 
 class Place(NamedTuple):

@@ -13,7 +13,6 @@ from efsstate.deploy.linting.iam import (
     WRITE,
     Policy,
     Statement,
-    parse_policy,
     parse_statements,
 )
 from efsstate.deploy.linting.permissions import (
@@ -34,6 +33,8 @@ from efsstate.deploy.linting.resource import Resource
 from efsstate.deploy.linting.stack import Stack
 from efsstate.deploy.linting.values import Ref, Unknown, items
 
+_MOUNT_TARGET = "elasticfilesystem:accessedviamounttarget"
+_NO_BOUNDS = {"aws:securetransport", _MOUNT_TARGET}
 _INTERFACES = (
     "ec2:CreateNetworkInterface",
     "ec2:DescribeNetworkInterfaces",
@@ -105,7 +106,7 @@ def _is_on_access_points(stack: Stack, statement: Statement) -> bool:
 def _is_needed(stack: Stack, statement: Statement, access_point: Any) -> bool:
     """Return True if the mount fails without the statement: the file system has a policy."""
     file_system = stack.file_system(stack.find(access_point, "AWS::EFS::AccessPoint"))
-    if file_system is None or not file_system_policies(stack, file_system):
+    if not file_system_policies(stack, file_system):
         return False
     for function, mount in stack.mounted():
         place = place_of(stack, function, mount)
@@ -120,17 +121,9 @@ def _is_refused(stack: Stack, policy: Policy, place: Place) -> bool:
     """Return True if neither the role nor the file system's policy allows the mount."""
     if allows(policy, MOUNT, place) is not False:
         return False
-    return all(admits(own, MOUNT, place) is False for own in _own_policies(stack, place))
-
-
-def _own_policies(stack: Stack, place: Place) -> list[Policy]:
-    """Return the parsed documents of the file system's own policy."""
-    file_system = place.file_system
-    if file_system is None:
-        return []
-    documents = file_system_policies(stack, file_system)
-    line = file_system.at("FileSystemPolicy")
-    return [parse_policy(document, file_system, line) for document in documents]
+    return all(
+        admits(own, MOUNT, place) is False for own in file_system_policies(stack, place.file_system)
+    )
 
 
 def _root_access(stack: Stack) -> Iterator[Hit]:
@@ -150,7 +143,7 @@ def _may_not_mount(stack: Stack) -> Iterator[Hit]:
             continue
         place = place_of(stack, function, mount)
         policy = permissions_of(stack, place.role)
-        own = _own_policies(stack, place)
+        own = file_system_policies(stack, place.file_system)
         verdict = allows(policy, MOUNT, place)
         if verdict is False:
             yield from _refused(function, policy, place, own)
@@ -213,10 +206,10 @@ def _denied(stack: Stack) -> Iterator[Hit]:
         file_system = place.file_system
         if file_system is None or stack.is_s3_files(mount):
             continue
-        for policy in _own_policies(stack, place):
+        for policy in file_system_policies(stack, place.file_system):
             for statement in denials(policy, MOUNT, place):
                 evidence = f"denies {_named(statement)} to {function.name}{_because(statement)}"
-                yield Hit(file_system.name, evidence, statement.line, file=file_system.file)
+                yield Hit(file_system.name, evidence, statement.line, file=statement.owner.file)
         role = place.role
         for statement in permissions_of(stack, role).statements if role is not None else ():
             refuses = statement.effect == "deny" and statement.covers(MOUNT)
@@ -239,8 +232,7 @@ def _no_policy(stack: Stack) -> Iterator[Hit]:
     if stack.is_partial:
         return
     for file_system in stack.used():
-        documents = file_system_policies(stack, file_system)
-        policies = [parse_policy(document, file_system) for document in documents]
+        policies = file_system_policies(stack, file_system)
         if not all(policy.is_complete for policy in policies):
             continue
         if not policies:
@@ -257,20 +249,20 @@ def _no_policy(stack: Stack) -> Iterator[Hit]:
 
 def _public(stack: Stack) -> Iterator[Hit]:
     for file_system in stack.of("AWS::EFS::FileSystem"):
-        for document in file_system_policies(stack, file_system):
-            line = file_system.at("FileSystemPolicy")
-            for statement in parse_statements(document, file_system, line):
+        for policy in file_system_policies(stack, file_system):
+            for statement in policy.statements:
                 if not statement.is_allow or not is_open_to_all(statement):
                     continue
-                bounds = [key for pairs in statement.conditions.values() for key in pairs]
-                if statement.grants(ROOT) and all(_is_no_bound(key) for key in bounds):
-                    evidence = f"allows {_named(statement)} to every principal"
-                    yield Hit(file_system.name, evidence, statement.line, file=file_system.file)
-
-
-def _is_no_bound(key: str) -> bool:
-    """Return True if a condition key admits every client of the network."""
-    return key.lower() == "aws:securetransport"
+                keys = {key.lower() for pairs in statement.conditions.values() for key in pairs}
+                if not statement.grants(ROOT) or keys - _NO_BOUNDS:
+                    continue
+                evidence = f"allows {_named(statement)} to every principal"
+                severity = ""
+                if _MOUNT_TARGET in keys:  # AWS does not call it public; CDK writes it by default
+                    evidence += " that comes through a mount target"
+                    severity = "note"
+                file = statement.owner.file
+                yield Hit(file_system.name, evidence, statement.line, severity, file)
 
 
 def _wrong_kind_of_name(stack: Stack) -> Iterator[Hit]:
