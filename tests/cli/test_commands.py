@@ -1,5 +1,6 @@
 """Each command: what it shows, what it changes, what it refuses."""
 
+import contextlib
 import os
 import threading
 
@@ -20,11 +21,11 @@ def digests(tree, namespace):
     ]
 
 
-def test_ls_shows_all_three_areas(shell):
+def test_ls_shows_all_areas(shell):
     told = shell.json("ls")
-    assert {row["area"] for row in told["rows"]} == {"cache", "checkpoints", "models"} and told[
-        "matched"
-    ] == 15 + 2 + 1
+    areas = {row["area"] for row in told["rows"]}
+    assert areas == {"cache", "checkpoints", "models", "datasets"}
+    assert told["matched"] == 15 + 2 + 1 + 1
     states = {row["path"]: row["state"] for row in told["rows"]}
     assert sorted(states.values()).count("expired") == 5
     assert (
@@ -48,7 +49,7 @@ def test_ls_filters_sorts_and_limits(shell):
     )
     assert told["matched"] == 5 and [round(row["age"] / DAY) for row in told["rows"]] == [11, 10]
     code, out, _ = shell("ls", "--limit", "1")
-    assert code == 0 and "and 17 more" in out
+    assert code == 0 and "and 18 more" in out
 
 
 def test_ls_takes_a_users_name_a_path_or_a_full_path(shell):
@@ -75,7 +76,9 @@ def test_stat_adds_up_by_namespace(shell):
     assert row["size"] == sum(
         os.path.getsize(shell.tree.full(name)) for name in digests(shell.tree, "thumbnails")
     )
-    assert rows["models", "resnet50"]["size"] == 5000 and told["entries"] == 18
+    assert rows["models", "resnet50"]["size"] == 5000 and told["entries"] == 19
+    (row,) = shell.json("stat", "datasets")["rows"]
+    assert row["name"] == "reviews/raw" and row["size"] > 16
     code, out, _ = shell("stat")
     assert code == 0 and "█" in out and "thumbnails" in out and "the next sweep removes 5" in out
     assert len(shell.json("stat", "--filter", "area=models")["rows"]) == 1
@@ -292,6 +295,16 @@ def test_rm_refuses_what_is_too_much_or_too_little(shell, place):
     assert shell("rm", place, "-y")[0] == 2 and sorted(os.walk(shell.tree.path)) == before
 
 
+def test_datasets_have_commands_of_their_own(shell):
+    (row,) = shell.json("ls", "datasets/reviews/raw")["rows"]
+    assert (row["name"], row["state"]) == ("reviews/raw", "kept")
+    for command in ("rm", "verify"):
+        code, _, err = shell(command, "datasets/reviews/raw", *["-y"][: command == "rm"])
+        assert code == 2 and f"efsstate dataset {command}" in err
+    assert shell("show", "datasets/reviews/raw")[0] == 2
+    assert shell("ls", "datasets/nope")[0] == 3
+
+
 def test_rm_follows_no_link(shell, tree, tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -379,8 +392,8 @@ def test_a_sharded_job_is_listed_by_its_shards(shell, tree):
     (row,) = shell.json("checkpoint", "ls", "--filter", "name=t")["rows"]
     assert (row["state"], row["position"], row["items"]) == ("finished", "16/16 shards", 48)
     told = shell.json("checkpoint", "show", "t")
-    assert told["shards"] == {"total": 16, "finished": 16, "begun": 16, "claimed": 0}
-    assert "16 of 16 finished" in shell("checkpoint", "show", "t")[1]
+    assert told["shards"] == {"total": 16, "done": 16, "claimed": 0}
+    assert "16 of 16 done" in shell("checkpoint", "show", "t")[1]
     told = shell.json("checkpoint", "show", "t[3]")
     assert (told["name"], told["state"], told["items"]) == ("t[3]", "finished", 3)
     assert shell.json("show", "checkpoints/t[3]")["name"] == "t[3]"
@@ -431,6 +444,20 @@ def test_show_prints_the_state_if_asked(shell, tree):
         job.save({"n": 6})
     code, _, err = shell("checkpoint", "show", "secret", "--state")
     assert code == 3 and "'pickle'" in err and "run" in err
+
+
+def test_attempts_and_skipped_items_are_shown(shell, tree):
+    """An item that fails each time looks like progress without them."""
+    for _ in range(3):
+        with contextlib.suppress(ZeroDivisionError), checkpoint("poison", root=tree.path) as job:
+            for number in job.resume([1, 0, 2], attempts=5):
+                job.state = 1 // number
+    told = shell.json("checkpoint", "show", "poison")
+    assert told["attempts"] >= 2 and told["state"] == "waiting"
+    out = shell("checkpoint", "show", "poison")[1]
+    assert f"{told['attempts']} claims since the position last moved; 0 items skipped" in out
+    rows = shell.json("checkpoint", "ls", "--filter", "attempts>1")["rows"]
+    assert [row["name"] for row in rows] == ["poison"]
 
 
 def test_reset_finish_and_cancel(shell, tree):

@@ -15,7 +15,7 @@ from efsstate.errors import EfsStateError
 # A command is the module of its name below efsstate.cli. Its help is here, so that
 # `efsstate --help` imports none of them.
 COMMANDS = {
-    "ls": "List what is below the root: cache entries, checkpoints, models.",
+    "ls": "List what is below the root: cache entries, checkpoints, models, datasets.",
     "stat": "Show where the space goes, by area and namespace.",
     "show": "Show one entry: its header and its decoded value.",
     "gc": "Remove what is expired, over its limit, or abandoned.",

@@ -28,6 +28,8 @@ _KINDS = {
     "position": "text",
     "items": "count",
     "saves": "count",
+    "attempts": "count",
+    "skipped": "count",
     "age": "age",
     "size": "size",
 }
@@ -48,7 +50,7 @@ def ls(out: Output, root: str | None, rows: Listing) -> int:
     """List checkpoints: how far they are, who claimed them, when they saved.
 
     Columns for --filter and --sort: name, state (finished, claimed, waiting), position, items,
-    saves, age, size.
+    saves, attempts (claims since the position last moved), skipped (items), age, size.
     """
     mount = open_root(root)
     inventory = Inventory(mount, Place(layout.CHECKPOINTS, None, None))
@@ -100,10 +102,12 @@ def show_status(mount: Mount, folder: str, out: Output, *, with_state: bool = Fa
         out.say(f"epoch     {status['epoch']}, by {sentence(status['owner'])}")
     else:
         shards = status["shards"]
-        out.say(
-            f"shards    {shards['finished']:,} of {shards['total']:,} finished,"
-            f" {shards['claimed']:,} claimed, {shards['begun']:,} begun"
-        )
+        done = f"{shards['done']:,} of {shards['total']:,} done"
+        out.say(f"shards    {done}, {shards['claimed']:,} claimed")
+    if status["attempts"] > 1 or status["skipped"]:
+        attempts = count_text(status["attempts"], "claim")
+        skipped = count_text(status["skipped"], "item")
+        out.say(f"attempts  {attempts} since the position last moved; {skipped} skipped")
     out.say(f"path      {status['path']}")
     status["state_schema"] = status.pop("schema")
     if with_state:

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from efsstate.cli import output
 from efsstate.cli.lookup import find
-from efsstate.cli.places import Place
+from efsstate.cli.places import AREAS, Place
 from efsstate.cli.places import folders as names
 from efsstate.errors import EfsStateError
 from efsstate.eviction import policy as policies
 from efsstate.eviction import scan
 from efsstate.eviction.report import SweepReport
 from efsstate.eviction.scan import SweepOptions
-from efsstate.format import layout
+from efsstate.format import dataset_layout, layout
 from efsstate.mount import clock
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ KINDS = {
     "idle": "age",
     "state": "text",
 }
-_DEEPEST = 8  # folders below a model that are added up
+_DEEPEST = 8  # folders below a model or a dataset that are added up
 
 
 class Inventory:
@@ -54,10 +54,11 @@ class Inventory:
         self.problems: list[str] = []
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Yield a row for each cache entry, checkpoint, and model version."""
+        """Yield a row for each cache entry, checkpoint, model version, and dataset."""
         yield from self.entries()
         yield from self.checkpoints()
         yield from self.versions()
+        yield from self.datasets()
 
     # Entries
 
@@ -193,6 +194,26 @@ class Inventory:
             state = "unmanaged" if is_unmanaged(model, root=root) else "no version"
             yield {"path": path, **row, "size": size, "age": age, "idle": age, "state": state}
 
+    # Datasets
+
+    def datasets(self) -> Iterator[dict[str, Any]]:
+        """Yield a row for each dataset; `state` is "kept", because the sweep removes no part."""
+        for component in names(self._mount, dataset_layout.DATASETS, self._place):
+            path = f"{dataset_layout.DATASETS}/{component}"
+            size, newest = self._weigh(path)
+            age = self.now - newest
+            yield {
+                "path": path,
+                "area": dataset_layout.DATASETS,
+                "name": dataset_layout.dataset_name(component),
+                "namespace": component,
+                "size": size,
+                "age": age,
+                "idle": age,
+                "state": "kept",
+            }
+            self._advance(1)
+
     def _weigh(self, path: str, depth: int = 0) -> tuple[int, float]:
         """Return the bytes and the newest time of the file at `path`, or of all files below it."""
         size, newest = 0, 0.0
@@ -225,5 +246,5 @@ def _is_folder(status: os.stat_result) -> bool:
 
 def count_folders(mount: Mount) -> int:
     """Return how many folders an inventory reads, for a progress bar."""
-    areas = ((layout.CACHE, 16), (layout.CHECKPOINTS, 1), (layout.MODELS, 1))
+    areas = [(area, 16 if area == layout.CACHE else 1) for area in AREAS]
     return sum(weight * sum(1 for _ in names(mount, area, None)) for area, weight in areas)

@@ -11,7 +11,6 @@ from efsstate.checkpoints.status import read_status
 from efsstate.cli.lookup import find, is_folder
 from efsstate.errors import EfsStateError
 from efsstate.format import layout
-from efsstate.mount import links, lock
 
 if TYPE_CHECKING:
     from efsstate.mount.files import Mount
@@ -66,59 +65,34 @@ def begun_shards(mount: Mount, folder: str) -> list[int]:
     return sorted(index for kind, index, _ in parsed if kind == "s")
 
 
-def status(mount: Mount, folder: str, name: str | None = None) -> dict[str, Any]:
-    """Return the fields of `Checkpoint.status`, with `state` and `shards`.
+def status(mount: Mount, folder: str) -> dict[str, Any]:
+    """Return the fields of `Checkpoint.status` with `state`, and the sums of a job's shards.
 
-    `state` is "finished", "claimed" or "waiting". `shards` is None, or has `total`, `finished`,
-    `claimed` and `begun`. Raise OSError and EfsStateError.
+    `state` is "finished", "claimed" or "waiting". Raise OSError and EfsStateError.
     """
-    name = whole_name(mount, folder) if name is None else name
+    name = whole_name(mount, folder)
     fields: dict[str, Any] = dict(read_status(CheckpointFolder(mount, folder), name))
-    fields["shards"] = shards = _read_shards(mount, folder)
-    if shards is not None:
-        _add_shards(mount, folder, fields, shards)
+    if fields["shards"] is not None:
+        _add_shards(mount, folder, fields)
     is_finished, is_claimed = fields["finished"], fields["claimed"]
     fields["state"] = "finished" if is_finished else "claimed" if is_claimed else "waiting"
     return fields
 
 
-def _read_shards(mount: Mount, folder: str) -> dict[str, Any] | None:
-    """Return how many shards there are, and which of them are finished or begun."""
-    names = mount.names(folder)
-    if layout.SHARDS not in names:
-        return None
-    count = CheckpointFolder(mount, folder).read_link(layout.SHARDS)
-    finished, begun = set(), set()
-    for kind, index, signature in filter(None, map(layout.parse_shard, names)):
-        mark = layout.shard_mark(index)
-        if kind == "s":
-            begun.add(index)
-        elif f"{mark}.{signature}" == links.mark(mount, folder, mark):
-            finished.add(index)
-    total = int(count) if count.isdigit() else 0
-    return {"total": total, "finished": finished, "begun": begun, "claimed": 0}
-
-
-def _add_shards(mount: Mount, folder: str, fields: dict[str, Any], shards: dict[str, Any]) -> None:
-    """Add up the shards' fields; in a job of many, those of the first unfinished ones."""
-    order = [*sorted(shards["begun"] - shards["finished"]), *sorted(shards["finished"])]
+def _add_shards(mount: Mount, folder: str, fields: dict[str, Any]) -> None:
+    """Add up what the shards saved; in a job of many, the first of them."""
     saved: list[float] = [fields["saved"] or 0.0]
-    for index in order[:_MOST_READ]:
-        place = f"{folder}/s{index}"
-        shard = CheckpointFolder(mount, place)
+    for index in begun_shards(mount, folder)[:_MOST_READ]:
+        shard = CheckpointFolder(mount, f"{folder}/s{index}")
         save = shard.read_header(shard.list())
         if save is not None:
             fields["items"] += save.items
             fields["saves"] += save.saves
             fields["bytes"] += save.size
+            fields["skipped"] += save.skipped
             saved.append(save.created)
-        if index not in shards["finished"]:
-            shards["claimed"] += lock.is_held(mount, place, layout.LOCK)
-    shards["finished"], shards["begun"] = len(shards["finished"]), len(shards["begun"])
-    fields["finished"] = 0 < shards["total"] <= shards["finished"]
-    fields["claimed"] = shards["claimed"] > 0
     fields["saved"] = max(saved) or None
-    fields["position"] = f"{shards['finished']}/{shards['total']} shards"
+    fields["position"] = f"{fields['shards']['done']}/{fields['shards']['total']} shards"
 
 
 def read_state(mount: Mount, folder: str) -> tuple[Any, str, int]:

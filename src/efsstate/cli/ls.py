@@ -17,7 +17,7 @@ _MOST = 100
 @output.common
 @output.listing
 def command(place: str | None, out: Output, root: str | None, rows: Listing) -> int:
-    """List cache entries, checkpoints and model versions: all, or those at PLACE.
+    """List cache entries, checkpoints, model versions and datasets: all, or those at PLACE.
 
     PLACE is cache, cache/NAMESPACE, checkpoints/NAME, a path as this command prints it, and so on.
     Without --limit it lists the first 100. Columns for --filter and --sort: path, area, name, size,

@@ -11,7 +11,7 @@ import click
 from efsstate.cli import jobs
 from efsstate.cli.lookup import NO_SUCH, is_folder
 from efsstate.errors import RootError
-from efsstate.format import layout
+from efsstate.format import dataset_layout, layout
 from efsstate.mount.root import require_present, resolve
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from efsstate.mount.files import Mount
 
-AREAS = (layout.CACHE, layout.CHECKPOINTS, layout.MODELS)
+AREAS = (layout.CACHE, layout.CHECKPOINTS, layout.MODELS, dataset_layout.DATASETS)
 
 
 def open_root(root: str | None) -> Mount:
@@ -58,8 +58,8 @@ def locate(mount: Mount, text: str) -> Place:
     area, *parts = path.split("/")
     if area not in AREAS or ".." in parts:
         raise click.UsageError(
-            f"{text}: name a place below the root, such as cache/NAMESPACE, checkpoints/NAME or"
-            " models/NAME"
+            f"{text}: name a place below the root, such as cache/NAMESPACE, checkpoints/NAME,"
+            " models/NAME or datasets/NAME"
         )
     if not parts:
         return Place(area, None, None)
@@ -69,6 +69,8 @@ def locate(mount: Mount, text: str) -> Place:
     try:
         if area == layout.MODELS:
             return Place(area, layout.model_component(name), None)
+        if area == dataset_layout.DATASETS:
+            return Place(area, dataset_layout.folder(name).rpartition("/")[2], None)
         if area == layout.CHECKPOINTS:
             return _checkpoint(mount, name)
         return Place(area, layout.component(name), None)

@@ -12,7 +12,7 @@ from efsstate.cli.output import Consent, Output, count_text
 from efsstate.cli.places import Place, locate, open_root
 from efsstate.errors import ClaimedError
 from efsstate.eviction import removal
-from efsstate.format import grammar, layout
+from efsstate.format import dataset_layout, grammar, layout
 from efsstate.mount import lock
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ def _require_removable(place: Place) -> None:
     """Raise click.UsageError for a place that is too much, too little, or another command's."""
     if place.area == layout.MODELS:
         raise click.UsageError(f"{place.path}: remove versions with `efsstate model prune`")
+    if place.area == dataset_layout.DATASETS:
+        raise click.UsageError(f"{place.path}: remove parts with `efsstate dataset rm`")
     if place.folder is None:
         raise click.UsageError(
             f"{place.path}: name a namespace, an entry or a checkpoint, not all of them"

@@ -78,8 +78,8 @@ def _file_of(mount: Mount, place: Place, path: str) -> tuple[str, str]:
     is_folder = stat.S_ISDIR(find(mount, place.path).st_mode)
     if is_folder and place.area == layout.MODELS and place.path.count("/") == 3:
         return place.path, layout.MANIFEST
-    # A model's file, read as an entry, would be called damaged.
-    if is_folder or place.area == layout.MODELS:
+    # A file of a model or a dataset, read as an entry, would be called damaged.
+    if is_folder or place.area not in (layout.CACHE, layout.CHECKPOINTS):
         raise _not_an_entry(path)
     folder, _, name = place.path.rpartition("/")
     return folder, name

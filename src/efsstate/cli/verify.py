@@ -11,7 +11,7 @@ from efsstate.cli.inventory import count_folders
 from efsstate.cli.output import Consent, Output, count_text
 from efsstate.cli.places import folders, locate, open_root
 from efsstate.errors import CorruptEntryError, EfsStateError, UnknownFormatError
-from efsstate.format import entry, layout
+from efsstate.format import dataset_layout, entry, layout
 from efsstate.mount import store
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ def command(
     """
     mount = open_root(root)
     located = locate(mount, place) if place is not None else None
+    if located is not None and located.area == dataset_layout.DATASETS:
+        raise click.UsageError(f"{place}: check snapshots with `efsstate dataset verify`")
     with out.progress("Verifying", count_folders(mount)) as advance:
         check = _Check(mount, located, advance)
         findings = list(check.findings())
