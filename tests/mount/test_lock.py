@@ -10,11 +10,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from tests.mount import alarms
 
 from efsstate import process
 from efsstate.mount import byte_locks, lock
 from efsstate.mount.files import Mount
-from tests.mount import alarms
 
 HOLDER = """
 import sys, time

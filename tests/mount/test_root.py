@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from efsstate import events
+from efsstate import Cache, cached, checkpoint, events, model
 from efsstate.errors import RootError
 from efsstate.mount import root
 
@@ -271,3 +271,21 @@ def test_a_file_of_another_owner_is_left_to_it(tmp_path):
     os.chown(tmp_path / "x" / "lock", 1003, 1003)
     os.close(mount.open("x", "lock", os.O_RDWR | os.O_CREAT))
     assert (tmp_path / "x" / "lock").stat().st_uid == 1003
+
+
+def test_a_relative_root_is_where_the_object_was_made(monkeypatch, tmp_path):
+    """States must not go to another folder, nor saves be acknowledged into it."""
+    for name in "one", "two":
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "one")
+    job, box = checkpoint("job", root="state"), Cache("box", root="state")
+    f = cached(name="f", root="state")(lambda x: x)
+    load = model("m", load=str, root="state")
+    monkeypatch.chdir(tmp_path / "two")
+    with job:
+        job.save(1)
+    box.set("k", 1), f(1)
+    with pytest.raises(LookupError):
+        load()
+    assert os.listdir(tmp_path / "two") == []
+    assert sorted(os.listdir(tmp_path / "one" / "state")) == ["cache", "checkpoints"]

@@ -756,4 +756,24 @@ MUTATIONS = {
         holds(False),
         ["checkpoints/test_loops.py::test_consumers_that_read_ahead_lose_nothing"],
     ),
+    "a-zones-name-is-no-path": Mutation(
+        "a zone's name is no path",
+        without("_is_zone_name"),
+        ["cache/test_codec_kinds.py::test_zones_of_dateutil_are_not_read_from_any_path"],
+    ),
+    "files-of-uid-0-are-the-roots-owners": Mutation(
+        "files of uid 0 are the root's owner's",
+        holds(False),
+        ["mount/test_root.py::test_files_that_uid_0_creates_are_the_roots_owners"],
+    ),
+    "no-root-is-created-beside-the-mount": Mutation(
+        "no root is created beside the mount",
+        holds(False),
+        ["mount/test_root.py::test_a_root_below_mnt_is_created_only_on_a_mount"],
+    ),
+    "results-of-another-root-are-not-served": Mutation(
+        "results of another root are not served",
+        become("is_moved = False"),
+        ["cache/test_environment.py::test_a_changed_root_is_another_cache_at_once"],
+    ),
 }

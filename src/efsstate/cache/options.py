@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from efsstate import units
 from efsstate.format import codec as codecs
+from efsstate.mount.root import absolute
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ class Options:
         self.codec = codec
         if root is not None and not isinstance(root, str) and not hasattr(root, "__fspath__"):
             raise TypeError(f"root: expected a path, not {root!r}")
-        self.root = root
+        # A relative root is below the working directory of now, whatever `chdir` comes later.
+        self.root = absolute(root)
 
     def life_of(self, value: Any) -> float | None:
         """Return the seconds for which a result is kept; None if it does not expire."""

@@ -120,8 +120,8 @@ class TieredCache:
         self.seen_root = environment.peek(environment.ROOT)
         self.seen_disable = environment.peek(environment.DISABLE)
         self.known_enabled = not environment.disabled()
-        is_moved = self.options.root is None and self.seen_root != root_before
         # MUT: results-of-another-root-are-not-served
+        is_moved = self.options.root is None and self.seen_root != root_before
         if is_moved and not is_first:
             self._root_path, self._disk, self._policy = "", None, None
         if not is_first and (is_moved or not self.known_enabled):

@@ -15,7 +15,7 @@ from efsstate.errors import ClaimedError, ClaimLost, EfsStateError, NotClaimed
 from efsstate.format import layout
 from efsstate.format.codec import resolve_codec
 from efsstate.generic import TypeVar
-from efsstate.mount.root import resolve
+from efsstate.mount.root import absolute, resolve
 from efsstate.units import seconds
 
 TYPE_CHECKING = False
@@ -100,7 +100,8 @@ class Checkpoint(Looping[S]):
 
     def __init__(self, name: str, **options: Any) -> None:
         self.name = name
-        self._options = options
+        # A relative root is below the working directory of now, whatever `chdir` comes later.
+        self._options = {**options, "root": absolute(options.get("root"))}
         self._folder_name = layout.checkpoint_folder(name)
         # The name as a whole, if the folder's cannot give it back.
         readable = layout.readable(self._folder_name.removeprefix(f"{layout.CHECKPOINTS}/"))

@@ -109,7 +109,9 @@ class Resolver:
         label: str | None = None,
         version: str | None = None,
     ) -> None:
-        self._name, self._root, self._label, self._version = name, root, label, version
+        # A relative root is below the working directory of now, whatever `chdir` comes later.
+        self._name, self._root = name, roots.absolute(root)
+        self._label, self._version = label, version
         self._is_absolute = isinstance(name, str) and name.startswith("/")
         if self._is_absolute and (why := _bad_path(name)):
             raise ValueError(f"model {name!r} can't be used: {why}")
