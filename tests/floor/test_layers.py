@@ -22,7 +22,7 @@ FLOORS = [
     ["cache", "checkpoints", "modelstore"],
     ["datasets"],
     ["cleanup"],
-    ["publishing", "deploy"],
+    ["publishing", "deploy", "planning"],
     ["janitor", "ops", "publisher", "cli", "testing", "metrics"],
 ]
 FEATURES = ["cache", "checkpoints", "modelstore"]  # neighbours that know nothing of each other
