@@ -29,6 +29,7 @@ FEATURES = ["cache", "checkpoints", "modelstore"]  # neighbours that know nothin
 OPERATOR = (
     "cli",
     "deploy",
+    "planning",
     "testing",
     "ops",
     "publisher",
