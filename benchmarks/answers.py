@@ -116,9 +116,9 @@ def _flip(folder, stored, bit):
 
 def alike():
     """Groups of arguments that are not the same, and what to call them."""
-    import numpy
+    import numpy as np
 
-    one, two = numpy.zeros(100_000), numpy.zeros(100_000)
+    one, two = np.zeros(100_000), np.zeros(100_000)
     two[50_000] = 1.0
     return {
         "`1`, `True`, `1.0`": [(1,), (True,), (1.0,)],

@@ -79,8 +79,8 @@ class Recipe(Floor):
 
     def resume(self, items):
         state = 0
-        for state, _ in enumerate(items):
-            pass
+        for number, _ in enumerate(items):
+            state = number
         return state
 
 
@@ -188,7 +188,7 @@ def _all_open(folder):
     for where, _, names in os.walk(folder):
         for name in names:
             with contextlib.suppress(OSError):  # removed since it was listed, or a link
-                files.append(open(f"{where}/{name}", "rb"))
+                files.append(open(f"{where}/{name}", "rb"))  # noqa: SIM115 - kept open
     return files
 
 

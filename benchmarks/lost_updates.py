@@ -70,7 +70,7 @@ def read(name, folder):
                 else [f"{below}/{item}" for item in os.listdir(below) if item[0].isdigit()]
             )
             for path in paths:
-                held.append(open(path))  # keeping it open is the point
+                held.append(open(path))  # noqa: SIM115 - keeping it open is the point
                 held[-1].buffer.read()
         except OSError:
             pass

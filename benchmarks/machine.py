@@ -1,6 +1,6 @@
 """What a run was made on and with: no names or paths of the machine."""
 
-import datetime
+import datetime as dt
 import importlib.metadata
 import os
 import platform
@@ -26,7 +26,7 @@ def describe():
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "kernel": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
 
 

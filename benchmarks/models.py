@@ -84,23 +84,22 @@ def one(name, path, requests):
 
 def _usable(kept):
     """Whether every tensor is there, and the first and the last byte for byte what was written."""
-    import numpy
+    import numpy as np
 
     if sorted(kept) != sorted(f"t{i}" for i in range(TENSORS)):
         return False
     tensors = _tensors()
     return all(
-        numpy.array_equal(numpy.asarray(kept[name]), tensors[name])
-        for name in ("t0", f"t{TENSORS - 1}")
+        np.array_equal(np.asarray(kept[name]), tensors[name]) for name in ("t0", f"t{TENSORS - 1}")
     )
 
 
 def _tensors():
-    import numpy
+    import numpy as np
 
-    random = numpy.random.default_rng(1)
+    random = np.random.default_rng(1)
     return {
-        f"t{i}": random.integers(0, 255, SIZE // TENSORS, dtype=numpy.uint8) for i in range(TENSORS)
+        f"t{i}": random.integers(0, 255, SIZE // TENSORS, dtype=np.uint8) for i in range(TENSORS)
     }
 
 

@@ -251,7 +251,8 @@ def main():
     parser.add_argument("--worker", choices=list(SUBJECTS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        return worker(options.worker, options.root)
+        worker(options.worker, options.root)
+        return 0
     if options.lab:
         return in_lab(options)
     if not options.root:
@@ -278,6 +279,7 @@ def main():
                 file,
                 indent=1,
             )
+    return 0
 
 
 if __name__ == "__main__":

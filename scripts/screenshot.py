@@ -1,4 +1,4 @@
-"""Makes docs/img/stat.svg: `efsstate stat` on a root like that of a service in production."""
+"""Draw docs/img/stat.svg: `efsstate stat` on a root like that of a service in production."""
 
 import io
 import os
@@ -9,11 +9,11 @@ import tempfile
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, HERE)
 
-from rich.console import Console
-from tests.cleanup.conftest import DAY, Tree
+from rich.console import Console  # noqa: E402 - the path comes first
+from tests.cleanup.conftest import DAY, Tree  # noqa: E402
 
-from efsstate import checkpoint, publish
-from efsstate.cli import app, output
+from efsstate import checkpoint, publish  # noqa: E402
+from efsstate.cli import app, output  # noqa: E402
 
 CACHES = (
     ("thumbnails", 420, 48_000, 7),

@@ -167,10 +167,10 @@ def pytest_runtest_protocol(item, nextitem):
     try:
         if _session not in item.config.stash:
             if item.config.stash.get(_dead, False):
-                raise LabError("the guest did not come up; see the first failure")
-            item.config.stash[_dead] = (
-                True  # until it has come up: not a minute's wait for each test
-            )
+                text = "the guest did not come up; see the first failure"
+                raise LabError(text)  # noqa: TRY301 - it is reported below, as the others are
+            # Until it has come up: not a minute's wait for each test.
+            item.config.stash[_dead] = True
             item.config.stash[_session] = Session(item.config, queue)
             item.config.stash[_dead] = False
         for report in item.config.stash[_session].run(item, following and following.nodeid):

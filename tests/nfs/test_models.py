@@ -245,7 +245,7 @@ def test_a_version_pruned_while_it_is_read_is_whole_or_an_error(lab, tmp_path, m
     try:  # as the server will: it may keep a removed file for who has it open
         assert model("m", load, root=lab.b)() == (tmp_path / "w").read_bytes()
     except OSError as error:
-        assert error.filename.endswith("/w")
+        assert error.filename.endswith("/w")  # noqa: PT017 - an error is one of two right answers
     assert pathlib.Path(path).read_bytes() == (tmp_path / "w").read_bytes()
 
 

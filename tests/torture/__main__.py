@@ -11,7 +11,7 @@ writes the figures into the documentation.
 
 import argparse
 import atexit
-import datetime
+import datetime as dt
 import importlib
 import json
 import os
@@ -70,7 +70,7 @@ def machine():
         "kernel": platform.release(),
         "python": platform.python_version(),
         "commit": git.stdout.strip() or "unknown",
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
 
 

@@ -37,14 +37,14 @@ def look(root, tag, told):
             for key in there:
                 got = cache.get(key, fresh=True)
                 done("get", name, key=key, got=history.sound(key, got) or "bad", fresh=True)
-            for one in told if gone is not None else ():
-                if (
-                    one["op"] in ("set", "add")
-                    and one["name"] == name
-                    and one["kept"]
-                    and one["key"] not in there | gone
-                ):
-                    bad.append(("lost", one))
+            bad += [
+                ("lost", operation)
+                for operation in (told if gone is not None else ())
+                if operation["op"] in ("set", "add")
+                and operation["name"] == name
+                and operation["kept"]
+                and operation["key"] not in there | gone
+            ]
         logs = {}
         for name in {*names("append"), *names("claim"), *names("load")}:
             job = checkpoint(name, root=root)

@@ -259,11 +259,12 @@ def run(seconds, seed):
                     client("clear", "v")
                     values = {}
                     # Elsewhere a clear shows within 60 s, or at a look that is fresh.
-                    for one in clients:
-                        if left := [
-                            key for key in range(6) if one("fresh", "v", key, None) is not None
-                        ]:
-                            wrong.append(f"after a clear there is {left}")
+                    wrong += [
+                        f"after a clear there is {key}"
+                        for other in clients
+                        for key in range(6)
+                        if other("fresh", "v", key, None) is not None
+                    ]
         finally:
             for client in clients:
                 client.end()

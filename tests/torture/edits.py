@@ -88,7 +88,7 @@ def once():
 
     def change(at):
         if not isinstance(at.node, ast.While):
-            raise LookupError("it is no while loop")  # noqa: TRY004 – as the others
+            raise LookupError("it is no while loop")  # noqa: TRY004 - as the others
         return at.replaced((at.span(at.node)[0], at.span(at.node.test)[1], "for _ in (1,)"))
 
     return change
@@ -172,12 +172,14 @@ def _tokens(text):
 
     found = []
     try:
-        for token in tokenize.generate_tokens(io.StringIO(text).readline):
-            if token.type not in _SPACE and token.string:
-                found.append((token.string, place(*token.start), place(*token.end)))
+        found.extend(tokenize.generate_tokens(io.StringIO(text).readline))
     except tokenize.TokenError:  # a fragment of an expression
         pass
-    return found
+    return [
+        (token.string, place(*token.start), place(*token.end))
+        for token in found
+        if token.type not in _SPACE and token.string
+    ]
 
 
 def marked(source=SOURCE):

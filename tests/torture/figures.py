@@ -1,4 +1,4 @@
-"""Writes docs/guarantees-figures.md from what `python -m tests.torture` left in torture.json.
+"""Write docs/guarantees-figures.md from what `python -m tests.torture` left in torture.json.
 
     python -m tests.torture.figures [FILE [AGAIN …]]
 
@@ -9,6 +9,7 @@ page says so.
 import json
 import os
 import sys
+import textwrap
 
 from tests.torture.__main__ import PARTS
 
@@ -33,6 +34,12 @@ TRIED = {
                 "edits by an attacker without the "
                 "key"), "{reads} reads, {misses} misses, {errors} clear errors under attack"),
     "clocks": ("{jumps} jumps", "{operations}, and {updates} updates, by {clients} clients"),
+    "interrupts": (
+        "{alarms_met} alarms, {forks_met} forks",
+        "{operations} kinds; {alarms_lost} descriptors lost as a file was opened to be read",
+    ),
+    "growth": ("", "{operations} in {states} states"),
+    "budgets": ("", "sweeps of {count} namespaces, shards and models; the longest {longest_s} s"),
     "model": ("", "{states} states, {steps} steps"),
     "mutation": ("{mutations} of {of} measures switched off", "{noticed} noticed"),
 }  # fmt: skip
@@ -86,15 +93,7 @@ def power(own):
                 ("the server's kernel killed, its disk made to forget, booted again"),
                 own["server_kills"],
                 own["acknowledged_server"],
-                (
-                    f"{own['sectors_lost']:,} "
-                    "sectors "
-                    "lost "
-                    "or "
-                    "torn, "
-                    "between "
-                    f"{own['flushes']:,} flushes"
-                ),
+                f"{own['sectors_lost']:,} sectors lost or torn, between {own['flushes']:,} flushes",
             ],
             ["its disk as a cut at another moment would leave it", own["images"], "", ""],
             [
@@ -188,6 +187,44 @@ def model(own):
     )
 
 
+def growth(own):
+    yield "## Growth"
+    yield ""
+    yield "Before and after so many operations in one state. Nothing may grow with their number."
+    yield ""
+    keys = ("descriptors", "files", "calls")
+    head = ["state", "times", *(f"{key}: before, after" for key in keys), "heap, KiB more"]
+    yield from rows(
+        head,
+        [
+            [
+                name.replace("_", " "),
+                row["times"],
+                *(f"{row['before'][key]:,}, {row['after'][key]:,}" for key in keys),
+                (row["after"]["heap"] - row["before"]["heap"]) >> 10,
+            ]
+            for name, row in own["rows"].items()
+        ],
+    )
+
+
+def budgets(own):
+    yield "## Budgets in time"
+    yield ""
+    yield "Sweeps with `budget=0.2` until everything was swept; each call must make progress."
+    yield ""
+    yield from rows(
+        ["", "count", "calls", "longest, s", "swept", "removed", "whole dry run, s"],
+        [
+            [
+                kind,
+                *(row[key] for key in ("count", "calls", "longest", "folders", "removed", "whole")),
+            ]
+            for kind, row in own["rows"].items()
+        ],
+    )
+
+
 def mutation(own):
     yield "## Mutation"
     yield ""
@@ -202,7 +239,8 @@ def page(found):
     yield "# The figures of the last whole run of `make torture`"
     yield ""
     yield "What is tried, and what may happen, is in [guarantees](guarantees.md). Written by"
-    yield f"`python -m tests.torture.figures` after `python -m tests.torture --seed {about['seed']}`."
+    seed = about["seed"]
+    yield f"`python -m tests.torture.figures` after `python -m tests.torture --seed {seed}`."
     yield ""
     yield (
         f"{about['date']}, commit `{about['commit']}`, {about['took_minutes']} minutes; "
@@ -221,10 +259,16 @@ def page(found):
         )
     yield ""
     yield from rows(["part", "", "faults", "operations", "violations", "minutes"], summary(parts))
-    for tell in (power, partitions, load, model, mutation):
+    for tell in (power, partitions, load, growth, budgets, model, mutation):
         own = parts.get(tell.__name__)
         if own and not {"skipped", "error"} & set(own):
             yield from tell(own)
+
+
+def written(lines):
+    """Return the page's text: prose in lines of 100 columns, tables as they are."""
+    whole = [line if line.startswith("|") else textwrap.fill(line, 100) for line in lines]
+    return "\n".join(whole).rstrip("\n").replace(" |  |", " | |") + "\n"
 
 
 def main(path="torture.json", *again):
@@ -237,7 +281,7 @@ def main(path="torture.json", *again):
             found["again"][name] = (found["parts"][name]["violations"], later["machine"])
             found["parts"][name] = figures
     with open(PAGE, "w") as file:
-        file.write("\n".join(page(found)).rstrip("\n").replace(" |  |", " | |") + "\n")
+        file.write(written(page(found)))
     print(PAGE)
 
 

@@ -1,5 +1,6 @@
 """Plant what somebody with write access may: links, FIFOs, devices, folders, names.
-signing key, everything that can be done without having it. Readers gain no code and no wrong
+
+With a signing key, everything that can be done without having it. Readers gain no code and no wrong
 answer: misses and clear errors.
 """
 

@@ -236,9 +236,14 @@ def managed(seconds, seed, *, count=16, plant=""):
     environment = {"EFSSTATE_ROOT": root, "PYTHONPATH": above, "TORTURE_PLANT": plant}
     try:
         with Function(
-            "managed.handler", path=here, environment=environment, timeout=120, memory=2048, concurrency=1,
+            "managed.handler",
+            path=here,
+            environment=environment,
+            timeout=120,
+            memory=2048,
+            concurrency=1,
             max_concurrency=count,
-        ) as function:  # fmt: skip
+        ) as function:
             threads = [threading.Thread(target=call, args=(i, function)) for i in range(count)]
             for thread in threads:
                 thread.start()

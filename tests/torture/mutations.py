@@ -476,11 +476,6 @@ MUTATIONS = {
         ["nfs/test_mount.py"],
         nfs=True,
     ),
-    "a-bad-checkpoint-does-not-end-its-group": Mutation(
-        "a bad checkpoint does not end its group",
-        instead("except Exception", "except ZeroDivisionError"),
-        ["cleanup/test_turns.py::test_whatever_fails_in_one_checkpoint_the_others_are_swept"],
-    ),
     "a-closed-number-is-not-used": Mutation(
         "a closed number is not used",
         holds(False),
@@ -496,20 +491,10 @@ MUTATIONS = {
         become("fd = os.open(name, flags, mode, dir_fd=dir_fd)", "self._fds.append(fd)"),
         ["checkpoints/test_hazards.py::test_alarms_leak_no_descriptor_and_no_lock"],
     ),
-    "a-duration-on-the-command-line-has-a-unit": Mutation(
-        "a duration on the command line has a unit",
-        holds(False),
-        ["cli/test_commands.py::test_a_duration_needs_its_unit"],
-    ),
     "a-key-is-claimed-before-its-part-is-visible": Mutation(
         "a key is claimed before its part is visible",
         become("return claim"),
         ["datasets/test_dataset.py::test_a_removed_key_is_told_from_a_lost_part"],
-    ),
-    "a-limit-stays-until-another-is-given": Mutation(
-        "a limit stays until another is given",
-        holds(False),
-        ["cleanup/test_policy.py::test_a_limit_stays_until_another_is_given"],
     ),
     "a-list-in-use-is-not-swept": Mutation(
         "a list in use is not swept",
@@ -546,11 +531,6 @@ MUTATIONS = {
         instead("os.path.abspath(file)", "os.path.basename(file)"),
         ["cache/test_identity.py::test_scripts_of_one_name_are_two_programs"],
     ),
-    "a-sweep-without-notes-goes-on": Mutation(
-        "a sweep without notes goes on",
-        instead("except (OSError, EfsStateError)", "except ZeroDivisionError"),
-        ["cleanup/test_turns.py::test_a_sweep_that_cannot_write_its_marks_goes_on"],
-    ),
     "a-waiter-does-not-take-a-removed-lock": Mutation(
         "a waiter does not take a removed lock",
         holds(False),
@@ -561,11 +541,6 @@ MUTATIONS = {
         holds(True),
         ["mount/test_files.py::test_a_rename_that_is_refused_for_a_moment_is_done"],
     ),
-    "another-file-system-is-not-entered": Mutation(
-        "another file system is not entered",
-        drop(),
-        ["cleanup/test_removal.py::test_another_file_system_is_not_entered"],
-    ),
     "captured-variables-count": Mutation(
         "captured variables count",
         drop(),
@@ -575,11 +550,6 @@ MUTATIONS = {
         "claims without a save go",
         become("return"),
         ["checkpoints/test_hazards.py::test_claims_without_saves_do_not_grow_the_folder"],
-    ),
-    "each-call-of-a-sweep-gets-on": Mutation(
-        "each call of a sweep gets on",
-        drop(),
-        ["cleanup/test_turns.py::test_each_call_gets_on_however_many_shards_a_checkpoint_has"],
     ),
     "epochs-grow-after-a-removal": Mutation(
         "epochs grow after a removal",
@@ -621,16 +591,6 @@ MUTATIONS = {
         holds(True),
         ["datasets/test_sweep.py::test_a_staged_file_goes_after_a_day_and_parts_stay"],
     ),
-    "only-names-of-the-format-are-removed": Mutation(
-        "only names of the format are removed",
-        become("is_ours = True"),
-        ["cleanup/test_removal.py::test_a_users_folder_in_a_finished_checkpoint_stays"],
-    ),
-    "rm-fences-a-checkpoint": Mutation(
-        "rm fences a checkpoint",
-        become("removed = removal.remove_tree(mount, place.path, grammar.checkpoint)"),
-        ["cli/test_commands.py::test_rm_names_files_in_a_checkpoint_that_are_not_ours"],
-    ),
     "two-paths-to-one-root-share-its-byte-locks": Mutation(
         "two paths to one root share its byte locks",
         first('folder = f"{mount.path}/../{os.path.basename(mount.path)}/{folder}"'),
@@ -640,16 +600,6 @@ MUTATIONS = {
         "what a partial fixes counts",
         instead("(*fixed, *args)", "args"),
         ["cache/test_keys.py::test_a_bound_method_is_known_by_what_it_is_bound_to"],
-    ),
-    "what-may-be-signed-is-not-damaged": Mutation(
-        "what may be signed is not damaged",
-        holds(False),
-        ["cli/test_commands.py::test_repair_of_an_entry_that_is_cut_needs_no_key"],
-    ),
-    "writers-of-a-policy-take-turns": Mutation(
-        "writers of a policy take turns",
-        become("turn = None"),
-        ["cleanup/test_policy.py::test_a_writer_waits_for_the_one_that_is_writing"],
     ),
     "a-dtype-is-described-completely": Mutation(
         "a dtype is described completely",
@@ -761,8 +711,13 @@ MUTATIONS = {
         without("_is_zone_name"),
         ["cache/test_codec_kinds.py::test_zones_of_dateutil_are_not_read_from_any_path"],
     ),
+    "a-mutex-excludes-threads-too": Mutation(
+        "a mutex excludes threads too",
+        instead("self._thread_lock()", "__import__('threading').Lock()"),
+        ["cache/test_mapping.py::test_a_lock_excludes_processes_and_threads"],
+    ),
     "files-of-uid-0-are-the-roots-owners": Mutation(
-        "files of uid 0 are the root's owner's",
+        "files of uid 0 are the roots owners",
         holds(False),
         ["mount/test_root.py::test_files_that_uid_0_creates_are_the_roots_owners"],
     ),

@@ -4,7 +4,7 @@ Where a checksum would refuse what is tried, it is put right first: without a si
 may write can do so too.
 """
 
-import datetime
+import datetime as dt
 import decimal
 import json
 import os
@@ -13,7 +13,7 @@ import struct
 import tempfile
 import uuid
 
-import numpy
+import numpy as np
 
 from efsstate.checkpoints import claimant, protocol, saves
 from efsstate.errors import CorruptEntryError, UnknownFormatError
@@ -77,13 +77,13 @@ VALUES = [
     bytearray(b"x"),
     decimal.Decimal("1.50"),
     uuid.UUID(int=7),
-    datetime.date(2026, 1, 2),
-    datetime.time(1, 2, 3),
-    datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC),
-    datetime.timedelta(days=1),
-    numpy.arange(6).reshape(2, 3),
-    numpy.float32(1.5),
-    numpy.zeros(2, [("a", "<i4"), ("b", "<f8", (2,))]),
+    dt.date(2026, 1, 2),
+    dt.time(1, 2, 3),
+    dt.datetime(2026, 1, 2, tzinfo=dt.UTC),
+    dt.timedelta(days=1),
+    np.arange(6).reshape(2, 3),
+    np.float32(1.5),
+    np.zeros(2, [("a", "<i4"), ("b", "<f8", (2,))]),
     {"shortest": 1.0, "longest": None},
     [()],
 ]

@@ -86,7 +86,7 @@ def _see_models(root):
     model = efsstate.model("m", load=lambda files: bytes(files.read(files.names[-1])), root=root)
     return {
         "versions": sorted(found),
-        "active": [id for id in found if found[id]],
+        "active": [version for version in found if found[version]],
         "content": model()[:3],
     }
 

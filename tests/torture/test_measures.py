@@ -187,7 +187,7 @@ def test_with_a_key_a_models_bytes_are_checked(root, tmp_path, monkeypatch):
     with open(path, "r+b") as file:
         file.write(b"evil" * 1000)
     shutil.rmtree(tmp_path / "tmp" / f"efsstate-models-{os.geteuid()}")
-    for name, load in readers.items():
+    for load in readers.values():
         with pytest.raises(CorruptEntryError, match="SHA-256"):
             efsstate.model("m", load=load, verify=None, root=root)()
 
@@ -197,8 +197,8 @@ def test_a_module_that_is_named_in_the_bytes_is_not_imported():
 
     assert "antigravity" not in sys.modules
     for code, more in ((15, [[], []]), (16, [[], []]), (17, ["x"])):
+        message = msgpack.packb([msgpack.ExtType(code, b""), "antigravity", "x", *more])
         with pytest.raises(ValueError, match="not imported"):
-            message = msgpack.packb([msgpack.ExtType(code, b""), "antigravity", "x", *more])
             codec.loads(b"\xc1" + len(message).to_bytes(4, "little") + message)
     assert "antigravity" not in sys.modules
 

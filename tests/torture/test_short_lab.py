@@ -16,7 +16,8 @@ pytestmark = [pytest.mark.nfs, pytest.mark.timeout(300)]
 
 def test_what_was_acknowledged_survives_power_cuts_of_the_server(boot, tmp_path):
     """Images of its disk without what it was not told to keep; kills and boots; planted losses.
-    a server that acknowledges too early is caught.
+
+    A server that acknowledges too early is caught.
     """
     lab, rng, figures = boot(), random.Random(1), power.Figures(1)
     disk, judge, crew = (
