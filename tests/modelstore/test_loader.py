@@ -1012,3 +1012,29 @@ def test_where_nothing_is_loaded_another_version_is_looked_for_after_half_a_minu
     with pytest.raises(ValueError):
         get()
     assert get._next_look - time.monotonic() == pytest.approx(30, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_loaded"),
+    [
+        ("provisioned-concurrency", True),
+        ("lambda-managed-instances", True),
+        ("on-demand", False),
+        ("snap-start", False),
+        ("", False),
+    ],
+)
+def test_preload_loads_where_init_comes_before_requests(root, put, monkeypatch, kind, is_loaded):
+    put("1")
+    monkeypatch.setenv("AWS_LAMBDA_INITIALIZATION_TYPE", kind)
+    get = model("m", Network, root=root)
+    assert get.preload() is is_loaded and (get.version is not None) is is_loaded
+    assert get().weights == b"1"
+
+
+def test_a_preload_that_fails_is_tried_by_the_first_call(root, put, monkeypatch, caplog):
+    monkeypatch.setenv("AWS_LAMBDA_INITIALIZATION_TYPE", "provisioned-concurrency")
+    get = model("m", Network, check_every=0, root=root)
+    assert not get.preload() and "not preloaded" in caplog.text
+    put("1")
+    assert get().weights == b"1"

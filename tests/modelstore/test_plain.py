@@ -363,3 +363,15 @@ def test_where_the_servers_time_can_not_be_asked_for_it_is_looked_at_twice(root,
         assert model("m", text, root=root)() == "x" and looks == [0.05]
     finally:
         subprocess.run(["umount", "-l", root], check=True)
+
+
+def test_a_day_old_model_on_a_read_only_mount_is_taken_at_once(root, models, looks, monkeypatch):
+    """Without the server's time; no clock is a day wrong."""
+    put(f"{models}/m", "x")
+    monkeypatch.setattr(unmanaged, "_SETTLED", 60.0)
+    monkeypatch.setattr("efsstate.mount.files.Mount.ask_time", lambda *_: False)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 2 * 86400)
+    assert model("m", text, root=root)() == "x" and looks == []
+    monkeypatch.setattr(time, "time", lambda: real() + 86400 / 2)
+    assert model("m", text, root=root)() == "x" and looks == [0.05]

@@ -22,6 +22,7 @@ from efsstate import deadline, events, units
 from efsstate.errors import EfsStateError
 from efsstate.modelstore.gate import ThreadGate
 from efsstate.modelstore.resolve import Resolver
+from efsstate.mount import environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ else:
             return cls
 
 
+_PRELOADS = ("provisioned-concurrency", "lambda-managed-instances")
 _RETRY = 30.0  # seconds between looks while nothing is loaded
 
 
@@ -139,6 +141,25 @@ class Model(_Generic[T]):
         # No frame may hold the old version while a new one is loaded: both would be in memory.
         del loaded
         return self._look_or_wait()
+
+    def preload(self) -> bool:
+        """Load the model now if the environment is initialised before it gets requests.
+
+        To be called at import: with provisioned concurrency, and on Managed Instances, that is
+        before the first request. Elsewhere it does nothing, since Lambda's init has 10 s. Return
+        True if the model was loaded. An error is logged, and the first call tries again.
+        """
+        if environment.variable("AWS_LAMBDA_INITIALIZATION_TYPE") not in _PRELOADS:
+            return False
+        try:
+            self()
+        except Exception as error:
+            from efsstate.modelstore.failures import describe
+
+            text = "model %r: not preloaded; the first call loads it: %s"
+            events.log("warning", text, self.name, describe(error))
+            return False
+        return True
 
     def _decorate(self, load: Callable[[ModelFiles], L]) -> Model[L]:
         if self._load is not None:

@@ -21,6 +21,7 @@ from efsstate.mount import clock
 from efsstate.mount.files import Mount
 
 _SETTLED = 60.0  # seconds without a change after which a copy counts as complete
+_DAY = 86400.0  # seconds after which it counts as complete by our own clock, too
 _PAUSE = 2.0  # seconds between the two looks at a younger one
 
 
@@ -102,8 +103,12 @@ class UnmanagedModel:
     def settle(self) -> UnmanagedModel:
         """Wait until nobody writes to it any more, until the deadline at the most; return it."""
         # Our clock may be ahead, and a file that grows would look old by it: ask the server's.
-        if self.age > _SETTLED and self.mount.ask_time(self.folder) and self.age > _SETTLED:
-            return self
+        if self.age > _SETTLED:
+            is_known = self.mount.ask_time(self.folder)
+            # A read-only place does not tell the server's time. No clock is a day wrong: AWS
+            # refuses requests that are signed five minutes off.
+            if self.age > (_SETTLED if is_known else _DAY):
+                return self
         until, before = deadline.until(None), self
         while True:
             if time.monotonic() + _PAUSE > until:
