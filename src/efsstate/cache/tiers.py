@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import time
 from errno import EMFILE, ENFILE
+from weakref import WeakSet
 
-from efsstate import events
+from efsstate import events, process
 from efsstate.cache import disk, io_threads, memory
 from efsstate.cache import flight as flights
 from efsstate.cache.disk import MAX_STALENESS, key_of
@@ -39,6 +40,15 @@ _FOREVER = 10.0**10  # seconds: the shortest life of an entry that never expires
 _ENDLESS = float("inf")
 _SKEW = 5.0  # seconds that a clock may be behind the server's
 _MOST_NOTED = 1024  # digests of entries that are newer, or of results that cannot be stored
+
+
+_all: WeakSet[TieredCache] = WeakSet()
+
+
+@process.at_reset
+def _start_over() -> None:
+    for cache in list(_all):
+        cache.start_over()
 
 
 def is_load_failure(error: Exception) -> bool:
@@ -88,6 +98,7 @@ class TieredCache:
         self.io_timeout = options.io_timeout
         self.counts = Counts()
         events.count_for(self, name, self.counts)
+        _all.add(self)
         self.memory = memory.MemoryTier(options.memory)
         self.unstorable: set[str] = set()  # of results that could not be stored
         self.codec_name = ""  # once there is a disk tier
@@ -126,6 +137,15 @@ class TieredCache:
             self._root_path, self._disk, self._policy = "", None, None
         if not is_first and (is_moved or not self.known_enabled):
             self.memory.clear()  # a remembered call is served without a look at anything else
+
+    def start_over(self) -> None:
+        """Forget what memory holds, what was counted and what is open; for tests."""
+        self.counts.errors = self.counts.damaged = 0
+        self.counts.reset()
+        self.memory.clear()
+        self.unstorable.clear()
+        self._newer.clear()
+        self._root_path, self._disk, self._policy, self.seen_root = "", None, None, self
 
     @property
     def root_path(self) -> str:

@@ -11,11 +11,25 @@ client that Lambda itself runs, so it treats your module, your exceptions and yo
 does. As on Lambda, an environment is frozen between invocations, has 1,024 descriptors, and (with
 root rights here) a read-only task root.
 
+For unit tests of functions there are `isolated()`, `disabled()` and `clock.advance("8d")`, and a
+pytest plugin with fixtures of them: see docs/testing.md.
+
 Differences from Lambda: the memory and the size of /tmp are announced but not enforced; /tmp is
 TMPDIR, and handlers that write to /tmp by name share it; there is no network of its own.
 """
 
 from efsstate.testing._environment import Environment, Init, Result
 from efsstate.testing._function import Function, Throttled
+from efsstate.testing._unit import Clock, clock, disabled, isolated
 
-__all__ = ["Environment", "Function", "Init", "Result", "Throttled"]
+__all__ = [
+    "Clock",
+    "Environment",
+    "Function",
+    "Init",
+    "Result",
+    "Throttled",
+    "clock",
+    "disabled",
+    "isolated",
+]
