@@ -667,6 +667,25 @@ resource "aws_iam_role" "function" {""",
     ],
     "EFS046": [("timeout", y(("Timeout: 60", "Timeout: 2000")))],
     "EFS047": [("group", y(("SecurityGroupIds: [!Ref FunctionGroup]", "SecurityGroupIds: []")))],
+    "EFS048": [
+        (
+            "early",
+            y(
+                (
+                    "  FunctionGroup:\n    Type",
+                    (
+                        "  Call:\n    Type: Custom::Setup\n    Properties:\n"
+                        "      ServiceToken: !GetAtt Function.Arn\n"
+                        "  Nfs:\n    Type: AWS::EC2::SecurityGroupIngress\n    Properties:\n"
+                        "      GroupId: !Ref MountGroup\n      IpProtocol: tcp\n"
+                        "      FromPort: 2049\n      ToPort: 2049\n"
+                        "      SourceSecurityGroupId: !Ref FunctionGroup\n"
+                        "  FunctionGroup:\n    Type"
+                    ),
+                ),
+            ),
+        )
+    ],
     "EFS058": [
         (
             "two",

@@ -301,7 +301,14 @@ def with_acl(*rules):
 
 OUT = acl_rule("Out", 10, "allow", "0.0.0.0/0", 2049, 2049, outward="true")
 BACK = acl_rule("Back", 10, "allow", "0.0.0.0/0", 1024, 65535)
+ONE_ZONE = (
+    "      Encrypted: true",
+    "      AvailabilityZoneName: eu-west-1c\n      Encrypted: true",
+)
 MISSES = {
+    "EFS033 a role's name for its ARN": changed(("Role: !GetAtt Role.Arn", "Role: !Ref Role")),
+    "EFS056 two mount targets of one zone's storage": changed(ONE_ZONE),
+    "EFS024 an id inside a text": changed(("{Arn: !GetAtt Ap.Arn", '{Arn: !Sub "${Ap}"')),
     "EFS024 an id for an ARN": changed(("{Arn: !GetAtt Ap.Arn", "{Arn: !Ref Ap")),
     "EFS033 an id in a condition": changed(
         ('AccessPointArn": !GetAtt Ap.Arn', 'AccessPointArn": !Ref Ap')

@@ -178,6 +178,10 @@ def test_the_summary_says_how_much_was_looked_at(slow, tmp_path):
     assert out == (
         "nothing found; functions with a file system looked at: 0; not followed: nested stack Net\n"
     )
+    off = BASE.replace("  Fn:\n", "  Fn:\n    Condition: Off\n", 1)
+    other.write_text("Conditions: {Off: !Equals [a, b]}\n" + off)
+    assert "looked at: 0; resources not created with these parameters: 1" in run("lint", other).out
+    other.write_text("Resources:\n  Net: {Type: AWS::CloudFormation::Stack}\n")
     document = json.loads(run("lint", other, "--json").out)
     assert (document["functions"], document["not_followed"]) == (0, ["nested stack Net"])
 

@@ -51,6 +51,12 @@ def attached(policy, more=""):
     )
 
 
+ELSEWHERE = """resource "aws_iam_role_policy_attachment" "more" {
+  role       = var.role
+  policy_arn = aws_iam_policy.mount.arn
+}
+variable "role" {}
+"""
 DOCUMENT = """data "aws_iam_policy_document" "d" {
   count = 1
   dynamic "statement" {
@@ -64,6 +70,9 @@ UNKNOWN_POLICIES = {
     "a file": attached('  policy = file("${path.module}/none.json")'),
     "a template": attached('  policy = templatefile("x.tpl", {})'),
     "a variable": attached("  policy = var.policy", 'variable "policy" {}\n'),
+    "an attachment to an unknown role": changed(
+        (ROLE_POLICY, 'resource "aws_iam_policy" "mount" {\n  policy = "{}"\n}\n' + ELSEWHERE)
+    ),
     "a dynamic statement": attached("  policy = data.aws_iam_policy_document.d[0].json", DOCUMENT),
 }
 
@@ -354,6 +363,26 @@ def test_a_tofu_file_replaces_the_tf_file_of_its_name(tmp_path):
     """OpenTofu reads main.tofu and not main.tf beside it."""
     write(tmp_path, main_tf='resource "aws_efs_file_system" "fs" {\n  encrypted = false\n}\n')
     write(tmp_path, main_tofu='resource "aws_efs_file_system" "fs" {\n  encrypted = true\n}\n')
+    assert alarms(tmp_path) == set()
+
+
+def test_the_cloud_control_provider(tmp_path):
+    """awscc_* has CloudFormation's own properties, with other spelling."""
+    text = """resource "awscc_efs_file_system" "fs" {
+  encrypted       = true
+  throughput_mode = "elastic"
+}
+resource "awscc_efs_access_point" "ap" {
+  file_system_id = awscc_efs_file_system.fs.file_system_id
+  posix_user     = { uid = "1001", gid = "1001" }
+  root_directory = { path = "/" }
+}
+"""
+    write(tmp_path, main_tf=text)
+    assert alarms(tmp_path) == {"EFS025", "EFS029"}
+    creation = '{ path = "/a", creation_info = { owner_uid = "1001", owner_gid = "1001", '
+    good = text.replace('{ path = "/" }', creation + 'permissions = "0750" } }')
+    write(tmp_path, main_tf=good)
     assert alarms(tmp_path) == set()
 
 

@@ -326,6 +326,7 @@ def test_command_prints_writes_and_refuses(tmp_path):
 # Each is a choice that the page explains; none is about the file system's safety.
 CHECKOV_SKIPPED = {
     "CKV_AWS_50": "X-Ray: costs per trace; turn it on where you trace",
+    "CKV_AWS_111": "network interfaces on any resource: Lambda needs it; a Deny keeps code off",
     "CKV_AWS_115": "reserved concurrency: it takes from the account's pool",
     "CKV_AWS_116": "dead-letter queue: the batch and the janitor go on from their checkpoint",
     "CKV_AWS_158": "logs under a key of one's own",
@@ -388,13 +389,25 @@ def declared(text, name):
     }
 
 
+def unfolded(body):
+    """Return the blocks that `dynamic` blocks make, by name."""
+    blocks = {}
+    for dynamic in body.get("dynamic", ()):
+        for name, inner in dynamic.items():
+            if not name.startswith("__"):
+                blocks[name.strip('"')] = inner["content"]
+    return blocks
+
+
 def disagreements(text, name, body):
     """Attributes that the provider does not know, and required ones that are missing."""
     known = declared(text, name)
+    body = {**body, **unfolded(body)}
     given = {
         key
         for key in body
-        if not key.startswith("__") and key not in ("count", "for_each", "depends_on", "lifecycle")
+        if not key.startswith("__")
+        and key not in ("count", "for_each", "depends_on", "lifecycle", "dynamic")
     }
     yield from (f"{name} has no {key}" for key in given - set(known))
     yield from (

@@ -80,6 +80,7 @@ def command(
         functions=sum(report.functions for report in reports),
         not_followed=[name for report in reports for name in report.unseen],
         silenced=sum(report.silenced for report in reports),
+        not_created=sum(report.skipped for report in reports),
     )
     return output.COULD_NOT_CHECK if failed else exit_code(findings, strict=strict)
 
@@ -127,10 +128,13 @@ def looked_at(reports: Sequence[Report]) -> str:
     functions = sum(report.functions for report in reports)
     unseen = [name for report in reports for name in report.unseen]
     silenced = sum(report.silenced for report in reports)
+    skipped = sum(report.skipped for report in reports)
     text = f"; functions with a file system looked at: {functions}"
     if unseen:
         names = ", ".join(unseen[:5]) + (", …" if len(unseen) > 5 else "")
         text += f"; not followed: {names}"
+    if skipped:
+        text += f"; resources not created with these parameters: {skipped}"
     return text + (f"; silenced: {silenced}" if silenced else "")
 
 

@@ -55,17 +55,21 @@ class _Reader:
 
     def stack(self) -> Stack:
         resources: list[Resource] = []
+        skipped: list[str] = []
         for name, body in self.raw.items():
             if not self._is_resource(name, body):
                 continue
             condition = body.get("Condition")
             verdict = self.values.conditions.decide(condition) if condition else True
-            if verdict is not False:
+            if verdict is False:
+                skipped.append(name)
+            else:
                 undecided = str(condition) if verdict is None else ""
                 resources += self._convert(name, body, undecided)
         return Stack(
             resources,
             unseen=self.unseen,
+            skipped=skipped,
             form="sam" if self.is_sam else "cloudformation",
             implies=self.values.conditions.implies,
             duplicates=self.tree.duplicates,

@@ -29,6 +29,8 @@ class Report(NamedTuple):
     """The modules, macros and nested stacks that create resources out of view."""
     silenced: int
     """Findings that a comment or `ignore` keeps quiet."""
+    skipped: int = 0
+    """Resources that are not created with the parameters at hand."""
 
 
 def check(
@@ -40,17 +42,18 @@ def check(
     to leave out. Raise TemplateError, of one line, if the path cannot be checked.
     """
     findings: dict[Finding, None] = {}
-    functions, silenced, unseen = 0, 0, dict[str, None]()
+    functions, silenced, skipped, unseen = 0, 0, 0, dict[str, None]()
     lines: dict[str, list[str]] = {}
     for stack in read_all(path, parameters):
         functions += len({function.name for function, _ in stack.mounted()})
+        skipped += len(stack.skipped)
         unseen.update(dict.fromkeys(stack.unseen))
         for finding in run(RULES.values(), stack):
             if finding.code in ignore or is_silenced(finding, stack, lines):
                 silenced += 1
             else:
                 findings[finding] = None
-    return Report(sorted(findings, key=sort_key), functions, list(unseen), silenced)
+    return Report(sorted(findings, key=sort_key), functions, list(unseen), silenced, skipped)
 
 
 def lint(path: str) -> list[Finding]:

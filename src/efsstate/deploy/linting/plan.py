@@ -16,8 +16,7 @@ from efsstate.deploy.linting.hcl_expressions import Scope, quoted
 from efsstate.deploy.linting.located_yaml import load
 from efsstate.deploy.linting.resource import Resource
 from efsstate.deploy.linting.stack import Stack
-from efsstate.deploy.linting.terraform_types import convert, document
-from efsstate.deploy.linting.values import Ref, items
+from efsstate.deploy.linting.terraform_types import attach_policies, convert, document
 from efsstate.errors import TemplateError
 
 HINT = "check a plan: `terraform plan -out plan && terraform show -json plan > plan.json`"
@@ -94,18 +93,7 @@ class _Plan:
         unseen = () if self.has_configuration else ("references, which a state does not have",)
         relevant = [each for each in resources if not _KEPT.match(each.type)]
         stack = Stack(relevant, unseen=unseen, form="terraform")
-        for attachment in stack.of("attachment"):
-            for value in attachment.properties["Roles"]:
-                role = stack.find(value, "AWS::IAM::Role") or _by_name(stack, value)
-                if role is not None:
-                    arns = items(role.get("ManagedPolicyArns"))
-                    role.properties["ManagedPolicyArns"] = [*arns, attachment.properties["Arn"]]
-        for policy in stack.of("AWS::IAM::Policy"):
-            named = (_by_name(stack, value) for value in items(policy.get("Roles")))
-            policy.properties["Roles"] = [
-                Ref(role.name) if role else value
-                for role, value in zip(named, items(policy.get("Roles")), strict=True)
-            ]
+        attach_policies(stack)
         return stack
 
     # ---- configuration ----
@@ -267,11 +255,3 @@ class _Merge:
 def _padded(values: Any, length: int, *, filler: Any) -> list[Any]:
     known = values if isinstance(values, list) else []
     return [*known, *[filler] * (length - len(known))][:length]
-
-
-def _by_name(stack: Stack, value: Any) -> Resource | None:
-    """Return the role that a plan names by its name, which is known before the apply."""
-    for role in stack.of("AWS::IAM::Role"):
-        if role.get("RoleName") == value and isinstance(value, str) and value:
-            return role
-    return None

@@ -186,7 +186,7 @@ def _any_access_point(stack: Stack) -> Iterator[Hit]:
         is_wide = any(_is_every_file_system(value) for value in resources)
         if not is_wide and statement.grants(MOUNT) is not True:
             continue
-        where = "every file system" if is_wide else ", ".join(map(str, resources))
+        where = "every file system" if is_wide else ", ".join(str(each)[:100] for each in resources)
         name = statement.managed or _named(statement)
         evidence = f"{name} on {where} through any access point, or none"
         owner = statement.owner
@@ -266,7 +266,8 @@ def _public(stack: Stack) -> Iterator[Hit]:
 
 
 def _wrong_kind_of_name(stack: Stack) -> Iterator[Hit]:
-    """Find an id where a policy names, or compares with, an ARN."""
+    """Find an id where a policy names, or compares with, an ARN; and a role's name for its ARN."""
+    yield from _role_by_name(stack)
     for statement in _all_statements(stack):
         owner = statement.owner
         for value in statement.resources:
@@ -278,6 +279,14 @@ def _wrong_kind_of_name(stack: Stack) -> Iterator[Hit]:
                 if isinstance(part, Ref) and not part.attribute and _is_efs(stack, part):
                     evidence = f"{ACCESS_POINT_KEY} is compared with the id of {part}, not its ARN"
                     yield Hit(owner.name, evidence, statement.line, file=owner.file)
+
+
+def _role_by_name(stack: Stack) -> Iterator[Hit]:
+    for function in stack.functions():
+        value = function.get("Role")
+        role = role_of(stack, function)
+        if isinstance(value, Ref) and value.attribute in ("", "name") and role is not None:
+            yield Hit.on(function, f"Role is the name of {role.name}, not its ARN", "Role")
 
 
 def _is_efs(stack: Stack, value: Any) -> bool:
@@ -376,10 +385,10 @@ RULES = (
         "EFS033",
         "error",
         "policy",
-        "A policy names an id where an ARN belongs",
+        "An id or a name stands where an ARN belongs",
         "In CloudFormation `Ref` of a file system or an access point is its id, as is `.id` in "
         "Terraform. IAM refuses an id as a Resource, and a condition on the access point's ARN "
-        "never equals one.",
+        "never equals one. A function's Role is an ARN too.",
         "Use `!GetAtt NAME.Arn` (Terraform: `.arn`).",
         _wrong_kind_of_name,
     ),

@@ -87,7 +87,9 @@ def _not_writable(stack: Stack) -> Iterator[Hit]:
     for point in stack.of("AWS::EFS::AccessPoint"):
         evidence = _of_another_owner(point) or _of_root(stack, point)
         if evidence:
-            yield Hit.on(point, evidence, "RootDirectory")
+            # On a file system that is older than the stack the directory may exist already.
+            severity = "" if stack.file_system(point) is not None else "warning"
+            yield Hit.on(point, evidence, "RootDirectory", severity)
 
 
 def _of_another_owner(point: Resource) -> str:

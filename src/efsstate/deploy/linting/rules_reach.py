@@ -29,7 +29,9 @@ _SERVICES = (
 _WAYS_OUT = (
     "AWS::EC2::EgressOnlyInternetGateway",
     "AWS::EC2::TransitGatewayAttachment",
+    "AWS::EC2::TransitGatewayVpcAttachment",
     "AWS::EC2::VPCPeeringConnection",
+    "AWS::NetworkManager::VpcAttachment",
 )
 _NEXT_HOPS = (
     "InstanceId",

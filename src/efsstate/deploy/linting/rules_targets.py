@@ -7,10 +7,16 @@ from typing import Any
 
 from efsstate.deploy.findings import Hit, Rule
 from efsstate.deploy.linting.resource import Resource
+from efsstate.deploy.linting.security_groups import opening
 from efsstate.deploy.linting.stack import Stack
 from efsstate.deploy.linting.values import Unknown, target, text
 
-_BETWEEN_VPCS = ("AWS::EC2::VPCPeeringConnection", "AWS::EC2::TransitGatewayAttachment")
+_BETWEEN_VPCS = (
+    "AWS::EC2::VPCPeeringConnection",
+    "AWS::EC2::TransitGatewayAttachment",
+    "AWS::EC2::TransitGatewayVpcAttachment",
+    "AWS::NetworkManager::VpcAttachment",
+)
 
 
 def _subnets_of(function: Resource) -> list[Any]:
@@ -128,6 +134,10 @@ def _beyond_the_zone(stack: Stack, file_system: Resource, zone: str) -> Iterator
         if other not in (None, zone) and "of the region" not in str(other) + zone:
             evidence = f"it is in {other}; {file_system.name} is in {zone} only"
             yield Hit.on(mount_target, evidence, "SubnetId")
+    places = {stack.zone(each.get("SubnetId")) for each in targets} - {None}
+    if len(places) > 1:
+        evidence = f"it has mount targets in {', '.join(sorted(map(str, places)))}"
+        yield Hit.on(file_system, evidence, "AvailabilityZoneName")
     for function, used, _ in stack.served():
         zones = {stack.zone(subnet) for subnet in _subnets_of(function)}
         own = {stack.zone(each.get("SubnetId")) for each in targets} if targets else {zone}
@@ -135,6 +145,27 @@ def _beyond_the_zone(stack: Stack, file_system: Resource, zone: str) -> Iterator
         if used is file_system and others and None not in own:
             evidence = f"{file_system.name} is in {zone} only, {function.name} also in "
             yield Hit.on(file_system, evidence + ", ".join(others), "AvailabilityZoneName")
+
+
+def _called_too_early(stack: Stack) -> Iterator[Hit]:
+    """Find a custom resource that calls a mounting function before NFS is open."""
+    openings = [
+        rule
+        for rule in stack.of("AWS::EC2::SecurityGroupIngress", "AWS::EC2::SecurityGroupEgress")
+        if opening(rule.properties, rule, rule.line).covers_nfs()
+    ]
+    served = {function.name: function for function, _, _ in stack.served()}
+    for resource in stack.resources.values():
+        if not resource.type.startswith(("Custom::", "AWS::CloudFormation::CustomResource")):
+            continue
+        function = stack.find(resource.get("ServiceToken"), "AWS::Lambda::Function")
+        if function is None or function.name not in served:
+            continue
+        before = stack.created_before(resource)
+        missing = [rule.name for rule in openings if rule.name not in before]
+        if missing:
+            evidence = f"it calls {function.name} and does not wait for {', '.join(missing)}"
+            yield Hit.on(resource, evidence, "DependsOn")
 
 
 RULES = (
@@ -188,6 +219,17 @@ RULES = (
         "EFS takes one mount target in each zone; creating the second fails.",
         "Keep one in each zone; the other subnets of the zone use it too.",
         _same_zone,
+    ),
+    Rule(
+        "EFS048",
+        "warning",
+        "security group",
+        "A custom resource calls the function before NFS is open",
+        "CloudFormation calls a custom resource's function during the deployment. Rules that are "
+        "resources of their own may be created later, and the mount then ends with "
+        "EFSMountConnectivityException.",
+        "Add the rules for TCP 2049 to the custom resource's DependsOn.",
+        _called_too_early,
     ),
     Rule(
         "EFS056",

@@ -21,6 +21,7 @@ class Stack:
         resources: Iterable[Resource],
         *,
         unseen: Iterable[str] = (),
+        skipped: Iterable[str] = (),
         form: str = "cloudformation",
         implies: Callable[[str, str], bool] = lambda one_name, other_name: one_name == other_name,
         duplicates: Iterable[tuple[str, int]] = (),
@@ -28,7 +29,8 @@ class Stack:
         """Hold `resources`.
 
         `unseen` names the modules, macros and nested stacks that create resources out of view: if
-        it is not empty, a missing resource proves nothing. `implies` compares two undecided
+        it is not empty, a missing resource proves nothing. `skipped` names the resources that are
+        not created with the parameters at hand. `implies` compares two undecided
         conditions. `duplicates` are the keys, with lines, that stand twice in one mapping.
         """
         self.resources = {resource.name: resource for resource in resources}
@@ -36,6 +38,7 @@ class Stack:
             raise TemplateError(f"over {MAX_RESOURCES:,} resources: CloudFormation takes 500")
         self._openings: dict[tuple[str, str], list[Opening] | None] = {}
         self.unseen = list(dict.fromkeys(unseen))
+        self.skipped = list(skipped)
         self.form = form
         self.duplicates = list(duplicates)
         self._implies = implies

@@ -17,7 +17,7 @@ from efsstate.deploy.linting.hcl_text import tidy_heredocs
 from efsstate.deploy.linting.located_yaml import load
 from efsstate.deploy.linting.resource import Resource
 from efsstate.deploy.linting.stack import Stack
-from efsstate.deploy.linting.terraform_types import convert, document
+from efsstate.deploy.linting.terraform_types import attach_policies, convert, document
 from efsstate.deploy.linting.values import Ref, items, number
 from efsstate.errors import TemplateError
 
@@ -81,9 +81,14 @@ class _Reader:
             # One file of several: something missing in it may stand in another.
             if block.scope.has_undeclared(block.raw):
                 self.unseen.append("names declared in other files")
-        resources = [resource for block in self.blocks for resource in _convert(block)]
-        stack = Stack(resources, unseen=self.unseen, form="terraform")
-        _attach(stack)
+        resources, skipped = [], []
+        for block in self.blocks:
+            converted = _convert(block)
+            resources += converted
+            if not converted:
+                skipped.append(f"{block.scope.prefix}{block.kind}.{block.name}")
+        stack = Stack(resources, unseen=self.unseen, skipped=skipped, form="terraform")
+        attach_policies(stack)
         return stack
 
     def read_module(self, scope: Scope, files: list[str], *, is_many: bool) -> None:
@@ -223,10 +228,11 @@ def _typed(blocks: Any) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def _convert(block: _Written) -> list[Resource]:
+    """Return the resource of a block; nothing if its count or for_each creates none."""
     scope, raw = block.scope, block.raw
     count = scope.value(raw["count"]) if "count" in raw else None
     if number(count) == 0:
-        return []  # not created with these variables
+        return []
     each = scope.value(raw.get("for_each"))
     if isinstance(each, list | dict) and not each:
         return []
@@ -251,13 +257,3 @@ def _span(lines: list[str], kind: str, name: str) -> tuple[int, int]:
     later = range(start + 1, len(lines) + 1)
     end = next((number for number in later if re.match(r"\w", lines[number - 1])), len(lines) + 1)
     return start, end - 1
-
-
-def _attach(stack: Stack) -> None:
-    """Give each role the policies that attachment resources attach to it."""
-    for attachment in stack.of("attachment"):
-        for value in attachment.properties["Roles"]:
-            role = stack.find(value, "AWS::IAM::Role")
-            if role is not None:
-                arns = items(role.get("ManagedPolicyArns"))
-                role.properties["ManagedPolicyArns"] = [*arns, attachment.properties["Arn"]]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from efsstate.deploy.linting.hcl_blocks import Block, Body
 from efsstate.deploy.linting.hcl_expressions import Scope, parse_json
 from efsstate.deploy.linting.resource import Resource
+from efsstate.deploy.linting.stack import Stack
 from efsstate.deploy.linting.values import Ref, Unknown, is_known, items
 
 
@@ -42,10 +43,9 @@ PLAIN = {
         "AWS::EC2::NatGateway",
         {"subnet_id": "SubnetId"},
     ),
-    "aws_vpc_peering_connection": (
-        "AWS::EC2::VPCPeeringConnection",
-        {},
-    ),
+    "aws_vpc_peering_connection": ("AWS::EC2::VPCPeeringConnection", {}),
+    "aws_vpc_peering_connection_accepter": ("AWS::EC2::VPCPeeringConnection", {}),
+    "aws_networkmanager_vpc_attachment": ("AWS::NetworkManager::VpcAttachment", {}),
     "aws_ec2_transit_gateway_vpc_attachment": (
         "AWS::EC2::TransitGatewayAttachment",
         {},
@@ -335,6 +335,44 @@ def document(scope: Scope, raw: dict[str, Any]) -> Any:
     return {"Statement": [_statement(block) for block in body.blocks("statement")]}
 
 
+# The provider "awscc" has CloudFormation's own properties, in another spelling.
+CLOUD_CONTROL = {
+    "awscc_ec2_security_group": "AWS::EC2::SecurityGroup",
+    "awscc_ec2_security_group_egress": "AWS::EC2::SecurityGroupEgress",
+    "awscc_ec2_security_group_ingress": "AWS::EC2::SecurityGroupIngress",
+    "awscc_ec2_subnet": "AWS::EC2::Subnet",
+    "awscc_ec2_vpc": "AWS::EC2::VPC",
+    "awscc_efs_access_point": "AWS::EFS::AccessPoint",
+    "awscc_efs_file_system": "AWS::EFS::FileSystem",
+    "awscc_efs_mount_target": "AWS::EFS::MountTarget",
+    "awscc_iam_role": "AWS::IAM::Role",
+    "awscc_lambda_function": "AWS::Lambda::Function",
+}
+_DOCUMENTS = ("PolicyDocument", "FileSystemPolicy")
+
+
+def _cloud_control(kind: str, body: Body) -> Converted:
+    written = {key.strip('"'): key for key in body.raw if not key.startswith("__")}
+    names = {name: _pascal(name) for name in written}
+    properties = {new: _respelled(new, body[written[old]]) for old, new in names.items()}
+    return Converted(CLOUD_CONTROL[kind], properties, names)
+
+
+def _respelled(name: str, value: Any) -> Any:
+    """Return a value with its keys in CloudFormation's spelling, except those of a policy."""
+    if name in _DOCUMENTS:
+        return parse_json(value)
+    if isinstance(value, dict):
+        return {_pascal(key): _respelled(_pascal(key), part) for key, part in value.items()}
+    return [_respelled("", part) for part in value] if isinstance(value, list) else value
+
+
+def _pascal(name: str) -> str:
+    if name == "transition_to_ia":
+        return "TransitionToIA"
+    return "".join(part[:1].upper() + part[1:] for part in name.split("_"))
+
+
 def _statement(block: Body) -> Block:
     conditions: dict[str, Any] = {}
     for test in block.blocks("condition"):
@@ -380,11 +418,37 @@ MAKERS: dict[str, Callable[[Body], Converted]] = {
 }
 
 
+def attach_policies(stack: Stack) -> None:
+    """Give each role the policies that attachments and inline policies give to it."""
+    for attachment in stack.of("attachment"):
+        for value in attachment.properties["Roles"]:
+            role = _role_of(stack, value)
+            # An attachment to a role that is not known may be to any of them.
+            for each in [role] if role else stack.of("AWS::IAM::Role"):
+                arn = attachment.properties["Arn"] if role else Unknown(f"attached to {value}")
+                arns = items(each.get("ManagedPolicyArns"))
+                each.properties["ManagedPolicyArns"] = [*arns, arn]
+    for policy in stack.of("AWS::IAM::Policy"):
+        roles = [(_role_of(stack, value), value) for value in items(policy.get("Roles"))]
+        policy.properties["Roles"] = [Ref(role.name) if role else value for role, value in roles]
+
+
+def _role_of(stack: Stack, value: Any) -> Resource | None:
+    """Return the role that a value leads to, or that has it as its name."""
+    role = stack.find(value, "AWS::IAM::Role")
+    if role is not None or not is_known(value):
+        return role
+    named = (each for each in stack.of("AWS::IAM::Role") if each.get("RoleName") == value)
+    return next(named, None)
+
+
 def convert(kind: str, name: str, body: Body, file: str) -> Resource:
     """Return a resource of Terraform in CloudFormation's vocabulary."""
     if kind in PLAIN:
         cfn, names = PLAIN[kind]
         converted = Converted(cfn, body.pick(names), names)
+    elif kind in CLOUD_CONTROL:
+        converted = _cloud_control(kind, body)
     elif kind in MAKERS:
         converted = MAKERS[kind](body)
     else:
