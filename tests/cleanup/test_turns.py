@@ -317,6 +317,30 @@ def test_a_listing_that_takes_the_budget_leaves_time_for_work(tree, monkeypatch)
     assert not tree.there(*dead)
 
 
+def test_a_namespace_too_large_for_the_time_comes_down_to_its_limit(tree, monkeypatch):
+    """Folders that half of the time allows stand for all, and no more goes than must (I21)."""
+    tree.policy("f", shortest=90 * DAY, max_entries=160)
+    for number in range(800):
+        tree.entry("f", number, age=DAY, unused=number + 60)
+    real = tree.mount.scan
+
+    def scan_slowly(folder):
+        if folder.startswith("cache/f/"):
+            time.sleep(0.05)
+        return real(folder)
+
+    monkeypatch.setattr(tree.mount, "scan", scan_slowly)
+    counts = [tree.entries("f")]
+    for _ in range(60):
+        report = tree.sweep(budget=0.6)
+        counts.append(tree.entries("f"))
+        if report.finished:
+            break
+    assert counts[-1] <= 170 and min(counts) >= 130, counts
+    assert len(set(counts)) > 3, "some at a time"
+    assert report.kept >= 0
+
+
 def test_a_mark_that_is_something_else_does_not_end_a_sweep(tree):
     _dead, _ = plant(tree)
     tree.sweep(older_than="90d")

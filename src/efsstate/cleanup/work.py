@@ -53,9 +53,7 @@ WORKERS = 8
 _SHORT = 10.0  # seconds: with less, one unit at a time, because several begun are none done
 _LARGE = 16  # entries in the first of sixteen folders from which on a namespace is large
 _HEX = "0123456789abcdef"
-_DATASETS = (
-    "datasets"  # dataset_layout.DATASETS, whose module a sweep without datasets does not need
-)
+_DATASETS = "datasets"  # its layout is imported only if it is there
 
 
 class Work:
@@ -110,6 +108,8 @@ class Work:
         except BudgetExhausted:
             report.left += 1
         report.finished = not (report.left or report.elsewhere)
+        # Entries beyond a limit may have been counted as kept by an earlier call.
+        report.kept, report.kept_bytes = max(0, report.kept), max(0, report.kept_bytes)
         if self._round:
             self._round.end(is_finished=report.finished, folders=self._units)
 
@@ -241,7 +241,7 @@ class Work:
                     self._split(namespace, swept)
             if namespace in self._large or not _is_limited(policy):
                 return True
-            return self._enforce(swept, policy.max_bytes, policy.max_entries, report)
+            return self._enforce(swept, policy.max_bytes, policy.max_entries, report, is_even=True)
 
         return sweep_namespace
 
@@ -311,7 +311,8 @@ class Work:
             if policy is None or not _is_limited(policy):
                 return True
             folders = layout.entry_folders(namespace)
-            return self._enforce(folders, policy.max_bytes, policy.max_entries, report)
+            limits = policy.max_bytes, policy.max_entries
+            return self._enforce(folders, *limits, report, is_even=True)
 
         return enforce
 
@@ -331,6 +332,8 @@ class Work:
         max_bytes: int | None,
         max_entries: int | None,
         report: SweepReport,
+        *,
+        is_even: bool = False,
     ) -> bool:
         from efsstate.eviction import limits
 
@@ -343,6 +346,7 @@ class Work:
             max_bytes=max_bytes,
             max_entries=max_entries,
             workers=self._workers(),
+            is_even=is_even,
         )
         mine.kept -= mine.removed  # they were counted when their folders were swept
         mine.kept_bytes -= mine.removed_bytes

@@ -54,7 +54,7 @@ def command(
     out: Output,
     root: str | None,
 ) -> int:
-    """Find what is wrong with this machine's mount, or between a function and its file system.
+    """Find faults of this machine's mount, or between a function and its file system.
 
     Exit code: 0 nothing found, 1 findings, 2 usage, 3 could not be checked.
     """

@@ -80,7 +80,7 @@ def status(mount: Mount, folder: str) -> dict[str, Any]:
 
 
 def _add_shards(mount: Mount, folder: str, fields: dict[str, Any]) -> None:
-    """Add up what the shards saved; in a job of many, the first of them."""
+    """Add up the saves of the shards; in a job of many, of the first of them."""
     saved: list[float] = [fields["saved"] or 0.0]
     for index in begun_shards(mount, folder)[:_MOST_READ]:
         shard = CheckpointFolder(mount, f"{folder}/s{index}")

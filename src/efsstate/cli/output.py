@@ -381,7 +381,7 @@ class Consent:
         self.yes, self.dry_run = yes, dry_run
 
     def __call__(self, what: str, verb: str = "remove") -> bool:
-        """Return True if `what` may be removed (or whatever `verb` says); ask on a terminal.
+        """Return True if it may be removed, or whatever `verb` says; ask on a terminal.
 
         Raise click.UsageError without a terminal and without `-y`.
         """

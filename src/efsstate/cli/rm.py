@@ -53,16 +53,16 @@ def command(places: tuple[str, ...], out: Output, root: str | None, consent: Con
         out.say(f"would remove {what}" if consent.dry_run else "nothing was removed")
         out.document("rm", **fields, removed=0, left=[], foreign=[], dry_run=consent.dry_run)
         return output.FINE
-    removed, size, left, foreign = 0, 0, [], []
+    removed, size, kept, foreign = 0, 0, [], []
     for place in located:
         result = _remove(mount, place)
         removed, size = removed + result.removed, size + result.size
         foreign += result.foreign
-        left += [mount.path_of(place.path)] if result.foreign else []
+        kept += [mount.path_of(place.path)] if result.foreign else []
     out.say(f"removed {count_text(removed, 'file')}, {output.bytes_text(size)}")
     for path in foreign:
         out.say(f"not removed, because it is not efsstate's: {path}")
-    out.document("rm", **fields, removed=removed, left=left, foreign=foreign, dry_run=False)
+    out.document("rm", **fields, removed=removed, left=kept, foreign=foreign, dry_run=False)
     return output.FINE
 
 

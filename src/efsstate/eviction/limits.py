@@ -7,7 +7,9 @@ go, and the second look removes them.
 
 from __future__ import annotations
 
+import os
 import stat
+import time
 
 from efsstate import process
 from efsstate.errors import CorruptEntryError
@@ -52,6 +54,11 @@ class Uses:
         self.steps[when // self.step] = [entries, size]
         while len(self.steps) > _MOST_STEPS:
             self._double_step()
+
+    def merge(self, other: Uses) -> None:
+        """Add the entries of `other`, as exactly as its step tells."""
+        for index, (entries, size) in other.steps.items():
+            self.add(index * other.step, size, entries)
 
     def _double_step(self) -> None:
         self.step *= 2
@@ -174,19 +181,27 @@ def enforce(
     max_bytes: int | None = None,
     max_entries: int | None = None,
     workers: int = 1,
+    is_even: bool = False,
 ) -> bool:
     """Remove, least recently used first, the entries in `folders` beyond the limits.
 
-    Return True if the time sufficed.
+    Return True if the time sufficed. If it does not, nothing is removed, because the sum is not
+    known; but if the entries are spread evenly (`is_even`: the folders of one namespace), those of
+    half of the time stand for all, and are held to their share of the limits.
     """
     uses = Uses()
-    try:
-        survey(mount, folders, options, uses)
-    except BudgetExhausted:
-        return False  # without the whole sum the cut is unknown
-    cut = uses.cut(max_entries, max_bytes)
+    if is_even:
+        seen = _survey_evenly(mount, folders, options, uses)
+    else:
+        seen = list(folders)
+        try:
+            survey(mount, folders, options, uses)
+        except BudgetExhausted:
+            return False
+    share = len(seen) / max(1, len(folders))
+    cut = uses.cut(_part(max_entries, share), _part(max_bytes, share))
     if cut is None:
-        return True
+        return len(seen) == len(folders)
     trim = Trim(mount, options, uses, cut)
     late: list[str] = []
     guard = process.lock()
@@ -198,5 +213,29 @@ def enforce(
         with guard:
             report.add(mine)
 
-    spread(folders, work, workers=workers)
-    return not late
+    spread(seen, work, workers=workers)
+    return not late and len(seen) == len(folders)
+
+
+def _part(limit: int | None, share: float) -> int | None:
+    return None if limit is None else int(limit * share)
+
+
+def _survey_evenly(
+    mount: Mount, folders: Sequence[str], options: SweepOptions, uses: Uses
+) -> list[str]:
+    """Add the entries of as many `folders` as half of the time allows; return these folders."""
+    now = time.monotonic()
+    until = now + (options.until - now) / 2
+    seen: list[str] = []
+    for folder in sorted(folders, key=lambda _: os.urandom(8)):
+        if seen and time.monotonic() >= until:
+            break
+        own = Uses()
+        try:
+            survey(mount, [folder], options, own)
+        except BudgetExhausted:
+            break
+        uses.merge(own)
+        seen.append(folder)
+    return seen

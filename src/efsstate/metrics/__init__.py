@@ -8,7 +8,7 @@
     def handler(event, context): ...
 
 Counts are kept in memory and given out once an invocation, at the end of `@invocation`, or by
-`flush()`. docs/observability.md lists the metrics and says what each means. Nothing here is
+`flush()`. docs/observability.md explains the metrics. Nothing here is
 imported before it is asked for.
 """
 
@@ -66,7 +66,7 @@ def opentelemetry(meter_provider: Any = None, tracer_provider: Any = None) -> Ca
 
 
 def flush() -> None:
-    """Give out now what was counted since the last time."""
+    """Give out now all counts since the last time."""
     from efsstate.metrics import collector
 
     collector.flush()

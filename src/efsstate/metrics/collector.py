@@ -1,4 +1,4 @@
-"""Count what happens, and give it to a sink at the end of each invocation.
+"""Count events and hits, and give the counts to a sink at the end of each invocation.
 
 Hits are counted where they happen, by the caches themselves: the collector takes the difference of
 their sums, so that a hit in memory costs the same with metrics as without. Everything else comes by
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
             """See one event when it happens."""
 
         def flush(self) -> None:
-            """Give out what was taken."""
+            """Give out everything that was taken."""
 
         begin: Callable[[str], Callable[[], object]] | None
 
@@ -118,7 +118,7 @@ class Collector:
             values.append(value)  # type: ignore[union-attr]
 
     def flush(self) -> None:
-        """Give the counts to the sink, and begin anew; what the sink raises is logged."""
+        """Give the counts to the sink, and begin again; errors of the sink are logged."""
         with self._lock:
             values, self._values = self._values, {}
             self._take_counters(values)
@@ -131,13 +131,13 @@ class Collector:
             events.log("warning", "metrics could not be given out: %r", error, once="metrics")
 
     def _take_counters(self, values: dict[str, dict[str, int | list[float]]]) -> None:
-        """Add what the caches have counted since the last time."""
+        """Add the counts of the caches since the last time."""
         sums, before = events.totals(), self._seen
         self._seen = sums
         for name, fields in sums.items():
             for field, metric in _COUNTERS.items():
                 total, old = fields.get(field, 0), before.get(name, {}).get(field, 0)
-                count = total - old if total >= old else total  # less: `cache_clear` began anew
+                count = total - old if total >= old else total  # less after `cache_clear`
                 if count:
                     metrics = values.setdefault(name, {})
                     metrics[metric] = metrics.get(metric, 0) + count  # type: ignore[operator]
@@ -161,7 +161,7 @@ def start(sink: Sink) -> Callable[[], None]:
 
 
 def flush() -> None:
-    """Have every collector give out what it counted."""
+    """Have every collector give out its counts."""
     for collector in _collectors:
         collector.flush()
 
