@@ -1,8 +1,8 @@
-"""The codec: what it accepts comes back exactly, what it can't keep it refuses, and no bytes make it do anything else."""
+"""The codec keeps a value exactly or refuses it, and no bytes make it do anything else."""
 
 import collections
 import dataclasses
-import datetime
+import datetime as dt
 import decimal
 import enum
 import os
@@ -13,7 +13,7 @@ import types
 import uuid
 import zoneinfo
 
-import numpy
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -59,9 +59,9 @@ class Outer:
         x: int
 
 
-Pair = collections.namedtuple("Pair", "x y")
+Pair = collections.namedtuple("Pair", "x y")  # noqa: PYI024 - what is tested
 BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
-D = datetime.datetime
+D = dt.datetime
 
 
 def packed(value, kind=bytes):
@@ -73,14 +73,14 @@ def same(a, b):
     """Equal, and of equal types all the way down, signs and representations too."""
     if type(a) is not type(b):
         return False
-    if isinstance(a, numpy.ndarray):
+    if isinstance(a, np.ndarray):
         return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
-    if isinstance(a, (numpy.str_, numpy.bytes_)):
+    if isinstance(a, (np.str_, np.bytes_)):
         plain = (
             str.__str__ if isinstance(a, str) else bytes
         )  # numpy's own comparison drops the zeros at the end
         return plain(a) == plain(b) and a.dtype == b.dtype
-    if isinstance(a, numpy.void):
+    if isinstance(a, np.void):
         return (
             a.dtype == b.dtype
             and a.tobytes() == b.tobytes()
@@ -99,7 +99,7 @@ def same(a, b):
     return repr(a) == repr(b)
 
 
-RECORD = numpy.array([(1, 2.0)], [("a", "i4"), ("b", "f8")])[0]
+RECORD = np.array([(1, 2.0)], [("a", "i4"), ("b", "f8")])[0]
 VALUES = [
     None,
     True,
@@ -157,19 +157,19 @@ VALUES = [
     uuid.UUID(int=5),
     uuid.UUID(int=5, is_safe=uuid.SafeUUID.unsafe),
     uuid.UUID(int=5, is_safe=uuid.SafeUUID.safe),
-    datetime.date(1, 1, 1),
-    datetime.date.max,
-    datetime.time(1, 2, 3, 4, fold=1),
-    datetime.time(1, tzinfo=datetime.UTC),
-    datetime.timedelta.min,
-    datetime.timedelta(-1, 5, 6),
+    dt.date(1, 1, 1),
+    dt.date.max,
+    dt.time(1, 2, 3, 4, fold=1),
+    dt.time(1, tzinfo=dt.UTC),
+    dt.timedelta.min,
+    dt.timedelta(-1, 5, 6),
     D(2026, 1, 2),
     D(2026, 1, 2, 3, 4, 5, 6, fold=1),
-    D(2026, 1, 2, tzinfo=datetime.UTC),
+    D(2026, 1, 2, tzinfo=dt.UTC),
     D(2026, 10, 25, 2, 30, fold=1, tzinfo=BERLIN),
-    D(2026, 1, 2, tzinfo=datetime.timezone(datetime.timedelta(hours=-3, microseconds=7), "here")),
-    D(2026, 1, 1, tzinfo=datetime.timezone(datetime.timedelta(0))),
-    D(2026, 1, 1, tzinfo=datetime.timezone(datetime.timedelta(0), "GMT")),
+    D(2026, 1, 2, tzinfo=dt.timezone(dt.timedelta(hours=-3, microseconds=7), "here")),
+    D(2026, 1, 1, tzinfo=dt.timezone(dt.timedelta(0))),
+    D(2026, 1, 1, tzinfo=dt.timezone(dt.timedelta(0), "GMT")),
     pathlib.PurePosixPath("a/b"),
     pathlib.Path("/x"),
     pathlib.PureWindowsPath("C:\\x"),
@@ -183,25 +183,25 @@ VALUES = [
     Child(1, [], "c"),
     Outer.Inner(1),
     {"k": [Box(1, [2])]},
-    numpy.int8(-3),
-    numpy.uint64(2**64 - 1),
-    numpy.float16(1.5),
-    numpy.float64(-0.0),
-    numpy.complex64(1j),
-    numpy.bool_(True),
-    numpy.str_("é"),
-    numpy.bytes_(b"x\0y"),
-    numpy.str_(""),
-    numpy.bytes_(b""),
-    numpy.str_("a\0"),
-    numpy.bytes_(b"a\0"),
-    numpy.void(b"ab\0"),
-    numpy.void(b""),
+    np.int8(-3),
+    np.uint64(2**64 - 1),
+    np.float16(1.5),
+    np.float64(-0.0),
+    np.complex64(1j),
+    np.bool_(True),
+    np.str_("é"),
+    np.bytes_(b"x\0y"),
+    np.str_(""),
+    np.bytes_(b""),
+    np.str_("a\0"),
+    np.bytes_(b"a\0"),
+    np.void(b"ab\0"),
+    np.void(b""),
     RECORD,
-    numpy.datetime64("2026-01-01T00:00:00", "ns"),
-    numpy.timedelta64(5, "D"),
-    numpy.datetime64("NaT", "s"),
-    numpy.longdouble(1) / 3,
+    np.datetime64("2026-01-01T00:00:00", "ns"),
+    np.timedelta64(5, "D"),
+    np.datetime64("NaT", "s"),
+    np.longdouble(1) / 3,
 ]
 
 
@@ -213,26 +213,26 @@ def test_what_is_accepted_comes_back_exactly(value):
 
 
 ARRAYS = [
-    numpy.arange(10),
-    numpy.zeros((3, 4)),
-    numpy.asfortranarray(numpy.arange(12).reshape(3, 4)),
-    numpy.arange(24).reshape(2, 3, 4).transpose(1, 0, 2),
-    numpy.arange(10)[::-2],
-    numpy.array(5),
-    numpy.zeros(0),
-    numpy.zeros((0, 3)),
-    numpy.zeros((2, 0, 2**40)),
-    numpy.array(["a", "bcd"]),
-    numpy.array([b"x", b"yz"]),
-    numpy.array([1, 2], ">i4"),
-    numpy.array([True, False]),
-    numpy.array(["2026-01-01", "NaT"], "M8[ns]"),
-    numpy.array([1j]),
-    numpy.arange(5).astype("f2"),
-    numpy.array([""]),
-    numpy.array([(1, (2.0, 3.0), b"z")], [("a", "i4"), ("b", "f8", (2,)), ("c", "S3")]),
-    numpy.array([((1, 2),)], [("o", [("x", "u1"), ("y", ">u2")])]),
-    numpy.zeros((1000, 1000)),
+    np.arange(10),
+    np.zeros((3, 4)),
+    np.asfortranarray(np.arange(12).reshape(3, 4)),
+    np.arange(24).reshape(2, 3, 4).transpose(1, 0, 2),
+    np.arange(10)[::-2],
+    np.array(5),
+    np.zeros(0),
+    np.zeros((0, 3)),
+    np.zeros((2, 0, 2**40)),
+    np.array(["a", "bcd"]),
+    np.array([b"x", b"yz"]),
+    np.array([1, 2], ">i4"),
+    np.array([True, False]),
+    np.array(["2026-01-01", "NaT"], "M8[ns]"),
+    np.array([1j]),
+    np.arange(5).astype("f2"),
+    np.array([""]),
+    np.array([(1, (2.0, 3.0), b"z")], [("a", "i4"), ("b", "f8", (2,)), ("c", "S3")]),
+    np.array([((1, 2),)], [("o", [("x", "u1"), ("y", ">u2")])]),
+    np.zeros((1000, 1000)),
 ]
 
 
@@ -249,17 +249,17 @@ def test_arrays_come_back_exactly_and_writable(array, kind):
         assert more[0].tobytes() == before
 
 
-def test_an_array_is_not_copied_on_the_way_in_and_not_on_the_way_out_of_a_buffer_of_its_own():
-    array = numpy.arange(1_000_000)
+def test_an_array_is_copied_neither_into_nor_out_of_its_buffer():
+    array = np.arange(1_000_000)
     parts = codec.dumps({"a": array})
     assert any(
-        isinstance(part, memoryview) and numpy.shares_memory(numpy.frombuffer(part, "u1"), array)
+        isinstance(part, memoryview) and np.shares_memory(np.frombuffer(part, "u1"), array)
         for part in parts
     )
     buffer = packed({"a": array}, bytearray)
-    assert numpy.shares_memory(codec.loads(buffer)["a"], numpy.frombuffer(buffer, "u1"))
+    assert np.shares_memory(codec.loads(buffer)["a"], np.frombuffer(buffer, "u1"))
     frozen = bytes(buffer)
-    assert not numpy.shares_memory(codec.loads(frozen)["a"], numpy.frombuffer(frozen, "u1"))
+    assert not np.shares_memory(codec.loads(frozen)["a"], np.frombuffer(frozen, "u1"))
 
 
 def test_a_structured_scalar_is_the_callers_to_change():
@@ -272,7 +272,7 @@ def refusals():
     class Number(int):
         pass
 
-    class Text(str):
+    class Text(str):  # noqa: SLOT000 - a plain subclass is what is tested
         pass
 
     class Mine(dict):
@@ -305,10 +305,10 @@ def refusals():
     for _ in range(1000):
         deep = [deep]
 
-    class Zone(datetime.tzinfo):
+    class Zone(dt.tzinfo):
         pass
 
-    class Sub(numpy.ndarray):
+    class Sub(np.ndarray):
         pass
 
     return [
@@ -331,12 +331,12 @@ def refusals():
         FromDict(),
         extra,
         missing,
-        datetime.datetime(2026, 1, 1, tzinfo=Zone()),
+        dt.datetime(2026, 1, 1, tzinfo=Zone()),
         extended,
         Batch("a"),
-        numpy.array([object()]),
-        numpy.ma.array([1]),
-        numpy.zeros(3).view(Sub),
+        np.array([object()]),
+        np.ma.array([1]),
+        np.zeros(3).view(Sub),
         ValueError("x"),
         sys,
         types.SimpleNamespace(a=1),
@@ -404,7 +404,7 @@ def test_no_bytes_raise_anything_but_value_error(data):
         read(b"\xc8" + len(data).to_bytes(2, "big") + bytes([code]) + data)
 
 
-def test_no_flip_or_cut_of_real_payloads_raises_anything_but_value_error():
+def test_no_flip_or_cut_raises_anything_but_value_error():
     choose = random.Random(1)
     for value in (*VALUES, *ARRAYS):
         data = packed([value, Box(1, [Pair(1, 2)]), Color.RED])
@@ -419,7 +419,9 @@ def test_no_flip_or_cut_of_real_payloads_raises_anything_but_value_error():
 def test_bombs_are_bounded():
     import tracemalloc
 
-    ext = lambda code, body: b"\xc9" + len(body).to_bytes(4, "big") + bytes([code]) + body  # noqa: E731
+    def ext(code, body):
+        return b"\xc9" + len(body).to_bytes(4, "big") + bytes([code]) + body
+
     tower = b"\xc0"
     for _ in range(1000):
         tower = ext(1, b"\x91" + tower)
@@ -441,24 +443,23 @@ def test_bombs_are_bounded():
     ]
     for bomb in bombs:
         tracemalloc.start()
-        with pytest.raises(ValueError, match="can't be read"):
+        with pytest.raises(ValueError, match="can't be read"):  # noqa: PT012 - the last answer
             value = codec.loads(bomb)
-            assert (
-                getattr(value, "nbytes", 1) == 0
-            )  # an empty array of an absurd shape holds nothing
+            # An empty array of an absurd shape holds nothing.
+            assert getattr(value, "nbytes", 1) == 0
             raise ValueError("can't be read")
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 50_000_000
 
 
-def test_a_dataclass_is_rebuilt_without_running_its_code_and_only_from_the_same_fields(monkeypatch):
+def test_a_dataclass_is_rebuilt_without_its_code_from_its_fields(monkeypatch):
     ran = []
     module = types.ModuleType("somewhere")
     monkeypatch.setitem(sys.modules, "somewhere", module)
 
     def define(fields):
-        def __init__(self, *args):
+        def __init__(self, *args):  # noqa: N807 - it becomes a method
             ran.append("init")
             for (name, *_), value in zip(fields, args, strict=True):
                 object.__setattr__(self, name, value)
@@ -517,7 +518,11 @@ def test_nothing_named_in_the_bytes_is_imported_or_called(monkeypatch):
 
 
 def test_numpy_is_not_imported_unless_the_data_needs_it():
-    code = "import sys\nfrom efsstate.format import codec\nassert codec.loads(codec.dumps([1, (2,), {3}])) == [1, (2,), {3}]\nassert 'numpy' not in sys.modules"
+    code = (
+        "import sys\nfrom efsstate.format import codec\n"
+        "assert codec.loads(codec.dumps([1, (2,), {3}])) == [1, (2,), {3}]\n"
+        "assert 'numpy' not in sys.modules"
+    )
     import subprocess
 
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,4 @@
-"""A writer is killed at each of its system calls: the old content stands or the new one, whole, every time."""
+"""A writer killed at any of its system calls leaves the old content or the new one, whole."""
 
 import pytest
 from tests import faults
@@ -29,7 +29,7 @@ strace = pytest.mark.skipif(faults.MISSING is not None, reason=str(faults.MISSIN
 
 @pytest.fixture
 def fresh(tmp_path):
-    """Makes roots that have an old content, and what is to be done there as an operation of `faults`."""
+    """Make roots with an old content, and the operation of `faults` to be done there."""
     made = 0
 
     def make(operation):
@@ -58,7 +58,8 @@ def test_killed_at_each_system_call(fresh, operation):
     assert len(calls) >= 2
     outcomes = set()
     for call in calls:
-        # The call happens and the process dies before it sees the answer; dying before the call is the one before.
+        # The call happens, and the process dies before it sees the answer. To die before the call
+        # is to die after the one before.
         root, act = fresh(operation)
         assert faults.run(act, kill=call).how == "killed", call
         mount = Mount(root)
@@ -92,7 +93,7 @@ def test_killed_at_each_system_call(fresh, operation):
     "error", ["EIO", "ENOSPC", "EDQUOT", "ESTALE", "EACCES", "EROFS", "EMFILE"]
 )
 def test_each_system_call_fails(fresh, error):
-    """Each call of a replacement answers with an error: the operation raises, or has done it all the same; nothing is half."""
+    """Each call of a replacement fails once: it raises, or is done all the same, never by half."""
     for call in faults.calls(fresh("replace")[1]):
         if call[0] not in faults.DISK:
             continue

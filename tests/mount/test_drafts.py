@@ -34,7 +34,7 @@ class Gate:
         return self.real(fd, buffers)
 
 
-def test_a_draft_given_up_while_it_is_written_writes_to_no_other_file(mount, tmp_path, monkeypatch):
+def test_a_draft_given_up_during_its_write_touches_no_other_file(mount, tmp_path, monkeypatch):
     """The writer goes on by the descriptor's number, which must not be another file's by then."""
     gate, draft = Gate(monkeypatch), drafts.PendingFile(mount, "x", ".tmp-1")
     kept = []
@@ -55,7 +55,7 @@ def test_a_draft_given_up_while_it_is_written_writes_to_no_other_file(mount, tmp
     assert kept == [False] and mount.names("x") == []
 
 
-def test_a_part_closed_while_it_is_written_writes_to_no_other_file(mount, tmp_path, monkeypatch):
+def test_a_part_closed_during_its_write_touches_no_other_file(mount, tmp_path, monkeypatch):
     began, goes_on, real = threading.Event(), threading.Event(), os.pwrite
     part = drafts.PartialFile(mount, "x", "part")
 

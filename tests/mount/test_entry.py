@@ -80,7 +80,7 @@ def test_an_entry_moved_to_another_place_is_refused():
 
 
 @pytest.mark.parametrize("key", [b"other" * 6, None])
-def test_with_a_key_what_is_unsigned_or_signed_by_another_is_refused(key):
+def test_with_a_key_unsigned_or_foreign_entries_are_refused(key):
     with pytest.raises(SignatureError):
         entry.decode(made(key=key), place=PLACE, root=PATH, key=b"mine" * 8)
     with pytest.raises(CorruptEntryError):

@@ -1,4 +1,4 @@
-"""The lock: excludes threads, processes and open files, frees when the holder dies, and is the parent's after a fork."""
+"""Locks exclude threads and processes, go with their holder, and stay with a fork's parent."""
 
 import fcntl
 import os
@@ -33,7 +33,10 @@ def mount(tmp_path):
 
 def elsewhere(mount, digest):
     """Whether another process gets the claim."""
-    code = "import sys; from efsstate.mount import byte_locks; from efsstate.mount.files import Mount; print(byte_locks.acquire(Mount(sys.argv[1]), 'x', sys.argv[2]) is not None)"
+    code = (
+        "import sys; from efsstate.mount import byte_locks; from efsstate.mount.files import Mount;"
+        " print(byte_locks.acquire(Mount(sys.argv[1]), 'x', sys.argv[2]) is not None)"
+    )
     return (
         subprocess.run(
             [sys.executable, "-c", code, mount.path, digest],
@@ -172,7 +175,7 @@ def test_an_alarm_at_any_moment_leaks_no_descriptor_and_no_lock(mount, tmp_path,
     assert moments > 10
 
 
-def test_a_child_that_outlives_a_killed_owner_does_not_keep_the_lock(mount, tmp_path):
+def test_a_child_that_outlives_a_killed_owner_keeps_no_lock(mount, tmp_path):
     program = f"""
 import os, sys, time
 from efsstate.mount import lock

@@ -35,7 +35,7 @@ def test_an_argument_comes_before_the_variable(monkeypatch, tmp_path):
     assert root.resolve().path == str(tmp_path / "b")
 
 
-def test_without_a_name_only_the_cache_gets_a_folder_and_one_warning(caplog, tmp_path):
+def test_without_a_name_only_the_cache_gets_a_folder(caplog, tmp_path):
     with caplog.at_level(logging.WARNING, "efsstate"):
         assert root.resolve().path == str(tmp_path / ".efsstate")
         root.resolve()
@@ -74,7 +74,7 @@ def test_durable_state_needs_a_writable_root(monkeypatch, tmp_path):
         root.resolve(tmp_path, durable=True)
 
 
-def test_on_lambda_nothing_mounted_is_an_error_that_says_what_to_set(monkeypatch):
+def test_on_lambda_nothing_mounted_is_an_error_with_advice(monkeypatch):
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "f")
     monkeypatch.setattr(os.path, "ismount", lambda path: False)
     with pytest.raises(RootError, match=r"no file system is mounted.*EFSSTATE_ROOT"):
@@ -154,9 +154,7 @@ def test_a_root_that_hangs_at_its_first_use_holds_up_no_other(monkeypatch, tmp_p
     assert root.resolve(tmp_path / "a") is first  # who came later does not put another in its place
 
 
-def test_durable_state_without_a_named_root_makes_no_folder_and_says_nothing_of_caching(
-    caplog, tmp_path
-):
+def test_durable_state_without_a_named_root_makes_no_folder(caplog, tmp_path):
     with caplog.at_level(logging.WARNING, "efsstate"):
         for reading in (False, True):
             with pytest.raises(RootError, match="no root was named"):
@@ -165,7 +163,7 @@ def test_durable_state_without_a_named_root_makes_no_folder_and_says_nothing_of_
 
 
 @pytest.mark.parametrize("durable", [False, True])
-def test_a_named_root_that_is_missing_is_created_with_its_parents(monkeypatch, tmp_path, durable):
+def test_a_named_root_is_created_with_its_parents(monkeypatch, tmp_path, durable):
     """Nobody has a shell on EFS to mkdir."""
     named = tmp_path / "a" / "b" / "c"
     monkeypatch.setenv("EFSSTATE_ROOT", str(named))

@@ -115,7 +115,7 @@ MUTATIONS = {
     "the-checksum-is-keyed": Mutation(
         "the checksum is keyed",
         holds(False),
-        ["mount/test_entry.py::test_with_a_key_what_is_unsigned_or_signed_by_another_is_refused"],
+        ["mount/test_entry.py::test_with_a_key_unsigned_or_foreign_entries_are_refused"],
     ),
     "the-length": Mutation(
         "the length",
@@ -479,7 +479,7 @@ MUTATIONS = {
     "a-closed-number-is-not-used": Mutation(
         "a closed number is not used",
         holds(False),
-        ["mount/test_drafts.py::test_a_part_closed_while_it_is_written_writes_to_no_other_file"],
+        ["mount/test_drafts.py::test_a_part_closed_during_its_write_touches_no_other_file"],
     ),
     "a-descriptor-in-use-stays-open": Mutation(
         "a descriptor in use stays open",
