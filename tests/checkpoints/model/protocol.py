@@ -89,6 +89,7 @@ class Rules:
         True  # a claim that would step back over an acknowledged save refuses; else it goes on
     )
     leave_damage: bool = True  # so a load decides no base in that case; else it does
+    prune: bool = True  # claimants remove the links of former claims without a save
     mark: str = "acknowledged"  # a shard is marked finished once that is "acknowledged"; else once "published"
 
 
@@ -654,6 +655,7 @@ class Protocol:
             if e < links:
                 after = s._replace(bases=s.bases[1:])
                 yield ("s", f"remove b{e}"), after, self.kept(after)
+        yield from self.prune_claims(s, bases, links)
         if s.flips:
             for f in s.saves:
                 if f[2] == WHOLE:
@@ -664,6 +666,21 @@ class Protocol:
                         ),
                         None,
                     )
+
+
+    def prune_claims(self, s, bases, links):
+        """Claimants that remove the links of former claims without a save: base, then epoch."""
+        if not self.rules.prune:
+            return
+        decided, saved = max(bases, default=0), {f[0] for f in s.saves}
+        former = [e for e in sorted(s.epochs) if links <= e < decided and e not in saved]
+        for e in former[:1]:
+            if e in bases:
+                after = s._replace(bases=tuple(b for b in s.bases if b[0] != e))
+                yield ("s", f"remove b{e}"), after, self.kept(after)
+            else:
+                after = s._replace(epochs=s.epochs - {e})
+                yield ("s", f"remove e{e}"), after, self.kept(after)
 
 
 def bit(worker, save):
