@@ -667,7 +667,6 @@ class Protocol:
                         None,
                     )
 
-
     def prune_claims(self, s, bases, links):
         """Claimants that remove the links of former claims without a save: base, then epoch."""
         if not self.rules.prune:
