@@ -1,4 +1,4 @@
-"""Count the Python calls of the package's own functions that an operation makes: exact, on any machine."""
+"""Count the Python calls of our own functions in an operation: exact, on any machine."""
 
 import os
 import sys

@@ -82,7 +82,7 @@ def each(
     if outer is not None or (len(jobs) < 2 and remaining is None):
         for job in jobs:
             if outer is not None and outer.is_stopped:
-                raise DeadlineExceeded(late())  # nobody waits for this thread any more
+                raise DeadlineExceeded(late())  # no caller waits for this thread any more
             yield job, work(job)
         return
     run = _Run(work, jobs, threads, remaining)

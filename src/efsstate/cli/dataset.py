@@ -88,7 +88,7 @@ def freeze(out: output.Output, root: str | None, name: str, snapshot: str) -> in
 @click.argument("snapshot")
 @output.common
 def verify(out: output.Output, root: str | None, name: str, snapshot: str) -> int:
-    """Read every byte of SNAPSHOT of dataset NAME, and compare it with what was added.
+    """Read every byte of SNAPSHOT of dataset NAME, and compare it with the added bytes.
 
     Parts that were removed on purpose are listed and are no finding.
     """

@@ -265,7 +265,7 @@ def prune(
 @output.deleting
 @output.common
 def rm(out: Output, root: str | None, consent: Consent, name: str, grace: float) -> int:
-    """Remove model NAME: nobody finds it from then on, and its versions go after the grace."""
+    """Remove model NAME: it cannot be loaded from then on, and its versions go after the grace."""
     from efsstate.modelstore import versions
 
     listed = [each.id for each in _usage(versions.versions, name, root=root)]

@@ -1,4 +1,4 @@
-"""`efsstate plan`: which throughput mode, when credits end, how a herd fares, what it costs."""
+"""`efsstate plan`: throughput modes, the end of credits, herds of cold starts, and costs."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ def command(
             if text is not None:
                 values[name] = _number(name, text)
         work = dataclasses.replace(workload.Workload(), **values)  # type: ignore[arg-type]
-        made = plan.make(work, rates.load(prices), provision=provision)
+        answer = plan.make(work, rates.load(prices), provision=provision)
     except (ValueError, TypeError) as error:
         raise click.UsageError(str(error)) from None
     if save:
         with open(save, "w", encoding="utf-8") as file:
             file.write(workload.dump(work))
-    _show(out, made)
-    out.document("plan", **made.as_dict())
+    _show(out, answer)
+    out.document("plan", **answer.as_dict())
     return output.FINE
 
 
@@ -89,27 +89,27 @@ def _number(name: str, text: str) -> object:
     return value
 
 
-def _show(out: output.Output, made: Plan) -> None:
+def _show(out: output.Output, answer: Plan) -> None:
     """Print the plan for people."""
     from efsstate.planning.plan import duration
 
     rows = []
-    for mode in made.modes:
-        last = duration(mode.herd.last) if made.workload.model else "-"
+    for mode in answer.modes:
+        last = duration(mode.herd.last) if answer.workload.model else "-"
         verdict = "; ".join(mode.problems) or "holds"
         rows.append([mode.name, f"${mode.cost.total:,.2f}", last, verdict])
     out.table(["mode", "a month>", "herd loaded after>", "verdict"], rows)
     others = [
         [service.name, f"${service.total:,.2f}" if service.items else "-", service.reason]
-        for service in made.others
+        for service in answer.others
     ]
     out.table(["the same work on", "a month>", "note"], others)
-    days = made.credits.balance[::24]
+    days = answer.credits.balance[::24]
     if days:
         out.say(f"credits over a year, in bursting mode: {sparkline(days, width=52)}")
-    for sentence in made.advice:
+    for sentence in answer.advice:
         out.say(sentence)
-    out.say(f"rates as read in {made.read}; not checked against a bill")
+    out.say(f"rates as read in {answer.read}; not checked against a bill")
 
 
 def sparkline(values: list[float], *, width: int) -> str:

@@ -57,5 +57,5 @@ def remove_unused(mount: Mount, folder: str) -> int:
 
 
 def remove(mount: Mount, folder: str) -> int:
-    """Remove a copy whose lock the caller holds; return the bytes that were freed."""
+    """Remove a copy while the caller holds its lock; return the bytes that were freed."""
     return removal.remove_tree(mount, folder, grammar.incoming).size

@@ -108,7 +108,7 @@ class SweepReport:
 
 
 def _text(error: BaseException, path: str) -> str:
-    """Return `<path>: <what happened>`."""
+    """Return the error's path and text."""
     from efsstate.errors import EfsStateError
 
     reason = getattr(error, "strerror", None)

@@ -23,7 +23,7 @@ from efsstate.format.layout import TEMPORARY, component
 DATASETS = "datasets"
 LIST = ".list-"
 GONE = ".gone"
-LONGEST_NAME = 160  # bytes; a folder's name is at most 255 with what is added to it
+LONGEST_NAME = 160  # bytes; a folder's name is at most 255, with a suffix
 LONGEST_SUFFIX = 16
 _HEX = frozenset("0123456789abcdef")
 # A suffix: points, each with letters and digits after it, of at most 16 characters.
@@ -54,7 +54,7 @@ def folder(name: str) -> str:
 
 
 def dataset_name(base: str) -> str:
-    """Return the name of the dataset whose folder is called `base`."""
+    """Return the name of the dataset with the folder `base`."""
     return base.replace("--", "/")
 
 

@@ -1,7 +1,7 @@
-"""Tell the package's own names from all others, folder by folder: what may be removed.
+"""Tell the package's own names from all others, folder by folder, for removals.
 
-A *level* is what a folder of ours may hold: a function of a name, and of whether it is a folder,
-that returns the level of what is inside (`nothing` for a file), or None if the name is not ours.
+A *level* describes the names in a folder of ours: a function of a name, and of whether it is a folder,
+that returns the level below (`nothing` for a file), or None if the name is not ours.
 docs/format.md has the same as text.
 """
 

@@ -1,7 +1,7 @@
 """Folders below one root: open, create, refresh, list and remove them.
 
 - Names are resolved from open folders, one component at a time, and no symbolic link is followed:
-  whoever may write to the mount cannot lead us out of the root.
+  an attacker who may write to the mount cannot lead us out of the root.
 - An NFS client remembers names, missing names and replaced files for up to a minute. Opening the
   folder makes it ask the server (measured; `stat` and locks do not): `refresh`, which costs one
   request, or `names`, which lists.

@@ -77,7 +77,7 @@ def read(mount: Mount, folder: str, name: str, *, certain: bool = False) -> str:
 
 
 def mark(mount: Mount, folder: str, name: str) -> str:
-    """Return `name` with a seal, for a link whose name is its whole message.
+    """Return `name` with a seal, for a link that says all by its name.
 
     To see it in a listing is to have read it.
     """

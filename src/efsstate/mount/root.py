@@ -128,7 +128,7 @@ def _open_root(given: str | None, *, durable: bool) -> Mount:
 
 
 def _create(path: str, source: str) -> None:
-    """Create a named root, parents included: nobody has a shell on EFS to do it.
+    """Create a named root, parents included: there is no shell on EFS to do it.
 
     A disk that is not mounted must not be mistaken for the mount: so on Lambda, and below /mnt,
     only if a mount point lies at or above it.

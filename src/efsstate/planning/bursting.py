@@ -43,7 +43,7 @@ def of_storage(stored: float, rates: Rates) -> Account:
 
 
 class Simulation(NamedTuple):
-    """What came of a series of minutes.
+    """The result of a series of minutes.
 
     `ends` is the first minute without credits, or None; `balance` the credits at the end of each
     hour; `starved` the minutes in which traffic had to wait; `unserved` the bytes at the end.
@@ -58,7 +58,7 @@ class Simulation(NamedTuple):
 def simulate(
     account: Account, demand: list[float], *, start: float | None = None, repeat: int = 1
 ) -> Simulation:
-    """Run `demand`, metered bytes of each minute, `repeat` times; what is not served waits.
+    """Run `demand`, metered bytes of each minute, `repeat` times; unserved bytes wait.
 
     `start` is the balance at the beginning, else that of a new file system.
     """

@@ -16,7 +16,7 @@ _YEAR = 365
 
 
 class Mode(NamedTuple):
-    """One throughput mode: what it costs, how its herd fares, and why it does not hold, if so."""
+    """One throughput mode: its cost, the fate of its herd, and the reasons why it does not hold."""
 
     name: str
     cost: Cost

@@ -86,7 +86,7 @@ def _describe_dateutil(zone: Any) -> list[Any] | None:
 
 
 def _local_offsets(zone: Any) -> list[Any]:
-    """Return what this host's local time is: on a host with another, the zone is another."""
+    """Return the name of this host's local zone, which another host may not share."""
     own = own_dict(zone)
     seconds = [round(own[name].total_seconds()) for name in ("_std_offset", "_dst_offset")]
     return [*seconds, list(own["_tznames"])]
