@@ -7,8 +7,8 @@ if TYPE_CHECKING:
     from efsstate.cache.decorator import Cache as Cache
     from efsstate.cache.decorator import cached as cached
     from efsstate.cache.function_types import AsyncCachedFunction as AsyncCachedFunction
-    from efsstate.cache.function_types import CacheInfo as CacheInfo
     from efsstate.cache.function_types import CachedFunction as CachedFunction
+    from efsstate.cache.function_types import CacheInfo as CacheInfo
     from efsstate.cache.keys import register as register
     from efsstate.checkpoints.checkpoint import Checkpoint as Checkpoint
     from efsstate.checkpoints.checkpoint import checkpoint as checkpoint
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from efsstate.errors import RootError as RootError
     from efsstate.errors import ShardsError as ShardsError
     from efsstate.errors import SignatureError as SignatureError
-    from efsstate.errors import SourceChanged as SourceChanged
     from efsstate.errors import SnapshotNotFound as SnapshotNotFound
+    from efsstate.errors import SourceChanged as SourceChanged
     from efsstate.errors import UnknownFormatError as UnknownFormatError
     from efsstate.events import on_event as on_event
     from efsstate.modelstore.loader import Model as Model

@@ -98,7 +98,7 @@ class Invocation:
                 events.log("warning", text, problem)
         self._releases.clear()
         if _here.get() is None:  # else it ends within another one
-            for function in list(_at_end):
+            for function in _at_end:
                 function()
 
     def end_soon(self, seconds: Duration = 0) -> None:

@@ -87,7 +87,7 @@ class NotClaimed(ClaimLost):
     """
 
 
-class SourceChanged(EfsStateError):
+class SourceChanged(EfsStateError):  # noqa: N818 - the contract's name
     """The source of `resume` no longer gives the items that were done; nothing was finished."""
 
 

@@ -1,7 +1,7 @@
 """Tell the package's own names from all others, folder by folder, for removals.
 
-A *level* describes the names in a folder of ours: a function of a name, and of whether it is a folder,
-that returns the level below (`nothing` for a file), or None if the name is not ours.
+A *level* describes the names in a folder of ours. It is a function of a name, and of whether it is
+a folder, that returns the level below (`nothing` for a file), or None if the name is not ours.
 docs/format.md has the same as text.
 """
 
