@@ -785,3 +785,41 @@ def test_set_where_nothing_is_kept(monkeypatch):
     f = counting()
     f.set("given", 1)
     assert f(1) == (1, 0)
+
+
+class Unstorable:
+    pass
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_on_unstored_raise_raises_instead_of_returning(is_async, caplog):
+    import asyncio
+
+    values = {1: Unstorable(), 2: [object()], 3: "fine", 4: None}
+
+    @cached(name="f", on_unstored="raise")
+    def f(x):
+        return values[x]
+
+    @cached(name="f", on_unstored="raise")
+    async def g(x):
+        return values[x]
+
+    call = (lambda x: asyncio.run(g(x))) if is_async else f
+    for _ in range(2):
+        with pytest.raises(efsstate.EncodeError, match="Unstorable"):
+            call(1)
+    with pytest.raises(efsstate.EncodeError):
+        call(2)
+    assert call(3) == call(3) == "fine" and call(4) is None
+    with pytest.raises(KeyError):
+        call(5)
+    with pytest.raises(ValueError, match="on_unstored"):
+        cached(on_unstored="ignore")
+
+
+def test_each_type_that_can_not_be_kept_is_warned_of_once(caplog):
+    f = cached(name="f")(lambda x: [object, Unstorable][x % 2]())
+    for number in range(6):
+        f(number)
+    assert len(caplog.records) == 2 and f.cache_info().unstored == 6

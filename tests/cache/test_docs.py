@@ -130,9 +130,9 @@ def test_a_result_whose_file_a_sweep_took_is_not_kept(root):
 
 @pytest.mark.parametrize("how", ["disabled", "no root"])
 def test_where_nothing_is_kept(how, root, monkeypatch, caplog):
-    monkeypatch.setenv(
-        *("EFSSTATE_DISABLE", "1") if how == "disabled" else ("EFSSTATE_ROOT", f"{root}/none")
-    )
+    (root / "file").write_text("")
+    no_root = "EFSSTATE_ROOT", f"{root}/file/none"  # which can't be created
+    monkeypatch.setenv(*("EFSSTATE_DISABLE", "1") if how == "disabled" else no_root)
     calls, box = [], Cache("box")
     f, g = cached(name="f")(calls.append), cached(name="g")(calls.append)
     assert [f(1), f(1), *f.map([1]), g(1)] == [None] * 4 and len(calls) == 4 and not f.invalidate(1)

@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Coroutine, Iterable
-    from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+    from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
     from efsstate.cache.function_types import (
         AsyncCachedClassFunction,
@@ -77,6 +77,7 @@ if TYPE_CHECKING:
         root: str | os.PathLike[str] | None = None,
         lock_timeout: Duration | None = None,
         io_timeout: Duration | None = None,
+        on_unstored: Literal["warn", "raise"] = "warn",
     ) -> Decorator: ...
 
 
@@ -98,6 +99,7 @@ def cached(
     root: Any = None,
     lock_timeout: Any = None,
     io_timeout: Any = None,
+    on_unstored: Any = "warn",
 ) -> Any:
     """Keep the results of a function, `def` or `async def`, on the mount: computed once for all.
 
@@ -114,6 +116,8 @@ def cached(
     - `cache_if`: called with the result, returns whether it is kept.
     - `lock_timeout`: how long a call waits for another that computes the same; then it computes.
       Default: until the invocation's deadline, else 60 s.
+    - `on_unstored`: "raise" raises `EncodeError` for a result that can't be kept; by default it is
+      returned, counted and warned about once for each type.
     - `codec`, `memory`, `max_bytes`, `max_entries`, `root`, `io_timeout`: see `Cache`.
 
     Raises `ValueError` or `TypeError` for a bad option at once, and `TypeError` at the call for an
@@ -134,6 +138,7 @@ def cached(
         root=root,
         lock_timeout=lock_timeout,
         io_timeout=io_timeout,
+        on_unstored=on_unstored,
     )
 
     def decorate(function: Any) -> Any:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from efsstate.cache.memory import Item
     from efsstate.cache.options import Options
+    from efsstate.cache.singleflight import ComputeRequest
     from efsstate.cache.steps import Steps
     from efsstate.cache.versions import VersionedKeys
 
@@ -279,7 +280,9 @@ class FunctionCache:
             lock_timeout=self.options.lock_timeout,
             forced=forced,
         )
-        return singleflight.compute(self.results, digest, request, stale)
+        steps = singleflight.compute(self.results, digest, request, stale)
+        is_strict = self.options.on_unstored == "raise"
+        return _raise_refusal(steps, request) if is_strict else steps
 
     def _guard_version(
         self,
@@ -327,3 +330,11 @@ def _identify(
         return options.name, version, None
     name = naming.namespace(function, options.version, variables.mark)
     return name, version, variables.encode_late
+
+
+def _raise_refusal(steps: Steps, request: ComputeRequest) -> Steps:
+    """Run the steps; raise the `EncodeError` of a result that can't be kept."""
+    result = yield from steps
+    if request.refusal is not None:
+        raise request.refusal
+    return result

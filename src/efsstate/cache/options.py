@@ -32,6 +32,7 @@ class Options:
         "max_entries",
         "memory",
         "name",
+        "on_unstored",
         "root",
         "stale",
         "ttl",
@@ -56,6 +57,7 @@ class Options:
         root: str | os.PathLike[str] | None = None,
         lock_timeout: Duration | None = None,
         io_timeout: Duration | None = None,
+        on_unstored: str = "warn",
     ) -> None:
         self.name, self.version = name, version
         self.ignore = _names(ignore)
@@ -77,6 +79,9 @@ class Options:
             raise TypeError(f"root: expected a path, not {root!r}")
         # A relative root is below the working directory of now, whatever `chdir` comes later.
         self.root = absolute(root)
+        if on_unstored not in ("warn", "raise"):
+            raise ValueError(f"on_unstored: expected 'warn' or 'raise', not {on_unstored!r}")
+        self.on_unstored = on_unstored
 
     def life_of(self, value: Any) -> float | None:
         """Return the seconds for which a result is kept; None if it does not expire."""

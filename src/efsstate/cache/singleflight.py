@@ -352,7 +352,9 @@ def _refuse(cache: TieredCache, digest: str, request: ComputeRequest, error: Enc
     request.refusal = error
     cache.counts.unstored += 1
     cache.note_unstorable(digest)
+    kind = str(error).partition(" can't")[0]  # the type, which begins an encoder's message
     events.log(
         "warning", "cache %s: a result was not kept: %s", cache.name, error,
-        once=f"encode {cache.name}", cache=cache.name, doing="keep a result", error="EncodeError",
+        once=f"encode {cache.name} {kind}", cache=cache.name, doing="keep a result",
+        error="EncodeError",
     )  # fmt: skip
