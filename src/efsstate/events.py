@@ -79,6 +79,16 @@ def count_for(owner: object, name: str, counts: Any) -> None:
         _counted[key] = ref(owner, retire), name, counts
 
 
+def restart(counts: Any, fields: tuple[str, ...]) -> None:
+    """Set these fields of `counts` to 0, without a loss to `totals`."""
+    with _lock:
+        known = _counted.get(id(counts))
+        sums = {} if known is None else _retired.setdefault(known[1], {})
+        for field in fields:
+            sums[field] = sums.get(field, 0) + getattr(counts, field)
+            setattr(counts, field, 0)
+
+
 def totals() -> dict[str, dict[str, int]]:
     """Return the sums of the counters (memory, mount, computed, …) by the name of the cache."""
     with _lock:

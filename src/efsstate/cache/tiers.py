@@ -65,12 +65,13 @@ class Counts:
 
     def __init__(self) -> None:
         self.errors = self.damaged = 0
-        self.reset()
-
-    def reset(self) -> None:
-        """Start counting calls again; the failures of the mount go on."""
         self.memory = self.mount = self.stale = self.computed = self.puts = self.waits = 0
         self.unstored = 0
+
+    def reset(self) -> None:
+        """Start counting calls again; the failures of the mount and `events.totals` go on."""
+        calls = ("memory", "mount", "stale", "computed", "puts", "waits", "unstored")
+        events.restart(self, calls)
 
 
 class Encoded:

@@ -74,6 +74,14 @@ class Collector:
         self._seen = events.totals()
         self._values: dict[str, dict[str, int | list[float]]] = {}  # by cache; "": of no cache
         self._versions: dict[str, object] = {}
+        self.stops: list[Callable[[], None]] = []
+
+    def stop(self) -> None:
+        """Collect no more; counts that were not given out are lost."""
+        if self in _collectors:
+            _collectors.remove(self)
+        while self.stops:
+            self.stops.pop()()
 
     def on_event(self, event: Event) -> None:
         """Count one event."""
@@ -137,27 +145,26 @@ class Collector:
         for name, fields in sums.items():
             for field, metric in _COUNTERS.items():
                 total, old = fields.get(field, 0), before.get(name, {}).get(field, 0)
-                count = total - old if total >= old else total  # less after `cache_clear`
+                count = max(0, total - old)
                 if count:
                     metrics = values.setdefault(name, {})
                     metrics[metric] = metrics.get(metric, 0) + count  # type: ignore[operator]
 
 
+@process.at_reset
+def _stop_all() -> None:
+    for collector in _collectors.copy():
+        collector.stop()
+
+
 def start(sink: Sink) -> Callable[[], None]:
     """Collect for `sink` from now on; return how to stop."""
     collector = Collector(sink)
-    stops = [events.collect(collector.on_event), deadline.at_end(collector.flush)]
+    collector.stops += [events.collect(collector.on_event), deadline.at_end(collector.flush)]
     if sink.begin is not None:
-        stops.append(events.trace(sink.begin))
+        collector.stops.append(events.trace(sink.begin))
     _collectors.append(collector)
-
-    def stop() -> None:
-        if collector in _collectors:
-            _collectors.remove(collector)
-            for each in stops:
-                each()
-
-    return stop
+    return collector.stop
 
 
 def flush() -> None:
