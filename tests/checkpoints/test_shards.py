@@ -8,7 +8,7 @@ import threading
 import pytest
 from tests.checkpoints.test_checkpoint import Context
 
-from efsstate import ClaimLost, EfsStateError, checkpoint
+from efsstate import ClaimLost, EfsStateError, ShardsError, checkpoint
 from efsstate.checkpoints.protocol import CheckpointFolder
 from efsstate.checkpoints.shards import ShardFolder
 from efsstate.format import layout
@@ -156,6 +156,30 @@ def test_ten_thousand_shards(root):
     assert sorted(left) == list(range(0, 10_000, 10))
     progress = checkpoint("job", root=root).shards(10_000).progress()
     assert progress.done == 10_000 and progress.finished
+
+
+def test_results_are_there_when_all_are_finished(root):
+    with checkpoint("job", root=root).shards(3) as shards:
+        for count, shard in enumerate(shards):
+            if count == 2:
+                with pytest.raises(ShardsError, match="1 of 3 shards are not finished"):
+                    shards.results()
+            shard.finish(shard.index * 10)
+    assert checkpoint("job", root=root).shards().results() == [0, 10, 20]
+
+
+def test_a_job_can_grow(root):
+    """The shards that are there stay finished, and the new ones are given out."""
+    assert sorted(run(root, 3)) == [0, 1, 2]
+    shards = checkpoint("job", root=root).shards()
+    assert len(shards) == 3
+    with pytest.raises(ShardsError, match="only be added"):
+        shards.grow(2)
+    shards.grow(5)
+    assert "5" in repr(shards)
+    with pytest.raises(ShardsError, match="5 shards, not 3"):
+        run(root, 3)
+    assert sorted(run(root, 5)) == [3, 4]
 
 
 def test_threads_share_too(root):

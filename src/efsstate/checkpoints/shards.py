@@ -8,7 +8,7 @@ from efsstate import deadline
 from efsstate.errors import ClaimedError, ShardsError
 from efsstate.format import layout
 from efsstate.generic import Generic, TypeVar
-from efsstate.mount import links
+from efsstate.mount import environment, links
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +36,13 @@ if TYPE_CHECKING:
         def status(self) -> Status:
             """Return how far it is."""
             ...
+
+        def load(self, default: Any = None) -> Any:
+            """Return its newest state."""
+
+        @property
+        def result(self) -> Any:
+            """Its result, once it is loaded."""
 
 
 C = TypeVar("C", bound="Claimable")
@@ -118,6 +125,11 @@ class ShardFolder:
         except FileExistsError:
             pass
         self.marked.add(index)
+
+    def grow(self, n: int) -> None:
+        """Store a larger number of shards, in place of the one before."""
+        links.replace(self.folder.mount, self.folder.folder, layout.SHARDS, str(n))
+        self.n = n
 
     def unmark(self, index: int) -> None:
         """Remove the mark that a shard is finished."""
@@ -224,6 +236,8 @@ class Shards(Generic[C]):
         for index in self._abandoned:
             self._leave(index)
         self._abandoned.clear()
+        if environment.on_lambda():
+            deadline.warn_if_unknown("the loop over shards")
         folder = self._opened()
         folder.begun()
         start = int.from_bytes(os.urandom(4), "little") % folder.n  # so that workers begin apart
@@ -267,6 +281,40 @@ class Shards(Generic[C]):
             shard.__exit__(kind, error, trace)
             if shard.finished:
                 self._opened().mark(index)
+
+    def results(self) -> list[Any]:
+        """Return the results of all shards, as `finish` was given them, by index.
+
+        Raises `ShardsError` unless all are finished.
+        """
+        folder = self._looked_at()
+        folder.begun()
+        missing = folder.n - len(folder.marked)
+        if missing:
+            raise ShardsError(
+                f"{folder.folder.path()}: {missing} of {folder.n} shards are not finished, so"
+                " there are no results yet; look at progress()"
+            )
+        results = []
+        for index in range(folder.n):
+            shard = self._make_shard(index)
+            shard.load()
+            results.append(shard.result)
+        return results
+
+    def grow(self, n: int) -> None:
+        """Give the job `n` shards, more than it has: those that are there stay as they are.
+
+        Workers that run already go on with the number they know. Raises `ShardsError` for fewer.
+        """
+        folder = self._opened()
+        if isinstance(n, bool) or not isinstance(n, int) or n < folder.n:
+            raise ShardsError(
+                f"{folder.folder.path()}: it has {folder.n} shards and can't have {n!r}; shards can"
+                " only be added"
+            )
+        folder.grow(n)
+        self._asked = n
 
     def begun(self) -> list[int]:
         """Return the indexes of the shards that were ever claimed or finished."""
