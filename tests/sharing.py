@@ -1,4 +1,4 @@
-"""Share one run of the tests among processes: each module is run by the one that comes to it first.
+"""Share one run of the tests among processes, and mark the long ones.
 
 `pytest --share=DIR` in several processes at once, with one new folder: each collects all tests, and
 claims a module by creating a file there. So they end together, however long a module takes.

@@ -731,4 +731,34 @@ MUTATIONS = {
         become("is_moved = False"),
         ["cache/test_environment.py::test_a_changed_root_is_another_cache_at_once"],
     ),
+    "a-removal-judges-under-its-fence": Mutation(
+        "a removal judges under its fence",
+        holds(False),
+        ["torture/test_measures.py::test_a_removal_judges_what_it_fenced"],
+    ),
+    "a-removal-gives-up-for-a-later-claim": Mutation(
+        "a removal gives up for a later claim",
+        holds(False),
+        ["torture/test_measures.py::test_a_removal_that_was_overtaken_takes_its_mark_back"],
+    ),
+    "an-item-is-skipped-only-if-it-was-noted": Mutation(
+        "an item is skipped only if it was noted",
+        without("_is_certain"),
+        ["torture/test_measures.py::test_an_item_that_nobody_noted_is_not_skipped"],
+    ),
+    "a-list-that-the-sweep-took-is-written-again": Mutation(
+        "a list that the sweep took is written again",
+        become("return"),
+        ["datasets/test_dataset.py::test_a_list_that_the_sweep_took_is_written_again"],
+    ),
+    "a-continued-copy-is-compared-as-a-whole": Mutation(
+        "a continued copy is compared as a whole",
+        holds(False),
+        ["modelstore/test_resuming.py::test_a_damaged_part_is_copied_again"],
+    ),
+    "rm-fences-a-checkpoint": Mutation(
+        "rm fences a checkpoint",
+        become("removed = removal.remove_tree(mount, place.path, grammar.checkpoint)"),
+        ["cli/test_commands.py::test_rm_names_files_in_a_checkpoint_that_are_not_ours"],
+    ),
 }

@@ -170,7 +170,7 @@ def _head():
 _TAIL = packed([None, "result"])
 
 
-@parser(raises=CorruptEntryError, seeds=[_head(), *_PAYLOADS])
+@parser(raises=(CorruptEntryError, UnknownFormatError), seeds=[_head(), *_PAYLOADS])
 def generation_head(data):
     """The head of a save, its digest put right; what it gives is what the code goes on with."""
     meta = data + entry.digest(None, f"{_FOLDER}/7-1", data)

@@ -10,8 +10,9 @@ import pytest
 
 import efsstate
 from efsstate import checkpoint, publish
-from efsstate.errors import ClaimLost, CorruptEntryError
-from efsstate.format import codec, entry
+from efsstate.checkpoints import fenced_removal, protocol
+from efsstate.errors import ClaimedError, ClaimLost, CorruptEntryError
+from efsstate.format import codec, entry, layout
 from efsstate.mount import links, lock, store
 from efsstate.mount.files import Mount
 from tests import faults
@@ -286,3 +287,51 @@ def test_an_interrupted_write_leaves_no_temporary(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         store.write(mount, "cache/ns/a", "f", b"new", codec="")
     assert os.listdir(tmp_path / "cache/ns/a") == []
+
+
+def test_a_removal_judges_what_it_fenced(root):
+    """A job that was begun anew between the look and the removal stays."""
+    with checkpoint("job", root=root) as job:
+        job.save(1)
+    assert fenced_removal.remove(Mount(root), "checkpoints/job", lambda _: False) is None
+    assert checkpoint("job", root=root).load() == 1
+
+
+def test_a_removal_that_was_overtaken_takes_its_mark_back(root, monkeypatch):
+    """A claim that does not see the lock comes before the mark: the job goes on without it."""
+    with checkpoint("job", root=root) as job:
+        job.save(1)
+    make_link = protocol.CheckpointFolder.make_link
+
+    def overtaken(self, name, text):
+        if name == layout.REMOVED:
+            make_link(self, layout.epoch_name(self.list().top + 1), "{}")
+        make_link(self, name, text)
+
+    monkeypatch.setattr(protocol.CheckpointFolder, "make_link", overtaken)
+    with pytest.raises(ClaimedError):
+        fenced_removal.remove(Mount(root), "checkpoints/job")
+    assert layout.REMOVED not in os.listdir(f"{root}/checkpoints/job")
+
+
+def test_an_item_that_nobody_noted_is_not_skipped(root):
+    """After a first crash it is not known which item it was: each is tried, and noted from now."""
+
+    def crash():
+        with checkpoint("job", root=root) as job:
+            for item in job.resume(range(3), attempts=1):
+                if item == 1:
+                    os._exit(1)
+
+    assert _dies(crash)
+    with checkpoint("job", root=root) as job:
+        assert list(job.resume(range(3), attempts=1)) == [0, 1, 2]
+
+
+def _dies(function):
+    """Run the function in a child; return True if it ended there as it should."""
+    child = os.fork()
+    if not child:
+        function()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
