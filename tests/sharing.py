@@ -2,18 +2,41 @@
 
 `pytest --share=DIR` in several processes at once, with one new folder: each collects all tests, and
 claims a module by creating a file there. So they end together, however long a module takes.
+
+Tests of more than half a second are marked `long`, for `make check` to leave out. They are listed
+in long.txt, which `python -m tests.sharing LOG …` writes from logs of `pytest --durations=0`.
 """
 
+import collections
 import os
+import re
+import sys
 
 import pytest
 
+HERE = os.path.dirname(os.path.abspath(__file__))
+LONG = os.path.join(HERE, "long.txt")
+SECONDS = 0.5
 # Modules that take longest come first: the last to be claimed should be a short one.
 FIRST = ("test_model.py", "test_short.py", "test_history.py", "test_contracts.py", "test_cache.py")
 
 
 def pytest_addoption(parser):
     parser.addoption("--share", metavar="DIR", help="run only modules that no other process took")
+
+
+def long_tests():
+    """Return the listed tests: names as `cache/test_keys.py::test_name`."""
+    with open(LONG) as file:
+        return {line.strip() for line in file if line.strip()}
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items):
+    listed = long_tests()
+    for item in items:
+        if item.nodeid.partition("[")[0].removeprefix("tests/") in listed:
+            item.add_marker(pytest.mark.long)
 
 
 def _claimed(session, folder):
@@ -47,3 +70,25 @@ def pytest_runtestloop(session):
             raise session.Interrupted(session.shouldstop)
         item = following
     return True
+
+
+def durations(text):
+    """Return {test: seconds} of a log, set-up and all its parameters included."""
+    seconds = collections.Counter()
+    for taken, name in re.findall(r"(?m)^([\d.]+)s (?:call|setup|teardown) +tests/(\S+)", text):
+        seconds[name.partition("[")[0]] += float(taken)
+    return seconds
+
+
+def main(*logs):
+    """Write long.txt."""
+    seconds = collections.Counter()
+    for log in logs:
+        with open(log) as file:
+            seconds.update(durations(file.read()))
+    with open(LONG, "w") as file:
+        file.writelines(f"{name}\n" for name in sorted(seconds) if seconds[name] >= SECONDS)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
