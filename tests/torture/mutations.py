@@ -756,9 +756,4 @@ MUTATIONS = {
         holds(False),
         ["modelstore/test_resuming.py::test_a_damaged_part_is_copied_again"],
     ),
-    "rm-fences-a-checkpoint": Mutation(
-        "rm fences a checkpoint",
-        become("removed = removal.remove_tree(mount, place.path, grammar.checkpoint)"),
-        ["cli/test_commands.py::test_rm_names_files_in_a_checkpoint_that_are_not_ours"],
-    ),
 }
