@@ -16,7 +16,7 @@ import time
 import pytest
 
 from efsstate import Cache, EncodeError, cached, sweep
-from efsstate.cache import disk, memory, tiers
+from efsstate.cache import disk, memory, puts, tiers
 from efsstate.cache import flight as flights
 from efsstate.mount.files import Mount
 
@@ -711,7 +711,7 @@ def test_a_call_after_a_change_joins_no_earlier_flight(monkeypatch, computing, c
     )
     way = {
         "invalidate": lambda: f.invalidate(1),
-        "delete": lambda: f.cache._remove(f.cache_key(1)),
+        "delete": lambda: puts.remove(f.cache._results, f.cache_key(1)),
         "clear": f.cache_clear,
     }
     changing = started(way[change], "change")

@@ -394,7 +394,7 @@ def test_map_has_sixteen_reads_in_flight_and_asks_for_no_more(lab, monkeypatch):
     b = on(lab, "b", "k6")
     b.map(range(64))  # the folders are known
     lab.delay("40ms")
-    most, now, guard, read = [0], [0], threading.Lock(), TieredCache.fetch
+    most, now, guard, read = [0], [0], threading.Lock(), TieredCache.read
 
     def counted(*args):
         with guard:
@@ -406,7 +406,7 @@ def test_map_has_sixteen_reads_in_flight_and_asks_for_no_more(lab, monkeypatch):
             with guard:
                 now[0] -= 1
 
-    monkeypatch.setattr(TieredCache, "fetch", counted)
+    monkeypatch.setattr(TieredCache, "read", counted)
     with lab.count("b") as sent:
         assert b.map(range(64, 128)) == [VALUE] * 64
     assert b.calls == [] and most[0] >= 14, most

@@ -285,6 +285,11 @@ MUTATIONS = {
         drop(),
         ["cache/test_async.py::test_a_map_that_raised_calls_no_more"],
     ),
+    "a-tags-clear-stamp": Mutation(
+        "a tag's clear stamp",
+        holds(False),
+        ["cache/test_tags.py::test_an_invalidated_tag_takes_its_results_alone"],
+    ),
     "a-finished-flight-is-replaced": Mutation(
         "a finished flight is replaced",
         without("finished"),

@@ -7,6 +7,7 @@ from functools import partial
 
 from efsstate.cache import puts
 from efsstate.cache.cache import Cache, fetch_many, info_of
+from efsstate.cache.options import tag_ids
 from efsstate.cache.tiers import FAILURES, MISSING, describe_remaining
 
 TYPE_CHECKING = False
@@ -48,6 +49,7 @@ class Attributes:
             "cache_info": self.cache_info,
             "cache_key": self.cache_key,
             "cache_clear": self.cache_clear,
+            "invalidate_tag": self.invalidate_tag,
             "peek": self.peek,
             "invalidate": self.invalidate,
             "explain": self.explain,
@@ -134,6 +136,18 @@ class Attributes:
 
             yield CallMount("clear", self._results.clear)
 
+    def invalidate_tag(self, tag: str) -> Any:
+        """Forget all results with this tag: here at once, elsewhere within 60 s."""
+        (tag,) = tag_ids([tag])
+        return self._run(partial(self._invalidate_tag, tag))
+
+    def _invalidate_tag(self, tag: str, _: str | None) -> Steps:
+        if self._results.enabled:
+            self._results.begin_change(tag=tag)
+            from efsstate.cache.steps import CallMount
+
+            yield CallMount("invalidate a tag", partial(self._results.invalidate_tag, tag))
+
     def set(self, value: Any, *args: Any, **kwargs: Any) -> Any:
         """Keep `value` as the result of a call with these arguments; nothing is computed.
 
@@ -145,12 +159,13 @@ class Attributes:
         loop = _running_loop() if owner.is_async else None
         if loop is None:
             if results.enabled:
-                puts.put(results, [entry], seconds, own_ttl=False)
+                puts.put(results, [entry], seconds, own_ttl=False, tags=owner.tags(args, kwargs))
             return None
         if not results.enabled or seconds == 0:
             return loop.create_task(self._run_async(self._invalidate, args, kwargs))
         # Now, and not in the task: the caller may change the value after this call.
-        write = puts.encode(results, entry, seconds, own_ttl=False, detach=True)
+        tags = owner.tags(args, kwargs)
+        write = puts.encode(results, entry, seconds, own_ttl=False, detach=True, tags=tags)
         return loop.create_task(self._store(write, time.monotonic()))
 
     async def _store(self, write: puts.Write, began: float) -> None:

@@ -69,6 +69,7 @@ if TYPE_CHECKING:
         stale: Duration | None = None,
         key: Callable[..., object] | None = None,
         ignore: str | Iterable[str] = (),
+        tags: Callable[..., Iterable[str]] | Iterable[str] | None = None,
         cache_if: Callable[[Any], bool] | None = None,
         codec: Any = "msgpack",
         memory: Size | None = None,
@@ -91,6 +92,7 @@ def cached(
     stale: Any = None,
     key: Any = None,
     ignore: Any = (),
+    tags: Any = None,
     cache_if: Any = None,
     codec: Any = "msgpack",
     memory: Any = None,
@@ -113,6 +115,7 @@ def cached(
     - `stale`: how long after the ttl one caller recomputes while others get the old result.
     - `key`: called with the arguments, returns what identifies the call.
     - `ignore`: names of parameters that do not count.
+    - `tags`: strings, or a function of the arguments that returns them, for `invalidate_tag`.
     - `cache_if`: called with the result, returns whether it is kept.
     - `lock_timeout`: how long a call waits for another that computes the same; then it computes.
       Default: until the invocation's deadline, else 60 s.
@@ -130,6 +133,7 @@ def cached(
         stale=stale,
         key=key,
         ignore=ignore,
+        tags=tags,
         cache_if=cache_if,
         codec=codec,
         memory=memory,

@@ -32,7 +32,7 @@ from efsstate.mount import clock, links, store
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from efsstate.cache.flight import Flight
     from efsstate.format.entry import Entry
@@ -46,7 +46,9 @@ if TYPE_CHECKING:
 MAX_STALENESS = 20.0
 _DAY = 86400.0
 _META = struct.Struct("<QB")  # clear stamp, bytes of padding after the key; see `pack_meta`
-_PADDING, _OWN_TTL = 0x7F, 0x80
+_TAG = struct.Struct("<8sQ")  # the id of a tag, and its clear stamp when the value was made
+_PADDING, _TAGGED, _OWN_TTL = 0x3F, 0x40, 0x80
+_MOST_TAG_MARKS = 1024  # of a namespace; with more, everything is cleared, and they are removed
 _STAMP = _META.unpack_from
 _LEAST_META = _META.size
 _MOST = 2**62  # clear stamps are milliseconds since the epoch, and never come near
@@ -54,23 +56,47 @@ _GLANCE = entry.HEADER + 32 + entry.LONGEST_META  # bytes that contain an entry'
 _ALIGN = 16  # bytes: a payload begins at a multiple, so that arrays are used where they were read
 
 
-def pack_meta(clear_stamp: int, key: bytes, codec_name: str, *, own_ttl: bool = False) -> bytes:
-    """Return an entry's meta: clear stamp u64, padding u8, the key, and that much padding.
+def pack_meta(
+    clear_stamp: int,
+    key: bytes,
+    codec_name: str,
+    *,
+    own_ttl: bool = False,
+    tags: Sequence[tuple[bytes, int]] = (),
+) -> bytes:
+    """Return an entry's meta: clear stamp u64, flags u8, tags, the key, and the padding.
 
-    The padding puts the payload at a multiple of 16 bytes. Its highest bit says that the ttl is the
-    value's own, which the cache's ttl, however short, does not shorten.
+    The lower six bits of the flags are the length of the padding, which puts the payload at a
+    multiple of 16 bytes. Bit 7 says that the ttl is the value's own, which the cache's ttl, however
+    short, does not shorten. Bit 6 says that there are tags: their number u8, and for each its id
+    (8 bytes) and its clear stamp u64.
     """
+    if tags:
+        packed = bytes([len(tags)]) + b"".join([_TAG.pack(*tag) for tag in tags])
+        key = packed + key
     length = entry.HEADER + len(codec_name) + _META.size + len(key)
     padding = -length % _ALIGN
-    return (
-        _META.pack(clear_stamp, padding | _OWN_TTL if own_ttl else padding) + key + bytes(padding)
-    )
+    flags = padding | (_OWN_TTL if own_ttl else 0) | (_TAGGED if tags else 0)
+    return _META.pack(clear_stamp, flags) + key + bytes(padding)
+
+
+def tags_of(meta: bytes) -> list[tuple[str, int]]:
+    """Return the tags in an entry's meta, each with its clear stamp when the value was made."""
+    if len(meta) <= _LEAST_META or not meta[_LEAST_META - 1] & _TAGGED:
+        return []
+    end = _LEAST_META + 1 + meta[_LEAST_META] * _TAG.size
+    packed = meta[_LEAST_META + 1 : end]
+    packed = packed[: len(packed) // _TAG.size * _TAG.size]
+    return [(tag.hex(), stamp) for tag, stamp in _TAG.iter_unpack(packed)]
 
 
 def key_of(stored: Entry) -> bytes:
     """Return the key that an entry was written with, if it was."""
     meta = stored.meta
-    return meta[_META.size : len(meta) - (meta[_META.size - 1] & _PADDING)]
+    flags, start = meta[_META.size - 1], _META.size
+    if flags & _TAGGED and len(meta) > start:
+        start += 1 + meta[start] * _TAG.size
+    return meta[start : len(meta) - (flags & _PADDING)]
 
 
 def _identity(status: os.stat_result) -> Identity:
@@ -85,10 +111,11 @@ class Snapshot:
     result replaces the entry even if that counts.
     """
 
-    __slots__ = ("changing", "clear_stamp", "draft", "error", "flight", "seen")
+    __slots__ = ("changing", "clear_stamp", "draft", "error", "flight", "seen", "tags")
 
     def __init__(self, clear_stamp: int, flight: Flight | None, *, changing: bool) -> None:
         self.clear_stamp, self.flight, self.changing = clear_stamp, flight, changing
+        self.tags: list[tuple[bytes, int]] = []
         self.draft: PendingFile | None = None
         self.error: OSError | None = None
         self.seen: Identity | None = None
@@ -148,6 +175,7 @@ class DiskTier:
         # By a digest's first digit: every hit needs one.
         self._folders = {folder[-1]: folder for folder in layout.entry_folders(component)}
         self._clear_stamp = 0
+        self._tag_stamps: dict[str, int] = {}  # of the tags that were invalidated
         self._looked = 0.0  # when the clear stamp was read, by the wall clock; 0: never
         # The folder's status and names then; no status if it could not show the next change.
         self._status: os.stat_result | None = None
@@ -189,10 +217,21 @@ class DiskTier:
                 stamp = max(stamp, number)
             else:
                 is_sound = False
+        tag_stamps: dict[str, int] = {}
+        for name, tag, number in layout.tag_marks(names):
+            if self._is_tag_mark(name, tag, number):
+                tag_stamps[tag] = max(number, tag_stamps.get(tag, 0))
+            else:
+                is_sound = False
         if not is_sound:
             # Damaged or forged: clearing once more is safe, trusting the rest is not.
             # MUT: a-damaged-cleared-clears-once-more
             stamp = self._write_clear_stamp(max(stamp, self._clear_stamp))
+        # A clear removes the marks of tags: all that they put out of reach is so by the clear.
+        own = {} if stamp > self._clear_stamp else self._tag_stamps
+        self._tag_stamps = {
+            tag: max(tag_stamps.get(tag, 0), own.get(tag, 0)) for tag in {*tag_stamps, *own}
+        }
         if stamp > self._clear_stamp:
             self._raise_clear_stamp(stamp)
         self._looked = now
@@ -207,6 +246,51 @@ class DiskTier:
             self.mount, self.folder, layout.cleared_mark(stamp)
         )
 
+    def _is_tag_mark(self, name: str, tag: str, stamp: int) -> bool:
+        return stamp < _MOST and name == links.mark(
+            self.mount, self.folder, layout.tag_mark(tag, stamp)
+        )
+
+    def stamp_tags(self, tags: Iterable[str]) -> list[tuple[bytes, int]]:
+        """Return the tags (ids) with their clear stamps now, for the meta of a value."""
+        return [(bytes.fromhex(tag), self._tag_stamps.get(tag, 0)) for tag in tags]
+
+    def _has_stale_tag(self, meta: bytes) -> bool:
+        """Return True if a tag of the entry was invalidated since its value was made."""
+        for tag, stamp in tags_of(meta):
+            known = self._tag_stamps.get(tag, 0)
+            # MUT: a-tags-clear-stamp
+            if stamp < known:
+                return True
+            if stamp > known:  # its writer knows of an invalidation that we have not seen yet
+                self._tag_stamps[tag] = stamp
+        return False
+
+    def invalidate_tag(self, tag: str) -> None:
+        """Put every entry with the tag (its id) out of reach, as `clear` does for all entries.
+
+        It takes as many requests among a million entries as among ten.
+        """
+        marks = layout.tag_marks(self._read_clear_stamp())
+        if len({other for _, other, _ in marks} - {tag}) >= _MOST_TAG_MARKS:
+            self.clear()
+            return
+        self.mount.ask_time(self.folder)
+        stamp = max(self._tag_stamps.get(tag, 0) + 1, int(clock.now() * 1000))
+        while True:
+            try:
+                own = links.mark(self.mount, self.folder, layout.tag_mark(tag, stamp))
+                self.mount.symlink(self.folder, own, "cleared")
+                break
+            except FileExistsError:
+                stamp += 1
+        self._tag_stamps[tag] = max(stamp, self._tag_stamps.get(tag, 0))
+        for name, other, number in marks:
+            if other == tag and number < stamp:
+                self.mount.remove(self.folder, name, quiet=True)
+        for folder in self._folders.values():
+            self.mount.touch_folder(folder)
+
     def _write_clear_stamp(self, known: int) -> int:
         # By a clock that is behind, and with the last number lost, a new one might be below one
         # that was cleared long ago.
@@ -219,15 +303,21 @@ class DiskTier:
                 break
             except FileExistsError:
                 stamp += 1
-        for name, number in layout.cleared_marks(self.mount.names(self.folder)):
+        names = self.mount.names(self.folder)
+        for name, number in layout.cleared_marks(names):
             if number < stamp or not self._is_mark(name, number):
+                self.mount.remove(self.folder, name, quiet=True)
+        for name, tag, number in layout.tag_marks(names):
+            if number < stamp or not self._is_tag_mark(name, tag, number):
                 self.mount.remove(self.folder, name, quiet=True)
         return stamp
 
     def clear(self) -> None:
         """Put every entry out of reach: here and for exact reads at once, elsewhere within 60 s."""
         self._read_clear_stamp()
-        self._raise_clear_stamp(self._write_clear_stamp(self._clear_stamp))
+        stamp = self._write_clear_stamp(self._clear_stamp)
+        self._tag_stamps = {tag: old for tag, old in self._tag_stamps.items() if old >= stamp}
+        self._raise_clear_stamp(stamp)
         self._looked = time.time()
         for folder in self._folders.values():
             self.mount.touch_folder(folder)
@@ -289,8 +379,11 @@ class DiskTier:
         # MUT: an-entry-of-another-codec-is-not-read
         if stamp < self._clear_stamp or item.codec != codec_name:
             return None
-        if meta[_LEAST_META - 1] >= _OWN_TTL:
-            item.own_ttl = True
+        flags = meta[_LEAST_META - 1]
+        if flags >= _TAGGED:
+            item.own_ttl = flags >= _OWN_TTL
+            if flags & _TAGGED and self._has_stale_tag(meta):
+                return None
         if now - item.created > _DAY:
             self._note_use(folder, digest, status)
         return item
@@ -313,11 +406,13 @@ class DiskTier:
             return "there is no result"
         if item.codec != codec_name:
             return f"it was stored with codec {item.codec!r}"
-        return "it was cleared"
+        return "a tag of it was invalidated" if self._has_stale_tag(item.meta) else "it was cleared"
 
     def is_unchanged(self, digest: str, item: Item) -> bool:
         """Return True if the entry still is the file that `item` was read from."""
         if item.identity is None or self.clear_stamp() != item.clear_stamp:
+            return False
+        if self._has_stale_tag(item.meta):
             return False
         folder = self._folders[digest[0]]
         self.mount.refresh(folder, older_than=MAX_STALENESS)
@@ -344,7 +439,8 @@ class DiskTier:
         item = Item(b"", codec, meta, created, ttl)
         item.own_ttl = len(meta) >= _LEAST_META and meta[_LEAST_META - 1] >= _OWN_TTL
         stamp = _STAMP(meta)[0] if len(meta) >= _LEAST_META else -1
-        return item if self.clear_stamp() <= stamp < _MOST and codec == codec_name else None
+        counts = self.clear_stamp() <= stamp < _MOST and codec == codec_name
+        return item if counts and not self._has_stale_tag(meta) else None
 
     def digests(self) -> Iterator[str]:
         """Yield the digests of all entries, whether they count or not."""
@@ -355,7 +451,9 @@ class DiskTier:
 
     # Writing
 
-    def start(self, digest: str, flight: Flight | None, *, changing: bool) -> Snapshot:
+    def start(
+        self, digest: str, flight: Flight | None, *, changing: bool, tags: Iterable[str] = ()
+    ) -> Snapshot:
         """Return the state that a computation starts from, and create its draft.
 
         `changing`: computations that began before must not undo it. Raise the mount's errors.
@@ -363,6 +461,8 @@ class DiskTier:
         from efsstate.mount.drafts import PendingFile
 
         start = Snapshot(self.clear_stamp(), flight, changing=changing)
+        if tags:
+            start.tags = self.stamp_tags(tags)
         try:
             if changing:
                 # MUT: a-refresh-ends-what-began-before

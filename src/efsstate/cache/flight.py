@@ -34,11 +34,12 @@ class Flight:
     """
 
     __slots__ = (
-        "_callbacks", "discarded", "draft", "finished", "item", "key", "stored", "waits_for",
+        "_callbacks", "discarded", "draft", "finished", "item", "key", "stored", "tags",
+        "waits_for",
     )  # fmt: skip
 
-    def __init__(self, key: Key) -> None:
-        self.key = key
+    def __init__(self, key: Key, tags: tuple[str, ...] = ()) -> None:
+        self.key, self.tags = key, tags
         self.finished = False
         self.discarded = self.stored = False
         self.item: Any = None
@@ -120,16 +121,16 @@ def leave(flight: Flight) -> None:
     flight.finish()
 
 
-def discard_in_flight(*key: str) -> list[Flight]:
+def discard_in_flight(*key: str, tag: str | None = None) -> list[Flight]:
     """Mark flights that began too early as stale, so that their results are not stored.
 
-    `key` is a whole key, or a root and a namespace. No call joins these flights any more. Return
-    them.
+    `key` is a whole key, or a root and a namespace; `tag`: only flights with it. No call joins
+    these flights any more. Return them.
     """
     stale = []
     with _lock:
         for flight in list(_in_flight):
-            if flight.key[: len(key)] == key:
+            if flight.key[: len(key)] == key and (tag is None or tag in flight.tags):
                 # MUT: what-was-invalidated-meanwhile-is-not-kept
                 flight.discarded = True
                 stale.append(flight)

@@ -8,6 +8,7 @@ from efsstate import events
 from efsstate.cache import naming, signature
 from efsstate.cache.captured import Captured
 from efsstate.cache.keys import KeyBuilder
+from efsstate.cache.options import tag_ids
 from efsstate.cache.tiers import FAILURES, MISSING, TieredCache, is_load_failure
 from efsstate.errors import EncodeError
 from efsstate.format.entry import blake2b
@@ -279,10 +280,18 @@ class FunctionCache:
             cache_if=is_wanted,
             lock_timeout=self.options.lock_timeout,
             forced=forced,
+            tags=() if self.options.tags is None else self.tags(args, kwargs),
         )
         steps = singleflight.compute(self.results, digest, request, stale)
         is_strict = self.options.on_unstored == "raise"
         return _raise_refusal(steps, request) if is_strict else steps
+
+    def tags(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, ...]:
+        """Return the ids of a call's tags. Raise `TypeError` for tags that are no strings."""
+        tags = self.options.tags
+        if callable(tags):
+            return tag_ids(tags(*args, **kwargs))
+        return tuple(tags or ())  # `Options` has made ids of them
 
     def _guard_version(
         self,

@@ -91,6 +91,10 @@ class _Attributes(_Common[P], Generic[P, R_co]):
         """Forget all results, and start counting again."""
         raise NotImplementedError
 
+    def invalidate_tag(self, tag: str) -> None:
+        """Forget all results with this tag."""
+        raise NotImplementedError
+
 
 class _AsyncAttributes(_Common[P], Generic[P, R_co]):
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
@@ -115,6 +119,10 @@ class _AsyncAttributes(_Common[P], Generic[P, R_co]):
 
     def cache_clear(self) -> Awaitable[None]:
         """Forget all results, and start counting again."""
+        raise NotImplementedError
+
+    def invalidate_tag(self, tag: str) -> Awaitable[None]:
+        """Forget all results with this tag."""
         raise NotImplementedError
 
 

@@ -350,8 +350,9 @@ def spread(
     jobs: list[Job] = []
     try:
         try:
+            # Added one by one: if the next fails, those that were started are waited for.
             for _ in range(min(width, len(arguments)) - (timeout is None)):
-                jobs.append(submit(spreading.turn, None if timeout is None else root))  # noqa: PERF401 - a later one may fail
+                jobs += [submit(spreading.turn, None if timeout is None else root)]
         except (OSError, ImportError):
             pass  # no more threads: those that exist do the work
         while timeout is None and spreading.turn() is _ANOTHER_TURN:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from efsstate import units
 from efsstate.format import codec as codecs
+from efsstate.format import layout
 from efsstate.mount.root import absolute
 
 TYPE_CHECKING = False
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from efsstate.units import Duration, Size
+
+
+MOST_TAGS = 64  # of one result
 
 
 class Options:
@@ -35,6 +39,7 @@ class Options:
         "on_unstored",
         "root",
         "stale",
+        "tags",
         "ttl",
         "ttl_of",
         "version",
@@ -49,6 +54,7 @@ class Options:
         stale: Duration | None = None,
         key: Callable[..., object] | None = None,
         ignore: str | Iterable[str] = (),
+        tags: Callable[..., Iterable[str]] | Iterable[str] | None = None,
         cache_if: Callable[[Any], bool] | None = None,
         codec: Any = "msgpack",
         memory: Size | None = None,
@@ -63,6 +69,7 @@ class Options:
         self.ignore = _names(ignore)
         self.key = _function(key, "key")
         self.cache_if = _function(cache_if, "cache_if")
+        self.tags = tags if tags is None or callable(tags) else tag_ids(tags)
         self.ttl_of = ttl if callable(ttl) else None  # of a result, if its ttl depends on it
         self.ttl = None if callable(ttl) else _seconds(ttl, "ttl")
         self.stale = _seconds(stale, "stale") or 0.0
@@ -103,6 +110,16 @@ def _names(value: str | Iterable[str]) -> frozenset[str]:
         raise TypeError(
             f"ignore: expected a parameter's name, or several names, not {value!r}"
         ) from None
+
+
+def tag_ids(tags: Iterable[str]) -> tuple[str, ...]:
+    """Return the ids of tags, sorted; raise `TypeError` for tags that are no strings."""
+    names = list(tags) if hasattr(tags, "__iter__") and not isinstance(tags, str) else None
+    if names is None or not all(isinstance(tag, str) for tag in names):
+        raise TypeError(f"tags: expected a list of strings, not {tags!r:.80}")
+    if len(names) > MOST_TAGS:
+        raise ValueError(f"tags: {len(names)} are too many; a result has at most {MOST_TAGS}")
+    return tuple(sorted({layout.tag_id(tag) for tag in names}))
 
 
 def _count(value: int | None, option: str) -> int | None:

@@ -36,11 +36,17 @@ class Write:
 
 
 def put(
-    results: TieredCache, entries: list[Entry], seconds: float | None, *, own_ttl: bool
+    results: TieredCache,
+    entries: list[Entry],
+    seconds: float | None,
+    *,
+    own_ttl: bool,
+    tags: tuple[str, ...] = (),
 ) -> None:
     """Set values that count for `seconds`; raise the first `EncodeError` after storing the others.
 
-    `own_ttl`: the cache's ttl does not shorten that. Failures of the mount are counted and logged.
+    `own_ttl`: the cache's ttl does not shorten that. `tags` are ids. Failures of the mount are
+    counted and logged.
     """
     if seconds == 0:
         for digest, _, _ in entries:
@@ -50,10 +56,10 @@ def put(
     outcomes: list[Outcome | None] = []
     if len(entries) == 1 and results.io_timeout is None:
         # On this thread, while the caller waits: there is nothing to hand over.
-        write = encode(results, entries[0], seconds, own_ttl=own_ttl, detach=False)
+        write = encode(results, entries[0], seconds, own_ttl=own_ttl, detach=False, tags=tags)
         report(results, [store(results, write)], began)
         return
-    encode_one = partial(encode, results, seconds=seconds, own_ttl=own_ttl, detach=True)
+    encode_one = partial(encode, results, seconds=seconds, own_ttl=own_ttl, detach=True, tags=tags)
     store_one = partial(store, results)
     for batch in _batches(map(encode_one, entries)):
         outcomes += io_threads.spread(results.root_path, store_one, batch, results.io_timeout)
@@ -67,7 +73,13 @@ def remove(results: TieredCache, digest: str) -> bool:
 
 
 def encode(
-    results: TieredCache, entry: Entry, seconds: float | None, *, own_ttl: bool, detach: bool
+    results: TieredCache,
+    entry: Entry,
+    seconds: float | None,
+    *,
+    own_ttl: bool,
+    detach: bool,
+    tags: tuple[str, ...] = (),
 ) -> Write:
     """Return the entry encoded, or the error of that; call it on the caller's thread."""
     digest, value, key = entry
@@ -76,6 +88,7 @@ def encode(
         write.encoded = results.encode(
             digest, value, seconds, key=key, own_ttl=own_ttl, detach=detach
         )
+        write.encoded.tags = tags
     except (EncodeError, *FAILURES) as error:
         write.error = error
     return write

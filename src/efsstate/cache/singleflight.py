@@ -55,7 +55,7 @@ class ComputeRequest:
 
     __slots__ = (
         "adding", "cache_if", "forced", "function", "key", "lock_timeout", "own_ttl", "refusal",
-        "ttl_of", "was_kept",
+        "tags", "ttl_of", "was_kept",
     )  # fmt: skip
 
     def __init__(
@@ -69,10 +69,11 @@ class ComputeRequest:
         lock_timeout: float | None = None,
         forced: bool = False,
         adding: bool = False,
+        tags: tuple[str, ...] = (),
     ) -> None:
         self.function, self.key, self.ttl_of, self.own_ttl = function, key, ttl_of, own_ttl
         self.cache_if, self.lock_timeout = cache_if, lock_timeout
-        self.forced, self.adding = forced, adding
+        self.forced, self.adding, self.tags = forced, adding, tags
         self.was_kept = False
         self.refusal: EncodeError | None = None
 
@@ -90,7 +91,7 @@ def compute(
 
     The result is an Outcome, or a value from the cache.
     """
-    mine, began = Flight(cache.flight_key(digest)), time.monotonic()
+    mine, began = Flight(cache.flight_key(digest), request.tags), time.monotonic()
     until = deadline.until(request.lock_timeout)
     try:  # from before others know the flight: they would wait for one that was interrupted
         is_alone = (

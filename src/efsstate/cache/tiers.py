@@ -77,10 +77,11 @@ class Counts:
 class Encoded:
     """A value that is ready to be stored by any thread: the item for memory, and the payload."""
 
-    __slots__ = ("item", "key", "payload")
+    __slots__ = ("item", "key", "payload", "tags")
 
     def __init__(self, item: Item, payload: Buffer | list[Buffer], key: bytes) -> None:
         self.item, self.payload, self.key = item, payload, key
+        self.tags: tuple[str, ...] = ()  # of a value that is set
 
 
 class TieredCache:
@@ -453,7 +454,10 @@ class TieredCache:
             # Hosts of two releases must not take turns at replacing each other's entry.
             if is_change or digest not in self._newer:
                 stamp = now if start is None else start.clear_stamp
-                meta = disk.pack_meta(stamp, encoded.key, self.codec_name, own_ttl=item.own_ttl)
+                tags = tier.stamp_tags(encoded.tags) if start is None else start.tags
+                meta = disk.pack_meta(
+                    stamp, encoded.key, self.codec_name, own_ttl=item.own_ttl, tags=tags
+                )
                 is_stored = tier.write(
                     digest, encoded.payload, self.codec_name, item.ttl, meta, start
                 )
@@ -514,14 +518,14 @@ class TieredCache:
 
     # Changing
 
-    def begin_change(self, digest: str | None = None) -> list[Flight]:
+    def begin_change(self, digest: str | None = None, *, tag: str | None = None) -> list[Flight]:
         """Forget this process's memory and computations of `digest` (default: of all).
 
         For a change that begins now, before the mount is asked, which may hang. Return the flights
         that are not stored.
         """
         key = (self._root_path or self.root_path, self.component)
-        stale = flights.discard_in_flight(*(key if digest is None else (*key, digest)))
+        stale = flights.discard_in_flight(*(key if digest is None else (*key, digest)), tag=tag)
         if self._disk is not None:
             self._disk.changes.record(digest)
         return stale
@@ -557,6 +561,18 @@ class TieredCache:
                 events.emit("cache", "clear", self.name)
             self.begin_change()  # as in `remove`
 
+    def invalidate_tag(self, tag: str) -> None:
+        """Put all results with the tag (its id) out of reach, after `begin_change`.
+
+        Raise the mount's errors.
+        """
+        try:
+            self.disk().invalidate_tag(tag)
+        finally:
+            if events.listeners:
+                events.emit("cache", "invalidate_tag", self.name, tag=tag)
+            self.begin_change(tag=tag)  # as in `remove`
+
     def retract(self, digest: str, start: Snapshot | None) -> None:
         """Remove the result that should have been replaced, unless it came after `start`.
 
@@ -579,7 +595,8 @@ class TieredCache:
 
     def start(self, digest: str, flight: Flight, *, changing: bool) -> Snapshot:
         """Return the state that `flight` starts from. Raise the mount's errors."""
-        return (self._disk or self.disk()).start(digest, flight, changing=changing)
+        tier = self._disk or self.disk()
+        return tier.start(digest, flight, changing=changing, tags=flight.tags)
 
     def end_drafts(self, stale: list[Flight]) -> None:
         """Have none of the flights in `stale`, which were discarded, be stored."""

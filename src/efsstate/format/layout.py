@@ -7,6 +7,7 @@
         LOCK                           held to change POLICY
         .tmp-<digest><random>          the result of a computation that is under way
         CLEARED.<number>.<signature>   the clear stamp: every clear writes a higher one
+        CLEARED.<number>.<tag>.<signature>   the same for the entries with a tag
     <root>/checkpoints/<name>/
         e<epoch>                       a claim: a symbolic link that holds its claimant
         b<epoch>                       its base: a symbolic link that holds the save it starts from
@@ -202,10 +203,23 @@ def cleared_mark(clear_stamp: int) -> str:
     return f"{CLEARED}.{clear_stamp}"
 
 
+def tag_mark(tag: str, clear_stamp: int) -> str:
+    """Return the name of the mark of a tag's (`tag_id`) clear stamp, without its signature."""
+    return f"{CLEARED}.{clear_stamp}.{tag}"
+
+
+def tag_id(tag: str) -> str:
+    """Return the 16 hex digits by which names and entries refer to `tag`."""
+    return str(blake2b()(tag.encode(), digest_size=8).hexdigest())
+
+
 def is_cleared(name: str) -> bool:
-    """Return True if `name` is a mark of a clear stamp, whatever its signature."""
+    """Return True if `name` is a mark of a clear stamp, of a tag or of all, in any signature."""
     kind, _, rest = name.partition(".")
     number, _, signature = rest.partition(".")
+    tag, _, of_tag = signature.partition(".")
+    if of_tag and len(tag) == 16 and _HEX.issuperset(tag):
+        signature = of_tag
     is_number = (
         kind == CLEARED
         and len(number) <= 19
@@ -217,12 +231,15 @@ def is_cleared(name: str) -> bool:
 
 
 def cleared_marks(names: Iterable[str]) -> list[tuple[str, int]]:
-    """Return the marks of clear stamps among `names`, each with its number."""
-    return [
-        (name, int(name.split(".")[1]))
-        for name in names
-        if name[:7] == CLEARED and is_cleared(name)
-    ]
+    """Return the marks of clear stamps of all entries among `names`, each with its number."""
+    marks = [name for name in names if name.startswith(CLEARED) and is_cleared(name)]
+    return [(name, int(name.split(".")[1])) for name in marks if name.count(".") == 2]
+
+
+def tag_marks(names: Iterable[str]) -> list[tuple[str, str, int]]:
+    """Return the marks of clear stamps of tags among `names`: (name, tag, number)."""
+    marks = [name.split(".") for name in names if name.count(".") == 3 and is_cleared(name)]
+    return [(".".join(parts), parts[2], int(parts[1])) for parts in marks]
 
 
 def checkpoint_folder(name: str) -> str:
