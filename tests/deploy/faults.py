@@ -665,6 +665,20 @@ resource "aws_iam_role" "function" {""",
             ),
         )
     ],
+    "EFS037": [
+        (
+            "actions",
+            y(
+                (
+                    "        - Arn: !GetAtt AccessPoint.Arn\n",
+                    (
+                        "        - Arn: arn:aws:s3files:eu-west-1:123456789012:file-system/fs-0/"
+                        "access-point/fsap-0\n"
+                    ),
+                )
+            ),
+        )
+    ],
     "EFS046": [("timeout", y(("Timeout: 60", "Timeout: 2000")))],
     "EFS047": [("group", y(("SecurityGroupIds: [!Ref FunctionGroup]", "SecurityGroupIds: []")))],
     "EFS048": [

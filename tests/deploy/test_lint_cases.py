@@ -280,6 +280,7 @@ def test_s3_files_need_no_permission_for_efs(tmp_path):
     start, end = BASE.index("  Ap:\n"), BASE.index("  Role:\n")
     text = BASE.replace(BASE[start:end], "  Ap: {Type: AWS::S3Files::AccessPoint}\n")
     text = text.replace("!GetAtt Ap.Arn", "!GetAtt Ap.AccessPointArn")
+    assert alarms(findings(tmp_path, text)) == {"EFS037"}
     text = text.replace("elasticfilesystem:", "s3files:")
     assert alarms(findings(tmp_path, text)) == set()
 
@@ -470,6 +471,13 @@ MISSES = {
 @pytest.mark.parametrize("name", MISSES)
 def test_a_fault_is_found(name, tmp_path):
     assert name[:6] in alarms(findings(tmp_path, MISSES[name]))
+
+
+def test_an_acl_does_not_apply_within_a_subnet(tmp_path):
+    """Where the function and the mount target share their subnet, a denial is a note."""
+    closed = THIRD_SUBNET.replace("SubnetId: !Ref SubC", "SubnetId: !Ref SubA")
+    given = findings(tmp_path, changed(("  FnSg:", closed + "  FnSg:")))
+    assert given == {("note", "EFS010")}
 
 
 def test_an_open_acl_is_no_finding(tmp_path):

@@ -15,6 +15,7 @@ from efsstate.deploy.linting.values import Unknown, any_of, is_known, items, neg
 MOUNT = "elasticfilesystem:ClientMount"
 WRITE = "elasticfilesystem:ClientWrite"
 ROOT = "elasticfilesystem:ClientRootAccess"
+S3_MOUNT = "s3files:ClientMount"
 CLIENT = (MOUNT, WRITE, ROOT)
 
 

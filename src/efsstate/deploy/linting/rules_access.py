@@ -10,6 +10,7 @@ from efsstate.deploy.linting.iam import (
     CLIENT,
     MOUNT,
     ROOT,
+    S3_MOUNT,
     WRITE,
     Policy,
     Statement,
@@ -174,6 +175,16 @@ def _refused(function: Resource, policy: Policy, place: Place, own: list[Policy]
     if granted:
         evidence = "its role allows elasticfilesystem:ClientMount elsewhere, not on this mount"
     yield Hit.on(function, evidence, "Role", severity)
+
+
+def _may_not_mount_s3(stack: Stack) -> Iterator[Hit]:
+    for function, mount in stack.mounted():
+        if len(stack.mounts(function)) > 1:
+            continue  # EFS044 tells
+        policy = permissions_of(stack, role_of(stack, function))
+        verdicts = [statement.grants(S3_MOUNT) for statement in policy.statements]
+        if stack.is_s3_files(mount) and policy.is_complete and not {True, None} & set(verdicts):
+            yield Hit.on(function, f"its role allows no {S3_MOUNT}", "Role")
 
 
 def _any_access_point(stack: Stack) -> Iterator[Hit]:
@@ -415,5 +426,16 @@ RULES = (
         "Allow only the roles that need it, without ClientRootAccess, or use Deny statements "
         "alone beside the roles' own permissions.",
         _public,
+    ),
+    Rule(
+        "EFS037",
+        "warning",
+        "policy",
+        "The function's role may not mount S3 Files",
+        "S3 Files has actions of its own: s3files:ClientMount, and s3files:ClientWrite to write. A "
+        "permission for elasticfilesystem does not cover them.",
+        "Allow s3files:ClientMount and s3files:ClientWrite to the role, or attach "
+        "AmazonS3FilesClientReadWriteAccess.",
+        _may_not_mount_s3,
     ),
 )

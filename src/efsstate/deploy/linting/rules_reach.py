@@ -83,9 +83,8 @@ def _closed_acl(stack: Stack) -> Iterator[Hit]:
 
 def _are_neighbours(stack: Stack, here: Any, there: Any, *, alone: bool) -> bool:
     """Return True if environments in one subnet use the mount target in the other."""
-    subnets = [stack.subnet(here), stack.subnet(there)]
-    if None in subnets or subnets[0] is subnets[1]:
-        return False  # within a subnet no ACL applies
+    if stack.subnet(here) is None or stack.subnet(there) is None:
+        return False
     zones = [stack.zone(here), stack.zone(there)]
     return zones[0] == zones[1] if None not in zones else alone
 
@@ -107,7 +106,12 @@ def _crossings(stack: Stack, here: Any, there: Any) -> Iterator[Hit]:
             continue
         if entry.number == LAST and stack.is_partial:
             continue  # an entry may be made out of view
-        yield Hit.on(acl, describe(entry, crossing.ports, peer, outward=crossing.outward))
+        evidence = describe(entry, crossing.ports, peer, outward=crossing.outward)
+        if stack.subnet(here) is stack.subnet(there):
+            within = "; it does not apply within the subnet that both are in"
+            yield Hit.on(acl, evidence + within, severity="note")
+        else:
+            yield Hit.on(acl, evidence)
 
 
 def describe(entry: Entry, ports: tuple[int, int], peer: str, *, outward: bool) -> str:
