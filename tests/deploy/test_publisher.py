@@ -1,4 +1,7 @@
-"""The publisher, against moto's S3 on loopback: what arrives, that it goes on where it was, and what it says when it cannot."""
+"""The publisher, against moto's S3 on loopback.
+
+What arrives, that it goes on where it was, and what it says when it cannot.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +38,13 @@ def url():
 def s3(url, tmp_path, monkeypatch):
     """A client and a bucket of the test's own; the function's environment."""
     for name, value in {
-        "AWS_ENDPOINT_URL_S3": url, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true", "EFSSTATE_ROOT": str(tmp_path / "root"),
-    }.items():  # fmt: skip
+        "AWS_ENDPOINT_URL_S3": url,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "EFSSTATE_ROOT": str(tmp_path / "root"),
+    }.items():
         monkeypatch.setenv(name, value)
     (tmp_path / "root").mkdir()
     client = boto3.client("s3")
@@ -142,7 +149,10 @@ def small(monkeypatch, part=64 * 1024):
 
 
 def test_it_ends_before_the_deadline_and_goes_on_where_it_was(s3, tmp_path, monkeypatch):
-    """Each window takes a second; a call of nine has room for some, and says that it has not finished."""
+    """Each window takes a second.
+
+    A call of nine has room for some, and says that it has not finished.
+    """
     small(monkeypatch)
     data = os.urandom(10 * 2 * 64 * 1024)
     put(s3, "net", data)
@@ -164,9 +174,8 @@ def test_it_ends_before_the_deadline_and_goes_on_where_it_was(s3, tmp_path, monk
 
 
 @pytest.mark.parametrize("at", [1, 3, 8])
-def test_an_error_in_the_middle_loses_what_one_window_holds_and_no_more(
-    s3, tmp_path, monkeypatch, at
-):
+def test_an_error_in_the_middle_loses_one_window_only(s3, tmp_path, monkeypatch, at):
+    """An error in the middle loses what one window holds and no more."""
     small(monkeypatch)
     data = os.urandom(5 * 2 * 64 * 1024)
     put(s3, "net", data)
@@ -219,7 +228,8 @@ def stop_after(number):
     return before
 
 
-def test_an_object_that_changes_under_way_is_noticed_and_copied_anew(s3, tmp_path, monkeypatch):
+def test_an_object_that_changes_under_way_is_noticed(s3, tmp_path, monkeypatch):
+    """An object that changes under way is noticed and copied anew."""
     small(monkeypatch)
     put(s3, "net", b"a" * (4 * 64 * 1024))
     done = []
@@ -379,8 +389,8 @@ def test_a_failed_copy_is_swept_after_a_day(s3, tmp_path, monkeypatch):
     small(monkeypatch)
     for name in "abc":
         put(s3, name, os.urandom(4 * 64 * 1024))
+        client = Counting(s3, stop_after(2))
         with pytest.raises(EfsStateError, match="SlowDown"):
-            client = Counting(s3, stop_after(2))
             publisher.run(f"s3://{s3.bucket}/{name}", model=name, client=client)
     assert len(left_over(tmp_path)) == 3
     sweep(root=tmp_path / "root")

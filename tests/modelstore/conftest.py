@@ -1,4 +1,7 @@
-"""What the tests of models share: a root, a folder to publish, and a process that dies at the n-th change of the disk."""
+"""What the tests of models share.
+
+A root, a folder to publish, and a process that dies at the n-th change of the disk.
+"""
 
 import os
 import signal
@@ -35,7 +38,10 @@ def root(tmp_path):
 
 @pytest.fixture
 def source(tmp_path):
-    """A folder with files of several sizes, in subfolders, one of them empty; one name that is also ours."""
+    """A folder with files of several sizes, in subfolders, one of them empty.
+
+    One name that is also ours.
+    """
     made = tmp_path / "source"
     (made / "a" / "b").mkdir(parents=True)
     (made / "empty").mkdir()
@@ -98,7 +104,9 @@ def fork_beside_threads():
 
 
 def dying(function, at, error=None, names=CHANGES):
-    """Run `function` in a child; its `at`-th call that changes the disk is its last (kill -9 after it), or raises `error`.
+    """Run `function` in a child.
+
+    Its `at`-th call that changes the disk is its last (kill -9 after it), or raises `error`.
 
     Gives (how the child ended, how many such calls it made, "" or what it raised).
     """
@@ -145,7 +153,10 @@ def dying(function, at, error=None, names=CHANGES):
 
 @pytest.fixture
 def early(monkeypatch):
-    """What ends before the deadline does so a second before it: a busy machine may sleep through the quarter that it is."""
+    """What ends before the deadline does so a second before it.
+
+    A busy machine may sleep through the quarter that it is.
+    """
     from efsstate import deadline
 
     assert deadline.MARGIN == 0.25

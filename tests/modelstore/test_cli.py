@@ -35,7 +35,10 @@ def two(run, tmp_path, root):
 
 
 def killed(root, tmp_path):
-    """What a publication of the model m leaves that is killed in its first file; the folder's path."""
+    """What a publication of the model m leaves that is killed in its first file.
+
+    The folder's path.
+    """
     (tmp_path / "k").write_text("killed")
 
     def half():
@@ -81,7 +84,8 @@ def test_publish_without_activating_and_with_an_id(run, two, tmp_path):
     assert code == 3 and "with other content" in err
 
 
-def test_publish_without_activating_says_that_it_is_active_if_it_is(run, two, tmp_path):
+def test_publish_without_activating_says_if_it_is_active(run, two, tmp_path):
+    """Publish without activating says that it is active if it is."""
     again = ("publish", "shop/ranking", str(tmp_path / "w"), "--no-activate")
     assert (
         run(*again)[:2] == (0, f"shop/ranking {two[1]} is active\n")
@@ -178,7 +182,8 @@ def test_prune(run, two):
 
 
 @pytest.mark.parametrize("alone", [True, False])
-def test_prune_asks_before_it_removes_what_a_killed_publication_left(run, root, tmp_path, alone):
+def test_prune_asks_before_it_removes_leftovers(run, root, tmp_path, alone):
+    """Prune asks before it removes what a killed publication left."""
     if not alone:
         publish("m", tmp_path.joinpath("k").write_text("1") and tmp_path / "k", root=root)
     left = killed(root, tmp_path)
@@ -235,9 +240,8 @@ def test_what_is_no_model_does_not_hide_the_others(run, two, root):
         )
 
 
-def test_a_model_whose_first_publication_was_killed_has_no_version_and_is_not_put_there_by_hand(
-    run, root, tmp_path, capsys
-):
+def test_a_killed_first_publication_is_no_unmanaged_model(run, root, tmp_path, capsys):
+    """A model whose first publication was killed has no version and is not put there by hand."""
     killed(root, tmp_path)
     os.mkdir(f"{root}/models/by-hand")
     (tmp_path / "root" / "models" / "by-hand" / "w").write_text("x")
@@ -260,7 +264,8 @@ def test_a_model_whose_first_publication_was_killed_has_no_version_and_is_not_pu
     ]
 
 
-def test_a_model_that_can_not_be_looked_at_does_not_hide_the_others(run, two, root):
+def test_a_model_that_fails_does_not_hide_the_others(run, two, root):
+    """A model that cannot be looked at does not hide the others."""
     os.mkdir(f"{root}/models/bad")
     with open(f"{root}/models/bad/versions", "w") as file:
         file.write("x")

@@ -1,4 +1,7 @@
-"""Labels, pins, canaries, roll-backs and removal: who serves which version, and what a prune leaves."""
+"""Labels, pins, canaries, roll-backs and removal.
+
+Who serves which version, and what a prune leaves.
+"""
 
 import os
 import pathlib
@@ -92,7 +95,7 @@ def test_options_that_exclude_each_other(root, three):
         {"version": three[0], "label": "x"},
         {"version": "a/b"},
     ):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="version"):
             model("m", root=root, **bad)
     with pytest.raises(ValueError, match="a path has no versions"):
         model("/mnt/m", label="x")
@@ -148,7 +151,10 @@ def test_a_pinned_version_is_served_whatever_is_active(root, three, put):
 
 
 def test_a_pinned_version_is_noted_as_in_use(root, three, monkeypatch):
-    """At its load, and once an hour while it is asked for; so no prune takes it within the grace."""
+    """At its load, and once an hour while it is asked for.
+
+    So no prune takes it within the grace.
+    """
     now = [1000.0]
     monkeypatch.setattr("efsstate.modelstore.resolve.time.monotonic", lambda: now[0])
     age(root, *three)
@@ -406,7 +412,7 @@ def test_a_model_published_while_it_is_removed_stays(root, three, put, monkeypat
 
 def test_a_model_with_files_of_its_own_is_not_removed(root, three):
     pathlib.Path(root, "models", "m", "mine.txt").write_text("x")
-    with pytest.raises(EfsStateError, match="mine.txt: unmanaged: .*move it away"):
+    with pytest.raises(EfsStateError, match=r"mine\.txt: unmanaged: .*move it away"):
         remove("m", grace=0, root=root)
     assert serve(root) == "2"
     pathlib.Path(root, "models", "hand.bin").write_text("x")

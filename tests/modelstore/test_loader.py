@@ -1,7 +1,11 @@
-"""The loader: once per process, swapped whole, the old one serving until then, and every failure told and remembered."""
+"""The loader: once per process, swapped whole, the old one serving until then.
+
+And every failure told and remembered.
+"""
 
 import dataclasses
 import gc
+import itertools
 import linecache
 import os
 import pathlib
@@ -144,11 +148,12 @@ def test_looked_at_no_more_often_than_asked(root, put, monkeypatch):
         get()
     assert 2 <= len(looks) <= 4
     assert all(
-        b - a >= 0.19 for a, b in zip(looks, looks[1:], strict=False)
+        b - a >= 0.19 for a, b in itertools.pairwise(looks)
     )  # noted a moment after the clock was read
 
 
-def test_another_version_is_swapped_in_and_the_old_one_is_freed_after_its_last_user(root, put):
+def test_a_swapped_version_is_freed_after_its_last_user(root, put):
+    """Another version is swapped in and the old one is freed after its last user."""
     put("1")
     get = model("m", Network, check_every=0, root=root)
     old = get()
@@ -161,7 +166,8 @@ def test_another_version_is_swapped_in_and_the_old_one_is_freed_after_its_last_u
     assert gone() is None
 
 
-def test_the_old_one_serves_the_others_while_the_new_one_is_loaded(root, put):
+def test_the_old_one_serves_while_the_new_one_is_loaded(root, put):
+    """The old one serves the others while the new one is loaded."""
     put("1")
     loading, go = threading.Event(), threading.Event()
 
@@ -185,7 +191,8 @@ def test_the_old_one_serves_the_others_while_the_new_one_is_loaded(root, put):
     assert seen == [b"2"] and get().weights == b"2"
 
 
-def test_a_new_version_that_does_not_load_leaves_the_old_one_serving(root, put, caplog):
+def test_a_version_that_does_not_load_leaves_the_old_one(root, put, caplog):
+    """A new version that does not load leaves the old one serving."""
     put("1")
     tries = []
     get = model("m", choosy({b"2": RuntimeError("wrong opset")}, tries), check_every=0, root=root)
@@ -234,7 +241,8 @@ def test_keep_old_false_frees_the_old_one_first(root, put):
     assert get().weights == b"2" and there == [None, None]
 
 
-def test_keep_old_false_brings_the_old_one_back_if_the_new_one_fails(root, put):
+def test_released_it_comes_back_if_the_new_one_fails(root, put):
+    """Keep_old=False: brings the old one back if the new one fails."""
     put("1")
     alive = []
 
@@ -259,14 +267,16 @@ def test_keep_old_false_brings_the_old_one_back_if_the_new_one_fails(root, put):
 
 @pytest.fixture
 def picky(root):
-    """A model that keeps one version in memory, what its load raises (text -> error), and what it was given to load."""
+    """A model that keeps one version in memory, what its load raises (text -> error).
+
+    And what it was given to load.
+    """
     bad, tries = {}, []
     return model("m", choosy(bad, tries), check_every=0, keep_old=False, root=root), bad, tries
 
 
-def test_keep_old_false_an_old_one_that_did_not_come_back_at_once_comes_with_the_next_call(
-    put, picky
-):
+def test_released_it_is_tried_by_each_call_until_it_loads(put, picky):
+    """Keep_old=False: an old one that did not come back at once comes with the next call."""
     get, bad, tries = picky
     put("1")
     get()
@@ -283,9 +293,8 @@ def test_keep_old_false_an_old_one_that_did_not_come_back_at_once_comes_with_the
     assert get().weights == b"2" and get._failure is None
 
 
-def test_keep_old_false_the_old_one_comes_back_though_no_look_succeeds(
-    root, put, picky, monkeypatch
-):
+def test_released_it_comes_back_though_no_look_succeeds(root, put, picky, monkeypatch):
+    """Keep_old=False: the old one comes back though no look succeeds."""
     get, bad, _ = picky
     put("1")
     get()
@@ -302,9 +311,7 @@ def test_keep_old_false_the_old_one_comes_back_though_no_look_succeeds(
     assert get().weights == b"1"
 
 
-def test_keep_old_false_a_new_one_too_slow_for_the_deadline_leaves_time_for_the_old_one(
-    root, tmp_path
-):
+def test_released_a_slow_new_one_leaves_time_for_the_old(root, tmp_path):
     """The first invocation that meets it answers with the old one, and so do the next."""
     tries = []
 
@@ -331,9 +338,8 @@ def test_keep_old_false_a_new_one_too_slow_for_the_deadline_leaves_time_for_the_
     assert tries == [old, slow, old]
 
 
-def test_keep_old_false_a_new_one_cut_off_with_no_time_left_is_not_what_the_next_call_tries(
-    put, picky
-):
+def test_released_one_cut_off_is_not_tried_next(put, picky):
+    """Keep_old=False: a new one cut off with no time left is not what the next call tries."""
     get, bad, tries = picky
     put("1")
     get()
@@ -348,7 +354,10 @@ def test_keep_old_false_a_new_one_cut_off_with_no_time_left_is_not_what_the_next
 
 @pytest.mark.parametrize("keep_old", [True, False])
 def test_a_reload_leaves_the_handler_time_for_its_work(root, tmp_path, keep_old):
-    """Also where `load` reads by threads of its own, which know nothing of what is kept for later."""
+    """Also where `load` reads by threads of its own.
+
+    Which know nothing of what is kept for later.
+    """
     new = None
 
     def read(files):
@@ -393,7 +402,7 @@ class PanicException(BaseException):
     """As Rust's libraries raise it (pyo3): none of Python's `Exception`s."""
 
 
-class Unfriendly(Exception):
+class UnfriendlyError(Exception):
     """Says nothing, and has attributes of names that others use."""
 
     exceptions = 5
@@ -409,7 +418,7 @@ class Unfriendly(Exception):
 
 
 @pytest.mark.parametrize("keep_old", [True, False])
-@pytest.mark.parametrize("error", [PanicException, Unfriendly, ExceptionGroup])
+@pytest.mark.parametrize("error", [PanicException, UnfriendlyError, ExceptionGroup])
 def test_whatever_a_new_version_raises_the_old_one_serves(root, put, keep_old, error):
     put("1")
     tries = []
@@ -431,7 +440,8 @@ class Alarm(BaseException):
 
 @pytest.mark.parametrize("keep_old", [True, False])
 @pytest.mark.parametrize("error", [Alarm, KeyboardInterrupt])
-def test_who_interrupts_a_load_gets_it_and_the_next_call_tries_again(root, put, keep_old, error):
+def test_an_interrupted_load_is_tried_by_the_next_call(root, put, keep_old, error):
+    """Who interrupts a load gets it and the next call tries again."""
     put("1")
     stop = [error]
 
@@ -458,10 +468,8 @@ def test_an_error_that_is_its_own_cause(root, put, swap):
 
     def load(files):
         network = Network(files)
-        try:
-            if network.weights in bad:
-                raise ValueError("bad weights")
-        except ValueError as error:
+        if network.weights in bad:
+            error = ValueError("bad weights")
             raise error from error
         return network
 
@@ -484,18 +492,18 @@ def _outcome(get):
         return str(error)
 
 
-class BadWeights(Exception):
+class BadWeightsError(Exception):
     def __init__(self, name):
         super().__init__(f"weights {name} are bad")
 
 
-class Lost(OSError):
+class LostError(OSError):
     def __init__(self, path):
         super().__init__(5, "no answer", path)
 
 
 @dataclasses.dataclass(frozen=True)
-class Frozen(Exception):
+class FrozenError(Exception):
     name: int
 
 
@@ -541,7 +549,7 @@ def test_a_builtin_error_is_raised_again_as_it_was(root, put, error):
             assert getattr(again, field, None) == getattr(error, field, None)
 
 
-@pytest.mark.parametrize("error", [BadWeights("a"), Lost("/x"), Frozen(3)])
+@pytest.mark.parametrize("error", [BadWeightsError("a"), LostError("/x"), FrozenError(3)])
 def test_an_error_of_another_class_is_raised_again_as_ours(root, put, error):
     """Nothing of its class is run a second time: its type and text are kept as a text."""
     put("1")
@@ -560,17 +568,18 @@ def test_what_must_be_awaited_is_no_model(root, put):
 
     for make in (
         lambda: model("m", load, root=root),
-        lambda: model("m", root=root)(lambda files: load(files)),
+        lambda: model("m", root=root)(load),
     ):
         with pytest.raises(TypeError, match="plain `def`"):
             make()()
 
 
-def test_a_first_load_that_raises_is_remembered_and_every_caller_gets_the_error(root, put):
+def test_every_caller_gets_the_error_of_a_first_load(root, put):
+    """A first load that raises is remembered and every caller gets the error."""
     put("1")
     loads = []
 
-    class Odd(Exception):
+    class OddError(Exception):
         def __init__(self, a, b):
             super().__init__(f"{a} {b}")
 
@@ -580,7 +589,7 @@ def test_a_first_load_that_raises_is_remembered_and_every_caller_gets_the_error(
         assert big
         raise kinds[0]
 
-    for kinds in ([ValueError("bad weights")], [Odd(1, 2)]):
+    for kinds in ([ValueError("bad weights")], [OddError(1, 2)]):
         loads.clear()
         get = model("m", load, check_every=0, root=root)
         errors = []
@@ -596,10 +605,10 @@ def test_a_first_load_that_raises_is_remembered_and_every_caller_gets_the_error(
         assert all(
             len(e.__notes__) == 1 and "in load\n" in e.__notes__[0] for e in errors[1:]
         )  # where it was raised
-    with pytest.raises(EfsStateError, match="Odd: 1 2"):
+    with pytest.raises(EfsStateError, match="OddError: 1 2"):
         get()
     put("2")
-    with pytest.raises(Odd):  # another version is tried at once
+    with pytest.raises(OddError):  # another version is tried at once
         get()
     assert len(loads) == 2
 
@@ -691,7 +700,8 @@ def test_the_deadline_is_no_failure_of_the_version(root, put, monkeypatch):
     assert get().weights == b"1"  # the next invocation tries at once
 
 
-def test_what_failed_before_is_not_told_of_a_load_that_the_deadline_cut_off(root, put, monkeypatch):
+def test_a_load_cut_off_forgets_what_failed_before(root, put, monkeypatch):
+    """What failed before is not told of a load that the deadline cut off."""
     get = model("m", Network, root=root)
     with pytest.raises(ModelNotFound):
         get()
@@ -710,7 +720,8 @@ def test_what_failed_before_is_not_told_of_a_load_that_the_deadline_cut_off(root
     assert get() == 1
 
 
-def test_a_wait_for_another_threads_load_ends_before_the_deadline(root, put, early):
+def test_a_wait_for_a_load_ends_before_the_deadline(root, put, early):
+    """A wait for another threads load ends before the deadline."""
     put("1")
     go, loading = threading.Event(), threading.Event()
 
@@ -770,7 +781,8 @@ def test_interrupted_at_any_line_the_turn_is_given_back(root, put):
             nonlocal lines, interrupted
             if frame.f_code not in ours:
                 return None if frame.f_code.co_filename != loader.__file__ else trace
-            # A real signal comes at calls and loops, never between a block's end and the release of its lock.
+            # A real signal comes at calls and loops, never between a block's end and the release
+            # of its lock.
             if event == "line" and not linecache.getline(
                 loader.__file__, frame.f_lineno
             ).lstrip().startswith("with "):
@@ -809,7 +821,8 @@ for _ in range(60):
     pid = os.fork()
     if not pid:
         together = threading.Barrier(6)
-        threads = [threading.Thread(target=lambda: together.wait() and None or m(), daemon=True) for _ in range(6)]
+        call = lambda: together.wait() and None or m()
+        threads = [threading.Thread(target=call, daemon=True) for _ in range(6)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -843,7 +856,8 @@ def test_a_fork_in_the_middle_of_a_load_harms_no_child(root, put):
     thread.join()
 
 
-def test_current_that_goes_missing_or_bad_leaves_the_old_one_serving(root, put, caplog):
+def test_a_bad_current_leaves_the_old_one_serving(root, put, caplog):
+    """Current that goes missing or bad leaves the old one serving."""
     put("1")
     get = model("m", Network, check_every=0, root=root)
     get()
@@ -877,9 +891,8 @@ def test_the_root_that_goes_away_leaves_the_old_one_serving(root, put):
     assert get().weights == b"1"
 
 
-def test_a_version_removed_between_the_look_and_the_read_gives_the_one_that_is_active(
-    root, put, monkeypatch
-):
+def test_a_version_removed_after_the_look_gives_the_active(root, put, monkeypatch):
+    """A version removed between the look and the read gives the one that is active."""
     first = put("1")
     get = model("m", Network, root=root)
     real, done = get._resolver.resolve, []
@@ -967,7 +980,7 @@ def test_the_failure_waits_double_up_to_a_quarter_of_an_hour():
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_who_may_only_read_loads_models(tmp_path):
-    """A function with no right to write to the mount serves what a publisher with one has put there."""
+    """A function without the right to write serves what a publisher has put there."""
     (tmp_path / "w").write_text("1")
     with tempfile.TemporaryDirectory() as root:
         os.chmod(root, 0o755)
@@ -987,7 +1000,10 @@ def test_who_may_only_read_loads_models(tmp_path):
 
 
 def test_another_content_under_the_same_id_is_another_version(root, tmp_path):
-    """Pruned, and published anew, by somebody who likes ids of his own; nobody looked in between."""
+    """Pruned, and published anew, by somebody who likes ids of his own.
+
+    Nobody looked in between.
+    """
     (tmp_path / "w").write_text("1")
     publish("m", tmp_path / "w", version="v1", root=root)
     get = model("m", lambda files: bytes(files.read()), check_every=0, root=root)
@@ -1001,15 +1017,15 @@ def test_another_content_under_the_same_id_is_another_version(root, tmp_path):
     assert get() == b"3"
 
 
-def test_where_nothing_is_loaded_another_version_is_looked_for_after_half_a_minute(root, put):
+def test_without_a_model_looks_are_half_a_minute_apart(root, put):
     """However seldom a model that serves is looked at."""
     put("bad")
 
     def load(files):
-        raise ValueError
+        raise ValueError("bad")
 
     get = model("m", load, check_every=3600, root=root)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="bad"):
         get()
     assert get._next_look - time.monotonic() == pytest.approx(30, abs=2)
 

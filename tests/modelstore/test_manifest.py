@@ -12,7 +12,7 @@ import pytest
 from tests.modelstore.conftest import current, place, relink
 
 from efsstate import CorruptEntryError, activate, model, prune, publish, verify, versions
-from efsstate.modelstore import manifest, pointer
+from efsstate.modelstore import pointer
 from efsstate.mount import links, store
 from efsstate.mount.files import Mount
 
@@ -44,7 +44,10 @@ LIES = {
 
 
 def write(root, payload):
-    """CURRENT and a version's manifest with this payload, sealed as ours: what whoever may write to the mount can do."""
+    """CURRENT and a version's manifest with this payload, sealed as ours.
+
+    What whoever may write to the mount can do.
+    """
     mount = Mount(root)
     mount.make("models/m/versions/v1")
     text = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
@@ -84,9 +87,9 @@ def test_a_file_that_is_not_as_the_manifest_says(root, tmp_path):
     ]
     os.truncate(file, 3)
     for use in uses:
-        for verify in ("size", "digest"):
+        for how in ("size", "digest"):
             with pytest.raises(CorruptEntryError, match="3 bytes, and not the 5"):
-                load(verify, use)()
+                load(how, use)()
     for use in uses[:3]:
         assert load(None, use)() == b"123"
     with open(file, "wb") as f:
@@ -169,9 +172,7 @@ def test_where_links_are_short_current_names_the_version_alone(root, source, mon
 @pytest.mark.parametrize(
     "kind", ["a folder", "a pipe", "a device", "a file for the version's folder"]
 )
-def test_what_stands_where_a_file_belongs_is_named_and_the_old_version_goes_on(
-    root, tmp_path, kind
-):
+def test_what_stands_in_a_files_place_is_named(root, tmp_path, kind):
     """Neither opened for its content nor waited for, however the model is used."""
     (tmp_path / "w").write_bytes(b"12345")
     before = publish("m", tmp_path / "w", root=root)

@@ -1,4 +1,7 @@
-"""Models that were put there by hand: taken when they are whole, reloaded when they changed and then kept still."""
+"""Models that were put there by hand.
+
+Taken when they are whole, reloaded when they changed and then kept still.
+"""
 
 import os
 import pathlib
@@ -74,9 +77,8 @@ def test_an_absolute_path_needs_no_root(tmp_path, monkeypatch):
     assert model(path, text)() == "x" and os.listdir(tmp_path) == before
 
 
-def test_a_link_by_its_absolute_path_is_followed_and_one_below_models_is_not(
-    root, models, tmp_path
-):
+def test_a_link_is_followed_by_its_absolute_path_only(root, models, tmp_path):
+    """A link by its absolute path is followed and one below models is not."""
     put(tmp_path / "real", "x")
     os.symlink(tmp_path / "real", tmp_path / "latest")
     os.symlink(tmp_path / "real", f"{models}/latest")
@@ -123,7 +125,10 @@ def test_a_young_file_is_looked_at_twice(root, models, looks, young):
 
 
 def test_a_copy_that_keeps_the_times_is_as_young_as_it_is(root, models, looks, young):
-    """`cp -p`, `rsync -a` and `tar` give what is a year old its old time; the file, and between two files the folder, is young all the same."""
+    """`cp -p`, `rsync -a` and `tar` give what is a year old its old time.
+
+    The file, and between two files the folder, is young all the same.
+    """
     os.makedirs(f"{models}/m/sub")
     for name in ("m/w", "m/sub/w", "single"):
         put(f"{models}/{name}", "x")
@@ -179,7 +184,7 @@ def test_a_file_that_grows_past_the_deadline_is_not_taken(root, models, young):
 
     with (
         efsstate.invocation(Context()),
-        pytest.raises(DeadlineExceeded, match="not loaded: it was changed . s ago"),
+        pytest.raises(DeadlineExceeded, match=r"not loaded: it was changed . s ago"),
     ):
         model("m", text, root=root)()
 
@@ -220,9 +225,8 @@ def test_one_that_never_keeps_still_is_an_error(root, models, looks):
         model("m", load, root=root)()
 
 
-def test_reloaded_when_it_changed_and_then_kept_still_for_a_whole_check_every(
-    root, models, monkeypatch
-):
+def test_reloaded_once_it_kept_still_for_check_every(root, models, monkeypatch):
+    """Reloaded when it changed and then kept still for a whole check every."""
     now = [1000.0]
     put(f"{models}/m", "1")
     get = model("m", text, check_every=60, root=root)
@@ -279,7 +283,8 @@ def test_staged_it_is_copied_again_when_it_changed(root, models, tmp_path, monke
 @pytest.mark.parametrize(
     "plant", [lambda path: path.write_bytes(b""), lambda path: path.symlink_to("/")]
 )
-def test_what_stands_in_the_versions_place_is_no_model_put_there_by_hand(root, tmp_path, plant):
+def test_what_stands_in_the_versions_place_is_no_model(root, tmp_path, plant):
+    """What stands in the versions place is no model put there by hand."""
     (tmp_path / "w").write_text("1")
     publish("m", tmp_path / "w", root=root)
     versions = pathlib.Path(root, "models", "m", "versions")
@@ -325,7 +330,8 @@ def test_a_folder_of_its_own_that_is_called_versions(root, models):
     )() == (["versions/a", "w"], b"y")
 
 
-def test_without_an_active_version_and_with_nothing_beside_it_is_an_error(root, tmp_path):
+def test_without_a_version_and_files_beside_is_an_error(root, tmp_path):
+    """Without an active version and with nothing beside it is an error."""
     (tmp_path / "w").write_text("x")
     publish("m", tmp_path / "w", activate=False, root=root)
     with pytest.raises(ModelNotFound, match="no version of model 'm' is active; activate one"):
@@ -341,7 +347,8 @@ def test_what_the_nfs_client_put_aside_is_no_part_of_it(root, models):
 
 
 @pytest.mark.parametrize("name", ["/", "//", "/tmp/..", "/x\0", "/\ud800"])
-def test_a_path_that_can_be_no_models_is_refused_when_the_model_is_made(name):
+def test_a_path_that_names_no_file_is_refused_at_once(name):
+    """A path that can be no models is refused when the model is made."""
     with pytest.raises(ValueError, match="can't be used"):
         model(name)
 
@@ -353,7 +360,7 @@ def test_a_link_to_the_root_of_all_is_no_model(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a read-only mount needs root")
-def test_where_the_servers_time_can_not_be_asked_for_it_is_looked_at_twice(root, models, looks):
+def test_without_the_servers_time_it_is_looked_at_twice(root, models, looks):
     """On a read-only mount; our own clock may be an hour ahead."""
     put(f"{models}/m", "x")
     subprocess.run(["mount", "--bind", root, root], check=True)

@@ -1,4 +1,7 @@
-"""Publishing: what a version is, what is refused, what is done once, and that nobody ever meets half a version."""
+"""Publishing: what a version is, what is refused, what is done once.
+
+And that nobody ever meets half a version.
+"""
 
 import hashlib
 import multiprocessing
@@ -15,7 +18,7 @@ from tests.modelstore.conftest import active, dying, place, tree
 import efsstate
 from efsstate import ClaimedError, EfsStateError, activate, model, publish, versions
 from efsstate.format import layout
-from efsstate.modelstore import manifest, reader, disposal
+from efsstate.modelstore import disposal, manifest, reader
 from efsstate.modelstore.patterns import Patterns
 from efsstate.modelstore.source import Source
 from efsstate.mount import lock
@@ -38,7 +41,8 @@ def test_a_single_file_keeps_its_name(root, source):
     assert tree(place(root, "m", made)) == {"config.json": b"{}"}
 
 
-def test_a_link_to_a_single_file_is_followed_and_gives_its_own_name(root, source, tmp_path):
+def test_a_link_to_a_single_file_gives_its_own_name(root, source, tmp_path):
+    """A link to a single file is followed and gives its own name."""
     (tmp_path / "latest").symlink_to(source / "config.json")
     publish("m", tmp_path / "latest", root=root)
     path = model("m", root=root)()
@@ -59,7 +63,7 @@ def test_the_same_content_is_one_version_and_is_copied_once(root, source):
     assert publish("m", source, root=root) != first
 
 
-def test_a_version_copied_out_of_a_root_is_the_same_version_elsewhere(root, source, tmp_path):
+def test_a_version_copied_elsewhere_is_the_same_version(root, source, tmp_path):
     """Promotion from one root to another: our own file in it is left aside."""
     made = publish("m", source, root=root)
     other = tmp_path / "other"
@@ -142,7 +146,8 @@ def special(folder, kind):
     ],
 )
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_what_is_no_plain_file_is_refused_before_anything_is_written(root, source, kind):
+def test_what_is_no_plain_file_is_refused_first(root, source, kind):
+    """What is no plain file is refused before anything is written."""
     special(source / "a", kind)
     with pytest.raises(EfsStateError, match="can't be published"):
         publish("m", source, root=root)
@@ -236,7 +241,8 @@ def test_publishers_of_one_name_at_once_all_end_well(root, source, tmp_path, sam
     ] == []
 
 
-def test_a_second_publisher_of_the_same_content_waits_for_the_first(root, source, early):
+def test_a_second_publisher_waits_for_the_first(root, source, early):
+    """A second publisher of the same content waits for the first."""
     made = publish("m", source, root=root)
     staging = next(iter(staged(root, source)))
     mount = Mount(root)
@@ -335,7 +341,10 @@ def test_a_damaged_version_is_mended_by_publishing_it_again(root, source, kind, 
 
 @pytest.mark.parametrize("kind", ["short file", "missing manifest"])
 def test_a_mending_that_is_killed_is_finished_by_the_next(root, source, kind):
-    """At whatever change of the disk; what is there is damaged, missing or whole, and never another's."""
+    """At whatever change of the disk.
+
+    What is there is damaged, missing or whole, and never another's.
+    """
     folder = pathlib.Path(place(root, "m", publish("m", source, root=root)))
     harm(folder, kind)
     for at in range(1, 200):
@@ -351,7 +360,7 @@ def test_a_mending_that_is_killed_is_finished_by_the_next(root, source, kind):
     assert at > 20
 
 
-def test_another_publisher_that_ends_between_two_looks_is_no_stranger(root, source, monkeypatch):
+def test_a_publisher_that_ends_between_two_looks_is_ours(root, source, monkeypatch):
     """The folder has come since the look for its manifest."""
     real = manifest.read_or_none
 
@@ -380,10 +389,11 @@ def damaged(root, tmp_path, *others):
 
 
 @pytest.mark.parametrize("activated", [True, False])
-def test_two_that_mend_one_version_with_different_content_at_once_leave_a_whole_one(
-    root, tmp_path, monkeypatch, activated
-):
-    """The second does not put aside what the first has just made: it is told that the id has other content."""
+def test_two_that_mend_with_different_content_leave_one(root, tmp_path, monkeypatch, activated):
+    """The second does not put aside what the first has just made.
+
+    It is told that the id has other content.
+    """
     put, folder = damaged(root, tmp_path, "first", "second")
     real = disposal.put_aside
 
@@ -403,9 +413,8 @@ def test_two_that_mend_one_version_with_different_content_at_once_leave_a_whole_
     )
 
 
-def test_a_damaged_version_that_another_publisher_has_just_put_aside_is_mended_all_the_same(
-    root, source, monkeypatch
-):
+def test_a_version_just_put_aside_is_mended_all_the_same(root, source, monkeypatch):
+    """A damaged version that another publisher has just put aside is mended all the same."""
     folder = pathlib.Path(place(root, "m", publish("m", source, root=root)))
     harm(folder, "short file")
     real = disposal.put_aside
@@ -419,7 +428,8 @@ def test_a_damaged_version_that_another_publisher_has_just_put_aside_is_mended_a
     assert publish("m", source, root=root) == folder.name and efsstate.verify("m", root=root) == []
 
 
-def test_of_three_that_mend_one_version_the_last_to_make_it_has_it(root, tmp_path, monkeypatch):
+def test_of_three_that_mend_the_last_to_make_it_has_it(root, tmp_path, monkeypatch):
+    """Of three that mend one version the last to make it has it."""
     put, folder = damaged(root, tmp_path, "first", "second", "third")
     real = disposal.put_aside
 
@@ -441,14 +451,17 @@ def test_a_strangers_folder_is_not_taken_for_a_damaged_version(root, source):
     (folder := pathlib.Path(place(root, "m", "backup"))).mkdir()
     (folder / "precious").write_text("x")
     with pytest.raises(
-        EfsStateError, match="backup/precious: not part of the published content.*move it away"
+        EfsStateError, match=r"backup/precious: not part of the published content.*move it away"
     ):
         publish("m", source, version="backup", root=root)
     assert (folder / "precious").read_text() == "x"
 
 
 def test_of_a_flipped_bit_the_error_advises_what_heals_it(root, source):
-    """Publishing does not read what is there: the same id would go on with the damage, another id is written anew."""
+    """Publishing does not read what is there.
+
+    The same id would go on with the damage, another id is written anew.
+    """
     made = publish("m", source, root=root)
     with open(place(root, "m", made) + "/a/b/weights", "r+b") as file:
         byte = file.read(1)
@@ -468,13 +481,13 @@ def test_our_own_name_is_refused(root, source, tmp_path):
     """In a version it is the manifest's: what is published under it could not be read."""
     (tmp_path / ".efsstate-manifest").write_text("mine")
     with pytest.raises(
-        EfsStateError, match="can't be published: .*manifest has this name; rename it"
+        EfsStateError, match=r"can't be published: .*manifest has this name; rename it"
     ):
         publish("m", tmp_path / ".efsstate-manifest", root=root)
     (source / ".efsstate-manifest").mkdir()
     (source / ".efsstate-manifest" / "w").write_text("x")
     with pytest.raises(
-        EfsStateError, match="can't be published: .*manifest has this name; rename it"
+        EfsStateError, match=r"can't be published: .*manifest has this name; rename it"
     ):
         publish("m", source, root=root)
     assert os.listdir(root) == []
@@ -491,8 +504,11 @@ def test_names_that_are_only_unusual_are_published(root, tmp_path, name):
 
 
 @strace
-def test_files_are_on_disk_before_they_are_named_and_so_is_the_version(root, tmp_path):
-    """Each file cut to its length and synced, then renamed; after the version's rename its folder is synced; then CURRENT."""
+def test_files_are_on_disk_before_they_are_named(root, tmp_path):
+    """Each file cut to its length and synced, then renamed.
+
+    After the version's rename its folder is synced; then CURRENT.
+    """
     (tmp_path / "w").write_text("x")
 
     def operation():
@@ -510,11 +526,12 @@ def test_files_are_on_disk_before_they_are_named_and_so_is_the_version(root, tmp
     named = [
         name.rstrip("at2") if name.startswith(("rename", "symlink")) else name for name in kept
     ]
-    assert named == ["pwrite64", "ftruncate", "fsync", "rename", "fsync"] + [
-        "writev",
-        "fsync",
-        "fsync",
-    ] + ["rename", "fsync"] + ["symlink", "rename", "fsync"]
+    assert named == [
+        *("pwrite64", "ftruncate", "fsync", "rename", "fsync"),
+        *("writev", "fsync", "fsync"),
+        *("rename", "fsync"),
+        *("symlink", "rename", "fsync"),
+    ]
 
 
 def test_a_part_that_is_longer_than_the_file_is_cut(root, source):
@@ -546,9 +563,8 @@ def test_a_folder_of_models_is_published_where_it_is(root, tmp_path):
     assert again() == made
 
 
-def test_a_folder_of_its_own_that_is_called_versions_is_published_and_never_left_out(
-    root, tmp_path
-):
+def test_a_users_folder_called_versions_is_published(root, tmp_path):
+    """A folder of its own that is called versions is published and never left out."""
     there = pathlib.Path(root, "models", "m")
     (there / "versions" / "a").mkdir(parents=True)
     for name in ("x", "versions/a/w"):

@@ -1,4 +1,7 @@
-"""Publication interrupted: killed after each change of the disk, failed at each, full disks; what is seen, and what goes on."""
+"""Publication interrupted: killed after each change of the disk, failed at each, full disks.
+
+What is seen, and what goes on.
+"""
 
 import errno
 import os
@@ -34,7 +37,10 @@ def whole(root, source, old, made=None):
 
 
 def test_killed_after_each_change_of_the_disk(root, source, old, small_ranges, monkeypatch):
-    """Old or new, whole, after every one; a second publication ends well and writes nothing again that is on disk."""
+    """Old or new, whole, after every one.
+
+    A second publication ends well and writes nothing again that is on disk.
+    """
     monkeypatch.setattr(reader, "THREADS", 1)
     before, at_first = root, f"{root}.0"
     shutil.copytree(before, at_first, symlinks=True)
@@ -70,15 +76,20 @@ def test_killed_after_each_change_of_the_disk(root, source, old, small_ranges, m
             if not name.endswith(".lock")
             and not (name.startswith(".tmp-") and os.path.islink(f"{above}/{name}"))
         }
-        assert (
-            left == {old, made, "CURRENT"}
-        )  # the empty file of a killed publisher's lock, and a link not yet renamed, go with a prune
+        assert left == {
+            old,
+            made,
+            "CURRENT",
+        }  # a killed publisher's empty lock, and a link not yet renamed, go with a prune
     assert len(outcomes) == 2
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, pytest.param(errno.EIO, marks=pytest.mark.slow)])
 def test_each_change_of_the_disk_fails(root, source, old, small_ranges, monkeypatch, error):
-    """The error is raised with a path, or everything was done; and never is there half a version."""
+    """The error is raised with a path, or everything was done.
+
+    And never is there half a version.
+    """
     monkeypatch.setattr(reader, "THREADS", 1)
     before, at_first = root, f"{root}.0"
     shutil.copytree(before, at_first, symlinks=True)

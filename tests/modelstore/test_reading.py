@@ -1,4 +1,7 @@
-"""Big files in ranges: every length comes whole, in one buffer; damage, deadlines and missing memory are told of."""
+"""Big files in ranges: every length comes whole, in one buffer.
+
+Damage, deadlines and missing memory are told of.
+"""
 
 import gc
 import hashlib
@@ -84,7 +87,7 @@ def test_a_reader_alone_takes_ranges_of_a_quarter_of_a_second(monkeypatch, rate)
     assert abs(lengths[1] - wanted[0]) <= 1 << 20 and abs(lengths[-2] - wanted[1]) <= 1 << 20
 
 
-def test_with_o_direct_one_range_is_read_after_the_other_and_each_once(tmp_path, monkeypatch):
+def test_with_o_direct_each_range_is_read_once_in_turn(tmp_path, monkeypatch):
     """Here the link is so fast that each is as long as may be."""
     mib = 1 << 20
     data, seen, real = os.urandom(40 * mib + 99), [], os.preadv
@@ -153,7 +156,10 @@ def test_a_wrong_digest_is_damage(tmp_path, small_ranges):
 
 
 def test_cut_while_it_is_read(tmp_path, small_ranges):
-    """A file that another host truncates: an error with the place, never a buffer with zeros at its end."""
+    """A file that another host truncates.
+
+    An error with the place, never a buffer with zeros at its end.
+    """
     file = opened(tmp_path, os.urandom(20 * RANGE))
     os.truncate(tmp_path / "f", 10 * RANGE + 1)
     with pytest.raises(CorruptEntryError, match=r"f: damaged: it ended at \d+ of 327680 bytes"):
@@ -178,7 +184,10 @@ def test_an_error_of_one_thread_ends_it_and_names_the_file(tmp_path, small_range
 
 
 def test_an_error_keeps_no_buffer(tmp_path, small_ranges, monkeypatch):
-    """The caller may handle it and go on: the buffer is as big as the model, and no garbage collection may come."""
+    """The caller may handle it and go on.
+
+    The buffer is as big as the model, and no garbage collection may come.
+    """
     monkeypatch.setattr(
         os,
         "preadv",
@@ -198,9 +207,8 @@ def test_an_error_keeps_no_buffer(tmp_path, small_ranges, monkeypatch):
         gc.enable()
 
 
-def test_where_no_more_threads_can_be_started_those_that_are_do_it_all(
-    tmp_path, small_ranges, monkeypatch
-):
+def test_the_threads_that_could_be_started_do_it_all(tmp_path, small_ranges, monkeypatch):
+    """Where no more threads can be started those that are do it all."""
     data, started, real = os.urandom(40 * RANGE), [], threading.Thread.start
 
     def start(thread):
@@ -232,9 +240,7 @@ class Context:
         return self.left * 1000
 
 
-def test_the_deadline_ends_a_read_that_hangs_and_tells_how_far_it_came(
-    tmp_path, small_ranges, monkeypatch, early
-):
+def test_the_deadline_ends_a_read_that_hangs(tmp_path, small_ranges, monkeypatch, early):
     """NFS mounts are hard: a call that hangs is left to its thread."""
     real, stuck = os.preadv, threading.Event()
 
@@ -300,16 +306,20 @@ def test_the_deadline_ends_what_the_digest_holds_up(
 
     monkeypatch.setattr(reader._DigestCheck, "add", slow)
     with efsstate.invocation(Context(1.8)):
+        ways = {
+            "copy": lambda: reader.copy(file, None, late=str, advance=slow),
+            "mapped": lambda: reader.mapped(file, digest="0" * 64),
+        }
         with pytest.raises(DeadlineExceeded):
-            if way == "copy":
-                reader.copy(file, None, late=str, advance=slow)
-            else:
-                reader.mapped(file, digest="0" * 64)
+            ways[way]()
         assert deadline.remaining() > 0 and len(seen) < 100
 
 
 def test_a_thread_only_where_it_serves(root, tmp_path, monkeypatch):
-    """A file of one range is read by the caller without a deadline; of many small ones each has one thread, and no second."""
+    """A file of one range is read by the caller without a deadline.
+
+    Of many small ones each has one thread, and no second.
+    """
     threads, most, real = set(), [0], os.preadv
 
     def preadv(*given):
@@ -332,7 +342,10 @@ def test_a_thread_only_where_it_serves(root, tmp_path, monkeypatch):
 @pytest.mark.parametrize("what", ["one", "many"])
 @pytest.mark.parametrize("how", ["stage", "path", "verify", "publish"])
 def test_a_copy_takes_less_than_the_memory_that_is_free(root, tmp_path, how, what):
-    """In a function of 96 MiB; the buffers of one of the largest took 88. A big file, and eight of a range each."""
+    """In a function of 96 MiB; the buffers of one of the largest took 88.
+
+    A big file, and eight of a range each.
+    """
     (tmp_path / "w").mkdir()
     for n in range(1 if what == "one" else 8):
         with open(tmp_path / "w" / str(n), "wb") as file:
@@ -345,7 +358,8 @@ import efsstate, filelock, hashlib
 from efsstate.modelstore import checking, loading, model_files, publishing, reader, staging
 from efsstate.mount import free_memory as memory
 def peak():
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
+    lines = open("/proc/self/status")
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
 how, root, source = sys.argv[1:]
 free = memory.free()
 pathlib.Path("/proc/self/clear_refs").write_text("5")
@@ -355,7 +369,8 @@ if how == "publish":
 elif how == "verify":
     assert efsstate.verify("m", root=root) == []
 else:
-    assert efsstate.model("m", lambda files: getattr(files, how) if how == "path" else files.stage(), verify="digest", root=root)()
+    load = lambda files: getattr(files, how) if how == "path" else files.stage()
+    assert efsstate.model("m", load, verify="digest", root=root)()
 print(free, peak() - before)
 """
     given = {**os.environ, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "96", "TMPDIR": str(tmp_path)}
@@ -423,7 +438,7 @@ def test_free_memory_is_the_least_of_what_is_told():
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-def test_a_control_groups_limit_counts_and_its_page_cache_does_not(tmp_path, monkeypatch):
+def test_a_control_groups_limit_counts_without_page_cache(tmp_path, monkeypatch):
     """A group with 100 MiB of 256 taken, 30 of which are pages of files."""
     group = tmp_path / "a" / "b"
     group.mkdir(parents=True)
@@ -446,7 +461,10 @@ def test_a_control_groups_limit_counts_and_its_page_cache_does_not(tmp_path, mon
 
 @pytest.mark.parametrize("there", ["a/b", "a", ""])
 def test_a_control_groups_limit_counts_with_version_1_too(there, tmp_path, monkeypatch):
-    """Wherever it is on the way to the process's group; a container's tree has nothing of the path that it is told."""
+    """Wherever it is on the way to the process's group.
+
+    A container's tree has nothing of the path that it is told.
+    """
     top = tmp_path / "memory"
     for part in ("", "a", "a/b"):
         if part == there or there.startswith(part):
@@ -491,7 +509,8 @@ import hashlib, pathlib, sys, threading
 import efsstate
 from efsstate.modelstore import loading, model_files, reader
 def peak():
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
+    lines = open("/proc/self/status")
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
 m = efsstate.model("m", lambda files: files.read(), verify="digest", root=sys.argv[1])
 pathlib.Path("/proc/self/clear_refs").write_text("5")
 before = peak()

@@ -1,4 +1,7 @@
-"""Each recipe of docs/models.md is run with the real library, on a small file that the library itself wrote."""
+"""Each recipe of docs/models.md is run with the real library.
+
+On a small file that the library itself wrote.
+"""
 
 import importlib
 import json
@@ -29,7 +32,10 @@ def test_the_documents_show_the_examples(name):
 
 @pytest.fixture
 def recipe(root, tmp_path, monkeypatch):
-    """`recipe("numpy_array", path)`: what the example's model gives when `path` is published under its name."""
+    """`recipe("numpy_array", path)`.
+
+    What the example's model gives when `path` is published under its name.
+    """
     monkeypatch.setenv("EFSSTATE_ROOT", root)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     kept = []  # as a global keeps it
@@ -67,7 +73,10 @@ def test_numpy(recipe, tmp_path):
 
 
 def test_safetensors_header_is_checked_against_hostile_sizes(recipe, tmp_path):
-    """Offsets outside of the file, sizes that do not fit the shape, headers that are longer than the file."""
+    """Offsets outside of the file, sizes that do not fit the shape.
+
+    Headers that are longer than the file.
+    """
     good = {"a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}
     data = struct.pack("<6f", *range(6))
 
@@ -79,8 +88,16 @@ def test_safetensors_header_is_checked_against_hostile_sizes(recipe, tmp_path):
         return tmp_path / name
 
     assert recipe("safetensors_views", write(good))["a"].tolist() == [[0, 1, 2], [3, 4, 5]]
-    bad = [{"data_offsets": [0, 28]}, {"data_offsets": [-24, 0]}, {"data_offsets": [24, 0]}, {"shape": [2, 2]}, {"shape": [-2, -3]},
-           {"shape": [2**40, 2**40]}, {"data_offsets": [0.0, 24.0]}, {"shape": [2, 3.0]}]  # fmt: skip
+    bad = [
+        {"data_offsets": [0, 28]},
+        {"data_offsets": [-24, 0]},
+        {"data_offsets": [24, 0]},
+        {"shape": [2, 2]},
+        {"shape": [-2, -3]},
+        {"shape": [2**40, 2**40]},
+        {"data_offsets": [0.0, 24.0]},
+        {"shape": [2, 3.0]},
+    ]
     for change in bad:
         with pytest.raises(ValueError, match="tensor 'a'"):
             recipe("safetensors_views", write({"a": good["a"] | change}))
@@ -153,7 +170,10 @@ def test_torch(recipe, tmp_path):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("external", [False, True])
 def test_onnxruntime(recipe, tmp_path, external):
-    """Also a model whose weights are in a file beside it: published as a folder, which has a path."""
+    """Also a model whose weights are in a file beside it.
+
+    Published as a folder, which has a path.
+    """
     onnx, np = wanted("onnx"), wanted("numpy")
     wanted("onnxruntime")
     weights = np.random.rand(300, 20).astype("f4")

@@ -1,4 +1,8 @@
-"""Local copies: one for all processes, whole or absent whoever is killed, verified, bounded, and safe from removal on the mount."""
+"""Local copies.
+
+One for all processes, whole or absent whoever is killed, verified, bounded, and safe from removal
+on the mount.
+"""
 
 import errno
 import fcntl
@@ -170,9 +174,7 @@ def test_what_is_copied_is_compared_with_its_digest(root, source, local):
 
 @pytest.mark.parametrize("use", ["path", "stage()", "read('a/b/weights')", "mmap('a/b/weights')"])
 @pytest.mark.parametrize("how", ["digest", "a key"])
-def test_a_flipped_bit_in_a_copy_is_noticed_where_it_is_used_and_the_copy_made_anew(
-    root, source, local, monkeypatch, use, how
-):
+def test_a_flipped_bit_in_a_copy_has_it_made_again(root, source, local, monkeypatch, use, how):
     """Of the right size: what made it is gone, and nothing but a digest tells."""
     if how == "a key":
         monkeypatch.setenv("EFSSTATE_SIGNING_KEY", "k" * 40)
@@ -194,9 +196,8 @@ def test_a_flipped_bit_in_a_copy_is_noticed_where_it_is_used_and_the_copy_made_a
     assert copies(local) == used(local) or not used(local)
 
 
-def test_a_damaged_copy_is_made_anew_once_by_the_threads_of_a_load(
-    root, tmp_path, local, monkeypatch
-):
+def test_threads_of_a_load_replace_a_damaged_copy_once(root, tmp_path, local, monkeypatch):
+    """A damaged copy is made anew once by the threads of a load."""
     copied, real, whole, all_three = [], staging._copy, reader.whole, threading.Barrier(3)
     monkeypatch.setattr(staging, "_copy", lambda *given: copied.append(1) or real(*given))
 
@@ -231,9 +232,8 @@ def test_a_damaged_copy_is_made_anew_once_by_the_threads_of_a_load(
         gc.collect()
 
 
-def test_a_copy_that_lost_a_file_or_an_empty_folder_while_it_is_used_is_made_anew(
-    root, source, local
-):
+def test_a_copy_that_lost_a_file_in_use_is_made_again(root, source, local):
+    """A copy that lost a file or an empty folder while it is used is made anew."""
     publish("m", source, root=root)
 
     def load(files):
@@ -248,9 +248,7 @@ def test_a_copy_that_lost_a_file_or_an_empty_folder_while_it_is_used_is_made_ane
     assert tree(model("m", stage=True, root=root)()) == tree(source)
 
 
-def test_a_copy_that_another_uses_stays_until_the_new_one_is_there(
-    root, source, local, monkeypatch
-):
+def test_a_copy_in_use_stays_until_the_new_one_is_there(root, source, local, monkeypatch):
     """Somebody cut a file of it, which the other may not need."""
     publish("m", source, root=root)
     keep = model("m", stage=True, root=root)
@@ -335,15 +333,14 @@ def test_models_of_many_folders_keep_few_descriptors(root, tmp_path, local):
     assert len(os.listdir("/proc/self/fd")) - before < 30
 
 
-def test_a_damaged_copy_that_another_uses_is_an_error_that_says_so_and_is_made_anew_when_it_goes(
-    root, source, local
-):
+def test_a_damaged_copy_that_another_uses_is_an_error(root, source, local):
+    """A damaged copy that another uses is an error that says so and is made anew when it goes."""
     publish("m", source, root=root)
     keep = model("m", stage=True, root=root)
     flip(f"{keep()}/a/b/weights")
     get = model("m", stage=True, verify="digest", root=root)
     with pytest.raises(
-        CorruptEntryError, match="SHA-256.*not replaced while another model or process uses it"
+        CorruptEntryError, match=r"SHA-256.*not replaced while another model or process uses it"
     ):
         get()
     del keep
@@ -352,9 +349,8 @@ def test_a_damaged_copy_that_another_uses_is_an_error_that_says_so_and_is_made_a
     assert tree(get()) == tree(source)
 
 
-def test_what_is_damaged_on_the_mount_is_no_reason_to_copy_for_ever(
-    root, source, local, monkeypatch
-):
+def test_damage_on_the_mount_does_not_copy_for_ever(root, source, local, monkeypatch):
+    """What is damaged on the mount is no reason to copy for ever."""
     made = publish("m", source, root=root)
     copied, real = [], staging._copy
     monkeypatch.setattr(staging, "_copy", lambda *given: copied.append(1) or real(*given))
@@ -375,7 +371,7 @@ def test_a_stray_file_among_the_copies_is_no_trouble(root, source, local):
     assert not (local / ".tmp-x").exists() and (local / "stray").exists()
 
 
-def test_a_copy_that_is_there_is_used_while_another_is_being_made(root, source, local):
+def test_a_copy_is_used_while_another_is_being_made(root, source, local):
     """Whoever has the right to copy may need minutes for gigabytes."""
     from efsstate.mount import lock
     from efsstate.mount import root as roots
@@ -420,12 +416,12 @@ def test_the_one_used_least_recently_goes_when_room_is_needed(root, three, local
     del get
     gc.collect()
     time.sleep(0.02)
-    get, paths["c"] = staged("c", root)
+    _get, paths["c"] = staged("c", root)
     assert [os.path.exists(paths[n]) for n in "abc"] == [True, False, True]
 
 
 def test_a_copy_in_use_stays_and_the_lack_of_room_is_told(root, three, local):
-    a, path_a = staged("a", root)
+    _a, path_a = staged("a", root)
     b, path_b = staged("b", root)
     with pytest.raises(
         EfsStateError, match=r"no room for a copy of 1\.0 MiB: 0\.5 MiB are free.*ephemeral storage"
@@ -446,7 +442,8 @@ def test_nothing_goes_where_that_would_not_make_room_enough(root, three, local, 
     publish("d", tmp_path / "d", root=root)
     with pytest.raises(
         EfsStateError,
-        match=r"no room for a copy of 2\.0 MiB: 0\.5 MiB are free, and 1\.0 MiB of copies that nobody uses may go",
+        match=r"no room for a copy of 2\.0 MiB: 0\.5 MiB are free, and 1\.0 MiB of copies that"
+        r" nobody uses may go",
     ):
         staged("d", root)
     assert os.path.exists(path_a) and os.path.exists(path_b) and a
@@ -544,13 +541,15 @@ def test_a_full_disk_leaves_no_half(root, source, local, monkeypatch):
     monkeypatch.setattr(PartialFile, "put", full)
     with pytest.raises(
         EfsStateError,
-        match=r"no room for a copy of 0\.\d MiB: No space left on device while it was written, though .* were free",
+        match=r"no room for a copy of 0\.\d MiB: No space left on device while it was written,"
+        r" though .* were free",
     ):
         model("m", stage=True, root=root)()
     assert copies(local) == []
 
 
-def test_a_reload_stages_the_new_version_and_lets_the_old_copy_go(root, tmp_path, local):
+def test_a_reload_stages_the_new_and_frees_the_old_copy(root, tmp_path, local):
+    """A reload stages the new version and lets the old copy go."""
     (tmp_path / "w").write_text("1")
     publish("m", tmp_path / "w", root=root)
     get = model(

@@ -1,4 +1,7 @@
-"""Versions: activated, rolled back, listed, verified; and pruned only when nobody can be using them."""
+"""Versions: activated, rolled back, listed, verified.
+
+And pruned only when nobody can be using them.
+"""
 
 import os
 import pathlib
@@ -98,9 +101,8 @@ def test_a_version_without_its_empty_folder_is_not_activated(root, source):
 
 
 @pytest.mark.parametrize("back", [True, False])
-def test_a_version_that_a_prune_takes_while_its_files_are_looked_at_is_missing_unless_it_is_put_back(
-    root, four, monkeypatch, back
-):
+def test_a_version_taken_by_a_prune_is_missing_or_put_back(root, four, monkeypatch, back):
+    """It is taken while its files are looked at."""
     from efsstate.modelstore import checking
 
     folder, aside, real = (
@@ -134,7 +136,8 @@ def test_a_version_tells_of_itself(root, four):
     assert found[3].changed == pytest.approx(time.time() - 4 * 86400, abs=60)
 
 
-def test_prune_keeps_the_active_one_the_newest_and_those_within_grace(root, four):
+def test_prune_keeps_the_active_the_newest_and_the_young(root, four):
+    """Prune keeps the active one the newest and those within grace."""
     assert prune("m", keep=2, grace="49h", root=root) == [four[1], four[0]]
     assert [v.id for v in versions("m", root=root)] == [four[3], four[2]]
     assert prune("m", keep=1, grace="49h", root=root) == []
@@ -191,7 +194,7 @@ def test_a_version_activated_while_prune_takes_it_stays(root, four, monkeypatch)
     assert active(root, "m") == four[0] and model("m", root=root)()
 
 
-def test_a_version_activated_and_left_again_while_prune_takes_it_stays(root, four, monkeypatch):
+def test_a_version_briefly_active_during_a_prune_stays(root, four, monkeypatch):
     """Readers have it since a moment ago, though it is not the active one."""
     real = module._remove_version
 
@@ -209,7 +212,7 @@ def test_a_version_activated_and_left_again_while_prune_takes_it_stays(root, fou
 
 
 @pytest.mark.parametrize("kind", ["CURRENT", "no CURRENT"])
-def test_where_it_is_not_known_what_was_active_the_grace_of_all_begins_anew(root, four, kind):
+def test_without_a_known_active_one_every_grace_begins(root, four, kind):
     """The one that serves has been inactive for no time at all, whatever its stamp says."""
     damage(root, four[3], kind)
     activate("m", four[0], root=root)
@@ -224,14 +227,18 @@ def test_the_stamps_come_before_current(root, four):
     assert min(changed[four[0]], changed[four[3]]) > time.time() - 3600
 
 
-def test_what_is_published_again_without_being_activated_has_its_grace_anew(root, four, tmp_path):
+def test_what_is_published_again_has_its_grace_again(root, four, tmp_path):
+    """What is published again without being activated has its grace anew."""
     (tmp_path / "w").write_text("0")
     assert publish("m", tmp_path / "w", activate=False, root=root) == four[0]
     assert four[0] not in prune("m", keep=1, grace="12h", root=root)
 
 
 def test_prune_leaves_what_it_does_not_know(root, four):
-    """A newer release's version, and what strangers put beside the versions; none of it takes the place of one to keep."""
+    """A newer release's version, and what strangers put beside the versions.
+
+    None of it takes the place of one to keep.
+    """
     above = pathlib.Path(place(root, "m", "x")).parent
     with open(above / four[0] / ".efsstate-manifest", "r+b") as file:
         file.seek(4)
@@ -370,7 +377,6 @@ def test_activate_and_prune_race(root, tmp_path):
 
 
 def test_a_killed_prune_is_finished_by_the_next(root, four):
-    _, calls, _ = dying(lambda: prune("m", keep=1, grace=0, root=root, dry_run=True), 0)
     for at in range(1, 40):
         copy = f"{root}.{at}"
         shutil.copytree(root, copy, symlinks=True)
@@ -401,14 +407,14 @@ def test_what_a_killed_publication_left_goes_after_grace(root, source, four, mon
     for name in left:
         os.utime(f"{above}/{name}", (1, 1))
         for folder, _, files in os.walk(f"{above}/{name}", topdown=False):
-            for name in [*files, "."]:
-                os.utime(f"{folder}/{name}", (1, 1))
+            for file in [*files, "."]:
+                os.utime(f"{folder}/{file}", (1, 1))
     prune("m", keep=9, root=root)
     assert not set(left) & set(os.listdir(above))
 
 
 @pytest.mark.parametrize("sweeps", [False, True])
-def test_what_a_killed_first_publication_left_goes_with_its_model(root, source, sweeps):
+def test_a_killed_first_publication_goes_with_its_model(root, source, sweeps):
     """Nothing was ever published under the name; a model put there by hand beside it stays."""
     os.makedirs(f"{root}/models/hand/versions")
     pathlib.Path(root, "models", "hand", "w").write_text("1")
@@ -520,8 +526,11 @@ def test_only_signed_manifests_with_a_key(root, four, monkeypatch, tmp_path):
         model("s", root=root)()
 
 
-def test_a_current_that_differs_from_the_manifest_is_found_and_written_anew(root, four):
-    """Whoever may write to the mount can name other digests in CURRENT: verify says so, and activate heals it."""
+def test_a_current_unlike_its_manifest_is_found_and_mended(root, four):
+    """Whoever may write to the mount can name other digests in CURRENT.
+
+    Verify says so, and activate heals it.
+    """
     from efsstate.modelstore import pointer
     from efsstate.modelstore.manifest import Manifest
     from efsstate.mount.files import Mount

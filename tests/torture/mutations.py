@@ -388,9 +388,7 @@ MUTATIONS = {
     "a-damaged-copy-is-made-anew-for-all-threads": Mutation(
         "a damaged copy is made anew for all threads",
         holds(False),
-        [
-            "modelstore/test_staging.py::test_a_damaged_copy_is_made_anew_once_by_the_threads_of_a_load"
-        ],
+        ["modelstore/test_staging.py::test_threads_of_a_load_replace_a_damaged_copy_once"],
     ),
     "folders-of-a-copy-do-not-stay-open": Mutation(
         "folders of a copy do not stay open",
