@@ -455,3 +455,113 @@ def test_no_library_is_imported_by_the_bytes(tmp_path):
         text=True,
     )
     assert done.stdout == "refused False\n", done.stderr
+
+
+FRAMES = [
+    "pandas.DataFrame({'a': [1, 2], 'b': [1.5, None], 'c': ['x', 'y']})",
+    "pandas.DataFrame({'a': [1, 2]}, index=['x', 'y'])",
+    "pandas.DataFrame({'t': pandas.to_datetime(['2026-01-01', None], utc=True)})",
+    "pandas.DataFrame({'c': pandas.Categorical(['x', 'y', 'x'])})",
+    "pandas.DataFrame({'n': pandas.array([1, None], dtype='Int64')})",
+    "pandas.DataFrame({('a', 1): [1], ('b', 2): [2]})",
+    "pandas.DataFrame({'a': []})",
+    "pandas.Series([1, 2, 3], name='s')",
+    "pandas.Series([1.5, 2], index=pandas.date_range('2026-01-01', periods=2, name='day'))",
+    "polars.DataFrame({'a': [1, None], 'b': ['x', 'y'], 'c': [[1], [2, 3]]})",
+    "polars.Series('s', [1, 2])",
+    "polars.DataFrame()",
+    "PIL.Image.new('RGB', (3, 2), (1, 2, 3))",
+    "PIL.Image.new('1', (9, 2), 1)",
+    "PIL.Image.new('RGB', (3, 2), (1, 2, 3)).convert('P')",
+    "PIL.Image.new('I;16', (3, 2), 700)",
+]
+
+FRAME_PROGRAM = """
+import base64, sys
+import pandas, polars, PIL.Image
+from efsstate.format import codec
+
+for line in sys.stdin:
+    data, expression = line.rstrip("\\n").split("\\t")
+    value, wanted = codec.loads(bytearray(base64.b64decode(data))), eval(expression)
+    same = value == wanted if isinstance(value, PIL.Image.Image) else value.equals(wanted)
+    more = [getattr(v, n, None) for n in ("name", "schema") for v in (value, wanted)]
+    kinds = str(getattr(value, "dtypes", "")) == str(getattr(wanted, "dtypes", ""))
+    print(type(value) is type(wanted) and same and kinds and more[0::2] == more[1::2])
+"""
+
+
+@pytest.fixture
+def libraries():
+    """Return the libraries of frames and images by name, imported."""
+    pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    pytest.importorskip("pyarrow")
+    image = pytest.importorskip("PIL.Image")
+    return {"pandas": pandas, "polars": polars, "PIL": types.SimpleNamespace(Image=image)}
+
+
+def test_frames_and_images_come_back_in_another_process(libraries):
+    lines = []
+    for expression in FRAMES:
+        data = packed(eval(expression, dict(libraries)))
+        lines.append(f"{base64.b64encode(data).decode()}\t{expression}\n")
+    done = subprocess.run(
+        [sys.executable, "-c", FRAME_PROGRAM], input="".join(lines), capture_output=True, text=True
+    )
+    answers = done.stdout.splitlines()
+    assert len(answers) == len(FRAMES), done.stderr
+    assert [f for f, a in zip(FRAMES, answers, strict=True) if a != "True"] == []
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "pandas.DataFrame({'a': [1, 'x', None]})",
+        "pandas.DataFrame({'a': ['x']}, dtype=object)",
+        "pandas.DataFrame([[1, 2]], columns=['a', 'a'])",
+        "pandas.DataFrame({'p': pandas.period_range('2026-01', periods=2, freq='M')})",
+        "pandas.DataFrame({'o': [object()]})",
+        "polars.DataFrame({'o': [object()]}, schema={'o': polars.Object})",
+    ],
+)
+def test_a_frame_that_arrow_changes_is_refused(libraries, expression):
+    with pytest.raises(EncodeError):
+        codec.dumps(eval(expression, dict(libraries)))
+
+
+def test_a_frame_is_the_callers_to_change(libraries):
+    frame = codec.loads(bytearray(packed(libraries["pandas"].DataFrame({"a": [1, 2]}))))
+    frame.loc[0, "a"] = 7
+    assert list(frame["a"]) == [7, 2]
+
+
+def test_hostile_frames_and_images_are_value_errors(libraries):
+    """Cut, flipped, and with sizes that would take all memory."""
+    values = [eval(expression, dict(libraries)) for expression in FRAMES[:1] + FRAMES[9:10]]
+    for value in values:
+        data = packed(value)
+        for cut in range(0, len(data), 97):
+            with pytest.raises(ValueError, match="can't be read"):
+                codec.loads(data[:cut] + b"" if cut else b"")
+        for at in range(80, len(data), 41):
+            try:
+                codec.loads(data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])
+            except ValueError:
+                pass
+    for size in ([20_000, 5_000], [-1, 5], [3, 3]):
+        with pytest.raises(ValueError, match="can't be read"):
+            codec.loads(message(marked(24, "RGB", size, None, {}, 0)))
+
+
+def test_an_extension_type_of_arrow_is_not_read(libraries):
+    arrow = sys.modules["pyarrow"]
+    table = arrow.table({"a": arrow.array([b"1" * 16], arrow.uuid().storage_type)})
+    table = table.cast(arrow.schema([("a", arrow.uuid())]))
+    sink = arrow.BufferOutputStream()
+    with arrow.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    data = sink.getvalue().to_pybytes()
+    body = msgpack.packb(marked(23, "pandas", False, None, len(data)))
+    head = b"\xc1" + len(body).to_bytes(4, "little") + body
+    with pytest.raises(ValueError, match="an extension type"):
+        codec.loads(head + bytes(-len(head) % 64) + data + bytes(-len(data) % 64))

@@ -759,4 +759,14 @@ MUTATIONS = {
         holds(False),
         ["modelstore/test_resuming.py::test_a_damaged_part_is_copied_again"],
     ),
+    "no-extension-type-is-read": Mutation(
+        "no extension type is read",
+        holds(False),
+        ["cache/test_codec_kinds.py::test_an_extension_type_of_arrow_is_not_read"],
+    ),
+    "an-image-has-its-bytes": Mutation(
+        "an image has its bytes",
+        holds(False),
+        ["cache/test_codec_kinds.py::test_hostile_frames_and_images_are_value_errors"],
+    ),
 }

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 TUPLE, INT, SET, FROZENSET, COMPLEX, BYTEARRAY, DECIMAL, UUID = range(1, 9)
 DATE, TIME, DATETIME, TIMEDELTA, ARRAY, SCALAR, DATACLASS, NAMEDTUPLE, ENUM, PATH = range(9, 19)
-DICT, TEXT, LARGE, PYDANTIC = 19, 20, 21, 22
+DICT, TEXT, LARGE, PYDANTIC, FRAME, IMAGE = range(19, 25)
 
+_FRAMES, _FRAME_KINDS = ("pandas", "polars"), ("DataFrame", "Series")
 _PATHS = ("PurePath", "PurePosixPath", "PureWindowsPath", "Path", "PosixPath", "WindowsPath")
 # code -> the module that knows it, and the types that it is for; none if the module looks itself
 TYPES: dict[int, tuple[str, tuple[str, ...]]] = {
@@ -49,6 +50,8 @@ TYPES: dict[int, tuple[str, tuple[str, ...]]] = {
     TEXT: ("builtin", ()),  # with lone surrogates
     LARGE: ("builtin", ()),  # bytes or text beyond the 4 GiB of a message
     PYDANTIC: ("classes", ()),
+    FRAME: ("frames", tuple([f"{name}.{kind}" for name in _FRAMES for kind in _FRAME_KINDS])),
+    IMAGE: ("images", ("PIL.Image.Image",)),
 }
 CARRIERS = (
     INT,
