@@ -71,7 +71,7 @@ def run(
     root: str | None = None,
     client: Any = None,
 ) -> dict[str, object]:
-    """Do what `handler` does; `client` is boto3's for S3, by default a new one."""
+    """Copy as `handler` does; `client` is boto3's for S3, by default a new one."""
     if (model is None) == (to is None):
         raise ValueError(f"event: {_USAGE}")
     if model is not None:
@@ -119,7 +119,7 @@ def _is_final(error: Exception, *, is_copied: bool) -> bool:
     """Return True if no later call can complete the copy, so that it must not stay.
 
     1. The source has changed: the next call makes another copy.
-    2. All is copied and the files cannot be published, whoever tries.
+    2. All is copied, and no call can publish the files.
     """
     if isinstance(error, SourceMoved):
         return True

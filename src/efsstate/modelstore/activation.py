@@ -119,14 +119,14 @@ def _start_canary(
 
 
 def _is_same(previous: Pointer, manifest: Manifest) -> bool:
-    """Return True if the pointer says what the manifest says, as far as it says anything."""
+    """Return True if the pointer holds this manifest, or an id alone."""
     if previous.text[:1] != "{":
         return True
     return previous.text.encode(errors="surrogateescape") == manifest.encoded
 
 
 def withdraw(mount: Mount, model: str, *, has_grace: bool) -> None:
-    """Have nobody find the model any more: CURRENT says that it was removed, labels go.
+    """Hide the model: CURRENT says that it was removed, and the labels go.
 
     `has_grace`: the grace of every version that was served begins now.
     """

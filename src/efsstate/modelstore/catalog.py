@@ -1,4 +1,4 @@
-"""What exists below `models/`: the models, and the versions of one."""
+"""The inventory below `models/`: the models, and the versions of one."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def list_versions(mount: Mount, model: str) -> list[Version]:
     served = Served(mount, model)
     versions = []
     for item in mount.scan(layout.version_folder(model, "")):
-        if manifests.bad_version(item.name):  # CURRENT, and what is being published
+        if manifests.bad_version(item.name):  # a pointer, or a publication under way
             continue
         manifest, problem = _read_manifest(mount, model, item.name)
         try:
@@ -102,7 +102,7 @@ def list_versions(mount: Mount, model: str) -> list[Version]:
 
 
 class Served:
-    """What the pointers of a model say: the `active` id, `labels` and `shares` by id.
+    """The pointers of a model, read: the `active` id, `labels` and `shares` by id.
 
     `is_removed`: the model was removed. `named`: every id that a pointer names; None if a pointer
     is missing or damaged, and any version may be in use.

@@ -1,4 +1,4 @@
-"""Verification: every byte of every version of a model, compared with what was published."""
+"""Verification: every byte of every version of a model, compared with the manifests."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from efsstate.modelstore.manifest import Manifest
     from efsstate.mount.files import Mount
 
-    Finding = tuple[str, str, str]  # the path, what is wrong there, and what to do
+    Finding = tuple[str, str, str]  # the path, the fault, and the remedy
 
-# Publishing again mends what sizes tell of, because it compares sizes. It does not compare bytes.
+# Publishing again compares sizes, and so mends their faults. It does not compare bytes.
 _PUBLISH_AGAIN = "publish it again, or activate another version"
 _PUBLISH_ANEW = "activate another version, or publish it under a new id"
 
@@ -170,7 +170,7 @@ def find_damage(
 
 
 def _judge_size(mount: Mount, path: str, size: int) -> str:
-    """Return what is wrong with the file at `path`; "" if it has `size` bytes."""
+    """Return the fault of the file at `path`; "" if it has `size` bytes."""
     above, _, last = path.rpartition("/")
     try:
         status = mount.stat(above, last)

@@ -85,14 +85,14 @@ def log_remains(mount: Mount, staging: str, error: OSError) -> None:
 
 
 def abandoned(mount: Mount, model: str, before: float) -> list[str]:
-    """Return the names of what killed publications and prunes left before the server's time."""
+    """Return the temporaries that have not changed since the server's time `before`."""
     above = layout.version_folder(model, "")
     names = temporaries(mount, model)
     return sorted([name for name in names if _last_change(mount, above, name) < before])
 
 
 def temporaries(mount: Mount, model: str) -> set[str]:
-    """Return the names of what publications, activations and prunes work on, or left."""
+    """Return the temporaries of publications, activations and prunes, running or killed."""
     names = mount.names(layout.version_folder(model, ""))
     return {
         name.removesuffix(layout.LOCK_SUFFIX) for name in names if layout.is_being_published(name)

@@ -2,7 +2,7 @@
 
 A call that is due to look at the server acts by the model's state:
 
-    state     _loaded  _released  _failure  what it does
+    state     _loaded  _released  _failure  action
     EMPTY     None     None       None      load the active version
     FAILED    None     None       set       raise the failure again, until its time; then as EMPTY
     READY     set      None       None      serve; load another active version, then serve that
@@ -88,7 +88,7 @@ class Model(_Generic[T]):
         self._load, self._verify, self._stage, self._keep_old = load, verify, stage, keep_old
         self._check_every = units.seconds(check_every, "check_every")
         self._resolver = Resolver(name, root, label=label, version=version)
-        self._gate = ThreadGate()  # guards what follows
+        self._gate = ThreadGate()  # guards the fields below
         self._loaded: LoadedModel | None = None
         self._released: tuple[ResolvedModel, float] | None = None  # and the seconds of its load
         self._failure: LoadFailure | None = None
@@ -108,7 +108,7 @@ class Model(_Generic[T]):
         return loaded.files.version if loaded else None
 
     def identify(self, *, look: bool = True) -> str:
-        """Return what tells the version that a call uses from others; nothing is loaded for it.
+        """Return the identity of the version that a call uses, without loading it.
 
         It differs if an id is published again with other content. With `look` the server is asked
         as by a call, at most every `check_every`, and a loaded model is swapped. Raises what a
@@ -176,7 +176,7 @@ class Model(_Generic[T]):
     # One thread at a time
 
     def _look_or_wait(self) -> Any:
-        """Look at the server, or take what another thread that does so has to serve."""
+        """Look at the server, or wait for another thread that does so."""
         until = deadline.until_done()
         entry = [threading.get_ident()]
         try:
@@ -225,10 +225,10 @@ class Model(_Generic[T]):
     def _is_failed(self) -> bool:
         return self._loaded is None and self._released is None and self._failure is not None
 
-    # What the thread inside the gate does
+    # Inside the gate
 
     def _look(self) -> Any:
-        """Ask the server what is to be served, and serve it."""
+        """Ask the server for the version to be served, and serve it."""
         now = time.monotonic()
         wait = self._check_every if self._loaded is not None else min(self._check_every, _RETRY)
         self._next_look = now + wait
@@ -320,8 +320,8 @@ class Model(_Generic[T]):
             if is_failure(error) and not is_late(error):
                 self._remember_failure(error, resolved)
             else:
-                # Cut off by the deadline or a signal: no failure of the version, and what failed
-                # before (a look, or another version) no longer counts.
+                # Cut off by the deadline or a signal: no failure of the version. An
+                # earlier failure (of a look, or another version) no longer counts.
                 self._failure = None
                 self._report_error(error)
             raise
@@ -370,7 +370,7 @@ class Model(_Generic[T]):
     def _try_load(self, resolved: ResolvedModel, old: str, reserve: float) -> LoadedModel | None:
         """Load a new version while `reserve` seconds are kept; return None if it fails.
 
-        The failure is remembered. `old` says what the old version does then.
+        The failure is remembered. `old` completes the log line: the old version "serves".
         """
         from efsstate.modelstore.failures import describe, is_failure, is_late
 
@@ -500,7 +500,7 @@ def model(
     label: serve the version that was activated under this label.
     check_every: at most so often a call asks the server for another active version (one request),
         loads it and serves it; the old one serves until then, and if the new one fails.
-    verify: what is compared with the manifest: "size", "digest" (SHA-256), or None.
+    verify: the property compared with the manifest: "size", "digest" (SHA-256), or None.
     stage: copy the files to `/tmp` first, once for all processes of the environment.
     keep_old: False releases the old version before the new one is loaded, and loads it again if
         the new one fails.
@@ -509,7 +509,7 @@ def model(
     it gets three quarters of the remaining time at the most. Without `load`, a returned path is
     kept in place only while its version is loaded; to use one after a swap, pass a `load`.
 
-    A call raises what loading raised, and again for 30 s (doubled each time, up to 15 minutes) or
+    A call raises the error of the load, and again for 30 s (doubled each time, up to 15 minutes) or
     until another version is active: `ModelNotFound`, `CorruptEntryError`, `EfsStateError` (memory,
     deadline), `RootError`, `OSError`, or an error of `load`: a built-in one as it was, any other as
     an `EfsStateError` with its type and text.

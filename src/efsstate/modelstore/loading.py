@@ -34,7 +34,7 @@ class LoadedModel:
 
     @property
     def identity(self) -> str:
-        """Return the identity of what is loaded."""
+        """Return the identity of the resolved model."""
         return self.resolved.identity
 
 
@@ -84,13 +84,13 @@ def load_model(
 
 
 def _require_model(name: str, files: ModelFiles, value: Any) -> None:
-    """Raise for what a load function must not return: None, and a coroutine."""
+    """Raise for a result that is no model: None, and an awaitable."""
     if value is None:
         raise EfsStateError(
             f"{files!r}: its load function returned None; it must return the loaded model"
         )
     if hasattr(value, "__await__"):
-        getattr(value, "close", str)()  # else Python warns that nobody awaited it
+        getattr(value, "close", str)()  # else Python warns that it was never awaited
         raise TypeError(
             f"model {name!r}: its load function returned an awaitable, which can be awaited only"
             " once; write the load function as a plain `def`"

@@ -1,4 +1,4 @@
-"""Manifests: what a version consists of, to bytes and back, and the rules for the names in it."""
+"""Manifests: the files of a version, to bytes and back, and the rules for the names in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a `load` function gets: the files of one version, as a path, bytes, pages or a copy."""
+"""A `load` function's argument: the files of a version, as path, bytes, pages or a copy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class ModelFiles:
     """The files of one version of a model, as `load` gets them.
 
-    `version` is its id. `verify` says what is checked of each file that is used: "size" against the
+    `version` is its id. `verify` is the check of each file that is used: "size" against the
     manifest, "digest" its SHA-256 too, None nothing. Damage raises `CorruptEntryError`, except
     damage of a local copy, which is copied again.
 
@@ -62,7 +62,7 @@ class ModelFiles:
         return f"<{len(self._manifest.files)} files at {self._path()}>"
 
     def end_load(self) -> None:
-        """Release what only the load needed: the reserved time, and the copy's open folders."""
+        """Release the reserved time, and the copy's open folders: only the load needed them."""
         self._reserved = 0.0
         if self._staged is not None:
             # The folders of several models are more descriptors than a function may have.

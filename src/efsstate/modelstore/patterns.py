@@ -6,7 +6,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# What tools leave beside a model: two downloads of one model would be two versions with them.
+# Leftovers of tools: with them, two downloads of one model would be two versions.
 DEFAULT_EXCLUDE = (
     ".git",
     ".cache/huggingface",
@@ -22,7 +22,7 @@ class Patterns:
     """`include` (None: all files) without `exclude`.
 
     A pattern matches a path from its start, or from any slash on: "*.bin" matches "a/w.bin", and
-    ".git" what is below "a/.git", too.
+    ".git" everything below "a/.git", too.
     """
 
     def __init__(self, include: Iterable[str] | None, exclude: Iterable[str] | None) -> None:
@@ -65,7 +65,7 @@ def _matches(path: str, patterns: tuple[str, ...]) -> bool:
 
 
 def _tails(path: str) -> Iterator[str]:
-    """Yield the path, and what follows each of its slashes."""
+    """Yield the path, and the rest after each of its slashes."""
     while path:
         yield path
         path = path.partition("/")[2]

@@ -7,7 +7,7 @@ Each is a symbolic link in the folder `versions`, replaced in one step:
 
 <version> is the manifest if that is short, so that a reader needs no more; else the id. "-" in its
 place says that the model was removed. A canary counts only beside the version that it names last:
-so whoever activates another ends it, though its link may stay for a moment.
+so the activation of another ends it, though its link may stay for a moment.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _path(mount: Mount, model: str, name: str) -> str:
 
 
 def read_link(mount: Mount, model: str, label: str | None = None) -> Pointer:
-    """Return what CURRENT or the label says, as this host's NFS client knows it.
+    """Return CURRENT or the label, as this host's NFS client knows it.
 
     Raise FileNotFoundError, CorruptEntryError, SignatureError, OSError.
     """
@@ -137,7 +137,7 @@ def read(
 
 
 def read_or_none(mount: Mount, model: str, label: str | None = None) -> Pointer | None:
-    """Return what CURRENT or the label says, as the server has it now; None if that is unknown.
+    """Return CURRENT or the label, as the server has it now; None if that is unknown.
 
     Damage and a newer format are logged: no version counts as active then.
     """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from efsstate.mount.files import Mount
 
 SUFFIX = ".progress"
-_EVERY = 0.25  # seconds between notes: what came since is copied again after a kill
+_EVERY = 0.25  # seconds between notes: later bytes are copied again after a kill
 _MOST = 16 << 20  # bytes of a progress file that is read
 
 
@@ -51,7 +51,7 @@ class Progress:
                 self._write()
 
     def save(self) -> None:
-        """Write what was noted."""
+        """Write the notes."""
         with self._lock:
             self._write()
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def run(
     mount: Mount, model: str, versions: list[Version], *, keep: int, grace: float, dry_run: bool
 ) -> list[str]:
-    """Remove what is to go of `versions` and of the temporaries; return the ids, newest first."""
+    """Remove expendable versions and old temporaries; return the ids, newest first."""
     mount.ask_time(model)
     before = clock.now() - grace
     served = catalog.Served(mount, model)
@@ -118,7 +118,7 @@ def _is_old(mount: Mount, folder: str, before: float) -> bool:
 
 
 def _remove_temporaries(mount: Mount, model: str, before: float) -> None:
-    """Remove what killed publications left, and the model's folder if nothing was published."""
+    """Remove old temporaries, and the model's folder if nothing was published."""
     for name in filter(layout.is_temporary, mount.names(model)):
         disposal.remove_older(mount, model, name, before)  # an `ask_time` was killed
     above = layout.version_folder(model, "")
@@ -132,7 +132,7 @@ def _remove_model(mount: Mount, model: str) -> None:
     """Remove the folder of a removed model once nothing but its CURRENT is in it.
 
     Race with a publisher, which renames its version in, then writes CURRENT. We rename CURRENT
-    away, and look at what we took: if it is a newer one, it gets its name again, unless that has
+    away, and read the link we took: if it is a newer one, it gets its name again, unless that has
     been written once more.
     """
     above = layout.version_folder(model, "")

@@ -161,7 +161,7 @@ def _copy(
     *,
     is_new: bool,
 ) -> None:
-    """Copy what the staging folder does not have yet; `is_new`: it does not exist."""
+    """Copy the files that the staging folder lacks; `is_new`: it does not exist yet."""
 
     def copy_file(name: str, advance: Callable[[int], None] | None) -> None:
         size = manifest.files[name][0]
@@ -258,7 +258,7 @@ def _rename_into_place(
 
 
 def _put_damaged_aside(mount: Mount, model: str, version: str, judged: int | None) -> None:
-    """Put the damaged version aside, whose folder's inode is `judged`, but no other folder."""
+    """Put the damaged version aside: the folder with the inode `judged`, and no other."""
     above = layout.version_folder(model, "")
     try:
         aside = disposal.put_aside(mount, model, version)

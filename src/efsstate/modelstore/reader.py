@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # more take processor time from each other (measured: docs/models.md).
 RANGE = 8 << 20
 READERS = 2
-THREADS = 8  # for copies and small files, whose threads wait for answers
+THREADS = 8  # for copies and small files: their threads wait for answers
 WRONG_DIGEST = (
     "its SHA-256 is not the one in the manifest; activate another version, or publish it under a"
     " new id"
@@ -100,7 +100,7 @@ def buffer(size: int) -> memoryview:
 
 
 class DoesNotFit(Exception):  # noqa: N818 - a decision, not an error: the caller goes on otherwise
-    """The rest of the file does not come before the deadline; `view` has what did come."""
+    """The rest of the file does not come before the deadline; `view` has the first part."""
 
     def __init__(self, view: memoryview) -> None:
         super().__init__()
@@ -262,7 +262,7 @@ def copy(
     again. If little memory is free, the ranges are shorter. `advance` counts the bytes.
 
     `note` gets the byte up to which the copy is complete; the ranges are short on a slow link then,
-    because what is in flight is lost at a kill. `prefix` is the target's file and the byte up to
+    because bytes in flight are lost at a kill. `prefix` is the target's file and the byte up to
     which an earlier copy completed it: these bytes are digested, and not read from `file`.
     """
     from hashlib import sha256

@@ -24,7 +24,7 @@ _NOTE_EVERY = 3600.0  # seconds: far below a usual grace
 
 
 class ResolvedModel:
-    """What is to be served: a published version, or `unmanaged`.
+    """The answer to a look: a published version, or an `unmanaged` model.
 
     `identity` differs once it is something else. It is no version's id, because an id may be
     published again with other content once its version was pruned.
@@ -76,7 +76,7 @@ class ResolvedModel:
     def note_use(self) -> None:
         """Begin the version's grace again, at most once an hour: it is in use, though not active.
 
-        A function without the right to write cannot; whoever pins a version for it must keep it.
+        A function without the right to write cannot. Keep a version that it pins by a label.
         """
         now = time.monotonic()
         if self.unmanaged is not None or now < self._next_note:
@@ -123,7 +123,7 @@ class Resolver:
         self._last: tuple[Mount, os.stat_result, ResolvedModel] | None = None
 
     def resolve(self) -> ResolvedModel:
-        """Return what is to be served now, as the server has it.
+        """Return the version or file that is to be served now, as the server has it.
 
         Raises `ModelNotFound`, `CorruptEntryError` if CURRENT is damaged, `RootError`, `OSError`.
         """

@@ -238,7 +238,7 @@ def _copy_files(
 
     def copy_file(name: str) -> None:
         source, (size, digest) = open_source(name), manifest.files[name]
-        # Without a digest a part of an earlier attempt cannot be told from another file's.
+        # Without a digest, a part of an earlier attempt may be another file's.
         start = min(progress.start(name), size) if digest else 0
         actual = copy_once(name, source, start)
         # MUT: a-continued-copy-is-compared-as-a-whole
@@ -260,7 +260,7 @@ def _copy_files(
 
 
 def _remove_remains(local: Mount, name: str) -> None:
-    """Remove what killed processes left and nobody can continue, and the locks of lost copies."""
+    """Remove parts that cannot be continued, and the locks of lost copies."""
     names = set(local.names(""))
     for each_name in names:
         partial = each_name.removesuffix(SUFFIX)

@@ -26,7 +26,7 @@ _PAUSE = 2.0  # seconds between the two looks at a younger one
 
 
 class UnmanagedModel:
-    """What is at `name` in `folder` of `mount` now; `identity` differs once any file has changed.
+    """The model at `name` in `folder`, as it is now; `identity` differs once a file has changed.
 
     Nothing says when such a copy is complete: see `settle`.
     """
@@ -88,7 +88,7 @@ class UnmanagedModel:
         self._changed = max(self._changed, status.st_ctime)
 
     def look_again(self) -> UnmanagedModel:
-        """Return what is at the same place now."""
+        """Return the model at the same place, as it is now."""
         return UnmanagedModel(self.mount, self.folder, self.name)
 
     def close_folders(self) -> None:
@@ -101,7 +101,7 @@ class UnmanagedModel:
         return clock.now() - self._changed
 
     def settle(self) -> UnmanagedModel:
-        """Wait until nobody writes to it any more, until the deadline at the most; return it."""
+        """Wait until it is not written to any more, but not past the deadline; return it."""
         # Our clock may be ahead, and a file that grows would look old by it: ask the server's.
         if self.age > _SETTLED:
             is_known = self.mount.ask_time(self.folder)

@@ -57,7 +57,7 @@ def publish(
         version, copied once.
     activate: also make it the version that is served.
     include, exclude: patterns of files of a folder, as in `fnmatch`. By default all are published,
-        without what tools leave beside them: `.git`, `.cache/huggingface`, lock files,
+        without leftovers of tools: `.git`, `.cache/huggingface`, lock files,
         `__pycache__`. `exclude=()` leaves nothing out.
     meta: values of your own that travel with the version (JSON, up to 16 KiB).
     progress: called with (bytes done, bytes in all). Every byte counts twice: once when it is
@@ -242,7 +242,7 @@ def verify(name: str, *, root: Root = None, progress: Progress | None = None) ->
 
 
 def findings(name: str, *, root: Root = None, progress: Progress | None = None) -> list[Finding]:
-    """Like `verify`, but return each fault as (path, what is wrong there, what to do)."""
+    """Like `verify`, but return each fault as (path, fault, remedy)."""
     from efsstate.modelstore import checking
 
     mount, model, listed = _list(name, root)
@@ -262,8 +262,8 @@ def prune(
     Return their ids, newest first. `dry_run` removes nothing.
 
     keep: how many versions stay: the active one, and the newest others.
-    grace: how long a version must have been inactive, by the server's clock, to be removed. What
-        killed publications left goes after it too.
+    grace: how long a version must have been inactive, by the server's clock, to be removed.
+        Temporaries of killed publications go after it too.
 
     If no version is active, none is removed. A version that a newer release published stays, and
     so does everything that has no manifest of ours. Raises `ModelNotFound`, `ValueError`,
@@ -287,7 +287,7 @@ def prune(
 def remove(
     name: str, *, grace: units.Duration = "24h", dry_run: bool = False, root: Root = None
 ) -> list[str]:
-    """Remove the model `name`: from now on nobody finds it, and its versions go after the grace.
+    """Remove the model `name`: it is hidden from now on, and its versions go after the grace.
 
     Return the ids of the versions that went at once (with `dry_run`, that would go): those that
     were inactive for `grace`. Environments that have loaded one keep it. The others go with a later
@@ -320,7 +320,7 @@ def remove(
 
 
 def leftovers(name: str, *, grace: units.Duration = "24h", root: Root = None) -> list[str]:
-    """Return the paths of what killed publications left, which `prune` removes besides versions."""
+    """Return the paths of old temporaries, which `prune` removes besides versions."""
     from efsstate.modelstore import disposal
 
     model = layout.model_folder(name)

@@ -1,4 +1,4 @@
-"""An S3 bucket, read in ranges, with errors that say what to do."""
+"""An S3 bucket, read in ranges, with errors that name the remedy."""
 
 from __future__ import annotations
 
