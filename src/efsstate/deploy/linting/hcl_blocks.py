@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from efsstate.deploy.linting.hcl_expressions import Scope
 from efsstate.deploy.linting.values import Unknown, items
@@ -66,3 +66,20 @@ class Body:
         block.line = self.line
         block.lines = {new: self.at(old) for old, new in names.items() if old in self.raw}
         return block
+
+
+class Converted(NamedTuple):
+    """A resource's type and properties in CloudFormation's vocabulary."""
+
+    type: str
+    properties: dict[str, Any]
+    names: dict[str, str]
+    """From the attributes of Terraform to the properties, for their lines."""
+
+
+def with_dynamic(body: Body, properties: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """Mark each property as unknown that a `dynamic` block makes."""
+    for old, new in names.items():
+        if body.is_dynamic(old):
+            properties[new] = Unknown(f"dynamic {old}")
+    return properties

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import hcl2
 
 from efsstate.deploy.linting.hcl_text import (
-    MENTION,
     PIECE,
-    VARIABLE,
+    RESOURCE,
     split_arguments,
     split_once,
 )
@@ -26,11 +24,9 @@ from efsstate.deploy.linting.values import (
     any_of,
     is_known,
     negated,
-    walk,
 )
 from efsstate.errors import TemplateError
 
-_RESOURCE = re.compile(r"(awsc?c?_\w+)\.([\w-]+)((?:\[.*?\])?(?:\.[\w-]+)*)$")
 _STEP = re.compile(r"\.([\w-]+)|\[(\d+)\]|\[\"([^\"]+)\"\]")
 _SIGNS = ("||", "&&", "==", "!=")
 _ATTRIBUTES = {"arn": "Arn", "id": ""}
@@ -219,7 +215,7 @@ class Scope:
             return self.each
         if first == "data":
             return self._data(rest, unknown)
-        resource = _RESOURCE.fullmatch(text)
+        resource = RESOURCE.fullmatch(text)
         if resource is None or "*" in resource[3]:
             return unknown
         name = f"{resource[1]}.{resource[2]}"
@@ -310,68 +306,6 @@ class Scope:
         except (TypeError, ValueError):
             return None
 
-    # ---- mentions ----
-
-    def has_undeclared(self, raw: Any) -> bool:
-        """Return True if a value names something undeclared: the files are a part of a module."""
-        texts = [part for part in walk(raw) if isinstance(part, str)]
-        names = {name for text in texts for name in MENTION.findall(text)}
-        declared = {
-            *self.resources,
-            *(f"local.{name}" for name in self.locals),
-            *(f"data.{name}" for name in self.data),
-        }
-        variables = {name for text in texts for name in VARIABLE.findall(text)}
-        names = {name for name in names if not name.startswith("module.")}
-        return bool(names - declared or variables - self.declared)
-
-    def mentions(self, raw: Any) -> set[str]:
-        """Return the resources that a value mentions, through locals, data and outputs too."""
-        return set(self.walk_mentions(raw, set()))
-
-    def walk_mentions(self, raw: Any, seen: set[str]) -> Iterator[str]:
-        """Yield the resources that a value mentions, except through the names in `seen`."""
-        for part in walk(raw):
-            if not isinstance(part, str):
-                continue
-            for match in MENTION.finditer(part):
-                name = self.prefix + match[1]
-                if name in seen:
-                    continue
-                seen.add(name)
-                yield from self._mentioned(match[1], part[match.end() :], seen)
-            for key in VARIABLE.findall(part):
-                name = f"{self.prefix}var.{key}"
-                if key in self.arguments and self.parent and name not in seen:
-                    seen.add(name)
-                    yield from self.parent.walk_mentions(self.arguments[key], seen)
-
-    def _mentioned(self, name: str, rest: str, seen: set[str]) -> Iterator[str]:
-        if name.startswith("local."):
-            yield from self.walk_mentions(self.locals.get(name[6:]), seen)
-        elif name.startswith("data."):
-            yield from self.walk_mentions(self.data.get(name[5:]), seen)
-        elif name.startswith("module.") and name[7:] in self.modules:
-            module = self.modules[name[7:]]
-            seen.discard(self.prefix + name)  # another output of it may follow
-            output = re.match(r"(?:\[[^\]]*\])?\.([\w-]+)", rest)
-            if output is None:
-                yield from module.all_resources()
-            elif f"{module.prefix}output.{output[1]}" not in seen:
-                seen.add(f"{module.prefix}output.{output[1]}")
-                yield from module.walk_mentions(module.outputs.get(output[1]), seen)
-        elif name in self.instances:
-            yield from self.instances[name].values()
-        elif name.startswith("module.") or name in self.resources:
-            yield self.prefix + name
-
-    def all_resources(self) -> Iterator[str]:
-        """Yield every resource of this module and of those in it."""
-        for name in self.resources:
-            yield from self.instances.get(name, {"": self.prefix + name}).values()
-        for module in self.modules.values():
-            yield from module.all_resources()
-
 
 def _follow(value: Any, path: str, unknown: Unknown) -> Any:
     """Resolve `.name` and `[index]` behind a variable, a local or an output."""
@@ -394,39 +328,3 @@ def _follow(value: Any, path: str, unknown: Unknown) -> Any:
         except (KeyError, IndexError):
             return unknown
     return value
-
-
-def quoted(value: Any) -> Any:
-    """Return plain data in the form of the HCL parser, which keeps the quotes of text."""
-    if isinstance(value, dict):
-        return {key: quoted(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [quoted(part) for part in value]
-    return '"' + value.replace('"', '\\"') + '"' if isinstance(value, str) else value
-
-
-def parse_json(value: Any) -> Any:
-    """Return a policy written as text as the document that it is."""
-    is_text = is_known(value) or isinstance(value, Joined)
-    if not is_text or not value.lstrip().startswith("{"):
-        return Unknown(value) if is_text else value
-    try:
-        document = json.loads(value)
-    except (json.JSONDecodeError, RecursionError):
-        return Unknown(value[:200])
-    return _with_refs(document) if isinstance(value, Joined) else document
-
-
-def _with_refs(part: Any) -> Any:
-    """Return a parsed document with a reference for each `${NAME}` in its text."""
-    if isinstance(part, dict):
-        return {key: _with_refs(value) for key, value in part.items()}
-    if isinstance(part, list):
-        return [_with_refs(value) for value in part]
-    if not isinstance(part, str) or "${" not in part:
-        return part
-    whole = PIECE.fullmatch(part)
-    if whole and _RESOURCE.search(whole[1]):
-        return Ref(whole[1], "?")  # the attribute is lost in the text
-    names = tuple(name for name in PIECE.findall(part) if _RESOURCE.search(name))
-    return Joined(part, names) if names else Unknown(part)

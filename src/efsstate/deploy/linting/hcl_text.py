@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 MENTION = re.compile(r"(?<![\w.])((?:data\.)?awsc?c?_\w+\.[\w-]+|(?:local|module)\.[\w-]+)")
 VARIABLE = re.compile(r"(?<![\w.])var\.([\w-]+)")
+RESOURCE = re.compile(r"(awsc?c?_\w+)\.([\w-]+)((?:\[.*?\])?(?:\.[\w-]+)*)$")
 PIECE = re.compile(r"\$\{((?:[^{}]|\{[^{}]*\})*)\}")
 _HEREDOC = re.compile(r"<<-?(\w+)[ \t\r]*$")
 
@@ -53,3 +55,12 @@ def tidy_heredocs(text: str) -> str:
         lines.append(line.rstrip() if start or is_end else line)
         mark = start[1] if start else "" if is_end else mark
     return "\n".join(lines) + "\n"
+
+
+def quoted(value: Any) -> Any:
+    """Return plain data in the form of the HCL parser, which keeps the quotes of text."""
+    if isinstance(value, dict):
+        return {key: quoted(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [quoted(part) for part in value]
+    return '"' + value.replace('"', '\\"') + '"' if isinstance(value, str) else value

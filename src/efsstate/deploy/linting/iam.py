@@ -64,6 +64,15 @@ class Statement(NamedTuple):
         verdict = self.covers(action)
         return verdict if self.is_allow or verdict is False else None
 
+    def wording(self) -> str:
+        """Return the actions that allow or deny mounting, as written."""
+        names = [str(action) for action in self.actions]
+        if self.excludes:
+            return "everything but " + ", ".join(names)
+        own = [name for name in names if name.lower().startswith("elasticfilesystem:")]
+        wide = [name for name in names if name == "*"]
+        return ", ".join(own or wide or names)
+
     def condition(self, key: str) -> Any:
         """Return the value that a condition key is compared with, or None."""
         return next((value for _, value in self.comparisons(key)), None)

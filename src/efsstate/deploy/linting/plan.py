@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from efsstate.deploy.linting.hcl_blocks import Body
-from efsstate.deploy.linting.hcl_expressions import Scope, quoted
+from efsstate.deploy.linting.hcl_expressions import Scope
+from efsstate.deploy.linting.hcl_mentions import mentions
+from efsstate.deploy.linting.hcl_text import quoted
 from efsstate.deploy.linting.located_yaml import load
 from efsstate.deploy.linting.resource import Resource
 from efsstate.deploy.linting.stack import Stack
@@ -162,7 +164,7 @@ class _Plan:
         mentioned = self.expressions.get(plain, {})
         references = list(_references(mentioned.get("expressions")))
         references += mentioned.get("depends_on") or []
-        converted.depends = scope.mentions([f"${{{each}}}" for each in references])
+        converted.depends = mentions(scope, [f"${{{each}}}" for each in references])
         return converted
 
 

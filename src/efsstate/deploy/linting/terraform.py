@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import hcl2
 
 from efsstate.deploy.linting.hcl_blocks import Body
-from efsstate.deploy.linting.hcl_expressions import Scope, quoted
-from efsstate.deploy.linting.hcl_text import tidy_heredocs
+from efsstate.deploy.linting.hcl_expressions import Scope
+from efsstate.deploy.linting.hcl_mentions import has_undeclared, mentions
+from efsstate.deploy.linting.hcl_text import quoted, tidy_heredocs
 from efsstate.deploy.linting.located_yaml import load
 from efsstate.deploy.linting.resource import Resource
 from efsstate.deploy.linting.stack import Stack
@@ -79,7 +80,7 @@ class _Reader:
     def stack(self) -> Stack:
         for block in self.blocks:
             # One file of several: something missing in it may stand in another.
-            if block.scope.has_undeclared(block.raw):
+            if has_undeclared(block.scope, block.raw):
                 self.unseen.append("names declared in other files")
         resources, skipped = [], []
         for block in self.blocks:
@@ -141,7 +142,7 @@ class _Reader:
             for key, value in body.items()
             if not key.startswith("__") and key not in ("source", "version", "providers")
         }
-        child.depends = scope.depends | scope.mentions(body.get("depends_on"))
+        child.depends = scope.depends | mentions(scope, body.get("depends_on"))
         scope.modules[name] = child
         several = is_many or "for_each" in body or (count is not None and number(count) != 1)
         self.read_module(child, files, is_many=several)
@@ -241,7 +242,7 @@ def _convert(block: _Written) -> list[Resource]:
     span = _span(block.lines, block.kind, block.name)
     body = Body(scope, {**raw, "__name__": own}, block.lines, *span)
     resource = convert(block.kind, own, body, block.file)
-    resource.depends = (scope.mentions(raw) | scope.depends) - {own}
+    resource.depends = (mentions(scope, raw) | scope.depends) - {own}
     single_count = count is None or number(count) == 1
     resource.is_many = block.is_many or "for_each" in raw or not single_count
     scope.each = None

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-from efsstate.deploy.linting.hcl_blocks import Block, Body
-from efsstate.deploy.linting.hcl_expressions import Scope, parse_json
+from efsstate.deploy.linting.hcl_blocks import Block, Body, Converted, with_dynamic
+from efsstate.deploy.linting.hcl_expressions import Scope
+from efsstate.deploy.linting.policy_text import parse_json
 from efsstate.deploy.linting.resource import Resource
 from efsstate.deploy.linting.stack import Stack
+from efsstate.deploy.linting.terraform_awscc import CLOUD_CONTROL, cloud_control
+from efsstate.deploy.linting.terraform_network import NETWORK
 from efsstate.deploy.linting.values import Ref, Unknown, is_known, items
-
-
-class Converted(NamedTuple):
-    """A resource's type and properties in CloudFormation's vocabulary."""
-
-    type: str
-    properties: dict[str, Any]
-    names: dict[str, str]
-    """From the attributes of Terraform to the properties, for their lines."""
-
 
 PLAIN = {
     "aws_vpc": (
@@ -58,18 +51,6 @@ PLAIN = {
         "AWS::EC2::VPCEndpoint",
         {"service_name": "ServiceName", "vpc_id": "VpcId"},
     ),
-    "aws_route": (
-        "AWS::EC2::Route",
-        {
-            "destination_cidr_block": "DestinationCidrBlock",
-            "nat_gateway_id": "NatGatewayId",
-            "network_interface_id": "NetworkInterfaceId",
-            "transit_gateway_id": "TransitGatewayId",
-            "vpc_peering_connection_id": "VpcPeeringConnectionId",
-            "gateway_id": "GatewayId",
-            "core_network_arn": "CoreNetworkArn",
-        },
-    ),
     "aws_instance": (
         "AWS::EC2::Instance",
         {"source_dest_check": "SourceDestCheck"},
@@ -95,23 +76,6 @@ PLAIN = {
         {"subnet_id": "SubnetId", "network_acl_id": "NetworkAclId"},
     ),
 }
-_RULE = {
-    "security_group_id": "GroupId",
-    "ip_protocol": "IpProtocol",
-    "from_port": "FromPort",
-    "to_port": "ToPort",
-    "cidr_ipv4": "CidrIp",
-    "cidr_ipv6": "CidrIpv6",
-    "referenced_security_group_id": "SourceSecurityGroupId",
-    "prefix_list_id": "SourcePrefixListId",
-}
-_PEERS = (
-    ("cidr_blocks", "CidrIp"),
-    ("ipv6_cidr_blocks", "CidrIpv6"),
-    ("security_groups", "SourceSecurityGroupId"),
-    ("source_security_group_id", "SourceSecurityGroupId"),
-    ("prefix_list_ids", "SourcePrefixListId"),
-)
 _LIFECYCLE = {
     "transition_to_ia": "TransitionToIA",
     "transition_to_archive": "TransitionToArchive",
@@ -144,16 +108,8 @@ def _function(body: Body) -> Converted:
         "environment": "Environment",
     }
     return Converted(
-        "AWS::Lambda::Function", _with_dynamic(body, properties, more), {**names, **more}
+        "AWS::Lambda::Function", with_dynamic(body, properties, more), {**names, **more}
     )
-
-
-def _with_dynamic(body: Body, properties: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    """Mark each property as unknown that a `dynamic` block makes."""
-    for old, new in names.items():
-        if body.is_dynamic(old):
-            properties[new] = Unknown(f"dynamic {old}")
-    return properties
 
 
 def _file_system(body: Body) -> Converted:
@@ -170,7 +126,7 @@ def _file_system(body: Body) -> Converted:
         policy.pick(_LIFECYCLE) for policy in body.blocks("lifecycle_policy")
     ]
     return Converted(
-        "AWS::EFS::FileSystem", _with_dynamic(body, properties, more), {**names, **more}
+        "AWS::EFS::FileSystem", with_dynamic(body, properties, more), {**names, **more}
     )
 
 
@@ -187,88 +143,7 @@ def _access_point(body: Body) -> Converted:
             root["CreationInfo"] = Unknown("dynamic creation_info")
         properties["RootDirectory"] = root
     names = {"posix_user": "PosixUser", "root_directory": "RootDirectory"}
-    return Converted("AWS::EFS::AccessPoint", _with_dynamic(body, properties, names), names)
-
-
-def _rules(body: Body, own: str | None = None) -> list[Block]:
-    """Return one rule for each peer that a rule of Terraform names."""
-    base = {
-        "IpProtocol": body["protocol"] or "-1",
-        "FromPort": body["from_port"],
-        "ToPort": body["to_port"],
-    }
-    rules = [Block({**base, new: peer}) for old, new in _PEERS for peer in items(body[old])]
-    if body["self"] == "true":
-        rules.append(Block({**base, "SourceSecurityGroupId": own or Unknown("self")}))
-    for rule in rules:
-        rule.line = body.line
-    return rules
-
-
-def _group(body: Body) -> Converted:
-    properties: dict[str, Any] = {}
-    own = Ref(body.raw.get("__name__", ""))
-    names = {"ingress": "SecurityGroupIngress", "egress": "SecurityGroupEgress"}
-    for old, new in names.items():
-        # Terraform removes the default egress of a group that names none.
-        properties[new] = [rule for block in body.blocks(old) for rule in _rules(block, own)]
-    return Converted("AWS::EC2::SecurityGroup", _with_dynamic(body, properties, names), names)
-
-
-def _default_group(body: Body) -> Converted:
-    kind, properties, names = _group(body)
-    return Converted(kind, {**properties, "IsDefault": "true"}, names)
-
-
-def _group_rule(body: Body) -> Converted:
-    way = "Egress" if body["type"] == "egress" else "Ingress"
-    group = body["security_group_id"]
-    properties = {"GroupId": group, "Rules": _rules(body, group) or [Block()]}
-    return Converted(f"AWS::EC2::SecurityGroup{way}", properties, {})
-
-
-def _rule_apart(way: str) -> Callable[[Body], Converted]:
-    return lambda body: Converted(f"AWS::EC2::SecurityGroup{way}", body.pick(_RULE), _RULE)
-
-
-def _acl_entry(body: Body, *, outward: Any) -> dict[str, Any]:
-    number = body["rule_number"] or body["rule_no"]
-    return {
-        "RuleNumber": number,
-        "Egress": outward,
-        "RuleAction": body["rule_action"] or body["action"],
-        "Protocol": body["protocol"],
-        "CidrBlock": body["cidr_block"],
-        "PortRange": {"From": body["from_port"], "To": body["to_port"]},
-    }
-
-
-def _acl(body: Body) -> Converted:
-    entries = [
-        _acl_entry(block, outward=str(name == "egress").lower())
-        for name in ("ingress", "egress")
-        for block in body.blocks(name)
-    ]
-    properties: dict[str, Any] = {"Entries": entries, "SubnetIds": items(body["subnet_ids"])}
-    if body.is_dynamic("ingress") or body.is_dynamic("egress"):
-        properties["Entries"] = Unknown("dynamic entries")
-    return Converted("AWS::EC2::NetworkAcl", properties, {})
-
-
-def _acl_rule(body: Body) -> Converted:
-    entry = _acl_entry(body, outward=body["egress"] or "false")
-    properties = {**entry, "NetworkAclId": body["network_acl_id"]}
-    return Converted("AWS::EC2::NetworkAclEntry", properties, {})
-
-
-def _route_table(body: Body) -> Converted:
-    _, names = PLAIN["aws_route"]
-    names = {"cidr_block": "DestinationCidrBlock", **names}
-    return Converted(
-        "AWS::EC2::RouteTable",
-        {"Routes": [route.pick(names) for route in body.blocks("route")]},
-        {},
-    )
+    return Converted("AWS::EFS::AccessPoint", with_dynamic(body, properties, names), names)
 
 
 def _role(body: Body) -> Converted:
@@ -335,44 +210,6 @@ def document(scope: Scope, raw: dict[str, Any]) -> Any:
     return {"Statement": [_statement(block) for block in body.blocks("statement")]}
 
 
-# The provider "awscc" has CloudFormation's own properties, in another spelling.
-CLOUD_CONTROL = {
-    "awscc_ec2_security_group": "AWS::EC2::SecurityGroup",
-    "awscc_ec2_security_group_egress": "AWS::EC2::SecurityGroupEgress",
-    "awscc_ec2_security_group_ingress": "AWS::EC2::SecurityGroupIngress",
-    "awscc_ec2_subnet": "AWS::EC2::Subnet",
-    "awscc_ec2_vpc": "AWS::EC2::VPC",
-    "awscc_efs_access_point": "AWS::EFS::AccessPoint",
-    "awscc_efs_file_system": "AWS::EFS::FileSystem",
-    "awscc_efs_mount_target": "AWS::EFS::MountTarget",
-    "awscc_iam_role": "AWS::IAM::Role",
-    "awscc_lambda_function": "AWS::Lambda::Function",
-}
-_DOCUMENTS = ("PolicyDocument", "FileSystemPolicy")
-
-
-def _cloud_control(kind: str, body: Body) -> Converted:
-    written = {key.strip('"'): key for key in body.raw if not key.startswith("__")}
-    names = {name: _pascal(name) for name in written}
-    properties = {new: _respelled(new, body[written[old]]) for old, new in names.items()}
-    return Converted(CLOUD_CONTROL[kind], properties, names)
-
-
-def _respelled(name: str, value: Any) -> Any:
-    """Return a value with its keys in CloudFormation's spelling, except those of a policy."""
-    if name in _DOCUMENTS:
-        return parse_json(value)
-    if isinstance(value, dict):
-        return {_pascal(key): _respelled(_pascal(key), part) for key, part in value.items()}
-    return [_respelled("", part) for part in value] if isinstance(value, list) else value
-
-
-def _pascal(name: str) -> str:
-    if name == "transition_to_ia":
-        return "TransitionToIA"
-    return "".join(part[:1].upper() + part[1:] for part in name.split("_"))
-
-
 def _statement(block: Body) -> Block:
     conditions: dict[str, Any] = {}
     for test in block.blocks("condition"):
@@ -396,19 +233,12 @@ def _statement(block: Body) -> Block:
 
 
 MAKERS: dict[str, Callable[[Body], Converted]] = {
+    **NETWORK,
     "aws_lambda_function": _function,
     "aws_efs_file_system": _file_system,
     "aws_efs_access_point": _access_point,
     "aws_efs_file_system_policy": _file_system_policy,
     "aws_efs_backup_policy": _backup,
-    "aws_security_group": _group,
-    "aws_default_security_group": _default_group,
-    "aws_security_group_rule": _group_rule,
-    "aws_vpc_security_group_ingress_rule": _rule_apart("Ingress"),
-    "aws_vpc_security_group_egress_rule": _rule_apart("Egress"),
-    "aws_network_acl": _acl,
-    "aws_network_acl_rule": _acl_rule,
-    "aws_route_table": _route_table,
     "aws_iam_role": _role,
     "aws_iam_role_policy": _policy("AWS::IAM::Policy"),
     "aws_iam_policy": _policy("AWS::IAM::ManagedPolicy"),
@@ -448,7 +278,7 @@ def convert(kind: str, name: str, body: Body, file: str) -> Resource:
         cfn, names = PLAIN[kind]
         converted = Converted(cfn, body.pick(names), names)
     elif kind in CLOUD_CONTROL:
-        converted = _cloud_control(kind, body)
+        converted = cloud_control(kind, body)
     elif kind in MAKERS:
         converted = MAKERS[kind](body)
     else:
