@@ -4,6 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from efsstate.cache.async_cache import AsyncCache as AsyncCache
     from efsstate.cache.decorator import Cache as Cache
     from efsstate.cache.decorator import cached as cached
     from efsstate.cache.function_types import AsyncCachedFunction as AsyncCachedFunction
@@ -53,6 +54,7 @@ __version__ = "0.1.0"
 # handler pays at its cold start for what it uses alone. No module or folder here may have the name
 # of a public function: importing it would put the module in the function's place.
 _LAZY = {
+    "AsyncCache": "cache.async_cache",
     "AsyncCachedFunction": "cache.function_types",
     "Cache": "cache.decorator",
     "CacheInfo": "cache.function_types",
@@ -99,6 +101,7 @@ _LAZY = {
 
 __all__ = [  # noqa: RUF022 - written out, because type checkers read it
     "__version__",
+    "AsyncCache",
     "AsyncCachedFunction",
     "Cache",
     "CacheInfo",

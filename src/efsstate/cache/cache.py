@@ -140,7 +140,7 @@ class Cache(Generic[K, V]):
     def add(self, key: K, value: V, ttl: Duration | None = None) -> bool:
         """Keep `value` under `key` unless a host has a value for it; return True if it was kept."""
         results, digest = self._results, self._keys.digest(key)
-        seconds = self._life(ttl)
+        seconds = self.life(ttl)
         if not results.enabled:
             return False
         item = self._find(digest, fresh=True, counts_miss=False)
@@ -152,7 +152,7 @@ class Cache(Generic[K, V]):
 
         request = singleflight.ComputeRequest(
             lambda: value,
-            key=_pack_key(key),
+            key=pack_key(key),
             ttl_of=lambda _: seconds,
             own_ttl=ttl is not None,
             adding=True,
@@ -305,7 +305,7 @@ class Cache(Generic[K, V]):
         if singleflight is None:
             return function()
         request = singleflight.ComputeRequest(
-            function, key=_pack_key(key), ttl_of=results.options.life_of
+            function, key=pack_key(key), ttl_of=results.options.life_of
         )
         steps = singleflight.compute(results, digest, request, None)
         return singleflight.run(results, steps)  # type: ignore[no-any-return]
@@ -342,7 +342,7 @@ class Cache(Generic[K, V]):
 
         Without a value `make` gets None if `create`, else nothing is done.
         """
-        results, seconds = self._results, self._life(ttl)
+        results, seconds = self._results, self.life(ttl)
         if not results.enabled:
             return False
         from efsstate.cache import singleflight
@@ -357,7 +357,7 @@ class Cache(Generic[K, V]):
 
         request = singleflight.ComputeRequest(
             compute,
-            key=_pack_key(key),
+            key=pack_key(key),
             ttl_of=lambda _: seconds,
             own_ttl=ttl is not None,
             forced=True,
@@ -369,14 +369,29 @@ class Cache(Generic[K, V]):
             return False
         return request.was_kept
 
-    def _life(self, ttl: Duration | None) -> float | None:
+    @property
+    def results(self) -> TieredCache:
+        """The tiers below, for the package."""
+        return self._results
+
+    def digest(self, key: object) -> str:
+        """Return the digest of `key`, 48 hex digits: the name of its file."""
+        return self._keys.digest(key)
+
+    def is_in_memory(self, key: object) -> bool:
+        """Return True if `get` serves `key` without asking the mount."""
+        results = self._results
+        return results.enabled and results.get_from_memory(self._keys.digest(key)) is not None
+
+    def life(self, ttl: Duration | None) -> float | None:
+        """Return the seconds for which a value counts that is set with `ttl`."""
         return self._results.ttl if ttl is None else units.seconds(ttl, "ttl")
 
     def _put(
         self, pairs: list[tuple[Any, Any]], ttl: Duration | None, tags: tuple[str, ...] = ()
     ) -> None:
-        results, seconds = self._results, self._life(ttl)
-        entries = [(self._keys.digest(key), value, _pack_key(key)) for key, value in pairs]
+        results, seconds = self._results, self.life(ttl)
+        entries = [(self._keys.digest(key), value, pack_key(key)) for key, value in pairs]
         if results.enabled:
             puts.put(results, entries, seconds, own_ttl=ttl is not None, tags=tags)
 
@@ -417,7 +432,8 @@ def _require_distinct(keys: list[Any], digests: list[str]) -> None:
             )
 
 
-def _pack_key(key: object) -> bytes:
+def pack_key(key: object) -> bytes:
+    """Return what is stored as the key, for `keys()`; b"" if it can't be listed."""
     try:
         packed = codecs.dumps(key)
     except (EncodeError, ImportError, OSError):

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, assert_type
 
-from efsstate import Cache, EncodeError, on_event, register
+from efsstate import AsyncCache, Cache, EncodeError, on_event, register
 
 plain = Cache("plain", ttl="30m", codec=json)
 assert_type(plain.get("k"), Any | None)
@@ -39,6 +39,17 @@ ages.get_or_compute("a", lambda: "5")  # error
 ages.add("a", 1, ttl=[])  # error
 Cache(ttl=5)  # error
 Cache("x", lock_timeout=5)  # error
+
+
+async def use() -> None:
+    box = AsyncCache[str, int]("box", ttl="1h")
+    await box.set("a", 1)
+    assert_type(await box.get_many(["a"]), dict[str, int])
+    assert_type(await box.incr("a"), int)
+    assert_type([key async for key in box.keys()], list[str])  # noqa: SIM118
+    async with box.lock("a"):
+        pass
+    await box.set("a", "1")  # error
 
 
 class Image:
