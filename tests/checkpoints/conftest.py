@@ -14,7 +14,10 @@ def root(tmp_path):
 
 @pytest.fixture
 def warned(caplog):
-    """The warnings since the test began; each is told once in a process, so what was told is forgotten first."""
+    """The warnings since the test began.
+
+    Each is told once in a process, so what was told is forgotten first.
+    """
     events._logged.clear()
     caplog.set_level(logging.WARNING, logger="efsstate")
     return lambda: [record.getMessage() for record in caplog.records]

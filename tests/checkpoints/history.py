@@ -1,7 +1,11 @@
-"""Histories: workers, readers and pollers that record every operation, faults among them, and the check of the record.
+"""Histories: workers, readers and pollers that record every operation, faults among them.
 
-A save's state is its own identity and that of the state that it was built on, so the saves form a tree, and a history is
-linearizable if what was acknowledged lies on one path of it, and everybody finds at least what the past obliges to:
+And the check of the record.
+
+A save's state is its own identity and that of the state that it was built on, so the saves form a
+tree, and a history is
+linearizable if what was acknowledged lies on one path of it, and everybody finds at least what the
+past obliges to:
 
   fork     two acknowledged saves of which neither was built on the other
   lost     a load or claim that began after a save was acknowledged, and has a state not built on it
@@ -181,7 +185,10 @@ def lines(paths):
 
 
 class Play:
-    """Runs a history: `start(where, function, *arguments)` gives a process with `pid`, `kill()` and `close()`."""
+    """Runs a history: `start(where, function, *arguments)` gives a process with `pid`.
+
+    `kill()` and `close()`.
+    """
 
     def __init__(
         self,

@@ -1,4 +1,7 @@
-"""What a checkpoint does for its user: states, claims, finishes, updates, retention, and clear errors for bad input."""
+"""What a checkpoint does for its user.
+
+States, claims, finishes, updates, retention, and clear errors for bad input.
+"""
 
 import os
 import subprocess
@@ -51,7 +54,8 @@ def test_a_state_comes_back_as_it_was(root, state):
         assert job.state == state and type(job.state) is type(state)
 
 
-def test_arrays_come_back_and_a_change_after_the_save_does_not_reach_it(root):
+def test_arrays_come_back_and_a_change_after_the_save(root):
+    """Arrays come back and a change after the save does not reach it."""
     array = np.arange(10000.0).reshape(100, 100)
     with checkpoint("job", root=root) as job:
         job.save({"weights": array})
@@ -60,7 +64,8 @@ def test_arrays_come_back_and_a_change_after_the_save_does_not_reach_it(root):
         assert np.array_equal(loaded, np.arange(10000.0).reshape(100, 100))
 
 
-def test_an_array_that_changes_while_it_is_saved_leaves_a_readable_save(root):
+def test_an_array_that_changes_while_it_is_saved_leaves(root):
+    """An array that changes while it is saved leaves a readable save."""
     array, stop = np.zeros(4_000_000), threading.Event()
 
     def change():
@@ -88,7 +93,8 @@ def test_states_of_100_mb_are_saved_and_loaded(root):
     assert checkpoint("job", root=root).load() == state
 
 
-def test_a_state_that_cannot_be_encoded_is_refused_and_the_earlier_one_stands(root):
+def test_a_state_that_cannot_be_encoded_is_refused(root):
+    """A state that cannot be encoded is refused and the earlier one stands."""
     with checkpoint("job", root=root) as job:
         job.save(1)
         with pytest.raises(EncodeError, match="earlier saves stand"):
@@ -113,7 +119,8 @@ def test_only_keep_saves_stay_and_they_are_the_newest(root, folder):
         assert checkpoint(f"job{keep}", root=root).load() == 9
 
 
-def test_retention_goes_on_across_claims_and_links_of_old_claims_go(root, folder):
+def test_retention_goes_on_across_claims_and_links_of_old(root, folder):
+    """Retention goes on across claims and links of old claims go."""
     for _ in range(30):
         checkpoint("job", root=root).update(lambda count: count + 1, default=0)
     assert len(folder("job").saves()) == 3
@@ -124,7 +131,11 @@ def test_retention_goes_on_across_claims_and_links_of_old_claims_go(root, folder
 
 
 def test_updates_of_threads_and_processes_are_all_kept(root):
-    add = f"from efsstate import checkpoint\nfor _ in range(10): checkpoint('job', root={root!r}, wait=60).update(lambda n: n + 1, default=0)"
+    add = f"""
+from efsstate import checkpoint
+for _ in range(10):
+    checkpoint('job', root={root!r}, wait=60).update(lambda n: n + 1, default=0)
+"""
     processes = [subprocess.Popen([sys.executable, "-c", add]) for _ in range(2)]
     threads = [
         threading.Thread(
@@ -143,7 +154,8 @@ def test_updates_of_threads_and_processes_are_all_kept(root):
     assert checkpoint("job", root=root).load() == 50
 
 
-def test_update_returns_the_new_state_and_saves_nothing_if_the_function_raises(root):
+def test_update_returns_the_new_state_and_saves_nothing_if(root):
+    """Update returns the new state and saves nothing if the function raises."""
     assert checkpoint("job", root=root).update(lambda n: n + 1, default=4) == 5
     with pytest.raises(ZeroDivisionError):
         checkpoint("job", root=root).update(lambda n: n / 0)
@@ -154,7 +166,13 @@ def test_update_returns_the_new_state_and_saves_nothing_if_the_function_raises(r
 
 
 def test_a_second_claim_is_refused_with_who_has_it(root):
-    hold = f"import time\nfrom efsstate import checkpoint\nwith checkpoint('job', root={root!r}): print('held', flush=True); time.sleep(60)"
+    hold = f"""
+import time
+from efsstate import checkpoint
+with checkpoint('job', root={root!r}):
+    print('held', flush=True)
+    time.sleep(60)
+"""
     process = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
     try:
@@ -211,7 +229,8 @@ def test_a_wait_ends_at_the_deadline(root):
         assert result
 
 
-def test_a_block_inside_a_block_on_one_name_is_a_clear_error_at_once(root):
+def test_a_block_inside_a_block_on_one_name_is_a_clear_error(root):
+    """A block inside a block on one name is a clear error at once."""
     with checkpoint("job", root=root) as job:
         job.save(1)
         for again in (checkpoint("job", root=root, wait=1000), job):
@@ -232,7 +251,8 @@ def test_a_claim_can_be_used_by_threads_one_save_at_a_time(root):
     assert checkpoint("job", root=root).load() in range(8)
 
 
-def test_use_after_the_claim_ended_is_refused_and_changes_nothing(root):
+def test_use_after_the_claim_ended_is_refused_and_changes(root):
+    """Use after the claim ended is refused and changes nothing."""
     with checkpoint("job", root=root) as job:
         job.save(1)
     for use in (
@@ -251,7 +271,8 @@ def test_use_after_the_claim_ended_is_refused_and_changes_nothing(root):
     assert checkpoint("job", root=root).load() == 4
 
 
-def test_the_end_of_an_invocation_gives_back_what_is_still_claimed(root):
+def test_the_end_of_an_invocation_gives_back_what_is_still(root):
+    """The end of an invocation gives back what is still claimed."""
     with invocation(Context(30)):
         job = checkpoint("job", root=root)
         job.__enter__()
@@ -263,7 +284,8 @@ def test_the_end_of_an_invocation_gives_back_what_is_still_claimed(root):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_holds_nothing_and_the_parents_claim_goes_on(root):
+def test_a_forked_child_holds_nothing_and_the_parents_claim(root):
+    """A forked child holds nothing and the parents claim goes on."""
     with checkpoint("job", root=root) as job:
         job.save(1)
         child = os.fork()
@@ -301,7 +323,8 @@ def run_claim(root):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_leaving_gives_the_lock_back_though_a_forked_child_lives_on(root):
+def test_leaving_gives_the_lock_back_though_a_forked_child(root):
+    """Leaving gives the lock back though a forked child lives on."""
     with checkpoint("job", root=root):
         child = os.fork()
         if not child:
@@ -333,7 +356,8 @@ def test_break_claim_fences_the_holder_and_lets_others_in(root):
     assert checkpoint("job", root=root).load() == 2
 
 
-def test_break_claim_makes_no_checkpoint_of_a_name_that_is_not_there(root, tmp_path):
+def test_break_claim_makes_no_checkpoint_of_a_name(root, tmp_path):
+    """Break claim makes no checkpoint of a name that is not there."""
     assert checkpoint("typo", root=root).break_claim() == {} and not list(tmp_path.iterdir())
 
 
@@ -352,7 +376,8 @@ def test_epochs_grow_also_after_the_folder_was_removed(root, folder):
     assert third.epoch > second.epoch
 
 
-def test_a_removed_folder_is_a_lost_claim_and_never_an_acknowledgement(root, folder):
+def test_a_removed_folder_is_a_lost_claim(root, folder):
+    """A removed folder is a lost claim and never an acknowledgement."""
     import shutil
 
     with checkpoint("job", root=root) as job:
@@ -362,7 +387,8 @@ def test_a_removed_folder_is_a_lost_claim_and_never_an_acknowledgement(root, fol
             job.save(2)
 
 
-def test_a_full_disk_in_a_save_leaves_the_claim_and_the_earlier_save(root, folder, monkeypatch):
+def test_a_full_disk_in_a_save_leaves_the_claim(root, folder, monkeypatch):
+    """A full disk in a save leaves the claim and the earlier save."""
     with checkpoint("job", root=root) as job:
         job.save(1)
         with monkeypatch.context() as patched:
@@ -445,7 +471,8 @@ def test_what_is_no_context_is_refused_when_it_is_made(root, given):
     """Such as the event: it would be no deadline."""
     with pytest.raises(
         TypeError,
-        match=f"context: .*second argument.*get_remaining_time_in_millis.*not an object of type {type(given).__name__}; pass None",
+        match="context: .*second argument.*get_remaining_time_in_millis.*not an object of type"
+        f" {type(given).__name__}; pass None",
     ):
         checkpoint("job", root=root, context=given)
     assert checkpoint("job", root=root, context=None).load() is None
@@ -511,7 +538,8 @@ def test_another_codec_than_it_was_saved_with_is_a_clear_error(root, warned):
         checkpoint("job", root=root).load()
 
 
-def test_status_tells_who_how_far_and_where_without_reading_the_state(root):
+def test_status_tells_who_how_far_and_where_without_reading(root):
+    """Status tells who how far and where without reading the state."""
     with checkpoint("job", root=root) as job:
         for _ in job.resume(["a", "b", "c"], every=1, position=lambda item: item):
             job.state = "x" * 10_000_000
@@ -567,7 +595,8 @@ def test_a_reader_who_may_not_write_loads_and_cannot_claim(folder):
 import os, tempfile
 from efsstate import RootError, checkpoint, events
 events.log("info", "")
-with checkpoint("other", root=tempfile.mkdtemp()) as other:  # what is imported late must be there before
+# What is imported late must be there before
+with checkpoint("other", root=tempfile.mkdtemp()) as other:
     other.save(1)
     other.load()
     other.status()
@@ -593,7 +622,8 @@ except RootError as error: print("refused", error)
         shutil.rmtree(root)
 
 
-def test_a_reader_without_rights_gets_the_state_and_makes_nothing(root, folder):
+def test_a_reader_without_rights_gets_the_state_and_makes(root, folder):
+    """A reader without rights gets the state and makes nothing."""
     with checkpoint("job", root=root) as job:
         job.save(1)
         before = sorted(path.name for path in folder("job").path.iterdir())

@@ -1,4 +1,6 @@
-"""A process is killed at each system call of a claim, a save and a finish, and each call fails: old or new, and no
+"""A process is killed at each system call of a claim, a save and a finish.
+
+And each call fails: old or new, and no
 acknowledgement that is not kept.
 """
 

@@ -1,4 +1,7 @@
-"""Damaged, torn, forged and foreign files: a step back with a warning, or a clear error; never a wrong state."""
+"""Damaged, torn, forged and foreign files: a step back with a warning, or a clear error.
+
+Never a wrong state.
+"""
 
 import os
 import socket
@@ -135,7 +138,8 @@ def test_damage_under_the_holder_heals_with_its_next_save(root, folder):
         assert job.state == 3
 
 
-def test_a_save_that_was_removed_though_a_claim_started_from_it_is_missed(root, folder):
+def test_a_save_that_was_removed_though_a_claim_started(root, folder):
+    """A save that was removed though a claim started from it is missed."""
     saved(root, 1)
     with checkpoint("job", root=root):
         pass
@@ -156,7 +160,8 @@ def test_a_newer_format_is_never_passed_over(root, folder):
     assert path.read_bytes() == data
 
 
-def test_a_save_copied_to_another_name_or_checkpoint_says_nothing(root, folder):
+def test_a_save_copied_to_another_name_or_checkpoint_says(root, folder):
+    """A save copied to another name or checkpoint says nothing."""
     saved(root, "mine", "mine 2")
     saved(root, "theirs", name="other")
     path = folder("job").saves()[0]
@@ -189,7 +194,7 @@ def test_strange_names_in_the_folder_are_left_alone(root, folder):
     ]
     for name in strange:
         (folder("job").path / name).write_text("x")
-    for number in range(30):
+    for number in range(30):  # noqa: B007
         checkpoint("job", root=root).update(lambda n: n + 1)
     assert checkpoint("job", root=root).load() == 31
     assert {path.name for path in folder("job").path.iterdir()} >= set(strange)
@@ -220,9 +225,8 @@ def test_what_is_unsigned_or_signed_with_another_key_is_refused(root, folder, mo
         checkpoint("job", root=root).__enter__()
 
 
-def test_a_forged_newer_save_is_passed_over_and_refuses_the_claim(
-    root, folder, key, monkeypatch, warned
-):
+def test_a_forged_newer_save_is_passed_over_and_refuses(root, folder, key, monkeypatch, warned):
+    """A forged newer save is passed over and refuses the claim."""
     saved(root, 1)
     mine = folder("job").saves()[0]
     epoch, number = mine.name.split("-")
@@ -296,7 +300,8 @@ def test_a_load_that_cannot_write_says_that_it_is_unsettled(root, monkeypatch, w
     assert epoch not in folder.list().bases
 
 
-def test_a_save_of_a_fenced_holder_is_not_seen_after_the_base_was_made(root):
+def test_a_save_of_a_fenced_holder_is_not_seen_after(root):
+    """A save of a fenced holder is not seen after the base was made."""
     with checkpoint("job", root=root) as job:
         job.save(1)
         checkpoint("job", root=root).break_claim()

@@ -57,7 +57,8 @@ def test_claims_without_saves_do_not_grow_the_folder(root, folder, how):
     }[how]
 
 
-def test_a_second_iteration_over_shards_gives_the_first_claim_back(root):
+def test_a_second_iteration_over_shards_gives_the_first(root):
+    """A second iteration over shards gives the first claim back."""
     with checkpoint("job", root=root).shards(3) as shards:
         first = next(iter(shards))
         first.save("still claimed")
@@ -193,7 +194,7 @@ with checkpoint("job", root={root!r}) as job:
         os.kill(child, 9)
 
 
-def test_a_waiter_on_a_broken_claims_lock_takes_none_from_its_owner(root):
+def test_a_waiter_on_a_broken_claims_lock_takes_none(root):
     """1 hangs in its claim, 2 waits for it, 3 breaks it and claims. 1 dies, and 2 must wait on."""
     program = f"""
 import time

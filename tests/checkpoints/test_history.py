@@ -1,4 +1,7 @@
-"""Histories on this machine: many processes, kill -9, freezes, broken claims; tests/nfs/test_checkpoints.py has them on NFS."""
+"""Histories on this machine: many processes, kill -9, freezes, broken claims.
+
+Tests/nfs/test_checkpoints.py has them on NFS.
+"""
 
 import os
 import subprocess
@@ -46,7 +49,10 @@ def test_no_violation_among_kills_freezes_and_broken_claims(tmp_path):
 
 
 def test_a_bug_put_in_on_purpose_is_caught(tmp_path):
-    """A save that is acknowledged without a look for a higher epoch: the holder of a broken claim goes on."""
+    """A save that is acknowledged without a look for a higher epoch.
+
+    The holder of a broken claim goes on.
+    """
     _, _, violations = play(tmp_path, 8, bug="no look after a save", faults=("break",))
     assert {kind for kind, *_ in violations} & {"fork", "lost", "gone"}
 

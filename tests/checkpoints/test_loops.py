@@ -27,7 +27,7 @@ from efsstate import (
 from efsstate.errors import DeadlineExceeded
 
 
-class Stop(Exception):
+class Stop(Exception):  # noqa: N818 - the work failed, and no error of ours
     """The work failed."""
 
 
@@ -160,7 +160,7 @@ def by_groups(work, items):
 def by_collecting(work, items):
     collected = []
     for item in items:
-        collected.append(item)
+        collected.append(item)  # noqa: PERF402 - as people write it
     for item in collected:
         work(item)
 
@@ -190,7 +190,7 @@ def test_items_that_are_only_collected_do_not_count(root):
 
 
 def test_an_error_after_a_break_counts_nothing_more(root):
-    with pytest.raises(Stop), checkpoint("job", root=root) as job:
+    with pytest.raises(Stop), checkpoint("job", root=root) as job:  # noqa: PT012
         for item in job.resume(range(9)):
             if item == 4:
                 break
@@ -218,18 +218,18 @@ def through(items):
     "wrap",
     [
         lambda items: ((item, item) for item in items),
-        lambda items: zip(items, itertools.count()),
-        lambda items: map(lambda item: (item, item), items),
-        lambda items: filter(None, map(lambda item: (item, item), items)),
-        lambda items: itertools.islice(zip(items, items if False else itertools.count()), 99),
+        lambda items: zip(items, itertools.count(), strict=False),
+        lambda items: map(lambda item: (item, item), items),  # noqa: C417
+        lambda items: filter(None, map(lambda item: (item, item), items)),  # noqa: C417
+        lambda items: itertools.islice(enumerate(items), 99),
         through,
         direct,
         lambda items: through(x for x, _ in through(items)),
     ],
 )
 def test_wrappers_that_take_item_by_item_save_in_between(root, wrap, every):
-    """tqdm is one of them: a generator around the loop."""
-    with pytest.raises(Stop), checkpoint("job", root=root) as job:
+    """Such as tqdm, which is one of them: a generator around the loop."""
+    with pytest.raises(Stop), checkpoint("job", root=root) as job:  # noqa: PT012
         for item, _ in wrap(job.resume(range(9), every=every)):
             if item == 6:
                 raise Stop
@@ -244,7 +244,7 @@ def test_a_broken_item_does_not_count_in_a_later_save(root, how):
         kept = {
             "direct": items,
             "kept": iter(items),
-            "enumerated": map(lambda pair: pair[1], enumerate(items)),
+            "enumerated": map(lambda pair: pair[1], enumerate(items)),  # noqa: C417
             "wrapped": (item for item in items),
         }[how]
         for item in kept:
@@ -256,8 +256,9 @@ def test_a_broken_item_does_not_count_in_a_later_save(root, how):
         assert next(iter(job.resume(range(9)))) == 4
 
 
-def test_a_save_in_the_body_counts_the_item_also_through_wrappers(root):
-    with pytest.raises(Stop), checkpoint("job", root=root) as job:
+def test_a_save_in_the_body_counts_the_item_also_through(root):
+    """A save in the body counts the item also through wrappers."""
+    with pytest.raises(Stop), checkpoint("job", root=root) as job:  # noqa: PT012
         for item, _ in through(job.resume(range(9))):
             job.save(item)
             if item == 4:
@@ -266,7 +267,7 @@ def test_a_save_in_the_body_counts_the_item_also_through_wrappers(root):
 
 
 def test_a_save_can_leave_the_item_out(root):
-    with pytest.raises(Stop), checkpoint("job", root=root) as job:
+    with pytest.raises(Stop), checkpoint("job", root=root) as job:  # noqa: PT012
         for item in job.resume(range(9)):
             job.save(f"trying {item}", done=False)
             if item == 4:
@@ -279,7 +280,7 @@ def test_a_first_item_that_is_always_left_is_warned_of(root, warned):
     """`islice(…, 1)` in each of many calls never comes to the second item."""
     for _ in range(3):
         with checkpoint("job", root=root) as job:
-            assert list(item for item in itertools.islice(job.resume(range(5)), 1)) == [0]
+            assert list(itertools.islice(job.resume(range(5)), 1)) == [0]
     for _ in range(3):
         with checkpoint("job", root=root) as job:
             for _item in itertools.islice(job.resume(range(5)), 1):
@@ -292,7 +293,7 @@ def test_a_first_item_that_is_always_left_is_warned_of(root, warned):
 
 def test_batches_count_as_a_whole(root):
     written = []
-    with pytest.raises(Stop), checkpoint("job", root=root) as job:
+    with pytest.raises(Stop), checkpoint("job", root=root) as job:  # noqa: PT012
         for rows in job.resume(range(25), batch=10, every=1):
             if len(written) == 10:
                 raise Stop
@@ -329,7 +330,7 @@ def same(item):
 
 
 def stopped(root, source, at, **options):
-    with pytest.raises(Stop), checkpoint("job", root=root) as job:
+    with pytest.raises(Stop), checkpoint("job", root=root) as job:  # noqa: PT012
         for item in job.resume(source, **options):
             if item == at:
                 raise Stop
@@ -338,7 +339,7 @@ def stopped(root, source, at, **options):
 def test_a_source_without_the_position_is_an_error(root):
     stopped(root, list("bcde"), "d", position=same)
     for source in (list("bde"), ["e"], []):
-        with pytest.raises(SourceChanged, match="'c'.*function of the last position"):
+        with pytest.raises(SourceChanged, match="'c'.*function of the last position"):  # noqa: RUF043
             rest(root, source, position=same)
     assert rest(root, list("bcde"), position=same) == (["d", "e"], True)
 
@@ -381,7 +382,7 @@ def test_none_is_no_position(root):
 
 
 def test_a_position_that_cannot_be_saved_gets_advice_that_helps(root):
-    with pytest.raises(EncodeError, match="plain values") as raised:
+    with pytest.raises(EncodeError, match="plain values") as raised:  # noqa: PT012, SIM117
         with checkpoint("job", root=root) as job:
             for _ in job.resume([1], every=1, position=lambda _: object()):
                 pass
@@ -399,7 +400,7 @@ def slowly(items, seconds):
 
 def test_skipping_that_takes_the_invocation_is_an_error(root):
     stopped(root, range(60), 48)
-    with (
+    with (  # noqa: PT012
         pytest.raises(DeadlineExceeded, match="function of the last position"),
         checkpoint("job", root=root, context=Context(2.5)) as job,
     ):
@@ -546,7 +547,7 @@ def test_an_item_that_kills_is_skipped_after_three_times(root, every):
 def test_an_item_that_raises_is_skipped_with_its_error(root):
     told = []
     for count in range(3):
-        with pytest.raises(Stop), checkpoint("job", root=root) as job:
+        with pytest.raises(Stop), checkpoint("job", root=root) as job:  # noqa: PT012
             for item in job.resume(range(6), attempts=3):
                 if item == 2:
                     raise Stop(f"for the {count + 1}th time")
@@ -558,13 +559,14 @@ def test_an_item_that_raises_is_skipped_with_its_error(root):
     assert job.skipped[0]["error"] == "Stop: for the 3th time"
 
 
-def test_an_item_that_fails_twice_and_then_succeeds_is_not_skipped(root):
+def test_an_item_that_fails_twice_and_then_succeeds(root):
+    """An item that fails twice and then succeeds is not skipped."""
     for count in range(3):
         try:
             with checkpoint("job", root=root) as job:
                 for item in job.resume(range(6), attempts=3):
                     if item == 2 and count < 2:
-                        raise Stop
+                        raise Stop  # noqa: TRY301
         except Stop:
             pass
     assert job.finished

@@ -1,4 +1,7 @@
-"""The protocol's model explored, each rule broken in turn, and the code's requests, one by one, held against the model's."""
+"""The protocol's model explored, each rule broken in turn, and the code's requests.
+
+One by one, held against the model's.
+"""
 
 import errno
 import os
@@ -19,7 +22,8 @@ from efsstate.mount.files import Mount
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_no_order_of_requests_loses_what_was_acknowledged_or_shown(name):
+def test_no_order_of_requests_loses_what_was_acknowledged(name):
+    """No order of requests loses what was acknowledged or shown."""
     result = explore(Protocol(Rules(**SPACES[name])))
     assert result.complete and not result.found, result
 
@@ -39,7 +43,8 @@ def test_without_any_one_rule_the_search_finds_a_violation(name):
     assert result.found, result
 
 
-# The code against the model: a random walk of the model tells which process makes its next request, and each request of the
+# The code against the model: a random walk of the model tells which process makes its next request,
+# and each request of the
 # code must be the model's, and leave the folder as the model has it.
 
 
@@ -48,7 +53,10 @@ class Killed(BaseException):
 
 
 class Process:
-    """A thread that stops before each request until it is let go; `asks` is the request that it stands before."""
+    """A thread that stops before each request until it is let go.
+
+    `asks` is the request that it stands before.
+    """
 
     def __init__(self, program):
         self.asks, self.ended, self.fault = None, False, None
@@ -68,7 +76,10 @@ class Process:
         self.parked.release()
 
     def request(self, what, act):
-        """Called by the process: stop before the request `what`, then `act`; the scheduler may have it fail."""
+        """Called by the process: stop before the request `what`, then `act`.
+
+        The scheduler may have it fail.
+        """
         self.asks, self.outcome = what, None
         self.parked.release()
         self.go.acquire()

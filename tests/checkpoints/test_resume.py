@@ -1,4 +1,7 @@
-"""`resume`: what counts as done, when it saves, when it stops, and that state and position always belong together."""
+"""`resume`: what counts as done, when it saves, when it stops.
+
+And that state and position always belong together.
+"""
 
 import time
 from datetime import timedelta
@@ -10,7 +13,7 @@ from efsstate import ClaimLost, EfsStateError, checkpoint, invocation
 from efsstate.checkpoints.saves import States
 
 
-class Stop(Exception):
+class Stop(Exception):  # noqa: N818 - the work failed, and no error of ours
     pass
 
 
@@ -29,7 +32,7 @@ def work(root, source=range(10), *, stop_at=None, how="raise", mutate=False, **o
                 if item == stop_at:
                     if how == "break":
                         break
-                    raise Stop
+                    raise Stop  # noqa: TRY301
     except Stop:
         pass
     return seen
@@ -45,7 +48,8 @@ def test_it_runs_once_through_and_finishes(root):
 @pytest.mark.parametrize("how", ["raise", "break"])
 @pytest.mark.parametrize("mutate", [False, True])
 @pytest.mark.parametrize("every", [1, 3, "10s"])
-def test_what_was_done_before_a_stop_is_saved_and_the_item_itself_is_not(root, how, mutate, every):
+def test_what_was_done_before_a_stop_is_saved_and_the_item(root, how, mutate, every):
+    """What was done before a stop is saved and the item itself is not."""
     work(root, stop_at=6, how=how, mutate=mutate, every=every)
     job = checkpoint("job", root=root)
     assert job.load() == ([0, 1, 2, 3, 4, 5] if mutate else 15)
@@ -54,7 +58,8 @@ def test_what_was_done_before_a_stop_is_saved_and_the_item_itself_is_not(root, h
     assert job.load() == (list(range(10)) if mutate else 45)
 
 
-def test_a_function_source_gets_the_last_position_and_cursors_are_kept(root):
+def test_a_function_source_gets_the_last_position(root):
+    """A function source gets the last position and cursors are kept."""
     asked = []
     rows = [{"id": n, "amount": 1} for n in (3, 5, 9, 12)]
 
@@ -62,7 +67,7 @@ def test_a_function_source_gets_the_last_position_and_cursors_are_kept(root):
         asked.append(last)
         return [row for row in rows if last is None or row["id"] > last]
 
-    with pytest.raises(Stop), checkpoint("job", root=root) as job:
+    with pytest.raises(Stop), checkpoint("job", root=root) as job:  # noqa: PT012
         for row in job.resume(after, position=lambda row: row["id"]):
             job.state = (job.state or 0) + row["amount"]
             if row["id"] == 9:
@@ -86,7 +91,7 @@ def test_a_function_source_without_a_cursor_gets_the_count(root):
 
 
 def test_a_save_in_the_body_counts_the_item_as_done(root):
-    with pytest.raises(Stop), checkpoint("job", root=root) as job:
+    with pytest.raises(Stop), checkpoint("job", root=root) as job:  # noqa: PT012
         for item in job.resume(range(10)):
             job.save(f"after {item}")
             if item == 4:
@@ -99,7 +104,7 @@ def test_a_save_in_the_body_counts_the_item_as_done(root):
 def test_the_token_is_the_same_when_an_item_is_done_again(root):
     def tokens(stop):
         got = {}
-        with pytest.raises(Stop), checkpoint("job", root=root) as job:
+        with pytest.raises(Stop), checkpoint("job", root=root) as job:  # noqa: PT012
             for item in job.resume("abcdef", every=2):
                 got[item] = job.token
                 if item == stop:
@@ -134,12 +139,13 @@ def test_a_bad_every_is_refused_before_the_loop(root, every, error):
 def test_what_is_no_source_is_refused_before_the_loop(root):
     with (
         checkpoint("job", root=root) as job,
-        pytest.raises(TypeError, match="source: .*needed, not 5"),
+        pytest.raises(TypeError, match="source: .*needed, not 5"),  # noqa: RUF043
     ):
         job.resume(5)
 
 
-def test_a_position_that_is_no_function_is_refused_before_the_loop(root):
+def test_a_position_that_is_no_function_is_refused_before(root):
+    """A position that is no function is refused before the loop."""
     with (
         checkpoint("job", root=root) as job,
         pytest.raises(TypeError, match="position: a function of an item is needed, not 'id'"),
@@ -147,9 +153,10 @@ def test_a_position_that_is_no_function_is_refused_before_the_loop(root):
         job.resume([1], position="id")
 
 
-def test_it_stops_at_the_margin_of_the_deadline_with_all_saved_and_goes_on_next_time(root):
+def test_it_stops_at_the_margin_of_the_deadline_with_all(root):
+    """It stops at the margin of the deadline with all saved and goes on next time."""
     seen, runs = [], 0
-    while not checkpoint("job", root=root).load() == 400 * 399 // 2:
+    while checkpoint("job", root=root).load() != 400 * 399 // 2:
         runs += 1
         with checkpoint("job", root=root, context=Context(2.3)) as job:
             for item in job.resume(range(400)):
@@ -204,8 +211,9 @@ def test_a_source_that_raises_keeps_what_was_done(root):
     assert job.load() == 6 and job.position == 4 and not job.finished
 
 
-def test_a_lost_claim_ends_the_loop_with_claimlost_and_the_successor_keeps_its_own(root):
-    with pytest.raises(ClaimLost), checkpoint("job", root=root) as job:
+def test_a_lost_claim_ends_the_loop_with_claimlost(root):
+    """A lost claim ends the loop with claimlost and the successor keeps its own."""
+    with pytest.raises(ClaimLost), checkpoint("job", root=root) as job:  # noqa: PT012
         for item in job.resume(range(10), every=1):
             job.state = item
             if item == 4:
@@ -213,8 +221,9 @@ def test_a_lost_claim_ends_the_loop_with_claimlost_and_the_successor_keeps_its_o
     assert checkpoint("job", root=root).load() == 3
 
 
-def test_a_failing_save_at_the_end_does_not_hide_the_blocks_own_error(root):
-    with pytest.raises(Stop) as raised, checkpoint("job", root=root) as job:
+def test_a_failing_save_at_the_end_does_not_hide_the_blocks(root):
+    """A failing save at the end does not hide the blocks own error."""
+    with pytest.raises(Stop) as raised, checkpoint("job", root=root) as job:  # noqa: PT012
         for item in job.resume(range(10)):
             job.state = item
             if item == 4:
@@ -223,10 +232,11 @@ def test_a_failing_save_at_the_end_does_not_hide_the_blocks_own_error(root):
     assert "could not be saved" in raised.value.__notes__[0]
 
 
-def test_between_saves_an_item_costs_no_system_call_and_the_state_is_not_encoded_for_ever(
-    root, monkeypatch
-):
-    """The budget, under 2 µs an item, as counts: what could break it is a system call or an encoding for each item."""
+def test_between_saves_an_item_costs_no_system_call(root, monkeypatch):
+    """The budget, under 2 µs an item, as counts.
+
+    What could break it is a system call or an encoding for each item.
+    """
     calls = {"encode": 0}
     with checkpoint("job", root=root) as job:
         encode = States.encode

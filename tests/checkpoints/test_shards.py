@@ -33,7 +33,8 @@ def test_one_worker_does_them_all_once(root):
     assert checkpoint("job", root=root).shards(5).shard(3).load() == 3
 
 
-def test_workers_start_apart_and_share_without_a_shard_done_twice(root):
+def test_workers_start_apart_and_share_without_a_shard_done(root):
+    """Workers start apart and share without a shard done twice."""
     program = f"""
 from efsstate import checkpoint
 with checkpoint("job", root={root!r}).shards(40) as shards:
@@ -91,8 +92,9 @@ def test_another_number_of_shards_is_an_error(root):
             checkpoint("job", root=root).shards(bad)
 
 
-def test_leaving_gives_back_whatever_happened_and_keeps_what_was_done(root):
-    with pytest.raises(ZeroDivisionError), checkpoint("job", root=root).shards(3) as shards:
+def test_leaving_gives_back_whatever_happened_and_keeps_what(root):
+    """Leaving gives back whatever happened and keeps what was done."""
+    with pytest.raises(ZeroDivisionError), checkpoint("job", root=root).shards(3) as shards:  # noqa: PT012
         for shard in shards:
             for item in shard.resume(range(10)):
                 shard.state = item
@@ -110,7 +112,7 @@ def test_leaving_gives_back_whatever_happened_and_keeps_what_was_done(root):
 
 def test_breaking_out_gives_back(root):
     with checkpoint("job", root=root).shards(3) as shards:
-        for shard in shards:
+        for shard in shards:  # noqa: B007
             break
     with shard:
         pass

@@ -165,9 +165,7 @@ MUTATIONS = {
     "unlock-though-a-child-lives-on": Mutation(
         "unlock, though a child lives on",
         drop(),
-        [
-            "checkpoints/test_checkpoint.py::test_leaving_gives_the_lock_back_though_a_forked_child_lives_on"
-        ],
+        ["checkpoints/test_checkpoint.py::test_leaving_gives_the_lock_back_though_a_forked_child"],
     ),
     "a-locks-file-goes-before-the-lock": Mutation(
         "a lock's file goes before the lock",
@@ -212,9 +210,7 @@ MUTATIONS = {
     "what-is-saved-is-a-copy": Mutation(
         "what is saved is a copy",
         holds(True),
-        [
-            "checkpoints/test_checkpoint.py::test_an_array_that_changes_while_it_is_saved_leaves_a_readable_save"
-        ],
+        ["checkpoints/test_checkpoint.py::test_an_array_that_changes_while_it_is_saved_leaves"],
     ),
     "a-shards-mark-is-signed": Mutation(
         "a shard's mark is signed",

@@ -1,1 +1,4 @@
-"""The checkpoint protocol as a model, explored exhaustively. `python -m tests.checkpoints.model` prints the table."""
+"""The checkpoint protocol as a model.
+
+Explored exhaustively. `python -m tests.checkpoints.model` prints the table.
+"""

@@ -1,7 +1,11 @@
-"""Breadth-first search of all behaviours of a model; the first trace to a violation is a shortest one."""
+"""Breadth-first search of all behaviours of a model.
+
+The first trace to a violation is a shortest one.
+"""
 
 import time
 from array import array
+from itertools import pairwise
 from typing import NamedTuple
 
 
@@ -17,11 +21,15 @@ class Result(NamedTuple):
             ", ".join(f"{kind} in {len(trace)} steps" for kind, (_, trace) in self.found.items())
             or "no violation"
         )
-        return f"{self.states:,} states, {self.steps:,} steps, {'complete' if self.complete else 'NOT complete'}, {self.seconds:.0f} s: {said}"
+        end = "complete" if self.complete else "NOT complete"
+        size = f"{self.states:,} states, {self.steps:,} steps"
+        return f"{size}, {end}, {self.seconds:.0f} s: {said}"
 
 
 def explore(model, *, limit=5_000_000, stop=True):
-    """Every state that can be reached. `stop`: at the first violation. A model has `initial()` and `next(state)`, which gives
+    """Every state that can be reached. `stop`: at the first violation. A model has `initial()`.
+
+    And `next(state)`, which gives
     (label, state, violation or None).
     """
     started = time.monotonic()
@@ -37,7 +45,7 @@ def explore(model, *, limit=5_000_000, stop=True):
         path.reverse()
         return [
             next(label for label, state, _ in model.next(a) if state == b)
-            for a, b in zip(path, path[1:])
+            for a, b in pairwise(path)
         ] + [last]
 
     while at < len(states) and len(states) < limit and not (stop and found):

@@ -1,10 +1,15 @@
-"""The protocol of src/efsstate/checkpoints/protocol.py as a state machine: one step is one request that the server executes.
+"""The protocol of src/efsstate/checkpoints/protocol.py as a state machine: one step is one.
 
-Between two steps of a process anything else may happen, so a freeze is "takes no step for a while", a final crash "takes no
-step any more", and every prefix is explored. The lock is left out: since it can be lost at any moment without notice, a worker
+Request that the server executes.
+
+Between two steps of a process anything else may happen, so a freeze is "takes no step for a while",
+a final crash "takes no
+step any more", and every prefix is explored. The lock is left out: since it can be lost at any
+moment without notice, a worker
 may begin a claim at any moment, which is a superset of what happens with it.
 
-A state is the set of the saves that it contains (every save adds one), so "nothing is lost" is set inclusion.
+A state is the set of the saves that it contains (every save adds one), so "nothing is lost" is set
+inclusion.
 
 Checked, at every step:
 
@@ -65,7 +70,9 @@ class Rules:
     errors: int = 0  # saves that end in an OSError at any point, the owner going on with its claim
     flips: int = 0  # generations that are damaged
     sweep: bool = True
-    parts: str = ""  # a listing in two parts, and what comes in the first: "epochs" "bases" "saves" "odd" "even"; "": at once
+    # A listing in two parts, and what comes in the first: "epochs" "bases" "saves" "odd" "even";
+    # "": at once
+    parts: str = ""
     # The rules
     epoch_exclusive: bool = True  # else two claimants may share an epoch
     list_after_epoch: bool = True  # else a claimant goes by the listing from before
@@ -76,12 +83,15 @@ class Rules:
     base_exclusive: bool = True  # else a second base replaces the first
     claim_looks: bool = True  # a claimant that finds the job finished looks again before it tells
     load_looks: bool = True  # so does a load whose listing comes in parts
-    settle_late: bool = True  # a load makes a base only from a listing later than the epoch; else from the one that shows it
+    # A load makes a base only from a listing later than the epoch; else from the one that shows it
+    settle_late: bool = True
     settle_follow: bool = True  # and lists again after it made one; else it goes by that
     nothing_twice: bool = True  # that nothing was saved is said by two listings; else by one
-    whole: bool = True  # a save appears whole, by a rename; else it can be seen half written, and is passed over
+    # A save appears whole, by a rename; else it can be seen half written, and is passed over
+    whole: bool = True
     relist: bool = True  # ENOENT on a listed name: list again; else go on to the next
-    remove: str = "acknowledged"  # a save is removed behind an "acknowledged" one; else behind a "published" one
+    # A save is removed behind an "acknowledged" one; else behind a "published" one
+    remove: str = "acknowledged"
     oldest_first: bool = True  # in that order
     top_stays: bool = True  # the highest epoch stays; else it goes once it has an acknowledged save
     settled_only: bool = True  # nothing is swept while the newest epoch has no base
@@ -90,7 +100,8 @@ class Rules:
     )
     leave_damage: bool = True  # so a load decides no base in that case; else it does
     prune: bool = True  # claimants remove the links of former claims without a save
-    mark: str = "acknowledged"  # a shard is marked finished once that is "acknowledged"; else once "published"
+    # A shard is marked finished once that is "acknowledged"; else once "published"
+    mark: str = "acknowledged"
 
 
 class Worker(NamedTuple):
@@ -200,7 +211,10 @@ class Protocol:
         return tuple(sorted(items, reverse=True))
 
     def search(self, s, p):
-        """One request of the walk of `p`: (label, outcome, p after it); outcome is "again", "on", "found" or "nothing"."""
+        """One request of the walk of `p`: (label, outcome, p after it).
+
+        Outcome is "again", "on", "found" or "nothing".
+        """
         todo = p.todo
         while todo and p.limit and todo[0][2] != TARGET and todo[0][:2] >= p.limit:
             todo = todo[1:]  # what a base decided not to count
@@ -241,11 +255,14 @@ class Protocol:
     def missing(self, p, mask, *, warned=False, unsettled=False):
         lack = p.need & ~mask
         if lack and not warned:
-            return f"{'SILENT' if self.rules.flips else 'ACK'} returns {show(mask)}, but {show(p.need)} was acknowledged before it began"
+            kind = "SILENT" if self.rules.flips else "ACK"
+            before = f"{show(p.need)} was acknowledged before it began"
+            return f"{kind} returns {show(mask)}, but {before}"
         gone = p.shown & ~mask
         if gone and not warned and not unsettled:
             kind = "UNDONE" if gone & self.done else "DIRTY"
-            return f"{kind} returns {show(mask)}, but {show(p.shown)} had been returned before it began"
+            before = f"{show(p.shown)} had been returned before it began"
+            return f"{kind} returns {show(mask)}, but {before}"
         return None
 
     # Steps
@@ -268,7 +285,10 @@ class Protocol:
         yield from self.surroundings(s)
 
     def listing(self, s, p, then, second):
-        """The steps of a listing: at once, or its first part now and the second at `second`; `then(names)` goes on."""
+        """The steps of a listing: at once, or its first part now and the second at `second`.
+
+        `then(names)` goes on.
+        """
         names = self.names(s)
         if not self.rules.parts:
             yield "list", *then(names)
@@ -487,7 +507,10 @@ class Protocol:
             yield f"{name}: error", {**change, "errors": s.errors - 1}, self.failed(w), None
 
     def own(self, s, i, w, change=None):
-        """The claim is told to its owner; what it starts from counts as returned only if it is finished."""
+        """The claim is told to its owner.
+
+        What it starts from counts as returned only if it is finished.
+        """
         change = change or {}
         finished = w.mask & self.done
         if finished and self.rules.claim_looks:
@@ -505,10 +528,12 @@ class Protocol:
         saves = change.get("saves", s.saves)
         acked = s.acked | bit(i, w.saved)
         bad = None
-        # A listing in parts may end after a successor has saved on top of this save: then `kept` tells.
+        # A listing in parts may end after a successor has saved on top of this save: then `kept`
+        # tells.
         if s.acked & ~w.mask and not self.rules.parts:
-            bad = f"FORK acknowledges {show(w.mask)}, which lacks acknowledged {show(s.acked & ~w.mask)}"
-        elif bin((s.acked | w.mask) & self.done).count("1") > 1:
+            lack = show(s.acked & ~w.mask)
+            bad = f"FORK acknowledges {show(w.mask)}, which lacks acknowledged {lack}"
+        elif ((s.acked | w.mask) & self.done).bit_count() > 1:
             bad = f"DONE2 finished by {show((s.acked | w.mask) & self.done)}"
         else:
             bad = self.kept(s._replace(saves=saves, acked=acked))
@@ -557,7 +582,10 @@ class Protocol:
             yield from self.listing(s, p, listed, LIST2)
         elif p.at == WALK:
             label, outcome, p2 = self.search(s, p)
-            step = lambda p3: self.loader(s, p3) if label is None else [(label, {}, p3, None)]
+
+            def step(p3):
+                return self.loader(s, p3) if label is None else [(label, {}, p3, None)]
+
             p3 = p2._replace(limit=())
             if outcome == "again":
                 yield label, {}, again, None
@@ -611,7 +639,10 @@ class Protocol:
         return tuple(sorted([b for b in s.bases if b[0] != epoch] + [(epoch, target)]))
 
     def kept(self, s):
-        """Whether a load that nobody disturbs, at this moment, would end with all that was acknowledged."""
+        """Whether a load that nobody disturbs, at this moment.
+
+        Would end with all that was acknowledged.
+        """
         if s.flips < self.rules.flips:
             return None
         names = self.names(s)
@@ -626,7 +657,8 @@ class Protocol:
                 f"GONE a load would return {show(p.mask)}, though {show(s.acked)} is acknowledged"
             )
         if s.seen & self.done & ~p.mask:
-            return f"UNDONE a load would return {show(p.mask)}, though {show(s.seen & self.done)} was returned as finished"
+            seen = show(s.seen & self.done)
+            return f"UNDONE a load would return {show(p.mask)}, though {seen} was returned finished"
         return None
 
     def surroundings(self, s):

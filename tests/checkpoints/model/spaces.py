@@ -1,4 +1,7 @@
-"""What is explored: spaces that must be free of violations, and rules that, broken, must lead to one."""
+"""What is explored: spaces that must be free of violations, and rules that, broken.
+
+Must lead to one.
+"""
 
 THREE = {"saves": (1, 1, 1), "claims": (1, 1, 1)}
 SMALL = {"saves": (1, 1)}
