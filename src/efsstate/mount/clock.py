@@ -3,10 +3,14 @@
 No two hosts' clocks are ever compared. Every file that this process creates comes back with the
 server's time on it, at no cost. A writer stamps with that, so its own clock never matters; a reader
 corrects its clock by the time on its last write, and trusts it until it has written.
+
+A test that sets the clock by freezegun or time-machine sets the server's too, as far as entries are
+concerned: else each put would set it right again.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 
 TICK = 2.0  # seconds
@@ -20,6 +24,9 @@ def observe(server: float, wall: float | None = None, steady: float | None = Non
     by default.
     """
     global _offset
+    if is_traveling():
+        _offset = 0.0
+        return
     now, steady_now = time.time(), time.monotonic()
     took = now - (now if wall is None else wall)
     took_steadily = steady_now - (steady_now if steady is None else steady)
@@ -32,6 +39,19 @@ def observe(server: float, wall: float | None = None, steady: float | None = Non
     # Below 2 s it is the granularity of time stamps and the way there, not a wrong clock.
     # MUT: the-servers-clock-stamps
     _offset = difference if abs(difference) > TICK else 0.0
+
+
+def creation_time(server: float) -> float:
+    """Return the time to stamp on content whose file the server created at `server`."""
+    return time.time() if is_traveling() else server
+
+
+def is_traveling() -> bool:
+    """Return True if a test has set the clock of this process by freezegun or time-machine."""
+    if getattr(time.time, "__module__", "") == "freezegun.api":
+        return True
+    time_machine = sys.modules.get("time_machine")
+    return time_machine is not None and bool(time_machine.escape_hatch.is_travelling())
 
 
 def now() -> float:

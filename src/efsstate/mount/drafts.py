@@ -11,6 +11,7 @@ import time
 from _weakrefset import WeakSet  # as `threading` has it: the public module would be one more import
 
 from efsstate import process
+from efsstate.mount import clock
 from efsstate.mount.descriptor import Descriptor
 from efsstate.mount.files import write_all
 from efsstate.mount.folders import name_error
@@ -42,7 +43,8 @@ class PendingFile:
         except BaseException:
             self._discard_if_created()
             raise
-        self._inode, self._created, self._began = status.st_ino, status.st_mtime, time.monotonic()
+        self._inode, self._began = status.st_ino, time.monotonic()
+        self._created = clock.creation_time(status.st_mtime)
 
     def _discard_if_created(self) -> None:
         if self._file.is_open:

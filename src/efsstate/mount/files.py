@@ -265,7 +265,7 @@ class Mount(Folders):
         try:
             try:
                 status = self.create_open(file, folder, name, flags)
-                parts = build(status.st_mtime)
+                parts = build(clock.creation_time(status.st_mtime))
                 write_all(file.fd, parts)
                 # MUT: a-file-is-synced-before-it-is-named
                 if durable:
