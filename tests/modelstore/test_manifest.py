@@ -98,7 +98,7 @@ def test_a_file_that_is_not_as_the_manifest_says(root, tmp_path):
         assert load("size", use)() == b"abcde"
         with pytest.raises(CorruptEntryError, match="SHA-256"):
             load("digest", use)()
-    for verify in (
+    for how in (
         "size",
         "digest",
         None,

@@ -603,3 +603,31 @@ def staged(root, source):
     yield layout.staging_folder(
         "models/m", Manifest("", files, found.folders, single=found.single).content
     )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another user")
+def test_what_root_publishes_belongs_to_the_roots_owner(source, tmp_path_factory):
+    """So a function of that user, with a root of mode 0750, loads, activates and prunes it."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as root:
+        os.chown(root, 1001, 1001)
+        os.chmod(root, 0o750)
+        made = publish("m", source, root=root)
+        activate("m", made, label="x", root=root)
+        for above, folders, files in os.walk(f"{root}/models"):
+            for name in [*folders, *files, "."]:
+                status = os.lstat(f"{above}/{name}")
+                assert (status.st_uid, status.st_gid) == (1001, 1001), name
+        pid = os.fork()
+        if not pid:
+            code = 1
+            try:
+                os.setgid(1001)
+                os.setuid(1001)
+                read = model("m", lambda files: bytes(files.read("config.json")), root=root)()
+                activate("m", made, label="y", root=root)
+                code = read != b"{}"
+            finally:
+                os._exit(code)
+        assert os.waitpid(pid, 0)[1] == 0

@@ -238,3 +238,21 @@ def test_tokenizers(recipe, tmp_path):
     (tmp_path / "tok").mkdir()
     made.save(str(tmp_path / "tok" / "tokenizer.json"))
     assert recipe("tokenizer", tmp_path / "tok").encode("hello there world").ids == [0, 2, 1]
+
+
+def test_sqlite_lookup(recipe, tmp_path, monkeypatch):
+    """A look-up touches the copy only, and takes no lock."""
+    import sqlite3
+
+    table = sqlite3.connect(tmp_path / "words.sqlite")
+    table.execute("CREATE TABLE words (word TEXT PRIMARY KEY, meaning TEXT)")
+    table.executemany("INSERT INTO words VALUES (?, ?)", [(f"w{i}", f"m{i}") for i in range(5000)])
+    table.commit()
+    table.close()
+    connection, files = recipe("sqlite_lookup", tmp_path / "words.sqlite")
+    look_up = sys.modules["examples.models.sqlite_lookup"].look_up
+    assert look_up("w4711") == "m4711" and look_up("nope") is None
+    assert files.path.startswith(str(tmp_path)) and not os.path.exists(f"{files.path}-journal")
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        connection.execute("DELETE FROM words")
+    connection.close()
