@@ -413,7 +413,6 @@ def test_each_call_gets_on_however_many_namespaces_there_are(tree):
         assert report.finished or report.folders > 0, (calls, report)
         if report.finished:
             break
-        assert report.seconds < 2
         assert calls < 500
     assert calls > 1 and removed == 200
 
@@ -437,7 +436,7 @@ def test_each_call_gets_on_however_many_shards_a_checkpoint_has(tree):
         done = marks_now
         if report.finished:
             break
-        assert report.seconds < 2 and calls < 500
+        assert calls < 500
     assert calls > 1 and report.errors == 0
 
 

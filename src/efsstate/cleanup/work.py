@@ -80,6 +80,7 @@ class Work:
         self._later: dict[str, Job] = {}
         self._lock = process.lock()
         self._done = self._total = 0
+        self._granted = 0.0  # seconds that the first units have at least
         if options.dry_run:
             options.would_be_gone = self._would_be_gone
 
@@ -88,13 +89,9 @@ class Work:
 
         Half of the `budget` (seconds) is for work even if the listing of names took it all.
         """
-        report = self.report
+        report, self._granted = self.report, budget / 2
         try:
-            units = self._first_units()
-            # However long it took to list the names, each call gets on.
-            # MUT: each-call-of-a-sweep-gets-on
-            self.options.grant(budget / 2)
-            self._do_all(units)
+            self._do_all(self._first_units())
             self._do_all(self._take_later())
             for units in self._checkpoint_units():
                 self._do_all(units)
@@ -373,7 +370,13 @@ class Work:
         mine = [unit for unit in jobs if self._of == 1 or self._is_in_shard(unit)]
         self._units += mine
         queue = self._round.queue(mine) if self._round else mine
+        if not queue:
+            return
         self._total += len(queue)
+        # However long it took to list and to shuffle the names, each call gets on.
+        # MUT: each-call-of-a-sweep-gets-on
+        self.options.grant(self._granted)
+        self._granted = 0.0
 
         def work(unit: str) -> None:
             report = SweepReport()
@@ -383,7 +386,7 @@ class Work:
                 self._done += 1
                 self._progress(self._done, self._total)
 
-        spread(queue, work, workers=max(1, min(self._workers(), len(queue))))
+        spread(queue, work, workers=min(self._workers(), len(queue)))
 
     def _is_in_shard(self, unit: str) -> bool:
         from zlib import crc32
