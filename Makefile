@@ -11,6 +11,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+CODE = src tests benchmarks examples scripts
 # The wheel takes the place of the installed package (an editable one of `make dev` too):
 # tests see what users get.
 PIP = $(BIN)/python -m pip --quiet
@@ -29,7 +30,7 @@ demo-training: $(VENV)/.demo wheel
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check
-	$(BIN)/ruff format --check
+	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 	PYTHONPATH="$(CURDIR)/src" scripts/tests $(BIN)/python --fast -q
 
@@ -60,7 +61,7 @@ $(VENV)/.dev: $(VENV)/.test
 # mypy reads the types of what is installed: the wheel comes first.
 lint: $(VENV)/.test installed
 	$(BIN)/ruff check
-	$(BIN)/ruff format --check
+	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 
 installed: wheel

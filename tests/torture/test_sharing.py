@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from tests import sharing
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
