@@ -123,7 +123,6 @@ class HeldClaim:
             patience = min(until, time.monotonic() + _REOPEN)
             self._lock = lock.acquire(mount, name, layout.LOCK, until=patience)
             if self._lock is not None:
-                # MUT: a-waiters-lock-is-the-current-one
                 if not (has_waited or self._lock.waited) or self._lock.is_current():
                     self._lock.waited = self._lock.waited or has_waited
                     return True
