@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from efsstate.cache.decorator import cached as cached
     from efsstate.cache.function_types import AsyncCachedFunction as AsyncCachedFunction
     from efsstate.cache.function_types import CachedFunction as CachedFunction
-    from efsstate.cache.function_types import CacheInfo as CacheInfo
+    from efsstate.cache.info import CacheInfo as CacheInfo
     from efsstate.cache.keys import register as register
     from efsstate.checkpoints.checkpoint import Checkpoint as Checkpoint
     from efsstate.checkpoints.checkpoint import checkpoint as checkpoint
@@ -57,7 +57,7 @@ _LAZY = {
     "AsyncCache": "cache.async_cache",
     "AsyncCachedFunction": "cache.function_types",
     "Cache": "cache.decorator",
-    "CacheInfo": "cache.function_types",
+    "CacheInfo": "cache.info",
     "CachedFunction": "cache.function_types",
     "Checkpoint": "checkpoints.checkpoint",
     "Dataset": "datasets.dataset",

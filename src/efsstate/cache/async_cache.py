@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
-    from efsstate.cache.function_types import CacheInfo
+    from efsstate.cache.info import CacheInfo
     from efsstate.cache.mutex import Mutex
     from efsstate.units import Duration
 
@@ -168,12 +168,12 @@ class AsyncMutex:
 
     def __init__(self, mutex: Mutex) -> None:
         self._mutex, self._leave = mutex, threading.Event()
-        self._left: asyncio.Future[None] | None = None
+        self._released: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> None:
         loop = asyncio.get_running_loop()
         entered: asyncio.Future[None] = loop.create_future()
-        left: asyncio.Future[None] = loop.create_future()
+        released: asyncio.Future[None] = loop.create_future()
         self._leave.clear()
 
         def tell(future: asyncio.Future[None], error: BaseException | None = None) -> None:
@@ -188,10 +188,10 @@ class AsyncMutex:
             except BaseException as error:
                 loop.call_soon_threadsafe(tell, entered, error)
             finally:
-                loop.call_soon_threadsafe(tell, left)
+                loop.call_soon_threadsafe(tell, released)
 
         threading.Thread(target=hold, name="efsstate-lock", daemon=True).start()
-        self._left = left
+        self._released = released
         try:
             await entered
         except BaseException:  # cancelled, too: the thread lets go once it has entered
@@ -205,5 +205,5 @@ class AsyncMutex:
         trace: TracebackType | None,
     ) -> None:
         self._leave.set()
-        if self._left is not None:
-            await asyncio.shield(self._left)
+        if self._released is not None:
+            await asyncio.shield(self._released)

@@ -6,7 +6,7 @@ import time
 from functools import partial
 
 from efsstate.cache import puts
-from efsstate.cache.cache import Cache, fetch_many, info_of
+from efsstate.cache.cache import Cache, fetch_many
 from efsstate.cache.options import tag_ids
 from efsstate.cache.tiers import FAILURES, MISSING, describe_remaining
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from efsstate.cache.function_cache import FunctionCache
-    from efsstate.cache.function_types import CacheInfo
+    from efsstate.cache.info import CacheInfo
     from efsstate.cache.steps import Steps
 
 _MAP_TASKS = 16  # calls that `map` of an async function has under way at once
@@ -60,6 +60,8 @@ class Attributes:
 
     def cache_info(self) -> CacheInfo:
         """Return the counters of this process: calls by their outcome, and bytes in memory."""
+        from efsstate.cache.info import info_of
+
         return info_of(self._results)
 
     def cache_key(self, *args: Any, **kwargs: Any) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Any, overload
 
-    from efsstate.cache.function_types import CacheInfo
+    from efsstate.cache.info import CacheInfo
     from efsstate.cache.memory import Item
     from efsstate.cache.mutex import Mutex
     from efsstate.units import Duration, Size
@@ -232,6 +232,8 @@ class Cache(Generic[K, V]):
 
     def info(self) -> CacheInfo:
         """Return the counters of this process: gets by their outcome, and bytes in memory."""
+        from efsstate.cache.info import info_of
+
         return info_of(self._results)
 
     def __contains__(self, key: object) -> bool:
@@ -398,27 +400,6 @@ class Cache(Generic[K, V]):
 
 class _NoValueError(Exception):
     """There is no value to replace."""
-
-
-def info_of(results: TieredCache) -> CacheInfo:
-    """Return the counters of a cache."""
-    from efsstate.cache.function_types import CacheInfo
-
-    counts, memory = results.counts, results.memory
-    return CacheInfo(
-        hits=counts.memory + counts.mount + counts.stale,
-        misses=counts.computed,
-        maxsize=0 if memory.limit == 0 else memory.maxsize,
-        currsize=memory.size,
-        memory=counts.memory,
-        mount=counts.mount,
-        stale=counts.stale,
-        puts=counts.puts,
-        waits=counts.waits,
-        errors=counts.errors,
-        damaged=counts.damaged,
-        unstored=counts.unstored,
-    )
 
 
 def _require_distinct(keys: list[Any], digests: list[str]) -> None:

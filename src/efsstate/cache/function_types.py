@@ -12,7 +12,6 @@ from typing import (
     Any,
     Concatenate,
     Generic,
-    NamedTuple,
     ParamSpec,
     Protocol,
     TypeVar,
@@ -23,29 +22,13 @@ if TYPE_CHECKING:
     from typing import Self
 
     from efsstate.cache.cache import Cache
+    from efsstate.cache.info import CacheInfo
 
 P = ParamSpec("P")  # the parameters of the function
 Q = ParamSpec("Q")  # those of a method: all but its first
 T = TypeVar("T")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
-
-
-class CacheInfo(NamedTuple):
-    """Count calls by their outcome, and bytes in memory: as `functools` does, and more."""
-
-    hits: int
-    misses: int
-    maxsize: int
-    currsize: int
-    memory: int
-    mount: int
-    stale: int
-    puts: int
-    waits: int
-    errors: int
-    damaged: int
-    unstored: int
 
 
 class _Common(Generic[P]):

@@ -93,7 +93,8 @@ class Parameters:
             tail = self._tails.get(len(args))
             if tail is not None:
                 # Every hit comes here: `strict=` would cost 0.1 us, and an unneeded tuple as much.
-                return (*zip(self._plain, args), *tail) if tail else zip(self._plain, args)  # noqa: B905
+                pairs = zip(self._plain, args)  # noqa: B905
+                return (*pairs, *tail) if tail else pairs
         return self._bind_each(args, kwargs)
 
     def _bind_each(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Bound | None:

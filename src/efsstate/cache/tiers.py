@@ -382,7 +382,8 @@ class TieredCache:
         if value is not memory.PACKED:
             return value
         try:
-            return item.spare_copy.pop()  # type: ignore[union-attr]  # of several callers, one has it
+            # Of several callers, one has it.
+            return item.spare_copy.pop()  # type: ignore[union-attr]
         except (IndexError, AttributeError):
             return self._loads(item.payload)
 

@@ -1,0 +1,44 @@
+"""The counters of a cache, as users see them; imported when asked for, as it needs `typing`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from efsstate.cache.tiers import TieredCache
+
+
+class CacheInfo(NamedTuple):
+    """Count calls by their outcome, and bytes in memory: as `functools` does, and more."""
+
+    hits: int
+    misses: int
+    maxsize: int
+    currsize: int
+    memory: int
+    mount: int
+    stale: int
+    puts: int
+    waits: int
+    errors: int
+    damaged: int
+    unstored: int
+
+
+def info_of(results: TieredCache) -> CacheInfo:
+    """Return the counters of a cache."""
+    counts, memory = results.counts, results.memory
+    return CacheInfo(
+        hits=counts.memory + counts.mount + counts.stale,
+        misses=counts.computed,
+        maxsize=0 if memory.limit == 0 else memory.maxsize,
+        currsize=memory.size,
+        memory=counts.memory,
+        mount=counts.mount,
+        stale=counts.stale,
+        puts=counts.puts,
+        waits=counts.waits,
+        errors=counts.errors,
+        damaged=counts.damaged,
+        unstored=counts.unstored,
+    )
