@@ -116,6 +116,7 @@ OURS = {  # written out, so that a new one is a decision
     "efsstate.format.codec",
     "efsstate.format.entry",
     "efsstate.mount.files",
+    "efsstate.mount.reading",
     "efsstate.format.layout",
     "efsstate.mount.descriptor",
     "efsstate.mount.lock",

@@ -15,6 +15,7 @@ FLOORS = [
     ["errors", "generic", "units", "events", "parallel", "deadline", "format"],
     ["mount.clock", "mount.descriptor", "mount.environment"],
     ["mount.folders", "mount.readdir"],
+    ["mount.reading"],
     ["mount.files"],
     ["mount.drafts", "mount.root", "mount.lock", "mount.byte_locks", "mount.free_memory"],
     ["mount.store", "mount.links"],
@@ -164,7 +165,14 @@ def names(tree):
 CORE = [m for m in MODULES if m and m.split(".")[0] not in OPERATOR]
 
 
-DISK = ["mount.files", "mount.folders", "mount.drafts", "mount.readdir", "mount.descriptor"]
+DISK = [
+    "mount.files",
+    "mount.reading",
+    "mount.folders",
+    "mount.drafts",
+    "mount.readdir",
+    "mount.descriptor",
+]
 LOCKS = ["mount.lock", "mount.byte_locks"]
 
 

@@ -32,7 +32,8 @@ def scratch(name: str) -> Mount:
     It is for copies that the processes of an environment share. Raise `RootError` if it is another
     user's, or others may write to it.
     """
-    path = os.path.join(os.path.abspath(variable("TMPDIR") or "/tmp"), f"{name}-{os.geteuid()}")  # noqa: S108
+    above = os.path.abspath(variable("TMPDIR") or "/tmp")  # noqa: S108
+    path = os.path.join(above, f"{name}-{os.geteuid()}")
     try:
         os.makedirs(path, _MODE, exist_ok=True)
         status = os.lstat(path)

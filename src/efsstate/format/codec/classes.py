@@ -67,16 +67,18 @@ def field_names(kind: type) -> list[str] | None:
 def _encode_dataclass(value: Any, out: Out) -> object:
     kind = type(value)
     names = field_names(kind) or []
-    held = {**inspection.slots(value), **own_dict(value)}
-    held.pop("__weakref__", None)
-    for name in held:
+    attributes = {**inspection.slots(value), **own_dict(value)}
+    attributes.pop("__weakref__", None)
+    for name in attributes:
         if name not in names and not inspection.is_derived(kind, name):
             raise refusal(value, f"it holds {name!r} too, which is not a field")
     base = inspection.hidden(kind)
     if base is not None:
         raise refusal(value, f"it is a {base.__qualname__}, which holds more than its fields")
     path = _path_of(value, out)
-    values = [held[name] if name in held else _class_default(value, name) for name in names]
+    values = [
+        attributes[name] if name in attributes else _class_default(value, name) for name in names
+    ]
     return out.mark(DATACLASS, *path, names, out.items(values))
 
 
@@ -92,7 +94,7 @@ def _class_default(value: Any, name: str) -> Any:
 
 
 def _encode_pydantic(value: Any, out: Out) -> object:
-    held = inspection.slots(value)
+    slots = inspection.slots(value)
     if inspection.hidden(type(value)) is not None:
         raise refusal(value, "it holds more than its fields")
     attributes = {
@@ -101,7 +103,7 @@ def _encode_pydantic(value: Any, out: Out) -> object:
         if not inspection.is_derived(type(value), name)
     }
     path = _path_of(value, out)
-    others = [held.get(name) for name in _PYDANTIC_SLOTS]
+    others = [slots.get(name) for name in _PYDANTIC_SLOTS]
     return out.mark(PYDANTIC, *path, *out.items([attributes, *others]))
 
 
