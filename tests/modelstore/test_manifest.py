@@ -104,7 +104,7 @@ def test_a_file_that_is_not_as_the_manifest_says(root, tmp_path):
         None,
     ):  # a copy is made once and used for long: it is always compared
         with pytest.raises(CorruptEntryError, match="SHA-256"):
-            load(verify, uses[3])()
+            load(how, uses[3])()
     os.unlink(file)
     os.symlink("/etc/passwd", file)
     for use in uses:
