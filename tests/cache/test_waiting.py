@@ -63,9 +63,9 @@ def test_threads_wait_for_one_computation_at_most(kind):
 
 @pytest.mark.parametrize("kind", LEAVES_NO_RESULT)
 def test_processes_wait_for_one_computation_at_most(kind):
-    """Else the last of six takes 3 s; half a second allows for two cores."""
+    """Else the last of six takes 6 s, where two s are what it has to take."""
     code = (
-        source(kind, 0.5)
+        source(kind, 1)
         + """
 print("ready", flush=True); sys.stdin.read()
 began = time.monotonic()
@@ -90,7 +90,7 @@ print(time.monotonic() - began)
     for process in processes:
         with process:
             seconds.append(float(process.stdout.read()))
-    assert max(seconds) < 2.0, seconds
+    assert max(seconds) < 4.5, seconds
 
 
 def test_threads_behind_another_process_wait_for_one_computation():
