@@ -339,7 +339,8 @@ def stopped(root, source, at, **options):
 def test_a_source_without_the_position_is_an_error(root):
     stopped(root, list("bcde"), "d", position=same)
     for source in (list("bde"), ["e"], []):
-        with pytest.raises(SourceChanged, match="'c'.*function of the last position"):  # noqa: RUF043
+        advice = r"'c'.*function of the last position"
+        with pytest.raises(SourceChanged, match=advice):
             rest(root, source, position=same)
     assert rest(root, list("bcde"), position=same) == (["d", "e"], True)
 

@@ -94,7 +94,8 @@ def test_another_number_of_shards_is_an_error(root):
 
 def test_leaving_gives_back_whatever_happened_and_keeps_what(root):
     """Leaving gives back whatever happened and keeps what was done."""
-    with pytest.raises(ZeroDivisionError), checkpoint("job", root=root).shards(3) as shards:  # noqa: PT012
+    job = checkpoint("job", root=root)
+    with pytest.raises(ZeroDivisionError), job.shards(3) as shards:  # noqa: PT012
         for shard in shards:
             for item in shard.resume(range(10)):
                 shard.state = item

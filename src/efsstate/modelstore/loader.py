@@ -43,7 +43,8 @@ else:
     T = None
 
     class _Generic:
-        def __class_getitem__(cls, _parameter):  # noqa: ANN001, ANN204 - for `Model[Network]`, without typing
+        # For `Model[Network]` at run time, without an import of typing.
+        def __class_getitem__(cls, _parameter):  # noqa: ANN001, ANN204
             return cls
 
 
