@@ -10,7 +10,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 if ROOT not in sys.path:  # a bare `pytest` does not put it there
     sys.path.insert(0, ROOT)
 
-from tests.nfs.plugin import (  # noqa: F401
+from tests.nfs.plugin import (  # noqa: E402, F401
     boot,
     lab,
     pytest_addoption,
