@@ -1,6 +1,8 @@
 """A key is equal exactly where the function gets the same arguments, however a call is written."""
 
 import collections
+import copy
+import datetime as dt
 import functools
 import gc
 import itertools
@@ -541,3 +543,54 @@ def test_keys_are_equal_exactly_where_the_arguments_are(function, some_calls, fi
             outcomes.append((arguments, decorated.cache_key(*args, **kwargs)))
     for (left, key), (right, other) in itertools.combinations(outcomes, 2):
         assert (key == other) == (left == right), (left, right)
+
+
+# Types of other libraries
+
+
+def test_the_zones_of_dateutil_are_keys():
+    """Every answer of boto3 has them."""
+    tz = pytest.importorskip("dateutil.tz")
+    zones = [tz.tzutc(), tz.tzoffset("A", 3600), tz.tzoffset("B", 3600), tz.tzoffset("A", 7200)]
+    times = [dt.datetime(2026, 1, 1, tzinfo=zone) for zone in zones]
+    for values in (zones, times):
+        assert len({digest(value) for value in values}) == len(values)
+        assert [digest(value) for value in copy.deepcopy(values)] == list(map(digest, values))
+    with pytest.raises(TypeError, match="can't be part of a key"):
+        digest(dt.datetime(2026, 1, 1, tzinfo=tz.tzlocal()))
+
+
+pydantic = pytest.importorskip("pydantic")
+
+
+class Order(pydantic.BaseModel, extra="allow"):
+    number: int
+    items: list[str] = []  # noqa: RUF012
+    _note: str = pydantic.PrivateAttr(default="")
+
+
+class Other(pydantic.BaseModel):
+    number: int
+    items: list[str] = []  # noqa: RUF012
+
+
+def test_models_of_pydantic_are_keys():
+    noted = Order(number=1)
+    noted._note = "private"
+    models = [
+        Order(number=1),
+        Order(number=2),
+        Order(number=1, items=["a"]),
+        Order(number=1, items=[]),
+        Order(number=1, more=5),
+        Other(number=1),
+        noted,
+    ]
+    assert len({digest(model) for model in models}) == len(models)
+    assert digest(Order(items=["a"], number=1)) == digest(Order(number=1, items=["a"]))
+
+    class Local(pydantic.BaseModel):
+        number: int
+
+    with pytest.raises(TypeError, match="not to be found under that name"):
+        digest(Local(number=1))

@@ -54,6 +54,25 @@ def _encode_zone(value: Any, add: Add, depth: int) -> None:
     encode_text(value.key, add, depth)
 
 
+def _encode_dateutil(value: Any, add: Add, depth: int) -> None:
+    from efsstate.format.codec.stdlib import describe_dateutil
+
+    description = describe_dateutil(value)
+    if description is None or description[0] == "tzlocal":
+        raise unstable(value, "it is read from a file or from this machine, and has no name")
+    add(b"Y")
+    encode(description, add, depth)
+
+
+def _encode_pydantic(value: Any, add: Add, depth: int) -> None:
+    _encode_kind(b"B", value, add, depth)
+    add(b"t4:")
+    # Which fields were set counts: a function may ask for it.
+    for name in ("__dict__", "__pydantic_extra__", "__pydantic_private__"):
+        encode(getattr(value, name), add, depth)
+    encode(value.__pydantic_fields_set__, add, depth)
+
+
 def _encode_decimal(value: Any, add: Add, depth: int) -> None:
     add(b"m")
     # Constraint: the context says which of the two letters `str` writes.
@@ -246,6 +265,11 @@ def find(kind: type) -> Encoder | None:
         return _encode_enum
     if numpy is not None and issubclass(kind, numpy.generic):
         return _encode_scalar
+    if kind.__module__ == "dateutil.tz.tz":
+        return _encode_dateutil
+    pydantic = sys.modules.get("pydantic.main")
+    if pydantic is not None and issubclass(kind, pydantic.BaseModel):
+        return _encode_pydantic
     if classes.field_names(kind) is not None:
         return _encode_dataclass
     if issubclass(kind, tuple) and isinstance(getattr(kind, "_fields", None), tuple):

@@ -57,7 +57,7 @@ def _describe_zone(value: Any, zone: Any) -> Any:
     module = sys.modules.get("zoneinfo")
     if module is not None and type(zone) is module.ZoneInfo and zone.key is not None:
         return zone.key
-    described = _describe_dateutil(zone)
+    described = describe_dateutil(zone)
     if described is not None:
         return ["dateutil", *described]
     raise refusal(
@@ -66,7 +66,7 @@ def _describe_zone(value: Any, zone: Any) -> Any:
     )
 
 
-def _describe_dateutil(zone: Any) -> list[Any] | None:
+def describe_dateutil(zone: Any) -> list[Any] | None:
     """Return the function of `dateutil.tz` that makes the zone, and its arguments; None if none."""
     tz = sys.modules.get("dateutil.tz")
     if tz is None:
