@@ -317,7 +317,7 @@ def test_a_listing_that_takes_the_budget_leaves_time_for_work(tree, monkeypatch)
     assert not tree.there(*dead)
 
 
-def test_a_namespace_too_large_for_the_time_comes_down_to_its_limit(tree, monkeypatch):
+def test_a_namespace_too_large_for_the_time_is_trimmed(tree, monkeypatch):
     """Folders that half of the time allows stand for all, and no more goes than must (I21)."""
     tree.policy("f", shortest=90 * DAY, max_entries=160)
     for number in range(800):
