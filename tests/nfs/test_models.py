@@ -72,17 +72,22 @@ FIRST_CALL = {
 }
 
 
-def test_the_first_call_after_a_publication(lab, put):
+@pytest.mark.parametrize("label", [None, "staging"])
+def test_the_first_call_after_a_publication(lab, put, label):
     """6 requests before the data, on a warm name.
 
     Listing the versions (3) brings CURRENT and the new folder, of which 2 are left; then the
     file.
     """
     put("1")
-    get = model("m", text, check_every=0, root=lab.b)
+    if label:
+        activate("m", versions("m", root=lab.a)[0].id, label=label, root=lab.a)
+    get = model("m", text, label=label, check_every=0, root=lab.b)
     get()
     for i in range(2, 6):
         put(str(i))
+        if label:
+            activate("m", versions("m", root=lab.a)[0].id, label=label, root=lab.a)
         with lab.count("b") as sent:
             assert get() == str(i)
         assert sum(sent.ops.values()) - sent.ops["READ"] - sent.ops["CLOSE"] <= 6, sent.ops
