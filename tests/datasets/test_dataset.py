@@ -62,6 +62,27 @@ def test_several_buffers_are_one_part(ds):
     assert ds.freeze("s").verify() == []
 
 
+@pytest.mark.parametrize("dtype", ["u1", "i8", "f4"])
+def test_an_array_is_one_buffer_also_within_a_list(ds, dtype):
+    array = np.array([5, 2, 0], dtype)
+    for data in (array, array[::-1][::-1], list(array), [array], array.reshape(3, 1)):
+        part = ds.add(data)
+        assert pathlib.Path(part.path).read_bytes() == array.tobytes()
+        assert part.size == array.nbytes
+
+
+def test_an_array_of_bytes_objects_is_an_iterable_of_them(ds):
+    part = ds.add(np.array([b"he", b"llo"], dtype=object))
+    assert pathlib.Path(part.path).read_bytes() == b"hello"
+
+
+@pytest.mark.parametrize("data", ["text", ["text"], 5, [b"a", 5], None, [[b"a"]], {"a": 1}])
+def test_what_is_no_bytes_is_refused_and_nothing_is_added(ds, data, tmp_path):
+    with pytest.raises(TypeError, match="an iterable of bytes"):
+        ds.add(data, key="a")
+    assert files_below(tmp_path) == [] and "a" not in ds
+
+
 def test_an_empty_part_is_a_part(ds):
     part = ds.add(b"", key="nothing")
     [(same, data)] = ds.freeze("s").read()

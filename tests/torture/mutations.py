@@ -505,6 +505,11 @@ MUTATIONS = {
         instead("self._explain(key, claim)", "ADDED"),
         ["datasets/test_explorer.py::test_no_order_of_steps_breaks_a_promise"],
     ),
+    "a-parts-bytes-are-those-of-its-buffer": Mutation(
+        "a part has the bytes of its buffer, and not so many zeros as its value",
+        instead("view.tobytes()", "bytes(value)"),
+        ["datasets/test_dataset.py::test_an_array_is_one_buffer_also_within_a_list"],
+    ),
     "a-parts-bytes-are-checked": Mutation(
         "a parts bytes are checked",
         holds(False),

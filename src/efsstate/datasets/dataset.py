@@ -61,14 +61,11 @@ class Dataset(DatasetBase):
         dataset has at most one part of that key; if it is there already, or was removed, the
         returned part has `added=False`. Without a key every call adds a part.
         """
-        buffers = [data] if isinstance(data, (bytes, bytearray, memoryview)) else list(data)
-        size = sum(memoryview(buffer).nbytes for buffer in buffers)
+        content = _content(data)
+        size = sum(map(len, content))
         folders = self.folders(reading=False)
         digest_of = self._key_digest(folders, key)
         claim = folders.stage(digest_of, names.check_suffix(suffix))
-        # Digested before it is written: a buffer that changes meanwhile makes a damaged part, which
-        # a checked read refuses, and never a part that is believed.
-        content = [bytes(buffer) if type(buffer) is not bytes else buffer for buffer in buffers]
         checksum = entry.digest(folders.mount.key, f"{folders.parts}/{digest_of}", *content).hex()
         claim.part = names.part_name(digest_of, size, checksum, suffix)
         folders.mount.create(folders.staging(claim.process), claim.staged, lambda _now: content)
@@ -199,6 +196,38 @@ class Checksum:
         """Return the checksum in hex; it is bound to the place of the part."""
         self._hash.update(f"\0{place}".encode())
         return str(self._hash.hexdigest())
+
+
+def _content(data: Buffer | Iterable[Buffer]) -> list[bytes]:
+    """Return copies of the bytes of a buffer, or of each buffer of an iterable.
+
+    The copies are made at once, so a buffer that changes later does not change the part.
+    """
+    whole = _bytes_of(data)
+    pieces = [whole] if whole is not None else list(map(_bytes_of, _iterable(data)))
+    content = [piece for piece in pieces if piece is not None]
+    if len(content) < len(pieces):
+        raise TypeError(
+            f"data: bytes, or an iterable of bytes, are needed, not {type(data).__name__!r}"
+        )
+    return content
+
+
+def _bytes_of(value: Any) -> bytes | None:
+    """Return the bytes of a buffer; None if `value` is no buffer, or holds Python objects."""
+    if type(value) is bytes:
+        return value
+    try:
+        view = memoryview(value)
+    except (TypeError, ValueError, BufferError):
+        return None
+    # Not bytes(value): of a numpy integer, the item of an array, that is so many zeros.
+    # MUT: a-parts-bytes-are-those-of-its-buffer
+    return None if "O" in view.format else view.tobytes()
+
+
+def _iterable(value: Any) -> Iterable[Any]:
+    return value if hasattr(value, "__iter__") else [value]
 
 
 def _reopen(name: str, root: str | None) -> Dataset:
