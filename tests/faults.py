@@ -116,7 +116,7 @@ class Outcome:
 
 def _descriptors():
     """How many are open, but for those of folders that a `Mount` keeps open, and bounds."""
-    folders = sum(type(one).__name__ == "_Folder" for one in gc.get_objects())
+    folders = sum(type(one).__name__ == "FolderHandle" for one in gc.get_objects())
     try:
         return len(os.listdir("/proc/self/fd")) - folders
     except OSError:  # the fault met us: there is but one
