@@ -7,6 +7,8 @@ import functools
 import gc
 import itertools
 import struct
+import sys
+import types
 import weakref
 
 import numpy as np
@@ -560,37 +562,48 @@ def test_the_zones_of_dateutil_are_keys():
         digest(dt.datetime(2026, 1, 1, tzinfo=tz.tzlocal()))
 
 
-pydantic = pytest.importorskip("pydantic")
-
+MODELS = """
+import pydantic
 
 class Order(pydantic.BaseModel, extra="allow"):
     number: int
-    items: list[str] = []  # noqa: RUF012
+    items: list[str] = []
     _note: str = pydantic.PrivateAttr(default="")
-
 
 class Other(pydantic.BaseModel):
     number: int
-    items: list[str] = []  # noqa: RUF012
+    items: list[str] = []
+"""
 
 
-def test_models_of_pydantic_are_keys():
+@pytest.fixture
+def models(monkeypatch):
+    """Return a module of pydantic models, which can be found by its name."""
+    pytest.importorskip("pydantic")
+    module = types.ModuleType("models_of_pydantic")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(MODELS, vars(module))
+    return module
+
+
+def test_models_of_pydantic_are_keys(models):
+    Order = models.Order  # noqa: N806
     noted = Order(number=1)
     noted._note = "private"
-    models = [
+    values = [
         Order(number=1),
         Order(number=2),
         Order(number=1, items=["a"]),
         Order(number=1, items=[]),
         Order(number=1, more=5),
-        Other(number=1),
+        models.Other(number=1),
         noted,
     ]
-    assert len({digest(model) for model in models}) == len(models)
+    assert len({digest(value) for value in values}) == len(values)
     assert digest(Order(items=["a"], number=1)) == digest(Order(number=1, items=["a"]))
 
-    class Local(pydantic.BaseModel):
-        number: int
+    class Local(Order):
+        pass
 
     with pytest.raises(TypeError, match="not to be found under that name"):
         digest(Local(number=1))
