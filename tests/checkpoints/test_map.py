@@ -45,6 +45,41 @@ def test_results_come_as_they_are_done_if_order_does_not_matter(root):
     assert job.finished
 
 
+@pytest.mark.parametrize("position", [None, lambda item: f"id {item}"])
+@pytest.mark.parametrize("ordered", [True, False])
+def test_each_item_has_its_own_token_in_a_map(root, ordered, position):
+    """In the function and in the loop's body: effects that share a key would be lost."""
+    given, asked = {}, {}
+
+    def slow_first(item):
+        time.sleep(0.2 if item == 0 else 0)
+        asked[item] = job.token
+        return item
+
+    with checkpoint("job", root=root) as job:
+        for item in job.map(slow_first, range(9), workers=3, ordered=ordered, position=position):
+            given[item] = job.token
+    wanted = {n: ("job", n + 1 if position is None else position(n)) for n in range(9)}
+    assert given == asked == wanted
+
+
+def test_each_item_has_its_own_token_in_an_async_map(root):
+    given, asked = {}, {}
+
+    async def work(item):
+        await asyncio.sleep(0.1 if item == 0 else 0)
+        asked[item] = job.token
+        return item
+
+    async def main():
+        async for item in job.map(work, range(9), workers=3, ordered=False):
+            given[item] = job.token
+
+    with checkpoint("job", root=root) as job:
+        asyncio.run(main())
+    assert given == asked == {n: ("job", n + 1) for n in range(9)}
+
+
 def test_as_many_items_are_under_way_as_there_are_workers(root):
     """Eight meet at a barrier, again and again: less would wait for ever."""
     barrier = threading.Barrier(8)

@@ -510,6 +510,11 @@ MUTATIONS = {
         instead("view.tobytes()", "bytes(value)"),
         ["datasets/test_dataset.py::test_an_array_is_one_buffer_also_within_a_list"],
     ),
+    "each-item-of-a-map-has-its-own-token": Mutation(
+        "each item of a map has its own token",
+        holds(False),
+        ["checkpoints/test_map.py::test_each_item_has_its_own_token_in_a_map"],
+    ),
     "a-parts-bytes-are-checked": Mutation(
         "a parts bytes are checked",
         holds(False),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextvars import ContextVar
 from sys import _getframe as frame_above
 
 from efsstate import deadline
@@ -34,6 +35,8 @@ _READS_AHEAD = (
     " job.map(function, source, workers=8) to work on several at a time, or resume(..., batch=n)"
     " for lists of items"
 )
+# The loop and the position of the item that a worker of `map` works on, in the worker's context.
+working: ContextVar[tuple[Any, Any]] = ContextVar("efsstate_working", default=(None, None))
 
 
 class Job:
@@ -180,6 +183,7 @@ class Loop:
         self.is_inside = False  # an item is handed out and not done
         self.next_position: Any = None
         self.next_items = 0
+        self.early_position: Any = None  # of an item that is handed out before an earlier one
         self.kept = Kept(job, None, 0)
         self.running = self.exhausted = False
         self._started = 0.0
@@ -414,6 +418,12 @@ class Loop:
 
     def current(self) -> Any:
         """Return the position of the item that is being done, else of the last one."""
+        loop, position = working.get()
+        # MUT: each-item-of-a-map-has-its-own-token
+        if loop is self:
+            return position
+        if self.early_position is not None:
+            return self.early_position
         return self.next_position if self.is_inside else self.position
 
     def leave(self, error: BaseException | None) -> None:

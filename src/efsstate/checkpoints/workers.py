@@ -11,7 +11,7 @@ from sys import _getframe as frame_above
 
 from efsstate import deadline
 from efsstate.checkpoints.consumer import Consumer
-from efsstate.checkpoints.resume import Items
+from efsstate.checkpoints.resume import Items, working
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,14 +50,16 @@ class Crew:
         flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
         self.is_async = bool(flags & _COROUTINE)
 
-    def _call(self, task: Task) -> Any:
+    def _call(self, loop: Loop, task: Task) -> Any:
+        working.set((loop, task.position))
         started = time.monotonic()
         try:
             return self._function(task.item)
         finally:
             task.seconds = time.monotonic() - started
 
-    async def _call_async(self, task: Task, turns: Semaphore) -> Any:
+    async def _call_async(self, loop: Loop, task: Task, turns: Semaphore) -> Any:
+        working.set((loop, task.position))
         async with turns:
             started = time.monotonic()
             try:
@@ -99,7 +101,7 @@ class Crew:
                     break
                 task = window.add(item)
                 if task is not None:
-                    task.future = self._submit(pool, task)
+                    task.future = self._submit(loop, pool, task)
             if not window.tasks:
                 break
             chosen = window.next_thread_task(ordered=self._ordered)
@@ -114,10 +116,10 @@ class Crew:
         if not loop.exhausted:
             loop.end()
 
-    def _submit(self, pool: ThreadPoolExecutor, task: Task) -> Future[Any]:
+    def _submit(self, loop: Loop, pool: ThreadPoolExecutor, task: Task) -> Future[Any]:
         import contextvars
 
-        return pool.submit(contextvars.copy_context().run, self._call, task)
+        return pool.submit(contextvars.copy_context().run, self._call, loop, task)
 
     # In tasks
 
@@ -139,7 +141,7 @@ class Crew:
                         break
                     task = window.add(item)
                     if task is not None:
-                        task.future = asyncio.ensure_future(self._call_async(task, turns))
+                        task.future = asyncio.ensure_future(self._call_async(loop, task, turns))
                 if not window.tasks:
                     break
                 chosen = await window.next_async_task(ordered=self._ordered)
@@ -237,12 +239,13 @@ class Window:
         is_first = self._open[0] is task
         loop.next_position = task.position if is_first else loop.position
         loop.next_items = task.items if is_first else loop.items
+        loop.early_position = None if is_first else task.position
         loop.is_inside = is_first
 
     def finish(self, task: Task) -> None:
         """Note that `task` is done, and move the watermark past all that are."""
         loop = self._loop
-        task.is_done = True
+        task.is_done, loop.early_position = True, None
         loop.pace.note_item(task.seconds)
         before = loop.items
         # MUT: the-watermark-passes-no-open-item
