@@ -8,7 +8,7 @@ import threading
 import pytest
 from tests.checkpoints.test_checkpoint import Context
 
-from efsstate import ClaimLost, EfsStateError, ShardsError, checkpoint
+from efsstate import ClaimedError, ClaimLost, EfsStateError, ShardsError, checkpoint
 from efsstate.checkpoints.protocol import CheckpointFolder
 from efsstate.checkpoints.shards import ShardFolder
 from efsstate.format import layout
@@ -202,3 +202,49 @@ def test_a_shard_knows_its_index_and_its_token_is_its_own(root):
             for _ in shard.resume("ab"):
                 tokens.add(shard.token)
     assert len(tokens) == 6 and ("job[2]", 1) in tokens
+
+
+def test_a_reset_shard_is_done_again_by_workers_of_before(root):
+    with checkpoint("job", root=root).shards(3) as shards:
+        for shard in shards:
+            shard.finish("first")
+        assert shards.results() == ["first"] * 3
+        checkpoint("job", root=root).reset()
+        with pytest.raises(ShardsError, match="3 of 3 shards are not finished"):
+            shards.results()
+        assert shards.progress().done == 0
+        for shard in shards:
+            shard.finish("second")
+        assert shards.results() == ["second"] * 3
+
+
+@pytest.mark.parametrize("by_loop", [True, False])
+def test_a_reset_beside_a_mark_is_not_undone(root, monkeypatch, by_loop):
+    """The reset finds the shard claimed until it is marked, so no mark outlives the reset."""
+    mark, refused = ShardFolder.mark, []
+
+    def reset_before(folder, index):
+        try:
+            checkpoint("job", root=root).reset()
+        except ClaimedError as error:
+            refused.append(error)
+        mark(folder, index)
+
+    monkeypatch.setattr(ShardFolder, "mark", reset_before)
+    with checkpoint("job", root=root).shards(1) as shards:
+        for shard in shards:
+            if by_loop:
+                list(shard.resume("ab"))
+            else:
+                shard.finish("done")
+    assert len(refused) == 1
+    assert checkpoint("job", root=root).shards(1).progress().finished
+    assert checkpoint("job", root=root).shards(1).shard(0).status()["finished"]
+
+
+def test_a_mark_without_a_finished_shard_gives_no_result(root):
+    with checkpoint("job", root=root).shards(1) as shards:
+        shards.shard(0).update(lambda state: 1)
+        ShardFolder(CheckpointFolder(Mount(root), layout.checkpoint_folder("job")), 1).mark(0)
+        with pytest.raises(ShardsError, match="shard 0 was reset"):
+            shards.results()

@@ -515,6 +515,11 @@ MUTATIONS = {
         holds(False),
         ["checkpoints/test_map.py::test_each_item_has_its_own_token_in_a_map"],
     ),
+    "a-shard-that-was-reset-has-no-result": Mutation(
+        "a shard that was reset has no result",
+        holds(False),
+        ["checkpoints/test_shards.py::test_a_mark_without_a_finished_shard_gives_no_result"],
+    ),
     "a-parts-bytes-are-checked": Mutation(
         "a parts bytes are checked",
         holds(False),

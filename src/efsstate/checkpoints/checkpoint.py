@@ -563,8 +563,21 @@ class Shard(Checkpoint[S]):
     def __init__(self, parent: str, index: int, options: dict[str, Any]) -> None:
         super().__init__(f"{parent}[{index}]", **{**options, "context": None, "wait": 0})
         self.index = index
+        self.on_finished: Callable[[], None] | None = None
+        """Marks the shard as finished, for the other workers."""
         self._parent = parent
         self._folder_name = layout.shard_folder(parent, index)
+
+    def _leave_loops(self, error: BaseException | None) -> None:
+        super()._leave_loops(error)
+        # While the claim is held, so no reset comes between the last save and the mark: a shard
+        # that is marked is never looked into again.
+        if self.finished and self.on_finished is not None:
+            try:
+                self.on_finished()
+            except OSError:
+                if error is None:
+                    raise
 
     def _before_reset(self) -> None:
         """Remove the mark that the shard is finished, so that workers look into it again.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from efsstate import deadline
 from efsstate.errors import ClaimedError, ShardsError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
         index: int
         finished: bool
+        on_finished: Callable[[], None] | None
 
         def __enter__(self) -> Any: ...
         def __exit__(
@@ -137,9 +139,12 @@ class ShardFolder:
         self.marked.discard(index)
 
     def begun(self) -> set[int]:
-        """List the folder: learn which shards are marked, and return those that have a folder."""
+        """List the folder: learn which shards are marked, and return those that have a folder.
+
+        A shard that was reset is not marked any more.
+        """
         names = self.folder.mount.names(self.folder.folder)
-        begun = set()
+        begun, self.marked = set(), set()
         for kind, index, signature in filter(None, map(layout.parse_shard, names)):
             if index >= self.n:
                 continue
@@ -254,6 +259,7 @@ class Shards(Generic[C]):
             except ClaimedError:
                 continue
             self._claimed[index] = shard
+            shard.on_finished = partial(folder.mark, index)
             if not shard.finished:
                 try:
                     yield shard
@@ -275,12 +281,10 @@ class Shards(Generic[C]):
         error: BaseException | None = None,
         trace: TracebackType | None = None,
     ) -> None:
-        """Give back the claim of a shard, and mark the shard if it is finished."""
+        """Give back the claim of a shard, which marks the shard if it is finished."""
         shard = self._claimed.pop(index, None)
         if shard is not None:
             shard.__exit__(kind, error, trace)
-            if shard.finished:
-                self._opened().mark(index)
 
     def results(self) -> list[Any]:
         """Return the results of all shards, as `finish` was given them, by index.
@@ -299,6 +303,12 @@ class Shards(Generic[C]):
         for index in range(folder.n):
             shard = self._make_shard(index)
             shard.load()
+            # MUT: a-shard-that-was-reset-has-no-result
+            if not shard.finished:
+                raise ShardsError(
+                    f"{folder.folder.path()}: shard {index} was reset, so there are no results yet;"
+                    " look at progress()"
+                )
             results.append(shard.result)
         return results
 
