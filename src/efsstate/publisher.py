@@ -25,14 +25,15 @@ if TYPE_CHECKING:
     from efsstate.publishing.bucket import Object
 
 
-_OPTIONS = ("source", "model", "to", "version", "activate", "root")
+_OPTIONS = ("source", "model", "to", "dataset", "version", "activate", "root")
 _FILES, _PROGRESS = "files", "PROGRESS"  # in the folder of a copy under way
 _PART, _PARTS = 8 << 20, CONNECTIONS  # bytes of a request, requests at a time
 _WAIT = 10.0  # seconds for another call with the same event
 _SPARE = 5.0  # seconds kept for the end of an invocation
 _USAGE = (
-    'the event is {"source": "s3://bucket/key or prefix/", "model": name} to publish a version, or'
-    ' with "to", a folder below shared-data/, in place of "model"'
+    'the event is {"source": "s3://bucket/key or prefix/", "model": name} to publish a version;'
+    ' with "dataset", a name, in place of "model" each object is a part, and with "to" the files go'
+    " to a folder below shared-data/"
 )
 
 
@@ -43,11 +44,13 @@ def handler(event: dict[str, Any] | None, context: object = None) -> dict[str, o
 
     source: "s3://bucket/key" or "s3://bucket/prefix/";
     model: the model to publish it as, with `version` and `activate` as in `efsstate.publish`; or
+    dataset: the dataset to which each object is added as a part, unless it is there; or
     to: a folder below shared-data/, "" for that itself.
 
     Return, and log as a line of JSON, `finished` (if false, call again), `bytes` and `total`,
-    `files`, and at the end the `version` or the `path`. Raise `ValueError` for a bad event,
-    `EfsStateError` if S3 refuses, `ClaimedError` while another call copies the same.
+    `files`, and at the end the `version` or the `path`; of a dataset, how many parts were `added`.
+    Raise `ValueError` for a bad event, `EfsStateError` if S3 refuses, `ClaimedError` while another
+    call copies the same.
     """
     options = dict(event or {})
     unknown = sorted(set(options) - set(_OPTIONS))
@@ -67,13 +70,16 @@ def run(
     to: str | None = None,
     version: str | None = None,
     *,
+    dataset: str | None = None,
     activate: bool = True,
     root: str | None = None,
     client: Any = None,
 ) -> dict[str, object]:
     """Copy as `handler` does; `client` is boto3's for S3, by default a new one."""
-    if (model is None) == (to is None):
+    if sum(target is not None for target in (model, to, dataset)) != 1:
         raise ValueError(f"event: {_USAGE}")
+    if dataset is not None:
+        return _copy_parts(source, dataset, root, client)
     if model is not None:
         layout.model_folder(model)  # raises for a bad name, before anything is copied
     elif to and (why := bad_name(to)):
@@ -113,6 +119,17 @@ def run(
         claim.release()
         mount.remove_folder(folder)  # if empty: an NFS client cannot while the lock's file is open
     return {**result, "finished": True, "bytes": copy.total}
+
+
+def _copy_parts(source: str, dataset: str, root: str | None, client: Any) -> dict[str, object]:
+    from efsstate.datasets.dataset import Dataset
+    from efsstate.publishing import parts
+
+    target = Dataset(dataset, root=root)  # raises for a bad name, before anything is copied
+    bucket, prefix = _parse(source)
+    store = Bucket(client or default_client(), bucket, source)
+    answer = parts.copy(store, store.list_objects(prefix), target)
+    return {"source": source, "dataset": dataset, **answer}
 
 
 def _is_final(error: Exception, *, is_copied: bool) -> bool:

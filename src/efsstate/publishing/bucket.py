@@ -10,8 +10,14 @@ from efsstate.modelstore.manifest import bad_name
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Protocol
 
-    from efsstate.mount.drafts import PartialFile
+    class Target(Protocol):
+        """A file that takes bytes at offsets."""
+
+        def put(self, data: memoryview, offset: int) -> None:
+            """Write `data` at `offset`."""
+
 
 CONNECTIONS = 8
 MAX_OBJECTS = 100_000
@@ -155,7 +161,7 @@ class Bucket:
                         " one of the two"
                     )
 
-    def fetch(self, item: Object, start: int, end: int, target: PartialFile) -> None:
+    def fetch(self, item: Object, start: int, end: int, target: Target) -> None:
         """Write the object's bytes from `start` to `end` to the same place of `target`."""
         from botocore.exceptions import BotoCoreError
 

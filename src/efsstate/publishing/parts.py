@@ -1,0 +1,85 @@
+"""Copy the objects of an S3 prefix into a dataset: each object a part, once."""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+from efsstate.errors import DeadlineExceeded, EfsStateError
+from efsstate.format import dataset_layout as layout
+from efsstate.parallel import each
+from efsstate.publishing.bucket import CONNECTIONS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from efsstate.datasets.dataset import Dataset
+    from efsstate.publishing.bucket import Bucket, Object
+
+
+class _AtOffsets:
+    """A file that takes bytes at offsets, as `Bucket.fetch` gives them."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def put(self, data: memoryview, offset: int) -> None:
+        """Write `data` at `offset`."""
+        self._file.seek(offset)
+        self._file.write(data)
+
+
+def key_of(bucket: str, item: Object) -> str:
+    """Return the key of an object's part: a new content of the object is another part."""
+    return f"s3://{bucket}/{item.key}@{item.etag}"
+
+
+def suffix_of(name: str) -> str:
+    """Return the end of an object's name that its part keeps; "" if no part can have it."""
+    last = name.rpartition("/")[2]
+    _, point, rest = last.lstrip(".").partition(".")
+    try:
+        return layout.check_suffix(point + rest)
+    except ValueError:
+        return ""
+
+
+def copy(store: Bucket, objects: list[Object], dataset: Dataset) -> dict[str, object]:
+    """Add the objects that are no parts yet; return `finished`, `files`, `added` and `total`.
+
+    The next call continues: one listing shows the parts that are there. Raise `EfsStateError` if S3
+    refuses, or if the time suffices for no object at all.
+    """
+    folders = dataset.folders(reading=False)
+    present = {part.key for part in dataset.parts()}
+    missing = [
+        item
+        for item in objects
+        if layout.key_digest(key_of(store.bucket, item), folders.mount.key) not in present
+    ]
+    copied = added = 0
+    late = f"{store.source}: the deadline came; call again"
+    try:
+        for _item, is_new in each(
+            lambda item: _add(store, item, dataset), missing, threads=CONNECTIONS, late=lambda: late
+        ):
+            copied, added = copied + 1, added + is_new
+    except DeadlineExceeded:
+        if not copied:
+            raise EfsStateError(
+                f"{store.source}: the time sufficed for no object; give the function a longer"
+                " timeout"
+            ) from None
+    return {
+        "finished": copied == len(missing),
+        "files": len(objects),
+        "added": added,
+        "total": sum(item.size for item in objects),
+    }
+
+
+def _add(store: Bucket, item: Object, dataset: Dataset) -> bool:
+    """Copy one object; return True if it is a new part."""
+    key = key_of(store.bucket, item)
+    with dataset.part(suffix_of(item.name), key=key) as path, open(path, "wb") as file:
+        if item.size:
+            store.fetch(item, 0, item.size, _AtOffsets(file))
+    return path.part.added
