@@ -116,7 +116,7 @@ def test_too_little_time_is_told(s3, monkeypatch):
     ],
 )
 def test_a_bad_event_is_a_value_error(s3, event):
-    with pytest.raises(ValueError, match="dataset name|event|source"):
+    with pytest.raises(ValueError, match=r"dataset name|event|source"):
         publisher.handler(event, Context(60))
 
 

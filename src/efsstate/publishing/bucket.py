@@ -10,14 +10,8 @@ from efsstate.modelstore.manifest import bad_name
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Protocol
 
-    class Target(Protocol):
-        """A file that takes bytes at offsets."""
-
-        def put(self, data: memoryview, offset: int) -> None:
-            """Write `data` at `offset`."""
-
+    from efsstate.mount.drafts import PartialFile
 
 CONNECTIONS = 8
 MAX_OBJECTS = 100_000
@@ -161,7 +155,7 @@ class Bucket:
                         " one of the two"
                     )
 
-    def fetch(self, item: Object, start: int, end: int, target: Target) -> None:
+    def fetch(self, item: Object, start: int, end: int, target: PartialFile) -> None:
         """Write the object's bytes from `start` to `end` to the same place of `target`."""
         from botocore.exceptions import BotoCoreError
 

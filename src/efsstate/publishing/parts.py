@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import BinaryIO
-
 from efsstate.errors import DeadlineExceeded, EfsStateError
 from efsstate.format import dataset_layout as layout
+from efsstate.mount.drafts import PartialFile
 from efsstate.parallel import each
 from efsstate.publishing.bucket import CONNECTIONS
 
@@ -13,18 +12,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from efsstate.datasets.dataset import Dataset
     from efsstate.publishing.bucket import Bucket, Object
-
-
-class _AtOffsets:
-    """A file that takes bytes at offsets, as `Bucket.fetch` gives them."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def put(self, data: memoryview, offset: int) -> None:
-        """Write `data` at `offset`."""
-        self._file.seek(offset)
-        self._file.write(data)
 
 
 def key_of(bucket: str, item: Object) -> str:
@@ -78,8 +65,14 @@ def copy(store: Bucket, objects: list[Object], dataset: Dataset) -> dict[str, ob
 
 def _add(store: Bucket, item: Object, dataset: Dataset) -> bool:
     """Copy one object; return True if it is a new part."""
-    key = key_of(store.bucket, item)
-    with dataset.part(suffix_of(item.name), key=key) as path, open(path, "wb") as file:
-        if item.size:
-            store.fetch(item, 0, item.size, _AtOffsets(file))
+    mount = dataset.folders(reading=False).mount
+    with dataset.part(suffix_of(item.name), key=key_of(store.bucket, item)) as path:
+        folder, _, name = path.removeprefix(f"{mount.path}/").rpartition("/")
+        target = PartialFile(mount, folder, name)
+        try:
+            if item.size:
+                store.fetch(item, 0, item.size, target)
+            target.finish(item.size)
+        finally:
+            target.close()
     return path.part.added
