@@ -18,16 +18,16 @@ def put(root, tmp_path):
     return put
 
 
-def test_a_publication_of_one_file_makes_330_calls(put):
+def test_a_publication_of_one_file_makes_300_calls(put):
     """In a process that has published before; another version is active.
 
-    270 of its own, and 60 of the owners of its 11 descriptors.
+    240 of its own, and 60 of the owners of its 11 descriptors.
     """
     put("1")
     put("2")
     with Calls() as calls:
         put("3")
-    assert len(calls) <= 330, calls.names
+    assert len(calls) <= 300, calls.names
 
 
 def test_a_publication_reads_two_manifests_at_most(put, monkeypatch):

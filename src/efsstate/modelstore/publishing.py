@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from functools import partial
 
 from efsstate import deadline
 from efsstate.errors import ClaimedError, EfsStateError
@@ -221,17 +222,10 @@ def _size(mount: Mount, folder: str, name: str) -> int | None:
 def _write_manifest(mount: Mount, model: str, staging: str, manifest: Manifest) -> None:
     """Put the manifest among the files of the staging folder: it comes last."""
     place = f"{layout.version_folder(model, manifest.version)}/{layout.MANIFEST}"
-
-    def build(created: float) -> list[bytes | bytearray | memoryview]:
-        return entry.encode(
-            manifest.encoded,
-            place=place,
-            codec=manifests.CODEC,
-            created=created,
-            ttl=None,
-            key=mount.key,
-        )
-
+    build = partial(
+        entry.encode, manifest.encoded,
+        place=place, codec=manifests.CODEC, ttl=None, key=mount.key,
+    )  # fmt: skip
     # If it is half written, the next try overwrites it, and the version is not renamed before.
     mount.create(f"{staging}/{_FILES}", layout.MANIFEST, build)
 

@@ -149,13 +149,13 @@ class PartialFile:
     def __init__(self, mount: Mount, folder: str, name: str, *, executable: bool = False) -> None:
         self.path, self._file = mount.path_of(folder, name), Descriptor()
         mount.open_into(self._file, folder, name, os.O_RDWR | os.O_CREAT)
-        with self._file as fd:
-            self.present = os.fstat(fd).st_size
-            if executable:
-                try:
-                    os.fchmod(fd, mount.file_mode | (mount.file_mode & 0o444) >> 2)
-                except OSError:
-                    pass  # another user's: its mode is theirs to choose
+        fd = self._file.fd
+        self.present = os.fstat(fd).st_size
+        if executable:
+            try:
+                os.fchmod(fd, mount.file_mode | (mount.file_mode & 0o444) >> 2)
+            except OSError:
+                pass  # another user's: its mode is theirs to choose
 
     def has(self, data: memoryview, offset: int) -> bool:
         """Return True if `data` is at `offset` already."""

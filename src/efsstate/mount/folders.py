@@ -34,6 +34,7 @@ GONE = (errno.ENOENT, errno.ESTALE)
 # MUT: no-link-is-followed-to-a-folder
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _THROUGH = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_FILES, _AGAIN = "/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _MAX_OPEN = 256  # folders, of the 1,024 descriptors that Lambda allows
 
 
@@ -217,14 +218,12 @@ class Folders:
             raise self.with_path(error, folder) from None
 
     def _make_folder(self, folder: str, parent_name: str, name: str) -> FolderHandle:
-        def make(name: str, *, dir_fd: int) -> None:
-            try:
-                os.mkdir(name, self.folder_mode, dir_fd=dir_fd)
-            except FileExistsError:
-                pass  # another process was first; mkdir has asked the server, so we see its folder
-
-        self.call_at(make, parent_name, name, make=True)
-        opened = self._open_folder(folder, self.handle(parent_name, make=True), name)
+        try:
+            self.call_at(os.mkdir, parent_name, name, make=True, mode=self.folder_mode)
+        except FileExistsError:
+            pass  # another process was first; mkdir has asked the server, so we see its folder
+        parent = self._folders.get(parent_name) or self.handle(parent_name, make=True)
+        opened = self._open_folder(folder, parent, name)
         try:
             status = os.fstat(opened.fd)
             self.give_to_owner(opened.fd, status)
@@ -268,7 +267,11 @@ class Folders:
         """
         for attempt in (0, 1):
             try:
-                return _open_again(FolderHandle, self.handle(folder, make=make))
+                handle = self._folders.get(folder) or self.handle(folder, make=make)
+                try:
+                    return FolderHandle(f"{_OPEN_FILES}/{handle.fd}", _AGAIN)
+                except FileNotFoundError:  # no /proc here
+                    return FolderHandle(".", _DIRECTORY, dir_fd=handle.fd)
             except OSError as error:
                 if error.errno in GONE:
                     self.forget(folder)
@@ -297,7 +300,7 @@ class Folders:
     def sync(self, folder: str) -> None:
         """Flush the folder's names to disk: on NFS they are there already, at no cost."""
         try:
-            handle = self.handle(folder)
+            handle = self._folders.get(folder) or self.handle(folder)
             # MUT: a-name-is-synced
             os.fsync(handle.fd)
         except OSError as error:
@@ -360,43 +363,39 @@ class Folders:
         if known is not None and 0 <= time.time() - known.refreshed < older_than:
             return None
         # A caller that need not be certain pays nothing more for a folder that is missing.
-        seen = self._ask(folder, certain=not older_than)
+        seen = self.look(folder, listing=False, certain=not older_than)
         return None if seen is None else seen[0]
 
     def names(self, folder: str) -> list[str]:
         """Return the names in `folder` as the server has them now; none if it does not exist."""
-        seen = self._ask(folder, listing=True)
+        seen = self.look(folder)
         return [] if seen is None else seen[1] or []
 
     def look(
-        self, folder: str, before: os.stat_result | None = None
+        self,
+        folder: str,
+        before: os.stat_result | None = None,
+        *,
+        listing: bool = True,
+        certain: bool = True,
     ) -> tuple[os.stat_result, list[str] | None] | None:
         """Return the stat of `folder` as the server has it now, and its names; None if missing.
 
-        The names are None, and not requested, if nothing has changed since its stat was `before`. A
-        listing brings this host's client up to date about all of the folder in one request, where a
-        look at a name that was replaced takes two and at a new folder one (measured).
-        """
-        return self._ask(folder, listing=True, before=before)
-
-    def _ask(
-        self,
-        folder: str,
-        *,
-        listing: bool = False,
-        before: os.stat_result | None = None,
-        certain: bool = True,
-    ) -> tuple[os.stat_result, list[str] | None] | None:
-        """Open `folder` again; return its stat and, with `listing`, its names; None if missing.
-
-        `certain`: ask even if this host's client remembers that it, or one above it, was missing.
+        The names are None, and not requested, if nothing has changed since its stat was `before`,
+        or without `listing`. A listing brings this host's client up to date about all of the folder
+        in one request, where a look at a name that was replaced takes two and at a new folder one
+        (measured). `certain`: ask even if this host's client remembers that the folder, or one
+        above it, was missing.
         """
         for attempt in (0, 1):
             try:
                 handle = self._folders.get(folder) or self.handle(folder)
                 now = time.time()
                 # MUT: the-fresh-open
-                fd = _open_again(os.open, handle)
+                try:
+                    fd = os.open(f"{_OPEN_FILES}/{handle.fd}", _AGAIN)
+                except FileNotFoundError:  # no /proc here
+                    fd = os.open(".", _DIRECTORY, dir_fd=handle.fd)
                 try:
                     status = os.fstat(fd)
                     if status.st_nlink:  # else it was removed, perhaps created again since
@@ -450,14 +449,6 @@ class Folders:
             if not isinstance(error.filename, str):
                 self.with_path(error, folder)
             raise
-
-
-def _open_again(opener: Callable[..., T], handle: FolderHandle) -> T:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    try:
-        return opener(f"/proc/self/fd/{handle.fd}", flags)
-    except FileNotFoundError:  # no /proc here
-        return opener(".", _DIRECTORY, dir_fd=handle.fd)
 
 
 def _moment(status: os.stat_result) -> tuple[int, int, int]:

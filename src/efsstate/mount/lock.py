@@ -44,7 +44,6 @@ class Lock:
         """Lock the file if no other process holds it; return True if it is locked."""
         if not self._file.is_open:
             # Known before it is open: a child that is forked meanwhile has to close it.
-            self._file = Descriptor()
             self._mount.open_into(self._file, self.folder, self.name, os.O_RDWR | os.O_CREAT)
         try:
             with self._file as fd:

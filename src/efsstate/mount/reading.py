@@ -42,7 +42,11 @@ class ReadableFiles(Folders):
         creates = flags & os.O_CREAT
         for attempt in range(_TRIES):
             try:
-                handle = self.handle(folder, make=True) if creates else self._pass_through(folder)
+                handle = self._folders.get(folder)
+                if handle is None:
+                    handle = (
+                        self.handle(folder, make=True) if creates else self._pass_through(folder)
+                    )
                 self.open_at(handle, file, folder, name, flags)
             except OSError as error:
                 if creates and error.errno == errno.ENOENT and not attempt:
@@ -57,13 +61,12 @@ class ReadableFiles(Folders):
         self, handle: FolderHandle, file: Descriptor, folder: str, name: str, flags: int
     ) -> None:
         """Have `file` open the regular file `name` in the open folder `handle`."""
-        file.open(name, flags | _READ, mode=self.file_mode, dir_fd=handle.fd)
+        fd = file.open(name, flags | _READ, mode=self.file_mode, dir_fd=handle.fd)
         try:
-            with file as fd:
-                status = os.fstat(fd)
-                self._require_regular(status, folder, name)
-                if flags & os.O_CREAT:
-                    self.set_mode(fd, status)
+            status = os.fstat(fd)
+            self._require_regular(status, folder, name)
+            if flags & os.O_CREAT:
+                self.set_mode(fd, status)
         except BaseException:
             file.abandon()
             raise
@@ -136,6 +139,8 @@ class ReadableFiles(Folders):
                     handle.reads_small = type(data) is bytes and len(data) < _SMALL
                 finally:
                     os.close(fd)
+            except FileNotFoundError as error:
+                raise self.with_path(error, folder, name) from None
             except OSError as error:
                 self._prepare_retry(error, folder, name, attempt)
             else:
@@ -175,6 +180,8 @@ class ReadableFiles(Folders):
                     data = self._read_rest(fd, size, b"", folder, name, judge)
                 finally:
                     os.close(fd)
+            except FileNotFoundError as error:
+                raise self.with_path(error, folder, name) from None
             except OSError as error:
                 self._prepare_retry(error, folder, name, attempt)
             else:
@@ -184,7 +191,7 @@ class ReadableFiles(Folders):
     def find(self, folder: str, name: str) -> os.stat_result | None:
         """Return the stat of `name` itself, links not followed; None if it does not exist."""
         try:
-            handle = self.handle(folder)
+            handle = self._folders.get(folder) or self.handle(folder)
             return os.stat(name, dir_fd=handle.fd, follow_symlinks=False)
         except FileNotFoundError:
             return None

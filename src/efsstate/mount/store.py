@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from efsstate.errors import CorruptEntryError
 from efsstate.format import entry
 from efsstate.format.entry import Entry, decode
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
 
     from efsstate.format.entry import E
     from efsstate.mount.drafts import PendingFile
-    from efsstate.mount.files import Buffer, Mount, Parts
+    from efsstate.mount.files import Buffer, Mount
 
 
 def read(
@@ -98,13 +100,10 @@ def write(
     With a `draft` in that folder, return False, and change nothing, if it was removed meanwhile or
     `unless` is true (see `PendingFile.commit`). Raise `OSError`; then the old entry stands.
     """
-    place = f"{folder}/{name}"
-
-    def build(created: float) -> Parts:
-        return entry.encode(
-            payload, place=place, codec=codec, meta=meta, created=created, ttl=ttl, key=mount.key
-        )
-
+    build = partial(
+        entry.encode, payload,
+        place=f"{folder}/{name}", codec=codec, meta=meta, ttl=ttl, key=mount.key,
+    )  # fmt: skip
     if draft is not None:
         return draft.commit(folder, name, build, unless=unless)
     mount.replace(folder, name, build, durable=durable)
