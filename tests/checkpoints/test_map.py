@@ -80,6 +80,24 @@ def test_each_item_has_its_own_token_in_an_async_map(root):
     assert given == asked == {n: ("job", n + 1) for n in range(9)}
 
 
+def test_a_map_saves_before_it_waits_for_a_slow_item(root):
+    """At the deadline: the slow item may outlive it, and the function is killed there."""
+    seen = []
+
+    def work(item):
+        if item == 5:
+            until = time.monotonic() + 20
+            while time.monotonic() < until and not seen:
+                seen.extend(n for n in [checkpoint("job", root=root).status()["items"]] if n)
+                time.sleep(0.02)
+        return item
+
+    with checkpoint("job", root=root, context=Context(3), margin=0.5) as job:
+        for _ in job.map(work, range(10), workers=2):
+            pass
+    assert seen == [5]
+
+
 def test_as_many_items_are_under_way_as_there_are_workers(root):
     """Eight meet at a barrier, again and again: less would wait for ever."""
     barrier = threading.Barrier(8)

@@ -83,6 +83,37 @@ def test_what_is_no_bytes_is_refused_and_nothing_is_added(ds, data, tmp_path):
     assert files_below(tmp_path) == [] and "a" not in ds
 
 
+def test_a_part_of_another_dataset_is_refused(ds, tmp_path):
+    """It is not taken for the part of the same key, which a removal would take away."""
+    own, other = ds.add(b"own", key="a"), dataset("other", root=tmp_path).add(b"other", key="a")
+    snapshot = ds.freeze("s")
+    for call in (
+        lambda: ds.remove(other),
+        lambda: ds.freeze("t", [own, other]),
+        lambda: list(snapshot.read([other])),
+    ):
+        with pytest.raises(ValueError, match="is not of the dataset at 'datasets/ocr--train'"):
+            call()
+    assert ds.parts() == [own] and ds.snapshots() == ["s"]
+
+
+def test_a_part_that_another_host_named_is_one_of_this(ds, tmp_path):
+    ds.add(b"1", key="a")
+    (tmp_path.parent / "mount").symlink_to(tmp_path)
+    [part] = dataset("ocr/train", root=tmp_path.parent / "mount").parts()
+    assert [bytes(data) for _, data in ds.freeze("s", [part]).read([part])] == [b"1"]
+    assert ds.remove(part)
+
+
+def test_a_negative_number_leaves_no_part_out_silently(ds):
+    ds.add(b"1")
+    snapshot = ds.freeze("s")
+    with pytest.raises(ValueError, match="ahead=-1"):
+        list(snapshot.read(ahead=-1))
+    with pytest.raises(ValueError, match="after=-1"):
+        snapshot.order(after=-1)
+
+
 def test_an_empty_part_is_a_part(ds):
     part = ds.add(b"", key="nothing")
     [(same, data)] = ds.freeze("s").read()

@@ -520,6 +520,16 @@ MUTATIONS = {
         holds(False),
         ["checkpoints/test_shards.py::test_a_mark_without_a_finished_shard_gives_no_result"],
     ),
+    "a-map-saves-before-it-waits-for-its-threads": Mutation(
+        "a map saves before it waits for its threads",
+        holds(False),
+        ["checkpoints/test_map.py::test_a_map_saves_before_it_waits_for_a_slow_item"],
+    ),
+    "a-part-of-another-dataset-is-refused": Mutation(
+        "a part of another dataset is refused",
+        holds(False),
+        ["datasets/test_dataset.py::test_a_part_of_another_dataset_is_refused"],
+    ),
     "a-parts-bytes-are-checked": Mutation(
         "a parts bytes are checked",
         holds(False),

@@ -106,7 +106,12 @@ class Crew:
                 break
             chosen = window.next_thread_task(ordered=self._ordered)
             if chosen is None:
-                return  # the deadline came: what is under way is done again
+                # The deadline came: what is under way is done again. The save comes first, because
+                # the threads are waited for, perhaps beyond the deadline.
+                # MUT: a-map-saves-before-it-waits-for-its-threads
+                if loop.items > loop.saved_items:
+                    loop.job.save(False)
+                return
             window.hand_out(chosen)
             result = chosen.future.result()
             yield result

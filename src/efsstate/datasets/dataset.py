@@ -139,7 +139,9 @@ class Dataset(DatasetBase):
         long the sweep forgets it; without it the snapshot stays until `forget`.
         """
         folders = self.folders(reading=False)
-        chosen = None if parts is None else sorted({part.name for part in parts})
+        chosen = None
+        if parts is not None:
+            chosen = sorted({folders.require_own(part).name for part in parts})
         return Snapshot(self, freezing.freeze(folders, name, chosen, ttl))
 
     def at(self, name: str) -> Snapshot:
@@ -164,7 +166,7 @@ class Dataset(DatasetBase):
         """
         folders = self.folders(reading=False)
         if isinstance(key, Part):
-            return folders.remove(key.key, key.name)
+            return folders.remove(folders.require_own(key).key, key.name)
         return folders.remove(names.key_digest(key, folders.mount.key))
 
     def prune(self, *, older_than: Duration, dry_run: bool = False) -> list[Part]:

@@ -24,6 +24,7 @@ from efsstate.mount import links
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from efsstate.datasets.part import Part
     from efsstate.mount.files import Mount
 
 ADDED, PRESENT, REMOVED = "added", "present", "removed"
@@ -76,6 +77,17 @@ class PartFolders:
     def staging(self, process_id: str) -> str:
         """Return the staging folder of a process."""
         return f"{self.folder}/staging/{process_id}"
+
+    def require_own(self, part: Part) -> Part:
+        """Return `part`; raise `ValueError` if it is of another dataset.
+
+        The same key may be in both, so another dataset's part must not be taken for one of this.
+        Another host may have the mount at another path.
+        """
+        # MUT: a-part-of-another-dataset-is-refused
+        if not part.path.endswith(f"/{self.parts}/{part.name}"):
+            raise ValueError(f"{part.path}: this part is not of the dataset at {self.folder!r}")
+        return part
 
     # Adding
 

@@ -89,6 +89,8 @@ class Snapshot:
                     " snapshot, seed, epoch and shard that the position was saved with"
                 )
             after = ranked.index(after) + 1
+        if after < 0:
+            raise ValueError(f"after={after!r}: a number of parts that are done, or a part's name")
         folder = self.dataset.path
         return [Part(name, folder) for name in ranked[after:]]
 
@@ -110,6 +112,8 @@ class Snapshot:
         """
         if missing not in ("raise", "skip"):
             raise ValueError(f"missing={missing!r}: it is 'raise' or 'skip'")
+        if ahead < 0:
+            raise ValueError(f"ahead={ahead!r}: a number of parts, from 0, is needed")
         from concurrent.futures import ThreadPoolExecutor
 
         pool = ThreadPoolExecutor(max(1, ahead), "efsstate-read")
@@ -136,6 +140,7 @@ class Snapshot:
         from efsstate.modelstore.open_file import OpenFile
 
         folders = self._folders()
+        folders.require_own(part)
         try:
             data = reader.whole(OpenFile(folders.mount, folders.parts, part.name))
         except FileNotFoundError:
