@@ -13,12 +13,12 @@ import threading
 
 import pytest
 from tests import faults
-from tests.modelstore.conftest import active, dying, place, tree
+from tests.modelstore.conftest import active, dying, fork_beside_threads, place, tree
 
 import efsstate
 from efsstate import ClaimedError, EfsStateError, activate, model, publish, versions
 from efsstate.format import layout
-from efsstate.modelstore import disposal, manifest, reader
+from efsstate.modelstore import disposal, manifest, publishing, reader
 from efsstate.modelstore.patterns import Patterns
 from efsstate.modelstore.source import Source
 from efsstate.mount import lock
@@ -266,6 +266,53 @@ def test_a_second_publisher_waits_for_the_first(root, source, early):
     held.release()
     waiting.join(30)
     assert done == [made]
+
+
+def publish_in_child(root, source, version):
+    """Publish in another process, whose claim is free: the server gave the first one's up."""
+    staging = next(iter(staged(root, source)))
+    pathlib.Path(root, staging + layout.LOCK_SUFFIX).unlink()
+    pid = fork_beside_threads()
+    if not pid:
+        code = 1
+        try:
+            code = publish("m", source, version=version, root=root) != version
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("step", ["_copy_file", "_require_same_files", "_rename_into_place"])
+def test_one_content_under_two_ids_at_once(root, source, monkeypatch, step):
+    """Both end well, though the first is frozen before a step for longer than a lease."""
+    monkeypatch.setattr(reader, "THREADS", 1)
+    real, calls = getattr(publishing, step), []
+
+    def frozen(*given, **named):
+        calls.append(step)
+        if len(calls) == 3 or (len(calls) == 1 and step != "_copy_file"):
+            monkeypatch.setattr(publishing, step, real)
+            publish_in_child(root, source, "second")
+        return real(*given, **named)
+
+    monkeypatch.setattr(publishing, step, frozen)
+    assert publish("m", source, version="first", root=root) == "first"
+    assert calls
+    for made in ("first", "second"):
+        assert tree(place(root, "m", made)) == tree(source)
+    assert efsstate.verify("m", root=root) == []
+    assert not [n for n in os.listdir(os.path.dirname(place(root, "m", "x"))) if n[0] == "."]
+
+
+def test_files_that_are_taken_again_and_again(root, source, monkeypatch):
+    """The error says what to do, and not only that a path of ours is gone."""
+
+    def taken(mount, staging, inode):
+        raise mount.with_path(FileNotFoundError(2, "gone"), staging, "files")
+
+    monkeypatch.setattr(publishing, "_require_same_files", taken)
+    with pytest.raises(ClaimedError, match="still publishes the same content; try again later"):
+        publish("m", source, root=root)
 
 
 def harm(folder, kind):

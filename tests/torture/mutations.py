@@ -780,6 +780,11 @@ MUTATIONS = {
         holds(False),
         ["modelstore/test_resuming.py::test_a_damaged_part_is_copied_again"],
     ),
+    "files-that-another-took-are-copied-again": Mutation(
+        "files that another publisher took are copied again",
+        holds(False),
+        ["modelstore/test_publish.py::test_one_content_under_two_ids_at_once"],
+    ),
     "no-extension-type-is-read": Mutation(
         "no extension type is read",
         holds(False),

@@ -52,14 +52,49 @@ def run(
             disposal.remove_staging(mount, above, name)
         batch.complete()
         return manifest
+    is_known = name in names
+    for is_last in (False, False, True):
+        try:
+            _make_version(mount, model, staging, source, manifest, batch, is_known=is_known)
+            break
+        except FileNotFoundError as error:
+            # Frozen for longer than a lease, we lost the claim without notice, and its next holder
+            # has renamed the staging folder's files to its own version, of another id.
+            if not str(error.filename).startswith(mount.path_of(staging)):
+                raise
+            if is_last:
+                raise _claimed_error(mount, staging) from error
+            mount.forget(staging)
+            is_known = True
+            batch.done = source.size  # the bytes that were copied are copied again
+    batch.complete()
+    return manifest
+
+
+def _make_version(
+    mount: Mount,
+    model: str,
+    staging: str,
+    source: Source,
+    manifest: Manifest,
+    batch: Batch,
+    *,
+    is_known: bool,
+) -> None:
+    """Make the version; `is_known`: its staging folder may exist.
+
+    Raise FileNotFoundError if another publisher took the files of the staging folder.
+    """
     claim, has_waited = _claim(mount, staging)
     try:
         # Another publisher may have finished while we waited for the claim.
         if not (has_waited and _exists(mount, model, manifest, batch)):
-            is_new = name not in names and not has_waited
+            is_new = not is_known and not has_waited
+            inode = mount.handle(f"{staging}/{_FILES}", make=True).identify()[1]
             _copy(mount, staging, source, manifest, batch, is_new=is_new)
+            _require_same_files(mount, staging, inode)
             _write_manifest(mount, model, staging, manifest)
-            _rename_into_place(mount, model, staging, manifest, batch)
+            _rename_into_place(mount, model, staging, manifest, batch, inode)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             # It cannot be finished, and must not keep the disk full.
@@ -69,8 +104,6 @@ def run(
         _remove_rest(mount, staging)
     finally:
         claim.release(remove=True)
-    batch.complete()
-    return manifest
 
 
 def _describe(
@@ -143,14 +176,18 @@ def _claim(mount: Mount, staging: str) -> tuple[lock.Lock, bool]:
     while True:
         claim = lock.acquire(mount, *disposal.staging_lock(staging), until=until)
         if claim is None:
-            raise ClaimedError(
-                f"{mount.path_of(staging)}: another process still publishes the same content; try"
-                " again later"
-            )
+            raise _claimed_error(mount, staging)
         if claim.is_current():
             return claim, has_waited or claim.waited
         claim.release()  # the publisher before us finished, and removed the lock's file
         has_waited = True
+
+
+def _claimed_error(mount: Mount, staging: str) -> ClaimedError:
+    return ClaimedError(
+        f"{mount.path_of(staging)}: another process still publishes the same content; try again"
+        " later"
+    )
 
 
 def _copy(
@@ -219,6 +256,14 @@ def _size(mount: Mount, folder: str, name: str) -> int | None:
         return None
 
 
+def _require_same_files(mount: Mount, staging: str, inode: int) -> None:
+    """Raise FileNotFoundError unless the folder of the files that we copied still is there."""
+    # MUT: files-that-another-took-are-copied-again
+    if mount.stat(staging, _FILES).st_ino != inode:
+        gone = FileNotFoundError(errno.ENOENT, "another publisher has taken it")
+        raise mount.with_path(gone, staging, _FILES)
+
+
 def _write_manifest(mount: Mount, model: str, staging: str, manifest: Manifest) -> None:
     """Put the manifest among the files of the staging folder: it comes last."""
     place = f"{layout.version_folder(model, manifest.version)}/{layout.MANIFEST}"
@@ -231,11 +276,10 @@ def _write_manifest(mount: Mount, model: str, staging: str, manifest: Manifest) 
 
 
 def _rename_into_place(
-    mount: Mount, model: str, staging: str, manifest: Manifest, batch: Batch
+    mount: Mount, model: str, staging: str, manifest: Manifest, batch: Batch, inode: int
 ) -> None:
     """Rename: before, there is no version or a damaged one; after, a whole one."""
     above, version = layout.version_folder(model, ""), manifest.version
-    inode = mount.stat(staging, _FILES).st_ino
     mount.forget(f"{staging}/{_FILES}", above=False)
     while True:
         try:
