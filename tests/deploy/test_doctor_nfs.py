@@ -59,7 +59,7 @@ def test_a_wrong_owner(lab):
     os.chmod(lab.a, 0o755)
     found = lab.run("b", as_another, lab.b)
     assert wrong(found) == {"EFS106"}
-    assert "this process 1234:1234" in next(text for code, _, text in found if code == "EFS106")
+    assert "this process is 1234:1234" in next(text for code, _, text in found if code == "EFS106")
 
 
 def test_a_read_only_export(lab):
