@@ -795,4 +795,24 @@ MUTATIONS = {
         holds(False),
         ["cache/test_codec_kinds.py::test_hostile_frames_and_images_are_value_errors"],
     ),
+    "an-index-counts": Mutation(
+        "an index counts",
+        drop(),
+        ["cache/test_library_arguments.py::test_content_is_the_key_in_every_process"],
+    ),
+    "a-columns-dtype-counts": Mutation(
+        "a column's dtype counts",
+        instead("_describe(series.dtype)", "None"),
+        ["cache/test_library_arguments.py::test_content_is_the_key_in_every_process"],
+    ),
+    "a-missing-value-is-not-a-zero": Mutation(
+        "a missing value is not a zero",
+        drop(),
+        ["cache/test_library_arguments.py::test_content_is_the_key_in_every_process"],
+    ),
+    "an-images-mode-counts": Mutation(
+        "an image's mode counts",
+        instead("value.mode, value.size", "value.size"),
+        ["cache/test_library_arguments.py::test_content_is_the_key_in_every_process"],
+    ),
 }

@@ -251,6 +251,7 @@ _BY_NAME: tuple[tuple[str, str, Encoder], ...] = (
     ("numpy", "ndarray", _encode_array),
     ("numpy", "memmap", _encode_array),
 )
+_LIBRARIES = ("pandas", "polars", "PIL.", "torch")
 
 
 def find(kind: type) -> Encoder | None:
@@ -267,6 +268,12 @@ def find(kind: type) -> Encoder | None:
         return _encode_scalar
     if kind.__module__ == "dateutil.tz.tz":
         return _encode_dateutil
+    if any(str(base.__module__).startswith(_LIBRARIES) for base in kind.__mro__):
+        from efsstate.cache import key_libraries
+
+        by_content = key_libraries.find(kind)
+        if by_content is not None:
+            return by_content
     pydantic = sys.modules.get("pydantic.main")
     if pydantic is not None and issubclass(kind, pydantic.BaseModel):
         return _encode_pydantic

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 TUPLE, INT, SET, FROZENSET, COMPLEX, BYTEARRAY, DECIMAL, UUID = range(1, 9)
 DATE, TIME, DATETIME, TIMEDELTA, ARRAY, SCALAR, DATACLASS, NAMEDTUPLE, ENUM, PATH = range(9, 19)
-DICT, TEXT, LARGE, PYDANTIC, FRAME, IMAGE = range(19, 25)
+DICT, TEXT, LARGE, PYDANTIC, FRAME, IMAGE, TENSOR = range(19, 26)
 
 _FRAMES, _FRAME_KINDS = ("pandas", "polars"), ("DataFrame", "Series")
 _PATHS = ("PurePath", "PurePosixPath", "PureWindowsPath", "Path", "PosixPath", "WindowsPath")
@@ -52,6 +52,7 @@ TYPES: dict[int, tuple[str, tuple[str, ...]]] = {
     PYDANTIC: ("classes", ()),
     FRAME: ("frames", tuple([f"{name}.{kind}" for name in _FRAMES for kind in _FRAME_KINDS])),
     IMAGE: ("images", ("PIL.Image.Image",)),
+    TENSOR: ("tensors", ("torch.Tensor",)),
 }
 CARRIERS = (
     INT,
