@@ -200,3 +200,30 @@ def test_invalidating_a_tag_costs_the_same_among_many_entries(monkeypatch):
         names = [name for name in calls.names if name.startswith("mount/")]
         counts.append(len([name for name in names if "__del__" not in name]))
     assert abs(counts[0] - counts[1]) <= 4 and counts[0] < 120, counts
+
+
+def test_touch_and_incr_keep_the_tags_of_a_value():
+    box = Cache("box")
+    box.set("n", 1, tags=["numbers"])
+    box.set("text", "a", tags=["texts", "all"])
+    assert box.incr("n") == 2 and box.touch("text", ttl="1h") and box.touch("text")
+    box.invalidate_tag("numbers")
+    assert box.get("n") is None and box.get("text") == "a"
+    assert box.incr("n") == 1  # it counts from nothing, and has no tags
+    box.invalidate_tag("numbers"), box.invalidate_tag("all")
+    assert box.get("n") == 1 and box.get("text", fresh=True) is None
+
+
+def test_a_touch_beside_an_invalidation_of_its_tag_undoes_nothing(monkeypatch):
+    box = Cache("box")
+    box.set("k", ["v"], tags=["t"])
+    take = type(box.results).take
+
+    def invalidate(results, item):
+        box.invalidate_tag("t")
+        return take(results, item)
+
+    monkeypatch.setattr(type(box.results), "take", invalidate)
+    box.touch("k")
+    monkeypatch.undo()
+    assert box.get("k") is None and box.get("k", fresh=True) is None

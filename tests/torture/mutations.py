@@ -530,6 +530,11 @@ MUTATIONS = {
         holds(False),
         ["datasets/test_dataset.py::test_a_part_of_another_dataset_is_refused"],
     ),
+    "a-replaced-value-keeps-its-tags": Mutation(
+        "a replaced value keeps its tags",
+        drop(),
+        ["cache/test_tags.py::test_touch_and_incr_keep_the_tags_of_a_value"],
+    ),
     "a-parts-bytes-are-checked": Mutation(
         "a parts bytes are checked",
         holds(False),

@@ -355,6 +355,7 @@ class Cache(Generic[K, V]):
                 item = None
             if item is None and not create:
                 raise _NoValueError
+            request.replaced = item
             return make(item)
 
         request = singleflight.ComputeRequest(

@@ -14,7 +14,7 @@ from functools import partial
 from efsstate import deadline, events
 from efsstate.cache import flight as flights
 from efsstate.cache import io_threads
-from efsstate.cache.disk import Snapshot
+from efsstate.cache.disk import Snapshot, tags_of
 from efsstate.cache.flight import Flight
 from efsstate.cache.steps import (
     Await,
@@ -50,12 +50,13 @@ class ComputeRequest:
 
     `forced`: compute even if there is a result, and replace it. `adding`: the caller has to know
     `was_kept`, so the result is stored even if the last one could not be. `own_ttl`: the cache's
-    ttl does not shorten the result's. `refusal` is why the result cannot be stored.
+    ttl does not shorten the result's. `refusal` is why the result cannot be stored. `replaced` is
+    the item that the function made its result of: the result has its tags.
     """
 
     __slots__ = (
         "adding", "cache_if", "forced", "function", "key", "lock_timeout", "own_ttl", "refusal",
-        "tags", "ttl_of", "was_kept",
+        "replaced", "tags", "ttl_of", "was_kept",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +77,7 @@ class ComputeRequest:
         self.forced, self.adding, self.tags = forced, adding, tags
         self.was_kept = False
         self.refusal: EncodeError | None = None
+        self.replaced: Item | None = None
 
 
 def compute(
@@ -313,6 +315,11 @@ def _store(
     """Store the result if it may be, and tell the flight whether its waiters find it."""
     if start is None:
         return
+    if request.replaced is not None:
+        # With the stamps of then: a tag that was invalidated meanwhile puts the result out of reach.
+        # MUT: a-replaced-value-keeps-its-tags
+        start.tags = [(bytes.fromhex(tag), at) for tag, at in tags_of(request.replaced.meta)]
+        mine.tags = tuple(tag.hex() for tag, _ in start.tags)
     began = time.monotonic()
     try:
         if request.cache_if is not None and not request.cache_if(value):
