@@ -3,6 +3,7 @@
 And pruned only when nobody can be using them.
 """
 
+import errno
 import os
 import pathlib
 import shutil
@@ -168,6 +169,35 @@ def test_grace_is_by_the_servers_clock(root, four, monkeypatch):
     finally:
         monkeypatch.undo()
         clock.observe(time.time())
+
+
+def test_prune_passes_over_no_version_for_a_stale_handle(root, four, monkeypatch):
+    """Whichever open of a file or folder answers ESTALE, once: it is made again, or reported."""
+    real, before = os.open, root
+    calls, at = 0, 0
+
+    def stale_once(path, flags, mode=0o777, *, dir_fd=None):
+        nonlocal calls
+        is_there = dir_fd is not None or str(path).startswith("/proc/self/fd/")
+        calls += is_there
+        if is_there and calls == at:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
+        return real(path, flags, mode, dir_fd=dir_fd)
+
+    while calls >= at:
+        calls, at = 0, at + 1
+        root = f"{before}.{at}"
+        shutil.copytree(before, root, symlinks=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", stale_once)
+            try:
+                pruned = prune("m", keep=2, grace="49h", root=root)
+            except OSError as error:
+                assert error.errno == errno.ESTALE and root in str(error)  # noqa: PT017
+            else:
+                assert pruned == [four[1], four[0]], at
+                assert {v.id for v in versions("m", root=root)} == {four[2], four[3]}
+    assert at > 20
 
 
 def test_without_an_active_version_nothing_is_pruned(root, four):

@@ -790,6 +790,11 @@ MUTATIONS = {
         holds(False),
         ["modelstore/test_publish.py::test_one_content_under_two_ids_at_once"],
     ),
+    "a-stale-folder-is-opened-again": Mutation(
+        "a stale folder is opened again",
+        holds(False),
+        ["modelstore/test_versions.py::test_prune_passes_over_no_version_for_a_stale_handle"],
+    ),
     "no-extension-type-is-read": Mutation(
         "no extension type is read",
         holds(False),

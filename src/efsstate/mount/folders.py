@@ -199,7 +199,13 @@ class Folders:
         return self._open_folder(folder, self._pass_through(above), name, _THROUGH)
 
     def _open_folder(
-        self, folder: str, parent: FolderHandle, name: str, flags: int = _DIRECTORY
+        self,
+        folder: str,
+        parent: FolderHandle,
+        name: str,
+        flags: int = _DIRECTORY,
+        *,
+        is_last: bool = False,
     ) -> FolderHandle:
         try:
             return FolderHandle(name, flags, dir_fd=parent.fd)
@@ -212,7 +218,12 @@ class Folders:
             if error.errno in GONE and parent is self._top and self._reopen_top():
                 return self._open_folder(folder, self.handle(""), name, flags)
             if error.errno == errno.ESTALE:
-                self.forget(folder.rpartition("/")[0])
+                above = folder.rpartition("/")[0]
+                self.forget(above)
+                # This host's client may remember a folder that was replaced, or one above it.
+                # MUT: a-stale-folder-is-opened-again
+                if not is_last:
+                    return self._open_folder(folder, self.handle(above), name, flags, is_last=True)
                 missing = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
                 raise self.with_path(missing, folder) from None
             raise self.with_path(error, folder) from None
@@ -275,7 +286,8 @@ class Folders:
             except OSError as error:
                 if error.errno in GONE:
                     self.forget(folder)
-                if error.errno not in GONE or attempt or not make:
+                is_retried = error.errno == errno.ESTALE or (make and error.errno in GONE)
+                if attempt or not is_retried:
                     raise self.with_path(error, folder) from None
         raise AssertionError
 
