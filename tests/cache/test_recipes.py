@@ -10,7 +10,7 @@ PAGE = pathlib.Path(__file__).parents[2] / "docs" / "recipes.md"
 
 def test_every_recipe_runs(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(blocks) == 12
+    assert len(blocks) == 13
     path = tmp_path / "recipes.py"
     path.write_text("\n".join(blocks))
     for _ in range(2):

@@ -825,4 +825,9 @@ MUTATIONS = {
         instead("value.mode, value.size", "value.size"),
         ["cache/test_library_arguments.py::test_content_is_the_key_in_every_process"],
     ),
+    "what-is-rebuilt-has-its-type": Mutation(
+        "what is rebuilt has its type",
+        holds(False),
+        ["cache/test_registered.py::test_from_parts_that_makes_another_type_is_a_miss"],
+    ),
 }

@@ -21,23 +21,36 @@ SCHEME = b"efsstate key 1;"  # raised only if the same call were to get another 
 _registered: dict[type, Encoder] = {}
 
 
-def register(kind: type[T], to_parts: Callable[[T], object]) -> None:
-    """Teach keys the type `kind` and its subclasses.
+def register(
+    kind: type[T],
+    to_parts: Callable[[T], object],
+    from_parts: Callable[[Any], T] | None = None,
+) -> None:
+    """Teach keys the type `kind` and its subclasses, and with `from_parts` results its instances.
 
     `to_parts(value)` returns what tells one value from another: a value that keys know already, or
     a tuple of such values. It must be the same on every host, and differ wherever a function's
-    result may. Raises `TypeError` for a built-in type. For example:
+    result may.
 
-        register(Image, lambda image: (image.size, image.tobytes()))
+    `from_parts(parts)` makes an instance of `kind` of what `to_parts` returned. It runs whenever a
+    result is read, and it alone: a result of a type that the process has not registered is a miss.
+    The instances of subclasses are not kept. Raises `TypeError` for a built-in type. For example:
+
+        register(Image, lambda image: (image.size, image.data), lambda parts: Image(*parts))
     """
     if not isinstance(kind, type) or not callable(to_parts):
         raise TypeError("register(type, to_parts): a class and a function of one value are needed")
+    if from_parts is not None and not callable(from_parts):
+        raise TypeError("register(…, from_parts): a function of the parts is needed")
     if any(kind in known.__mro__ for known in key_encoding.BUILT_IN):
         raise TypeError(
             f"register({kind.__qualname__}, …): it is known already: register a class of your own"
         )
     key_encoding.forget(kind)  # a rule may have found encoders that this one goes before
     _registered[kind] = _encode_parts(to_parts)
+    from efsstate.format.codec import registered
+
+    registered.teach(kind, to_parts, from_parts)
 
 
 def _encode_parts(to_parts: Callable[[Any], object]) -> Encoder:

@@ -11,7 +11,7 @@ the others are empty, begin an array, and say that it stands for a
     14 numpy scalar   15 dataclass   16 namedtuple   17 enum member   18 path
     19 dict with keys that MessagePack can't hold   21 bytes or text of a message beyond 4 GiB
     22 pydantic model   23 frame or series of pandas or polars   24 image of Pillow
-    25 tensor of torch
+    25 tensor of torch   26 instance of a type that `register` taught both ways
 
 (no value is a message within a message: reading one would take as much of the C stack as a thread
 may have). A payload with such an array, or with numpy arrays, which lie outside of the message so

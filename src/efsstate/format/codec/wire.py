@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 TUPLE, INT, SET, FROZENSET, COMPLEX, BYTEARRAY, DECIMAL, UUID = range(1, 9)
 DATE, TIME, DATETIME, TIMEDELTA, ARRAY, SCALAR, DATACLASS, NAMEDTUPLE, ENUM, PATH = range(9, 19)
-DICT, TEXT, LARGE, PYDANTIC, FRAME, IMAGE, TENSOR = range(19, 26)
+DICT, TEXT, LARGE, PYDANTIC, FRAME, IMAGE, TENSOR, REGISTERED = range(19, 27)
 
 _FRAMES, _FRAME_KINDS = ("pandas", "polars"), ("DataFrame", "Series")
 _PATHS = ("PurePath", "PurePosixPath", "PureWindowsPath", "Path", "PosixPath", "WindowsPath")
@@ -53,6 +53,7 @@ TYPES: dict[int, tuple[str, tuple[str, ...]]] = {
     FRAME: ("frames", tuple([f"{name}.{kind}" for name in _FRAMES for kind in _FRAME_KINDS])),
     IMAGE: ("images", ("PIL.Image.Image",)),
     TENSOR: ("tensors", ("torch.Tensor",)),
+    REGISTERED: ("registered", ()),
 }
 CARRIERS = (
     INT,
@@ -94,6 +95,14 @@ def decoder(code: int) -> Callable[..., Any]:
     if known is None:
         known = _decoders[code] = _module(TYPES[code][0]).DECODERS[code]
     return known
+
+
+def teach(kind: type, encoder: Encoder | None) -> None:
+    """Use `encoder` for the instances of `kind`, or, without one, what is known of them."""
+    if encoder is None:
+        _encoders.pop(kind, None)
+    else:
+        _encoders[kind] = encoder
 
 
 def _encoder(value: Any) -> Encoder:
