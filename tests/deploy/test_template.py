@@ -230,6 +230,8 @@ def test_it_deploys_on_moto(moto_url, name, zones):
     assert {each["SubnetId"] for each in targets} == set(outputs["SubnetIds"].split(","))
     assert {"ServiceName", "BatchName", "JanitorName", "OpsName", "DoctorName"} <= set(outputs)
     assert "PublisherName" not in outputs
+    groups = region.client("ec2").describe_security_groups(GroupIds=[outputs["DefaultGroupId"]])
+    assert groups["SecurityGroups"][0]["GroupName"] == "default"
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -257,6 +259,161 @@ def test_a_second_stack_takes_up_the_file_system_of_the_first(moto_url):
     assert len(region.client("efs").describe_file_systems()["FileSystems"]) == 1
     targets = region.client("efs").describe_mount_targets(FileSystemId=first["FileSystemId"])
     assert len(targets["MountTargets"]) == 2
+
+
+LISTS = {"S3PrefixListId": "pl-63a5400a", "DynamoDbPrefixListId": "pl-02cd2c6b"}
+
+
+def holds(template, value, parameters):
+    """Decide a condition of a template, as CloudFormation does."""
+    ((kind, operands),) = value.items()
+    if kind == "Condition":
+        return holds(template, template["Conditions"][operands], parameters)
+    if kind == "Fn::Not":
+        return not holds(template, operands[0], parameters)
+    if kind == "Fn::And":
+        return all(holds(template, each, parameters) for each in operands)
+    assert kind == "Fn::Equals", kind
+    left, right = (parameters[each["Ref"]] if isinstance(each, dict) else each for each in operands)
+    return left == right
+
+
+@pytest.mark.parametrize("form", ["sam", "cloudformation"])
+@pytest.mark.parametrize(
+    ("given", "targets"),
+    [
+        (LISTS, set(LISTS)),
+        ({**LISTS, "InternetAccess": "yes"}, {"0.0.0.0/0"}),
+        ({}, {"0.0.0.0/0"}),
+    ],
+)
+def test_the_way_out_leads_to_the_prefix_lists(form, given, targets):
+    """To every address only with InternetAccess, or where CloudFormation is not told the ids.
+
+    moto leaves out a group's own rules for the way out, so the conditions are decided here.
+    """
+    from samtranslator.yaml_helper import yaml_parse
+
+    template = yaml_parse(render(form))
+    parameters = {key: each.get("Default") for key, each in template["Parameters"].items()}
+    parameters.update(given)
+    reached = set()
+    for rule in template["Resources"]["FunctionGroup"]["Properties"]["SecurityGroupEgress"]:
+        condition, yes, no = rule["Fn::If"]
+        chosen = yes if holds(template, {"Condition": condition}, parameters) else no
+        if chosen != {"Ref": "AWS::NoValue"}:
+            assert (chosen["IpProtocol"], chosen["FromPort"], chosen["ToPort"]) == ("tcp", 443, 443)
+            ranges = chosen.get("CidrIp")
+            reached.add(ranges or chosen["DestinationPrefixListId"]["Ref"])
+    assert reached == targets
+
+
+def test_terraforms_way_out_is_open_with_internet_access_alone():
+    rules = {}
+    for block in hcl2.loads(render("terraform"))["resource"]:
+        for bodies in block.values():
+            rules.update({name.strip('"'): body for name, body in bodies.items()})
+    closed, opened = rules["function_to_endpoints"], rules["function_to_internet"]
+    assert closed["for_each"].endswith("if !var.internet_access}}")
+    assert "aws_ec2_managed_prefix_list" in closed["for_each"]
+    assert opened["count"] == "${var.internet_access ? 1 : 0}"
+    assert rules["closed"]["vpc_id"], "the default group, without a rule"
+    assert not {"ingress", "egress"} & set(rules["closed"])
+
+
+def test_the_duration_alarm_rings_at_nine_tenths_of_the_timeout():
+    """CloudFormation multiplies nothing, so the alarm is on a percentage."""
+    from samtranslator.yaml_helper import yaml_parse
+
+    for form in ("sam", "cloudformation"):
+        alarm = yaml_parse(render(form))["Resources"]["ServiceDurationAlarm"]["Properties"]
+        expression = alarm["Metrics"][0]["Expression"]["Fn::Sub"]
+        for timeout, longest, rings in [(60, 54_001, True), (60, 53_999, False), (1800, 1, False)]:
+            text = expression.replace("${ServiceTimeout}", str(timeout))
+            numerator, *divisors = text.replace("longest", str(longest)).split(" / ")
+            percent = float(numerator)
+            for divisor in divisors:
+                percent /= float(divisor)
+            assert (percent > alarm["Threshold"]) is rings
+
+
+def metrics_of(widget):
+    """Return the metrics of a dashboard's widget, and the identifiers of its expressions."""
+    rows = widget["properties"]["metrics"]
+    metrics = [row for row in rows if isinstance(row[0], str)]
+    words = {
+        word
+        for row in rows
+        if isinstance(row[0], dict)
+        for word in re.findall(r"\b[a-z]+\b", row[0]["expression"])
+    }
+    return metrics, words
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("batch", ["yes", "no"])
+def test_the_dashboard_shows_the_librarys_metrics(moto_url, batch):
+    """It is JSON, names metrics that exist, and its expressions name metrics of their widget."""
+    from efsstate.metrics.collector import UNITS
+
+    region = Region(moto_url, "eu-west-3")
+    given = {"WithBatchFunction": batch, "MetricsNamespace": "Shop"}
+    outputs = region.deploy(f"board-{batch}", **given)
+    name = outputs["DashboardName"]
+    board = region.client("cloudwatch").get_dashboard(DashboardName=name)["DashboardBody"]
+    seen, functions = set(), set()
+    for widget in json.loads(board)["widgets"]:
+        metrics, words = metrics_of(widget)
+        ids = {row[-1]["id"] for row in metrics if isinstance(row[-1], dict) and "id" in row[-1]}
+        assert words == ids, widget
+        for namespace, metric, _, function, *_ in metrics:
+            if namespace == "Shop":
+                seen.add(metric)
+                functions.add(function)
+    wanted = {"CacheHit", "CacheMiss", "CacheCompute", "CacheError"}
+    assert seen == wanted | {"CheckpointClaimLost", "ModelLoadFailed"}
+    assert seen <= set(UNITS)
+    assert functions == {outputs[key] for key in ("ServiceName", "BatchName") if key in outputs}
+    alarms = region.client("cloudwatch").describe_alarms()["MetricAlarms"]
+    for alarm in alarms:
+        if alarm.get("Namespace") == "Shop":
+            assert alarm["MetricName"] in UNITS
+            assert alarm["Dimensions"][0]["Name"] == "FunctionName"
+
+
+def missing_alarms(form):
+    """Return the alarms on what does not happen."""
+    from samtranslator.yaml_helper import yaml_parse
+
+    resources = yaml_parse(render(form))["Resources"]
+    return {
+        name: resource["Properties"]
+        for name, resource in resources.items()
+        if resource.get("Properties", {}).get("TreatMissingData") == "breaching"
+    }
+
+
+def test_alarms_see_a_mount_that_fails_before_the_handler(tmp_path, monkeypatch):
+    """Such an invocation is in no metric, so silence is the alarm; the doctor takes the event."""
+    from samtranslator.yaml_helper import yaml_parse
+
+    from efsstate.deploy.diagnosis import doctor
+
+    for form in ("sam", "cloudformation"):
+        alarms = missing_alarms(form)
+        assert set(alarms) == {"MountAlarm", "JanitorMissingAlarm"}
+        for alarm in alarms.values():
+            assert alarm["Metrics"][0]["Expression"] == "invocations - errors"
+            assert alarm["ComparisonOperator"] == "LessThanThreshold"
+        assert alarms["JanitorMissingAlarm"]["Metrics"][1]["MetricStat"]["Period"] == 86_400
+    rule = yaml_parse(render("sam"))["Resources"]["MountCheckRule"]["Properties"]
+    monkeypatch.setenv("EFSSTATE_ROOT", str(tmp_path))
+    answer = doctor.handler(json.loads(rule["Targets"][0]["Input"]))
+    assert answer["schema"] == "efsstate.doctor"
+    assert "MiB/s" not in answer["findings"][-1]["evidence"], "it measures no throughput"
+    text = render("terraform")
+    assert 'treat_missing_data  = "breaching"' in text
+    assert text.count('"invocations - errors"') == 1
 
 
 def test_each_function_has_a_role_of_its_own():

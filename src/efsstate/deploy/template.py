@@ -28,6 +28,7 @@ _FUNCTIONS = (
         "!Ref ServiceTimeout",
         "!Ref MemorySize",
         "Answers requests",
+        ("own",),
     ),
     _Function(
         "Batch",
@@ -35,7 +36,7 @@ _FUNCTIONS = (
         "900",
         "!Ref MemorySize",
         "Works through a batch from its checkpoint",
-        ("optional",),
+        ("optional", "own"),
     ),
     _Function(
         "Janitor",

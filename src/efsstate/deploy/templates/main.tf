@@ -72,7 +72,7 @@ variable "zone_names" {
 variable "internet_access" {
   type        = bool
   default     = false
-  description = "In a new VPC, a NAT gateway (billed by the hour and by the GB) for functions that call the internet. Not needed for EFS, S3 or DynamoDB."
+  description = "For functions that call the internet; not needed for EFS, S3 or DynamoDB. In a new VPC, a NAT gateway (billed by the hour and by the GB)."
 }
 
 variable "architecture" {
@@ -234,8 +234,21 @@ variable "provisioned_mibps" {
 }
 
 variable "janitor_schedule" {
-  type    = string
-  default = "rate(1 day)"
+  type        = string
+  default     = "rate(1 day)"
+  description = "At least once a day, or the alarm on missing sweeps rings."
+}
+
+variable "mount_check" {
+  type        = bool
+  default     = true
+  description = "Runs the doctor every 15 minutes, and an alarm if it cannot mount the file system."
+}
+
+variable "metrics_namespace" {
+  type        = string
+  default     = "efsstate"
+  description = "The namespace that your functions give to efsstate.metrics.emf, for the dashboard and the alarms."
 }
 
 variable "alarm_topic_arns" {
@@ -439,9 +452,14 @@ resource "aws_vpc_security_group_egress_rule" "function_to_mount" {
   referenced_security_group_id = local.mount_group_id
 }
 
-# Without NAT the functions may go to the gateway endpoints and nowhere else.
+data "aws_ec2_managed_prefix_list" "gateway" {
+  for_each = toset(["s3", "dynamodb"])
+  name     = "com.amazonaws.${data.aws_region.here.id}.${each.key}"
+}
+
+# Without internet access the functions may go to S3 and DynamoDB and nowhere else.
 resource "aws_vpc_security_group_egress_rule" "function_to_endpoints" {
-  for_each          = { for key, endpoint in aws_vpc_endpoint.gateway : key => endpoint.prefix_list_id if !local.with_nat }
+  for_each          = { for key, list in data.aws_ec2_managed_prefix_list.gateway : key => list.id if !var.internet_access }
   security_group_id = aws_security_group.function.id
   description       = "${each.key} through its gateway endpoint"
   ip_protocol       = "tcp"
@@ -450,9 +468,8 @@ resource "aws_vpc_security_group_egress_rule" "function_to_endpoints" {
   prefix_list_id    = each.value
 }
 
-# With NAT, or with endpoints that this stack does not know, they may go to every address.
 resource "aws_vpc_security_group_egress_rule" "function_to_internet" {
-  count             = local.with_nat || !local.with_endpoints ? 1 : 0
+  count             = var.internet_access ? 1 : 0
   security_group_id = aws_security_group.function.id
   description       = "HTTPS"
   ip_protocol       = "tcp"
@@ -844,7 +861,7 @@ resource "aws_cloudwatch_metric_alarm" "throughput" {
 resource "aws_cloudwatch_metric_alarm" "errors" {
   for_each            = { for key, function in aws_lambda_function.this : key => function if contains(["service", "batch", "janitor", "publisher"], key) }
   alarm_name          = "${var.name}-${each.key}-errors"
-  alarm_description   = "Failed invocations of the ${each.key}. A failed mount may not count here; the log has it."
+  alarm_description   = "Failed invocations of the ${each.key}. A failed mount may not count here; the mount alarm sees it."
   namespace           = "AWS/Lambda"
   metric_name         = "Errors"
   dimensions          = { FunctionName = each.value.function_name }
@@ -880,6 +897,100 @@ resource "aws_cloudwatch_metric_alarm" "service" {
   alarm_actions       = var.alarm_topic_arns
 }
 
+# Of efsstate.metrics, where the function calls metrics.emf(); without it they have no data and stay silent.
+locals {
+  state_alarms = {
+    CheckpointClaimLost = "A checkpoint's owner was fenced: it hung, was frozen, or its claim was broken. See docs/observability.md."
+    ModelLoadFailed     = "A published version of a model does not load; the one before it is served."
+  }
+  state_functions = concat(["service"], var.batch ? ["batch"] : [])
+}
+
+resource "aws_cloudwatch_metric_alarm" "state" {
+  for_each            = { for pair in setproduct(local.state_functions, keys(local.state_alarms)) : join("-", pair) => { function = pair[0], metric = pair[1] } }
+  alarm_name          = "${var.name}-${each.key}"
+  alarm_description   = local.state_alarms[each.value.metric]
+  namespace           = var.metrics_namespace
+  metric_name         = each.value.metric
+  dimensions          = { FunctionName = aws_lambda_function.this[each.value.function].function_name }
+  statistic           = "Sum"
+  period              = 300
+  evaluation_periods  = 1
+  comparison_operator = "GreaterThanThreshold"
+  threshold           = 0
+  treat_missing_data  = "notBreaching"
+  alarm_actions       = var.alarm_topic_arns
+}
+
+# An invocation whose mount fails counts neither as one nor as an error: what is seen is that none succeeds.
+resource "aws_cloudwatch_event_rule" "mount_check" {
+  count               = var.mount_check ? 1 : 0
+  name_prefix         = substr("${var.name}-mount-", 0, 38)
+  description         = "Has the doctor mount the file system"
+  schedule_expression = "rate(15 minutes)"
+}
+
+resource "aws_cloudwatch_event_target" "mount_check" {
+  count = var.mount_check ? 1 : 0
+  rule  = aws_cloudwatch_event_rule.mount_check[0].name
+  arn   = aws_lambda_function.this["doctor"].arn
+  input = jsonencode({ size = 0 })
+}
+
+resource "aws_lambda_permission" "mount_check" {
+  count         = var.mount_check ? 1 : 0
+  function_name = aws_lambda_function.this["doctor"].function_name
+  action        = "lambda:InvokeFunction"
+  principal     = "events.amazonaws.com"
+  source_arn    = aws_cloudwatch_event_rule.mount_check[0].arn
+}
+
+locals {
+  missing_alarms = merge({
+    janitor = { period = 86400, periods = 1, why = "No sweep has ended without an error for a day. A new stack is in this alarm until its first sweep; invoke the janitor to end it." }
+    }, var.mount_check ? {
+    doctor = { period = 900, periods = 2, why = "The doctor has not run for half an hour. Mounting fails before the handler, or the mount hangs; see docs/troubleshooting.md." }
+  } : {})
+}
+
+resource "aws_cloudwatch_metric_alarm" "missing" {
+  for_each            = local.missing_alarms
+  alarm_name          = "${var.name}-${each.key}-missing"
+  alarm_description   = each.value.why
+  evaluation_periods  = each.value.periods
+  comparison_operator = "LessThanThreshold"
+  threshold           = 1
+  treat_missing_data  = "breaching"
+  alarm_actions       = var.alarm_topic_arns
+
+  metric_query {
+    id          = "ended"
+    label       = "invocations without an error"
+    expression  = "invocations - errors"
+    return_data = true
+  }
+  metric_query {
+    id = "invocations"
+    metric {
+      namespace   = "AWS/Lambda"
+      metric_name = "Invocations"
+      dimensions  = { FunctionName = aws_lambda_function.this[each.key].function_name }
+      period      = each.value.period
+      stat        = "Sum"
+    }
+  }
+  metric_query {
+    id = "errors"
+    metric {
+      namespace   = "AWS/Lambda"
+      metric_name = "Errors"
+      dimensions  = { FunctionName = aws_lambda_function.this[each.key].function_name }
+      period      = each.value.period
+      stat        = "Sum"
+    }
+  }
+}
+
 # Dashboards belong to the account, not to the region.
 resource "aws_cloudwatch_dashboard" "this" {
   dashboard_name = "${var.name}-${data.aws_region.here.id}"
@@ -911,6 +1022,30 @@ resource "aws_cloudwatch_dashboard" "this" {
       { type = "metric", x = 16, y = 6, width = 8, height = 6, properties = {
         region  = data.aws_region.here.id, title = "Function errors", period = 300, stat = "Sum", view = "timeSeries"
         metrics = [for key, function in aws_lambda_function.this : ["AWS/Lambda", "Errors", "FunctionName", function.function_name]]
+      } },
+      { type = "metric", x = 0, y = 12, width = 6, height = 6, properties = {
+        region = data.aws_region.here.id, title = "Hit rate of the service's caches, percent", period = 300, stat = "Sum", view = "timeSeries"
+        metrics = [
+          [{ id = "rate", expression = "100 * FILL(hits, 0) / (FILL(hits, 0) + FILL(misses, 0))", label = "percent" }],
+          [var.metrics_namespace, "CacheHit", "FunctionName", aws_lambda_function.this["service"].function_name, { id = "hits", visible = false }],
+          [var.metrics_namespace, "CacheMiss", "FunctionName", aws_lambda_function.this["service"].function_name, { id = "misses", visible = false }],
+        ]
+      } },
+      { type = "metric", x = 6, y = 12, width = 6, height = 6, properties = {
+        region = data.aws_region.here.id, title = "Time saved by hits, seconds", period = 300, view = "timeSeries"
+        metrics = [
+          [{ id = "saved", expression = "FILL(hits, 0) * FILL(compute, REPEAT) / 1000", label = "seconds" }],
+          [var.metrics_namespace, "CacheHit", "FunctionName", aws_lambda_function.this["service"].function_name, { id = "hits", stat = "Sum", visible = false }],
+          [var.metrics_namespace, "CacheCompute", "FunctionName", aws_lambda_function.this["service"].function_name, { id = "compute", stat = "Average", visible = false }],
+        ]
+      } },
+      { type = "metric", x = 12, y = 12, width = 6, height = 6, properties = {
+        region  = data.aws_region.here.id, title = "Claims lost, models that did not load, cache errors", period = 300, stat = "Sum", view = "timeSeries"
+        metrics = [for pair in setproduct(local.state_functions, ["CheckpointClaimLost", "ModelLoadFailed", "CacheError"]) : [var.metrics_namespace, pair[1], "FunctionName", aws_lambda_function.this[pair[0]].function_name]]
+      } },
+      { type = "metric", x = 18, y = 12, width = 6, height = 6, properties = {
+        region  = data.aws_region.here.id, title = "Sweeps, and checks of the mount", period = 3600, stat = "Sum", view = "timeSeries"
+        metrics = [for key in ["janitor", "doctor"] : ["AWS/Lambda", "Invocations", "FunctionName", aws_lambda_function.this[key].function_name]]
       } },
     ]
   })
