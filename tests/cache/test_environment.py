@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 
 import pytest
 
@@ -25,6 +26,30 @@ def test_a_changed_root_is_another_cache_at_once(monkeypatch, root, another, mem
     assert [f(1), f(1)] == ["2", "2"]
     monkeypatch.setenv("EFSSTATE_ROOT", str(root))
     assert [f(1), f(1)] == ["1", "1"] and calls == [1, 1]
+
+
+def test_a_result_of_before_is_not_served_below_the_new_root(monkeypatch, root, another):
+    """A computation that ends after the change keeps its result where it began."""
+    begun, may_end, calls = threading.Event(), threading.Event(), []
+
+    @cached(name="f")
+    def f(x):
+        calls.append(x)
+        begun.set()
+        assert may_end.wait(30)
+        return f"{len(calls)}"
+
+    thread = threading.Thread(target=f, args=(1,))
+    thread.start()
+    assert begun.wait(30)
+    monkeypatch.setenv("EFSSTATE_ROOT", another)
+    assert f.explain(1) == "miss: there is no result"
+    may_end.set()
+    thread.join()
+    assert f.explain(1) == "miss: there is no result"
+    assert [f(1), f(1)] == ["2", "2"]
+    monkeypatch.setenv("EFSSTATE_ROOT", str(root))
+    assert f(1) == "1" and calls == [1, 1]
 
 
 def test_a_cache_with_a_root_of_its_own_stays_there(monkeypatch, root, another):

@@ -535,6 +535,11 @@ MUTATIONS = {
         drop(),
         ["cache/test_tags.py::test_touch_and_incr_keep_the_tags_of_a_value"],
     ),
+    "a-late-result-of-another-root-is-not-remembered": Mutation(
+        "a late result of another root is not remembered",
+        instead("tier is self._disk", "True"),
+        ["cache/test_environment.py::test_a_result_of_before_is_not_served_below_the_new_root"],
+    ),
     "a-parts-bytes-are-checked": Mutation(
         "a parts bytes are checked",
         holds(False),

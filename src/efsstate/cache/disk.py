@@ -108,13 +108,14 @@ class Snapshot:
     """The state that a computation starts from: clear stamp, the entry's identity, and its draft.
 
     `error` is why the draft could not be created; then the result cannot be stored. `changing`: the
-    result replaces the entry even if that counts.
+    result replaces the entry even if that counts. `tier`: where the draft is, and the result goes.
     """
 
-    __slots__ = ("changing", "clear_stamp", "draft", "error", "flight", "seen", "tags")
+    __slots__ = ("changing", "clear_stamp", "draft", "error", "flight", "seen", "tags", "tier")
 
-    def __init__(self, clear_stamp: int, flight: Flight | None, *, changing: bool) -> None:
-        self.clear_stamp, self.flight, self.changing = clear_stamp, flight, changing
+    def __init__(self, tier: DiskTier, flight: Flight | None, *, changing: bool) -> None:
+        self.tier, self.clear_stamp = tier, tier.clear_stamp()
+        self.flight, self.changing = flight, changing
         self.tags: list[tuple[bytes, int]] = []
         self.draft: PendingFile | None = None
         self.error: OSError | None = None
@@ -460,7 +461,7 @@ class DiskTier:
         """
         from efsstate.mount.drafts import PendingFile
 
-        start = Snapshot(self.clear_stamp(), flight, changing=changing)
+        start = Snapshot(self, flight, changing=changing)
         if tags:
             start.tags = self.stamp_tags(tags)
         try:

@@ -316,7 +316,7 @@ def _store(
     if start is None:
         return
     if request.replaced is not None:
-        # With the stamps of then: a tag that was invalidated meanwhile puts the result out of reach.
+        # With the stamps of then: a tag that was invalidated meanwhile counts against the result.
         # MUT: a-replaced-value-keeps-its-tags
         start.tags = [(bytes.fromhex(tag), at) for tag, at in tags_of(request.replaced.meta)]
         mine.tags = tuple(tag.hex() for tag, _ in start.tags)

@@ -136,6 +136,8 @@ class TieredCache:
         # MUT: results-of-another-root-are-not-served
         is_moved = self.options.root is None and self.seen_root != root_before
         if is_moved and not is_first:
+            if self._disk is not None:
+                self._disk.changes.record()  # what is under way there is not for our memory
             self._root_path, self._disk, self._policy = "", None, None
         if not is_first and (is_moved or not self.known_enabled):
             self.memory.clear()  # a remembered call is served without a look at anything else
@@ -358,9 +360,13 @@ class TieredCache:
         return item
 
     def _remember(self, item: Item, tier: DiskTier, change: int) -> None:
-        """Keep the item in memory, unless this process has changed the entry since `change`."""
+        """Keep the item in memory, unless this process has changed the entry since `change`.
+
+        Nor if the root is another one by now.
+        """
         self._trust(item)
-        if item.until > item.since:
+        # MUT: a-late-result-of-another-root-is-not-remembered
+        if item.until > item.since and tier is self._disk:
             self.memory.put(item, tier.changes, change)
 
     def value(self, item: Item, default: Any) -> Any:
@@ -446,6 +452,8 @@ class TieredCache:
         for as long as it may do so without asking the mount.
         """
         tier, item = self._disk or self.disk(), encoded.item
+        if start is not None:
+            tier = start.tier  # the root may have changed since
         digest = item.digest
         is_change = start is None or start.changing
         change, now = tier.changes.last_change(digest), tier.clear_stamp()
