@@ -356,6 +356,58 @@ def test_break_of_a_free_claim_says_so_and_fences(shell, tree):
     assert "it was never claimed" in shell("checkpoint", "break", "blank", "-y")[1]
 
 
+def test_checkpoint_rebase_fences_every_owner_and_tells(shell, tree):
+    names = sorted(os.listdir(tree.full("checkpoints")))
+    before = sorted(os.walk(tree.full("checkpoints")))
+    assert shell("checkpoint", "rebase", "--all")[0] == 2, "it asks"
+    for wrong in ([], ["backfill", "--all"]):
+        assert shell("checkpoint", "rebase", *wrong, "-y")[0] == 2
+    seen = shell.json("checkpoint", "rebase", "--all", "--dry-run")
+    assert not seen["rebased"] and sorted(os.walk(tree.full("checkpoints"))) == before
+    with checkpoint("backfill", root=tree.path) as job:
+        told = shell.json("checkpoint", "rebase", "--all", "-y")
+        with pytest.raises(ClaimLost):
+            job.save(6)
+    assert told["rebased"] and len(told["rows"]) == len(names)
+    rows = {row["name"]: row for row in told["rows"]}
+    assert all(row["epoch"] > row["before"] > 0 for row in rows.values())
+    assert rows["import/2026-11-01"]["finished"] and not rows["import/2026-11-01"]["unknown"]
+    assert rows["backfill"]["unknown"] == "whether it was saved again later"
+    code, out, _ = shell("checkpoint", "rebase", "backfill", "-y")
+    assert code == 0 and "cannot be known" in out and "rebased 1 folder" in out
+    with checkpoint("backfill", root=tree.path) as job:
+        job.save(7)
+    assert shell("checkpoint", "rebase", "nothing", "-y")[0] == 3
+
+
+def test_checkpoint_rebase_of_a_damaged_state_exits_with_1(shell, tree):
+    with checkpoint("backfill", root=tree.path) as job:
+        job.save(6)
+    newest = tree.full(f"checkpoints/backfill/{job.epoch}-1")
+    os.chmod(newest, 0o600)
+    with open(newest, "r+b") as file:
+        file.truncate(file.seek(0, 2) - 1)
+    told = shell.json("checkpoint", "rebase", "--all", "-y", code=1)
+    (finding,) = told["findings"]
+    assert finding["where"].endswith("/backfill") and "claims refuse it" in finding["do"]
+    told = shell.json("checkpoint", "rebase", "backfill", "--accept-older", "-y", code=1)
+    assert "goes on from" in told["findings"][0]["do"]
+    assert shell.json("checkpoint", "rebase", "--all", "-y")["findings"] == []
+    with checkpoint("backfill", root=tree.path) as job:
+        assert job.state == {"n": 5}
+    with checkpoint("t", root=tree.path).shards(2) as shards:
+        for shard in shards:
+            shard.finish()
+    os.unlink(tree.full(f"checkpoints/t/s1/{shards.shard(1).status()['epoch']}-1"))
+    told = shell.json("checkpoint", "rebase", "t", "-y", code=1)
+    assert [row["name"] for row in told["rows"]] == ["t[0]", "t[1]"]
+    assert [finding["where"][-5:] for finding in told["findings"]] == ["/t/s1"]
+    os.unlink(tree.full("checkpoints/t/SHARDS"))
+    told = shell.json("checkpoint", "rebase", "t", "-y", code=1)
+    assert told["findings"][0]["do"] == "give it again: shards(n)"
+    assert told["rows"][0]["unknown"] == "how many shards it had"
+
+
 LONG = "exports/2026/Müller & Söhne/" + "Übersicht über alle Aufträge " * 4 + ".csv"
 
 

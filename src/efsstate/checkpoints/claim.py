@@ -204,7 +204,7 @@ class HeldClaim:
         save = self.newest
         last = save.key[0] if save is not None else self.moved
         began_an_item = save is not None and not (save.left or save.empty or save.finished)
-        return self.epoch - 1 - last + began_an_item
+        return protocol.claims_between(last, self.epoch - 1 + began_an_item)
 
     def new_save(self) -> Save:
         """Return a save with the next key under this epoch, to be filled."""

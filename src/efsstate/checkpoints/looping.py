@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from efsstate import deadline
+from efsstate.checkpoints.protocol import claims_between
 from efsstate.generic import Generic, TypeVar
 from efsstate.mount import environment
 
@@ -93,7 +94,7 @@ class Looping(Generic[S]):
         """The count of claims since the position last moved, this one included."""
         if self.epoch is None or self._moved >= self.epoch:
             return 1
-        return self.epoch - self._moved
+        return claims_between(self._moved, self.epoch)
 
     # Loops
 

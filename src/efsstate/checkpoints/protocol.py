@@ -41,12 +41,23 @@ _REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
 _PATIENCE = 2.0  # seconds that a reader who can't write waits for a claimant to make its base
 _CLAIMS_KEPT = 2  # former claims whose links stay
 _ONE_REPLY = 12  # names that a server gives in one reply, of one moment; more may come in parts
+_MOST_CLAIMS = 2**16  # claims without progress that are counted; a wider gap is a rebase
 _REPEATS = 5  # equal listings after which a missing name is gone, and not about to be replaced
 
 
 _ZEROS = repeat(0)
 _epoch_of = itemgetter(0)
 _is_temporary = methodcaller("startswith", layout.TEMPORARY)
+
+
+def claims_between(earlier: int, later: int) -> int:
+    """Return how many claims were made after the epoch `earlier`, up to `later`.
+
+    A rebase leaves a gap: then it is 1, because the claims before it cannot be counted.
+    """
+    count = later - earlier
+    # MUT: a-rebase-is-no-crash
+    return count if count < _MOST_CLAIMS else 1
 
 
 class StaleListing(Exception):  # noqa: N818 - not an error
@@ -227,6 +238,15 @@ class CheckpointFolder:
                 lost = lost or error
         return Newest(None, decided=decided, lost=lost)
 
+    def peek(self) -> tuple[Listing, Newest]:
+        """Return the names, and the newest state under the highest epoch; decide nothing."""
+        listing, repeats = self._list_again(None, 0)
+        while True:
+            try:
+                return listing, self.find(listing, listing.top, repeats)
+            except StaleListing:
+                listing, repeats = self._list_again(listing, repeats)
+
     def newest(self) -> tuple[Newest, bool]:
         """Return the newest state, and if it is settled: no later load can return an older one.
 
@@ -282,15 +302,17 @@ class CheckpointFolder:
         accept_older: bool = False,
         reader: FolderReader | None = None,
         removing: bool = False,
+        least: int = 0,
     ) -> tuple[int, Newest]:
         """Make a new epoch with the claimant's `record`, higher than all before it.
 
         Returns it with the state that it starts from. `reader` lists the folder for the claim's
-        owner; `removing` says that it claims to remove the folder. Raises `Superseded`,
-        `BeingRemoved`, and `CorruptEntryError` for an acknowledged save that is damaged.
+        owner; `removing` says that it claims to remove the folder; the epoch is `least` or higher,
+        with a gap before it that no claims leave. Raises `Superseded`, `BeingRemoved`, and
+        `CorruptEntryError` for an acknowledged save that is damaged.
         """
         listing = Listing(reader.names()) if reader else self.list()
-        epoch = self._make_epoch(listing, record)
+        epoch = self._make_epoch(listing, record, least)
         listing = self._list_after(layout.epoch_name(epoch), reader)
         repeats = 0
         while True:
@@ -319,8 +341,11 @@ class CheckpointFolder:
             self._prune_claims(listing, epoch, keep_first=newest.save is None)
             return epoch, newest
 
-    def _make_epoch(self, listing: Listing, record: str) -> int:
+    def _make_epoch(self, listing: Listing, record: str, least: int) -> int:
         epoch = listing.top + 1 if listing.top else self._first_epoch()
+        if least:
+            # MUT: a-rebase-is-above-all-that-ran
+            epoch = max(epoch + _MOST_CLAIMS, least)
         while True:
             try:
                 self.make_link(layout.epoch_name(epoch), record)

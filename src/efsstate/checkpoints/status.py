@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from efsstate.checkpoints import claimant
-from efsstate.checkpoints.protocol import CheckpointFolder
+from efsstate.checkpoints.protocol import CheckpointFolder, claims_between
 from efsstate.checkpoints.shards import ShardFolder
 from efsstate.errors import CorruptEntryError, ShardsError
 from efsstate.format import layout
@@ -47,7 +47,7 @@ def _attempts(listing: Listing, save: Save | None) -> int:
     if not listing.top or (save is not None and save.finished):
         return 0
     moved = save.moved if save is not None else min(listing.epochs, default=listing.top) - 1
-    return max(1, listing.top - moved)
+    return max(1, claims_between(moved, listing.top))
 
 
 def _shards_status(folder: CheckpointFolder) -> ShardsStatus | None:

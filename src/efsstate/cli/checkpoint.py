@@ -1,4 +1,4 @@
-"""`efsstate checkpoint`: list and show checkpoints; break, reset, cancel or finish one."""
+"""`efsstate checkpoint`: list and show checkpoints; break, reset, cancel, finish or rebase one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 from efsstate.checkpoints.checkpoint import checkpoint
 from efsstate.checkpoints.claimant import sentence
-from efsstate.cli import jobs, output
+from efsstate.cli import jobs, output, rebase
 from efsstate.cli.inventory import Inventory
 from efsstate.cli.lookup import find, is_folder
 from efsstate.cli.output import Consent, Listing, Output, count_text
@@ -37,7 +37,7 @@ _KINDS = {
 
 @click.group("checkpoint", cls=output.Group)
 def command() -> None:
-    """List and show checkpoints; break, reset, cancel or finish one.
+    """List and show checkpoints; break, reset, cancel or finish one; rebase after a failover.
 
     A shard is named after its job: `efsstate checkpoint show 'nightly[3]'`.
     """
@@ -241,3 +241,6 @@ def _finish(job: Checkpoint[Any]) -> None:
     with job:
         if not job.finished:
             job.finish(job.result)
+
+
+command.add_command(rebase.command)

@@ -73,6 +73,7 @@ class Rules:
     # A listing in two parts, and what comes in the first: "epochs" "bases" "saves" "odd" "even";
     # "": at once
     parts: str = ""
+    ahead: int = 0  # how far the epochs of the last worker are above the next one: a rebase
     # The rules
     epoch_exclusive: bool = True  # else two claimants may share an epoch
     list_after_epoch: bool = True  # else a claimant goes by the listing from before
@@ -309,13 +310,14 @@ class Protocol:
         if w.at == IDLE:
             if w.claims and more:
                 names = self.names(s)
-                todo = () if r.list_after_epoch else self.walk(names, self.top(names) + 1)
+                epoch = self.top(names) + 1 + (r.ahead if i == len(r.saves) - 1 else 0)
+                todo = () if r.list_after_epoch else self.walk(names, epoch)
                 yield (
                     "list",
                     {},
                     w._replace(
                         at=MAKE,
-                        epoch=self.top(names) + 1,
+                        epoch=epoch,
                         claims=w.claims - 1,
                         need=s.acked,
                         shown=s.seen,

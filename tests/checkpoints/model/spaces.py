@@ -13,6 +13,8 @@ SPACES = {
     "a save ends in an error": {**SMALL, "errors": 1},
     "a save is damaged": {**SMALL, "flips": 1},
     "workers crash and start again": {"claims": (2, 2), "loaders": 0},
+    "a rebase, whose epoch is far above": {**SMALL, "ahead": 2},
+    "a rebase among workers that crash": {**SMALL, "ahead": 2, "claims": (2, 2), "loaders": 0},
     "a loader that can't write": {"readonly": True},
     "listings in parts, epochs first": {**SMALL, "parts": "epochs"},
     "listings in parts, bases first": {**SMALL, "parts": "bases"},
