@@ -14,14 +14,17 @@ compiles below /opt, and would compile every module again at each cold start.
 from __future__ import annotations
 
 import argparse
+import ast
 import glob
 import hashlib
+import io
 import os
 import shutil
 import struct
 import subprocess
 import sys
 import tempfile
+import tokenize
 import zipfile
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
@@ -33,15 +36,24 @@ LIMIT = 1_000_000
 MOMENT = (1980, 1, 1, 0, 0, 0)
 # Not for the function's process: the command (it needs click and rich), the test harness, templates
 # and the linter.
-LEFT_OUT = ("efsstate/cli/", "efsstate/testing/", "efsstate/deploy/templates/")
+LEFT_OUT = (
+    "efsstate/cli/",
+    "efsstate/deploy/templates/",
+    "efsstate/planning/",
+    "efsstate/testing/",
+)
 # What the function's process does not load needs no bytecode: most of filelock is other kinds of
 # lock, and who publishes is not in a hurry.
 NOT_COMPILED = (
     r"/filelock/(?!__init__|_api|_descriptor|_error|_unix|_util|_windows|version)|/msgpack/fallback"
-    r"|/efsstate/(publisher|ops|modelstore/(publishing|checking|pruning))"
+    r"|/efsstate/(publisher|ops|publishing/|deploy/|datasets/(retention|catalog)"
+    r"|checkpoints/(catalog|fenced_removal)|eviction/(incoming|removal)"
+    r"|modelstore/(publishing|checking|pruning|disposal|source|patterns|completeness|catalog))"
 )
 KEPT_OF_DEPLOY = (
     "__init__.py",
+    "aws_facts.py",
+    "aws_facts.toml",
     "findings.py",
     "diagnosis/__init__.py",
     "diagnosis/doctor.py",
@@ -97,6 +109,7 @@ def build(path: str, wheel: str, python: str, architecture: str, wheels: str | N
         ]:
             with zipfile.ZipFile(one) as packed:
                 packed.extractall(tree, [name for name in packed.namelist() if wanted(name)])
+        leave_out_texts(tree)
         compiled = compile_all(tree, python)
         pack(path, os.path.dirname(tree))
     return compiled
@@ -138,6 +151,42 @@ def download(
     )
 
 
+def leave_out_texts(tree: str) -> None:
+    """Blank the docstrings and comments of all sources; the numbers of lines stay."""
+    for above, _, files in os.walk(tree):
+        for name in files:
+            if name.endswith(".py"):
+                path = os.path.join(above, name)
+                with open(path, encoding="utf-8") as file:
+                    source = file.read()
+                with open(path, "w", encoding="utf-8") as file:
+                    file.write(without_texts(source))
+
+
+def without_texts(source: str) -> str:
+    """Return a source without docstrings and comments; every statement stays on its line."""
+    lines = [line.encode() for line in source.splitlines()]
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, kinds) and ast.get_docstring(node) is not None:
+            text = node.body[0]
+            first, last = text.lineno - 1, text.end_lineno - 1
+            rest = lines[last][text.end_col_offset :]
+            for number in range(first + 1, last + 1):
+                lines[number] = b""
+            lines[first] = lines[first][: text.col_offset] + b'""' + rest
+    comments = [
+        token.start
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    ]
+    for row, column in comments:
+        line = lines[row - 1].decode()
+        if line[column : column + 1] == "#":  # else the docstring before it has been blanked
+            lines[row - 1] = line[:column].rstrip().encode()
+    return "\n".join(line.decode() for line in lines) + "\n"
+
+
 def compile_all(tree: str, python: str) -> bool:
     """Add bytecode that is never checked against its sources; return False without that Python."""
     here = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -159,15 +208,30 @@ def compile_all(tree: str, python: str) -> bool:
         "/opt/python",
         tree,
     ]
-    return (
-        subprocess.run(
-            command,
-            check=False,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONHASHSEED": "0"},
-        ).returncode
-        == 0
+    done = subprocess.run(
+        command,
+        check=False,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONHASHSEED": "0"},
     )
+    if done.returncode == 0:
+        take_the_sources_place(tree)
+    return done.returncode == 0
+
+
+def take_the_sources_place(tree: str) -> None:
+    """Put each module's bytecode in place of its source, which halves the layer.
+
+    A traceback then names file, line and function; the repository has the line.
+    """
+    for above, _, files in os.walk(tree):
+        if os.path.basename(above) != "__pycache__":
+            continue
+        for name in files:
+            module = os.path.join(os.path.dirname(above), name.partition(".")[0])
+            os.replace(os.path.join(above, name), f"{module}.pyc")
+            os.unlink(f"{module}.py")
+        os.rmdir(above)
 
 
 def pack(path: str, folder: str) -> None:
