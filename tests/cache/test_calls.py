@@ -56,8 +56,10 @@ def test_a_listener_costs_a_remembered_hit_one_call_more():
     assert [event["level"] for event in events] == ["memory"] and f.cache_info().memory == 2
 
 
-def test_a_miss_is_at_most_170_calls():
-    assert len(counted(function(memory=0), "new")) <= 170
+@pytest.mark.parametrize(("memory", "most"), [(0, 136), (None, 157)])
+def test_a_miss_is_at_most_157_calls(memory, most):
+    """Without memory, 136; to keep the result there as well, 21 more."""
+    assert len(counted(function(memory=memory), "new")) <= most
 
 
 def test_a_miss_passes_twelve_modules_of_the_cache():
@@ -66,12 +68,14 @@ def test_a_miss_passes_twelve_modules_of_the_cache():
     assert len(files) <= 12, files
 
 
-def test_an_invalidate_is_at_most_57_calls():
-    assert len(counted(function(memory=0).invalidate, 1)) <= 57
+@pytest.mark.parametrize(("memory", "most"), [(0, 45), (None, 53)])
+def test_an_invalidate_is_at_most_53_calls(memory, most):
+    """Without memory, 45; to forget a result there, 8 more."""
+    assert len(counted(function(memory=memory).invalidate, 1)) <= most
 
 
-@pytest.mark.parametrize(("memory", "most"), [(0, 73), (None, 96)])
-def test_a_set_is_at_most_96_calls(memory, most):
+@pytest.mark.parametrize(("memory", "most"), [(0, 65), (None, 87)])
+def test_a_set_is_at_most_87_calls(memory, most):
     cache = Cache("box", memory=memory)
     for i in range(48):
         cache.set(i, VALUE)

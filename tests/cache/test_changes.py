@@ -498,7 +498,7 @@ def test_who_waited_with_another_codec_computes_for_himself():
     inside.wait(10)
     other = threading.Thread(target=lambda: found.append(g(1)))
     other.start()
-    while not [flight for flight in flights._joinable.values() if flight._callbacks]:
+    while not [flight for flight in flights._joinable.values() if flight.callbacks]:
         time.sleep(0.01)
     gate.set()
     thread.join(), other.join()

@@ -102,11 +102,11 @@ def test_the_plain_arguments_go_with_the_item(small_pool):
             f(i), f(i)
     share = f.cache._results.memory
     assert (
-        set(map(id, share.by_args.values())) <= set(map(id, share._items.values()))
-        and len(share.by_args) <= len(share._items) * 4
+        set(map(id, share.by_args.values())) <= set(map(id, share.by_digest.values()))
+        and len(share.by_args) <= len(share.by_digest) * 4
     )
     f.cache_clear()
-    assert not share.by_args and not share._items and share.size == 0 and held() == 0
+    assert not share.by_args and not share.by_digest and share.size == 0 and held() == 0
 
 
 def test_long_arguments_are_not_kept_as_they_are():
@@ -152,7 +152,7 @@ def test_accounts_stay_exact_under_threads(small_pool):
     assert (
         held()
         == sum(cache._results.memory.size for cache in caches)
-        == sum(item.cost for cache in caches for item in cache._results.memory._items.values())
+        == sum(item.cost for cache in caches for item in cache._results.memory.by_digest.values())
         <= 100_000
     )
 
@@ -243,11 +243,11 @@ def test_forms_of_one_call_are_counted_too(small_pool):
         for args in ((i,), (i, None), (i, None, None), (i, None, None, None)) * 2:
             f(*args)
     share = f.cache._results.memory
-    assert held() == share.size == sum(item.cost for item in share._items.values()) <= 100_000
+    assert held() == share.size == sum(item.cost for item in share.by_digest.values()) <= 100_000
     assert (
         all(
             item.cost > memory._OVERHEAD + sum(map(sys.getsizeof, item.raw_args))
-            for item in share._items.values()
+            for item in share.by_digest.values()
         )
         and len(share.by_args) > 100
     )
@@ -278,7 +278,7 @@ def test_a_map_that_raises_leaves_no_copy_for_nobody():
     again = cached(name="raising")(f.__wrapped__)
     with pytest.raises(ZeroDivisionError):
         again.map([0, 1, 2])
-    items = again.cache._results.memory._items.values()
+    items = again.cache._results.memory.by_digest.values()
     assert len(items) == 2 and not any(item.spare_copy for item in items)
 
 
@@ -287,4 +287,4 @@ def test_a_long_key_counts(small_pool):
     Cache("keys", memory=0).set_many({f"{i}" + "k" * 5000: i for i in range(50)})
     for i in range(50):
         assert cache.get(f"{i}" + "k" * 5000) == i
-    assert len(cache._results.memory._items) < 20
+    assert len(cache._results.memory.by_digest) < 20

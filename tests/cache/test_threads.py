@@ -357,8 +357,8 @@ def test_a_late_result_leaves_no_spare_copy_in_memory(hang):
     hang()
     assert cache.get("k") is None and cache.get_many(["k"]) == {}
     hang(False)
-    until(lambda: not io_threads.breaker.count() and cache._results.memory._items)
-    assert not any(item.spare_copy for item in cache._results.memory._items.values())
+    until(lambda: not io_threads.breaker.count() and cache._results.memory.by_digest)
+    assert not any(item.spare_copy for item in cache._results.memory.by_digest.values())
 
 
 def test_without_any_thread_the_mount_counts_as_failing():

@@ -155,7 +155,7 @@ def test_waiters_of_a_discarded_computation_get_its_result():
     for thread in threads:
         thread.start()
     inside.wait(30)
-    while sum(map(len, [flight._callbacks for flight in flights._in_flight])) < 3:
+    while sum(map(len, [flight.callbacks for flight in flights._in_flight])) < 3:
         time.sleep(0.01)
     f.invalidate(1)
     gate.set()
@@ -195,7 +195,7 @@ def test_a_finished_flights_result_is_not_served_past_its_ttl(monkeypatch):
     result = []
     second = threading.Thread(target=lambda: result.append(f(1)))
     second.start()
-    while not [flight for flight in flights._joinable.values() if flight._callbacks]:
+    while not [flight for flight in flights._joinable.values() if flight.callbacks]:
         time.sleep(0.01)
     real = flights.end_wait
     offset = [0.0]

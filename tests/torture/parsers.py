@@ -281,8 +281,9 @@ def cache_policy(data):
 )
 def cache_cleared(data):
     """Any names in a listing: only what we could have made is a mark, and its number is one."""
-    for name, number in layout.cleared_marks(data.decode(errors="surrogateescape").split("/")):
-        assert name.startswith(layout.cleared_mark(number) + ".") and 0 <= number < 10**19
+    names = data.decode(errors="surrogateescape").split("/")
+    for name, tag, number in layout.cleared_marks(names):
+        assert name.startswith(layout.cleared_mark(number, tag) + ".") and 0 <= number < 10**19
 
 
 _MANIFEST = manifest.Manifest("v1", {"a/b": (3, "0" * 64)}, ["empty"], single=False)

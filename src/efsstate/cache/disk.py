@@ -23,6 +23,7 @@ from __future__ import annotations
 import struct
 import time
 from _weakref import ref
+from functools import partial
 
 from efsstate import process
 from efsstate.cache.memory import Changes, Item
@@ -174,7 +175,7 @@ class DiskTier:
         self.changes = Changes()
         self.folder = f"{layout.CACHE}/{component}"
         # By a digest's first digit: every hit needs one.
-        self._folders = {folder[-1]: folder for folder in layout.entry_folders(component)}
+        self.folders = {folder[-1]: folder for folder in layout.entry_folders(component)}
         self._clear_stamp = 0
         self._tag_stamps: dict[str, int] = {}  # of the tags that were invalidated
         self._looked = 0.0  # when the clear stamp was read, by the wall clock; 0: never
@@ -212,27 +213,22 @@ class DiskTier:
         """Read the clear stamp, and return the names in the namespace's folder."""
         now = time.time()
         names = self._list_folder() or []
-        stamp, is_sound = 0, True
-        for name, number in layout.cleared_marks(names):
-            if self._is_mark(name, number):
-                stamp = max(stamp, number)
+        stamps, is_sound = {"": 0}, True  # by the tag; "": of all entries
+        for name, tag, number in layout.cleared_marks(names):
+            if self._is_mark(name, tag, number):
+                stamps[tag] = max(number, stamps.get(tag, 0))
             else:
                 is_sound = False
-        tag_stamps: dict[str, int] = {}
-        for name, tag, number in layout.tag_marks(names):
-            if self._is_tag_mark(name, tag, number):
-                tag_stamps[tag] = max(number, tag_stamps.get(tag, 0))
-            else:
-                is_sound = False
+        stamp = stamps.pop("")
         if not is_sound:
             # Damaged or forged: clearing once more is safe, trusting the rest is not.
             # MUT: a-damaged-cleared-clears-once-more
             stamp = self._write_clear_stamp(max(stamp, self._clear_stamp))
         # A clear removes the marks of tags: all that they put out of reach is so by the clear.
-        own = {} if stamp > self._clear_stamp else self._tag_stamps
-        self._tag_stamps = {
-            tag: max(tag_stamps.get(tag, 0), own.get(tag, 0)) for tag in {*tag_stamps, *own}
-        }
+        if stamp <= self._clear_stamp:
+            for tag, number in list(self._tag_stamps.items()):
+                stamps[tag] = max(number, stamps.get(tag, 0))
+        self._tag_stamps = stamps
         if stamp > self._clear_stamp:
             self._raise_clear_stamp(stamp)
         self._looked = now
@@ -242,14 +238,9 @@ class DiskTier:
         with _tiers_lock:  # of two clears at once here the later counts, whichever returns last
             self._clear_stamp = max(self._clear_stamp, number)
 
-    def _is_mark(self, name: str, stamp: int) -> bool:
+    def _is_mark(self, name: str, tag: str, stamp: int) -> bool:
         return stamp < _MOST and name == links.mark(
-            self.mount, self.folder, layout.cleared_mark(stamp)
-        )
-
-    def _is_tag_mark(self, name: str, tag: str, stamp: int) -> bool:
-        return stamp < _MOST and name == links.mark(
-            self.mount, self.folder, layout.tag_mark(tag, stamp)
+            self.mount, self.folder, layout.cleared_mark(stamp, tag)
         )
 
     def stamp_tags(self, tags: Iterable[str]) -> list[tuple[bytes, int]]:
@@ -272,15 +263,15 @@ class DiskTier:
 
         It takes as many requests among a million entries as among ten.
         """
-        marks = layout.tag_marks(self._read_clear_stamp())
-        if len({other for _, other, _ in marks} - {tag}) >= _MOST_TAG_MARKS:
+        marks = layout.cleared_marks(self._read_clear_stamp())
+        if len({other for _, other, _ in marks} - {tag, ""}) >= _MOST_TAG_MARKS:
             self.clear()
             return
         self.mount.ask_time(self.folder)
         stamp = max(self._tag_stamps.get(tag, 0) + 1, int(clock.now() * 1000))
         while True:
             try:
-                own = links.mark(self.mount, self.folder, layout.tag_mark(tag, stamp))
+                own = links.mark(self.mount, self.folder, layout.cleared_mark(stamp, tag))
                 self.mount.symlink(self.folder, own, "cleared")
                 break
             except FileExistsError:
@@ -289,7 +280,7 @@ class DiskTier:
         for name, other, number in marks:
             if other == tag and number < stamp:
                 self.mount.remove(self.folder, name, quiet=True)
-        for folder in self._folders.values():
+        for folder in self.folders.values():
             self.mount.touch_folder(folder)
 
     def _write_clear_stamp(self, known: int) -> int:
@@ -305,11 +296,8 @@ class DiskTier:
             except FileExistsError:
                 stamp += 1
         names = self.mount.names(self.folder)
-        for name, number in layout.cleared_marks(names):
-            if number < stamp or not self._is_mark(name, number):
-                self.mount.remove(self.folder, name, quiet=True)
-        for name, tag, number in layout.tag_marks(names):
-            if number < stamp or not self._is_tag_mark(name, tag, number):
+        for name, tag, number in layout.cleared_marks(names):
+            if number < stamp or not self._is_mark(name, tag, number):
                 self.mount.remove(self.folder, name, quiet=True)
         return stamp
 
@@ -320,7 +308,7 @@ class DiskTier:
         self._tag_stamps = {tag: old for tag, old in self._tag_stamps.items() if old >= stamp}
         self._raise_clear_stamp(stamp)
         self._looked = time.time()
-        for folder in self._folders.values():
+        for folder in self.folders.values():
             self.mount.touch_folder(folder)
 
     def _refresh_exactly(self, folder: str) -> None:
@@ -353,7 +341,7 @@ class DiskTier:
         Raise OSError, CorruptEntryError, or UnknownFormatError.
         """
         now = time.time()
-        folder = self._folders[digest[0]]
+        folder = self.folders[digest[0]]
         if exact:
             self._refresh_exactly(folder)
         elif not 0 <= now - self._looked < MAX_STALENESS:
@@ -402,7 +390,7 @@ class DiskTier:
     def explain_miss(self, digest: str, codec_name: str) -> str:
         """Return why `read` gives None."""
         try:
-            item = store.read(self.mount, self._folders[digest[0]], digest, stale=0)
+            item = store.read(self.mount, self.folders[digest[0]], digest, stale=0)
         except FileNotFoundError:
             return "there is no result"
         if item.codec != codec_name:
@@ -415,7 +403,7 @@ class DiskTier:
             return False
         if self._has_stale_tag(item.meta):
             return False
-        folder = self._folders[digest[0]]
+        folder = self.folders[digest[0]]
         self.mount.refresh(folder, older_than=MAX_STALENESS)
         try:
             status = self.mount.stat(folder, digest)
@@ -428,13 +416,13 @@ class DiskTier:
 
     def read_head(self, digest: str, codec_name: str) -> Item | None:
         """Return the entry as `read` does, by its head alone: unchecked, and without a payload."""
-        folder = self._folders[digest[0]]
+        folder = self.folders[digest[0]]
         self.mount.refresh(folder)
         try:
             data, status = self.mount.read_stat(folder, digest, _GLANCE)
         except FileNotFoundError:
             return None
-        head, path = bytes(data), self.mount.path_of(folder, digest)
+        head, path = bytes(data), f"{self.mount.path}/{folder}/{digest}"
         created, ttl = entry.peek(head, status.st_size, path)
         codec, meta, _ = entry.labels(head, path)
         item = Item(b"", codec, meta, created, ttl)
@@ -445,7 +433,7 @@ class DiskTier:
 
     def digests(self) -> Iterator[str]:
         """Yield the digests of all entries, whether they count or not."""
-        for folder in self._folders.values():
+        for folder in self.folders.values():
             for name in self.mount.names(folder):
                 if layout.is_digest(name):
                     yield name
@@ -485,7 +473,7 @@ class DiskTier:
         meta: bytes, start: Snapshot | None = None,
     ) -> bool:  # fmt: skip
         """Store an entry; return False if its `start` is out of date by now."""
-        folder = self._folders[digest[0]]
+        folder = self.folders[digest[0]]
         if start is None:
             store.write(self.mount, folder, digest, payload, codec=codec_name, meta=meta, ttl=ttl)
             return True
@@ -495,7 +483,7 @@ class DiskTier:
             return False
         return store.write(
             self.mount, folder, digest, payload, codec=codec_name, meta=meta, ttl=ttl,
-            draft=start.draft, unless=lambda: self._is_overtaken(digest, start),
+            draft=start.draft, unless=partial(self._is_overtaken, digest, start),
         )  # fmt: skip
 
     def _is_overtaken(self, digest: str, start: Snapshot) -> bool:
@@ -507,7 +495,7 @@ class DiskTier:
         return self._find_identity(digest) not in (None, start.seen)
 
     def _find_identity(self, digest: str) -> Identity | None:
-        status = self.mount.find(self._folders[digest[0]], digest)
+        status = self.mount.find(self.folders[digest[0]], digest)
         return None if status is None else _identity(status)
 
     def remove_since(self, digest: str, start: Snapshot | None) -> None:
@@ -521,7 +509,7 @@ class DiskTier:
                 or start.error is not None
                 or self._find_identity(digest) == start.seen
             ):
-                self.mount.remove(self._folders[digest[0]], digest)
+                self.mount.remove(self.folders[digest[0]], digest)
         except OSError:
             pass
 
@@ -533,7 +521,7 @@ class DiskTier:
         # MUT: the-draft-goes-before-the-entry
         # MUT: what-another-host-removed-meanwhile-is-not
         self.remove_drafts(digest)
-        return self.mount.remove(self._folders[digest[0]], digest)
+        return self.mount.remove(self.folders[digest[0]], digest)
 
     def remove_drafts(self, digest: str) -> None:
         """Have no computation of the entry that began before be stored, on any host."""

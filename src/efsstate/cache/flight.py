@@ -34,7 +34,7 @@ class Flight:
     """
 
     __slots__ = (
-        "_callbacks", "discarded", "draft", "finished", "item", "key", "stored", "tags",
+        "callbacks", "discarded", "draft", "finished", "item", "key", "stored", "tags",
         "waits_for",
     )  # fmt: skip
 
@@ -45,21 +45,13 @@ class Flight:
         self.item: Any = None
         self.draft: Any = None
         self.waits_for: list[Flight] = []  # several, if the computation runs several tasks
-        self._callbacks: list[Callable[[], object]] = []
-
-    def finish(self) -> None:
-        """Release the waiters."""
-        self.finished = True
-        with _lock:
-            callbacks, self._callbacks = self._callbacks, []
-        for function in callbacks:
-            function()
+        self.callbacks: list[Callable[[], object]] = []
 
     def call_when_finished(self, function: Callable[[], object]) -> None:
         """Call `function` once waiters are released, on any thread; at once if they are."""
         with _lock:
             if not self.finished:
-                self._callbacks.append(function)
+                self.callbacks.append(function)
                 return
         function()
 
@@ -103,22 +95,20 @@ def register(flight: Flight) -> None:
         _in_flight.add(flight)
 
 
-def release_waiters(flight: Flight) -> None:
-    """Let the waiters of `flight` go on, and no other join; it goes on computing."""
-    with _lock:
-        if _joinable.get(flight.key) is flight:
-            del _joinable[flight.key]
-    flight.finish()
+def release_waiters(flight: Flight, *, is_over: bool = False) -> None:
+    """Let the waiters of `flight` go on, and no other join.
 
-
-def leave(flight: Flight) -> None:
-    """Unregister `flight`, which is over, and release its waiters."""
+    It goes on computing, unless it `is_over`: then it is unregistered.
+    """
     flight.finished = True
     with _lock:
-        _in_flight.discard(flight)
+        if is_over:
+            _in_flight.discard(flight)
         if _joinable.get(flight.key) is flight:
             del _joinable[flight.key]
-    flight.finish()
+        callbacks, flight.callbacks = flight.callbacks, []
+    for function in callbacks:
+        function()
 
 
 def discard_in_flight(*key: str, tag: str | None = None) -> list[Flight]:

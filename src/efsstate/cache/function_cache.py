@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from efsstate import events
 from efsstate.cache import naming, signature
@@ -269,7 +270,7 @@ class FunctionCache:
         """Return the steps of a computation; `forced` replaces the present result."""
         from efsstate.cache import singleflight
 
-        compute: Callable[[], Any] = lambda: self.function(*args, **kwargs)  # noqa: E731
+        compute: Callable[[], Any] = partial(self.function, *args, **kwargs)
         is_wanted: Callable[[Any], bool] = self._is_wanted
         if self._versions is not None:
             compute, is_wanted = self._guard_version(self._versions, digest, args, kwargs)

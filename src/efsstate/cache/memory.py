@@ -189,14 +189,15 @@ def make_room(recent: Any, size: int) -> None:
 class MemoryTier:
     """One cache's part of the pool, of at most `limit` bytes (None: the whole pool; 0: nothing).
 
-    `by_args` maps the plain arguments of a call, after their types, to the call's result.
+    `by_digest` has its items, and `by_args` those that the plain arguments of a call, after their
+    types, lead to.
     """
 
     def __init__(self, limit: int | None) -> None:
         self.limit = limit
         self.by_args: dict[Any, Item] = {}
         self.size = 0
-        self._items: dict[str, Item] = {}
+        self.by_digest: dict[str, Item] = {}
         self._maxsize = 0
         self._recent: Any = None  # only if there is a limit of its own
         pool.add_tier(self)
@@ -214,7 +215,7 @@ class MemoryTier:
 
     def get(self, digest: str) -> Item | None:
         """Return the item, fresh or not."""
-        item = self._items.get(digest)
+        item = self.by_digest.get(digest)
         if item is not None:
             item.used = True
         return item
@@ -233,7 +234,7 @@ class MemoryTier:
         if changes.last_change(item.digest) == change:
             self._remove(item.digest)
             self._add(item)
-            self._items[item.digest] = item
+            self.by_digest[item.digest] = item
             # A signal handler of this thread may have changed the entry meanwhile.
             if changes.last_change(item.digest) != change:
                 self._remove(item.digest)
@@ -272,7 +273,7 @@ class MemoryTier:
     def _remember_call(self, call: tuple[Any, ...], size: int, item: Item) -> None:
         # Another thread may have dropped the item, or remembered the call.
         if (
-            self._items.get(item.digest) is item
+            self.by_digest.get(item.digest) is item
             and call not in self.by_args
             and self.fits(item.cost + size)
         ):
@@ -284,13 +285,13 @@ class MemoryTier:
 
     def drop(self, digest: str) -> None:
         """Forget one item."""
-        item = self._items.get(digest)
+        item = self.by_digest.get(digest)
         if item is not None:
             item.distrust()
             pool.change(self._remove, digest)
 
     def _remove(self, digest: str) -> None:
-        item = self._items.get(digest)
+        item = self.by_digest.get(digest)
         if item is not None:
             self.forget(item)
 
@@ -298,20 +299,20 @@ class MemoryTier:
         """Take `item` out of the tier and the pool; for the pool, within a change."""
         self._take_out(item)
         item.distrust()
-        if self._items.get(item.digest) is item:
-            del self._items[item.digest]
+        if self.by_digest.get(item.digest) is item:
+            del self.by_digest[item.digest]
         for call in item.raw_args:
             if self.by_args.get(call) is item:
                 del self.by_args[call]
 
     def clear(self) -> None:
         """Forget all items of this cache."""
-        for digest in list(self._items):
+        for digest in list(self.by_digest):
             self.drop(digest)
 
     def empty(self) -> None:
         """Forget all items, in whatever state the tier is; the pool is emptied too."""
-        self._items.clear()
+        self.by_digest.clear()
         self.by_args.clear()
         self.size, self._recent, self._maxsize = 0, None, 0
 
@@ -356,6 +357,6 @@ class Changes:
         for tier in tiers:
             if digest is None:
                 tier.clear()
-            else:
+            elif digest in tier.by_digest:
                 tier.drop(digest)
         return number if is_last else None

@@ -28,7 +28,6 @@ from efsstate.cache.steps import (
 )
 from efsstate.cache.tiers import MISSING
 from efsstate.errors import EncodeError
-from efsstate.format import layout
 from efsstate.mount import byte_locks
 
 TYPE_CHECKING = False
@@ -122,7 +121,7 @@ def compute(
         return (yield from _lead(cache, digest, request, mine, old, until))
     finally:
         mine.finished = True  # first, and without a call that a signal handler could interrupt
-        flights.leave(mine)
+        flights.release_waiters(mine, is_over=True)
 
 
 def _wait_for(cache: TieredCache, digest: str, flight: Flight, until: float, began: float) -> Steps:
@@ -235,8 +234,9 @@ def _claim(
 
 
 def _try_claim(cache: TieredCache, digest: str) -> tuple[byte_locks.ByteLock | None]:
-    mount, folder = cache.disk().mount, layout.entry_folder(cache.component, digest)
-    return (byte_locks.acquire(mount, folder, digest, keep_open=cache.io_timeout is None),)
+    tier = cache.disk()
+    folder, keep_open = tier.folders[digest[0]], cache.io_timeout is None
+    return (byte_locks.acquire(tier.mount, folder, digest, keep_open=keep_open),)
 
 
 def _release_late_claim(answer: tuple[byte_locks.ByteLock | None]) -> None:

@@ -307,7 +307,8 @@ class TieredCache:
                 self._newer.add(digest)
             if not again:
                 self.report_failure(error, "read a result")
-        self.memory.drop(digest)
+        if digest in self.memory.by_digest:
+            self.memory.drop(digest)
         return None
 
     def _note_other_code(self, item: Item) -> None:
@@ -600,7 +601,8 @@ class TieredCache:
         item = self.read(digest, fresh=True, again=True)
         if item is not None and self.remaining(item) > 0:
             return item
-        return self.start(digest, flight, changing=False)
+        tier = self._disk or self.disk()
+        return tier.start(digest, flight, changing=False, tags=flight.tags)
 
     def start(self, digest: str, flight: Flight, *, changing: bool) -> Snapshot:
         """Return the state that `flight` starts from. Raise the mount's errors."""

@@ -218,8 +218,8 @@ def _cleared_at(mount: Mount, folder: str) -> float | None:
     try:
         numbers = [
             (number, name)
-            for name, number in layout.cleared_marks(mount.names(folder))
-            if name == links.mark(mount, folder, layout.cleared_mark(number))
+            for name, tag, number in layout.cleared_marks(mount.names(folder))
+            if not tag and name == links.mark(mount, folder, layout.cleared_mark(number))
         ]
         return mount.stat(folder, max(numbers)[1]).st_mtime if numbers else None
     except OSError:

@@ -40,6 +40,7 @@ share a component, and none leaves its folder.
 from __future__ import annotations
 
 import os
+from operator import methodcaller
 
 from efsstate.format.entry import blake2b
 
@@ -194,18 +195,15 @@ def draft(digest: str) -> str:
 
 def drafts(digest: str, names: Iterable[str]) -> list[str]:
     """Return the temporaries of computations of `digest` among `names`."""
-    start = TEMPORARY + digest
-    return [name for name in names if name.startswith(start)]
+    return list(filter(methodcaller("startswith", TEMPORARY + digest), names))
 
 
-def cleared_mark(clear_stamp: int) -> str:
-    """Return the name of the mark of this clear stamp, without its signature."""
-    return f"{CLEARED}.{clear_stamp}"
+def cleared_mark(clear_stamp: int, tag: str = "") -> str:
+    """Return the name of the mark of a clear stamp, of a tag (`tag_id`) or of all entries ("").
 
-
-def tag_mark(tag: str, clear_stamp: int) -> str:
-    """Return the name of the mark of a tag's (`tag_id`) clear stamp, without its signature."""
-    return f"{CLEARED}.{clear_stamp}.{tag}"
+    It is without its signature.
+    """
+    return f"{CLEARED}.{clear_stamp}.{tag}" if tag else f"{CLEARED}.{clear_stamp}"
 
 
 def tag_id(tag: str) -> str:
@@ -230,16 +228,14 @@ def is_cleared(name: str) -> bool:
     return is_number and len(signature) == 32 and _HEX.issuperset(signature)
 
 
-def cleared_marks(names: Iterable[str]) -> list[tuple[str, int]]:
-    """Return the marks of clear stamps of all entries among `names`, each with its number."""
-    marks = [name for name in names if name.startswith(CLEARED) and is_cleared(name)]
-    return [(name, int(name.split(".")[1])) for name in marks if name.count(".") == 2]
-
-
-def tag_marks(names: Iterable[str]) -> list[tuple[str, str, int]]:
-    """Return the marks of clear stamps of tags among `names`: (name, tag, number)."""
-    marks = [name.split(".") for name in names if name.count(".") == 3 and is_cleared(name)]
-    return [(".".join(parts), parts[2], int(parts[1])) for parts in marks]
+def cleared_marks(names: Iterable[str]) -> list[tuple[str, str, int]]:
+    """Return the marks of clear stamps among `names`: (name, tag or "" for all entries, number)."""
+    marks = []
+    for name in names:
+        if name.startswith(CLEARED) and is_cleared(name):
+            _, number, *tag, _ = name.split(".")
+            marks.append((name, tag[0] if tag else "", int(number)))
+    return marks
 
 
 def checkpoint_folder(name: str) -> str:

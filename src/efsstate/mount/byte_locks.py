@@ -146,7 +146,8 @@ class ByteLock:
     def __del__(self) -> None:
         # A signal handler may have raised before the lock reached its owner.
         try:
-            self.release()
+            if self._file is not None:
+                self.release()
         except AttributeError:
             pass  # it had not even begun
 

@@ -64,4 +64,4 @@ def tells(stamp: float) -> bool:
 
     Some file systems' clocks are coarse.
     """
-    return now() - stamp > TICK
+    return time.time() + _offset - stamp > TICK
