@@ -52,6 +52,51 @@ def test_every_command_of_ours_parses(name):
     assert found or name in ("choosing.md", "lint-comparison.md")
 
 
+ROOT = pathlib.Path(DOCS).parent
+TEXTS = [
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "examples").rglob("*.md")),
+    *sorted((ROOT / "src" / "efsstate").rglob("*.py")),
+    *sorted((ROOT / "src" / "efsstate").rglob("*.toml")),
+    *sorted((ROOT / "src" / "efsstate" / "deploy" / "templates").iterdir()),
+    *ROOT.glob("*.md"),
+]
+
+
+def joined(path):
+    """Return a file's text with its continued and wrapped lines joined."""
+    return re.sub(r"\\?\s*\n\s*", " ", path.read_text(encoding="utf-8"))
+
+
+def test_every_invocation_by_the_cli_waits_for_the_answer():
+    """The CLI stops reading after 60 s and invokes again, unless it is told not to."""
+    commands = 0
+    for path in TEXTS:
+        for match in re.finditer(r"aws lambda invoke\b(?!`)([^`]*)", joined(path)):
+            commands += 1
+            assert "--cli-read-timeout 0" in match[1][:200], path
+    assert commands >= 1
+
+
+def test_no_text_calls_fifteen_minutes_the_longest_timeout():
+    """It is 1,800 s since November 2026; who names the old limit names the new one beside it."""
+    old = re.compile(
+        r"(?i)\b(900 s|900 seconds|15[ -]min(ute)?s?|fifteen minutes|quarter of an hour)"
+    )
+    named = 0
+    for path in TEXTS:
+        text = joined(path)
+        for match in old.finditer(text):
+            around = text[max(0, match.start() - 200) : match.end() + 200]
+            if re.search(r"(?i)time-?out|lambda (takes|runs|ends)|longest|at most|up to", around):
+                if re.search(r"doubled|retr|tried again|rate\(|doctor|replica|lags|behind", around):
+                    continue  # another time: of retries, of a schedule, of replication
+                named += 1
+                assert "1,800" in around, (path, around)
+                assert "2026" in around, (path, around)
+    assert named >= 2, "EFS046 and the page of facts name both"
+
+
 def test_the_errors_and_the_handlers_are_there():
     for one in EXCEPTIONS:
         assert one.name in text("troubleshooting.md")

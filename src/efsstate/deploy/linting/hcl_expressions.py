@@ -7,11 +7,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import hcl2
-
 from efsstate.deploy.linting.hcl_text import (
     PIECE,
     RESOURCE,
+    parse_literal,
     split_arguments,
     split_once,
 )
@@ -191,7 +190,7 @@ class Scope:
         if re.match(r"[\[{]\s*for\s", text):
             return Unknown(text[:200])
         try:
-            return self.value(hcl2.loads(f"x = {text}\n")["x"])
+            return self.value(parse_literal(text))
         except Exception:  # the parser raises errors of several families
             return Unknown(text[:200])
 

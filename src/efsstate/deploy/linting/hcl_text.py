@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any
+
+import hcl2
 
 MENTION = re.compile(r"(?<![\w.])((?:data\.)?awsc?c?_\w+\.[\w-]+|(?:local|module)\.[\w-]+)")
 VARIABLE = re.compile(r"(?<![\w.])var\.([\w-]+)")
@@ -44,6 +47,15 @@ def split_arguments(text: str) -> list[str]:
     ends = [*positions(text, ","), len(text)]
     starts = [0, *(end + 1 for end in ends[:-1])]
     return [text[start:end].strip() for start, end in zip(starts, ends, strict=True)]
+
+
+@functools.lru_cache(maxsize=256)
+def parse_literal(text: str) -> Any:
+    """Parse a list or an object in an expression, which is resolved for many resources.
+
+    The parser takes milliseconds. The result is shared: do not change it.
+    """
+    return hcl2.loads(f"x = {text}\n")["x"]
 
 
 def tidy_heredocs(text: str) -> str:

@@ -76,6 +76,7 @@ class _Reader:
         self.blocks: list[_Written] = []
         self.unseen: list[str] = []
         self.modules = 0
+        self._files: dict[str, tuple[dict[str, Any], list[str]]] = {}
 
     def stack(self) -> Stack:
         for block in self.blocks:
@@ -96,17 +97,22 @@ class _Reader:
         scope.read_document = lambda body: document(scope, body)
         calls: list[tuple[str, dict[str, Any]]] = []
         for file in files:
-            text = load(file, MAX_BYTES)
-            tree = parse(text, file)
+            tree, lines = self._parse_file(file)
             self._declare(scope, tree)
             calls += [call for block in items(tree.get("module")) for call in _named(block)]
-            lines = text.splitlines()
             for kind, name, body in _typed(tree.get("resource")):
                 scope.resources.add(f"{kind}.{name}")
                 block = _Written(scope, kind, name, body, file, lines, is_many)
                 self.blocks.append(block)
         for name, body in calls:
             self._call(scope, name, body, is_many=is_many)
+
+    def _parse_file(self, file: str) -> tuple[dict[str, Any], list[str]]:
+        """Return a file's tree and its lines; a module that is called often is parsed once."""
+        if file not in self._files:
+            text = load(file, MAX_BYTES)
+            self._files[file] = parse(text, file), text.splitlines()
+        return self._files[file]
 
     def _declare(self, scope: Scope, tree: dict[str, Any]) -> None:
         for block in items(tree.get("variable")):
