@@ -217,6 +217,21 @@ MUTATIONS = {
         holds(True),
         ["checkpoints/test_shards.py::test_a_forged_mark_finishes_nothing"],
     ),
+    "a-rebase-is-above-all-that-ran": Mutation(
+        "a rebase is above all that ran",
+        drop(),
+        ["checkpoints/test_rebase.py::test_an_owner_from_before_cannot_save_after_a_rebase"],
+    ),
+    "a-rebase-is-no-crash": Mutation(
+        "a rebase is no crash",
+        holds(True),
+        ["checkpoints/test_rebase.py::test_a_rebase_is_no_crash_of_an_item"],
+    ),
+    "a-shards-mark-needs-its-last-save": Mutation(
+        "a shard's mark needs its last save",
+        holds(False),
+        ["checkpoints/test_rebase.py::test_a_marked_shard_without_its_last_save_is_done_again"],
+    ),
     "a-clears-generation": Mutation(
         "a clear's generation",
         without("_clear_stamp"),
