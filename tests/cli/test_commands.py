@@ -280,6 +280,29 @@ def test_rm_of_a_checkpoint_and_of_one_that_is_claimed(shell, tree):
     assert checkpoint("backfill", root=tree.path).load("none") == "none"
 
 
+def test_rm_by_prefix_removes_the_checkpoints_that_begin_so(shell, tree):
+    names = ["import/2025-01", "import/2025-02", "import/2025", "imports", "y" * 300]
+    for name in names:
+        with checkpoint(name, root=tree.path) as job:
+            job.save(1)
+    before = sorted(os.walk(tree.full("checkpoints")))
+    prefix = ["rm", "--prefix", "checkpoints/import/2025-"]
+    assert shell(*prefix)[0] == 2, "it asks"
+    told = shell.json(*prefix, "--dry-run")
+    assert told["places"] == ["checkpoints/import%2f2025-01", "checkpoints/import%2f2025-02"]
+    wrong = ["checkpoints/", "checkpoints", "cache/t", "checkpoints/nope"]
+    assert [shell("rm", "--prefix", text, "-y")[0] for text in wrong] == [2, 2, 2, 3]
+    assert sorted(os.walk(tree.full("checkpoints"))) == before
+    with checkpoint(names[1], root=tree.path):
+        code, _, err = shell(*prefix, "-y")
+        assert code == 3 and "claimed" in err
+        assert tree.there("checkpoints/import%2f2025-01"), "none goes if one is in use"
+    assert shell(*prefix, "checkpoints/import/2025-0", "-y")[0] == 0, "each is removed once"
+    assert shell("rm", "--prefix", f"checkpoints/{'y' * 290}", "-y")[0] == 0, "a long name is whole"
+    names = {row["name"] for row in shell.json("checkpoint", "ls")["rows"]}
+    assert names == {"backfill", "import/2025", "import/2026-11-01", "imports"}
+
+
 @pytest.mark.parametrize(
     "place",
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 import click
@@ -9,7 +10,7 @@ import click
 from efsstate.cli import output
 from efsstate.cli.lookup import find
 from efsstate.cli.output import Consent, Output, count_text
-from efsstate.cli.places import Place, locate, open_root
+from efsstate.cli.places import Place, folders, locate, open_root
 from efsstate.errors import ClaimedError
 from efsstate.eviction import removal
 from efsstate.format import dataset_layout, grammar, layout
@@ -23,18 +24,23 @@ if TYPE_CHECKING:
 
 @click.command("rm")
 @click.argument("places", nargs=-1, required=True)
+@click.option("--prefix", is_flag=True, help="PLACES are how names of checkpoints begin.")
 @output.common
 @output.deleting
-def command(places: tuple[str, ...], out: Output, root: str | None, consent: Consent) -> int:
+def command(
+    places: tuple[str, ...], prefix: bool, out: Output, root: str | None, consent: Consent
+) -> int:
     """Remove namespaces, cache entries and checkpoints.
 
     PLACES are cache/NAMESPACE, cache/NAMESPACE/3/DIGEST or checkpoints/NAME. The loss of a cache
     entry costs a computation; the loss of a checkpoint is a loss, so one that is claimed is
-    refused. Model versions are removed by `efsstate model prune`. Files that efsstate did not make
-    stay, and so does their folder.
+    refused. With --prefix each of PLACES, such as checkpoints/import/2025-, stands for all
+    checkpoints whose names begin so. Model versions are removed by `efsstate model prune`. Files
+    that efsstate did not make stay, and so does their folder.
     """
     mount = open_root(root)
-    located = [locate(mount, text) for text in places]
+    matches = _with_prefixes(mount, places) if prefix else [locate(mount, text) for text in places]
+    located = list({place.path: place for place in matches}.values())
     for place in located:
         _require_removable(place)
     sizes = [size for place in located for size in _sizes(mount, place)]
@@ -64,6 +70,29 @@ def command(places: tuple[str, ...], out: Output, root: str | None, consent: Con
         out.say(f"not removed, because it is not efsstate's: {path}")
     out.document("rm", **fields, removed=removed, left=kept, foreign=foreign, dry_run=False)
     return output.FINE
+
+
+def _with_prefixes(mount: Mount, prefixes: tuple[str, ...]) -> list[Place]:
+    """Return the checkpoints whose names begin with one of `prefixes`.
+
+    Raise FileNotFoundError for a prefix that none has, and click.UsageError for one of another area
+    or of all.
+    """
+    from efsstate.cli import jobs
+
+    components = list(folders(mount, layout.CHECKPOINTS, None))
+    names = {name: jobs.whole_name(mount, f"{layout.CHECKPOINTS}/{name}") for name in components}
+    located = []
+    for text in prefixes:
+        area, _, start = text.partition("/")
+        if area != layout.CHECKPOINTS or not start:
+            raise click.UsageError(f"--prefix {text}: give checkpoints/ and how the names begin")
+        matches = [component for component, name in names.items() if name.startswith(start)]
+        if not matches:
+            why = "no checkpoint has a name that begins so"
+            raise FileNotFoundError(errno.ENOENT, why, mount.path_of(text))
+        located += [Place(layout.CHECKPOINTS, component, None) for component in matches]
+    return located
 
 
 def _require_removable(place: Place) -> None:
