@@ -297,14 +297,20 @@ def test_the_way_out_leads_to_the_prefix_lists(form, given, targets):
     template = yaml_parse(render(form))
     parameters = {key: each.get("Default") for key, each in template["Parameters"].items()}
     parameters.update(given)
-    reached = set()
-    for rule in template["Resources"]["FunctionGroup"]["Properties"]["SecurityGroupEgress"]:
-        condition, yes, no = rule["Fn::If"]
-        chosen = yes if holds(template, {"Condition": condition}, parameters) else no
-        if chosen != {"Ref": "AWS::NoValue"}:
-            assert (chosen["IpProtocol"], chosen["FromPort"], chosen["ToPort"]) == ("tcp", 443, 443)
-            ranges = chosen.get("CidrIp")
-            reached.add(ranges or chosen["DestinationPrefixListId"]["Ref"])
+    resources = template["Resources"]
+    rules = [*resources["FunctionGroup"]["Properties"]["SecurityGroupEgress"]]
+    if holds(template, {"Condition": resources["FunctionToDynamoDb"]["Condition"]}, parameters):
+        rules.append(resources["FunctionToDynamoDb"]["Properties"])
+    reached = []
+    for rule in rules:
+        assert (rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) == ("tcp", 443, 443)
+        for key in {"CidrIp", "DestinationPrefixListId"} & set(rule):
+            value = rule[key]
+            if "Fn::If" in value:
+                condition, yes, no = value["Fn::If"]
+                value = yes if holds(template, {"Condition": condition}, parameters) else no
+            reached.append(value["Ref"] if isinstance(value, dict) else value)
+    reached = {value for value in reached if value != "AWS::NoValue"}
     assert reached == targets
 
 
