@@ -127,7 +127,8 @@ RULES = (
         "It is read-only until the replication is deleted, and behind its source by up to "
         f"{quote('replication')}. It is not a copy of one moment: after a failover acknowledged "
         "saves may be missing, and a pointer may name a file that has not arrived.",
-        "Mount the source, or delete the replication to fail over, and check the state first.",
+        "Mount the source, or delete the replication to fail over, and check the state first: "
+        "`efsstate checkpoint rebase --all` fences what ran before.",
     ),
     Rule(
         "EFS213",
