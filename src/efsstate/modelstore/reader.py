@@ -42,6 +42,8 @@ _LEAST = 64 << 10  # bytes of a range if there is hardly any memory
 def ranges(size: int, step: int | None = None) -> list[tuple[int, int]]:
     """Return (offset, length) of every range of a file of `size` bytes."""
     step = step or RANGE
+    if 0 < size <= step:  # most files
+        return [(0, size)]
     return [(offset, min(step, size - offset)) for offset in range(0, size, step)]
 
 
