@@ -332,7 +332,7 @@ def test_released_a_slow_new_one_leaves_time_for_the_old(root, tmp_path):
     slow = publish("m", tmp_path / "w", root=root)
     get._loaded.seconds = 1.2  # more than it needs here, less than a third of what there is
     for _ in range(3):
-        with efsstate.invocation(Context(5)):
+        with efsstate.invocation(Context(8)):
             assert get() == b"old"
             assert deadline.remaining() > 1
     assert tries == [old, slow, old]

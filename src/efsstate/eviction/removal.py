@@ -139,4 +139,4 @@ def require_ours(mount: Mount, folder: str, level: Level) -> None:
     items = walk(mount, folder, level)
     paths = [mount.path_of(item.folder, item.name) for item in items if not item.is_ours]
     if paths:
-        raise ForeignFilesError(mount.path_of(folder), paths)
+        raise ForeignFilesError(mount.path_of(folder), sorted(paths))
