@@ -26,9 +26,12 @@ def expected(path, checker):
 def mypy(cache):
     """Return (file, line, message) of each error."""
     command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary"]
+    # mypy finds an installed package itself, and refuses site-packages as a path.
+    installed = SOURCE.name == "site-packages"
     done = subprocess.run(
         [*command, "--cache-dir", str(cache), *map(str, FILES)],
-        cwd=SOURCE,
+        cwd=cache,
+        env=os.environ | ({} if installed else {"MYPYPATH": str(SOURCE)}),
         capture_output=True,
         text=True,
     )
