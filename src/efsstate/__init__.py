@@ -50,9 +50,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# A public name, and the module that has it: a name is imported when it is first used, so that a
-# handler pays at its cold start for what it uses alone. No module or folder here may have the name
-# of a public function: importing it would put the module in the function's place.
+# Each public name, and the module that defines it. A module is imported when one of its names is
+# first used, so a handler's cold start imports only the modules that it needs. No module or folder
+# here may have the name of a public function: importing it would replace the function.
 _LAZY = {
     "AsyncCache": "cache.async_cache",
     "AsyncCachedFunction": "cache.function_types",

@@ -1,4 +1,4 @@
-"""`AsyncCache`: a `Cache` whose methods are awaited, and never block the event loop."""
+"""`AsyncCache`: a `Cache` with coroutine methods, which never block the event loop."""
 
 from __future__ import annotations
 

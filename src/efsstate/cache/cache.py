@@ -38,8 +38,9 @@ _KEYS_AT_ONCE = 256  # entries that `keys()` reads together
 class Cache(Generic[K, V]):
     """A map that every host shares.
 
-    It forgets what is expired, damaged or removed, and fails open: it is no place for the only
-    copy of anything. Keys are anything that `cached` takes as an argument.
+    It forgets values that are expired, damaged or removed, and goes on without the mount if that
+    fails: never keep the only copy of a value here. A key is anything that `cached` takes as an
+    argument.
 
     - `name`: the namespace.
     - `ttl`: how long a value counts, unless `set` says so.
@@ -180,7 +181,8 @@ class Cache(Generic[K, V]):
     def pop(self, key: Any, default: Any = MISSING) -> Any:
         """Remove `key` and return its value; of callers on all hosts one gets it.
 
-        Without a value return `default`, else raise `KeyError`. Raises what `lock` raises.
+        If `key` has no value, return `default`, or raise `KeyError` if there is no default. Raises
+        the errors of `lock` too.
         """
         with self.lock(key):
             value = self.get(key, MISSING, fresh=True)
@@ -199,8 +201,8 @@ class Cache(Generic[K, V]):
     def incr(self, key: K, delta: int = 1, ttl: Duration | None = None) -> int:
         """Add `delta` to the number that `key` has (0 if none), and return the sum.
 
-        It is exact across hosts, among calls of `incr`. Raises `TypeError` if the value is no int,
-        and what `lock` raises: unlike the rest, it does not go on without the mount.
+        Calls of `incr` on all hosts together add up exactly. Raises `TypeError` if the value is not
+        an int. Raises the errors of `lock` too: unlike `get` and `set`, `incr` needs the mount.
         """
         digest = self._keys.digest(key)
         sums: list[int] = []
@@ -415,7 +417,7 @@ def _require_distinct(keys: list[Any], digests: list[str]) -> None:
 
 
 def pack_key(key: object) -> bytes:
-    """Return what is stored as the key, for `keys()`; b"" if it can't be listed."""
+    """Return the bytes that an entry stores of its key, for `keys()`; b"" if it can't be listed."""
     try:
         packed = codecs.dumps(key)
     except (EncodeError, ImportError, OSError):

@@ -43,7 +43,7 @@ class Captured:
         return f"[{new_hash(pieces).hexdigest()[:_MARK]}]" if pieces else ""
 
     def encode_late(self, cache: str) -> bytes:
-        """Return what the variables that were set after the decoration add to each key."""
+        """Return the bytes that variables set after the decoration add to each key."""
         late = [(name, cell) for name, cell in self._unset if not self._is_itself(cell)]
         return self._encode([item for item in late if _is_set(item[1])], cache)
 
@@ -147,7 +147,7 @@ def _describe_function(function: Any, outer: tuple[int, ...]) -> object:
 
 
 def describe_code(code: Any, docstring: str | None = None) -> object:
-    """Return what tells code from other code: as this version of Python has compiled it."""
+    """Return the parts of compiled code that differ whenever its behaviour in this Python does."""
     constants = [_describe_constant(item) for item in code.co_consts if item is not docstring]
     names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
     return code.co_code, code.co_exceptiontable, code.co_flags, constants, names

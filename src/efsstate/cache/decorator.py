@@ -113,7 +113,7 @@ def cached(
       `Model`, for its active version, or a function without arguments that returns the version.
     - `ttl`: how long a result counts, or a function of the result that says so (0: not kept).
     - `stale`: how long after the ttl one caller recomputes while others get the old result.
-    - `key`: called with the arguments, returns what identifies the call.
+    - `key`: a function of the arguments that returns the call's key in their place.
     - `ignore`: names of parameters that do not count.
     - `tags`: strings, or a function of the arguments that returns them, for `invalidate_tag`.
     - `cache_if`: called with the result, returns whether it is kept.
@@ -174,7 +174,7 @@ def _wrapper(owner: FunctionCache) -> Any:
                     is_single = len(args) == 1  # the usual call: without `map` it is 0.1 us faster
                     form = (type(args[0]), args[0]) if is_single else (*map(type, args), *args)
                     item = remembered.get(form)
-                except Exception:  # an argument without a hash, or whose own hash raises
+                except Exception:  # an argument has no hash, or its `__hash__` raises
                     item = None
                 if item is not None and item.since <= time.time() < item.until:
                     item.used = True

@@ -304,7 +304,8 @@ class DiskTier:
     def clear(self) -> None:
         """Put every entry out of reach: here and for exact reads at once, elsewhere within 60 s."""
         marks = layout.cleared_marks(self._read_clear_stamp())
-        # Above the marks of tags too, whose numbers may run ahead of the clock: all of them go.
+        # The clear's number is above those of all marks of tags, which may be ahead of the clock:
+        # so the clear removes every mark that we have just listed.
         known = [number for name, tag, number in marks if self._is_mark(name, tag, number)]
         stamp = self._write_clear_stamp(max([self._clear_stamp, *known]))
         self._tag_stamps = {tag: old for tag, old in self._tag_stamps.items() if old >= stamp}

@@ -336,7 +336,7 @@ def _identify(
 ) -> tuple[str, object, Callable[[str], bytes] | None]:
     """Return the name of the function's cache, its version, and the encoder of late variables."""
     version = naming.source(function) if options.version == "source" else options.version
-    if options.name is not None:  # then what is captured is not part of it
+    if options.name is not None:  # a name that is given leaves captured variables out
         return options.name, version, None
     name = naming.namespace(function, options.version, variables.mark)
     return name, version, variables.encode_late

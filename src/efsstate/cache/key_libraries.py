@@ -148,7 +148,7 @@ def _encode_series(series: Any, add: Add, depth: int) -> None:
     h = new_hash()
     zero = False if _name_of(physical.dtype) == "Boolean" else 0
     for piece in pieces:
-        # What lies under a missing value is not the column's.
+        # The bytes in the place of a missing value are arbitrary: hash zero instead.
         # MUT: a-missing-value-is-not-a-zero
         h.update(bytes(piece.is_null().to_list()))
         h.update(array(code, piece.fill_null(zero).to_list()))
@@ -160,7 +160,7 @@ def _name_of(dtype: Any) -> str:
 
 
 def _describe(dtype: Any, *, is_inner: bool = False) -> object:
-    """Return what tells `dtype` from every other."""
+    """Return a description that no other dtype has."""
     name = _name_of(dtype)
     if name in ("Object", "Unknown") or (is_inner and name == "Categorical"):
         raise _refuse_column(dtype)

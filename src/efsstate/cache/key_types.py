@@ -95,7 +95,7 @@ def _encode_items(value: Any, add: Add, depth: int) -> None:
 
 
 def _describe(dtype: Any) -> object:
-    """Return what tells `dtype` from every other; `dtype.descr` can't tell overlapping fields."""
+    """Return a description that no other dtype has; overlapping fields can share `dtype.descr`."""
     import numpy as np
 
     if dtype.hasobject or dtype.kind == "T":

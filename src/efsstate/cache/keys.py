@@ -28,12 +28,12 @@ def register(
 ) -> None:
     """Teach keys the type `kind` and its subclasses, and with `from_parts` results its instances.
 
-    `to_parts(value)` returns what tells one value from another: a value that keys know already, or
-    a tuple of such values. It must be the same on every host, and differ wherever a function's
-    result may.
+    `to_parts(value)` returns a value of a type that keys know already, or a tuple of such values.
+    It must be the same on every host, and differ wherever a function's result may.
 
-    `from_parts(parts)` makes an instance of `kind` of what `to_parts` returned. It runs whenever a
-    result is read, and it alone: a result of a type that the process has not registered is a miss.
+    `from_parts(parts)` makes an instance of `kind` from the value that `to_parts` returned. No
+    other code of the type runs when a result is read: if the process has not registered the type,
+    the result is a miss.
     The instances of subclasses are not kept. Raises `TypeError` for a built-in type. For example:
 
         register(Image, lambda image: (image.size, image.data), lambda parts: Image(*parts))
@@ -82,7 +82,7 @@ class KeyBuilder:
     def __init__(
         self, name: str, version: object, late: Callable[[str], bytes] | None = None
     ) -> None:
-        # `late` returns what comes before each value too, but is known at the first key only.
+        # `late` returns more bytes to put before each value, which are known at the first key only.
         pieces: list[bytes] = [SCHEME]
         try:
             encode((name, version), pieces.append)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from efsstate.cache.memory import Item
     from efsstate.cache.tiers import Encoded
 
-    Entry = tuple[str, Any, bytes]  # a digest, a value, and what is stored as its key
+    # A digest, a value, and the bytes that the entry stores of its key.
+    Entry = tuple[str, Any, bytes]
     Outcome = tuple[Item | None, Exception | None]
 
 _BATCH, _BATCH_BYTES = 256, 2**26  # values that are encoded before the first of them is stored

@@ -13,6 +13,11 @@ from efsstate.deploy.linting.stack import Stack
 from efsstate.deploy.linting.values import is_known, items
 from efsstate.errors import TemplateError
 
+PULUMI = (
+    "Pulumi programs are not read; "
+    "check the stack that a program deploys with `efsstate doctor --aws`"
+)
+
 MAX_EXPANDED = 500  # resources that one Fn::ForEach may unfold to
 
 
@@ -35,7 +40,7 @@ def _hint(tree: Map) -> str:
     if "app" in tree and "context" in tree:
         return "this is cdk.json; run `cdk synth` and check the folder cdk.out"
     if "runtime" in tree and "name" in tree:
-        return "Pulumi programs are not read; check what they deploy with `efsstate doctor --aws`"
+        return PULUMI
     return "it has no Resources"
 
 

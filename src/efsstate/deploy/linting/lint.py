@@ -132,5 +132,5 @@ def _why_none(folder: str) -> str:
     if "terragrunt.hcl" in names:
         return f"Terragrunt is not read; {plan.HINT}"
     if names & {"Pulumi.yaml", "Pulumi.yml"}:
-        return "Pulumi programs are not read; check what they deploy with `efsstate doctor --aws`"
+        return cloudformation.PULUMI
     return _FOLDER
