@@ -1,4 +1,4 @@
-"""Know the deadline of the running invocation, and give back at its end what is still held."""
+"""Know the deadline of the running invocation, and release its claims and locks when it ends."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Invocation:
         self._releases[id(owner)] = release
 
     def drop(self, owner: object) -> None:
-        """Forget `owner`: it gave back what it held."""
+        """Forget `owner`, which has released its claims or locks itself."""
         self._releases.pop(id(owner), None)
 
 

@@ -502,7 +502,7 @@ class Checkpoint(Looping[S]):
         self._write(claim, self._states.encode(None), None, 0, empty=True)
 
     def _before_reset(self) -> None:
-        """Do what a subclass needs before its reset is saved."""
+        """Prepare a subclass's own state before its reset is saved."""
 
     def break_claim(self) -> dict[str, Any]:
         """Fence the claim's holder: none of its later saves counts, and others may claim at once.

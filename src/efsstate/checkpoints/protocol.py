@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     Payload = list[Buffer]
     Names = list[str]
 
-NOTHING: Key = (0, 0)  # what an epoch starts from if nothing was saved
+NOTHING: Key = (0, 0)  # the save that an epoch starts from if there is none
 _REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
 _PATIENCE = 2.0  # seconds that a reader who can't write waits for a claimant to make its base
 _CLAIMS_KEPT = 2  # former claims whose links stay

@@ -106,7 +106,7 @@ class Crew:
                 break
             chosen = window.next_thread_task(ordered=self._ordered)
             if chosen is None:
-                # The deadline came: what is under way is done again. The save comes first, because
+                # The deadline came: items under way are done again. The save comes first, because
                 # the threads are waited for, perhaps beyond the deadline.
                 # MUT: a-map-saves-before-it-waits-for-its-threads
                 if loop.items > loop.saved_items:
