@@ -19,6 +19,7 @@ import gc
 import os
 import pickle
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -180,11 +181,9 @@ def _child(operation, ready, go, result, prepare):
         gc.collect()
         gc.disable()
         os.write(ready, b".")
-        try:
-            os.read(go, 1)
-        except OSError:  # as above
-            os.read(go, 1)
-        time.sleep(0.003)  # until strace, which is attached, has also begun to trace
+        # Neither call is one that a fault is put in, so that what it counts begins at nought.
+        while not select.select([go], [], [], 0.001)[0]:
+            os.getpgrp()  # strace shows this once it has begun to trace
         met = prepare()
         before = _descriptors()
         os.getppid()  # where the operation begins in the trace
@@ -217,6 +216,7 @@ def _child(operation, ready, go, result, prepare):
 
 
 def _strace(pid, trace, options):
+    """Attach strace, and return it once it has seen a call of the process."""
     spawned = subprocess.Popen(
         ["strace", "-f", "-q", "-p", str(pid), "-o", trace, *options],
         stdin=subprocess.DEVNULL,
@@ -224,15 +224,13 @@ def _strace(pid, trace, options):
         close_fds=False,
     )
     until = time.monotonic() + _PATIENCE
-    with open(f"/proc/{pid}/status") as file:
-        while "TracerPid:\t0" in file.read():
-            if spawned.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(
-                    f"strace could not attach (it {spawned.poll()}): "
-                    f"{spawned.stderr.read().decode()}"
-                )
-            time.sleep(0.0005)
-            file.seek(0)
+    while not os.path.getsize(trace):
+        if spawned.poll() is not None or time.monotonic() > until:
+            spawned.kill()
+            raise RuntimeError(
+                f"strace could not attach (it {spawned.poll()}): {spawned.stderr.read().decode()}"
+            )
+        time.sleep(0.0005)
     return spawned
 
 
@@ -299,8 +297,6 @@ def _run(operation, options=None, prepare=lambda: None):
 
 def _read_all(fd, pid):
     """What the child tells; None if it hangs (it is killed then)."""
-    import select
-
     told, until = b"", time.monotonic() + _PATIENCE
     while True:
         if not select.select([fd], [], [], max(0.0, until - time.monotonic()))[0]:
@@ -367,7 +363,7 @@ def run(
     if kill is not None or call is not None:
         name, number = kill or call
         what = "signal=KILL" if kill else f"error={error}"
-        options = ["-e", f"trace={name},getppid", "-e", f"inject={name}:{what}:when={number}"]
+        options = ["-e", f"trace={name},getppid,getpgrp", "-e", f"inject={name}:{what}:when={number}"]
         outcome, lines, _ = _run(operation, options)
         outcome.injected = outcome.how == "killed" or any("(INJECTED)" in line for line in lines)
         return outcome
