@@ -363,7 +363,12 @@ def run(
     if kill is not None or call is not None:
         name, number = kill or call
         what = "signal=KILL" if kill else f"error={error}"
-        options = ["-e", f"trace={name},getppid,getpgrp", "-e", f"inject={name}:{what}:when={number}"]
+        options = [
+            "-e",
+            f"trace={name},getppid,getpgrp",
+            "-e",
+            f"inject={name}:{what}:when={number}",
+        ]
         outcome, lines, _ = _run(operation, options)
         outcome.injected = outcome.how == "killed" or any("(INJECTED)" in line for line in lines)
         return outcome
