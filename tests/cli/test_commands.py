@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from efsstate import ClaimLost, checkpoint
+from efsstate import ClaimLost, checkpoint, dataset
 from efsstate.format import layout
 
 from .conftest import DAY
@@ -21,17 +21,25 @@ def digests(tree, namespace):
     ]
 
 
-def test_ls_shows_all_areas(shell):
+def test_ls_has_a_line_for_each_cache_job_model_and_dataset(shell):
     told = shell.json("ls")
-    areas = {row["area"] for row in told["rows"]}
-    assert areas == {"cache", "checkpoints", "models", "datasets"}
-    assert told["matched"] == 15 + 2 + 1 + 1
-    states = {row["path"]: row["state"] for row in told["rows"]}
-    assert sorted(states.values()).count("expired") == 5
-    assert (
-        states["checkpoints/import%2f2026-11-01"] == "finished"
-        and states["checkpoints/backfill"] == "waiting"
-    )
+    rows = {row["path"]: row for row in told["rows"]}
+    assert told["matched"] == len(rows) == 2 + 2 + 1 + 1
+    assert {path: row["state"] for path, row in rows.items()} == {
+        "cache/pricing": "live",
+        "cache/thumbnails": "5 to go",
+        "checkpoints/backfill": "waiting",
+        "checkpoints/import%2f2026-11-01": "finished",
+        "models/resnet50": "active",
+        "datasets/reviews--raw": "kept",
+    }
+    cache = rows["cache/thumbnails"]
+    assert cache["items"] == 12 and cache["age"] < DAY / 2, "the age of the entry that is youngest"
+    assert cache["size"] == sum(row["size"] for row in shell.json("ls", cache["path"])["rows"])
+    assert [row["path"] for row in shell.json("ls", "cache")["rows"]] == [
+        "cache/pricing",
+        "cache/thumbnails",
+    ]
 
 
 def test_ls_filters_sorts_and_limits(shell):
@@ -49,7 +57,30 @@ def test_ls_filters_sorts_and_limits(shell):
     )
     assert told["matched"] == 5 and [round(row["age"] / DAY) for row in told["rows"]] == [11, 10]
     code, out, _ = shell("ls", "--limit", "1")
-    assert code == 0 and "and 18 more" in out
+    assert code == 0 and "and 5 more" in out
+    assert [row["name"] for row in shell.json("ls", "--filter", "items>11")["rows"]] == [
+        "thumbnails"
+    ]
+
+
+def test_ls_of_a_job_lists_its_shards_and_of_a_dataset_its_parts(shell, tree):
+    with checkpoint("t", root=tree.path).shards(3) as shards:
+        for shard in shards:
+            for number in shard.resume(range(2)):
+                shard.state = number
+    rows = shell.json("ls", "checkpoints/t")["rows"]
+    assert [row["name"] for row in rows] == ["t", "t[0]", "t[1]", "t[2]"]
+    assert [row["items"] for row in rows] == [6, 2, 2, 2]
+    assert [row["name"] for row in shell.json("ls", "checkpoints/t[1]")["rows"]] == ["t[1]"]
+    (row,) = shell.json("ls", "--filter", "name=t")["rows"]
+    assert (row["state"], row["items"]) == ("finished", 6)
+    assert shell("ls", "checkpoints/t/s7")[0] == 3
+    raw = dataset("reviews/raw", root=tree.path)
+    raw.freeze("run/2")
+    rows = shell.json("ls", "datasets/reviews/raw", "--filter", "state=part")["rows"]
+    assert [(row["name"], row["size"]) for row in rows] == [(p.name, p.size) for p in raw.parts()]
+    rows = shell.json("ls", "datasets/reviews/raw", "--filter", "state=snapshot")["rows"]
+    assert sorted(row["name"] for row in rows) == raw.snapshots() and "run/2" in raw.snapshots()
 
 
 def test_ls_takes_a_users_name_a_path_or_a_full_path(shell):
@@ -118,12 +149,12 @@ def test_show_of_a_damaged_entry_says_so(shell, tree):
 
 def test_show_of_checkpoints_and_models(shell):
     assert shell.json("show", "checkpoints/import/2026-11-01")["state"] == "finished"
-    (row,) = shell.json("ls", "models")["rows"]
+    (row,) = shell.json("ls", "models/resnet50")["rows"]
     assert "model.bin" in str(shell.json("show", row["path"])["value"])
 
 
 def test_show_of_more_than_one_entry_asks_for_one(shell, tree):
-    (row,) = shell.json("ls", "models")["rows"]
+    (row,) = shell.json("ls", "models/resnet50")["rows"]
     folders = [
         "cache",
         "cache/thumbnails",
@@ -216,7 +247,7 @@ def test_verify_finds_damage_and_repairs_cache_entries_alone(shell, tree):
 
 
 def test_verify_reads_models(shell, tree):
-    (row,) = shell.json("ls", "models")["rows"]
+    (row,) = shell.json("ls", "models/resnet50")["rows"]
     file = next(
         f"{where}/{name}"
         for where, _, names in os.walk(tree.full(row["path"]))
@@ -319,7 +350,7 @@ def test_rm_refuses_what_is_too_much_or_too_little(shell, place):
 
 
 def test_datasets_have_commands_of_their_own(shell):
-    (row,) = shell.json("ls", "datasets/reviews/raw")["rows"]
+    (row,) = shell.json("ls", "datasets")["rows"]
     assert (row["name"], row["state"]) == ("reviews/raw", "kept")
     for command in ("rm", "verify"):
         code, _, err = shell(command, "datasets/reviews/raw", *["-y"][: command == "rm"])

@@ -281,7 +281,7 @@ def test_sizes_and_ages_for_people():
 def test_other_words_for_a_command(shell, words, same):
     first, second = shell(*words), shell(*same)
     assert first[0] == second[0] == 0
-    clean = [re.sub(r"[\d.]+[smhd] ?(ago)?", "", text[1]) for text in (first, second)]
+    clean = [re.sub(r"[\d.]+ ?[smhd]\b( ago)?", "", text[1]) for text in (first, second)]
     assert clean[0] == clean[1]
 
 

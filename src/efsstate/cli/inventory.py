@@ -27,11 +27,14 @@ KINDS = {
     "path": "text",
     "area": "text",
     "name": "text",
+    "items": "count",
     "size": "size",
     "age": "age",
     "idle": "age",
     "state": "text",
 }
+# What a model's line says of its versions: the first of these that one of them is in.
+_MODEL_STATES = ("damaged", "active", "unmanaged", "inactive", "no version")
 _DEEPEST = 8  # folders below a model or a dataset that are added up
 
 
@@ -53,12 +56,50 @@ class Inventory:
         self.now = clock.now()
         self.problems: list[str] = []
 
+    def summaries(self) -> list[dict[str, Any]]:
+        """Return a row for each cache, checkpoint, model and dataset, with the `items` in it.
+
+        `age` and `idle` are of the item that changed, or was used, last.
+        """
+        sums: dict[tuple[str, str], dict[str, Any]] = {}
+        for row in self.rows():
+            key = row["area"], row["namespace"]
+            total = sums.get(key)
+            if total is None:
+                total = sums[key] = {**row, "path": "/".join(key), "items": 0, "size": 0, "gone": 0}
+            total["items"] += row.get("items", 1)
+            total["size"] += row["size"]
+            total["age"], total["idle"] = (min(total[k], row[k]) for k in ("age", "idle"))
+            if row["area"] == layout.CACHE:
+                total["gone"] += row["state"] != "live"
+                total["state"] = f"{total['gone']:,} to go" if total["gone"] else "live"
+            elif row["area"] == layout.MODELS:
+                total["state"] = min(total["state"], row["state"], key=_MODEL_STATES.index)
+        for total in sums.values():
+            del total["gone"]
+        return list(sums.values())
+
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield a row for each cache entry, checkpoint, model version, and dataset."""
         yield from self.entries()
         yield from self.checkpoints()
         yield from self.versions()
         yield from self.datasets()
+
+    def contents(self) -> Iterator[dict[str, Any]]:
+        """Yield a row for each thing in the place: entry, shard, version, part or snapshot.
+
+        A checkpoint without shards has one row, and so has a job with shards before theirs.
+        """
+        place = self._place
+        if place is None or place.folder is None:
+            raise ValueError("contents: a place with a folder is needed")
+        if place.area == layout.CHECKPOINTS:
+            yield from self._jobs(place.folder, place.rest)
+        elif place.area == dataset_layout.DATASETS:
+            yield from self._parts(place.folder)
+        else:
+            yield from self.rows()
 
     # Entries
 
@@ -120,29 +161,45 @@ class Inventory:
 
     def checkpoints(self) -> Iterator[dict[str, Any]]:
         """Yield a row for each checkpoint; `state` is "finished", "claimed" or "waiting"."""
+        for component in names(self._mount, layout.CHECKPOINTS, self._place):
+            yield from self._checkpoint(f"{layout.CHECKPOINTS}/{component}", component)
+            self._advance(1)
+
+    def _checkpoint(self, folder: str, component: str) -> Iterator[dict[str, Any]]:
         from efsstate.cli import jobs
 
-        for component in names(self._mount, layout.CHECKPOINTS, self._place):
-            folder = f"{layout.CHECKPOINTS}/{component}"
-            size, newest = self._weigh(folder)
-            try:
-                status = jobs.status(self._mount, folder)
-            except (OSError, EfsStateError, ValueError) as error:  # ValueError: not our folder
-                self._note(error)
-                continue
-            age = self.now - (status["saved"] or newest)
-            yield {
-                "path": folder,
-                "area": layout.CHECKPOINTS,
-                "namespace": component,
-                "name": status["name"],
-                "size": size,
-                "age": age,
-                "idle": age,
-                "state": status["state"],
-                "status": status,
-            }
-            self._advance(1)
+        size, newest = self._weigh(folder)
+        try:
+            status = jobs.status(self._mount, folder)
+        except (OSError, EfsStateError, ValueError) as error:  # ValueError: not our folder
+            self._note(error)
+            return
+        age = self.now - (status["saved"] or newest)
+        yield {
+            "path": folder,
+            "area": layout.CHECKPOINTS,
+            "namespace": component,
+            "name": status["name"],
+            "items": status["items"],
+            "size": size,
+            "age": age,
+            "idle": age,
+            "state": status["state"],
+            "status": status,
+        }
+
+    def _jobs(self, component: str, shard: str | None) -> Iterator[dict[str, Any]]:
+        """Yield the rows of the checkpoint and its shards, or of the shard that is asked for."""
+        from efsstate.cli import jobs
+
+        folder = f"{layout.CHECKPOINTS}/{component}"
+        if shard is not None:
+            find(self._mount, f"{folder}/{shard}")
+            yield from self._checkpoint(f"{folder}/{shard}", component)
+            return
+        yield from self._checkpoint(folder, component)
+        for index in jobs.begun_shards(self._mount, folder):
+            yield from self._checkpoint(f"{folder}/s{index}", component)
 
     # Models
 
@@ -214,6 +271,32 @@ class Inventory:
             }
             self._advance(1)
 
+    def _parts(self, component: str) -> Iterator[dict[str, Any]]:
+        """Yield a row for each part and each snapshot of a dataset."""
+        from efsstate.datasets.protocol import PartFolders
+
+        folder = f"{dataset_layout.DATASETS}/{component}"
+        find(self._mount, folder)
+        folders = PartFolders(self._mount, folder)
+        row = {"area": dataset_layout.DATASETS, "namespace": component, "items": 1}
+        for path, state in ((folders.parts, "part"), (folders.snapshots, "snapshot")):
+            for item in self._mount.scan(path):
+                if not _is_listed(item.name, state):
+                    continue
+                try:
+                    status = item.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue  # removed meanwhile
+                name = layout.readable(item.name) if state == "snapshot" else item.name
+                times = self._times(status)
+                yield {
+                    **row,
+                    "path": f"{folder}/{item.name}",
+                    "name": name,
+                    **times,
+                    "state": state,
+                }
+
     def _weigh(self, path: str, depth: int = 0) -> tuple[int, float]:
         """Return the bytes and the newest time of the file at `path`, or of all files below it."""
         size, newest = 0, 0.0
@@ -236,6 +319,10 @@ class Inventory:
 
     def _note(self, error: BaseException) -> None:
         self.problems.append(output.words(error))
+
+
+def _is_listed(name: str, state: str) -> bool:
+    return dataset_layout.is_part(name) if state == "part" else name[0] != "."
 
 
 def _is_folder(status: os.stat_result) -> bool:
