@@ -7,6 +7,8 @@ import pickle
 import subprocess
 import sys
 import threading
+import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -15,6 +17,9 @@ from hypothesis import strategies as st
 
 from efsstate import CorruptEntryError, EfsStateError, PartRemoved, SnapshotNotFound, dataset
 from efsstate.datasets import freezing
+from efsstate.datasets.protocol import PartFolders
+from efsstate.datasets.snapshot import Snapshot
+from efsstate.format import codec
 from efsstate.format import dataset_layout as layout
 
 
@@ -275,6 +280,14 @@ def test_of_two_that_freeze_one_name_both_get_one_list(ds, monkeypatch):
     assert len(lists) == 1
 
 
+def test_a_file_that_is_no_part_is_in_no_snapshot(ds):
+    """Nor does it hide those that are."""
+    parts = [ds.add(b"x", key=str(i)) for i in range(3)]
+    for name in ("_SUCCESS", ".nfs0001", f"{parts[0].name}\n{parts[1].name}"):
+        (pathlib.Path(ds.path) / name).touch()
+    assert sorted(ds.freeze("s").names) == sorted(part.name for part in parts)
+
+
 def test_a_list_that_the_sweep_took_is_written_again(ds, monkeypatch):
     for i in range(200):
         ds.add(b"x", key=str(i))
@@ -290,6 +303,24 @@ def test_a_list_that_the_sweep_took_is_written_again(ds, monkeypatch):
     ds.freeze("run")
     monkeypatch.undo()
     assert len(ds.at("run")) == 200
+
+
+def test_a_long_list_is_in_memory_once_while_it_is_written(ds, monkeypatch):
+    """Beside the names themselves: each page more costs a hundred thousand parts their time."""
+    names = [
+        layout.part_name(f"{i:032x}", i, f"{i:032x}", ".parquet") for i in range(10_000, 30_000)
+    ]
+    size = sum(map(len, names))
+    monkeypatch.setattr(PartFolders, "listing", lambda self: names)
+    ds.freeze("warm")  # the codec is imported
+    tracemalloc.start()
+    try:
+        ds.freeze("run")
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 1.5 * size
+    assert list(ds.at("run").names) == names
 
 
 def test_a_snapshot_whose_list_was_swept_is_not_found(ds):
@@ -402,6 +433,39 @@ def test_with_a_signing_key_a_planted_part_is_refused(tmp_path, monkeypatch):
         list(ds.at("t").read(verify=False))
 
 
+def test_the_part_behind_is_begun_while_the_caller_waits(ds, monkeypatch):
+    """With one part ahead two are read at once: else a link's delay passes in vain at each part."""
+    for i in range(3):
+        ds.add(b"x", key=str(i))
+    both, load = threading.Barrier(2, timeout=30), Snapshot._load
+    snapshot = ds.freeze("s")
+
+    def load_with_another(self, part, *, verify):
+        if part.name in snapshot.names[:2]:
+            both.wait()
+        return load(self, part, verify=verify)
+
+    monkeypatch.setattr(Snapshot, "_load", load_with_another)
+    assert len(list(snapshot.read(ahead=1))) == 3
+
+
+def test_reading_keeps_few_buffers(ds, monkeypatch):
+    """A caller that keeps none has at most `ahead + 2` of them in memory."""
+    for i in range(12):
+        ds.add(b"x" * 100, key=str(i))
+    buffers, most, load = [], 0, Snapshot._load
+
+    def watch(self, part, *, verify):
+        data = load(self, part, verify=verify)
+        buffers.append(weakref.ref(data))
+        return data
+
+    monkeypatch.setattr(Snapshot, "_load", watch)
+    for _part, _data in ds.freeze("s").read(ahead=1):
+        most = max(most, sum(buffer() is not None for buffer in buffers))
+    assert 1 <= most <= 3 and len(buffers) == 12
+
+
 def test_reading_may_be_given_up_in_the_middle(ds):
     for i in range(10):
         ds.add(b"x", key=str(i))
@@ -485,6 +549,18 @@ def test_groups_are_the_same_for_everybody(ds):
 def test_no_text_but_a_parts_name_is_taken_for_one(text):
     fields = layout.parse_part(text)
     assert fields is None or layout.part_name(*fields) == text
+
+
+@given(st.lists(st.from_regex(layout._PART, fullmatch=True) | st.text(max_size=3), max_size=4))
+def test_many_names_are_judged_as_each_is(texts):
+    assert layout.are_parts(texts) == all(map(layout.is_part, texts))
+
+
+@pytest.mark.parametrize("size", [0, 255, 256, 65535, 65536])
+def test_bytes_in_pieces_are_the_same_value(size):
+    pieces = [b"x" * (size // 2), b"y" * (size - size // 2)]
+    payload = b"".join(codec.dump_pieces(pieces))
+    assert payload == codec.dumps(b"".join(pieces))
 
 
 @given(

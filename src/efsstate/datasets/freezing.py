@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _INLINE = "-"  # in place of the list's file: the names follow in the link itself
 _MOST = 10_000_000  # parts of a snapshot; more would not fit in the memory of a function
 _MAY_LINK = 900  # bytes of a link's text that every file system holds
+_SHORTEST = 67  # characters of a part's name, at least
+_PIECE = 1000  # names; a list is written in pieces, so that it is in memory once
 
 
 class Frozen:
@@ -56,7 +58,7 @@ def freeze(
     expires = 0.0 if ttl is None else clock.now() + units.seconds(ttl, "ttl")
     names = tuple(folders.listing() if chosen is None else chosen)
     frozen = Frozen(name, names, expires=expires)
-    if len(frozen.text().encode()) > _MAY_LINK:
+    if len(names) * _SHORTEST > _MAY_LINK or len(frozen.text().encode()) > _MAY_LINK:
         frozen.list = layout.list_name()
         _write_list(folders, frozen)
     try:
@@ -81,10 +83,19 @@ def _write_list(folders: PartFolders, frozen: Frozen) -> None:
         folders.mount,
         folders.snapshots,
         frozen.list,
-        codec.dumps("\n".join(frozen.names).encode()),
+        codec.dump_pieces(_pieces(frozen.names)),
         codec="msgpack",
         durable=True,
     )
+
+
+def _pieces(names: Sequence[str]) -> list[bytes]:
+    """Return the text of a list, one name a line, in pieces."""
+    pieces = []
+    for start in range(0, len(names), _PIECE):
+        text = "\n".join(names[start : start + _PIECE])
+        pieces.append((f"\n{text}" if start else text).encode())
+    return pieces
 
 
 def _keep_list(folders: PartFolders, frozen: Frozen) -> None:
@@ -124,7 +135,7 @@ def _parse(folders: PartFolders, safe: str, text: str) -> Frozen:
     frozen, count = _parse_head(folders, safe, text)
     if frozen.list != _INLINE:
         frozen.names = _read_list(folders, frozen.list)
-    if len(frozen.names) != count or not all(map(layout.is_part, frozen.names)):
+    if len(frozen.names) != count or not layout.are_parts(frozen.names):
         path = folders.mount.path_of(folders.snapshots, safe)
         raise CorruptEntryError(path, f"its list does not have {count} parts; forget it")
     return frozen
@@ -158,7 +169,8 @@ def read_head(folders: PartFolders, safe: str) -> Frozen:
 
 
 def _read_list(folders: PartFolders, list_name: str) -> tuple[str, ...]:
-    text = codec.loads(store.read(folders.mount, folders.snapshots, list_name).payload)
+    item = store.read(folders.mount, folders.snapshots, list_name, parted=True)
+    text = codec.loads(item.payload)
     if not isinstance(text, bytes) or text.count(b"\n") > _MOST:
         path = folders.mount.path_of(folders.snapshots, list_name)
         raise CorruptEntryError(path, "it is not a list of parts")

@@ -270,4 +270,6 @@ class PartFolders:
 
     def listing(self) -> list[str]:
         """Return the names of all parts as the server has them now, sorted."""
-        return sorted(filter(names.is_part, self.mount.names(self.parts)))
+        listed = self.mount.names(self.parts)
+        listed.sort()
+        return listed if names.are_parts(listed) else list(filter(names.is_part, listed))

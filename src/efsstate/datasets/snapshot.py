@@ -106,7 +106,8 @@ class Snapshot:
     ) -> Iterator[tuple[Part, memoryview]]:
         """Yield each part with its bytes, reading the next `ahead` parts meanwhile.
 
-        Each buffer is the caller's own and may be written to. `verify` checks every byte, and
+        Each buffer is the caller's own and may be written to; at most `ahead + 2` are in memory if
+        the caller keeps none. `verify` checks every byte, and
         raises `CorruptEntryError` for a part that is damaged or lost. A part that was removed on
         purpose raises `PartRemoved`, or is left out with `missing="skip"`.
         """
@@ -116,18 +117,22 @@ class Snapshot:
             raise ValueError(f"ahead={ahead!r}: a number of parts, from 0, is needed")
         from concurrent.futures import ThreadPoolExecutor
 
-        pool = ThreadPoolExecutor(max(1, ahead), "efsstate-read")
-        waiting: deque[tuple[Part, Future[memoryview]]] = deque()
+        def load(part: Part) -> tuple[Part, memoryview]:
+            return part, self._load(part, verify=verify)
+
+        # While the caller waits for a part, the one behind it is opened and begun, too.
+        pool = ThreadPoolExecutor(ahead + 1, "efsstate-read")
+        waiting: deque[Future[tuple[Part, memoryview]]] = deque()
         source = iter(self if parts is None else parts)
         try:
             while True:
                 while len(waiting) <= ahead and (part := next(source, None)) is not None:
-                    waiting.append((part, pool.submit(self._load, part, verify=verify)))
+                    waiting.append(pool.submit(load, part))
                 if not waiting:
                     return
-                part, future = waiting.popleft()
                 try:
-                    yield part, future.result()
+                    # No local name keeps the buffer once the caller asks for the next one.
+                    yield waiting.popleft().result()
                 except PartRemoved:
                     if missing == "raise":
                         raise

@@ -20,6 +20,10 @@ import re
 from efsstate.format.entry import blake2b
 from efsstate.format.layout import TEMPORARY, component
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 DATASETS = "datasets"
 LIST = ".list-"
 GONE = ".gone"
@@ -30,6 +34,12 @@ _HEX = frozenset("0123456789abcdef")
 _ENDS = rf"(?=.{{0,{LONGEST_SUFFIX}}}\Z)(?:\.[A-Za-z0-9]+)*"
 _SUFFIX = re.compile(_ENDS)
 _PART = re.compile(rf"([0-9a-f]{{32}})-(0|[1-9][0-9]{{0,17}})-([0-9a-f]{{32}})({_ENDS})")
+# A line for each part. Possessive, so that the search keeps no state of the parts before.
+_PARTS = re.compile(
+    rf"(?:[0-9a-f]{{32}}-(?:0|[1-9][0-9]{{0,17}})-[0-9a-f]{{32}}"
+    rf"(?=.{{0,{LONGEST_SUFFIX}}}\n)(?:\.[A-Za-z0-9]+)*+\n)*+"
+)
+_CHUNK = 1000  # names that are looked at in one go
 _STAGED = re.compile(rf"\.tmp-[0-9a-f]{{32}}-[0-9a-f]{{16}}{_ENDS}")
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/")
 
@@ -101,6 +111,17 @@ def parse_part(name: str) -> tuple[str, int, str, str] | None:
 def is_part(name: str) -> bool:
     """Return True if `name` is that of a part."""
     return _PART.fullmatch(name) is not None
+
+
+def are_parts(names: Sequence[str]) -> bool:
+    """Return True if every one of `names` is that of a part; a thousand are one match."""
+    for start in range(0, len(names), _CHUNK):
+        chunk = names[start : start + _CHUNK]
+        text = "\n".join(chunk) + "\n"
+        # A name with a line break in it could look like two parts.
+        if text.count("\n") != len(chunk) or _PARTS.fullmatch(text) is None:
+            return False
+    return True
 
 
 def is_key(text: str) -> bool:

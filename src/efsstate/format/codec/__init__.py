@@ -49,6 +49,13 @@ def dumps(value: Any) -> Buffer | list[Buffer]:
     return msgpack.dumps(value)
 
 
+def dump_pieces(pieces: list[bytes]) -> list[Buffer]:
+    """Return the payload of the `bytes` value that `pieces` are together, without joining them."""
+    from efsstate.format.codec import msgpack
+
+    return [msgpack.bytes_head(sum(map(len, pieces))), *pieces]
+
+
 def loads(payload: Any) -> Any:
     """Return the value in a payload of the codec "msgpack". Raise `ValueError`."""
     from efsstate.format.codec import msgpack

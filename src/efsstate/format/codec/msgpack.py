@@ -102,6 +102,18 @@ def dumps(value: Any) -> Buffer | list[Buffer]:
     return parts
 
 
+def bytes_head(size: int) -> bytes:
+    """Return what comes before the bytes of a value that is all bytes, `size` of them.
+
+    So a caller can write such a value from several buffers, without a copy of it in one.
+    """
+    if size < 1 << 8:
+        return b"\xc4" + size.to_bytes(1, "big")
+    if size < 1 << 16:
+        return b"\xc5" + size.to_bytes(2, "big")
+    return b"\xc6" + size.to_bytes(4, "big")
+
+
 def bytes_start(name: str, head: bytes, start: int, size: int) -> int:
     """Return where the bytes begin of a value that is all long bytes; 0 for any other.
 
