@@ -65,6 +65,24 @@ def opentelemetry(meter_provider: Any = None, tracer_provider: Any = None) -> Ca
     return _start(OpenTelemetryFeed(meter_provider, tracer_provider))
 
 
+def record(stream: TextIO) -> Callable[[], None]:
+    """Write each event to `stream` as a line of JSON, with its `time`; return how to stop.
+
+    For test runs: it costs every hit a call and a write. `efsstate plan --from-events` and
+    `efsstate report --events` read such a file.
+    """
+    import json
+    import time
+
+    from efsstate import events
+
+    def write(event: dict[str, Any]) -> None:
+        # One write: lines of threads must not meet within each other.
+        stream.write(json.dumps({"time": time.time(), **event}, default=str) + "\n")
+
+    return events.on_event(write)
+
+
 def flush() -> None:
     """Give out now all counts since the last time."""
     from efsstate.metrics import collector

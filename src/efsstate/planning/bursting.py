@@ -56,24 +56,26 @@ class Simulation(NamedTuple):
 
 
 def simulate(
-    account: Account, demand: list[float], *, start: float | None = None, repeat: int = 1
+    account: Account, demand: list[float], *, start: float | None = None, minutes: int | None = None
 ) -> Simulation:
-    """Run `demand`, metered bytes of each minute, `repeat` times; unserved bytes wait.
+    """Run `demand`, metered bytes of each minute, for so many minutes; unserved bytes wait.
 
-    `start` is the balance at the beginning, else that of a new file system.
+    `start` is the balance at the beginning, else that of a new file system. The demand repeats
+    until `minutes` have passed; without them it runs once.
     """
     balance = account.most if start is None else min(start, account.most)
-    earned, most_served = account.baseline * MINUTE, account.burst * MINUTE
     waiting, starved, ends = 0.0, 0, None
     hours: list[float] = []
+    total = len(demand) if minutes is None else minutes
     minute = 0
-    for _ in range(repeat):
-        for wanted in demand:
+    while minute < total and demand:
+        before, known = (balance, waiting), (len(hours), starved)
+        for wanted in demand[: total - minute]:
             waiting += wanted
-            available = min(most_served, balance + earned)
-            served = min(waiting, available)
+            available = balance + account.baseline * MINUTE
+            served = min(waiting, account.burst * MINUTE, available)
             waiting -= served
-            balance = min(account.most, balance + earned - served)
+            balance = min(account.most, available - served)
             if waiting > 0.5:
                 starved += 1
                 if ends is None and balance < 1:
@@ -81,4 +83,10 @@ def simulate(
             minute += 1
             if minute % 60 == 0:
                 hours.append(balance)
+        # A round that ends as it began is repeated by all the rounds after it.
+        rounds = (total - minute) // len(demand)
+        if (balance, waiting) == before and len(demand) % 60 == 0 and rounds:
+            hours += hours[known[0] :] * rounds
+            starved += (starved - known[1]) * rounds
+            minute += len(demand) * rounds
     return Simulation(ends, hours, starved, waiting)
