@@ -8,7 +8,7 @@ import click
 
 from efsstate.checkpoints.checkpoint import checkpoint
 from efsstate.checkpoints.claimant import sentence
-from efsstate.cli import jobs, output, rebase
+from efsstate.cli import completion, jobs, output, rebase
 from efsstate.cli.inventory import Inventory
 from efsstate.cli.lookup import find, is_folder
 from efsstate.cli.output import Consent, Listing, Output, count_text
@@ -80,7 +80,7 @@ def ls(out: Output, root: str | None, rows: Listing) -> int:
 
 
 @command.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=completion.checkpoint_name)
 @click.option("--state", is_flag=True, help="Also print the newest saved state.")
 @output.common
 def show(name: str, state: bool, out: Output, root: str | None) -> int:
@@ -148,7 +148,7 @@ def _last(status: dict[str, Any]) -> str:
 
 
 @command.command("break")
-@click.argument("name")
+@click.argument("name", shell_complete=completion.checkpoint_name)
 @output.common
 @output.deleting
 def break_(name: str, out: Output, root: str | None, consent: Consent) -> int:
@@ -200,7 +200,7 @@ def _change(
 
 
 @command.command("reset")
-@click.argument("name")
+@click.argument("name", shell_complete=completion.checkpoint_name)
 @output.common
 @output.deleting
 def reset(name: str, out: Output, root: str | None, consent: Consent) -> int:
@@ -212,7 +212,7 @@ def reset(name: str, out: Output, root: str | None, consent: Consent) -> int:
 
 
 @command.command("finish")
-@click.argument("name")
+@click.argument("name", shell_complete=completion.checkpoint_name)
 @output.common
 @output.deleting
 def finish(name: str, out: Output, root: str | None, consent: Consent) -> int:
@@ -224,7 +224,7 @@ def finish(name: str, out: Output, root: str | None, consent: Consent) -> int:
 
 
 @command.command("cancel")
-@click.argument("name")
+@click.argument("name", shell_complete=completion.checkpoint_name)
 @output.common
 @output.deleting
 def cancel(name: str, out: Output, root: str | None, consent: Consent) -> int:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from efsstate.cli import output
+from efsstate.cli import completion, output
 from efsstate.errors import CorruptEntryError, EfsStateError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def ls(out: output.Output, root: str | None) -> int:
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.dataset_name)
 @click.argument("snapshot", required=False)
 @output.common
 def show(out: output.Output, root: str | None, name: str, snapshot: str | None) -> int:
@@ -70,7 +70,7 @@ def show(out: output.Output, root: str | None, name: str, snapshot: str | None) 
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.dataset_name)
 @click.argument("snapshot")
 @output.common
 def freeze(out: output.Output, root: str | None, name: str, snapshot: str) -> int:
@@ -84,7 +84,7 @@ def freeze(out: output.Output, root: str | None, name: str, snapshot: str) -> in
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.dataset_name)
 @click.argument("snapshot")
 @output.common
 def verify(out: output.Output, root: str | None, name: str, snapshot: str) -> int:
@@ -111,7 +111,7 @@ def verify(out: output.Output, root: str | None, name: str, snapshot: str) -> in
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.dataset_name)
 @click.option("--key", metavar="KEY", help="Remove the part of this key, for good.")
 @click.option("--snapshot", metavar="SNAPSHOT", help="Remove this snapshot, and none of its parts.")
 @output.deleting

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from efsstate.cli import output
+from efsstate.cli import completion, output
 from efsstate.cli.inventory import KINDS, Inventory
 from efsstate.cli.output import Listing, Output
 from efsstate.cli.places import locate, open_root
@@ -15,7 +15,7 @@ _MOST = 100
 
 
 @click.command("ls")
-@click.argument("place", required=False)
+@click.argument("place", required=False, shell_complete=completion.place)
 @output.common
 @output.listing
 def command(place: str | None, out: Output, root: str | None, rows: Listing) -> int:

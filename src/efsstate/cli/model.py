@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from efsstate.cli import output
+from efsstate.cli import completion, output
 from efsstate.cli.output import Consent, Output
 from efsstate.errors import EfsStateError
 
@@ -25,7 +25,7 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.model_name)
 @click.argument("source", type=click.Path(exists=True))
 @click.option("--version", metavar="ID", help="The version's id; else it follows from the content.")
 @click.option("--no-activate", is_flag=True, help="Publish, but keep serving the active version.")
@@ -74,7 +74,7 @@ def publish(
 
 
 @command.command(name="list")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completion.model_name)
 @output.common
 def list_(out: Output, root: str | None, name: str | None) -> int:
     """List the versions of model NAME; without NAME, of every model."""
@@ -127,7 +127,7 @@ def _add_versions(
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.model_name)
 @click.argument("version")
 @_LABEL
 @click.option(
@@ -155,7 +155,7 @@ def activate(
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.model_name)
 @_LABEL
 @output.common
 def rollback(out: Output, root: str | None, name: str, label: str | None) -> int:
@@ -190,7 +190,7 @@ def _full_id(name: str, version: str, root: str | None) -> str:
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.model_name)
 @output.common
 def verify(out: Output, root: str | None, name: str) -> int:
     """Read every byte of every version of model NAME, and compare it with its publication."""
@@ -209,7 +209,7 @@ def verify(out: Output, root: str | None, name: str) -> int:
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.model_name)
 @click.option(
     "--keep",
     type=click.IntRange(min=1),
@@ -253,7 +253,7 @@ def prune(
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.model_name)
 @click.option(
     "--grace",
     type=output.DURATION,

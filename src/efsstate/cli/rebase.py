@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from efsstate.checkpoints import rebasing
-from efsstate.cli import jobs, output
+from efsstate.cli import completion, jobs, output
 from efsstate.cli.output import Consent, Output, count_text
 from efsstate.cli.places import folders, open_root
 from efsstate.errors import EfsStateError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command("rebase")
-@click.argument("names", nargs=-1)
+@click.argument("names", nargs=-1, shell_complete=completion.checkpoint_name)
 @click.option("--all", "is_all", is_flag=True, help="Rebase every checkpoint.")
 @click.option(
     "--accept-older",

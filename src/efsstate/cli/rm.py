@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from efsstate.cli import output
+from efsstate.cli import completion, output
 from efsstate.cli.lookup import find
 from efsstate.cli.output import Consent, Output, count_text
 from efsstate.cli.places import Place, folders, locate, open_root
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command("rm")
-@click.argument("places", nargs=-1, required=True)
+@click.argument("places", nargs=-1, required=True, shell_complete=completion.place)
 @click.option("--prefix", is_flag=True, help="PLACES are how names of checkpoints begin.")
 @output.common
 @output.deleting

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from efsstate.cli import output
+from efsstate.cli import completion, output
 from efsstate.cli.checkpoint import show_status
 from efsstate.cli.lookup import find
 from efsstate.cli.output import Output
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command("show")
-@click.argument("path")
+@click.argument("path", shell_complete=completion.place)
 @output.common
 def command(path: str, out: Output, root: str | None) -> int:
     """Show the entry at PATH, as `ls` prints it: its header, and its value.

@@ -7,7 +7,7 @@ from typing import Any
 import click
 from rich.text import Text
 
-from efsstate.cli import output
+from efsstate.cli import completion, output
 from efsstate.cli.inventory import Inventory, count_folders
 from efsstate.cli.output import Listing, Output, count_text
 from efsstate.cli.places import locate, open_root
@@ -27,7 +27,7 @@ _COLOURS[dataset_layout.DATASETS] = "yellow"
 
 
 @click.command("stat")
-@click.argument("place", required=False)
+@click.argument("place", required=False, shell_complete=completion.place)
 @output.common
 @output.listing
 def command(place: str | None, out: Output, root: str | None, rows: Listing) -> int:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from efsstate.cli import output
+from efsstate.cli import completion, output
 from efsstate.cli.inventory import count_folders
 from efsstate.cli.output import Consent, Output, count_text
 from efsstate.cli.places import folders, locate, open_root
@@ -24,7 +24,7 @@ _NOT_TOLD = "damaged, or signed with another key: run this with the functions' E
 
 
 @click.command("verify")
-@click.argument("place", required=False)
+@click.argument("place", required=False, shell_complete=completion.place)
 @click.option("--repair", is_flag=True, help="Remove damaged cache entries.")
 @output.common
 @output.deleting
