@@ -2,6 +2,7 @@
 
 import copy
 import datetime as dt
+import errno
 import gc
 import os
 import pickle
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from efsstate import Cache, EncodeError, RootError, cached, on_event
+from efsstate.errors import MountTimeout
 
 
 @pytest.fixture
@@ -452,6 +454,32 @@ def test_incr_loses_no_set_that_comes_meanwhile(cache, monkeypatch):
     cache.set("n", 1)
     monkeypatch.setattr(type(results), "read", read_and_interfere)
     assert cache.incr("n") == 101 and interfered and cache.get("n", fresh=True) == 101
+
+
+@pytest.mark.parametrize("call", ["open", "writev", "rename"])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
+def test_a_sum_that_cannot_be_stored_leaves_the_number(cache, elsewhere, monkeypatch, call, error):
+    """Else the next incr would count from nothing, and touch would remove what it is to keep."""
+    cache.set("n", 41, tags=["t"])
+    real, is_failing = getattr(os, call), True
+
+    def fail(*arguments, **options):
+        is_draft = call != "open" or (options.get("flags") or arguments[1]) & os.O_CREAT
+        if is_failing and is_draft and "LOCK" not in str(arguments[0]):
+            raise error
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(os, call, fail)
+    for change in (cache.incr, cache.touch):
+        try:
+            assert not change("n"), f"{change.__name__} said that it was done"
+        except (KeyboardInterrupt, MountTimeout):
+            pass
+    is_failing = False
+    assert elsewhere.get("n", fresh=True) == cache.get("n") == 41
+    assert [cache.incr("n"), elsewhere.incr("n")] == [42, 43]
+    cache.invalidate_tag("t")
+    assert cache.get("n") is None
 
 
 def test_where_the_mount_fails_incr_does_not_go_on(cache, root):

@@ -366,6 +366,7 @@ class Cache(Generic[K, V]):
             ttl_of=lambda _: seconds,
             own_ttl=ttl is not None,
             forced=True,
+            keeps_old=True,
         )
         results.begin_change(digest)
         try:

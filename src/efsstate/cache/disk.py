@@ -109,14 +109,17 @@ class Snapshot:
     """The state that a computation starts from: clear stamp, the entry's identity, and its draft.
 
     `error` is why the draft could not be created; then the result cannot be stored. `changing`: the
-    result replaces the entry even if that counts. `tier`: where the draft is, and the result goes.
+    result replaces the entry even if that counts. `keeps_old`: if it can't, the entry counts on.
+    `tier`: where the draft is, and the result goes.
     """
 
-    __slots__ = ("changing", "clear_stamp", "draft", "error", "flight", "seen", "tags", "tier")
+    __slots__ = (
+        "changing", "clear_stamp", "draft", "error", "flight", "keeps_old", "seen", "tags", "tier",
+    )  # fmt: skip
 
     def __init__(self, tier: DiskTier, flight: Flight | None, *, changing: bool) -> None:
         self.tier, self.clear_stamp = tier, tier.clear_stamp()
-        self.flight, self.changing = flight, changing
+        self.flight, self.changing, self.keeps_old = flight, changing, False
         self.tags: list[tuple[bytes, int]] = []
         self.draft: PendingFile | None = None
         self.error: OSError | None = None

@@ -47,15 +47,16 @@ _FIRST, _LONGEST = 0.004, 0.25  # seconds between two tries for a claim
 class ComputeRequest:
     """The wish of one call, and after it, the fate of the result.
 
-    `forced`: compute even if there is a result, and replace it. `adding`: the caller has to know
+    `forced`: compute even if there is a result, and replace it. `keeps_old`: a result that cannot
+    be stored leaves the one before, of which it was made. `adding`: the caller has to know
     `was_kept`, so the result is stored even if the last one could not be. `own_ttl`: the cache's
     ttl does not shorten the result's. `refusal` is why the result cannot be stored. `replaced` is
     the item that the function made its result of: the result has its tags.
     """
 
     __slots__ = (
-        "adding", "cache_if", "forced", "function", "key", "lock_timeout", "own_ttl", "refusal",
-        "replaced", "tags", "ttl_of", "was_kept",
+        "adding", "cache_if", "forced", "function", "keeps_old", "key", "lock_timeout", "own_ttl",
+        "refusal", "replaced", "tags", "ttl_of", "was_kept",
     )  # fmt: skip
 
     def __init__(
@@ -68,12 +69,14 @@ class ComputeRequest:
         cache_if: Callable[[Any], bool] | None = None,
         lock_timeout: float | None = None,
         forced: bool = False,
+        keeps_old: bool = False,
         adding: bool = False,
         tags: tuple[str, ...] = (),
     ) -> None:
         self.function, self.key, self.ttl_of, self.own_ttl = function, key, ttl_of, own_ttl
         self.cache_if, self.lock_timeout = cache_if, lock_timeout
-        self.forced, self.adding, self.tags = forced, adding, tags
+        self.forced, self.keeps_old = forced, keeps_old
+        self.adding, self.tags = adding, tags
         self.was_kept = False
         self.refusal: EncodeError | None = None
         self.replaced: Item | None = None
@@ -280,7 +283,8 @@ def _compute(
             cache.emit_miss(digest, began, outcome.error)
         if outcome.error is None:
             yield from _store(cache, digest, request, mine, outcome.value, start)
-            if request.forced and not request.was_kept:
+            # MUT: a-sum-that-is-not-stored-leaves-the-number
+            if request.forced and not request.was_kept and not request.keeps_old:
                 # The old result must not be served after a new one was asked for, although
                 # another computation may be about to replace it.
                 yield CallMount("remove a result", partial(cache.retract, digest, start))
@@ -315,6 +319,7 @@ def _store(
     """Store the result if it may be, and tell the flight whether its waiters find it."""
     if start is None:
         return
+    start.keeps_old = request.keeps_old
     if request.replaced is not None:
         # With the stamps of then: a tag that was invalidated meanwhile counts against the result.
         # MUT: a-replaced-value-keeps-its-tags

@@ -473,7 +473,10 @@ class TieredCache:
                 )
                 self.counts.puts += is_stored
         except BaseException:
-            if is_change:
+            # MUT: an-interrupted-sum-leaves-the-number
+            if start is not None and start.keeps_old:
+                is_stored = False
+            elif is_change:
                 self.retract(digest, start)
             raise
         finally:
