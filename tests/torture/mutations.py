@@ -356,6 +356,31 @@ MUTATIONS = {
         instead("sys.modules.get", "__import__('importlib').import_module"),
         ["torture/test_measures.py::test_a_module_that_is_named_in_the_bytes_is_not_imported"],
     ),
+    "an-interrupted-mutex-is-free": Mutation(
+        "an interrupted mutex is free",
+        holds(False),
+        ["cache/test_mutex.py::test_after_an_alarm_at_any_moment_it_is_free"],
+    ),
+    "a-mutex-is-left-with-its-last-reference": Mutation(
+        "a mutex is left with its last reference",
+        holds(False),
+        ["cache/test_mutex.py::test_after_an_alarm_at_any_moment_it_is_free"],
+    ),
+    "an-interrupted-task-leaves-its-mutex": Mutation(
+        "an interrupted task leaves its mutex",
+        drop(),
+        ["cache/test_mutex.py::test_a_task_that_is_interrupted_as_its_thread_begins_lets_go"],
+    ),
+    "a-sum-that-is-not-stored-leaves-the-number": Mutation(
+        "a sum that is not stored leaves the number",
+        without("keeps_old"),
+        ["cache/test_mapping.py::test_a_sum_that_cannot_be_stored_leaves_the_number"],
+    ),
+    "an-interrupted-sum-leaves-the-number": Mutation(
+        "an interrupted sum leaves the number",
+        holds(False),
+        ["cache/test_mapping.py::test_a_sum_that_cannot_be_stored_leaves_the_number"],
+    ),
     "a-scalar-has-its-bytes": Mutation(
         "a scalar has its bytes",
         holds(False),

@@ -167,35 +167,42 @@ class AsyncMutex:
     """A mutex that a thread of its own holds, because a thread lock belongs to a thread."""
 
     def __init__(self, mutex: Mutex) -> None:
-        self._mutex, self._leave = mutex, threading.Event()
-        self._released: asyncio.Future[None] | None = None
+        self._mutex = mutex
+        self._entered: tuple[threading.Event, asyncio.Future[None]] | None = None
 
     async def __aenter__(self) -> None:
         loop = asyncio.get_running_loop()
         entered: asyncio.Future[None] = loop.create_future()
         released: asyncio.Future[None] = loop.create_future()
-        self._leave.clear()
+        leave = threading.Event()  # of this thread alone: one that timed out may still wait
 
-        def tell(future: asyncio.Future[None], error: BaseException | None = None) -> None:
+        def resolve(future: asyncio.Future[None], error: BaseException | None) -> None:
             if not future.done():
                 future.set_result(None) if error is None else future.set_exception(error)
+
+        def tell(future: asyncio.Future[None], error: BaseException | None = None) -> None:
+            try:
+                loop.call_soon_threadsafe(resolve, future, error)
+            except RuntimeError:
+                leave.set()  # the loop is closed: no task is there to leave
 
         def hold() -> None:
             try:
                 with self._mutex:
-                    loop.call_soon_threadsafe(tell, entered)
-                    self._leave.wait()
+                    tell(entered)
+                    leave.wait()
             except BaseException as error:
-                loop.call_soon_threadsafe(tell, entered, error)
+                tell(entered, error)
             finally:
-                loop.call_soon_threadsafe(tell, released)
+                tell(released)
 
-        threading.Thread(target=hold, name="efsstate-lock", daemon=True).start()
-        self._released = released
         try:
+            threading.Thread(target=hold, name="efsstate-lock", daemon=True).start()
             await entered
-        except BaseException:  # cancelled, too: the thread lets go once it has entered
-            self._leave.set()
+            self._entered = leave, released
+        except BaseException:  # cancelled, or an alarm's: the thread lets go once it has entered
+            # MUT: an-interrupted-task-leaves-its-mutex
+            leave.set()
             raise
 
     async def __aexit__(
@@ -204,6 +211,7 @@ class AsyncMutex:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._leave.set()
-        if self._released is not None:
-            await asyncio.shield(self._released)
+        if self._entered is not None:
+            leave, released = self._entered
+            leave.set()
+            await asyncio.shield(released)

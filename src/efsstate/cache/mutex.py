@@ -30,21 +30,28 @@ class Mutex:
     ) -> None:
         self._results, self._digest = results, digest
         self._wait, self._description = wait, description
-        self._held: list[tuple[Any, byte_locks.ByteLock | None]] = []
+        self._held: tuple[tuple[Any, byte_locks.ByteLock | None], ...] = ()
 
     def __enter__(self) -> None:
         until = deadline.until(self._wait)
         # A byte-range lock belongs to the process, and excludes none of its own threads.
         # MUT: a-mutex-excludes-threads-too
         threads = self._thread_lock()
-        if not threads.acquire(timeout=max(0.0, until - time.monotonic())):
-            raise self._timeout()
+        acquired: list[bool] = []
         try:
-            lock = self._lock_on_mount(until) if self._results.enabled else None
-        except BaseException:
-            threads.release()
+            # In C, so that no signal handler comes between the acquisition and its record.
+            acquired.extend(map(threads.acquire, (True,), (max(0.0, until - time.monotonic()),)))
+            if acquired == [True]:
+                lock = self._lock_on_mount(until) if self._results.enabled else None
+                # No call: no handler runs between this and the return.
+                self._held = (*self._held, (threads, lock))
+                return
+        except BaseException:  # a handler's, too; a lock on the mount goes with its last reference
+            # MUT: an-interrupted-mutex-is-free
+            if acquired == [True]:
+                threads.release()
             raise
-        self._held.append((threads, lock))
+        raise self._timeout()
 
     def __exit__(
         self,
@@ -52,7 +59,10 @@ class Mutex:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        threads, lock = self._held.pop()
+        self._leave()
+
+    def _leave(self) -> None:
+        threads, lock = self._held[-1]
         try:
             if lock is not None:
                 lock.release()
@@ -60,10 +70,20 @@ class Mutex:
                 if invocation is not None:
                     invocation.drop(lock)
         finally:
+            self._held = self._held[:-1]
             try:
                 threads.release()
             except RuntimeError:  # a child that was forked inside the `with` does not hold it
                 pass
+
+    def __del__(self) -> None:
+        # A signal handler may have raised as `__exit__` began.
+        try:
+            # MUT: a-mutex-is-left-with-its-last-reference
+            while self._held:
+                self._leave()
+        except (AttributeError, OSError):
+            pass  # it had not even begun, or the file system refuses
 
     def _thread_lock(self) -> Any:
         key = (self._results.root_path, self._results.component, self._digest)
