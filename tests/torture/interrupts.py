@@ -42,9 +42,24 @@ class Break(KeyboardInterrupt):
     """What a Ctrl-C raises."""
 
 
-# asyncio swallows an exception that is raised in a callback of its loop, and with it the callback:
-# tasks may then wait for ever, whoever they are. So no alarm rings in a loop.
-LEFT_OUT = {"alarms": {"task", "tasks"}, "forks": {"sweep"}}
+LEFT_OUT = {"alarms": set(), "forks": {"sweep"}}
+LATER = 5e-5  # seconds until an alarm that would meet asyncio itself rings again
+_COROUTINE = 0x80  # inspect.CO_COROUTINE
+
+
+def is_swallowed(frame):
+    """Return True if asyncio would swallow what a signal's handler raises here.
+
+    It does so in a callback of its loop, and forgets the callback: tasks may then wait for ever,
+    whoever they are. In a task's own code, the task ends by it.
+    """
+    innermost, is_task = frame, False
+    while frame is not None:
+        if frame.f_globals.get("__package__") == "asyncio":
+            return frame is innermost or not is_task
+        is_task = is_task or bool(frame.f_code.co_flags & _COROUTINE)
+        frame = frame.f_back
+    return False
 
 
 def open_files(root):
@@ -76,6 +91,8 @@ def locks():
     """Return the files on which this process holds locks."""
     with open("/proc/locks") as file:
         mine = [line.split() for line in file if f" {os.getpid()} " in line and "->" not in line]
+    if not mine:
+        return []
     names = {}
     for fd in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
@@ -162,7 +179,9 @@ class Alarms:
         return sorted(durations)[4]
 
     def _ring(self, _signal, frame):
-        if self._is_armed:
+        if self._is_armed and is_swallowed(frame):
+            signal.setitimer(signal.ITIMER_REAL, LATER)
+        elif self._is_armed:
             self._is_armed = False
             self._at = "".join(traceback.format_stack(frame, limit=6))
             raise self._kind
