@@ -70,6 +70,9 @@ class Invocation:
             " call it as handler(event, context), or with None to try it",
             type(self.context).__name__,
             _REMAINING,
+            kind="invocation",
+            event="strange_context",
+            context=type(self.context).__name__,
             once="context",
         )
 
@@ -95,7 +98,14 @@ class Invocation:
                 from efsstate import events
 
                 text = "could not give back what the invocation still held: %r"
-                events.log("warning", text, problem)
+                events.log(
+                    "warning",
+                    text,
+                    problem,
+                    kind="invocation",
+                    event="not_released",
+                    error=type(problem).__name__,
+                )
         self._releases.clear()
         if _here.get() is None:  # else it ends within another one
             for function in _at_end:
@@ -186,6 +196,9 @@ def warn_if_unknown(what: str) -> None:
             "%s runs without a deadline, so a timeout may end it in the middle; pass context=, or"
             " decorate the handler with @invocation",
             what,
+            kind="invocation",
+            event="no_deadline",
+            doing=what,
             once="no deadline",
         )
 

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Literal
 
-    Kind = Literal["cache", "checkpoint", "model", "sweep"]
+    Kind = Literal["cache", "checkpoint", "model", "dataset", "sweep"]
+    LogKind = Kind | Literal["invocation", "metrics", "root", "events"]
     Event = dict[str, Any]
     Listener = Callable[[Event], object]
     Tracer = Callable[[str], Callable[[], object]]
@@ -31,11 +32,11 @@ process.at_reset(_logged.clear)
 def on_event(function: Listener) -> Callable[[], None]:
     """Call `function` with each event from now on; return a function that ends that.
 
-    An event is a dict of plain values. It has `kind` ("cache", "checkpoint", "model", "sweep"),
-    `event` ("hit", "miss", "save", …) and `name` (of the cache, checkpoint or model; of the root
-    for a sweep); most have `seconds` and `bytes`. docs/observability.md lists them all. The
-    function runs in the thread of the call that the event is about, so keep it short. Its errors
-    are logged and go no further. Raise TypeError if `function` is not callable.
+    An event is a dict of plain values. It has `kind` ("cache", "checkpoint", "model", "dataset",
+    "sweep"), `event` ("hit", "miss", "save", …) and `name` (of the cache, checkpoint, model or
+    dataset; of the root for a sweep); most have `seconds` and `bytes`. docs/observability.md lists
+    them all. The function runs in the thread of the call that the event is about, so keep it short.
+    Its errors are logged and go no further. Raise TypeError if `function` is not callable.
     """
     if not callable(function):
         raise TypeError(f"on_event: a function is needed, not {function!r}")
@@ -127,14 +128,14 @@ def begin_span(name: str) -> Callable[[], None]:
         try:
             ends.append(begin(name))
         except Exception as error:
-            log("warning", "a tracer raised %r", error, once=f"tracer {begin!r}")
+            _report(begin, error)
 
     def end() -> None:
         for function in reversed(ends):
             try:
                 function()
             except Exception as error:
-                log("warning", "a tracer raised %r", error, once=f"tracer {function!r}")
+                _report(function, error)
 
     return end
 
@@ -146,7 +147,7 @@ def emit(kind: Kind, event: str, name: str, **values: object) -> None:
         try:
             listener({"kind": kind, "event": event, "name": name, **values})
         except Exception as error:
-            log("warning", "an on_event function raised %r", error, once=f"listener {listener!r}")
+            _report(listener, error)
 
 
 def emit_memory_hit(name: str, size: int) -> None:
@@ -158,15 +159,35 @@ def emit_memory_hit(name: str, size: int) -> None:
                 "level": "memory",
             })  # fmt: skip
         except Exception as error:
-            log("warning", "an on_event function raised %r", error, once=f"listener {listener!r}")
+            _report(listener, error)
+
+
+def _report(function: object, error: Exception) -> None:
+    log(
+        "warning",
+        "a listener to events raised %r: %r",
+        error,
+        function,
+        kind="events",
+        event="listener_failed",
+        error=type(error).__name__,
+        once=f"listener {function!r}",
+    )
 
 
 def log(
-    level: str, message: str, *values: object, once: str | None = None, **extra: object
+    level: str,
+    message: str,
+    *values: object,
+    kind: LogKind,
+    event: str,
+    once: str | None = None,
+    **fields: object,
 ) -> None:
-    """Log under `efsstate`, with `extra` as the record's `efsstate` attribute.
+    """Log under `efsstate`, with `kind`, `event` and `fields` as the record's `efsstate` dict.
 
-    A message with the same `once` is logged a single time in a process.
+    A message with the same `once` is logged a single time in a process. docs/observability.md lists
+    all records.
     """
     if once is not None:
         if once in _logged:
@@ -176,4 +197,5 @@ def log(
         import logging
     except (ImportError, OSError):
         return  # no descriptor is free, or the interpreter shuts down
-    getattr(logging.getLogger("efsstate"), level)(message, *values, extra={"efsstate": extra})
+    record = {"kind": kind, "event": event, **fields}
+    getattr(logging.getLogger("efsstate"), level)(message, *values, extra={"efsstate": record})

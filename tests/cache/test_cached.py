@@ -546,7 +546,13 @@ def test_the_log_names_the_cache_and_carries_plain_extras(monkeypatch, caplog, t
     counting(name="thumbs")(1)
     record = caplog.records[0]
     assert record.name == "efsstate" and record.levelno == logging.WARNING
-    assert record.efsstate == {"cache": "thumbs", "doing": "read a result", "error": "RootError"}
+    assert record.efsstate == {
+        "kind": "cache",
+        "event": "error",
+        "name": "thumbs",
+        "doing": "read a result",
+        "error": "RootError",
+    }
 
 
 def test_two_roots_are_two_caches(tmp_path):

@@ -402,21 +402,25 @@ def test_a_reader_beside_writers_finds_whole_values(root):
     )
 
 
+NOT_KEPT = {"kind": "cache", "event": "not_kept", "name": "w"}
+FAILED = {"kind": "cache", "event": "error", "name": "w"}
+
+
 @pytest.mark.parametrize(
     ("options", "result", "values"),
     [
-        ({}, object(), {"cache": "w", "doing": "keep a result", "error": "EncodeError"}),
+        ({}, object(), {**NOT_KEPT, "error": "EncodeError"}),
         (
             {"ttl": lambda value: -1},
             1,
-            {"cache": "w", "doing": "keep a result", "error": "ValueError"},
+            {**NOT_KEPT, "error": "ValueError"},
         ),
         (
             {"root": "/dev/null/below"},
             1,
-            {"cache": "w", "doing": "read a result", "error": "RootError"},
+            {**FAILED, "doing": "read a result", "error": "RootError"},
         ),
-        ({"codec": "pickle"}, 1, {"codec": "pickle"}),
+        ({"codec": "pickle"}, 1, {"kind": "cache", "event": "pickle_unsigned"}),
     ],
 )
 def test_a_warning_has_values_for_machines(options, result, values, caplog):

@@ -394,7 +394,11 @@ def test_a_result_of_other_code_is_served_with_one_warning(index, memory, apart,
     assert [new(number) for number in range(3)] == [1, 2, 3]
     assert new.map([0, 1]) == [1, 2]
     (record,) = caplog.records
-    assert "version=" in record.getMessage() and record.efsstate == {"cache": "deployed.f"}
+    assert "version=" in record.getMessage() and record.efsstate == {
+        "kind": "cache",
+        "event": "other_code",
+        "name": "deployed.f",
+    }
 
 
 @pytest.mark.parametrize(

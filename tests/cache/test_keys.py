@@ -976,7 +976,9 @@ def test_two_functions_with_one_name_are_warned_of(caplog):
         exec(compile(text, "twins.py", "exec"), space)
         cached(space["_"])
     assert "two functions are called twins._" in caplog.text and caplog.records[0].efsstate == {
-        "cache": "twins._"
+        "kind": "cache",
+        "event": "same_name",
+        "name": "twins._",
     }
 
 

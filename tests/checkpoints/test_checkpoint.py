@@ -594,7 +594,7 @@ def test_a_reader_who_may_not_write_loads_and_cannot_claim(folder):
         program = f"""
 import os, tempfile
 from efsstate import RootError, checkpoint, events
-events.log("info", "")
+events.log("info", "", kind="events", event="")
 # What is imported late must be there before
 with checkpoint("other", root=tempfile.mkdtemp()) as other:
     other.save(1)

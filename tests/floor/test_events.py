@@ -29,10 +29,10 @@ def test_what_is_no_function_is_refused_at_once():
 
 
 def test_log_records_carry_their_values(caplog):
-    events.log("warning", "%s is full", "x", once="test", path="x")
-    events.log("warning", "%s is full", "x", once="test", path="x")
+    events.log("warning", "%s is full", "x", kind="root", event="full", once="test", path="x")
+    events.log("warning", "%s is full", "x", kind="root", event="full", once="test", path="x")
     assert [(r.name, r.getMessage(), r.efsstate) for r in caplog.records] == [
-        ("efsstate", "x is full", {"path": "x"})
+        ("efsstate", "x is full", {"kind": "root", "event": "full", "path": "x"})
     ]
 
 

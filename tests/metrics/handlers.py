@@ -28,3 +28,21 @@ def handler(event, context):
     if event.get("sleep"):
         time.sleep(event["sleep"])
     return {name: calls[name] - before[name] for name in calls}
+
+
+@cached(name="unstorable")
+def unstorable():
+    return object()
+
+
+@cached(name="broken", root="/dev/null/below")
+def broken():
+    return 1
+
+
+@invocation
+def complaining(event, context):
+    """Do what is forgiven, but logged."""
+    unstorable()
+    broken()
+    return {"request": context.aws_request_id}

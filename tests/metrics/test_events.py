@@ -1,17 +1,21 @@
 """The page's table of events is what the code emits: kinds, names, fields and types."""
 
+import ast
 import os
 import pathlib
 import re
 
 import pytest
 
+import efsstate
 from efsstate import (
     Cache,
     ClaimedError,
     ClaimLost,
+    CorruptEntryError,
     cached,
     checkpoint,
+    dataset,
     model,
     on_event,
     prune,
@@ -20,6 +24,7 @@ from efsstate import (
 )
 from efsstate.metrics import collector
 
+SOURCE = pathlib.Path(efsstate.__file__).parent
 PAGE = pathlib.Path(__file__).parent.parent.parent / "docs" / "observability.md"
 TYPES = {"str": str, "int": int, "float": float, "bool": bool}
 
@@ -49,6 +54,7 @@ def happened(tmp_path, tmp_path_factory, monkeypatch):
         use_a_cache(tmp_path)
         use_a_checkpoint()
         use_a_model(tmp_path_factory.mktemp("model") / "m.bin")
+        use_a_dataset()
         sweep(older_than=0)
     finally:
         end()
@@ -84,6 +90,9 @@ def use_a_cache(root):
     (path,) = (path for path in (root / "cache" / "damaged").rglob("?" * 48) if path.is_file())
     path.write_bytes(b"damage")
     cache.get("k", fresh=True)
+    tagged = cached(tags=lambda number: ["odd"], name="tagged")(lambda number: number)
+    tagged(1)
+    tagged.cache.invalidate_tag("odd")
     double.cache_clear()
 
 
@@ -108,6 +117,22 @@ def use_a_model(source):
         model("m", load=lambda files: int("no"))()
     prune("m", keep=1, grace=0)
     assert version
+    efsstate.remove("m")
+
+
+def use_a_dataset():
+    ds = dataset("d")
+    part = ds.add(b"1", key="a")
+    with ds.part(key="b") as path:
+        pathlib.Path(path).write_bytes(b"2")
+    snapshot = ds.freeze("s")
+    assert len(list(snapshot.read())) == 2
+    os.unlink(part.path)
+    with pytest.raises(CorruptEntryError):
+        list(snapshot.read([part]))
+    ds.remove("b")
+    ds.forget("s")
+    ds.prune(older_than="1d")
 
 
 def test_the_table_is_what_happens(happened):
@@ -144,3 +169,62 @@ def test_the_pages_first_example_works(tmp_path, monkeypatch, capsys):
     exec(compile(code, "observability.md", "exec"), names)
     assert names["handler"]({"article": 21}, None) == 42
     assert '"CacheMiss":1' in capsys.readouterr().out
+
+
+def calls(name):
+    """Yield each call of a function or method `name` in the package."""
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                called = node.func
+                if getattr(called, "attr", getattr(called, "id", None)) == name:
+                    yield path, node
+
+
+def literal(node):
+    return node.value if isinstance(node, ast.Constant) else None
+
+
+def test_the_table_has_each_event_that_the_code_emits():
+    """Those of the caches' own method `emit` have the kind `cache`."""
+    emitted = set()
+    for path, call in calls("emit"):
+        words = [literal(argument) for argument in call.args]
+        is_own = ast.unparse(call.func) != "events.emit"
+        if words[:2] == ["cache", None] and path.name == "tiers.py":
+            continue  # that method
+        emitted.add(("cache", words[0]) if is_own else (words[0], words[1]))
+    rows = {(kind, event) for kind, event, _, _ in table("kind | event | fields |")}
+    assert emitted == rows
+
+
+def test_every_log_record_is_structured_and_documented():
+    """The page's table of records is that of the calls of `events.log`, with level and fields."""
+    written = set()
+    for path, call in calls("log"):
+        if ast.unparse(call.func) != ("log" if path.name == "events.py" else "events.log"):
+            continue
+        options = {option.arg: option.value for option in call.keywords}
+        kind, event = literal(options.pop("kind")), literal(options.pop("event"))
+        options.pop("once", None)
+        written.add((literal(call.args[0]), kind, event, ", ".join(sorted(options))))
+    rows = table("level | kind | event | fields | what happened, and what to do")
+    listed = {
+        (level, kind, event, ", ".join(sorted(filter(None, fields.split(", ")))))
+        for level, kind, event, fields, _ in rows
+    }
+    assert len(rows) == len(listed) and written == listed
+    assert all(advice for *_, advice in rows)
+
+
+def test_nothing_is_logged_in_another_way():
+    """Only `events` has a logger, so each record has its place in the table."""
+    users = set()
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in getattr(node, "names", []) if hasattr(alias, "name")]
+            if isinstance(node, ast.Import) and "logging" in names:
+                users.add(path.relative_to(SOURCE).as_posix())
+            if isinstance(node, ast.ImportFrom) and node.module == "logging":
+                users.add(path.relative_to(SOURCE).as_posix())
+    assert users == {"events.py"}

@@ -1,5 +1,6 @@
 """EMF under the real runtime client: the lines are valid, and add up to what happened."""
 
+import json
 import os
 from collections import Counter
 
@@ -18,10 +19,10 @@ SOURCE = os.path.dirname(os.path.dirname(efsstate.__file__))
 def function(tmp_path):
     made = []
 
-    def make(**options):
+    def make(handler="handlers.handler", **options):
         environment = {"EFSSTATE_ROOT": str(tmp_path), "PYTHONPATH": SOURCE}
         environment |= options.pop("environment", {})
-        made.append(Function("handlers.handler", path=HERE, environment=environment, **options))
+        made.append(Function(handler, path=HERE, environment=environment, **options))
         return made[-1]
 
     yield make
@@ -85,3 +86,37 @@ def test_lines_are_whole_with_json_logs(function):
     f = function(environment={"AWS_LAMBDA_LOG_FORMAT": "JSON", "AWS_LAMBDA_LOG_LEVEL": "INFO"})
     results = [f.invoke({"numbers": [1, 1]})]
     assert_it_adds_up(results, results[0].logs)
+
+
+def records(text):
+    """Return the records of our logger in a log of JSON lines."""
+    lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    return [line for line in lines if line.get("logger") == "efsstate"]
+
+
+def test_records_are_objects_with_json_logs(function):
+    """Each has the runtime's fields and ours; the lines of metrics are no records."""
+    log = {"AWS_LAMBDA_LOG_FORMAT": "JSON", "AWS_LAMBDA_LOG_LEVEL": "INFO"}
+    result = function("handlers.complaining", environment=log).invoke({})
+    assert result.error is None
+    own = records(result.logs)
+    assert [record["efsstate"] for record in own] == [
+        {"kind": "cache", "event": "not_kept", "name": "unstorable", "error": "EncodeError"},
+        {
+            "kind": "cache",
+            "event": "error",
+            "name": "broken",
+            "doing": "read a result",
+            "error": "RootError",
+        },
+    ]
+    for record in own:
+        assert record["level"] == "WARNING" and record["requestId"] == result.value["request"]
+        assert record["message"].startswith("cache ") and record["timestamp"].endswith("Z")
+    assert len(emf_lines(result.logs)) == 1
+
+
+def test_records_are_lines_with_text_logs(function):
+    result = function("handlers.complaining").invoke({})
+    lines = [line for line in result.logs.splitlines() if line.startswith("[WARNING]")]
+    assert len(lines) == 2 and all(result.value["request"] in line for line in lines)

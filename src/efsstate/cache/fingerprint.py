@@ -48,5 +48,7 @@ def warn_of_other_code(cache: str, own: bytes, stored: bytes) -> None:
             " differ, raise version=, or use version='source'",
             cache,
             once=f"code {cache}",
-            cache=cache,
+            kind="cache",
+            event="other_code",
+            name=cache,
         )

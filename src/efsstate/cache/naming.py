@@ -87,7 +87,9 @@ def _warn_of_twins(function: Any, namespace: str, version: object) -> None:
             " one of them name= or version=",
             namespace,
             once=f"two {namespace}",
-            cache=namespace,
+            kind="cache",
+            event="same_name",
+            name=namespace,
         )
 
 

@@ -339,7 +339,7 @@ def _store(
         cache.counts.unstored += 1
         events.log(
             "warning", "cache %s: a result was not kept: ttl or cache_if raised %r", cache.name,
-            error, once=f"options {cache.name}", cache=cache.name, doing="keep a result",
+            error, once=f"options {cache.name}", kind="cache", event="not_kept", name=cache.name,
             error=type(error).__name__,
         )  # fmt: skip
         return
@@ -368,6 +368,6 @@ def _refuse(cache: TieredCache, digest: str, request: ComputeRequest, error: Enc
     kind = str(error).partition(" can't")[0]  # the type, which begins an encoder's message
     events.log(
         "warning", "cache %s: a result was not kept: %s", cache.name, error,
-        once=f"encode {cache.name} {kind}", cache=cache.name, doing="keep a result",
+        once=f"encode {cache.name} {kind}", kind="cache", event="not_kept", name=cache.name,
         error="EncodeError",
     )  # fmt: skip

@@ -202,7 +202,7 @@ class TieredCache:
         events.log(
             "warning", "cache %s: could not %s, went on without: %s", self.name, doing, error,
             once=f"{kind}{getattr(error, 'errno', '')}",
-            cache=self.name, doing=doing, error=type(error).__name__,
+            kind="cache", event="error", name=self.name, doing=doing, error=type(error).__name__,
         )  # fmt: skip
 
     def emit(self, event: str, began: float, **values: object) -> None:

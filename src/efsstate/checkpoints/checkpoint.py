@@ -205,7 +205,9 @@ class Checkpoint(Looping[S]):
             self.unsettled = not settled
             if not settled:
                 text = "checkpoint %s: the state that was loaded is not settled yet"
-                events.log("warning", text, self.name)
+                events.log(
+                    "warning", text, self.name, kind="checkpoint", event="unsettled", name=self.name
+                )
             if self._claim is None:
                 self._adopt(save)
                 state = self._state

@@ -321,7 +321,15 @@ class Looping(Generic[S]):
                 "checkpoint %s: again its only item was left before it was done, by a break or an"
                 " islice; call job.save() at the end of the loop's body to count it"
             )
-            events.log("warning", text, self.name, once=f"standstill {self.name}")
+            events.log(
+                "warning",
+                text,
+                self.name,
+                kind="checkpoint",
+                event="standstill",
+                name=self.name,
+                once=f"standstill {self.name}",
+            )
 
 
 class _Nothing:

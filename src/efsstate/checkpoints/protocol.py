@@ -466,7 +466,16 @@ class CheckpointFolder:
             from efsstate import events
 
             text = "an old save could not be removed: %s"
-            events.log("warning", text, error, once=self.folder)
+            events.log(
+                "warning",
+                text,
+                error,
+                kind="checkpoint",
+                event="not_removed",
+                path=self.path(),
+                error=type(error).__name__,
+                once=self.folder,
+            )
 
 
 def _former_claims(listing: Listing, epoch: int, has_ended: Callable[[int], bool]) -> Names:
@@ -486,4 +495,12 @@ def _former_claims(listing: Listing, epoch: int, has_ended: Callable[[int], bool
 def _warn_of_damage(error: CorruptEntryError) -> None:
     from efsstate import events
 
-    events.log("warning", "%s; passed over for the save before it", error, once=error.path)
+    events.log(
+        "warning",
+        "%s; passed over for the save before it",
+        error,
+        kind="checkpoint",
+        event="damaged",
+        path=error.path,
+        once=error.path,
+    )

@@ -271,7 +271,14 @@ class Loop:
 
         text = "checkpoint %s: %s; now it saves only when the block ends, or by job.save()"
         events.log(
-            "warning", text, self.job.name, _READS_AHEAD, once=f"reads ahead {self.job.name}"
+            "warning",
+            text,
+            self.job.name,
+            _READS_AHEAD,
+            kind="checkpoint",
+            event="reads_ahead",
+            name=self.job.name,
+            once=f"reads ahead {self.job.name}",
         )
 
     def end(self) -> None:

@@ -45,8 +45,11 @@ def begin(mount: Mount, kind: str, *, fresh: bool) -> SweepRound | None:
             "warning",
             "sweep: its marks cannot be written, so it goes on without them: %s",
             error,
+            kind="sweep",
+            event="no_marks",
+            name=mount.path,
+            error=type(error).__name__,
             once=f"sweep marks {mount.path}",
-            root=mount.path,
         )
         return None
 

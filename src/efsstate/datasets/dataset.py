@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 
+from efsstate import events
 from efsstate.datasets import freezing
 from efsstate.datasets.base import DatasetBase
 from efsstate.datasets.part import Part, PartPath
@@ -61,7 +63,7 @@ class Dataset(DatasetBase):
         dataset has at most one part of that key; if it is there already, or was removed, the
         returned part has `added=False`. Without a key every call adds a part.
         """
-        content = _content(data)
+        began, content = time.monotonic(), _content(data)
         size = sum(map(len, content))
         folders = self.folders(reading=False)
         digest_of = self._key_digest(folders, key)
@@ -69,7 +71,7 @@ class Dataset(DatasetBase):
         checksum = entry.digest(folders.mount.key, f"{folders.parts}/{digest_of}", *content).hex()
         claim.part = names.part_name(digest_of, size, checksum, suffix)
         folders.mount.create(folders.staging(claim.process), claim.staged, lambda _now: content)
-        return self._publish(folders, digest_of, claim, exclusive=key is not None)
+        return self._publish(folders, digest_of, claim, began, exclusive=key is not None)
 
     @contextmanager
     def part(self, suffix: str = "", *, key: Key | None = None) -> Iterator[PartPath]:
@@ -86,24 +88,27 @@ class Dataset(DatasetBase):
         path = PartPath(folders.mount.path_of(staging, claim.staged))
         try:
             yield path
+            began = time.monotonic()
             size, checksum = self._digest_file(folders, staging, claim.staged, digest_of)
         except BaseException:
             folders.discard(claim)
             raise
         claim.part = names.part_name(digest_of, size, checksum, suffix)
-        path.part = self._publish(folders, digest_of, claim, exclusive=key is not None)
+        path.part = self._publish(folders, digest_of, claim, began, exclusive=key is not None)
 
     def _key_digest(self, folders: PartFolders, key: Key | None) -> str:
         return names.random_key() if key is None else names.key_digest(key, folders.mount.key)
 
-    def _publish(self, folders: PartFolders, key: str, claim: Any, *, exclusive: bool) -> Part:
+    def _publish(
+        self, folders: PartFolders, key: str, claim: Any, began: float, *, exclusive: bool
+    ) -> Part:
         name, outcome = folders.publish(key, claim, exclusive=exclusive)
-        return Part(
-            name,
-            folders.mount.path_of(folders.parts),
-            added=outcome is ADDED,
-            removed=outcome is REMOVED,
-        )
+        added, removed = outcome is ADDED, outcome is REMOVED
+        part = Part(name, folders.mount.path_of(folders.parts), added=added, removed=removed)
+        if events.listeners:
+            seconds = time.monotonic() - began
+            events.emit("dataset", "add", self.name, seconds=seconds, bytes=part.size, added=added)
+        return part
 
     def _digest_file(
         self, folders: PartFolders, staging: str, name: str, key: str
@@ -138,11 +143,22 @@ class Dataset(DatasetBase):
         exactly these. All hosts that freeze the same name get the same list. `ttl` says after how
         long the sweep forgets it; without it the snapshot stays until `forget`.
         """
-        folders = self.folders(reading=False)
+        began, folders = time.monotonic(), self.folders(reading=False)
         chosen = None
         if parts is not None:
             chosen = sorted({folders.require_own(part).name for part in parts})
-        return Snapshot(self, freezing.freeze(folders, name, chosen, ttl))
+        frozen = freezing.freeze(folders, name, chosen, ttl)
+        if events.listeners:
+            seconds, parts_frozen = time.monotonic() - began, len(frozen.names)
+            events.emit(
+                "dataset",
+                "freeze",
+                self.name,
+                seconds=seconds,
+                snapshot=name,
+                parts=parts_frozen,
+            )
+        return Snapshot(self, frozen)
 
     def at(self, name: str) -> Snapshot:
         """Return the snapshot `name`; raise `SnapshotNotFound` (a `LookupError`) if none."""
@@ -154,7 +170,10 @@ class Dataset(DatasetBase):
 
     def forget(self, name: str) -> bool:
         """Remove the snapshot `name`, and none of its parts; return True if it was there."""
-        return freezing.forget(self.folders(reading=False), name)
+        was_there = freezing.forget(self.folders(reading=False), name)
+        if events.listeners and was_there:
+            events.emit("dataset", "forget", self.name, snapshot=name)
+        return was_there
 
     # Removing
 
@@ -166,8 +185,13 @@ class Dataset(DatasetBase):
         """
         folders = self.folders(reading=False)
         if isinstance(key, Part):
-            return folders.remove(folders.require_own(key).key, key.name)
-        return folders.remove(names.key_digest(key, folders.mount.key))
+            digest_of, part_name = folders.require_own(key).key, key.name
+        else:
+            digest_of, part_name = names.key_digest(key, folders.mount.key), ""
+        was_there = folders.remove(digest_of, part_name)
+        if events.listeners:
+            events.emit("dataset", "remove", self.name, key=digest_of)
+        return was_there
 
     def prune(self, *, older_than: Duration, dry_run: bool = False) -> list[Part]:
         """Remove the parts that are in no snapshot and are older than `older_than`; return them.
@@ -179,6 +203,8 @@ class Dataset(DatasetBase):
         folders = self.folders(reading=dry_run)
         above = folders.mount.path_of(folders.parts)
         pruned = freezing.prune(folders, older_than, dry_run=dry_run)
+        if events.listeners and not dry_run:
+            events.emit("dataset", "prune", self.name, parts=len(pruned))
         return [Part(name, above, added=False, removed=not dry_run) for name in pruned]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 
+from efsstate import events
 from efsstate.datasets import freezing
 from efsstate.datasets.part import Part
 from efsstate.errors import CorruptEntryError, PartRemoved
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from efsstate.datasets.freezing import Frozen
     from efsstate.datasets.protocol import PartFolders
     from efsstate.units import Size
+
+    Loaded = tuple[Part, memoryview, float]  # with the seconds that it took
 
 
 class Snapshot:
@@ -117,12 +121,14 @@ class Snapshot:
             raise ValueError(f"ahead={ahead!r}: a number of parts, from 0, is needed")
         from concurrent.futures import ThreadPoolExecutor
 
-        def load(part: Part) -> tuple[Part, memoryview]:
-            return part, self._load(part, verify=verify)
+        def load(part: Part) -> Loaded:
+            began = time.monotonic()
+            data = self._load(part, verify=verify)
+            return part, data, time.monotonic() - began
 
         # While the caller waits for a part, the one behind it is opened and begun, too.
         pool = ThreadPoolExecutor(ahead + 1, "efsstate-read")
-        waiting: deque[Future[tuple[Part, memoryview]]] = deque()
+        waiting: deque[Future[Loaded]] = deque()
         source = iter(self if parts is None else parts)
         try:
             while True:
@@ -132,12 +138,26 @@ class Snapshot:
                     return
                 try:
                     # No local name keeps the buffer once the caller asks for the next one.
-                    yield waiting.popleft().result()
+                    yield self._hand_out(waiting.popleft())
                 except PartRemoved:
                     if missing == "raise":
                         raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def _hand_out(self, future: Future[Loaded]) -> tuple[Part, memoryview]:
+        """Return a part with its bytes once they are there, and emit an event about it."""
+        try:
+            part, data, seconds = future.result()
+        except CorruptEntryError as error:
+            if events.listeners:
+                kind, message = type(error).__name__, str(error)
+                events.emit("dataset", "error", self.dataset.name, error=kind, message=message)
+            raise
+        if events.listeners:
+            name, size = self.dataset.name, len(data)
+            events.emit("dataset", "read", name, seconds=seconds, bytes=size)
+        return part, data
 
     def _load(self, part: Part, *, verify: bool) -> memoryview:
         """Return the bytes of a part, in a buffer of its own."""

@@ -136,7 +136,15 @@ class Collector:
                     self.sink.take(name, metrics)
             self.sink.flush()
         except Exception as error:
-            events.log("warning", "metrics could not be given out: %r", error, once="metrics")
+            events.log(
+                "warning",
+                "metrics could not be given out: %r",
+                error,
+                kind="metrics",
+                event="failed",
+                error=type(error).__name__,
+                once="metrics",
+            )
 
     def _take_counters(self, values: dict[str, dict[str, int | list[float]]]) -> None:
         """Add the counts of the caches since the last time."""

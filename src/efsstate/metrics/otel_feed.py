@@ -24,6 +24,9 @@ _SPANS = {
     ("checkpoint", "save"): ("efsstate.checkpoint.save", "write"),
     ("checkpoint", "load"): ("efsstate.checkpoint.load", "read"),
     ("model", "load"): ("efsstate.model.load", "read"),
+    ("dataset", "add"): ("efsstate.dataset.add", "write"),
+    ("dataset", "freeze"): ("efsstate.dataset.freeze", "write"),
+    ("dataset", "read"): ("efsstate.dataset.read", "read"),
     ("sweep", "sweep"): ("efsstate.sweep", "sweep"),
 }
 

@@ -159,4 +159,13 @@ def stamp(mount: Mount, model: str, version: str) -> None:
         mount.stamp(layout.version_folder(model, version), layout.MANIFEST)
     except (OSError, CorruptEntryError) as error:
         # It is missing, or another user's: a prune judges it by its older stamp.
-        events.log("warning", "%s", error)
+        events.log(
+            "warning",
+            "%s: its grace does not begin anew: %s",
+            version,
+            error,
+            kind="model",
+            event="not_stamped",
+            path=mount.path_of(layout.version_folder(model, version)),
+            error=type(error).__name__,
+        )

@@ -81,7 +81,16 @@ def remove_staging(mount: Mount, above: str, name: str) -> None:
 def log_remains(mount: Mount, staging: str, error: OSError) -> None:
     """Log that a staging folder could not be removed."""
     path = mount.path_of(staging)
-    events.log("warning", "%s: the rest of a publication could not be removed: %s", path, error)
+    events.log(
+        "warning",
+        "%s: the rest of a publication could not be removed: %s",
+        path,
+        error,
+        kind="model",
+        event="not_removed",
+        path=path,
+        error=type(error).__name__,
+    )
 
 
 def abandoned(mount: Mount, model: str, before: float) -> list[str]:

@@ -158,7 +158,16 @@ class Model(_Generic[T]):
             from efsstate.modelstore.failures import describe
 
             text = "model %r: not preloaded; the first call loads it: %s"
-            events.log("warning", text, self.name, describe(error))
+            events.log(
+                "warning",
+                text,
+                self.name,
+                describe(error),
+                kind="model",
+                event="not_preloaded",
+                name=self.name,
+                error=type(error).__name__,
+            )
             return False
         return True
 
@@ -262,7 +271,16 @@ class Model(_Generic[T]):
             self._failure = LoadFailure(error, None, self._failure)
             return
         text = "model %r: no look for a new version; the old one serves: %s"
-        events.log("warning", text, self.name, describe(error))
+        events.log(
+            "warning",
+            text,
+            self.name,
+            describe(error),
+            kind="model",
+            event="unresolved",
+            name=self.name,
+            error=type(error).__name__,
+        )
 
     def _keep_or_swap(self, resolved: ResolvedModel, has_failed: bool, now: float) -> Any:
         assert self._loaded is not None
@@ -306,6 +324,10 @@ class Model(_Generic[T]):
             " last time, and no invocation has had twice that left",
             self.name,
             seconds,
+            kind="model",
+            event="no_time_to_load",
+            name=self.name,
+            seconds=seconds,
             once=f"no time to reload {self.name}",
         )
         return False
@@ -393,6 +415,10 @@ class Model(_Generic[T]):
                 self.name,
                 old,
                 why,
+                kind="model",
+                event="not_loaded",
+                name=self.name,
+                error=type(error).__name__,
             )
             return None
         finally:

@@ -88,7 +88,16 @@ def read_canary(mount: Mount, model: str, label: str | None, beside: str | None)
     except (CorruptEntryError, ValueError, KeyError, TypeError, RecursionError) as error:
         # The version beside it serves everybody.
         path = mount.path_of(folder, name)
-        events.log("warning", "%s: the canary is ignored: %s", path, error)
+        events.log(
+            "warning",
+            "%s: the canary is ignored: %s",
+            path,
+            error,
+            kind="model",
+            event="canary_ignored",
+            path=path,
+            error=type(error).__name__,
+        )
         return None
     is_beside = beside is None or stable == beside
     return canary if is_beside and not canary.problem and canary.version else None
@@ -152,7 +161,15 @@ def known_or_none(mount: Mount, model: str, label: str | None = None) -> Pointer
     except FileNotFoundError:
         return None
     except (CorruptEntryError, UnknownFormatError) as error:
-        events.log("warning", "%s; no version counts as active", error)
+        events.log(
+            "warning",
+            "%s; no version counts as active",
+            error,
+            kind="model",
+            event="pointer_damaged",
+            path=error.path,
+            error=type(error).__name__,
+        )
         return None
 
 

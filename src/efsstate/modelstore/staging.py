@@ -52,7 +52,16 @@ class StagedCopy:
             if sys.is_finalizing():
                 return  # the lock ends with the process
             path = self.mount.path_of(self.folder)
-            events.log("warning", "%s: the lock of its use was not released: %s", path, error)
+            events.log(
+                "warning",
+                "%s: the lock of its use was not released: %s",
+                path,
+                error,
+                kind="model",
+                event="not_released",
+                path=path,
+                error=type(error).__name__,
+            )
 
 
 def stage(

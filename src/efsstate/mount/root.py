@@ -170,8 +170,10 @@ def _create_unnamed(path: str) -> None:
         "no root was named: caching in %s; %s",
         path,
         fix,
+        kind="root",
+        event="unnamed",
+        path=path,
         once="unnamed root",
-        root=path,
     )
 
 

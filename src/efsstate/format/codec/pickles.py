@@ -28,7 +28,8 @@ def resolve(codec: Any, *, signed: bool) -> tuple[str, Dumps, Loads]:
                 "codec='pickle' without EFSSTATE_SIGNING_KEY: any writer to the mount can run code"
                 " in this process; set the key, or use codec='msgpack'",
                 once="pickle unsigned",
-                codec="pickle",
+                kind="cache",
+                event="pickle_unsigned",
             )
         return (
             "pickle",
