@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     R = TypeVar("R")
     T = TypeVar("T")
 
-_AHEAD = 2  # results that may wait for the consumer, besides those that threads work on
+AHEAD = 2  # results that may wait for the consumer, besides those that threads work on
 _this_thread = threading.local()  # `run`: it works for that `each`, which watches the deadline
 
 
@@ -97,7 +97,7 @@ def each(
 class _Run:
     """The threads of one `each`. All fields are guarded by `_changed`.
 
-    A thread takes the next job unless `_AHEAD` results more than there are threads wait for the
+    A thread takes the next job unless `AHEAD` results more than there are threads wait for the
     consumer: results may be large buffers.
     """
 
@@ -149,7 +149,7 @@ class _Run:
     def _take(self) -> int | None:
         """Return the index of the next job, or None if there is no more to do."""
         with self._changed:
-            while not self._is_over() and self._taken >= self._consumed + self._threads + _AHEAD:
+            while not self._is_over() and self._taken >= self._consumed + self._threads + AHEAD:
                 self._changed.wait()
             if self._is_over():
                 return None

@@ -1,4 +1,4 @@
-"""The Lambda function that copies files from S3 to the mount: `efsstate.publisher.handler`."""
+"""The Lambda function that copies files from S3, or a hub, to the mount: `handler`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from efsstate.publishing.bucket import Object
 
 
-_OPTIONS = ("source", "model", "to", "dataset", "version", "activate", "root")
+_OPTIONS = ("source", "hub", "secret", "model", "to", "dataset", "version", "activate", "root")
 _FILES, _PROGRESS = "files", "PROGRESS"  # in the folder of a copy under way
 _PART, _PARTS = 8 << 20, CONNECTIONS  # bytes of a request, requests at a time
 _WAIT = 10.0  # seconds for another call with the same event
@@ -33,24 +33,26 @@ _SPARE = 5.0  # seconds kept for the end of an invocation
 _USAGE = (
     'the event is {"source": "s3://bucket/key or prefix/", "model": name} to publish a version;'
     ' with "dataset", a name, in place of "model" each object is a part, and with "to" the files go'
-    " to a folder below shared-data/"
+    ' to a folder below shared-data/; or {"hub": "org/name@revision", "model": name}'
 )
 
 
 def handler(event: dict[str, Any] | None, context: object = None) -> dict[str, object]:
-    """Copy an object or a prefix of S3 to the mount; the next call with the event continues it.
+    """Copy from S3 or a hub to the mount; the next call with the same event continues it.
 
     `event` has
 
-    source: "s3://bucket/key" or "s3://bucket/prefix/";
+    source: "s3://bucket/key" or "s3://bucket/prefix/"; or
+    hub: "org/name@revision", a repository of the Hugging Face hub, for a `model`; `secret` is the
+        name of the hub's token in Secrets Manager;
     model: the model to publish it as, with `version` and `activate` as in `efsstate.publish`; or
     dataset: the dataset to which each object is added as a part, unless it is there; or
     to: a folder below shared-data/, "" for that itself.
 
     Return, and log as a line of JSON, `finished` (if false, call again), `bytes` and `total`,
     `files`, and at the end the `version` or the `path`; of a dataset, how many parts were `added`.
-    Raise `ValueError` for a bad event, `EfsStateError` if S3 refuses, `ClaimedError` while another
-    call copies the same.
+    Raise `ValueError` for a bad event, `EfsStateError` if S3 or the hub refuses, `ClaimedError`
+    while another call copies the same.
     """
     options = dict(event or {})
     unknown = sorted(set(options) - set(_OPTIONS))
@@ -71,11 +73,24 @@ def run(
     version: str | None = None,
     *,
     dataset: str | None = None,
+    hub: str | None = None,
+    secret: str | None = None,
     activate: bool = True,
     root: str | None = None,
     client: Any = None,
 ) -> dict[str, object]:
-    """Copy as `handler` does; `client` is boto3's for S3, by default a new one."""
+    """Copy as `handler` does; `client` is boto3's for S3 (with `hub` for Secrets Manager)."""
+    if hub is not None:
+        if source or to is not None or dataset is not None or model is None:
+            raise ValueError(f"event: {_USAGE}")
+        from efsstate.publishing import repositories
+
+        layout.model_folder(model)  # raises for a bad name, before anybody is asked
+        return repositories.publish(
+            hub, model, version=version, activate=activate, secret=secret, root=root, client=client
+        )
+    if secret is not None:
+        raise ValueError(f"event: a secret is for a hub; {_USAGE}")
     if sum(target is not None for target in (model, to, dataset)) != 1:
         raise ValueError(f"event: {_USAGE}")
     if dataset is not None:
@@ -88,6 +103,8 @@ def run(
     mount = roots.resolve(root, durable=True)
     store = Bucket(client or default_client(), bucket, source)
     objects = store.list_objects(prefix)
+    if model is not None:
+        _require_complete(store, objects)
     folder = layout.incoming_folder(_digest(bucket, objects, model, to))
     incoming.remove_abandoned(mount, keep=folder)
     claim = lock.acquire(mount, folder, layout.LOCK, until=deadline.until(_WAIT, margin=_SPARE))
@@ -130,6 +147,15 @@ def _copy_parts(source: str, dataset: str, root: str | None, client: Any) -> dic
     store = Bucket(client or default_client(), bucket, source)
     answer = parts.copy(store, store.list_objects(prefix), target)
     return {"source": source, "dataset": dataset, **answer}
+
+
+def _require_complete(store: Bucket, objects: list[Object]) -> None:
+    """Raise EfsStateError if sharded weights are incomplete, before anything is copied."""
+    from efsstate.modelstore import completeness
+
+    by_name = {item.name: item for item in objects}
+    sizes = {name: item.size for name, item in by_name.items()}
+    completeness.require_complete(store.source, sizes, lambda name: store.read(by_name[name]))
 
 
 def _is_final(error: Exception, *, is_copied: bool) -> bool:

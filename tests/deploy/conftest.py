@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from tests.s3 import moto_url, s3  # noqa: F401 - fixtures
 
 
 @pytest.fixture(scope="session")

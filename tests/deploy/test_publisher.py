@@ -16,50 +16,13 @@ import boto3
 import botocore.config
 import pytest
 from botocore.exceptions import ClientError
-from moto.server import ThreadedMotoServer
+from tests.s3 import Context
 
 from efsstate import publisher
 from efsstate.errors import ClaimedError, EfsStateError
 from efsstate.mount.files import Mount
 
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def url():
-    running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    yield f"http://{host}:{port}"
-    running.stop()
-
-
-@pytest.fixture
-def s3(url, tmp_path, monkeypatch):
-    """A client and a bucket of the test's own; the function's environment."""
-    for name, value in {
-        "AWS_ENDPOINT_URL_S3": url,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "EFSSTATE_ROOT": str(tmp_path / "root"),
-    }.items():
-        monkeypatch.setenv(name, value)
-    (tmp_path / "root").mkdir()
-    client = boto3.client("s3")
-    client.bucket = f"b{time.time_ns()}"
-    client.create_bucket(Bucket=client.bucket)
-    yield client
-    client.close()
-
-
-class Context:
-    def __init__(self, seconds):
-        self.end = time.monotonic() + seconds
-
-    def get_remaining_time_in_millis(self):
-        return int(1000 * max(0, self.end - time.monotonic()))
 
 
 class Counting:
@@ -415,6 +378,12 @@ def test_a_failed_copy_is_swept_after_a_day(s3, tmp_path, monkeypatch):
         ({"source": "s3://b/k", "to": "../x"}, "can't be a folder"),
         ({"source": "s3://b/k", "to": "/x"}, "can't be a folder"),
         ({"source": "s3://b/k", "model": "m", "tmie": 1}, "'tmie'"),
+        ({"source": "s3://b/k", "model": "m", "secret": "t"}, "a secret is for a hub"),
+        ({"source": "s3://b/k", "hub": "a/b", "model": "m"}, "the event is"),
+        ({"hub": "a/b"}, "the event is"),
+        ({"hub": "a/b", "to": "x"}, "the event is"),
+        ({"hub": "a/b", "dataset": "x"}, "the event is"),
+        ({"hub": "a/b", "model": "../m"}, "m"),
     ],
 )
 def test_a_bad_event_is_said(s3, event, words):
@@ -441,6 +410,21 @@ def test_what_s3_refuses_is_said(s3):
         publisher.run(f"s3://{s3.bucket}/x", model="m", client=refuse("403"))
     with pytest.raises(EfsStateError, match="restore it first"):
         publisher.run(f"s3://{s3.bucket}/x", model="m", client=refuse("InvalidObjectState"))
+
+
+def test_incomplete_shards_are_refused_before_the_copy(s3, tmp_path):
+    index = {"weight_map": {"a": "w-1.safetensors", "b": "w-2.safetensors"}}
+    put(s3, "m/model.safetensors.index.json", json.dumps(index))
+    put(s3, "m/w-1.safetensors", b"1")
+    client = Counting(s3)
+    with pytest.raises(EfsStateError, match=r"m/model\.safetensors\.index\.json: .*w-2"):
+        publisher.run(f"s3://{s3.bucket}/m/", model="m", client=client)
+    assert [key for op, key, _ in client.asked if op == "get_object"] == [
+        "m/model.safetensors.index.json"
+    ]
+    assert os.listdir(tmp_path / "root") == []
+    put(s3, "m/w-2.safetensors", b"2")
+    assert publisher.run(f"s3://{s3.bucket}/m/", model="m")["finished"]
 
 
 def test_no_way_to_s3_names_the_gateway_endpoint(s3):

@@ -645,8 +645,8 @@ def staged(root, source):
 
     found = Source(source, Mount(root), "models/m", Patterns(None, ()))
     files = {}
-    for name, seen in found.files.items():
-        files[name] = (seen.st_size, reader.copy(found.open(name), None, late=str))
+    for name, size in found.sizes.items():
+        files[name] = (size, reader.copy(found.open(name), None, late=str))
     yield layout.staging_folder(
         "models/m", Manifest("", files, found.folders, single=found.single).content
     )

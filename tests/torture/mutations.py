@@ -830,6 +830,21 @@ MUTATIONS = {
         holds(False),
         ["modelstore/test_resuming.py::test_a_damaged_part_is_copied_again"],
     ),
+    "a-continued-part-is-compared-as-a-whole": Mutation(
+        "a continued part of a publication is compared as a whole",
+        holds(False),
+        ["modelstore/test_hub.py::test_a_damaged_part_is_fetched_again"],
+    ),
+    "a-blob-of-the-hub-is-compared": Mutation(
+        "a blob of the hub is compared with its digest",
+        holds(False),
+        ["modelstore/test_hub.py::test_other_bytes_than_the_hub_names_are_refused"],
+    ),
+    "the-token-is-for-the-hub-alone": Mutation(
+        "the hub's token is sent to the hub alone",
+        become("is_hubs = True"),
+        ["modelstore/test_hub.py::test_a_gated_repository_needs_a_token"],
+    ),
     "files-that-another-took-are-copied-again": Mutation(
         "files that another publisher took are copied again",
         holds(False),

@@ -26,7 +26,8 @@ def command() -> None:
 
 @command.command()
 @click.argument("name", shell_complete=completion.model_name)
-@click.argument("source", type=click.Path(exists=True))
+@click.argument("source", type=click.Path(exists=True), required=False)
+@click.option("--hub", metavar="REPO", help="Publish org/name@revision of the Hugging Face hub.")
 @click.option("--version", metavar="ID", help="The version's id; else it follows from the content.")
 @click.option("--no-activate", is_flag=True, help="Publish, but keep serving the active version.")
 @click.option("--include", multiple=True, metavar="PATTERN", help="Publish only these files.")
@@ -41,7 +42,8 @@ def publish(
     out: Output,
     root: str | None,
     name: str,
-    source: str,
+    source: str | None,
+    hub: str | None,
     version: str | None,
     no_activate: bool,
     include: tuple[str, ...],
@@ -49,16 +51,20 @@ def publish(
 ) -> int:
     """Publish the file or folder SOURCE as a version of model NAME, and activate it.
 
+    With --hub, publish a repository of the Hugging Face hub in its place.
     The same content is one version. An interrupted publication resumes when it is started again.
     """
     from efsstate.modelstore import versions
     from efsstate.modelstore.patterns import DEFAULT_EXCLUDE
 
+    if (source is None) == (hub is None):
+        raise click.UsageError("pass either SOURCE or --hub")
     with _bar(out, f"publishing {name}") as progress:
         version_id = _usage(
             versions.publish,
             name,
             source,
+            hub=hub,
             version=version,
             activate=not no_activate,
             include=include or None,

@@ -192,6 +192,12 @@ def bad_version(version: object) -> str:
     return f"{layout.CURRENT} names the active version" if version == layout.CURRENT else ""
 
 
+def require_version(version: str) -> None:
+    """Raise ValueError if `version` cannot be the id of a version."""
+    if why := bad_version(version):
+        raise ValueError(f"version {version!r} can't be used: {why}")
+
+
 def bad_label(label: object) -> str:
     """Return why `label` cannot be a label; "" if it can."""
     if isinstance(label, str) and len(label) > 64:

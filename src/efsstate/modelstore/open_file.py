@@ -44,6 +44,10 @@ class OpenFile:
             error.filename = self.path
             raise
 
+    def has_moved(self) -> bool:
+        """Return True if the file has changed since it was opened."""
+        return not is_same(self.stat_now(), self.stat)
+
     def __del__(self, _close: Callable[[int], None] = os.close) -> None:
         for fd in getattr(self, "_fds", ()):
             _close(fd)
@@ -85,6 +89,13 @@ class OpenFile:
                 why = f"it ended at {end} of {self.size} bytes: cut while it was read"
                 raise CorruptEntryError(self.path, why)
             done += count
+
+
+def is_same(now: os.stat_result, before: os.stat_result) -> bool:
+    """Return True if it is the same file, unchanged."""
+    if now.st_ino != before.st_ino:
+        return False
+    return now.st_size == before.st_size and now.st_mtime_ns == before.st_mtime_ns
 
 
 def is_on_network(mount: Mount) -> bool:

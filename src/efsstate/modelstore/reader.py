@@ -9,17 +9,28 @@ import time
 from efsstate import deadline
 from efsstate.errors import CorruptEntryError
 from efsstate.mount import free_memory
-from efsstate.parallel import Batch, each
+from efsstate.parallel import AHEAD, Batch, each
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from typing import TypeVar
+    from typing import Protocol, TypeVar
 
     from efsstate.modelstore.open_file import OpenFile
     from efsstate.mount.drafts import PartialFile
 
     R = TypeVar("R")
+
+    class ReadableFile(Protocol):
+        """A file that several threads read: on a mount, or on a hub."""
+
+        path: str
+        size: int
+        direct: bool
+
+        def read_into(self, view: memoryview, offset: int) -> None:
+            """Fill `view` with the file's bytes from `offset` on."""
+
 
 # Bytes. With O_DIRECT all requests of a range are in flight at once, so two readers fill a link;
 # more take processor time from each other (measured: docs/models.md).
@@ -39,12 +50,20 @@ _PAGE = mmap.PAGESIZE
 _LEAST = 64 << 10  # bytes of a range if there is hardly any memory
 
 
-def ranges(size: int, step: int | None = None) -> list[tuple[int, int]]:
-    """Return (offset, length) of every range of a file of `size` bytes."""
+def in_flight() -> int:
+    """Return how many bytes of a copy may be written behind one that is not.
+
+    `each` takes no job further ahead than that.
+    """
+    return (THREADS + AHEAD + 1) * RANGE
+
+
+def ranges(size: int, step: int | None = None, start: int = 0) -> list[tuple[int, int]]:
+    """Return (offset, length) of every range of a file of `size` bytes, from `start` on."""
     step = step or RANGE
-    if 0 < size <= step:  # most files
-        return [(0, size)]
-    return [(offset, min(step, size - offset)) for offset in range(0, size, step)]
+    if start < size <= start + step:  # most files
+        return [(start, size - start)]
+    return [(offset, min(step, size - offset)) for offset in range(start, size, step)]
 
 
 def _deep(size: int, first: int | None = None) -> Iterator[tuple[int, int]]:
@@ -142,7 +161,7 @@ class _Pace:
 
 
 def whole(
-    file: OpenFile, *, digest: str | None = None, can_switch: Callable[[], bool] | None = None
+    file: ReadableFile, *, digest: str | None = None, can_switch: Callable[[], bool] | None = None
 ) -> memoryview:
     """Return all bytes of the file in one buffer; compare their SHA-256 with `digest`, if given.
 
@@ -250,7 +269,7 @@ class _DigestCheck:
 
 
 def copy(
-    file: OpenFile,
+    file: ReadableFile,
     target: PartialFile | None,
     *,
     late: Callable[[], str],
@@ -269,7 +288,8 @@ def copy(
     """
     from hashlib import sha256
 
-    step = min(RANGE, _bytes_per_buffer(file.size) // _PAGE * _PAGE)
+    # Small files are many, and to ask for the free memory takes longer than to read one.
+    step = RANGE if file.size <= _PULL else min(RANGE, _bytes_per_buffer())
     digest, start = sha256(), 0
     if prefix is not None:
         opened, start = prefix
@@ -294,7 +314,9 @@ def copy(
             target.put(view, offset)
         return room
 
-    rounds = [ranges(file.size, step)] if note is None else _paced(start, file.size, step, THREADS)
+    rounds: Iterable[list[tuple[int, int]]] = [ranges(file.size, step, start)]
+    if note is not None:
+        rounds = _paced(start, file.size, step, THREADS)
     for jobs in rounds:
         for (offset, length), room in each(move, jobs, threads=THREADS, late=late):
             digest.update(room[:length])
@@ -320,13 +342,12 @@ def _paced(start: int, size: int, longest: int, threads: int) -> Iterator[list[t
         length = max(min(_SHORT, longest), wanted)
 
 
-def _bytes_per_buffer(size: int) -> int:
-    """Return how large each buffer of a copy may be.
+def _bytes_per_buffer() -> int:
+    """Return how large each buffer of a copy may be, in whole pages.
 
     All buffers take a quarter of the free memory, and as much again to be compared.
     """
-    # Small files are many, and to ask takes longer than to read one.
-    free = free_memory.free() if size > _PULL else None
+    free = free_memory.free()
     if free is None:
         return RANGE
-    return max(_LEAST, free // 4 // (THREADS + 3))  # 2 that are ahead, and the digest's
+    return max(_LEAST, free // 4 // (THREADS + AHEAD + 1)) // _PAGE * _PAGE

@@ -8,24 +8,28 @@ import stat
 from efsstate.errors import EfsStateError
 from efsstate.format import layout
 from efsstate.modelstore import manifest as manifests
-from efsstate.modelstore.open_file import OpenFile
+from efsstate.modelstore.open_file import OpenFile, is_same
 from efsstate.mount.files import Mount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from efsstate.modelstore.patterns import Patterns
+    from typing import Any
 
-_MOVING = "can't be published: it changes meanwhile; publish it again when it is still"
+    from efsstate.modelstore.patterns import Patterns
 
 
 class Source:
-    """A file or folder to be published: `files` maps its paths to their stats.
+    """A file or folder to be published: `sizes` maps its paths to their bytes.
 
     `folders` are the empty ones, `executables` files with an executable bit, `size` all bytes.
 
     It may be the folder of the model itself, if that was unmanaged until now: our own versions in
     it are left out. In a snapshot of the Hugging Face cache, the links to its blobs are followed.
     """
+
+    digests: dict[str, str] = {}  # noqa: RUF012 - each file is read for its digest
+    meta: dict[str, Any] = {}  # noqa: RUF012 - a folder has no values of its own
+    in_flight: int | None = None  # a part that was copied before is compared, not trusted
 
     def __init__(
         self, path: str | os.PathLike[str], mount: Mount, model: str, patterns: Patterns
@@ -37,7 +41,8 @@ class Source:
             _require_only_ours(mount, model)
         status = os.stat(self.path)
         self.single = stat.S_ISREG(status.st_mode)
-        self.files: dict[str, os.stat_result] = {}
+        self.sizes: dict[str, int] = {}
+        self._stats: dict[str, os.stat_result] = {}
         self.folders: list[str] = []
         self.executables: set[str] = set()
         self.size = 0  # bytes of all files
@@ -53,7 +58,7 @@ class Source:
         elif stat.S_ISDIR(status.st_mode):
             self.mount, self._blobs = Mount(self.path), _hub_blobs(self.path)
             self._walk("")
-            if not self.files:
+            if not self.sizes:
                 raise EfsStateError(f"{self.path}: can't be published: no file is in it")
         else:
             raise EfsStateError(f"{self.path}: can't be published: neither a file nor a folder")
@@ -71,7 +76,7 @@ class Source:
             if self._patterns.excludes(name):
                 continue
             if item.is_dir(follow_symlinks=False):
-                if why := _bad_name(name):
+                if why := bad_name(name):
                     raise EfsStateError(f"{self.path}/{name!r}: can't be published: {why}")
                 self._walk(name)
             elif self._patterns.includes(name):
@@ -96,14 +101,15 @@ class Source:
         return blobs.stat("", last)
 
     def _add(self, name: str, status: os.stat_result) -> None:
-        if why := _bad_name(name):
+        if why := bad_name(name):
             raise EfsStateError(f"{self.path}: can't be published: its file name {name!r}: {why}")
         if not stat.S_ISREG(status.st_mode):
             raise EfsStateError(
                 f"{self.path}/{name}: can't be published: a device, socket or pipe, not a regular"
                 " file"
             )
-        self.files[name] = status
+        self._stats[name] = status
+        self.sizes[name] = status.st_size
         self.size += status.st_size
         if status.st_mode & 0o111:
             self.executables.add(name)
@@ -115,11 +121,17 @@ class Source:
         mount, path = self._targets.get(name) or (self.mount, name)
         folder, _, last = path.rpartition("/")
         opened = OpenFile(mount, folder, last)
-        if not _is_same(opened.stat, self.files[name]):
-            raise moving(opened.path)
+        if not is_same(opened.stat, self._stats[name]):
+            raise self.changed(opened.path)
         if self.single:
             self._open = opened
         return opened
+
+    def changed(self, path: str) -> EfsStateError:
+        """Return the error for a file that changes while it is published."""
+        return EfsStateError(
+            f"{path}: can't be published: it changes meanwhile; publish it again when it is still"
+        )
 
 
 def _hub_blobs(path: str) -> Mount | None:
@@ -129,23 +141,6 @@ def _hub_blobs(path: str) -> Mount | None:
     blobs = f"{repository}/blobs"
     is_snapshot = bool(revision) and last == "snapshots" and os.path.isdir(blobs)
     return Mount(blobs) if is_snapshot and not os.path.islink(blobs) else None
-
-
-def moving(path: str) -> EfsStateError:
-    """Return the error for a file that changes while it is published."""
-    return EfsStateError(f"{path}: {_MOVING}")
-
-
-def has_moved(opened: OpenFile) -> bool:
-    """Return True if the open file has changed since it was opened."""
-    return not _is_same(opened.stat_now(), opened.stat)
-
-
-def _is_same(now: os.stat_result, before: os.stat_result) -> bool:
-    """Return True if it is the same file, unchanged."""
-    if now.st_ino != before.st_ino:
-        return False
-    return now.st_size == before.st_size and now.st_mtime_ns == before.st_mtime_ns
 
 
 def _require_only_ours(mount: Mount, model: str) -> None:
@@ -159,7 +154,7 @@ def _require_only_ours(mount: Mount, model: str) -> None:
             )
 
 
-def _bad_name(name: str) -> str:
+def bad_name(name: str) -> str:
     """Return why `name` cannot be part of a version; "" if it can."""
     if name == layout.MANIFEST:
         return "a version's manifest has this name; rename it"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import stat
-
 from efsstate import events, units
 from efsstate.errors import CorruptEntryError, EfsStateError, ModelNotFound
 from efsstate.format import layout
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from efsstate.modelstore.checking import Finding
+    from efsstate.modelstore.hub_source import HubSource
     from efsstate.mount.files import Mount
 
     Progress = Callable[[int, int], object]
@@ -41,8 +40,9 @@ __all__ = [
 
 def publish(
     name: str,
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | None = None,
     *,
+    hub: str | None = None,
     version: str | None = None,
     activate: bool = True,
     include: Iterable[str] | None = None,
@@ -53,6 +53,10 @@ def publish(
 ) -> str:
     """Publish the file or folder `source` as a version of the model `name`; return its id.
 
+    hub: publish a repository of the Hugging Face hub in place of a source: "org/name", or
+        "org/name@revision" (a branch, tag or commit; by default "main"). The extra `hub` is needed.
+        Files are compared with the digests that the hub names. `meta` gets "hub" and "revision",
+        the commit.
     version: the id; by default it follows from the content, so that the same content is one
         version, copied once.
     activate: also make it the version that is served.
@@ -67,39 +71,32 @@ def publish(
     lacks its manifest or a file, or has one of another size, is made again; bytes are not compared.
 
     Raises `ValueError` for a bad name or id, `RootError`, `EfsStateError` for a source that cannot
-    be published or an id that has other content, `ClaimedError` if another process still publishes
-    the same content, `OSError`.
+    be published, an id that has other content, or a hub that refuses or breaks off, `ClaimedError`
+    if another process still publishes the same content, `OSError`.
     """
-    from efsstate.modelstore import activation, completeness, publishing
+    from efsstate.modelstore import publication
     from efsstate.modelstore.source import Source
 
-    model = layout.model_folder(name)
-    if version is not None:
-        _require_id(version)
+    if (source is None) == (hub is None):
+        raise TypeError(f"model {name!r}: pass a source, or hub='org/name@revision'")
     patterns = Patterns(include, exclude)
-    if meta:
-        manifests.encode_meta(meta)
-    mount = roots.resolve(root, durable=True)
-    try:
-        files = Source(source, mount, model, patterns)
-        completeness.require_complete(files)
-        manifest = publishing.run(mount, model, files, version, meta, progress)
-    except CorruptEntryError:
-        mode = catalog.kind(mount, model)
-        if not mode or stat.S_ISDIR(mode):
-            raise
-        raise EfsStateError(
-            f"{mount.path_of(model)}: can't be published: an unmanaged file or link has this name;"
-            " move it away, or publish under another name"
-        ) from None
-    if activate:
-        activation.activate(mount, name, model, manifest)
-    else:
-        activation.stamp(mount, model, manifest.version)  # it may be old: its grace begins again
-        activation.wait_for(mount, name, model, manifest.version)
-    if events.listeners:
-        events.emit("model", "publish", name, version=manifest.version, bytes=manifest.size)
-    return manifest.version
+
+    def open_source(mount: Mount, model: str) -> Source | HubSource:
+        if source is not None:
+            return Source(source, mount, model, patterns)
+        from efsstate.modelstore import hub_source
+
+        return hub_source.open_source(str(hub), patterns)
+
+    return publication.publish(
+        name,
+        open_source,
+        version=version,
+        is_activated=activate,
+        meta=meta,
+        progress=progress,
+        root=root,
+    )
 
 
 def activate(
@@ -124,7 +121,7 @@ def activate(
     from efsstate.modelstore import activation
 
     model = layout.model_folder(name)
-    _require_id(version)
+    manifests.require_version(version)
     _require_label(label)
     if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
         raise ValueError(f"share={share!r}: a part of the environments, above 0 and at most 1")
@@ -160,11 +157,6 @@ def rollback(name: str, *, label: str | None = None, root: Root = None) -> str:
 def _require_label(label: str | None) -> None:
     if label is not None and (why := manifests.bad_label(label)):
         raise ValueError(f"label {label!r} can't be used: {why}")
-
-
-def _require_id(version: str) -> None:
-    if why := manifests.bad_version(version):
-        raise ValueError(f"version {version!r} can't be used: {why}")
 
 
 def _require_whole(mount: Mount, name: str, model: str, version: str) -> manifests.Manifest:

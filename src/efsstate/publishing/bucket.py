@@ -9,7 +9,7 @@ from efsstate.modelstore.manifest import bad_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from efsstate.mount.drafts import PartialFile
 
@@ -155,8 +155,26 @@ class Bucket:
                         " one of the two"
                     )
 
+    def read(self, item: Object) -> bytes:
+        """Return the bytes of a small object."""
+        data = bytearray(item.size)
+        view = memoryview(data)
+
+        def put(chunk: memoryview, at: int) -> None:
+            view[at : at + len(chunk)] = chunk
+
+        if item.size:
+            self._receive(item, 0, item.size, put)
+        return bytes(data)
+
     def fetch(self, item: Object, start: int, end: int, target: PartialFile) -> None:
         """Write the object's bytes from `start` to `end` to the same place of `target`."""
+        self._receive(item, start, end, target.put)
+
+    def _receive(
+        self, item: Object, start: int, end: int, put: Callable[[memoryview, int], None]
+    ) -> None:
+        """Call `put` with the object's bytes from `start` to `end`, and where each chunk begins."""
         from botocore.exceptions import BotoCoreError
 
         address = self._address(item.key)
@@ -170,7 +188,7 @@ class Bucket:
         try:
             with response["Body"] as body:
                 while at < end and (data := body.read(min(CHUNK, end - at))):
-                    target.put(memoryview(data), at)
+                    put(memoryview(data), at)
                     at += len(data)
         except (BotoCoreError, OSError) as error:
             if isinstance(error, OSError) and error.filename:

@@ -80,6 +80,7 @@ checkpoint()  # error
 
 version = publish("resnet50", Path("/tmp/model"))
 assert_type(version, str)
+assert_type(publish("llm", hub="org/name@main", meta={"f1": 0.9}), str)
 activate("resnet50", version)
 for listed in versions("resnet50"):
     print(listed)

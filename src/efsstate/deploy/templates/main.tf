@@ -156,6 +156,12 @@ variable "model_key_arn" {
   description = "The KMS key of model_bucket, if its objects are encrypted with a key of yours."
 }
 
+variable "hub_secret_name" {
+  type        = string
+  default     = ""
+  description = "The secret with the token of the Hugging Face hub that the publisher may read."
+}
+
 variable "batch" {
   type        = bool
   default     = true
@@ -634,6 +640,13 @@ data "aws_iam_policy_document" "read_models" {
     content {
       actions   = ["kms:Decrypt"]
       resources = [statement.value]
+    }
+  }
+  dynamic "statement" {
+    for_each = var.hub_secret_name == "" ? [] : [var.hub_secret_name]
+    content {
+      actions   = ["secretsmanager:GetSecretValue"]
+      resources = ["arn:${data.aws_partition.here.partition}:secretsmanager:${local.here}:secret:${statement.value}-??????"]
     }
   }
 }
