@@ -134,3 +134,42 @@ def says_goodbye(event, context):
         os._exit(0)
 
     signal.signal(signal.SIGTERM, goodbye)
+
+
+def takes(event, context):
+    """Take `event["mb"]` MB, in a child of its own if "child", and hold them."""
+    if event.get("child"):
+        code = f"import time; x = b'x' * {event['mb'] << 20}; time.sleep({event['seconds']})"
+        subprocess.run([sys.executable, "-c", code], check=False)
+    else:
+        held = b"x" * (event["mb"] << 20)
+        time.sleep(event["seconds"])
+        del held
+    return event["mb"]
+
+
+def maps(event, context):
+    """Map a file of `event` MB and read it: its pages are no memory of the process's own."""
+    import mmap
+
+    path = os.path.join(os.environ["TMPDIR"], "mapped")
+    with open(path, "wb") as file:
+        file.writelines(b"m" * (1 << 20) for _ in range(event))
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as pages:
+        total = sum(pages[at] for at in range(0, len(pages), 4096))
+    time.sleep(0.2)
+    return total
+
+
+def fills(event, context):
+    """Write `event` MB to TMPDIR; what happens, and how much room the process is told of."""
+    import shutil
+
+    folder = os.environ["TMPDIR"]
+    room = shutil.disk_usage(folder).total >> 20
+    try:
+        with open(os.path.join(folder, "big"), "wb") as file:
+            file.writelines(b"x" * (1 << 20) for _ in range(event))
+    except OSError as error:
+        return {"error": error.strerror, "room": room}
+    return {"error": None, "room": room}

@@ -8,14 +8,15 @@
 
 It needs Linux and `awslambdaric` beside the handler (`pip install efsstate[testing]`). That is the
 client that Lambda itself runs, so it treats your module, your exceptions and your JSON as Lambda
-does. As on Lambda, an environment is frozen between invocations, has 1,024 descriptors, and (with
-root rights here) a read-only task root.
+does. As on Lambda, an environment is frozen between invocations, has 1,024 descriptors, and is
+killed if it takes more than its memory. With root rights here its task root is read-only, and its
+TMPDIR has the size of /tmp. `Environment.enforced` says which of these hold.
 
 For unit tests of functions there are `isolated()`, `disabled()` and `clock.advance("8d")`, and a
 pytest plugin with fixtures of them: see docs/testing.md.
 
-Differences from Lambda: the memory and the size of /tmp are announced but not enforced; /tmp is
-TMPDIR, and handlers that write to /tmp by name share it; there is no network of its own.
+Differences from Lambda: /tmp is TMPDIR, and handlers that write to /tmp by name share it; there is
+no network of its own; a thousand threads or more are not refused.
 """
 
 from efsstate.testing._environment import Environment, Init, Result

@@ -80,7 +80,8 @@ class Result:
 class Environment:
     """An execution environment, made by `Function.environment`. Its init begins at once.
 
-    `id` names it. `tmp` is the TMPDIR of its processes, which outlives a timeout as /tmp does.
+    `id` names it. `tmp` is the TMPDIR of its processes, which outlives a timeout as /tmp does, as
+    this process sees it: theirs has another name if its size is enforced.
     `inits` are all its inits so far; `invocations` counts the events that it was given.
     """
 
@@ -97,6 +98,14 @@ class Environment:
         self._uncounted_init: Init | None = None  # its duration is the next result's
         self._initialised = threading.Event()
         threading.Thread(target=self._run_first_init, name="init", daemon=True).start()
+
+    @property
+    def enforced(self) -> frozenset[str]:
+        """Which of "memory", "tmp" (its size) and "task root" (read-only) are enforced here.
+
+        Memory needs Linux; the others need root rights, and are only announced without them.
+        """
+        return self._runtime.enforced
 
     @property
     def pid(self) -> int | None:
@@ -208,6 +217,7 @@ class Environment:
         began = time.monotonic()
         init_duration = self._run(invocation, began + self._settings.timeout)
         error = invocation.error
+        self._runtime.warn_of_tmp()
         return Result(
             request_id=invocation.request_id,
             value=_decoded(invocation.payload) if error is None else None,

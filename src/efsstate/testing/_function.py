@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from efsstate.testing._environment import ASYNC_EVENT_LIMIT, EVENT_LIMIT, Environment, encode
-from efsstate.testing._settings import MANAGED_MEMORY, Settings, variables
+from efsstate.testing._settings import EPHEMERAL_STORAGE, MANAGED_MEMORY, Settings, variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -35,7 +35,11 @@ class Function:
     `handler`: "module.function", imported from the folder `path`.
     `environment`: variables beside those that Lambda sets; of this process's own only PATH,
         PYTHONPATH and LD_LIBRARY_PATH are passed on.
-    `timeout`, `init_timeout`: seconds. `memory`: MB, announced to the function and not enforced.
+    `timeout`, `init_timeout`: seconds.
+    `memory`: MB. A process that takes more, with its children, is killed as on Lambda: the error is
+        Runtime.ExitError, "Runtime exited with error: signal: killed". Looked at every 20 ms.
+    `ephemeral_storage`: MB in TMPDIR. Beyond it writes fail with ENOSPC. It needs root rights; a
+        function without them is warned about once it has written more.
     `concurrency`: the most environments; a further call waits for a free one, or is refused with
         `Throttled` if `throttle=True`, as Lambda does.
     `freeze`: stop an environment between invocations, as Lambda does (the default).
@@ -58,6 +62,7 @@ class Function:
         environment: Mapping[str, str] | None = None,
         timeout: float = 3,
         memory: int | None = None,
+        ephemeral_storage: int = EPHEMERAL_STORAGE,
         name: str = "function",
         region: str = "us-east-1",
         freeze: bool | None = None,
@@ -106,6 +111,7 @@ class Function:
             freeze=not is_managed if freeze is None else freeze,
             processes=max_concurrency,
             memory=memory,
+            ephemeral_storage=ephemeral_storage,
             read_only=read_only,
             extension=extension,
             packages=None if packages is None else os.path.abspath(packages),

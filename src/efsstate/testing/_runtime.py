@@ -9,10 +9,11 @@ import signal
 import subprocess
 import tempfile
 import threading
+import warnings
 import weakref
 from typing import TYPE_CHECKING
 
-from efsstate.testing import _sandbox
+from efsstate.testing import _memory, _sandbox
 from efsstate.testing._api import RuntimeApi
 from efsstate.testing._http import Server
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from efsstate.testing._settings import Settings
 
 GRACE = 0.5  # seconds from SIGTERM to SIGKILL, where an extension is registered
+KILLED = "signal: killed"  # Lambda's words for a process that took too much memory
 
 
 class Runtime:
@@ -31,8 +33,14 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._folder = tempfile.mkdtemp(prefix="lambda-environment-")
-        self.tmp = os.path.join(self._folder, "tmp")
-        os.mkdir(self.tmp)
+        self._tmp = os.path.join(self._folder, "tmp")
+        os.mkdir(self._tmp)
+        self._sandbox = (
+            _sandbox.Sandbox(settings, self._folder, self._tmp) if _sandbox.can_mount() else None
+        )
+        self.tmp = self._sandbox.tmp if self._sandbox else self._tmp
+        self._has_warned = False
+        self._peak: int | None = None  # MB, of a process that took too much
         # A file, not a pipe: a process may be killed, and its last lines are there all the same.
         self._log = open(os.path.join(self._folder, "log"), "ab+", buffering=0)  # noqa: SIM115
         self.api = RuntimeApi()
@@ -42,8 +50,18 @@ class Runtime:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._lock = threading.Lock()
         self._finalizer = weakref.finalize(
-            self, _clean_up, self._processes, self._server, self._log, self._folder
+            self, _clean_up, self._processes, self._server, self._log, self._folder, self._sandbox
         )
+
+    @property
+    def enforced(self) -> frozenset[str]:
+        """What is enforced here of "memory", "tmp" and "task root"."""
+        names = {"memory"} if os.path.isdir("/proc/self/task") else set()
+        if self._sandbox is not None:
+            names.add("tmp")
+            if self._settings.read_only:
+                names.add("task root")
+        return frozenset(names)
 
     @property
     def pid(self) -> int | None:
@@ -58,7 +76,7 @@ class Runtime:
             if not self._finalizer.alive:
                 raise OSError("the environment is closed")
             self.api.begin()
-            own = {"AWS_LAMBDA_RUNTIME_API": self.address, "TMPDIR": self.tmp}
+            own = {"AWS_LAMBDA_RUNTIME_API": self.address, "TMPDIR": self._tmp}
             environment = {**variables, **own}
             isolated = settings.packages is not None
             if settings.packages is not None:
@@ -67,8 +85,8 @@ class Runtime:
             command = _sandbox.command(settings.python, settings.handler, isolated=isolated)
             if not shutil.which(settings.python):
                 raise FileNotFoundError(2, "no such interpreter", settings.python)
-            if settings.read_only:
-                command = _sandbox.read_only(command, settings.path, self._folder, environment)
+            if self._sandbox is not None:
+                command = self._sandbox.enter(command)
             process = subprocess.Popen(  # noqa: S603
                 command,
                 cwd=settings.path,
@@ -81,7 +99,10 @@ class Runtime:
             )
             _limit_descriptors(process.pid, settings.descriptors)
             self._processes[:] = [process]
-        threading.Thread(target=self._watch, args=(process,), name="watch", daemon=True).start()
+            self._peak = None
+        ended = threading.Event()
+        for name, target in (("watch", self._watch), ("memory", self._watch_memory)):
+            threading.Thread(target=target, args=(process, ended), name=name, daemon=True).start()
 
     def freeze(self) -> None:
         """Stop the group; return when its leader has stopped."""
@@ -135,6 +156,8 @@ class Runtime:
 
     def peak_memory(self) -> int | None:
         """Return the most memory in MB that the leader has used, or None if none runs."""
+        if self._peak is not None:
+            return self._peak
         try:
             with open(f"/proc/{self.pid}/status", encoding="ascii", errors="replace") as file:
                 lines = [line for line in file if line.startswith("VmHWM:")]
@@ -142,12 +165,38 @@ class Runtime:
             return None
         return int(lines[0].split()[1]) // 1024 if lines else None
 
-    def _watch(self, process: subprocess.Popen[bytes]) -> None:
+    def warn_of_tmp(self) -> None:
+        """Warn once if more was written to TMPDIR than Lambda has room for, and it was let."""
+        if self._sandbox is not None or self._has_warned:
+            return
+        size = _sandbox.size_of(self._tmp)
+        limit = self._settings.ephemeral_storage
+        if size > limit << 20:
+            self._has_warned = True
+            text = f"TMPDIR: {size >> 20} MB were written; Lambda refuses more than {limit} MB"
+            warnings.warn(text + ": raise ephemeral_storage, or write less", stacklevel=4)
+
+    def _watch_memory(self, process: subprocess.Popen[bytes], ended: threading.Event) -> None:
+        """End the group if it takes more memory than the function has, as Lambda does."""
+
+        def end() -> None:
+            with self._lock:
+                if process in self._processes:
+                    self._processes.remove(process)
+                    self._peak = self._settings.memory
+                    _kill_group(process)
+                    self.api.end(KILLED)
+
+        _memory.watch(process.pid, self._settings.memory, ended, end)
+
+    def _watch(self, process: subprocess.Popen[bytes], ended: threading.Event) -> None:
         try:
             # Until it is reaped, its id cannot become another process's.
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         except ChildProcessError:
             return
+        finally:
+            ended.set()
         with self._lock:
             if process in self._processes:
                 self._processes.remove(process)
@@ -172,14 +221,20 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def _clean_up(
-    processes: list[subprocess.Popen[bytes]], server: Server, log: BinaryIO, folder: str
+    processes: list[subprocess.Popen[bytes]],
+    server: Server,
+    log: BinaryIO,
+    folder: str,
+    sandbox: _sandbox.Sandbox | None,
 ) -> None:
     """End a runtime that is closed, or that still runs when the interpreter exits."""
     while processes:
         _kill_group(processes.pop())
-    server.api.end("signal: killed")
+    server.api.end(KILLED)
     server.close()
     log.close()
+    if sandbox is not None:
+        sandbox.close()
     shutil.rmtree(folder, ignore_errors=True)
 
 

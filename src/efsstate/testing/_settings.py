@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 DESCRIPTORS = 1024
 MANAGED_DESCRIPTORS = 4096
+EPHEMERAL_STORAGE = 512  # MB
 MANAGED_MEMORY = 2048  # MB, the least that a Managed Instance has
 
 
@@ -30,6 +31,9 @@ class Settings:
     processes: int | None
     """For Managed Instances: the number of processes in one environment."""
     memory: int
+    """MB."""
+    ephemeral_storage: int = EPHEMERAL_STORAGE
+    """MB in /tmp."""
     read_only: bool = True
     extension: bool = False
     packages: str | None = None
