@@ -330,9 +330,9 @@ def test_released_a_slow_new_one_leaves_time_for_the_old(root, tmp_path):
         assert get() == b"old"
     (tmp_path / "w").write_text("new")
     slow = publish("m", tmp_path / "w", root=root)
-    get._loaded.seconds = 1.2  # more than it needs here, less than a third of what there is
+    get._loaded.seconds = 2.4  # more than it needs here, less than a third of what there is
     for _ in range(3):
-        with efsstate.invocation(Context(8)):
+        with efsstate.invocation(Context(16)):
             assert get() == b"old"
             assert deadline.remaining() > 1
     assert tries == [old, slow, old]
@@ -376,8 +376,8 @@ def test_a_reload_leaves_the_handler_time_for_its_work(root, tmp_path, keep_old)
     assert get() == b"old"
     (tmp_path / "w").write_text("new")
     new = publish("m", tmp_path / "w", root=root)
-    get._loaded.seconds = 1.2  # more than it needs here, less than a third of what there is
-    with efsstate.invocation(Context(4)):
+    get._loaded.seconds = 2.4  # more than it needs here, less than a third of what there is
+    with efsstate.invocation(Context(8)):
         assert get() == b"old"
         assert deadline.remaining() > 1
 

@@ -113,5 +113,10 @@ def leaks(folder):
     planted.leak()
     told = []
     load.SAMPLE = 0.2
-    load.Patient(folder, "w", 1, tell=told.append).run_at_ease(0.001, time.monotonic() + 3)
-    return load.growth([one for one in told if one["op"] == "sample"])[0]
+    patient = load.Patient(folder, "w", 1, tell=told.append)
+    for _ in range(10):  # on a busy machine the reads of three seconds are too few to tell
+        patient.run_at_ease(0.001, time.monotonic() + 3)
+        breaches, *_ = load.growth([entry for entry in told if entry["op"] == "sample"])
+        if breaches:
+            return breaches
+    return []
