@@ -22,7 +22,7 @@ import time
 from collections import Counter
 
 from efsstate import ClaimedError, ClaimLost, CorruptEntryError, checkpoint
-from efsstate.checkpoints import protocol
+from efsstate.checkpoints import newest, protocol
 
 START = "start"
 
@@ -56,7 +56,7 @@ def break_rule(bug):
                 return self._first_listing
             return look_after(self, name, reader)
 
-        listing = protocol.Listing
+        listing = newest.Listing
         protocol.CheckpointFolder._list_after = first
 
         def claim(self, note, **options):

@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from efsstate import CorruptEntryError, SignatureError, UnknownFormatError, checkpoint
-from efsstate.checkpoints import protocol
+from efsstate.checkpoints import newest
 from efsstate.checkpoints.protocol import CheckpointFolder
 from efsstate.format import layout
 from efsstate.mount.files import Mount
@@ -288,7 +288,7 @@ def test_a_load_decides_what_a_dead_claimant_left_open(root):
 def test_a_load_that_cannot_write_says_that_it_is_unsettled(root, monkeypatch, warned):
     saved(root, 1)
     folder, epoch = claimed_and_died(root)
-    monkeypatch.setattr(protocol, "_PATIENCE", 0.2)
+    monkeypatch.setattr(newest, "_PATIENCE", 0.2)
 
     def refused(*_, **__):
         raise OSError(30, "Read-only file system")

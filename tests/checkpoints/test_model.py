@@ -14,7 +14,7 @@ from tests.checkpoints.model.explore import explore
 from tests.checkpoints.model.protocol import LOST, OWN, Protocol, Rules
 from tests.checkpoints.model.spaces import BROKEN, BROKEN_FULL, FULL, SPACES
 
-from efsstate.checkpoints import protocol, saves
+from efsstate.checkpoints import newest, protocol, saves
 from efsstate.errors import ClaimLost
 from efsstate.format import codec as codecs
 from efsstate.format import layout
@@ -262,9 +262,9 @@ class Replay:
     ids=str,
 )
 def test_the_codes_requests_are_the_models(options, tmp_path, monkeypatch):
-    monkeypatch.setattr(protocol.time, "sleep", lambda _: None)
-    monkeypatch.setattr(protocol, "_REPEATS", 10**9)
-    monkeypatch.setattr(protocol, "_ONE_REPLY", 10**9)
+    monkeypatch.setattr(newest.time, "sleep", lambda _: None)
+    monkeypatch.setattr(newest, "_REPEATS", 10**9)
+    monkeypatch.setattr(newest, "_ONE_REPLY", 10**9)
     seed = int.from_bytes(os.urandom(4), "little")
     print(f"seed {seed}")
     chance = random.Random(seed)

@@ -6,12 +6,9 @@ import os
 import time
 
 from efsstate import deadline, events, process
-from efsstate.checkpoints import claimant, protocol
-from efsstate.checkpoints.claim import HeldClaim
-from efsstate.checkpoints.looping import Looping
+from efsstate.checkpoints.claiming import Claiming
 from efsstate.checkpoints.protocol import CheckpointFolder
 from efsstate.checkpoints.saves import States
-from efsstate.errors import ClaimedError, ClaimLost, EfsStateError, NotClaimed
 from efsstate.format import layout
 from efsstate.format.codec import resolve_codec
 from efsstate.generic import TypeVar
@@ -21,21 +18,18 @@ from efsstate.units import seconds
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
     from typing import Any
 
     from efsstate.checkpoints.attempts import Attempts
+    from efsstate.checkpoints.claim import HeldClaim
     from efsstate.checkpoints.claimant import Status
     from efsstate.checkpoints.loops import Loops
     from efsstate.checkpoints.saves import Save
     from efsstate.checkpoints.shards import Shards
-    from efsstate.mount.files import Buffer
     from efsstate.units import Duration
 
 S = TypeVar("S", default="Any")
 T = TypeVar("T")
-
-_AS_IT_IS: Any = object()  # the state as it is: None is a state too
 
 
 def checkpoint(
@@ -89,7 +83,7 @@ def checkpoint(
     )
 
 
-class Checkpoint(Looping[S]):
+class Checkpoint(Claiming[S]):
     """One run's progress; see `checkpoint`.
 
     A claim belongs to this object: any thread may save through it, one at a time; a forked child
@@ -227,242 +221,6 @@ class Checkpoint(Looping[S]):
             self._require_claim()
         self._state = value
 
-    # Claiming
-
-    def __enter__(self) -> Checkpoint[S]:
-        return self._enter(None)
-
-    def _enter(self, until: float | None) -> Checkpoint[S]:
-        own = self._new_invocation()
-        if own is not None:
-            own.__enter__()
-        try:
-            self._begin_claim(until, accept_older=self._options["accept_older"])
-        except BaseException:
-            if own is not None:
-                own.__exit__(None, None, None)
-            raise
-        self._own = own
-        return self
-
-    def _begin_claim(self, until: float | None, *, accept_older: bool) -> None:
-        resolve(self._options["root"], durable=True)  # refuse a root that can't be written
-        folder, started = self._open_folder(), time.perf_counter()
-        claim = HeldClaim(folder, self._keep)
-        until = deadline.until(self._wait) if until is None else until
-        try:
-            waited = claim.acquire(until, accept_older=accept_older)
-        except ClaimedError:
-            elapsed = time.perf_counter() - started
-            events.emit("checkpoint", "refused", self.name, seconds=elapsed)
-            raise
-        try:
-            self._adopt(claim.newest)
-        except BaseException:
-            claim.release()
-            raise
-        self._claim, self.epoch, self._moved = claim, claim.epoch, claim.moved
-        self._loops, self._attempts, self.unsettled = None, None, False
-        self._outer = deadline.current()
-        if self._outer is not None:
-            self._outer.hold(self, self._release)
-        elapsed = time.perf_counter() - started
-        events.emit(
-            "checkpoint", "claim", self.name, epoch=self.epoch, waited=waited, seconds=elapsed
-        )
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            claim = self._claim
-            if claim is not None and claim.is_valid():
-                self._leave_loops(error)
-        finally:
-            self._release()
-            self._loops = None
-            self._leave_invocation()
-
-    async def __aenter__(self) -> Checkpoint[S]:
-        """Claim it; while another owner has it, wait without holding up the event loop."""
-        import asyncio
-
-        until = deadline.until(self._wait)
-        while True:
-            try:
-                return self._enter(time.monotonic())
-            except ClaimedError:
-                if time.monotonic() >= until:
-                    raise
-            await asyncio.sleep(0.05)
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.__exit__(kind, error, trace)
-
-    def _release(self) -> None:
-        """End the claim."""
-        outer, self._outer = self._outer, None
-        if outer is not None:
-            outer.drop(self)
-        if self._claim is not None:
-            self._claim.release()
-
-    def _new_invocation(self) -> deadline.Invocation | None:
-        context = self._options["context"]
-        return None if context is None else deadline.Invocation(context)
-
-    def _leave_invocation(self) -> None:
-        own, self._own = self._own, None
-        if own is not None:
-            own.__exit__(None, None, None)
-
-    def _require_claim(self) -> HeldClaim:
-        """Return the claim; raise `ClaimLost` unless this process holds it."""
-        claim = self._claim
-        if claim is None:
-            raise NotClaimed(
-                f"{self._open_folder().path()}: it is not claimed; use it inside"
-                " `with checkpoint(...) as job:`"
-            )
-        claim.require()
-        return claim
-
-    # Saving
-
-    def save(self, state: Any = _AS_IT_IS, *, done: bool = True) -> None:
-        """Save `state`, by default `job.state`, with the position now.
-
-        Once this returns, every later load or claim has it. In the body of `resume` it counts the
-        current item as done, unless `done` is False.
-
-        Raises `ClaimLost`: this save counts only if the new owner started from it. Raises
-        `OSError`: it may or may not count, the claim is still held, and the next save decides.
-        Raises `EncodeError`: nothing was written.
-        """
-        with self._guard:
-            claim = self._require_claim()
-            self._require_unfinished()
-            new_state = self._state if state is _AS_IT_IS else state
-            encoded = self._states.encode(new_state)
-            self._state = new_state
-            position, items = self._progress(done=done)
-            self._write(claim, encoded, position, items)
-
-    def finish(self, result: Any = None) -> None:
-        """Save `job.state` and `result` as the last save.
-
-        Once a load or claim has returned finished, it stays so.
-        """
-        with self._guard:
-            claim = self._require_claim()
-            self._require_unfinished()
-            encoded = self._states.encode(self._state)
-            position, items = self._progress()
-            self._write(claim, encoded, position, items, finished=True, result=result)
-
-    def _progress(self, *, done: bool = True) -> tuple[Any, int]:
-        loop = self._loop
-        if loop is None:
-            return self._position, self._items
-        position, items = loop.count_current() if done else (loop.position, loop.items)
-        # A save in the body may have counted the item that is handed out: it stays done.
-        return (position, items) if items >= loop.saved_items else (self._position, self._items)
-
-    def _require_unfinished(self) -> None:
-        # MUT: finished-stays-finished
-        if self.finished:
-            raise EfsStateError(
-                f"{self._open_folder().path()}: it is finished, and stays so; use another name for"
-                " another run, or reset()"
-            )
-
-    def _write(
-        self,
-        claim: HeldClaim,
-        encoded: list[Buffer],
-        position: Any,
-        items: int,
-        *,
-        finished: bool = False,
-        result: Any = None,
-        empty: bool = False,
-        at_rest: bool = False,
-    ) -> None:
-        started, loops = time.perf_counter(), self._loops
-        save = claim.new_save()
-        if empty or items != self._items or position != self._position:
-            self._moved = claim.epoch
-        save.moved, save.left = self._moved, at_rest or finished
-        if self._stored_name:
-            save.name = self._stored_name
-        newest, attempts = self._newest, self._attempts
-        has_names = loops is not None and loops.has_names
-        if has_names or attempts or self.skipped or (newest is not None and newest.notes):
-            self._add_notes(save, position, items)
-        save.state, save.schema, save.empty = encoded, self._schema, empty
-        save.position, save.items, save.saves = position, items, self.saves + 1
-        save.finished, save.result = finished, result
-        ttl = self._ttl if finished else self._abandon_after
-        try:
-            claim.save(save, codec=self._states.codec, ttl=ttl)
-        except ClaimLost:
-            events.emit("checkpoint", "lost", self.name, epoch=self.epoch)
-            raise
-        self._position, self._items, self.saves = position, items, save.saves
-        self._newest = save
-        self.finished, self.result = finished, result
-        if loops is not None and loops.current is not None:
-            loops.current.saved_items = items
-        events.emit(
-            "checkpoint",
-            "save",
-            self.name,
-            seconds=time.perf_counter() - started,
-            bytes=sum(map(len, encoded)),
-            finished=finished,
-        )
-
-    def _add_notes(self, save: Save, position: Any, items: int) -> None:
-        """Add to a save the loops with names, the skipped items and the tries of the next one."""
-        if save.empty:
-            return
-        attempts = self._attempts
-        phases = self._loops.note_phase(position, items) if self._loops is not None else {}
-        if self._loops is None and self._newest is not None:
-            phases = self._newest.notes.get("phases", {})
-        notes: dict[str, Any] = {}
-        if phases:
-            notes["phases"] = phases
-        if self.skipped:
-            notes["skipped"] = self.skipped
-        if attempts is not None and attempts.error:
-            notes["error"] = attempts.error
-        save.notes = notes
-        save.skipped = len(self.skipped)
-        save.tries = attempts.tries if attempts is not None else 0
-
-    def _save_loop(self, is_at_rest: bool) -> None:
-        """Save the progress of a loop; `is_at_rest`: no item was begun after it."""
-        with self._guard:
-            claim = self._require_claim()
-            self._require_unfinished()
-            encoded = self._states.encode(self._state)
-            position, items = self._progress()
-            self._write(claim, encoded, position, items, at_rest=is_at_rest)
-
-    def _save_kept(self, encoded: list[Buffer], position: Any, items: int) -> None:
-        """Save a state that a loop kept from an item's end, at the end of its block."""
-        with self._guard:
-            self._write(self._require_claim(), encoded, position, items, at_rest=True)
-
     # The rest
 
     def update(self, function: Callable[[Any], T], default: Any = None) -> T:
@@ -512,6 +270,8 @@ class Checkpoint(Looping[S]):
         Returns the record of the last claimant; {} for a name that does not exist, and then nothing
         is made.
         """
+        from efsstate.checkpoints import claimant, protocol
+
         folder = self._open_folder()
         listing = folder.list()
         if not listing.names:

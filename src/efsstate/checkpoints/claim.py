@@ -9,6 +9,7 @@ from _weakref import ref  # built in: the public module would be one more import
 
 from efsstate import process
 from efsstate.checkpoints import claimant, protocol, saves
+from efsstate.checkpoints.newest import NOTHING
 from efsstate.errors import ClaimedError, ClaimLost, NotClaimed
 from efsstate.format import layout
 from efsstate.mount import lock
@@ -230,7 +231,7 @@ class HeldClaim:
             raise
         self._kept = [save.key, *save.behind]
         is_full = len(self._kept) == self._keep
-        folder.prune(listing, self.epoch, self._kept[-1] if is_full else protocol.NOTHING)
+        folder.prune(listing, self.epoch, self._kept[-1] if is_full else NOTHING)
 
 
 def _nothing() -> None:

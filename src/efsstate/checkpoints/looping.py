@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from efsstate import deadline
 from efsstate.checkpoints.protocol import claims_between
-from efsstate.generic import Generic, TypeVar
+from efsstate.checkpoints.saving import Saving
+from efsstate.generic import TypeVar
 from efsstate.mount import environment
 
 TYPE_CHECKING = False
@@ -19,12 +20,7 @@ if TYPE_CHECKING:
     )
     from typing import Any, overload
 
-    from efsstate.checkpoints.attempts import Attempts
-    from efsstate.checkpoints.claim import HeldClaim
-    from efsstate.checkpoints.loops import Loops
     from efsstate.checkpoints.resume import Loop, Options
-    from efsstate.checkpoints.saves import Save, States
-    from efsstate.mount.files import Buffer
     from efsstate.units import Duration
 
     OnSkip = Callable[[Any, str], object]
@@ -34,36 +30,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Looping(Generic[S]):
+class Looping(Saving[S]):
     """The loops of a checkpoint, and its progress; see `Checkpoint`."""
 
-    if TYPE_CHECKING:
-        name: str
-        finished: bool
-        epoch: int | None
-        skipped: list[dict[str, Any]]
-        _newest: Save | None
-        _state: Any
-        _states: States
-        _position: Any
-        _items: int
-        _moved: int
-        _margin: float | None
-        _claim: HeldClaim | None
-        _loops: Loops | None
-        _attempts: Attempts | None
-
-        def _require_claim(self) -> HeldClaim: ...
-        def _save_loop(self, is_at_rest: bool) -> None: ...
-        def _save_kept(self, encoded: list[Buffer], position: Any, items: int) -> None: ...
-        def finish(self, result: Any = None) -> None:
-            """Save the last state."""
-
     # Progress
-
-    @property
-    def _loop(self) -> Loop | None:
-        return self._loops.current if self._loops is not None else None
 
     @property
     def position(self) -> Any:
@@ -265,7 +235,7 @@ class Looping(Generic[S]):
         """Return a new loop; None if there is nothing left to do for it."""
         from efsstate.checkpoints.attempts import Attempts
         from efsstate.checkpoints.loops import Loops
-        from efsstate.checkpoints.resume import Job, Pace
+        from efsstate.checkpoints.pace import Job, Pace
 
         claim = self._require_claim()
         if environment.on_lambda():

@@ -9,7 +9,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from efsstate.checkpoints.resume import Job, Options, Pace
+    from efsstate.checkpoints.pace import Job, Pace
+    from efsstate.checkpoints.resume import Options
 
     Phase = list[Any]  # position, items, exhausted
 

@@ -12,7 +12,8 @@ save, and the mark of a finished shard without its last save.
 from __future__ import annotations
 
 from efsstate.checkpoints import claimant
-from efsstate.checkpoints.protocol import BeingRemoved, CheckpointFolder, Newest, Superseded
+from efsstate.checkpoints.newest import Newest
+from efsstate.checkpoints.protocol import BeingRemoved, CheckpointFolder, Superseded
 from efsstate.checkpoints.shards import ShardFolder
 from efsstate.errors import CorruptEntryError, ShardsError
 from efsstate.format import layout
@@ -22,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from efsstate.checkpoints.protocol import Listing
+    from efsstate.checkpoints.newest import Listing
     from efsstate.checkpoints.saves import Key, Save
     from efsstate.mount.files import Mount
 

@@ -7,12 +7,11 @@ import time
 from contextvars import ContextVar
 from sys import _getframe as frame_above
 
-from efsstate import deadline
 from efsstate.checkpoints import source as sources
 from efsstate.checkpoints.consumer import Consumer, is_for_statement
-from efsstate.errors import EfsStateError, EncodeError
+from efsstate.checkpoints.pace import Kept
+from efsstate.errors import EfsStateError
 from efsstate.generic import Generic, TypeVar
-from efsstate.units import seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,16 +19,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from efsstate.checkpoints.attempts import Attempts
-    from efsstate.mount.files import Buffer
+    from efsstate.checkpoints.pace import Job, Pace
 
 T = TypeVar("T")
-_MARGIN = 2.0  # seconds
-_NEVER = float("inf")
-# Types of states that no code can change in place.
-_FIXED = frozenset({type(None), bool, int, float, complex, str, bytes})
-_SHARE = 0.1  # of the loop's time that copies of a state that can change may take,
-_FREE = 0.05  # beyond so many seconds
-_LARGEST = 2**20  # bytes of a state that is copied at items' ends
 _READS_AHEAD = (
     "resume is read ahead, so its items would count as done before they are; use"
     " job.map(function, source, workers=8) to work on several at a time, or resume(..., batch=n)"
@@ -37,111 +29,6 @@ _READS_AHEAD = (
 )
 # The loop and the position of the item that a worker of `map` works on, in the worker's context.
 working: ContextVar[tuple[Any, Any]] = ContextVar("efsstate_working", default=(None, None))
-
-
-class Job:
-    """A loop's access to its checkpoint: its name, and how to read, encode and save the state."""
-
-    __slots__ = ("encode", "name", "save", "save_kept", "state")
-
-    def __init__(
-        self,
-        name: str,
-        state: Callable[[], Any],
-        encode: Callable[[Any], list[Buffer]],
-        save: Callable[[bool], None],
-        save_kept: Callable[[list[Buffer], Any, int], None],
-    ) -> None:
-        self.name = name
-        self.state = state  # returns the state as it is now
-        self.encode = encode  # raises EncodeError
-        # Saves it with the loop's position; True says that no item after that was begun.
-        self.save = save
-        self.save_kept = save_kept  # saves an encoded state with its own position and items
-
-
-class Pace:
-    """When a loop saves, and when it ends before the deadline."""
-
-    def __init__(self, every: Any, margin: float | None) -> None:
-        if isinstance(every, (bool, float)):
-            raise TypeError(
-                "every: an int (items), or a time as '10s' or a timedelta, is needed, not"
-                f" {every!r}"
-            )
-        if isinstance(every, int) and every < 1:
-            raise ValueError(f"every: at least 1 item is needed, not {every!r}")
-        self.items = every if isinstance(every, int) else _NEVER
-        self.seconds = _NEVER if isinstance(every, int) else seconds(every, "every")
-        self._margin = margin
-        self.invocation = deadline.current()
-        self.deadline: float | None = None
-        self.slowest_item = self.slowest_save = 0.0
-        self.stop_at = self.save_at = _NEVER
-
-    def start(self, now: float) -> None:
-        """Begin the loop at the monotonic time `now`."""
-        self.invocation = deadline.current()
-        self.save_at = now + self.seconds
-        self.plan_stop()
-
-    def plan_stop(self) -> None:
-        """Work out the monotonic time at which the loop ends, `stop_at`."""
-        remaining = deadline.remaining()
-        if self.invocation is not None:
-            self.deadline = self.invocation.deadline
-        margin = self._margin
-        if margin is None:
-            margin = max(_MARGIN, 2 * (self.slowest_item + self.slowest_save))
-        self.stop_at = _NEVER if remaining is None else time.monotonic() + remaining - margin
-
-    def is_over(self, now: float) -> bool:
-        """Return True if no further item may be begun."""
-        if self.invocation is not None and self.invocation.deadline != self.deadline:
-            self.plan_stop()  # end_soon() moved it
-        return now >= self.stop_at
-
-    def note_item(self, elapsed: float) -> None:
-        """Note how long an item took."""
-        if elapsed > self.slowest_item:
-            self.slowest_item = elapsed
-            self.plan_stop()
-
-
-class Kept:
-    """The state at the last item's end, so that a half-done next item is not saved with it.
-
-    `position` and `items` are those of the state, which lag behind the loop's if it is too large to
-    be copied after each item.
-    """
-
-    def __init__(self, job: Job, position: Any, items: int) -> None:
-        self._job = job
-        self._state: Any = None
-        self._encoded: list[Buffer] | None = None  # instead of a state that can change in place
-        self._is_large = False
-        self._copying = 0.0  # seconds
-        self.position, self.items = position, items
-
-    def keep(self, position: Any, items: int, now: float, elapsed: float) -> None:
-        """Keep the state as it is `now`, `elapsed` seconds after the loop began."""
-        state = self._job.state()
-        if type(state) in _FIXED:
-            self._state, self._encoded = state, None
-        elif self._is_large or self._copying > _FREE + _SHARE * elapsed:
-            return
-        else:
-            try:
-                self._encoded = self._job.encode(state)
-            except EncodeError:
-                return  # the next save will say so
-            self._is_large = sum(map(len, self._encoded)) > _LARGEST
-            self._copying += time.monotonic() - now
-        self.position, self.items = position, items
-
-    def encoded(self) -> list[Buffer]:
-        """Return the kept state, encoded."""
-        return self._job.encode(self._state) if self._encoded is None else self._encoded
 
 
 class Options:
@@ -294,7 +181,7 @@ class Loop:
     def skip_item(self) -> None:
         """Count the next item as done, though it was not, and save that it was skipped."""
         self.position, self.items = self.next_position, self.next_items
-        self.kept.keep(self.position, self.items, time.monotonic(), _NEVER)
+        self.kept.keep(self.position, self.items, time.monotonic(), float("inf"))
         self.job.save(False)
 
     # Running

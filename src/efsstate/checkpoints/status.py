@@ -12,7 +12,7 @@ from efsstate.mount import lock
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from efsstate.checkpoints.claimant import ShardsStatus, Status
-    from efsstate.checkpoints.protocol import Listing
+    from efsstate.checkpoints.newest import Listing
     from efsstate.checkpoints.saves import Save
 
 
