@@ -7,6 +7,7 @@ import pytest
 from tests.checkpoints import history
 
 from efsstate import ClaimedError, ClaimLost, checkpoint
+from efsstate.checkpoints import newest
 
 pytestmark = pytest.mark.nfs
 STATE = b"x" * 1000  # with its header a 1 KiB save
@@ -53,6 +54,28 @@ def test_a_load_costs_3_requests_and_6_after_anothers_save(lab):
     with lab.count("b") as sent:
         assert mine.load() == STATE + b"3"
     assert sent.total <= 6, sent.ops
+
+
+def test_a_load_costs_3_requests_whatever_keep_is(lab):
+    """The first look at a state in a folder too long for one reply costs one request more."""
+    with checkpoint("job", root=lab.a, keep=100) as job:
+        for number in range(100):
+            job.save(STATE + b"%d" % number)
+    lab.run("b", load_there, lab.b, "job")
+    assert checkpoint("job", root=lab.b).load() == STATE + b"99"
+    with lab.count("b") as sent:
+        assert checkpoint("job", root=lab.b).load() == STATE + b"99"
+    assert sent.total <= 3, sent.ops
+    newest._settled.clear()  # as in a process that did not load it yet
+    with lab.count("b") as sent:
+        assert checkpoint("job", root=lab.b).load() == STATE + b"99"
+    assert sent.total <= 4, sent.ops
+    with checkpoint("job", root=lab.a, keep=100) as job:
+        job.save(STATE)
+        job.save(STATE + b"new")
+    with lab.count("b") as sent:
+        assert checkpoint("job", root=lab.b).load() == STATE + b"new"
+    assert sent.total <= 7, sent.ops
 
 
 def test_a_claim_and_its_release_cost_14_requests(lab):

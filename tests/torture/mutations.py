@@ -184,8 +184,15 @@ MUTATIONS = {
     ),
     "a-load-decides-what-is-open": Mutation(
         "a load decides what is open",
-        become("return found, True"),
+        become("return newest, True"),
         ["checkpoints/test_damage.py::test_a_load_decides_what_a_dead_claimant_left_open"],
+    ),
+    "a-long-listing-is-looked-at-twice": Mutation(
+        "a long listing is looked at twice",
+        holds(False),
+        [
+            "checkpoints/test_long_folders.py::test_a_listing_in_parts_shows_no_save_that_does_not_count"
+        ],
     ),
     "a-claim-refuses-acknowledged-damage": Mutation(
         "a claim refuses acknowledged damage",

@@ -26,9 +26,12 @@ _REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
 _PATIENCE = 2.0  # seconds that a reader who can't write waits for a claimant to make its base
 _ONE_REPLY = 12  # names that a server gives in one reply, of one moment; more may come in parts
 _REPEATS = 5  # equal listings after which a missing name is gone, and not about to be replaced
+_REMEMBERED = 1000  # folders whose last state is remembered
 
 _ZEROS = repeat(0)
 epoch_of = itemgetter(0)
+# The save that the last load of a long folder returned, by root and folder. It counts for good.
+_settled: dict[tuple[str, str], Key] = {}
 
 
 class StaleListing(Exception):  # noqa: N818 - not an error
@@ -210,6 +213,23 @@ class StateFolder:
             except StaleListing:
                 listing, repeats = self._list_again(listing, repeats)
 
+    def _is_whole(self, listing: Listing, newest: Newest) -> bool:
+        """Return True unless a claim came while a long folder was listed in parts.
+
+        Then a save that does not count can be in the last part, and the claim not in the first. A
+        later look at the folder tells, unless the state is the one that the last load returned: a
+        state that counts once counts for good.
+        """
+        place = (self.mount.path, self.folder)
+        # MUT: a-long-listing-is-looked-at-twice
+        if _settled.get(place) != newest.key and self.list().top > listing.top:
+            return False
+        if newest.save is not None:
+            if len(_settled) >= _REMEMBERED:
+                _settled.clear()
+            _settled[place] = newest.key
+        return True
+
     def newest(self) -> tuple[Newest, bool]:
         """Return the newest state, and if it is settled: no later load can return an older one.
 
@@ -235,9 +255,9 @@ class StateFolder:
             if newest.decided:
                 if newest.save is None and not repeats:
                     continue
-                if len(listing.names) <= _ONE_REPLY or self.list().top <= listing.top:
-                    return newest, True
-                continue
+                if len(listing.names) > _ONE_REPLY and not self._is_whole(listing, newest):
+                    continue
+                return newest, True
             if newest.lost is not None:
                 # To go on from less than was acknowledged is the claimant's decision.
                 return newest, False

@@ -84,6 +84,9 @@ class Rules:
     base_exclusive: bool = True  # else a second base replaces the first
     claim_looks: bool = True  # a claimant that finds the job finished looks again before it tells
     load_looks: bool = True  # so does a load whose listing comes in parts
+    # ... but not for the "save" that the last load of its process returned ("": each process loads
+    # once); else not for any save of that one's "epoch"
+    remembers: str = ""
     # A load makes a base only from a listing later than the epoch; else from the one that shows it
     settle_late: bool = True
     settle_follow: bool = True  # and lists again after it made one; else it goes by that
@@ -137,6 +140,7 @@ class Loader(NamedTuple):
     half: tuple = ()
     names: tuple = None  # what it listed, where it may list once more
     before: tuple = None  # and what it listed before
+    known: tuple = NOTHING  # the save that the last load returned
 
 
 class State(NamedTuple):
@@ -556,7 +560,8 @@ class Protocol:
 
     def loader(self, s, p):
         r = self.rules
-        again = Loader(at=LIST, need=p.need, shown=p.shown, before=p.names)
+        blank = Loader(known=p.known)
+        again = blank._replace(at=LIST, need=p.need, shown=p.shown, before=p.names)
         if p.at in (IDLE, LIST, LIST2):
             p = p._replace(need=s.acked, shown=s.seen) if p.at == IDLE else p
 
@@ -564,12 +569,12 @@ class Protocol:
                 top, names = self.top(names), tuple(sorted(names))
                 if not top:
                     if r.nothing_twice and names != p.before:
-                        return {}, Loader(at=LIST, need=p.need, shown=p.shown, before=names), None
-                    return {}, Loader(), self.missing(p, 0)
+                        return {}, again._replace(before=names), None
+                    return {}, blank, self.missing(p, 0)
                 walk = self.walk(names, top)
                 return (
                     {},
-                    Loader(
+                    blank._replace(
                         at=WALK,
                         epoch=top,
                         todo=walk,
@@ -596,7 +601,7 @@ class Protocol:
             elif p2.decided or not r.bases:
                 if r.nothing_twice and not p2.lost and p2.target == NOTHING and p.before != p.names:
                     yield label or "list again", {}, again, None
-                elif r.load_looks and r.parts:
+                elif r.load_looks and r.parts and not self.is_known(p2):
                     yield from step(p3._replace(at=LOOK, names=None, before=None))
                 else:
                     yield label or "give up", *self.told(s, p2)
@@ -630,11 +635,17 @@ class Protocol:
 
             yield from self.listing(s, p, looked, LOOK2)
 
+    def is_known(self, p):
+        """Whether the last load of this process returned what this one is about to return."""
+        length = 2 if self.rules.remembers == "save" else 1
+        return p.target != NOTHING and p.target[:length] == p.known[:length]
+
     def told(self, s, p, *, unsettled=False, change=None):
         """A load returns."""
         bad = self.missing(p, p.mask, warned=p.warned, unsettled=unsettled)
         seen = {} if unsettled else {"seen": s.seen | p.mask}
-        return {**(change or {}), **seen}, Loader(), bad
+        known = p.known if unsettled or not self.rules.remembers else p.target
+        return {**(change or {}), **seen}, Loader(known=known), bad
 
     @staticmethod
     def based(s, epoch, target):

@@ -16,7 +16,7 @@ SPACES = {
     "a rebase, whose epoch is far above": {**SMALL, "ahead": 2},
     "a rebase among workers that crash": {**SMALL, "ahead": 2, "claims": (2, 2), "loaders": 0},
     "a loader that can't write": {"readonly": True},
-    "listings in parts, epochs first": {**SMALL, "parts": "epochs"},
+    "listings in parts, epochs first": {**SMALL, "parts": "epochs", "remembers": "save"},
     "listings in parts, bases first": {**SMALL, "parts": "bases"},
     "listings in parts, saves first": {**SMALL, "parts": "saves"},
     "listings in parts, odd names first": {"parts": "odd", "saves": (3,), "claims": (1,)},
@@ -36,6 +36,15 @@ FULL = {
     **{
         f"2 workers, listings in parts, {part} first": {"parts": part}
         for part in ("epochs", "bases", "saves", "odd", "even")
+    },
+    "listings in parts, epochs first, no load remembers": {**SMALL, "parts": "epochs"},
+    **{
+        f"listings in parts, {part} first, a load remembers": {
+            **SMALL,
+            "remembers": "save",
+            "parts": part,
+        }
+        for part in ("bases", "saves")
     },
 }
 
@@ -72,5 +81,9 @@ BROKEN = {
 }
 
 BROKEN_FULL = {
+    "a second look for all saves but the one that was returned": {
+        "remembers": "epoch",
+        "parts": "epochs",
+    },
     "following the base that one made": {"settle_follow": False, **SMALL, "claims": (2, 1)},
 }
