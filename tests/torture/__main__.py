@@ -38,7 +38,7 @@ PARTS = {
     "clocks": "clients hours apart, clocks that jump",
     "interrupts": "every operation cut off by alarms and forks at random moments",
     "growth": "each operation in each of its states, a hundred thousand times",
-    "budgets": "a sweep's budget among ten thousand namespaces, shards and models",
+    "budgets": "a sweep's budget among ten thousand namespaces, shards, models, datasets, parts",
     "model": "the checkpoints' protocol, every order of its steps",
     "mutation": "each safety measure switched off: which test goes red",
 }

@@ -39,7 +39,8 @@ TRIED = {
         "{operations} kinds; {alarms_lost} descriptors lost as a file was opened to be read",
     ),
     "growth": ("", "{operations} in {states} states"),
-    "budgets": ("", "sweeps of {count} namespaces, shards and models; the longest {longest_s} s"),
+    "budgets": ("", ("sweeps of {count} namespaces, shards, models, datasets and parts; the longest "
+                "{longest_s} s")),
     "model": ("", "{states} states, {steps} steps"),
     "mutation": ("{mutations} of {of} measures switched off", "{noticed} noticed"),
 }  # fmt: skip
@@ -211,7 +212,10 @@ def growth(own):
 def budgets(own):
     yield "## Budgets in time"
     yield ""
-    yield "Sweeps with `budget=0.2` until everything was swept; each call must make progress."
+    yield (
+        "Sweeps with `budget=0.2` until everything was swept; each call must make progress. Seconds"
+        " are of the processor, but for the dry run's."
+    )
     yield ""
     yield from rows(
         ["", "count", "calls", "longest, s", "swept", "removed", "whole dry run, s"],
