@@ -434,10 +434,20 @@ def test_zones_of_dateutil_are_not_read_from_any_path():
     for name in ("/etc/passwd", "../../../etc/passwd", "Europe/../../../etc/passwd", "", "."):
         moment = marked(11, 2026, 1, 2, 3, 4, 5, 0, 0, ["dateutil", "gettz", name])
         with (
-            mock.patch("dateutil.tz.gettz", side_effect=RanError),
+            mock.patch("dateutil.tz.gettz", side_effect=RanError) as gettz,
             pytest.raises(ValueError, match="can't be read"),
         ):
             codec.loads(message(moment))
+        assert not gettz.called, name
+
+
+@pytest.mark.parametrize("data", [b"", b"1234567", b"123456789"])
+def test_a_scalar_with_more_or_fewer_bytes_is_refused(data):
+    """Few bytes must not ask for two gigabytes, nor may many be one value."""
+    for dtype in ("<i8", "|V8"):
+        assert len(codec.loads(message(marked(14, dtype, b"12345678"))).tobytes()) == 8
+        with pytest.raises(ValueError, match="can't be read"):
+            codec.loads(message(marked(14, dtype, data)))
 
 
 def test_no_library_is_imported_by_the_bytes(tmp_path):
@@ -549,8 +559,12 @@ def test_hostile_frames_and_images_are_value_errors(libraries):
             except ValueError:
                 pass
     for size in ([20_000, 5_000], [-1, 5], [3, 3]):
-        with pytest.raises(ValueError, match="can't be read"):
+        with (
+            mock.patch.object(sys.modules["PIL.Image"], "frombytes") as take_memory,
+            pytest.raises(ValueError, match="can't be read"),
+        ):
             codec.loads(message(marked(24, "RGB", size, None, {}, 0)))
+        assert not take_memory.called, size
 
 
 def test_an_extension_type_of_arrow_is_not_read(libraries):

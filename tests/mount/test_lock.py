@@ -132,6 +132,28 @@ def test_a_forked_child_does_not_give_the_parents_lock_back(mount):
     held.release()
 
 
+def test_a_lock_is_given_back_though_another_process_has_its_file(mount, tmp_path):
+    """A child that C code forked has it, or one of a fork in the moment of the open."""
+    held = lock.acquire(mount, "x", "l", until=soon())
+    numbers = [int(number) for number in os.listdir("/proc/self/fd")]
+    copies = []
+    for number in numbers:
+        try:
+            if os.path.samestat(os.fstat(number), os.stat(tmp_path / "x/l")):
+                copies.append(os.dup(number))  # which shares the lock, as a child's would
+        except OSError:
+            pass  # that of the listing
+    assert copies
+    try:
+        held.release()
+        again = lock.acquire(mount, "x", "l", until=soon(0.02))
+        assert again is not None
+        again.release()
+    finally:
+        for copy in copies:
+            os.close(copy)
+
+
 def opened(*names):
     """Return the open files of these names."""
     paths = []

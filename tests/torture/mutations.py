@@ -147,11 +147,6 @@ MUTATIONS = {
         become("return True"),
         ["mount/test_lock.py::test_a_removed_lock_file_is_noticed"],
     ),
-    "a-forks-child-gives-nothing-back": Mutation(
-        "a fork's child gives nothing back",
-        without("getpid"),
-        ["mount/test_lock.py::test_a_forked_child_does_not_give_the_parents_lock_back"],
-    ),
     "an-interrupted-write-leaves-no-temporary": Mutation(
         "an interrupted write leaves no temporary",
         drop(),
@@ -165,7 +160,7 @@ MUTATIONS = {
     "unlock-though-a-child-lives-on": Mutation(
         "unlock, though a child lives on",
         drop(),
-        ["checkpoints/test_checkpoint.py::test_leaving_gives_the_lock_back_though_a_forked_child"],
+        ["mount/test_lock.py::test_a_lock_is_given_back_though_another_process_has_its_file"],
     ),
     "a-locks-file-goes-before-the-lock": Mutation(
         "a lock's file goes before the lock",
@@ -391,7 +386,7 @@ MUTATIONS = {
     "a-scalar-has-its-bytes": Mutation(
         "a scalar has its bytes",
         holds(False),
-        ["torture/test_measures.py::test_no_bomb_takes_more_than_it_may"],
+        ["cache/test_codec_kinds.py::test_a_scalar_with_more_or_fewer_bytes_is_refused"],
     ),
     "a-models-names-stay-inside": Mutation(
         "a model's names stay inside",
@@ -486,6 +481,11 @@ MUTATIONS = {
         drop(),
         ["cleanup/test_turns.py::test_a_listing_that_takes_the_budget_leaves_time_for_work"],
     ),
+    "a-call-without-time-does-one-folder": Mutation(
+        "a call without time does one folder",
+        instead("self._has_begun and self.options.is_over()", "self.options.is_over()"),
+        ["cleanup/test_turns.py::test_a_call_whose_time_is_over_at_once_does_one_folder"],
+    ),
     "a-bad-folder-does-not-end-a-sweep": Mutation(
         "a bad folder does not end a sweep",
         become("return job(report)"),
@@ -535,7 +535,7 @@ MUTATIONS = {
     "a-descriptor-is-owned-at-once": Mutation(
         "a descriptor is owned at once",
         become("fd = os.open(name, flags, mode, dir_fd=dir_fd)", "self._fds.append(fd)"),
-        ["checkpoints/test_hazards.py::test_alarms_leak_no_descriptor_and_no_lock"],
+        ["mount/test_lock.py::test_an_alarm_at_any_moment_leaks_no_descriptor_and_no_lock"],
     ),
     "a-key-is-claimed-before-its-part-is-visible": Mutation(
         "a key is claimed before its part is visible",

@@ -80,6 +80,7 @@ class Work:
         self._later: dict[str, Job] = {}
         self._lock = process.lock()
         self._done = self._total = 0
+        self._has_begun = True  # False: one unit is done, however slow the machine is
         self._granted = 0.0  # seconds that the first units have at least
         if options.dry_run:
             options.would_be_gone = self._would_be_gone
@@ -90,6 +91,7 @@ class Work:
         Half of the `budget` (seconds) is for work even if the listing of names took it all.
         """
         report, self._granted = self.report, budget / 2
+        self._has_begun = not budget
         try:
             self._do_all(self._first_units())
             self._do_all(self._take_later())
@@ -395,9 +397,11 @@ class Work:
 
     def _do(self, unit: str, job: Job, report: SweepReport) -> None:
         """Do one unit; whatever fails in it is reported, and ends that unit alone."""
-        if self.options.is_over():
+        # MUT: a-call-without-time-does-one-folder
+        if (self._has_begun and self.options.is_over()) or self.options.is_too_late():
             report.left += 1
             return
+        self._has_begun = True
 
         def attempt() -> bool:
             # MUT: a-bad-folder-does-not-end-a-sweep

@@ -32,10 +32,10 @@ class Lock:
     `waited` is True if another process held it first, `shared` if others may hold it too.
     """
 
-    __slots__ = ("__weakref__", "_file", "_mount", "_pid", "folder", "name", "shared", "waited")
+    __slots__ = ("__weakref__", "_file", "_mount", "folder", "name", "shared", "waited")
 
     def __init__(self, mount: Mount, folder: str, name: str, *, shared: bool = False) -> None:
-        self._mount, self._file, self._pid = mount, Descriptor(), os.getpid()
+        self._mount, self._file = mount, Descriptor()
         self.folder, self.name = folder, name
         self.shared, self.waited = shared, False
         _locks.add(self)
@@ -55,14 +55,13 @@ class Lock:
         """Give the lock back; with `remove`, remove its file first.
 
         First, so that the next holder does not find the name of a file that is going. In a forked
-        child do nothing: the lock is the parent's. A shared lock is only closed: it counts until
-        every process that inherited it has closed it.
+        child nothing is open any more: the lock is the parent's. A shared lock is only closed: it
+        counts until every process that inherited it has closed it.
         """
         if not self._file.is_open:
             return
         try:
-            # MUT: a-forks-child-gives-nothing-back
-            if os.getpid() == self._pid and not self.shared:
+            if not self.shared:
                 # MUT: a-locks-file-goes-before-the-lock
                 if remove:
                     self._mount.remove(self.folder, self.name, quiet=True)
