@@ -126,3 +126,15 @@ def test_the_sweep_goes_through_datasets(ds, tmp_path, monkeypatch):
     assert report.finished and report.reasons == {"temporary": 1}
     assert report.foreign_paths == [str(tmp_path / "datasets" / "notes.txt")]
     assert len(ds.parts()) == 1 and ds.snapshots() == ["short"]
+
+
+def test_an_unreadable_snapshot_does_not_keep_others_from_expiring(ds):
+    """A link that somebody planted would have them, and their lists, grow for ever."""
+    for number in range(9):
+        ds.freeze(f"passing {number}", parts=[ds.add(b"1")], ttl="1h")
+    folder = f"{ds.path}/../snapshots"
+    for name in ("a", "z"):
+        os.symlink("nonsense", f"{folder}/{layout.snapshot_name(name)}")
+    lists = [name for name in below(ds, "snapshots") if layout.is_list(name)]
+    assert sweep(ds, later=7200) == [("snapshot", 0)] * 9
+    assert [name for name in below(ds, "snapshots") if layout.is_list(name)] == lists

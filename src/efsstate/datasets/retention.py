@@ -68,7 +68,7 @@ def _sweep_snapshots(
     folders: PartFolders, now: float, foreign: list[str], *, dry_run: bool
 ) -> Iterator[tuple[str, int]]:
     mount = folders.mount
-    lists, kept = {}, set()
+    lists, kept, are_all_read = {}, set(), True
     for name, status in _items(mount, folders.snapshots):
         if layout.is_list(name):
             lists[name] = status
@@ -77,12 +77,15 @@ def _sweep_snapshots(
         else:
             frozen = _read_link(folders, name)
             if frozen is None:
-                return  # the unreadable snapshot may be the one that needs a list
+                are_all_read = False
+                continue
             if frozen.expires and frozen.expires <= now:
                 if not dry_run:
                     freezing.forget(folders, frozen.name)
                 yield "snapshot", 0
             kept.add(frozen.list)
+    if not are_all_read:
+        return  # the unreadable snapshot may be the one that needs a list
     for name, status in lists.items():
         # MUT: a-list-in-use-is-not-swept
         if name not in kept and now - status.st_mtime >= ABANDONED:
