@@ -24,6 +24,7 @@ FLOORS = [
     ["datasets"],
     ["cleanup"],
     ["publishing", "deploy", "planning"],
+    ["reporting"],
     ["janitor", "ops", "publisher", "cli", "testing", "metrics"],
 ]
 FEATURES = ["cache", "checkpoints", "modelstore"]  # neighbours that know nothing of each other
@@ -31,6 +32,7 @@ OPERATOR = (
     "cli",
     "deploy",
     "planning",
+    "reporting",
     "testing",
     "ops",
     "publisher",

@@ -26,6 +26,7 @@ COMMANDS = {
     "dataset": "List, freeze, verify and remove shared training data.",
     "template": "Write infrastructure templates.",
     "lint": "Check a function's infrastructure template.",
+    "report": "Write a page to look at: space, hit rates, checkpoints, cost.",
     "plan": "Predict throughput, credits, cold starts and cost.",
     "doctor": "Check this environment: the mount, its clock, its locks.",
 }

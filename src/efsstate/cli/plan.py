@@ -129,7 +129,7 @@ def command(
         rates = load_rates(prices, region)
         history, measured = None, None
         if file_system is not None:
-            history = _read_history(file_system, 14 if days is None else days, region)
+            history = read_history(file_system, 14 if days is None else days, region)
         if events is not None:
             measured = _read_events(events, covering)
         source = history.workload() if history else measured.workload() if measured else None
@@ -225,7 +225,8 @@ def _update_prices(out: output.Output, path: str, region: str | None) -> None:
         out.problems([f"not in the price list of {region or rates.HOME}: {', '.join(missing)}"])
 
 
-def _read_history(file_system: str, days: int, region: str | None) -> History:
+def read_history(file_system: str, days: int, region: str | None) -> History:
+    """Return a file system's history. Raise ValueError, and EfsStateError also without boto3."""
     try:
         from efsstate.planning import cloudwatch
     except ImportError as error:

@@ -94,7 +94,7 @@ def read(lines: Iterable[str], source: str, *, covering: float | None = None) ->
     measured = Measured(source)
     times: list[float] = []
     for line in lines:
-        record = _parse(line)
+        record = parse(line)
         if record is None:
             measured.unknown += bool(line.strip())
             continue
@@ -117,7 +117,8 @@ def read(lines: Iterable[str], source: str, *, covering: float | None = None) ->
     return measured
 
 
-def _parse(line: str) -> dict[str, Any] | None:
+def parse(line: str) -> dict[str, Any] | None:
+    """Return the event or the metrics of a line, or None if it is something else."""
     if not line.lstrip().startswith("{"):
         return None
     try:
@@ -130,7 +131,7 @@ def _parse(line: str) -> dict[str, Any] | None:
     return record if is_known else None
 
 
-def _number(record: dict[str, Any], name: str) -> int:
+def number(record: dict[str, Any], name: str) -> int:
     """Return a count of the record, or 0 if it has none, or something else in its place."""
     value = record.get(name, 0)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -138,9 +139,9 @@ def _number(record: dict[str, Any], name: str) -> int:
 
 
 def _add_event(measured: Measured, event: dict[str, Any], times: list[float]) -> None:
-    if _number(event, "time"):
+    if number(event, "time"):
         times.append(float(event["time"]))
-    count = _number(event, "bytes")
+    count = number(event, "bytes")
     match event["kind"], event["event"]:
         case "cache", "hit":
             if event.get("level") == "memory":
@@ -160,26 +161,26 @@ def _add_event(measured: Measured, event: dict[str, Any], times: list[float]) ->
             measured.loads += 1
             measured.load_bytes += count
         case "sweep", _:
-            measured.removed += _number(event, "removed")
+            measured.removed += number(event, "removed")
 
 
 def _add_metrics(measured: Measured, line: dict[str, Any], times: list[float]) -> None:
     """Add the metrics of one invocation; they do not have the bytes of entries and saves."""
     if "Cache" in line:  # the line of one cache, whose counts are in the sum of all too
         return
-    if _number(line["_aws"], "Timestamp"):
+    if number(line["_aws"], "Timestamp"):
         times.append(line["_aws"]["Timestamp"] / 1000)
     reads = line.get("MountRead")
-    hits = _number(line, "CacheHit")
+    hits = number(line, "CacheHit")
     # A line has at most 20 values of MountRead: with as many, any number of the hits may be reads.
     on_mount = len(reads) if isinstance(reads, list) and len(reads) < 20 else hits
     on_mount = min(on_mount, hits) if isinstance(reads, list) else 0
     measured.hits += on_mount
     measured.memory_hits += hits - on_mount
-    measured.misses += _number(line, "CacheMiss")
-    measured.puts += _number(line, "CachePut")
-    measured.saves += _number(line, "CheckpointSave")
-    measured.removed += _number(line, "SweepRemoved")
+    measured.misses += number(line, "CacheMiss")
+    measured.puts += number(line, "CachePut")
+    measured.saves += number(line, "CheckpointSave")
+    measured.removed += number(line, "SweepRemoved")
     sizes = line.get("ModelBytes")
     if isinstance(sizes, list):
         measured.loads += len(sizes)

@@ -1,0 +1,1 @@
+"""Draw a root, its activity and its plan as one self-contained page of HTML."""
