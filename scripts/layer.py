@@ -121,7 +121,7 @@ def wanted(name: str) -> bool:
     if name.startswith("efsstate/deploy/"):
         return name.removeprefix("efsstate/deploy/") in KEPT_OF_DEPLOY
     return not name.startswith(LEFT_OUT) and not name.endswith(
-        (".pyx", ".pyi", ".c", ".h", "/RECORD", "/WHEEL", ".cdx.json")
+        (".pyx", ".pyi", ".c", ".h", "/RECORD", "/WHEEL", ".cdx.json", "/echarts/LICENSE")
     )
 
 
