@@ -5,6 +5,7 @@
 # make torture  the long tests (45 minutes)
 # make bench    the benchmarks, on tmpfs and in the NFS lab
 # make layer    the Lambda layer's zips
+# make sbom     the list of components, as CycloneDX JSON
 # make dev      an environment to work in (editable)
 # Each sets up what it needs, from a bare clone, on a machine with Python 3.11 or newer.
 
@@ -18,7 +19,7 @@ PIP = $(BIN)/python -m pip --quiet
 REMOVE = $(PIP) uninstall --yes efsstate 2>/dev/null
 WHEEL = $(REMOVE); $(PIP) install "$$(ls dist/*.whl)[cli,aws,numpy]"
 
-.PHONY: installed demo demo-training check test test-heavy torture bench layer dev lint wheel clean packages
+.PHONY: installed demo demo-training check test test-heavy torture bench layer sbom dev lint wheel sdist clean packages
 
 demo: $(VENV)/.demo wheel
 	$(REMOVE); $(PIP) install "$$(ls dist/*.whl)"
@@ -49,8 +50,11 @@ bench: packages $(VENV)/.test $(VENV)/.bench wheel
 	$(WHEEL)
 	$(BIN)/python -m benchmarks --all
 
-layer: $(VENV)/.test wheel
+layer: wheel
 	$(BIN)/python scripts/layer.py
+
+sbom: $(VENV)/.release wheel
+	$(BIN)/python scripts/sbom.py
 
 dev: packages $(VENV)/.dev
 
@@ -71,6 +75,9 @@ wheel: $(VENV)/.venv
 	rm -rf dist
 	$(BIN)/python -m build --wheel --outdir dist . >/dev/null
 
+sdist: wheel
+	$(BIN)/python -m build --sdist --outdir dist . >/dev/null
+
 packages:
 	@scripts/packages
 
@@ -88,6 +95,10 @@ $(VENV)/.test: pyproject.toml $(VENV)/.venv
 
 $(VENV)/.heavy: pyproject.toml $(VENV)/.venv
 	$(BIN)/python -m pip install --quiet --group heavy
+	touch $@
+
+$(VENV)/.release: pyproject.toml $(VENV)/.venv
+	$(BIN)/python -m pip install --quiet --group release
 	touch $@
 
 $(VENV)/.bench: pyproject.toml $(VENV)/.venv

@@ -1,0 +1,120 @@
+"""What is published: the extras, the layer without tools, the image, the workflows, the SBOM."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+pytestmark = pytest.mark.skipif(
+    not (ROOT / "Dockerfile").exists(), reason="only in the source tree"
+)
+
+
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_the_extra_all_names_every_other():
+    extras = project()["project"]["optional-dependencies"]
+    (everything,) = extras.pop("all")
+    names = re.fullmatch(r"efsstate\[(.*)\]", everything)[1].split(",")
+    assert names == sorted(extras)
+
+
+def test_the_layer_needs_no_group_of_tools():
+    """`make layer` on a fresh machine installs a builder, and neither tests nor linters."""
+    done = subprocess.run(
+        ["make", "--dry-run", "VENV=.no-venv", "layer"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "scripts/layer.py" in done.stdout and "--group" not in done.stdout
+
+
+def test_the_workflow_tries_every_version_that_is_promised():
+    workflow = (ROOT / ".github/workflows/test.yml").read_text()
+    tried = re.findall(r'"(3\.\d+)"', re.search(r"python: \[(.*)\]", workflow)[1])
+    promised = [
+        kind.rpartition(" ")[2]
+        for kind in project()["project"]["classifiers"]
+        if re.fullmatch(r"Programming Language :: Python :: 3\.\d+", kind)
+    ]
+    assert tried == promised == ["3.11", "3.12", "3.13", "3.14"]
+
+
+@pytest.mark.heavy
+def test_the_workflows_are_valid():
+    workflows = glob.glob(f"{ROOT}/.github/workflows/*.yml")
+    command = [sys.executable, "-m", "check_jsonschema"]
+    command += ["--builtin-schema", "vendor.github-workflows"]
+    assert len(workflows) == 2
+    subprocess.run([*command, *workflows], check=True)
+
+
+def copy_context(to):
+    """Copy what the image's build is given: the lines of .dockerignore say which."""
+    to.mkdir()
+    first, *kept = (ROOT / ".dockerignore").read_text().split()
+    assert first == "*"
+    for line in kept:
+        source = ROOT / line.removeprefix("!")
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, to / source.name)
+
+
+@pytest.mark.heavy
+def test_the_steps_of_the_image_make_the_command(tmp_path):
+    """Its steps run in an environment of their own, because the base image is not at hand."""
+    dockerfile_parse = pytest.importorskip("dockerfile_parse")
+    copy_context(tmp_path / "source")
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "python"], check=True)
+    environment = os.environ | {"PATH": f"{tmp_path}/python/bin:{os.environ['PATH']}"}
+    environment.pop("PYTHONPATH", None)
+    steps = dockerfile_parse.DockerfileParser(str(ROOT / "Dockerfile")).structure
+    last = {}
+    for step in steps:
+        last[step["instruction"]] = step["value"]
+        if step["instruction"] == "RUN":
+            command = re.sub(r"/(source|wheels)\b", rf"{tmp_path}/\1", step["value"])
+            subprocess.run(["sh", "-ec", command], env=environment, check=True, cwd=tmp_path)
+    assert last["USER"] == "1000:1000"
+    command = json.loads(last["ENTRYPOINT"])
+    assert not (tmp_path / "wheels").exists()
+    for words in (json.loads(last["CMD"]), ["stat"]):
+        (tmp_path / "root").mkdir(exist_ok=True)
+        subprocess.run(
+            [*command, *words],
+            env=environment | {"EFSSTATE_ROOT": str(tmp_path / "root")},
+            check=True,
+            cwd=tmp_path,
+        )
+
+
+@pytest.mark.heavy
+def test_the_list_of_components_names_what_is_installed(tmp_path):
+    wheels = glob.glob(f"{ROOT}/dist/efsstate-*.whl")
+    if not wheels:
+        pytest.skip("no wheel in dist/")
+    shutil.copy(wheels[0], tmp_path)
+    command = [sys.executable, "scripts/sbom.py", "--out", tmp_path, "--extra", ""]
+    subprocess.run(command, check=True, cwd=ROOT)
+    (path,) = tmp_path.glob("*.cdx.json")
+    listed = json.loads(path.read_text())
+    assert listed["metadata"]["component"]["name"] == "efsstate"
+    components = {component["name"]: component for component in listed["components"]}
+    needed = [re.match(r"\w+", name)[0] for name in project()["project"]["dependencies"]]
+    assert set(components) == set(needed)
+    for name, component in components.items():
+        assert component["purl"] == f"pkg:pypi/{name}@{component['version']}"
+        assert component["licenses"]
