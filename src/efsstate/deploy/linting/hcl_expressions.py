@@ -27,6 +27,7 @@ from efsstate.deploy.linting.values import (
 from efsstate.errors import TemplateError
 
 _STEP = re.compile(r"\.([\w-]+)|\[(\d+)\]|\[\"([^\"]+)\"\]")
+_INDEX = re.compile(r"\[([^\]\"\d*][^\]]*)\]")
 _SIGNS = ("||", "&&", "==", "!=")
 _ATTRIBUTES = {"arn": "Arn", "id": ""}
 MAX_DEPTH = 40
@@ -53,6 +54,7 @@ class Scope:
         self.depends: set[str] = set()
         self.read_document: Callable[[dict[str, Any]], Any] = lambda _: None
         self.each: Any = None
+        self.each_key: Any = None
         self.depth = 0
 
     # ---- values ----
@@ -167,6 +169,8 @@ class Scope:
             return str(len(values[0]))
         if function == "concat" and all(isinstance(value, list) for value in values):
             return [part for value in values for part in value]
+        if function == "lookup" and isinstance(values[0], dict) and is_known(values[1]):
+            return values[0].get(values[1], values[2] if len(values) > 2 else unknown)
         if function == "coalesce":
             first = next((value for value in values if value not in (None, "")), None)
             return unknown if isinstance(first, Unknown) else first
@@ -201,7 +205,7 @@ class Scope:
         unknown = Unknown(text[:200])
         first, _, rest = text.partition(".")
         key = re.split(r"[.\[]", rest)[0]
-        path = rest[len(key) :]
+        path = _INDEX.sub(self._resolve_index, rest[len(key) :])
         if first == "path" and rest in ("module", "root"):
             return "."
         if first == "var" and key in self.declared | set(self.arguments):
@@ -210,8 +214,8 @@ class Scope:
             return _follow(self.value(self.locals[key]), path, unknown)
         if first == "module" and key.split("[")[0] in self.modules:
             return self._output(self.modules[key], path, unknown)
-        if first == "each" and key == "value" and isinstance(self.each, Ref):
-            return self.each
+        if first == "each" and self.each is not None:
+            return _follow(self.each_key if key == "key" else self.each, path, unknown)
         if first == "data":
             return self._data(rest, unknown)
         resource = RESOURCE.fullmatch(text)
@@ -225,6 +229,13 @@ class Scope:
         if name in self.instances:
             return self._instance(name, resource[3], attribute)
         return Ref(self.prefix + name, attribute)
+
+    def _resolve_index(self, index: re.Match[str]) -> str:
+        """Return `[expression]` with its value in place of the expression, if that is known."""
+        value = self.expression(index[1])
+        if not is_known(value):
+            return index[0]
+        return f"[{value}]" if value.isdigit() else f'["{value}"]'
 
     def _instance(self, name: str, path: str, attribute: str) -> Any:
         """Resolve an instance of a plan's resource; all of them if no index is given."""

@@ -12,6 +12,9 @@ MENTION = re.compile(r"(?<![\w.])((?:data\.)?awsc?c?_\w+\.[\w-]+|(?:local|module
 VARIABLE = re.compile(r"(?<![\w.])var\.([\w-]+)")
 RESOURCE = re.compile(r"(awsc?c?_\w+)\.([\w-]+)((?:\[.*?\])?(?:\.[\w-]+)*)$")
 PIECE = re.compile(r"\$\{((?:[^{}]|\{[^{}]*\})*)\}")
+_PROSE = re.compile(
+    r'^[ \t]*(?:description|error_message)[ \t]*=[ \t]*"(?:[^"\\\n]|\\.)*"[ \t]*$', re.MULTILINE
+)
 _HEREDOC = re.compile(r"<<-?(\w+)[ \t\r]*$")
 
 
@@ -36,8 +39,14 @@ def positions(text: str, separator: str) -> list[int]:
     return places
 
 
+@functools.lru_cache(maxsize=4096)
 def split_once(text: str, separator: str) -> tuple[str, str] | None:
-    """Split at the first separator outside of brackets and quotes; None if there is none."""
+    """Split at the first separator outside of brackets and quotes; None if there is none.
+
+    A module that is called often asks again and again for the same expressions.
+    """
+    if separator not in text:
+        return None
     places = positions(text, separator)
     return (text[: places[0]], text[places[0] + len(separator) :]) if places else None
 
@@ -56,6 +65,11 @@ def parse_literal(text: str) -> Any:
     The parser takes milliseconds. The result is shared: do not change it.
     """
     return hcl2.loads(f"x = {text}\n")["x"]
+
+
+def drop_prose(text: str) -> str:
+    """Empty the lines of descriptions, which take the parser a fifth of its time."""
+    return _PROSE.sub("", text)
 
 
 def tidy_heredocs(text: str) -> str:

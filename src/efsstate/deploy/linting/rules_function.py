@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from efsstate.deploy.findings import Hit, Rule
 from efsstate.deploy.linting.stack import Stack
-from efsstate.deploy.linting.values import Unknown, is_known, items, number, text
+from efsstate.deploy.linting.values import Joined, Unknown, is_known, items, number, text
 
 SHORT = 10  # seconds
 MAX_TIMEOUT = 1800  # seconds, since 2026-11-19; 5,400 for asynchronous calls on Managed Instances
 MAX_TIMEOUT_MANAGED = 5400
+_MOUNT_PATH = r"/mnt/[a-zA-Z0-9_.-]+"
 
 
 def _mount_path(stack: Stack) -> Iterator[Hit]:
@@ -20,12 +22,18 @@ def _mount_path(stack: Stack) -> Iterator[Hit]:
         line = getattr(mount, "lines", {}).get("LocalMountPath") or function.at("FileSystemConfigs")
         if path is None:
             yield Hit(function.name, "no LocalMountPath", line, file=function.file)
-        elif is_known(path) and not _is_mount_path(path):
+        elif not _may_be_mount_path(path):
             yield Hit(function.name, f"LocalMountPath is {path}", line, file=function.file)
 
 
-def _is_mount_path(path: str) -> bool:
-    return re.fullmatch(r"/mnt/[a-zA-Z0-9_.-]+", path) is not None and len(path) <= 160
+def _may_be_mount_path(path: Any) -> bool:
+    """Return False if Lambda refuses the path, whatever its unknown pieces will be."""
+    if isinstance(path, Joined):
+        known = str(path).partition("${")[0]
+        return "/mnt/".startswith(known) or re.fullmatch(_MOUNT_PATH, known + "x") is not None
+    if not is_known(path):
+        return True
+    return re.fullmatch(_MOUNT_PATH, path) is not None and len(path) <= 160
 
 
 def _too_short(stack: Stack) -> Iterator[Hit]:

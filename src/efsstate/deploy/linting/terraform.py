@@ -14,17 +14,25 @@ import hcl2
 from efsstate.deploy.linting.hcl_blocks import Body
 from efsstate.deploy.linting.hcl_expressions import Scope
 from efsstate.deploy.linting.hcl_mentions import has_undeclared, mentions
-from efsstate.deploy.linting.hcl_text import quoted, tidy_heredocs
+from efsstate.deploy.linting.hcl_text import drop_prose, quoted, tidy_heredocs
 from efsstate.deploy.linting.located_yaml import load
 from efsstate.deploy.linting.resource import Resource
 from efsstate.deploy.linting.stack import Stack
 from efsstate.deploy.linting.terraform_types import attach_policies, convert, document
-from efsstate.deploy.linting.values import Ref, items, number
+from efsstate.deploy.linting.values import Ref, is_known, items, number
 from efsstate.errors import TemplateError
 
 ENDINGS = (".tf", ".tf.json", ".tofu", ".tofu.json")
 MAX_BYTES = 1 << 20  # a file; the parser takes some 3 s for it
 MAX_MODULES = 50
+_MAX_INSTANCES = 50  # of one block that are looked at
+# Nothing refers to these by name, so that each instance of a for_each is a resource of its own.
+_UNNAMED = (
+    "aws_iam_role_policy_attachment",
+    "aws_security_group_rule",
+    "aws_vpc_security_group_egress_rule",
+    "aws_vpc_security_group_ingress_rule",
+)
 _SOURCE = re.compile(r'^\s*source\s*=\s*"(\.\.?/[^"]*)"', re.MULTILINE)
 
 
@@ -57,13 +65,15 @@ def read(path: str, parameters: Mapping[str, str] | None = None) -> Stack:
     folder = path if is_folder else os.path.dirname(path)
     reader = _Reader()
     scope = Scope(os.path.abspath(folder))
+    files = files_in(path) if is_folder else [path]
     if is_folder:
         scope.arguments.update(_tfvars(folder))
-        scope.has_unknown_caller = not scope.arguments and _has_caller(folder)
     if parameters:
-        scope.has_unknown_caller = False
         scope.arguments.update({key: _argument(value) for key, value in parameters.items()})
-    reader.read_module(scope, files_in(path) if is_folder else [path], is_many=False)
+    if is_folder and not scope.arguments and (_has_caller(folder) or reader.is_reusable(files)):
+        scope.has_unknown_caller = True
+        reader.unseen.append("the caller of this module, which decides its variables")
+    reader.read_module(scope, files, is_many=False)
     if not reader.blocks and not reader.unseen:
         raise TemplateError(f"{path}: no Terraform resources in it")
     return reader.stack()
@@ -92,6 +102,26 @@ class _Reader:
         stack = Stack(resources, unseen=self.unseen, skipped=skipped, form="terraform")
         attach_policies(stack)
         return stack
+
+    def is_reusable(self, files: list[str]) -> bool:
+        """Return True if another project calls these files: they ask for values and return some.
+
+        Only a module that nobody calls has a provider, or a place for its state.
+        """
+        trees = [self._parse_file(file)[0] for file in files]
+        if any("provider" in tree for tree in trees):
+            return False
+        for tree in trees:
+            if any({"backend", "cloud"} & set(block) for block in items(tree.get("terraform"))):
+                return False
+        variables = [
+            body
+            for tree in trees
+            for block in items(tree.get("variable"))
+            for _, body in _named(block)
+        ]
+        asks = any("default" not in body for body in variables)
+        return asks and any("output" in tree for tree in trees)
 
     def read_module(self, scope: Scope, files: list[str], *, is_many: bool) -> None:
         scope.read_document = lambda body: document(scope, body)
@@ -165,7 +195,7 @@ def parse(text: str, path: str) -> dict[str, Any]:
             if not isinstance(tree, dict):
                 return {}
             return {key: quoted(value) for key, value in tree.items()}
-        return dict(hcl2.loads(tidy_heredocs(text)))
+        return dict(hcl2.loads(tidy_heredocs(drop_prose(text))))
     except json.JSONDecodeError as error:
         raise TemplateError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
     except RecursionError as error:
@@ -243,16 +273,36 @@ def _convert(block: _Written) -> list[Resource]:
     each = scope.value(raw.get("for_each"))
     if isinstance(each, list | dict) and not each:
         return []
-    scope.each = each if isinstance(each, Ref) else None
+    if block.kind in _UNNAMED:
+        instances = list(_instances(each))
+        if instances:
+            return [_one(block, *instance) for instance in instances]
+    return [_one(block, None, each if isinstance(each, Ref) else None)]
+
+
+def _instances(each: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield the key and the value of each instance that for_each creates, if they are known."""
+    pairs = each.items() if isinstance(each, dict) else [(value, value) for value in items(each)]
+    if not isinstance(each, dict | list) or not all(is_known(key) for key, _ in pairs):
+        return
+    yield from list(pairs)[:_MAX_INSTANCES]
+
+
+def _one(block: _Written, key: Any, each: Any) -> Resource:
+    """Return a resource of a block, for one key of its for_each or for all of them."""
+    scope, raw = block.scope, block.raw
+    scope.each_key, scope.each = key, each
     own = f"{scope.prefix}{block.kind}.{block.name}"
+    name = own if key is None else f'{own}["{key}"]'
     span = _span(block.lines, block.kind, block.name)
     body = Body(scope, {**raw, "__name__": own}, block.lines, *span)
-    resource = convert(block.kind, own, body, block.file)
+    resource = convert(block.kind, name, body, block.file)
     resource.depends = (mentions(scope, raw) | scope.depends) - {own}
-    single_count = count is None or number(count) == 1
-    resource.is_many = block.is_many or "for_each" in raw or not single_count
-    scope.each = None
-    return [resource]
+    count = scope.value(raw["count"]) if "count" in raw else None
+    is_single = key is not None or ("for_each" not in raw and (count is None or number(count) == 1))
+    resource.is_many = block.is_many or not is_single
+    scope.each_key = scope.each = None
+    return resource
 
 
 def _span(lines: list[str], kind: str, name: str) -> tuple[int, int]:
