@@ -12,6 +12,13 @@ past obliges to:
   undone   a load that began after another load had ended, and has a state not built on that one's
   unknown  a load has a state that nobody had begun to save
   gone     a load or claim is refused for damage, though nobody damaged anything
+
+Workers that go through items with `map` record each item that they did, and its reference is their
+number: an item counts only if it is in a record by then.
+
+  skipped  a load or a claim counts an item that nobody did
+  early    a job is finished, and not all of its items were done
+  torn     a state is not that of the items that are counted with it
 """
 
 import json
@@ -19,12 +26,13 @@ import os
 import random
 import signal
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 
 from efsstate import ClaimedError, ClaimLost, CorruptEntryError, checkpoint
-from efsstate.checkpoints import newest, protocol
+from efsstate.checkpoints import newest, protocol, workers
 
 START = "start"
+ITEMS = 60  # of each job that workers go through with `map`
 
 
 class Record:
@@ -65,6 +73,17 @@ def break_rule(bug):
             return plain(self, note, **options)
 
         plain, protocol.CheckpointFolder.claim = protocol.CheckpointFolder.claim, claim
+
+    elif bug == "a map counts what was begun":
+
+        def count_begun(self, task):
+            finish(self, task)
+            loop = self._loop
+            if self.tasks and loop.items < self._items:
+                loop.next_position, loop.next_items = self._items, self._items
+                loop.finish_item(time.monotonic())
+
+        finish, workers.Window.finish = workers.Window.finish, count_begun
 
 
 def work(root, path, until, seed, bug=None):
@@ -135,6 +154,104 @@ def poll(root, path, until, seed):
             os.close(fd)
 
 
+class Failed(Exception):  # noqa: N818 - the work failed
+    """The work on an item failed."""
+
+
+def work_by_map(root, path, until, seed, bug=None):
+    """Go through one job after the other with `map`, in four threads; some items fail."""
+    break_rule(bug)
+    chance, record = random.Random(seed), Record(path)
+    number = 0
+    while time.monotonic() < until:
+        name = f"map-{number}"
+
+        def do(item, name=name):
+            time.sleep(chance.choice([0, 0.002, 0.02]))
+            if chance.random() < 0.01:
+                raise Failed
+            record.note(op="item", phase="ok", job=name, item=item)
+            return item
+
+        job = checkpoint(name, root=root, wait=1)
+        try:
+            with job:
+                note_progress(record, "claim", "ok", job)
+                every = chance.choice([1, 5, "0.1s"])
+                for result in job.map(do, range(ITEMS), workers=4, every=every):
+                    job.state = [*(job.state or []), result]
+                    if time.monotonic() > until:
+                        break
+        except (ClaimedError, ClaimLost, Failed) as error:
+            record.note(op="map", phase=type(error).__name__)
+        except (OSError, CorruptEntryError) as error:
+            record.note(op="map", phase="error", error=repr(error))
+        number += job.finished
+        time.sleep(chance.random() * 0.02)
+
+
+def note_progress(record, op, phase, job):
+    """Note how far a job is, as its checkpoint says."""
+    record.note(
+        op=op,
+        phase=phase,
+        job=job.name,
+        items=job.items,
+        finished=job.finished,
+        state=job.state,
+    )
+
+
+def read_maps(root, path, until, seed):
+    """Load the jobs that workers go through with `map`, again and again."""
+    chance, record, number = random.Random(seed), Record(path), 0
+    while time.monotonic() < until:
+        job = checkpoint(f"map-{number}", root=root)
+        try:
+            job.load()
+        except (OSError, CorruptEntryError) as error:
+            record.note(op="load", phase="error", error=repr(error))
+        else:
+            note_progress(record, "load", "unsettled" if job.unsettled else "ok", job)
+        number += job.finished
+        time.sleep(chance.choice([0, 0.005, 0.05]))
+
+
+def finish_maps(root, path):
+    """Go through what the workers left, without a fault."""
+    record, number = Record(path), 0
+    while os.path.exists(os.path.join(root, "checkpoints", f"map-{number}")):
+        job = checkpoint(f"map-{number}", root=root, wait="30s")
+        with job:
+            for item in job.resume(range(ITEMS)):
+                record.note(op="item", phase="ok", job=job.name, item=item)
+                job.state = [*(job.state or []), item]
+        note_progress(record, "load", "ok", job)
+        number += 1
+    return number
+
+
+def check_maps(lines):
+    """(counts, violations) of a record's lines: the items that a job counts were done by then."""
+    counts, violations, done = Counter(), [], defaultdict(set)
+    for e in sorted(lines, key=lambda e: e["t"]):
+        counts[f"{e['op']} {e['phase']}"] += 1
+        if e["op"] == "item":
+            counts["items again"] += e["item"] in done[e["job"]]
+            done[e["job"]].add(e["item"])
+        elif e["phase"] == "error" and "CorruptEntryError" in e["error"]:
+            violations.append(("gone", e, None))
+        elif "items" in e:
+            missing = set(range(e["items"])) - done[e["job"]]
+            if missing:
+                violations.append(("skipped", e, sorted(missing)))
+            if e["finished"] and len(done[e["job"]]) < ITEMS:
+                violations.append(("early", e, None))
+            if (e["state"] or []) != list(range(e["items"])):
+                violations.append(("torn", e, None))
+    return counts, violations
+
+
 def check(lines):
     """(counts, violations) of a record's lines."""
     events = sorted(lines, key=lambda e: e["t"])
@@ -201,7 +318,10 @@ class Play:
         bug=None,
         faults=("kill", "freeze", "break"),
         special=None,
+        by_map=False,
     ):
+        self.work, self.readers = (work_by_map, [read_maps]) if by_map else (work, [read, poll])
+        self.check = check_maps if by_map else check
         self.start, self.roots, self.folder, self.bug = start, roots, str(folder), bug
         self.chance, self.until = random.Random(seed), time.monotonic() + seconds
         self.faults, self.special, self.done = faults, special or {}, Counter()
@@ -233,10 +353,10 @@ class Play:
     def run(self):
         clients = list(self.roots)
         for where in clients * 2:
-            self.add(work, where, self.workers, self.bug)
+            self.add(self.work, where, self.workers, self.bug)
         for where in clients:
-            self.add(read, where, self.others)
-            self.add(poll, where, self.others)
+            for reader in self.readers:
+                self.add(reader, where, self.others)
         frozen, last = [], self.until + 90
         while time.monotonic() < self.until:
             time.sleep(self.chance.random() * 0.4)
@@ -250,14 +370,17 @@ class Play:
             if fault == "kill":
                 worker.kill()
                 del self.workers[index]
-                self.add(work, where, self.workers, self.bug)
+                self.add(self.work, where, self.workers, self.bug)
             elif fault == "freeze":
                 if worker.pid not in [pid for _, pid in frozen]:
                     os.kill(worker.pid, signal.SIGSTOP)
                     frozen.append((time.monotonic() + self.chance.choice([0.1, 1, 3]), worker.pid))
             elif fault == "break":
+                root = self.roots[self.chance.choice(clients)]
                 try:
-                    checkpoint("job", root=self.roots[self.chance.choice(clients)]).break_claim()
+                    jobs = os.listdir(os.path.join(root, "checkpoints"))
+                    newest_job = max(jobs, key=lambda name: (len(name), name))
+                    checkpoint(newest_job, root=root).break_claim()
                 except (OSError, CorruptEntryError):
                     pass
             else:
@@ -269,4 +392,4 @@ class Play:
                 process.wait(max(1, last - time.monotonic()))
             finally:
                 process.kill()
-        return check(lines(self.paths))
+        return self.check(lines(self.paths))

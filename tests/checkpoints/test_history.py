@@ -57,6 +57,24 @@ def test_a_bug_put_in_on_purpose_is_caught(tmp_path):
     assert {kind for kind, *_ in violations} & {"fork", "lost", "gone"}
 
 
+def test_a_map_skips_no_item_among_kills_and_freezes(tmp_path):
+    """Every item is done at least once, and what is counted was done."""
+    running, counts, violations = play(tmp_path, 6, by_map=True)
+    assert not violations
+    last = str(tmp_path / "records" / "last.jsonl")
+    assert history.finish_maps(str(tmp_path / "root"), last)
+    counts, violations = history.check_maps(history.lines([*running.paths, last]))
+    assert not violations
+    assert counts["item ok"] > history.ITEMS and counts["load ok"] > 20
+
+
+def test_a_map_that_counts_too_much_is_caught(tmp_path):
+    """A bug on purpose: the watermark passes the items that were only begun."""
+    bug = "a map counts what was begun"
+    _, _, violations = play(tmp_path, 6, bug=bug, faults=("break",), by_map=True)
+    assert {kind for kind, *_ in violations} & {"skipped", "early"}
+
+
 @pytest.mark.parametrize(
     ("events", "kind"),
     [
@@ -106,3 +124,19 @@ def test_the_check_sees_each_kind_of_violation(events, kind):
         for t, (op, phase, name, *more) in enumerate(events)
     ]
     assert [found[0] for found in history.check(made)[1]] == [kind]
+
+
+@pytest.mark.parametrize(
+    ("progress", "kind"),
+    [
+        ({"items": 2, "finished": False, "state": [0, 1]}, "skipped"),
+        ({"items": 1, "finished": True, "state": [0]}, "early"),
+        ({"items": 1, "finished": False, "state": None}, "torn"),
+    ],
+)
+def test_the_check_of_maps_sees_each_kind(progress, kind):
+    records = [
+        {"t": 1.0, "op": "item", "phase": "ok", "job": "map-0", "item": 0},
+        {"t": 2.0, "op": "load", "phase": "ok", "job": "map-0", **progress},
+    ]
+    assert [violation[0] for violation in history.check_maps(records)[1]] == [kind]

@@ -247,6 +247,28 @@ def test_no_violation_among_kills_freezes_cuts_and_restarts(lab, tmp_path):
     assert counts["save ok"] > 10 and counts["load ok"] > 10, report
 
 
+def play_map(lab, tmp_path, seconds):
+    faults = ("kill", "freeze", "break") * 8 + ("cut a", "cut b", "restart")
+    running, counts, violations, report = play(lab, tmp_path, seconds, faults, by_map=True)
+    assert not violations, report
+    last = str(tmp_path / "last.jsonl")
+    assert history.finish_maps(lab.b, last), report
+    counts, violations = history.check_maps(history.lines([*running.paths, last]))
+    assert not violations, (report, violations[:3])
+    assert counts["item ok"] > history.ITEMS and counts["load ok"] > 10, report
+
+
+def test_a_map_skips_no_item_among_kills_and_cuts(lab, tmp_path):
+    """Every item at least once, none skipped, and finished only when all are done."""
+    play_map(lab, tmp_path, 15)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", range(2))
+def test_a_map_skips_no_item_in_a_long_history(lab, tmp_path, run):
+    play_map(lab, tmp_path, 120)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("run", range(4))
 def test_no_violation_in_a_long_history(lab, tmp_path, run):
