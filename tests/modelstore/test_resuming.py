@@ -259,16 +259,20 @@ def test_a_herd_is_served_at_the_speed_of_its_link(root, local, weights, monkeyp
     assert max(ends) < 1.3 * fair + 1 and link.read < 1.2 * 8 * len(data)
 
 
-@pytest.mark.parametrize("rate", [1 << 20, 300 << 20])
-def test_ranges_of_a_copy_follow_the_link(monkeypatch, rate):
-    now, size, at, lengths = [100.0], 1 << 30, 0, []
+@pytest.mark.parametrize("fewest", [reader.READERS, reader.THREADS])
+@pytest.mark.parametrize("rate", [1 << 20, 40 << 20, 300 << 20])
+def test_ranges_of_a_copy_follow_the_link(monkeypatch, rate, fewest):
+    """A quarter of a second is in flight: by few threads, until their ranges are the longest."""
+    now, size, at, rounds = [100.0], 1 << 30, 0, []
     monkeypatch.setattr(reader.time, "monotonic", lambda: now[0])
-    for jobs in reader._paced(0, size, reader.RANGE, reader.THREADS):
+    for jobs, threads in reader._paced(0, size, reader.RANGE, fewest, reader.THREADS):
         for offset, length in jobs:
             assert offset == at
             at += length
-        lengths.append(jobs[0][1])
+        rounds.append((jobs[0][1], threads))
         now[0] += sum(length for _, length in jobs) / rate
-    assert at == size and lengths[0] == 64 << 10
-    wanted = max(64 << 10, min(reader.RANGE, rate // 4 // reader.THREADS))
-    assert all(abs(length - wanted) < 8192 for length in lengths[1:-1])
+    assert at == size and rounds[0] == (64 << 10, fewest)
+    threads = max(fewest, min(reader.THREADS, rate // 4 // reader.RANGE))
+    wanted = max(64 << 10, min(reader.RANGE, rate // 4 // threads))
+    assert {count for _, count in rounds[1:-1]} == {threads}
+    assert all(abs(length - wanted) < 8192 for length, _ in rounds[1:-1])

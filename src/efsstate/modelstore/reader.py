@@ -140,11 +140,11 @@ class _Pace:
         """Return True if a deadline is known, so that the first ranges must be short."""
         return self._can_switch is not None and deadline.remaining() is not None
 
-    def rounds(self, threads: int) -> Iterable[list[tuple[int, int]]]:
-        """Return the ranges to read by several threads."""
+    def rounds(self) -> Iterable[tuple[list[tuple[int, int]], int]]:
+        """Return the ranges to read, with the number of threads that read them."""
         if self.is_known:
-            return _paced(0, self._size, RANGE, threads)
-        return [ranges(self._size)]
+            return _paced(0, self._size, RANGE, READERS, READERS)
+        return [(ranges(self._size), READERS)]
 
     def is_too_slow(self, done: int) -> bool:
         """Return True if the rest will not come, and the caller can read it otherwise."""
@@ -183,13 +183,14 @@ def whole(
     # With a digest, one range is read while another is digested. Through the page cache, a reader
     # waits for each request, so several read side by side.
     is_deep = file.direct and digest is None
-    rounds: Iterable[list[tuple[int, int]]]
+    rounds: Iterable[tuple[list[tuple[int, int]], int]]
     if is_deep:
-        rounds = ([job] for job in _deep(file.size, _FIRST if pace.is_known else None))
+        first = _FIRST if pace.is_known else None
+        rounds = (([job], READERS) for job in _deep(file.size, first))
     else:
-        rounds = pace.rounds(READERS)
-    for jobs in rounds:
-        for (offset, length), _ in each(fill, jobs, threads=READERS, late=batch.late):
+        rounds = pace.rounds()
+    for jobs, threads in rounds:
+        for (offset, length), _ in each(fill, jobs, threads=threads, late=batch.late):
             batch.add(length)
             check.add(view[offset : offset + length])
             if pace.is_too_slow(batch.done):
@@ -242,8 +243,8 @@ def _pull_pages(file: OpenFile, batch: Batch, pace: _Pace) -> None:
         for at in range(offset, offset + length, _PULL):
             own.file.read_into(own.view[: min(_PULL, offset + length - at)], at)
 
-    for jobs in pace.rounds(READERS):
-        for (_, length), _ in each(pull, jobs, threads=READERS, late=batch.late):
+    for jobs, threads in pace.rounds():
+        for (_, length), _ in each(pull, jobs, threads=threads, late=batch.late):
             batch.add(length)
             if pace.is_too_slow(batch.done):
                 raise DoesNotFit(memoryview(b""))
@@ -314,11 +315,13 @@ def copy(
             target.put(view, offset)
         return room
 
-    rounds: Iterable[list[tuple[int, int]]] = [ranges(file.size, step, start)]
+    rounds: Iterable[tuple[list[tuple[int, int]], int]]
+    rounds = [(ranges(file.size, step, start), THREADS)]
     if note is not None:
-        rounds = _paced(start, file.size, step, THREADS)
-    for jobs in rounds:
-        for (offset, length), room in each(move, jobs, threads=THREADS, late=late):
+        fewest = READERS if file.direct else THREADS
+        rounds = _paced(start, file.size, step, fewest, THREADS)
+    for jobs, threads in rounds:
+        for (offset, length), room in each(move, jobs, threads=threads, late=late):
             digest.update(room[:length])
             with lock:
                 spare.append(room)
@@ -329,17 +332,25 @@ def copy(
     return digest.hexdigest()
 
 
-def _paced(start: int, size: int, longest: int, threads: int) -> Iterator[list[tuple[int, int]]]:
-    """Yield rounds of ranges from `start` on, together a quarter of a second's work in flight."""
-    offset, length, count = start, min(_SHORT, longest), threads
+def _paced(
+    start: int, size: int, longest: int, fewest: int, most: int
+) -> Iterator[tuple[list[tuple[int, int]], int]]:
+    """Yield rounds of ranges from `start` on, each with the number of threads that read them.
+
+    Together they have a quarter of a second's work in flight. On a slow link that is little, so the
+    `fewest` threads read it: many short ranges cost a busy machine more than they bring.
+    """
+    shortest = min(_SHORT, longest)
+    offset, length, threads, count = start, shortest, fewest, 1
     while offset < size:
-        end = min(size, offset + count * length)
+        end = min(size, offset + count * threads * length)
         started = time.monotonic()
-        yield [(at, min(length, end - at)) for at in range(offset, end, length)]
-        rate = (end - offset) / max(time.monotonic() - started, 1e-9)
-        offset, count = end, 8 * threads
-        wanted = int(min(longest, rate * _TURN / threads)) // _PAGE * _PAGE
-        length = max(min(_SHORT, longest), wanted)
+        yield [(at, min(length, end - at)) for at in range(offset, end, length)], threads
+        in_flight = (end - offset) / max(time.monotonic() - started, 1e-9) * _TURN
+        offset, count = end, 8
+        threads = max(fewest, min(most, int(in_flight) // longest))
+        wanted = int(min(longest, in_flight / threads)) // _PAGE * _PAGE
+        length = max(shortest, wanted)
 
 
 def _bytes_per_buffer() -> int:
