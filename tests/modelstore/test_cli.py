@@ -7,6 +7,7 @@ import os
 import pytest
 from tests.modelstore.conftest import dying, place
 
+import efsstate
 from efsstate import publish
 from efsstate.cli.main import main
 from efsstate.mount import drafts
@@ -314,6 +315,16 @@ def test_list_shows_labels_and_shares(root, three, capsys):
     cells = {line.split()[1]: line for line in lines if line.split()[0] == "m"}
     assert "active, 75%" in cells[three[2]] and "canary, 25%" in cells[three[1]]
     assert "inactive" in cells[three[0]] and "staging" in cells[three[0]]
+
+
+def test_list_shows_who_uses_a_version(root, three, capsys, monkeypatch):
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "service")
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_VERSION", "12")
+    efsstate.model("m", version=three[0], root=root)()
+    listed = document(capsys, 0, ["model", "list", "m", "--root", root])["versions"]
+    assert {each["id"]: each["users"] for each in listed}[three[0]] == ["service:12"]
+    assert main(["model", "list", "m", "--root", root]) == 0
+    assert "service:12" in capsys.readouterr().out
 
 
 def test_ids_may_be_abbreviated(root, three, capsys):

@@ -6,6 +6,7 @@ Who serves which version, and what a prune leaves.
 import os
 import pathlib
 import threading
+import time
 
 import pytest
 from tests.modelstore.conftest import active, dying, place
@@ -168,6 +169,43 @@ def test_a_pinned_version_is_noted_as_in_use(root, three, monkeypatch):
     now[0] += 3601
     get()
     assert os.stat(manifest).st_mtime > 1 and prune("m", keep=1, root=root) == []
+
+
+def test_the_users_of_a_version_are_listed(root, three, monkeypatch):
+    """Functions by name and version, once each; old notes are not shown, and go with a prune."""
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "service")
+    for number in ("7", "8", "7"):
+        monkeypatch.setenv("AWS_LAMBDA_FUNCTION_VERSION", number)
+        serve(root, version=three[0])
+    monkeypatch.delenv("AWS_LAMBDA_FUNCTION_NAME")
+    serve(root, version=three[1])
+    serve(root)  # the active one is not noted
+    users = {version.id: version.users for version in versions("m", root=root)}
+    host = os.uname().nodename
+    assert users == {three[0]: ["service:7", "service:8"], three[1]: [host], three[2]: []}
+    folder = f"{root}/.efsstate/users/m"
+    for name in os.listdir(folder):
+        if "service:7" in os.readlink(f"{folder}/{name}"):
+            os.utime(f"{folder}/{name}", (0, time.time() - 7300), follow_symlinks=False)
+    assert versions("m", root=root)[0].users == [] and len(os.listdir(folder)) == 3
+    users = {version.id: version.users for version in versions("m", root=root)}
+    assert users[three[0]] == ["service:8"]
+    prune("m", grace="1h", root=root)
+    assert len(os.listdir(folder)) == 2
+    for name in os.listdir(folder):
+        os.utime(f"{folder}/{name}", (0, 0), follow_symlinks=False)
+    prune("m", root=root)
+    assert not os.path.exists(folder)
+
+
+def test_a_damaged_note_of_a_user_is_passed_over(root, three):
+    serve(root, version=three[0])
+    folder = f"{root}/.efsstate/users/m"
+    os.symlink("x y", f"{folder}/{'a' * 32}")
+    open(f"{folder}/{'b' * 32}", "w").close()
+    assert sum(len(v.users) for v in versions("m", root=root)) == 1
+    assert efsstate.verify("m", root=root) == []
+    assert efsstate.sweep(root=root).finished
 
 
 def test_a_version_that_goes_on_serving_is_noted(root, three):

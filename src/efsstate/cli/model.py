@@ -15,7 +15,18 @@ from efsstate.errors import EfsStateError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_FIELDS = ("id", "active", "labels", "share", "bytes", "files", "changed", "meta", "problem")
+_FIELDS = (
+    "id",
+    "active",
+    "labels",
+    "share",
+    "users",
+    "bytes",
+    "files",
+    "changed",
+    "meta",
+    "problem",
+)
 _LABEL = click.option("--label", metavar="NAME", help="Under this label, instead of by default.")
 
 
@@ -99,15 +110,17 @@ def list_(out: Output, root: str | None, name: str | None) -> int:
                 raise
             is_unmanaged = versions.is_unmanaged(model, root=root)
             state = "unmanaged" if is_unmanaged else "no version"
-            rows.append([model, "-", state, "-", "-", "-", "-"])
+            rows.append([model, "-", state, *["-"] * 5])
             entries.append({"name": model, "id": None, "state": state})
         except (OSError, EfsStateError) as error:
             if name is not None:
                 raise
             problems.append(output.words(error))  # the other models are listed all the same
     strangers = versions.strangers(root=root) if name is None else []
-    rows += [[os.path.basename(path), "-", "not a model", "-", "-", "-", "-"] for path in strangers]
-    out.table(["model", "version", "state", "labels", "size>", "files>", "changed>"], rows)
+    rows += [[os.path.basename(path), "-", "not a model", *["-"] * 5] for path in strangers]
+    out.table(
+        ["model", "version", "state", "labels", "used by", "size>", "files>", "changed>"], rows
+    )
     out.problems(problems)
     out.document("model.list", versions=entries, strangers=strangers, problems=problems)
     return output.COULD_NOT_CHECK if problems else output.FINE
@@ -125,9 +138,10 @@ def _add_versions(
             state = f"{state if version.active else 'canary'}, {version.share:.0%}"
         state = "damaged" if version.problem else state
         labels = ", ".join(version.labels) or "-"
+        users = ", ".join(version.users) or "-"
         age = output.age_text(clock.now() - version.changed)
         size = output.bytes_text(version.bytes)
-        rows.append([model, version.id, state, labels, size, str(version.files), age])
+        rows.append([model, version.id, state, labels, users, size, str(version.files), age])
         fields = {field: getattr(version, field) for field in _FIELDS}
         entries.append({"name": model, "state": state, **fields})
 

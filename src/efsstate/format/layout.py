@@ -29,6 +29,7 @@
     <root>/shared-data/.incoming-<digest>/...  a copy from S3: LOCK, PROGRESS, files/
     <root>/.efsstate/sweep/<kind>/
         <folder>                       when the folder was swept; also its sweeper's lock
+    <root>/.efsstate/users/<model>/<digest>  a function that uses a version: a symbolic link
     .../.tmp-<random>                  being written; an abandoned one goes with the sweep
 
 A user's name becomes one path component, by `component`: letters, digits, `.`, `_` and `-` stay,
@@ -57,6 +58,7 @@ REMOVED = "REMOVED"
 TEMPORARY = ".tmp-"
 INCOMING = ".incoming-"
 SWEEPS, ROUND = ".efsstate/sweep", "ROUND"
+USERS = ".efsstate/users"
 LOCK_SUFFIX = ".lock"
 DIGEST_BYTES = 24
 
@@ -152,6 +154,11 @@ def version_folder(model: str, version: str) -> str:
 def pointer_name(label: str | None) -> str:
     """Return the link that tells which version is served, by default or under `label`."""
     return CURRENT if label is None else f"@{label}"
+
+
+def users_folder(model: str) -> str:
+    """Return the folder of the notes of who uses a version of the model in the folder `model`."""
+    return f"{USERS}/{model.rpartition('/')[2]}"
 
 
 def canary_name(label: str | None) -> str:

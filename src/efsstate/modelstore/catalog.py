@@ -7,7 +7,8 @@ import stat
 from efsstate.errors import CorruptEntryError, EfsStateError, ModelNotFound
 from efsstate.format import layout
 from efsstate.modelstore import manifest as manifests
-from efsstate.modelstore import pointer
+from efsstate.modelstore import pointer, users
+from efsstate.mount import clock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ class Version:
     `id`; `active`: True if it is served by default; `labels` that name it; `share`: the part of the
     environments that it is served to, below 1 beside a canary; `bytes` of all files; `files`: how
     many; `changed`: when it was published, last (de)activated or noted as in use, in seconds since
-    the epoch by the server's clock; `meta`: the publisher's own values; `problem`: why it cannot be
-    used, None if it can.
+    the epoch by the server's clock; `meta`: the publisher's own values; `users`: the functions that
+    noted it as in use within two hours, because it is pinned or no longer active; `problem`: why it
+    cannot be used, None if it can.
     """
 
     __slots__ = (
@@ -39,6 +41,7 @@ class Version:
         "meta",
         "problem",
         "share",
+        "users",
     )
 
     def __init__(
@@ -53,6 +56,7 @@ class Version:
         meta: dict[str, Any] | None = None,
         labels: list[str] | None = None,
         share: float = 0.0,
+        users: list[str] | None = None,
     ) -> None:
         self.id = id
         self.active = active
@@ -63,6 +67,7 @@ class Version:
         self.meta = meta or {}
         self.labels = labels or []
         self.share = share
+        self.users = users or []
 
     def __repr__(self) -> str:
         shown = ("id", "active", "bytes", "files", "changed")
@@ -72,7 +77,7 @@ class Version:
 
 def list_versions(mount: Mount, model: str) -> list[Version]:
     """Return the versions: the active one, then those last published or (de)activated."""
-    served = Served(mount, model)
+    served, notes = Served(mount, model), users.read(mount, model, clock.now())
     versions = []
     for item in mount.scan(layout.version_folder(model, "")):
         if manifests.bad_version(item.name):  # a pointer, or a publication under way
@@ -91,6 +96,7 @@ def list_versions(mount: Mount, model: str) -> list[Version]:
             active=item.name == served.active,
             labels=served.labels.get(item.name),
             share=served.shares.get(item.name, 0.0),
+            users=notes.get(item.name),
             bytes=manifest.size if manifest else 0,
             files=len(manifest.files) if manifest else 0,
             changed=changed,

@@ -7,7 +7,7 @@ import os
 from efsstate import events
 from efsstate.errors import EfsStateError
 from efsstate.format import layout
-from efsstate.modelstore import catalog, disposal
+from efsstate.modelstore import catalog, disposal, users
 from efsstate.modelstore import manifest as manifests
 from efsstate.mount import clock
 
@@ -31,6 +31,7 @@ def run(
     ]
     if not dry_run:
         _remove_temporaries(mount, model, before)
+        users.remove_old(mount, model, before)
         if served.is_removed:
             _remove_model(mount, model)
     return removed

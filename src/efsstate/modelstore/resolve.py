@@ -82,8 +82,12 @@ class ResolvedModel:
         if self.unmanaged is not None or now < self._next_note:
             return
         self._next_note = now + _NOTE_EVERY
+        assert self._manifest is not None
         try:
             self._mount.stamp(self._folder, layout.MANIFEST)
+            from efsstate.modelstore import users
+
+            users.note(self._mount, self._folder.rsplit("/", 2)[0], self._manifest.version)
         except (OSError, CorruptEntryError):
             pass
 
