@@ -218,11 +218,12 @@ def read_all(batch, root, pictures, checks):
     environment, letter = batch.environment(), next(letters)
     known, killed, counted, resumed_at = set(), 0, 0, None
     for number in range(1, 20):
-        result = environment.invoke({"job": job, "folder": folder})
+        result = environment.invoke({"job": job, "folder": folder, "shards": 1})
         seconds = f"{result.duration:.1f}"
         if result.timed_out:
             killed += 1
-            saved = checkpoint(f"texts/{job}", root=root).load({})  # from outside, at any time
+            shards = checkpoint(f"texts/{job}", root=root).shards(1)
+            saved = shards.shard(0).load({})  # from outside, at any time
             done = sorted(set(saved) - known)
             counted += len(done)
             table.row(

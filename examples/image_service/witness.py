@@ -7,6 +7,8 @@ import app
 import batch
 import ocr
 
+from efsstate import checkpoint
+
 ROOT = os.environ["EFSSTATE_ROOT"]
 opened = 0  # files below the root, in this process
 
@@ -42,4 +44,18 @@ def _witnessed(handler):
 
 
 service = _witnessed(app.handler)
-batch_job = _witnessed(batch.handler)
+_batch = _witnessed(batch.handler)
+
+
+def _saved(event):
+    """Return the texts that the batch has saved so far, of its one shard."""
+    job = checkpoint(f"texts/{event['job']}").shards(event["shards"])
+    return job.shard(0).load({})
+
+
+def batch_job(event, context):
+    before = _saved(event)
+    answer = _batch(event, context)
+    answer["texts"] = _saved(event)
+    answer["done"] = sorted(set(answer["texts"]) - set(before))
+    return answer

@@ -20,7 +20,7 @@ from efsstate.deploy.linting.lint import lint, read
 from efsstate.deploy.rules import RULES
 
 DOCS = os.path.join(os.path.dirname(__file__), "..", "..", "docs")
-PAGES = ("deploy.md", "troubleshooting.md", "choosing.md", "lint-comparison.md")
+PAGES = ("deploy.md", "troubleshooting.md", "choosing.md", "lint-comparison.md", "scale.md")
 
 
 def text(name):

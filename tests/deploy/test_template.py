@@ -463,7 +463,8 @@ def test_the_example_service_deploys_with_the_defaults():
     folder = os.path.join(os.path.dirname(__file__), "..", "..", "examples", "image_service")
     for handler in re.findall(r"Default: (\w+)\.handler", render("sam")):
         with open(f"{folder}/{handler}.py", encoding="utf-8") as file:
-            assert re.search(r"^def handler\(event, context\)", file.read(), re.MULTILINE)
+            defined = r"^(def handler\(event, context\)|handler = workers\.handler\()"
+            assert re.search(defined, file.read(), re.MULTILINE)
     text = render("sam", image=True, code="examples/image_service")
     assert text.count('DockerContext: "examples/image_service"') == 6
     assert os.path.exists(f"{folder}/Dockerfile")

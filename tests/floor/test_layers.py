@@ -25,7 +25,8 @@ FLOORS = [
     ["cleanup"],
     ["publishing", "deploy", "planning"],
     ["reporting"],
-    ["janitor", "ops", "publisher", "cli", "testing", "metrics"],
+    ["janitor", "ops", "publisher", "workers", "cli", "testing", "metrics"],
+    ["worker"],
 ]
 FEATURES = ["cache", "checkpoints", "modelstore"]  # neighbours that know nothing of each other
 OPERATOR = (

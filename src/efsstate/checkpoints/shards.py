@@ -190,6 +190,8 @@ class Shards(Generic[C]):
         self._folder: ShardFolder | None = None
         self._claimed: dict[int, C] = {}  # by index
         self._abandoned: list[int] = []  # claimed in a loop that was broken out of
+        self.claims = 0
+        """How many shards this object's loops were given: 0 for a worker that only looked."""
 
     def _opened(self) -> ShardFolder:
         if self._folder is None:
@@ -261,6 +263,7 @@ class Shards(Generic[C]):
             self._claimed[index] = shard
             shard.on_finished = partial(folder.mark, index)
             if not shard.finished:
+                self.claims += 1
                 try:
                     yield shard
                 except GeneratorExit:  # a break: the shard can be used until the block is left
@@ -325,6 +328,21 @@ class Shards(Generic[C]):
             )
         folder.grow(n)
         self._asked = n
+
+    def unfinished(self) -> int:
+        """Return how many shards are not finished, by one listing of the job's folder.
+
+        A shard whose worker died between its last save and its mark counts as unfinished until the
+        next loop over the shards passes it.
+        """
+        folder = self._looked_at()
+        folder.begun()
+        return folder.n - len(folder.marked)
+
+    @property
+    def finished(self) -> bool:
+        """True if all shards are finished, as the server has it now."""
+        return self.unfinished() == 0
 
     def begun(self) -> list[int]:
         """Return the indexes of the shards that were ever claimed or finished."""

@@ -18,10 +18,19 @@ from efsstate.deploy.template import FORMATS, render
 @click.option(
     "--code", metavar="PATH", help="The functions' code: a folder (SAM) or a zip (Terraform)."
 )
+@click.option(
+    "--workers", metavar="N", type=int, help="Add a state machine of N workers for the batch."
+)
 @click.option("-o", "--output", "target", metavar="FILE", help="Write to FILE.")
 @click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
 def command(
-    form: str, image: bool, layer: str | None, code: str | None, target: str | None, force: bool
+    form: str,
+    image: bool,
+    layer: str | None,
+    code: str | None,
+    workers: int | None,
+    target: str | None,
+    force: bool,
 ) -> int:
     """Print a complete stack: network, file system, permissions, functions, alarms, clean-up.
 
@@ -29,7 +38,7 @@ def command(
     """
     out = click.get_current_context().find_object(Output) or Output()
     try:
-        text = render(form, image=image, layer=layer, code=code)
+        text = render(form, image=image, layer=layer, code=code, workers=workers)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if target is None:

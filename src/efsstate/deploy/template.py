@@ -70,34 +70,63 @@ _FUNCTIONS = (
 )
 _ALARMS = ("Service", "Batch", "Janitor", "Publisher")
 _FILE_SYSTEM = "!If [NewFileSystem, !Ref FileSystem, !Ref ExistingFileSystemId]"
+_MOST_WORKERS = 1000  # numbers that the state machine's States.ArrayRange may return
+# The state machine's placeholders, by the language that surrounds it.
+_INTERPOLATED = {
+    "cloudformation": {
+        "Partition": "${AWS::Partition}",
+        "Function": "${Batch.Arn}",
+        "Workers": "${Workers}",
+    },
+    "terraform": {
+        "Partition": "${data.aws_partition.here.partition}",
+        "Function": '${aws_lambda_function.this["batch"].arn}',
+        "Workers": "${var.workers}",
+    },
+}
+_ROUNDS, _PAUSE = "10", "60"  # calls of all workers before the machine gives up, seconds between
 _TAG = re.compile(r"\s+#: ([a-z ]+)$")
 
 
 def render(
-    form: str, *, image: bool = False, layer: str | None = None, code: str | None = None
+    form: str,
+    *,
+    image: bool = False,
+    layer: str | None = None,
+    code: str | None = None,
+    workers: int | None = None,
 ) -> str:
     """Return the text of a template in one of FORMATS.
 
     `image`: the functions come from a container image, not a zip.
     `layer`: the path of the efsstate layer's zip, to deploy it with the stack.
     `code`: the folder of the functions' code (default `.`), or for Terraform the zip (code.zip).
+    `workers`: add a state machine that runs the batch by so many workers, 1 to 1,000.
 
-    Raise ValueError for an unknown format, and for a layer on an image, which Lambda refuses.
+    Raise ValueError for an unknown format, for a layer on an image, which Lambda refuses, and for
+    another number of workers.
     """
     if form not in FORMATS:
         raise ValueError(f"{form}: not a format of template; it is one of {', '.join(FORMATS)}")
     if image and layer:
         raise ValueError("a container image takes no layer; install efsstate in the image instead")
+    if workers is not None and not 1 <= workers <= _MOST_WORKERS:
+        raise ValueError(f"workers: {workers} is not a number from 1 to {_MOST_WORKERS:,}")
     words = {form, "image" if image else "zip", "layer" if layer else "nolayer"}
     if image:
         words.discard("nolayer")
+    if workers is not None:
+        words.add("workers")
     values = {
         "code": code or ("code.zip" if form == "terraform" else "."),
         "layer": layer or "",
         "fs": _FILE_SYSTEM,
+        "workers": str(workers),
     }
+    machines = "" if workers is None else _machine(form, words)
     if form == "terraform":
-        return _fill(_choose(_read("main.tf"), words), values)
+        text = _choose(_read("main.tf"), words).replace("@machines@\n", machines)
+        return _fill(text, values)
     functions, alarms = "", ""
     if layer:
         functions += _choose(_read("layer.yaml"), words)
@@ -115,8 +144,36 @@ def render(
         functions += _fill(_choose(_read("function.yaml"), marks), own)
         if function.name in _ALARMS:
             alarms += _fill(_choose(_read("alarm.yaml"), marks), own)
-    text = _choose(_read("stack.yaml"), words)
+    text = _choose(_read("stack.yaml"), words).replace("@machines@\n", machines)
     return _fill(text.replace("@functions@\n", functions).replace("@alarms@\n", alarms), values)
+
+
+def _machine(form: str, words: set[str]) -> str:
+    """Return the resources of the workers' state machine, which has one source for all formats."""
+    is_terraform = form == "terraform"
+    text = _choose(_read("workers.tf" if is_terraform else "workers.yaml"), words)
+    place = re.search(r"^( +)@definition@$", text, re.MULTILINE)
+    assert place is not None
+    language = _INTERPOLATED["terraform" if is_terraform else "cloudformation"]
+    body = definition(**language).rstrip("\n").replace("\n", f"\n{place[1]}")
+    return text.replace("@definition@", body)
+
+
+def definition(**values: str) -> str:
+    """Return the workers' state machine in Amazon States Language.
+
+    values: the text for `Function` (an ARN), `Partition` and `Workers`.
+    """
+    values = {"Rounds": _ROUNDS, "Pause": _PAUSE, **values}
+    text = _read("workers.asl.json")
+    retries = _read("retries.asl.json").rstrip("\n")
+    text = re.sub(
+        r"^( *)(.*)@Retry@",
+        lambda match: match[1] + match[2] + retries.replace("\n", f"\n{match[1]}"),
+        text,
+        flags=re.MULTILINE,
+    )
+    return _fill(text, values)
 
 
 def _read(name: str) -> str:

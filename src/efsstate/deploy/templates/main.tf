@@ -167,6 +167,18 @@ variable "batch" {
   default     = true
   description = "Whether the batch function is created."
 }
+#{ workers
+
+variable "workers" {
+  type        = number
+  default     = @workers@
+  description = "How many workers share the batch's job, each an invocation at a time. The state machine keeps them going."
+  validation {
+    condition     = var.workers >= 1 && var.workers <= 1000
+    error_message = "workers is 1 to 1,000."
+  }
+}
+#}
 
 variable "existing_file_system_id" {
   type        = string
@@ -808,6 +820,7 @@ resource "aws_lambda_permission" "janitor" {
   source_arn    = aws_cloudwatch_event_rule.janitor.arn
 }
 
+@machines@
 # ---- Watch ----
 
 locals {
@@ -1094,6 +1107,13 @@ output "function_names" {
   value = { for key, function in aws_lambda_function.this : key => function.function_name }
 }
 
+#{ workers
+output "workers_arn" {
+  value       = one(aws_sfn_state_machine.workers[*].arn)
+  description = "The state machine that runs a job by several workers; start it with the job's input."
+}
+
+#}
 output "dashboard_name" {
   value = aws_cloudwatch_dashboard.this.dashboard_name
 }
