@@ -33,6 +33,7 @@ import msgpack  # type: ignore[import-untyped]
 from efsstate.errors import EncodeError
 from efsstate.format.codec.wire import (
     INT,
+    PLAIN,
     In,
     NeedsStrictKeys,
     Out,
@@ -71,6 +72,23 @@ def dumps(value: Any) -> Buffer | list[Buffer]:
     Some of these are the arrays themselves. Raise `EncodeError` for a value that would not come
     back as it is.
     """
+    # The usual value is plain: MessagePack keeps it, and all in it, as it is.
+    kind = type(value)
+    if kind in PLAIN or (
+        (kind is list or kind is dict)
+        and PLAIN.issuperset(map(type, value))
+        and (kind is list or PLAIN.issuperset(map(type, value.values())))
+    ):
+        try:
+            message: bytes = _pack(value, default=_encode_large_int, strict_types=True)
+            return message  # noqa: TRY300
+        except Exception:
+            pass  # a lone surrogate, or beyond 4 GiB: taken apart below
+    return _dumps_by_parts(value)
+
+
+def _dumps_by_parts(value: Any) -> Buffer | list[Buffer]:
+    """Do as `dumps`, for a value that MessagePack does not keep as it is."""
     out = Out(_extension)
     try:
         try:
