@@ -105,11 +105,12 @@ def size(value: Size, what: str = "size") -> int:
 
 
 def backoff(first: float = 0.004, longest: float = 0.25) -> Iterator[float]:
-    """Yield seconds to sleep before each further try: they grow by half, and waiters do not meet.
+    """Yield seconds to sleep before each further try: they grow, and two waiters do not meet.
 
+    A pause is from a half to the whole of `first`, then of 1.6 times as much, up to `longest`.
     Jitter is from the kernel's random bytes; `random` would be an import on the first lock.
     """
     pause = first
     while True:
         yield pause * (0.5 + os.urandom(1)[0] / 512)
-        pause = min(pause * 1.5, longest)
+        pause = min(pause * 1.6, longest)

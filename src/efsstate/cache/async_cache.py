@@ -131,8 +131,9 @@ class AsyncCache(Generic[K, V]):
         value: V = await self.get(key, MISSING)
         if value is not MISSING:
             return value
+        options = results.options
         request = singleflight.ComputeRequest(
-            function, key=pack_key(key), ttl_of=results.options.life_of
+            function, key=pack_key(key), ttl=options.ttl, ttl_of=options.ttl_of
         )
         steps = singleflight.compute(results, self._cache.digest(key), request, None)
         return await aio.run(results, steps)  # type: ignore[no-any-return]

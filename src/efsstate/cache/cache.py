@@ -154,7 +154,7 @@ class Cache(Generic[K, V]):
         request = singleflight.ComputeRequest(
             lambda: value,
             key=pack_key(key),
-            ttl_of=lambda _: seconds,
+            ttl=seconds,
             own_ttl=ttl is not None,
             adding=True,
         )
@@ -308,8 +308,9 @@ class Cache(Generic[K, V]):
             singleflight = None  # type: ignore[assignment]
         if singleflight is None:
             return function()
+        options = results.options
         request = singleflight.ComputeRequest(
-            function, key=pack_key(key), ttl_of=results.options.life_of
+            function, key=pack_key(key), ttl=options.ttl, ttl_of=options.ttl_of
         )
         steps = singleflight.compute(results, digest, request, None)
         return singleflight.run(results, steps)  # type: ignore[no-any-return]
@@ -363,7 +364,7 @@ class Cache(Generic[K, V]):
         request = singleflight.ComputeRequest(
             compute,
             key=pack_key(key),
-            ttl_of=lambda _: seconds,
+            ttl=seconds,
             own_ttl=ttl is not None,
             forced=True,
             keeps_old=True,

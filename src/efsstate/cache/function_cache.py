@@ -277,7 +277,8 @@ class FunctionCache:
         request = singleflight.ComputeRequest(
             compute,
             key=self.fingerprint() if self._fingerprint is None else self._fingerprint,
-            ttl_of=self.options.life_of,
+            ttl=self.options.ttl,
+            ttl_of=self.options.ttl_of,
             cache_if=is_wanted,
             lock_timeout=self.options.lock_timeout,
             forced=forced,

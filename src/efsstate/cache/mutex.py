@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from weakref import WeakValueDictionary
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
     from efsstate.cache.tiers import TieredCache
 
-_FIRST, _LONGEST = 0.004, 0.25  # seconds between two tries
 _guard = process.lock()
 _thread_locks: WeakValueDictionary[tuple[str, ...], Any] = WeakValueDictionary()
 
@@ -94,7 +92,7 @@ class Mutex:
             return lock
 
     def _lock_on_mount(self, until: float) -> byte_locks.ByteLock:
-        results, delay = self._results, _FIRST
+        results, pauses = self._results, byte_locks.pauses()
         mount = results.disk().mount
         folder = layout.entry_folder(results.component, self._digest)
         while True:
@@ -109,8 +107,7 @@ class Mutex:
             remaining = until - time.monotonic()
             if remaining <= 0:
                 raise self._timeout()
-            time.sleep(min(remaining, delay * (0.5 + os.urandom(1)[0] / 256)))
-            delay = min(delay * 1.6, _LONGEST)
+            time.sleep(min(remaining, next(pauses)))
 
     def _timeout(self) -> TimeoutError:
         return TimeoutError(f"{self._description}: timed out waiting for the lock; pass wait=")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from efsstate import units
 from efsstate.format import codec as codecs
 from efsstate.format import layout
@@ -70,7 +72,7 @@ class Options:
         self.key = _function(key, "key")
         self.cache_if = _function(cache_if, "cache_if")
         self.tags = tags if tags is None or callable(tags) else tag_ids(tags)
-        self.ttl_of = ttl if callable(ttl) else None  # of a result, if its ttl depends on it
+        self.ttl_of = partial(_life, ttl) if callable(ttl) else None  # of a result, in seconds
         self.ttl = None if callable(ttl) else _seconds(ttl, "ttl")
         self.stale = _seconds(stale, "stale") or 0.0
         self.lock_timeout = _seconds(lock_timeout, "lock_timeout")
@@ -92,11 +94,15 @@ class Options:
 
     def life_of(self, value: Any) -> float | None:
         """Return the seconds for which a result is kept; None if it does not expire."""
-        return self.ttl if self.ttl_of is None else _seconds(self.ttl_of(value), "ttl")
+        return self.ttl if self.ttl_of is None else self.ttl_of(value)
 
 
 def _seconds(value: Duration | None, option: str) -> float | None:
     return None if value is None else units.seconds(value, option)
+
+
+def _life(ttl: Callable[[Any], Duration | None], value: Any) -> float | None:
+    return _seconds(ttl(value), "ttl")
 
 
 def _size(value: Size | None, option: str) -> int | None:

@@ -7,7 +7,6 @@ last of n would wait for n computations.
 
 from __future__ import annotations
 
-import os
 import time
 from functools import partial
 
@@ -38,10 +37,12 @@ if TYPE_CHECKING:
     from efsstate.cache.memory import Item
     from efsstate.cache.steps import Step, Steps
     from efsstate.cache.tiers import TieredCache
+    from efsstate.deadline import Invocation
+
+    # A lock, and the invocation that gives it back at its end.
+    _Claim = tuple[byte_locks.ByteLock, Invocation | None]
 
 __all__ = ["ComputeRequest", "compute", "run"]
-
-_FIRST, _LONGEST = 0.004, 0.25  # seconds between two tries for a claim
 
 
 class ComputeRequest:
@@ -49,14 +50,15 @@ class ComputeRequest:
 
     `forced`: compute even if there is a result, and replace it. `keeps_old`: a result that cannot
     be stored leaves the one before, of which it was made. `adding`: the caller has to know
-    `was_kept`, so the result is stored even if the last one could not be. `own_ttl`: the cache's
-    ttl does not shorten the result's. `refusal` is why the result cannot be stored. `replaced` is
+    `was_kept`, so the result is stored even if the last one could not be. The result counts for
+    `ttl` seconds (None: for ever), or for as long as `ttl_of(result)` says; with `own_ttl` the
+    cache's ttl does not shorten that. `refusal` is why the result cannot be stored. `replaced` is
     the item that the function made its result of: the result has its tags.
     """
 
     __slots__ = (
         "adding", "cache_if", "forced", "function", "keeps_old", "key", "lock_timeout", "own_ttl",
-        "refusal", "replaced", "tags", "ttl_of", "was_kept",
+        "refusal", "replaced", "tags", "ttl", "ttl_of", "was_kept",
     )  # fmt: skip
 
     def __init__(
@@ -64,7 +66,8 @@ class ComputeRequest:
         function: Callable[[], Any],
         *,
         key: bytes = b"",
-        ttl_of: Callable[[Any], float | None],
+        ttl: float | None,
+        ttl_of: Callable[[Any], float | None] | None = None,
         own_ttl: bool = False,
         cache_if: Callable[[Any], bool] | None = None,
         lock_timeout: float | None = None,
@@ -73,7 +76,8 @@ class ComputeRequest:
         adding: bool = False,
         tags: tuple[str, ...] = (),
     ) -> None:
-        self.function, self.key, self.ttl_of, self.own_ttl = function, key, ttl_of, own_ttl
+        self.function, self.key = function, key
+        self.ttl, self.ttl_of, self.own_ttl = ttl, ttl_of, own_ttl
         self.cache_if, self.lock_timeout = cache_if, lock_timeout
         self.forced, self.keeps_old = forced, keeps_old
         self.adding, self.tags = adding, tags
@@ -96,7 +100,6 @@ def compute(
     The result is an Outcome, or a value from the cache.
     """
     mine, began = Flight(cache.flight_key(digest), request.tags), time.monotonic()
-    until = deadline.until(request.lock_timeout)
     try:  # from before others know the flight: they would wait for one that was interrupted
         is_alone = (
             request.forced
@@ -109,7 +112,7 @@ def compute(
             if old is not None:
                 value = yield from _serve(cache, old, "stale", began)
             if value is MISSING:
-                value = yield from _wait_for(cache, digest, flight, until, began)
+                value = yield from _wait_for(cache, digest, flight, request, began)
             if value is not MISSING:
                 return value
             is_alone, old = True, None
@@ -121,20 +124,22 @@ def compute(
                 _discard_late_start,
             )
             return (yield from _compute(cache, digest, request, mine, old, start))
-        return (yield from _lead(cache, digest, request, mine, old, until))
+        return (yield from _lead(cache, digest, request, mine, old))
     finally:
         mine.finished = True  # first, and without a call that a signal handler could interrupt
         flights.release_waiters(mine, is_over=True)
 
 
-def _wait_for(cache: TieredCache, digest: str, flight: Flight, until: float, began: float) -> Steps:
+def _wait_for(
+    cache: TieredCache, digest: str, flight: Flight, request: ComputeRequest, began: float
+) -> Steps:
     """Wait for another flight of this process, and return its result; MISSING if there is none."""
     own = flights.begin_wait(flight)
     if own is None:
         return MISSING
     since = time.monotonic()
     try:
-        is_finished = yield Await(flight, until - since)
+        is_finished = yield Await(flight, deadline.until(request.lock_timeout) - since)
     finally:
         flights.end_wait(own, flight)
     cache.count_wait(since)
@@ -156,7 +161,6 @@ def _lead(
     request: ComputeRequest,
     mine: Flight,
     old: Item | None,
-    until: float,
 ) -> Steps:
     """Claim the key among all hosts, look again, compute, and release it.
 
@@ -167,14 +171,14 @@ def _lead(
        compute beside them.
     5. Else compute, and release the claim when the result is stored.
     """
-    claims: list[byte_locks.ByteLock] = []
+    claims: list[_Claim] = []
     item, began = cache.get_from_memory(digest), time.monotonic()
     if item is not None:
         value = yield from _serve(cache, item, "memory", began)
         if value is not MISSING:
             return value
     try:
-        has_waited = yield from _claim(cache, digest, until, claims, wait=old is None)
+        has_waited = yield from _claim(cache, digest, request, claims, wait=old is None)
         if not claims and not has_waited and old is not None:
             value = yield from _serve(cache, old, "stale", began)
             if value is not MISSING:
@@ -209,31 +213,36 @@ def _serve(cache: TieredCache, item: Item, level: str, began: float) -> Steps:
 
 
 def _claim(
-    cache: TieredCache, digest: str, until: float, claims: list[byte_locks.ByteLock], *, wait: bool
+    cache: TieredCache, digest: str, request: ComputeRequest, claims: list[_Claim], *, wait: bool
 ) -> Generator[Step, Any, bool]:
     """Claim the key into `claims`, unless the mount grants no claims or the wait ends before.
 
     Return True if another host computed it meanwhile: the claim was not free at once.
     """
-    began, delay = time.monotonic(), _FIRST
+    began, pauses = time.monotonic(), None
+    has_waited = False
     while True:
         answer = yield CallMount(
             "claim a result", partial(_try_claim, cache, digest), _release_late_claim
         )
         if answer is None:  # a failure: the mount grants none
-            return delay > _FIRST
+            return has_waited
         if answer[0] is not None:
-            claims.append(answer[0])
             invocation = deadline.current()
+            claims.append((answer[0], invocation))
             if invocation is not None:
                 invocation.hold(answer[0], answer[0].release)
-        remaining = until - time.monotonic()
-        if answer[0] is not None or not wait or remaining <= 0:
-            if delay > _FIRST:
-                cache.count_wait(began)
-            return delay > _FIRST
-        yield Sleep(min(remaining, delay * (0.5 + os.urandom(1)[0] / 256)))
-        delay = min(delay * 1.6, _LONGEST)
+        elif wait:
+            if pauses is None:
+                until, pauses = deadline.until(request.lock_timeout), byte_locks.pauses()
+            remaining = until - time.monotonic()
+            if remaining > 0:
+                has_waited = True
+                yield Sleep(min(remaining, next(pauses)))
+                continue
+        if has_waited:
+            cache.count_wait(began)
+        return has_waited
 
 
 def _try_claim(cache: TieredCache, digest: str) -> tuple[byte_locks.ByteLock | None]:
@@ -247,11 +256,10 @@ def _release_late_claim(answer: tuple[byte_locks.ByteLock | None]) -> None:
         answer[0].release()
 
 
-def _release(claims: list[byte_locks.ByteLock]) -> Generator[Step, Any, None]:
+def _release(claims: list[_Claim]) -> Generator[Step, Any, None]:
     """Release the claim, if there is one."""
     while claims:
-        claim = claims.pop()
-        invocation = deadline.current()
+        claim, invocation = claims.pop()
         if invocation is not None:
             invocation.drop(claim)
         yield Release("give a claim back", claim.release)
@@ -329,7 +337,7 @@ def _store(
     try:
         if request.cache_if is not None and not request.cache_if(value):
             return
-        ttl = request.ttl_of(value)
+        ttl = request.ttl if request.ttl_of is None else request.ttl_of(value)
         if ttl is not None and ttl <= 0:
             return
     except EncodeError as error:
