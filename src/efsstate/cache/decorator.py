@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
-from efsstate import events
 from efsstate.cache.attributes import Attributes, FunctionResults
 from efsstate.cache.cache import Cache
 from efsstate.cache.function_cache import FunctionCache
 from efsstate.cache.options import Options
-from efsstate.mount.environment import DISABLE, ROOT, peek
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -148,48 +144,14 @@ def cached(
     def decorate(function: Any) -> Any:
         if type(function) is staticmethod:  # the class must find one, or an instance passes itself
             return staticmethod(decorate(function.__func__))
-        return _wrapper(FunctionCache(function, options))
+        return _dress(FunctionCache(function, options))
 
     return decorate if function is None else decorate(function)
 
 
-def _wrapper(owner: FunctionCache) -> Any:
-    """Return the function that takes the place of the decorated one."""
-    if owner.is_async:
-
-        async def wrapper(*args: Any, **kwargs: Any) -> Any:
-            return await owner.call_async(args, kwargs)
-
-    else:
-
-        def wrapper(*args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
-            remembered, results = owner.remembered, owner.results
-            if (
-                remembered
-                and not kwargs
-                and peek(ROOT) is results.seen_root
-                and peek(DISABLE) is results.seen_disable
-            ):
-                try:
-                    is_single = len(args) == 1  # the usual call: without `map` it is 0.1 us faster
-                    form = (type(args[0]), args[0]) if is_single else (*map(type, args), *args)
-                    item = remembered.get(form)
-                except Exception:  # an argument has no hash, or its `__hash__` raises
-                    item = None
-                if item is not None and item.since <= time.time() < item.until:
-                    item.used = True
-                    results.counts.memory += 1
-                    if events.hit_listeners:
-                        events.emit_memory_hit(owner.name, item.cost)
-                    return item.value
-            return owner.call(args, kwargs)
-
-    return _dress(wrapper, owner)
-
-
-def _dress(wrapper: Any, owner: FunctionCache) -> Any:
-    """Give `wrapper` the names of the function, and the attributes of a cached one."""
-    function = owner.function
+def _dress(owner: FunctionCache) -> Any:
+    """Return the owner's wrapper, with the function's names and a cached function's attributes."""
+    wrapper, function = owner.wrapper(), owner.function
     # Since 3.14 annotations are evaluated when they are read: reading them now might fail.
     is_lazy = hasattr(function, "__annotate__")
     annotations = "__annotate__" if is_lazy else "__annotations__"

@@ -140,6 +140,42 @@ class FunctionCache:
 
     # Calls
 
+    def wrapper(self) -> Any:
+        """Return a function that takes the place of the decorated one.
+
+        It serves a remembered call from memory by itself, and hands any other on to `call`.
+        """
+        if self.is_async:
+
+            async def wrapper(*args: Any, **kwargs: Any) -> Any:
+                return await self.call_async(args, kwargs)
+
+        else:
+
+            def wrapper(*args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
+                remembered, results = self.remembered, self.results
+                if (
+                    remembered
+                    and not kwargs
+                    and peek(ROOT) is results.seen_root
+                    and peek(DISABLE) is results.seen_disable
+                ):
+                    try:
+                        is_single = len(args) == 1  # without `map` it is 0.1 us faster
+                        form = (type(args[0]), args[0]) if is_single else (*map(type, args), *args)
+                        item = remembered.get(form)
+                    except Exception:  # an argument has no hash, or its `__hash__` raises
+                        item = None
+                    if item is not None and item.since <= time.time() < item.until:
+                        item.used = True
+                        results.counts.memory += 1
+                        if events.hit_listeners:
+                            events.emit_memory_hit(self.name, item.cost)
+                        return item.value
+                return self.call(args, kwargs)
+
+        return wrapper
+
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the result of a call of a `def`."""
         results = self.results
