@@ -36,7 +36,6 @@ def plant(root, path, count, what):
     import msgpack
 
     from efsstate.format import entry, layout
-    from efsstate.mount import store
     from efsstate.mount.root import resolve
 
     os.makedirs(root)
@@ -47,7 +46,7 @@ def plant(root, path, count, what):
         "max_bytes": None,
         "max_entries": None,
     }
-    store.write(resolve(root), "cache/bench", layout.POLICY, msgpack.packb(told), codec="msgpack")
+    resolve(root).write_entry("cache/bench", layout.POLICY, msgpack.packb(told), codec="msgpack")
     now = time.time()
     ages = {"live": [60.0], "half": [60.0, 48 * HOUR], "tenth opened": [60.0] * 9 + [2 * HOUR]}[
         what

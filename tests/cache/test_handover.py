@@ -82,17 +82,17 @@ def test_a_result_that_was_given_up_is_stored_as_it_was(link, apart, size):
 @pytest.mark.parametrize("size", [10, LARGE])
 def test_a_result_of_a_cancelled_task_is_stored_as_it_was(monkeypatch, apart, size):
     """The cancelled task's thread goes on; its caller uses the buffer again."""
-    from efsstate.mount import drafts
+    from efsstate.mount import files
 
     frame, gate, writing = np.ones(size), threading.Event(), threading.Event()
-    real = drafts.PendingFile.commit
+    real = files.PendingFile.commit
 
     def commit(*arguments, **options):
         writing.set()
         assert gate.wait(30)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(drafts.PendingFile, "commit", commit)
+    monkeypatch.setattr(files.PendingFile, "commit", commit)
 
     @cached(name="camera", key=lambda: 1)
     async def read():

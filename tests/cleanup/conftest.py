@@ -9,7 +9,7 @@ import pytest
 
 from efsstate import sweep
 from efsstate.format import layout
-from efsstate.mount import links, store
+from efsstate.mount import links
 from efsstate.mount import root as roots
 from efsstate.mount.root import resolve
 
@@ -31,8 +31,8 @@ class Tree:
             "max_bytes": None,
             "max_entries": None,
         } | told
-        store.write(
-            self.mount, f"cache/{namespace}", layout.POLICY, msgpack.packb(body), codec="msgpack"
+        self.mount.write_entry(
+            f"cache/{namespace}", layout.POLICY, msgpack.packb(body), codec="msgpack"
         )
 
     def entry(self, namespace, key, *, age=0.0, ttl=None, unused=None, size=100):

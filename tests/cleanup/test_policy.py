@@ -12,7 +12,7 @@ from efsstate.errors import UnknownFormatError
 from efsstate.eviction import policy as policies
 from efsstate.eviction.policy import LIVE, UNSURE, Policy, read
 from efsstate.format import layout
-from efsstate.mount import lock, store
+from efsstate.mount import lock
 
 
 def found(age, unused=None, now=1000.0):
@@ -72,7 +72,7 @@ def test_a_policy_is_read_with_when_it_was_cleared(tree):
     ],
 )
 def test_a_policy_that_is_none_lets_headers_decide(tree, payload):
-    store.write(tree.mount, "cache/f", layout.POLICY, payload, codec="msgpack")
+    tree.mount.write_entry("cache/f", layout.POLICY, payload, codec="msgpack")
     policy, problem = read(tree.mount, "f")
     assert "POLICY" in str(problem)
     assert policy.judge(found(1e9), 1000.0, None, None) == UNSURE

@@ -173,7 +173,7 @@ def test_a_folder_with_foreign_files_is_refused_by_name(tree):
         (grammar.namespace, "g", True, False),
         (grammar.entries, DIGEST, False, True),
         (grammar.entries, DIGEST, True, False),
-        (grammar.entries, layout.draft(DIGEST), False, True),
+        (grammar.entries, layout.TEMPORARY + DIGEST + 16 * "a", False, True),
         (grammar.checkpoint, "SHARDS", False, True),
         (grammar.checkpoint, "s12", True, True),
         (grammar.checkpoint, "s012", True, False),

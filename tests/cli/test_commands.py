@@ -128,11 +128,10 @@ def test_show_decodes_a_value(shell, tree):
 
 
 def test_show_of_a_pickle_runs_nothing(shell, tree):
-    from efsstate.mount import store
 
     name = "a" * 48
     payload = b"cos\nsystem\n(S'touch " + os.fsencode(tree.path) + b"/pwned'\ntR."
-    store.write(tree.mount, "cache/f/a", name, payload, codec="pickle")
+    tree.mount.write_entry("cache/f/a", name, payload, codec="pickle")
     code, out, _ = shell("show", f"cache/f/a/{name}")
     assert code == 0 and "not decoded" in out and not tree.there("pwned")
 

@@ -122,7 +122,6 @@ OURS = {  # written out, so that a new one is a decision
     "efsstate.mount.descriptor",
     "efsstate.mount.root",
     "efsstate.mount.links",
-    "efsstate.mount.store",
     "efsstate.process",
     "efsstate.units",
 }

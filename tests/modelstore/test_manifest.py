@@ -13,7 +13,7 @@ from tests.modelstore.conftest import current, place, relink
 
 from efsstate import CorruptEntryError, activate, model, prune, publish, verify, versions
 from efsstate.modelstore import pointer
-from efsstate.mount import links, store
+from efsstate.mount import links
 from efsstate.mount.files import Mount
 
 GOOD = {"version": "v1", "single": True, "files": {"w": [1, "0" * 64]}, "folders": []}
@@ -54,7 +54,7 @@ def write(root, payload):
     links.replace(
         mount, "models/m/versions", "CURRENT", text.decode() if len(text) < 1000 else "v1"
     )
-    store.write(mount, "models/m/versions/v1", ".efsstate-manifest", text, codec="json")
+    mount.write_entry("models/m/versions/v1", ".efsstate-manifest", text, codec="json")
 
 
 @pytest.mark.parametrize("lie", LIES)

@@ -5,7 +5,6 @@ from tests import faults
 
 from efsstate.errors import CorruptEntryError
 from efsstate.format import entry, layout
-from efsstate.mount import store
 from efsstate.mount.files import Mount
 
 NEW = b"new" * 2000
@@ -16,9 +15,9 @@ def an_entry(created):
 
 
 OPERATIONS = {
-    "replace": lambda mount: store.write(mount, "cache/ns/a", "f", NEW, codec="", durable=True),
-    "replace in a new folder": lambda mount: store.write(
-        mount, "cache/other/a", "f", NEW, codec="", durable=True
+    "replace": lambda mount: mount.write_entry("cache/ns/a", "f", NEW, codec="", durable=True),
+    "replace in a new folder": lambda mount: mount.write_entry(
+        "cache/other/a", "f", NEW, codec="", durable=True
     ),
     "create": lambda mount: mount.create("cache/ns/a", "g", an_entry),
     "symlink": lambda mount: mount.symlink("cache/ns/a", "s", "note"),
@@ -37,11 +36,11 @@ def fresh(tmp_path):
         made += 1
         root = tmp_path / str(made)
         root.mkdir()
-        store.write(Mount(str(root)), "cache/ns/a", "f", b"old", codec="")
+        Mount(str(root)).write_entry("cache/ns/a", "f", b"old", codec="")
 
         def act():
             mount = Mount(str(root))
-            store.read(mount, "cache/ns/a", "f")
+            mount.read_entry("cache/ns/a", "f")
             yield
             OPERATIONS[operation](mount)
             yield "acknowledged"
@@ -74,7 +73,7 @@ def test_killed_at_each_system_call(fresh, operation):
             else ("cache/ns/a", "g" if operation == "create" else "f")
         )
         try:
-            outcomes.add(bytes(store.read(mount, folder, target).payload))
+            outcomes.add(bytes(mount.read_entry(folder, target).payload))
         except FileNotFoundError:
             outcomes.add(None)
         except CorruptEntryError:
@@ -82,7 +81,7 @@ def test_killed_at_each_system_call(fresh, operation):
                 operation == "create"
             )  # immutable files may be met torn, and are always known as such
             outcomes.add("torn")
-        assert bytes(store.read(mount, "cache/ns/a", "f").payload) in (b"old", NEW)
+        assert bytes(mount.read_entry("cache/ns/a", "f").payload) in (b"old", NEW)
         left = [n for n in mount.names(folder) if n not in ("f", "g")]
         assert all(layout.is_temporary(n) for n in left) and len(left) <= 1
     assert outcomes <= {b"old", NEW, None, "torn", "note"} and len(outcomes) > 1
@@ -100,7 +99,7 @@ def test_each_system_call_fails(fresh, error):
         root, act = fresh("replace")
         outcome = faults.run(act, call=call, error=error)
         mount = Mount(root)
-        value = bytes(store.read(mount, "cache/ns/a", "f").payload)
+        value = bytes(mount.read_entry("cache/ns/a", "f").payload)
         if outcome.how == "returned":
             assert value == NEW, call
         else:

@@ -36,7 +36,7 @@ class Gate:
 
 def test_a_draft_given_up_during_its_write_touches_no_other_file(mount, tmp_path, monkeypatch):
     """The writer goes on by the descriptor's number, which must not be another file's by then."""
-    gate, draft = Gate(monkeypatch), drafts.PendingFile(mount, "x", ".tmp-1")
+    gate, draft = Gate(monkeypatch), files.PendingFile(mount, "x", ".tmp-1")
     kept = []
 
     def write():
@@ -83,15 +83,15 @@ def test_a_part_closed_during_its_write_touches_no_other_file(mount, tmp_path, m
 
 
 def test_a_draft_is_stored_once_and_then_over(mount):
-    draft = drafts.PendingFile(mount, "x", ".tmp-1")
+    draft = files.PendingFile(mount, "x", ".tmp-1")
     assert draft.commit("y", "f", lambda _: [b"content"], unless=lambda: False)
     assert not draft.commit("y", "g", lambda _: [b"content"], unless=lambda: False)
     assert mount.read("y", "f") == b"content" and mount.names("x") == []
 
 
 def test_a_draft_that_was_removed_is_not_stored(mount):
-    draft = drafts.PendingFile(mount, "x", ".tmp-1")
-    mount.remove("x", ".tmp-1")
+    draft = files.PendingFile(mount, "x", ".tmp-1")
+    mount.remove("x", draft.name)
     assert not draft.commit("x", "f", lambda _: [b"content"], unless=lambda: False)
     assert mount.names("x") == []
 
@@ -100,7 +100,7 @@ def test_drafts_do_not_outlive_a_recursion_that_is_too_deep(mount):
     """Their owners have no stack left to discard them: they go with their objects."""
 
     def recurse(depth):
-        draft = drafts.PendingFile(mount, "x", f".tmp-{depth}")
+        draft = files.PendingFile(mount, "x", f".tmp-{depth}")
         try:
             recurse(depth + 1)
         finally:

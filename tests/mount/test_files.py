@@ -12,8 +12,8 @@ import time
 import pytest
 
 from efsstate.errors import CorruptEntryError
-from efsstate.mount import clock, files, links, store
-from efsstate.mount.drafts import PendingFile
+from efsstate.mount import clock, files, links
+from efsstate.mount.files import PendingFile
 
 
 @pytest.fixture
@@ -305,8 +305,8 @@ def test_a_folder_that_is_not_empty_stays(mount):
 
 
 def test_an_entry_is_read_back_from_its_place_alone(mount, tmp_path):
-    store.write(mount, "x", "f", b"value", codec="msgpack", ttl=5, meta=b"m")
-    entry = store.read(mount, "x", "f", stale=0, with_stat=True)
+    mount.write_entry("x", "f", b"value", codec="msgpack", ttl=5, meta=b"m")
+    entry = mount.read_entry("x", "f", stale=0, with_stat=True)
     found = entry.stat
     assert (bytes(entry.payload), entry.codec, entry.ttl, entry.meta) == (
         b"value",
@@ -317,7 +317,7 @@ def test_an_entry_is_read_back_from_its_place_alone(mount, tmp_path):
     assert entry.created == pytest.approx(found.st_mtime, abs=1)
     os.link(tmp_path / "x/f", tmp_path / "x/g")
     with pytest.raises(CorruptEntryError):
-        store.read(mount, "x", "g")
+        mount.read_entry("x", "g")
 
 
 def test_a_watched_folder_lists_what_is_there_after_each_change(tmp_path):
@@ -373,7 +373,7 @@ def test_a_watch_that_fails_half_way_raises_and_gives_no_part(tmp_path):
 
 
 def test_a_read_that_a_signal_cuts_short_is_no_damage(mount, monkeypatch):
-    store.write(mount, "x", "f", b"content" * 100, codec="")
+    mount.write_entry("x", "f", b"content" * 100, codec="")
     real, short = os.read, []
 
     def read(fd, length):
@@ -383,7 +383,7 @@ def test_a_read_that_a_signal_cuts_short_is_no_damage(mount, monkeypatch):
         return real(fd, length)
 
     monkeypatch.setattr(os, "read", read)
-    assert bytes(store.read(mount, "x", "f").payload) == b"content" * 100 and short
+    assert bytes(mount.read_entry("x", "f").payload) == b"content" * 100 and short
 
 
 @pytest.mark.parametrize("call", ["stat", "rename"])

@@ -121,7 +121,9 @@ def test_kinds_of_files_are_told_apart():
         and not layout.is_digest(digest.upper())
         and not layout.is_digest(digest[1:])
     )
-    assert layout.is_temporary(".tmp-" + 24 * "a") and layout.is_temporary(layout.draft(digest))
+    draft = layout.TEMPORARY + digest + 16 * "a"
+    assert layout.drafts(digest, [draft, "POLICY"]) == [draft] and layout.is_temporary(draft)
+    assert layout.is_temporary(".tmp-" + 24 * "a")
     for name in (".tmp-1", "tmp-1", ".tmp-report.csv", ".tmp-" + 23 * "a", ".tmp-" + 24 * "A"):
         assert not layout.is_temporary(name)
         assert not layout.is_being_published(name)

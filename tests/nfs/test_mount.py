@@ -6,18 +6,18 @@ import time
 
 import pytest
 
-from efsstate.mount import lock, store
+from efsstate.mount import lock
 from efsstate.mount.files import Mount
 
 pytestmark = pytest.mark.nfs
 
 
 def put(mount, name, data, folder="x"):
-    store.write(mount, folder, name, data, codec="")
+    mount.write_entry(folder, name, data, codec="")
 
 
 def get(mount, name, folder="x", **how):
-    return bytes(store.read(mount, folder, name, **how).payload)
+    return bytes(mount.read_entry(folder, name, **how).payload)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_a_hit_of_another_clients_entry_is_three_requests(lab, mounts):
 def test_a_put_is_four_requests_durable_or_not(lab, mounts, durable):
     put(mounts[1], "warm", b"")
     with lab.count("b") as sent:
-        store.write(mounts[1], "x", "f", b"x" * 1024, codec="", durable=durable)
+        mounts[1].write_entry("x", "f", b"x" * 1024, codec="", durable=durable)
     assert sent.ops == {"OPEN": 1, "WRITE": 1, "CLOSE": 1, "RENAME": 1}
 
 

@@ -10,7 +10,6 @@ import pytest
 
 from efsstate import sweep
 from efsstate.format import layout
-from efsstate.mount import store
 from efsstate.mount.files import Mount
 
 pytestmark = pytest.mark.nfs
@@ -29,7 +28,7 @@ def plant(lab, count, *, dead=lambda i: False):
     """A namespace of empty entries, made on the server where that can be reached."""
     mount = Mount(lab.a)
     told = {"name": "f", "shortest": HOUR, "longest": HOUR, "max_bytes": None, "max_entries": None}
-    store.write(mount, "cache/f", layout.POLICY, msgpack.packb(told), codec="msgpack")
+    mount.write_entry("cache/f", layout.POLICY, msgpack.packb(told), codec="msgpack")
     root = (
         SERVER + lab.a.removeprefix("/mnt/a")
         if os.path.isdir(SERVER) and lab.a.startswith("/mnt/a/")
@@ -80,9 +79,9 @@ def test_readers_and_writers_at_work_meanwhile_see_no_error(lab):
         while time.time() < until:
             for name in names(40):
                 folder = f"cache/f/{name[0]}"
-                store.write(mount, folder, name, b"x" * 500, codec="msgpack")
+                mount.write_entry(folder, name, b"x" * 500, codec="msgpack")
                 try:
-                    held = store.read(mount, folder, name, stale=0)
+                    held = mount.read_entry(folder, name, stale=0)
                     assert len(held.payload) == 500
                 except FileNotFoundError:
                     pass  # a miss

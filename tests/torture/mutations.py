@@ -290,7 +290,7 @@ MUTATIONS = {
     ),
     "a-drafts-name-is-never-used-again": Mutation(
         "a draft's name is never used again",
-        become('return TEMPORARY + digest + "0" * 16'),
+        become('self.name = prefix + "0" * 16'),
         ["cache/test_changes.py::test_two_without_a_claim_do_not_keep_each_other_from_storing"],
     ),
     "a-map-that-raised-calls-no-more": Mutation(

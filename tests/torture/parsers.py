@@ -252,10 +252,9 @@ def policy_parse(data):
 def _shelf(name, data):
     """A cache whose POLICY is `data`, sealed: it must go on, whatever it says."""
     from efsstate import Cache
-    from efsstate.mount import store
 
     mount = _mount()
-    store.write(mount, "cache/n", name, data, codec="msgpack")
+    mount.write_entry("cache/n", name, data, codec="msgpack")
     cache = Cache("n", root=mount.path)
     cache.set("k", 5, ttl=7)
     assert cache.get("k") in (5, None)

@@ -13,7 +13,7 @@ from efsstate import checkpoint, publish
 from efsstate.checkpoints import fenced_removal, protocol
 from efsstate.errors import ClaimedError, ClaimLost, CorruptEntryError
 from efsstate.format import codec, entry, layout
-from efsstate.mount import links, lock, store
+from efsstate.mount import links, lock
 from efsstate.mount.files import Mount
 from tests import faults
 from tests.torture import Skip, clocks, fuzz
@@ -70,9 +70,9 @@ def _stale(real, *given, **named):
 
 def test_a_file_that_is_stale_for_once_is_looked_at_again(root, once):
     mount = Mount(root)
-    store.write(mount, "x", "f", b"content", codec="")
+    mount.write_entry("x", "f", b"content", codec="")
     once("open", "f", _stale)
-    assert bytes(store.read(mount, "x", "f").payload) == b"content"
+    assert bytes(mount.read_entry("x", "f").payload) == b"content"
 
 
 def test_a_rename_that_was_done_though_it_failed_is_done(root, once):
@@ -83,10 +83,10 @@ def test_a_rename_that_was_done_though_it_failed_is_done(root, once):
         real(*given, **named)
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
-    store.write(mount, "x", "f", b"old", codec="")
+    mount.write_entry("x", "f", b"old", codec="")
     once("rename", any, lost)
-    store.write(mount, "x", "f", b"new", codec="")
-    assert bytes(store.read(mount, "x", "f").payload) == b"new" and mount.names("x") == ["f"]
+    mount.write_entry("x", "f", b"new", codec="")
+    assert bytes(mount.read_entry("x", "f").payload) == b"new" and mount.names("x") == ["f"]
 
 
 def test_a_short_read_is_gone_on_with(root, once):
@@ -99,8 +99,8 @@ def test_a_short_read_is_gone_on_with(root, once):
 def test_a_short_write_is_gone_on_with(root, once):
     mount = Mount(root)
     once("writev", any, lambda real, fd, parts: real(fd, [memoryview(parts[0])[:5]]))
-    store.write(mount, "x", "f", b"content" * 100, codec="")
-    assert bytes(store.read(mount, "x", "f").payload) == b"content" * 100
+    mount.write_entry("x", "f", b"content" * 100, codec="")
+    assert bytes(mount.read_entry("x", "f").payload) == b"content" * 100
 
 
 def test_a_length_that_lies_is_damage_before_anything_is_hashed(monkeypatch):
@@ -285,7 +285,7 @@ def test_an_interrupted_write_leaves_no_temporary(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Mount, "rename", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        store.write(mount, "cache/ns/a", "f", b"new", codec="")
+        mount.write_entry("cache/ns/a", "f", b"new", codec="")
     assert os.listdir(tmp_path / "cache/ns/a") == []
 
 

@@ -28,7 +28,8 @@ from functools import partial
 from efsstate import process
 from efsstate.cache.memory import Changes, Item
 from efsstate.format import entry, layout
-from efsstate.mount import clock, links, store
+from efsstate.mount import clock, links
+from efsstate.mount.files import PendingFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
     from efsstate.cache.flight import Flight
     from efsstate.format.entry import Entry
-    from efsstate.mount.drafts import PendingFile
     from efsstate.mount.files import Buffer, Mount
 
     Identity = tuple[int, int, int]
@@ -356,12 +356,12 @@ class DiskTier:
         status = None
         try:
             if identified:
-                item = store.read(self.mount, folder, digest, stale, True, Item, with_stat=True)
+                item = self.mount.read_entry(folder, digest, stale, True, Item, with_stat=True)
                 status = item.stat
                 assert status is not None
                 item.identity, item.stat = _identity(status), None
             else:
-                item = store.read(self.mount, folder, digest, stale, True, Item)
+                item = self.mount.read_entry(folder, digest, stale, True, Item)
         except FileNotFoundError:
             return None
         meta = item.meta
@@ -396,7 +396,7 @@ class DiskTier:
     def explain_miss(self, digest: str, codec_name: str) -> str:
         """Return why `read` gives None."""
         try:
-            item = store.read(self.mount, self.folders[digest[0]], digest, stale=0)
+            item = self.mount.read_entry(self.folders[digest[0]], digest, stale=0)
         except FileNotFoundError:
             return "there is no result"
         if item.codec != codec_name:
@@ -453,8 +453,6 @@ class DiskTier:
 
         `changing`: computations that began before must not undo it. Raise the mount's errors.
         """
-        from efsstate.mount.drafts import PendingFile
-
         start = Snapshot(self, flight, changing=changing)
         if tags:
             start.tags = self.stamp_tags(tags)
@@ -462,10 +460,9 @@ class DiskTier:
             if changing:
                 # MUT: a-refresh-ends-what-began-before
                 self.remove_drafts(digest)
-            name = layout.draft(digest)
-            start.draft = PendingFile(self.mount, self.folder, name)
+            start.draft = PendingFile(self.mount, self.folder, layout.TEMPORARY + digest)
             if flight is not None:
-                flight.draft = name
+                flight.draft = start.draft.name
             start.seen = self._find_identity(digest)
         except OSError as error:
             start.error = error
@@ -481,14 +478,13 @@ class DiskTier:
         """Store an entry; return False if its `start` is out of date by now."""
         folder = self.folders[digest[0]]
         if start is None:
-            store.write(self.mount, folder, digest, payload, codec=codec_name, meta=meta, ttl=ttl)
+            self.mount.write_entry(folder, digest, payload, codec=codec_name, meta=meta, ttl=ttl)
             return True
         if start.error is not None:
             raise start.error
         if start.draft is None:
             return False
-        return store.write(
-            self.mount, folder, digest, payload, codec=codec_name, meta=meta, ttl=ttl,
+        return self.mount.write_entry(folder, digest, payload, codec=codec_name, meta=meta, ttl=ttl,
             draft=start.draft, unless=partial(self._is_overtaken, digest, start),
         )  # fmt: skip
 

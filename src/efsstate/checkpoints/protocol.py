@@ -21,7 +21,6 @@ from operator import methodcaller
 from efsstate.checkpoints.newest import Listing, StaleListing, StateFolder, epoch_of
 from efsstate.errors import ClaimLost
 from efsstate.format import layout
-from efsstate.mount import store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -158,8 +157,7 @@ class CheckpointFolder(StateFolder):
         """
         name = layout.generation_name(*key)
         try:
-            store.write(
-                self.mount,
+            self.mount.write_entry(
                 self.folder,
                 name,
                 payload,

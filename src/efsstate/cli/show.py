@@ -16,7 +16,7 @@ from efsstate.cli.values import decode, shorten
 from efsstate.errors import CorruptEntryError
 from efsstate.eviction.policy import last_use
 from efsstate.format import layout
-from efsstate.mount import clock, store
+from efsstate.mount import clock
 
 if TYPE_CHECKING:
     from efsstate.mount.files import Mount
@@ -39,7 +39,7 @@ def command(path: str, out: Output, root: str | None) -> int:
     folder, name = _file_of(mount, place, path)
     status = mount.stat(folder, name)
     try:
-        entry = store.read(mount, folder, name, stale=0)
+        entry = mount.read_entry(folder, name, stale=0)
     except CorruptEntryError as error:
         out.error(type(error).__name__, str(error), output.FINDINGS)
         return output.FINDINGS

@@ -12,7 +12,6 @@ from efsstate.cli.output import Consent, Output, count_text
 from efsstate.cli.places import folders, locate, open_root
 from efsstate.errors import CorruptEntryError, EfsStateError, UnknownFormatError
 from efsstate.format import dataset_layout, entry, layout
-from efsstate.mount import store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -137,7 +136,7 @@ class _Check:
             status = mount.stat(folder, name)
             if status.st_dev != self._device:
                 return None  # mounted there, and not ours
-            store.read(mount, folder, name)
+            mount.read_entry(folder, name)
             mount.restore_use(folder, name, status)  # to check is not to use
         except FileNotFoundError:
             return None

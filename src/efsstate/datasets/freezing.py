@@ -16,7 +16,7 @@ from efsstate import units
 from efsstate.errors import CorruptEntryError, SnapshotNotFound
 from efsstate.format import codec
 from efsstate.format import dataset_layout as layout
-from efsstate.mount import clock, links, store
+from efsstate.mount import clock, links
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,8 +79,7 @@ def _yield_to_other(folders: PartFolders, frozen: Frozen) -> Frozen:
 
 
 def _write_list(folders: PartFolders, frozen: Frozen) -> None:
-    store.write(
-        folders.mount,
+    folders.mount.write_entry(
         folders.snapshots,
         frozen.list,
         codec.dump_pieces(_pieces(frozen.names)),
@@ -169,7 +168,7 @@ def read_head(folders: PartFolders, safe: str) -> Frozen:
 
 
 def _read_list(folders: PartFolders, list_name: str) -> tuple[str, ...]:
-    item = store.read(folders.mount, folders.snapshots, list_name, parted=True)
+    item = folders.mount.read_entry(folders.snapshots, list_name, parted=True)
     text = codec.loads(item.payload)
     if not isinstance(text, bytes) or text.count(b"\n") > _MOST:
         path = folders.mount.path_of(folders.snapshots, list_name)

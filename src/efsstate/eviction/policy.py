@@ -21,7 +21,7 @@ import time
 
 from efsstate.errors import CorruptEntryError, UnknownFormatError
 from efsstate.format import layout
-from efsstate.mount import links, store
+from efsstate.mount import links
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def load(mount: Mount, namespace: str) -> Policy | None:
     """
     folder = f"{layout.CACHE}/{namespace}"
     try:
-        stored = store.read(mount, folder, layout.POLICY, stale=0)
+        stored = mount.read_entry(folder, layout.POLICY, stale=0)
     except FileNotFoundError:
         return None
     path = mount.path_of(folder, layout.POLICY)
@@ -190,7 +190,7 @@ def widen(mount: Mount, namespace: str, wanted: Policy) -> Policy:
 def write(mount: Mount, namespace: str, policy: Policy) -> None:
     """Put `policy` in place of the POLICY that there is. Raise OSError."""
     folder = f"{layout.CACHE}/{namespace}"
-    store.write(mount, folder, layout.POLICY, policy.encode(), codec="msgpack")
+    mount.write_entry(folder, layout.POLICY, policy.encode(), codec="msgpack")
 
 
 def _merge(mount: Mount, namespace: str, wanted: Policy) -> tuple[Policy, bool]:

@@ -40,7 +40,6 @@ share a component, and none leaves its folder.
 
 from __future__ import annotations
 
-import os
 from operator import methodcaller
 
 from efsstate.format.entry import blake2b
@@ -191,17 +190,11 @@ def entry_folders(namespace: str) -> list[str]:
     return [f"{CACHE}/{namespace}/{digit}" for digit in "0123456789abcdef"]
 
 
-def draft(digest: str) -> str:
-    """Return a new name for the temporary of a computation of `digest`, in the namespace's folder.
-
-    Removing the temporary keeps the result of the computation from being stored.
-    """
-    # MUT: a-drafts-name-is-never-used-again
-    return TEMPORARY + digest + os.urandom(8).hex()
-
-
 def drafts(digest: str, names: Iterable[str]) -> list[str]:
-    """Return the temporaries of computations of `digest` among `names`."""
+    """Return the temporaries of computations of `digest` among `names`, in the namespace's folder.
+
+    Removing one keeps the result of its computation from being stored.
+    """
     return list(filter(methodcaller("startswith", TEMPORARY + digest), names))
 
 

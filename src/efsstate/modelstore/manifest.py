@@ -6,7 +6,6 @@ import stat
 
 from efsstate.errors import CorruptEntryError
 from efsstate.format import layout
-from efsstate.mount import store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -221,7 +220,7 @@ def read(mount: Mount, model: str, version: str) -> Manifest:
 def read_as_known(mount: Mount, model: str, version: str) -> Manifest:
     """Like `read`, but as this host's NFS client knows the version, which may be old."""
     folder = layout.version_folder(model, version)
-    entry = store.read(mount, folder, layout.MANIFEST)
+    entry = mount.read_entry(folder, layout.MANIFEST)
     path = mount.path_of(folder, layout.MANIFEST)
     manifest = decode(entry, path)
     if manifest.version != version:

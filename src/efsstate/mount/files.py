@@ -12,10 +12,13 @@ from __future__ import annotations
 import errno
 import os
 import time
+from _weakrefset import WeakSet  # as `threading` has it: the public module would be one more import
+from functools import partial
 from operator import methodcaller
 
+from efsstate import process
 from efsstate.errors import CorruptEntryError
-from efsstate.format import layout
+from efsstate.format import entry, layout
 from efsstate.mount import clock
 from efsstate.mount.descriptor import Descriptor
 from efsstate.mount.folders import GONE
@@ -105,6 +108,33 @@ class Mount(ReadableFiles):
                 # MUT: an-interrupted-write-leaves-no-temporary
                 self.remove(folder, temporary, quiet=True)
             raise
+
+    def write_entry(
+        self,
+        folder: str,
+        name: str,
+        payload: Buffer | list[Buffer],
+        *,
+        codec: str,
+        meta: bytes = b"",
+        ttl: float | None = None,
+        durable: bool = False,
+        draft: PendingFile | None = None,
+        unless: Callable[[], bool] = bool,
+    ) -> bool:
+        """Put an entry at `name` in one step, replacing any before it.
+
+        With a `draft` in that folder, return False, and change nothing, if it was removed meanwhile
+        or `unless` is true (see `PendingFile.commit`). Raise `OSError`; then the old entry stands.
+        """
+        build = partial(
+            entry.encode, payload,
+            place=f"{folder}/{name}", codec=codec, meta=meta, ttl=ttl, key=self.key,
+        )  # fmt: skip
+        if draft is not None:
+            return draft.commit(folder, name, build, unless=unless)
+        self.replace(folder, name, build, durable=durable)
+        return True
 
     def rename(
         self,
@@ -197,30 +227,6 @@ class Mount(ReadableFiles):
             raise
         self.rename(folder, temporary, folder, name, inode=inode, durable=True)
 
-    def restore_use(self, folder: str, name: str, status: os.stat_result) -> None:
-        """Give `name` back the atime of `status`, if reading it has changed that.
-
-        A local disk notes each read; an operator's look at a file is no use of it.
-        """
-        try:
-            now = self.stat(folder, name)
-            if now.st_atime_ns != status.st_atime_ns and now.st_mtime_ns == status.st_mtime_ns:
-                times = (status.st_atime_ns, status.st_mtime_ns)
-                self.call_at(os.utime, folder, name, ns=times, follow_symlinks=False)
-        except OSError:
-            pass  # another user's file, or removed meanwhile: the use is only a hint
-
-    def touch(self, folder: str, name: str, status: os.stat_result) -> None:
-        """Record the use of `name` in its atime; its mtime, which tells its age, stays.
-
-        A refusal is ignored: another user's file, or removed meanwhile. The use is only a hint.
-        """
-        times = (int(clock.now() * 1e9), status.st_mtime_ns)
-        try:
-            self.call_at(os.utime, folder, name, ns=times, follow_symlinks=False)
-        except OSError:
-            pass
-
     def stamp(self, folder: str, name: str) -> None:
         """Have the server put its time on `name`, as if it had just been written."""
         self.call_at(os.utime, folder, name, follow_symlinks=False)
@@ -253,6 +259,123 @@ class Mount(ReadableFiles):
                 return False
             raise
         return True
+
+
+class PendingFile:
+    """A temporary that gets its content later, and then another name, but only while it exists.
+
+    So a process that removes the temporary keeps the content from ever being seen, whatever its
+    owner does at that moment. `name` is the temporary's: `prefix`, and 16 random hex digits,
+    because a rename must not take another's temporary. `is_over`: it was committed, or is gone.
+    """
+
+    def __init__(self, mount: Mount, folder: str, prefix: str) -> None:
+        # MUT: a-drafts-name-is-never-used-again
+        self.name = prefix + os.urandom(8).hex()
+        self._mount, self._folder, self._file = mount, folder, Descriptor()
+        self.is_over = True
+        _pending.add(self)
+        try:
+            status = mount.create_open(self._file, folder, self.name, os.O_EXCL)
+            self.is_over = False
+        except BaseException:
+            self._discard_if_created()
+            raise
+        self._inode, self._began = status.st_ino, time.monotonic()
+        self._created = clock.creation_time(status.st_mtime)
+
+    def _discard_if_created(self) -> None:
+        if self._file.is_open:
+            self._file.abandon()
+            self._mount.remove(self._folder, self.name, quiet=True)
+
+    def commit(
+        self,
+        to_folder: str,
+        name: str,
+        build: Callable[[float], Parts],
+        *,
+        unless: Callable[[], bool],
+    ) -> bool:
+        """Fill it and rename it to `name` in `to_folder`; return False if it was removed meanwhile.
+
+        Return False, too, if `unless` is true right before the rename. `build` is as
+        `Mount.replace` takes it. Raise `OSError` if it fails; then nothing has changed.
+        """
+        if self.is_over:
+            return False
+        mount, folder = self._mount, self._folder
+        try:
+            # The server's time now, as far as it is known: if a clock stood still it makes the
+            # content older, never younger.
+            parts = build(self._created + time.monotonic() - self._began)
+            # Used from here on: building them may have forked, and in the child it is closed.
+            with self._file as fd:
+                write_all(fd, parts)
+            self._file.close()  # an NFS client may report a full disk only here
+            mount.refresh(to_folder)
+            # `is_over`: another thread has discarded it during the write.
+            if self.is_over or unless():
+                self.discard()
+                return False
+            mount.rename_at(folder, self.name, to_folder, name)
+        except FileNotFoundError:
+            self.is_over = True
+            # A lost reply makes a rename look so.
+            return mount.is_inode(to_folder, name, self._inode)
+        except BaseException as error:
+            if isinstance(error, OSError):
+                is_rename = error.filename2 is not None
+                mount.with_path(error, folder, self.name)
+                if is_rename:
+                    error.filename2 = mount.path_of(to_folder, name)
+            self.discard()
+            raise
+        self.is_over = True
+        return True
+
+    def discard(self) -> None:
+        """Close and remove it, unless it is over. A write on another thread ends by itself."""
+        if self.is_over:
+            return
+        self.is_over = True
+        self.leave()
+        # Removed after the close: of an open file an NFS client keeps a copy, `.nfs…`.
+        self._mount.remove(self._folder, self.name, quiet=True)
+
+    def leave(self) -> None:
+        """Close it, and leave the file that has its name."""
+        self.is_over = True
+        try:
+            self._file.close()
+        except OSError:
+            pass
+
+    def leave_to_parent(self) -> None:
+        """Close it in a forked child: both would write into one file.
+
+        And a file that is open in the child can't be removed by the parent without a copy.
+        """
+        self.is_over = True
+        self._file.abandon()
+
+    def __del__(self) -> None:
+        try:
+            if not self.is_over:  # its owner had no stack left for it, or was interrupted
+                self.discard()
+        except Exception:
+            pass
+
+
+_pending: WeakSet[PendingFile] = WeakSet()
+
+
+@process.after_fork
+def _leave_the_parents() -> None:
+    """In a forked child, close the parent's temporaries."""
+    # MUT: a-forked-child-does-not-write-into-its
+    for pending in list(_pending):
+        pending.leave_to_parent()
 
 
 def write_all(fd: int, parts: Parts) -> int:

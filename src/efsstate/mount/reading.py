@@ -1,6 +1,7 @@
-"""Open and read files below one root: a link, a FIFO or a socket in a file's place is refused.
+"""Open and read files below one root: as they are, or as entries, checked byte by byte.
 
-Large files go into a buffer of the caller's own, and huge ones are judged by their first bytes.
+A link, a FIFO or a socket in a file's place is refused. Large files go into a buffer of the
+caller's own, and huge ones are judged by their first bytes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ import stat
 import time
 
 from efsstate.errors import CorruptEntryError
+from efsstate.format import entry
+from efsstate.format.entry import Entry, decode
+from efsstate.mount import clock
 from efsstate.mount.descriptor import Descriptor
 from efsstate.mount.folders import Folders
 
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from efsstate.format.entry import E
     from efsstate.mount.folders import FolderHandle
 
     Data = Any  # bytes or a bytearray; a pair of bytes if a judge said where to part them
@@ -188,6 +193,51 @@ class ReadableFiles(Folders):
                 return data, status
         raise AssertionError
 
+    def read_entry(
+        self,
+        folder: str,
+        name: str,
+        stale: float | None = None,
+        parted: bool = False,
+        kind: type[E] = Entry,  # type: ignore[assignment]  # E's default, which mypy does not look at
+        with_stat: bool = False,
+    ) -> E:
+        """Return the entry at `name`, every byte checked.
+
+        stale      the longest, in seconds, that this host's NFS client may have remembered the
+                   folder (0: ask now, one request more); None leaves it to the client: up to 60 s
+        parted     the payload of a very large `bytes` value may come as `codec.loads` takes it
+                   without a copy
+        kind       the class to build: `Entry` or one derived from it
+        with_stat  put the file's stat, from before it was read, on the entry
+
+        An entry that is being replaced may be missing for a request's time: a client that replaces
+        a file which one of its processes has open first renames the old one away (`.nfs…`,
+        measured).
+
+        Raise `FileNotFoundError`, `CorruptEntryError` (`SignatureError` if there is a key),
+        `UnknownFormatError`, `OSError`, and `EfsStateError` for one larger than the free memory.
+        """
+        judge, status = _find_bytes if parted else _check_size, None
+        if with_stat:
+            if stale is not None:
+                self.refresh(folder, older_than=stale)
+            data, status = self.read_stat(folder, name, judge=judge)
+        else:
+            data = self.read(folder, name, judge, stale)
+        rest = b""
+        if type(data) is tuple:
+            data, rest = data
+        try:
+            item = decode(data, f"{folder}/{name}", self.path, self.key, rest, kind)
+        except CorruptEntryError:
+            if with_stat:
+                raise
+            # A signal may have cut the read of a small file short: with its size known, that shows.
+            return self.read_entry(folder, name, None, parted, kind, with_stat=True)
+        item.stat = status
+        return item
+
     def find(self, folder: str, name: str) -> os.stat_result | None:
         """Return the stat of `name` itself, links not followed; None if it does not exist."""
         try:
@@ -204,6 +254,30 @@ class ReadableFiles(Folders):
         """Return the text that the symbolic link `name` holds: never a path to follow."""
         text: str = self.call_at(os.readlink, folder, name)
         return text
+
+    def restore_use(self, folder: str, name: str, status: os.stat_result) -> None:
+        """Give `name` back the atime of `status`, if reading it has changed that.
+
+        A local disk notes each read; an operator's look at a file is no use of it.
+        """
+        try:
+            now = self.stat(folder, name)
+            if now.st_atime_ns != status.st_atime_ns and now.st_mtime_ns == status.st_mtime_ns:
+                times = (status.st_atime_ns, status.st_mtime_ns)
+                self.call_at(os.utime, folder, name, ns=times, follow_symlinks=False)
+        except OSError:
+            pass  # another user's file, or removed meanwhile: the use is only a hint
+
+    def touch(self, folder: str, name: str, status: os.stat_result) -> None:
+        """Record the use of `name` in its atime; its mtime, which tells its age, stays.
+
+        A refusal is ignored: another user's file, or removed meanwhile. The use is only a hint.
+        """
+        times = (int(clock.now() * 1e9), status.st_mtime_ns)
+        try:
+            self.call_at(os.utime, folder, name, ns=times, follow_symlinks=False)
+        except OSError:
+            pass
 
     def set_mode(self, fd: int, status: os.stat_result) -> None:
         """Give a file that was just created the root's mode and, for uid 0, its owner."""
@@ -234,3 +308,23 @@ def _fill_buffer(fd: int, length: int, start: bytes | bytearray = b"") -> bytear
             break
         filled += done
     return data
+
+
+def _check_size(head: bytes, size: int, path: str) -> int:
+    """Refuse a file that can't be an entry, or does not fit in memory, before it is read."""
+    entry.peek(head, size, path)
+    from efsstate.mount import free_memory
+
+    # MUT: what-does-not-fit-in-memory-is-not-read
+    free_memory.require(size, path, "remove the file, if nothing of yours is that large")
+    return 0
+
+
+def _find_bytes(head: bytes, size: int, path: str) -> int:
+    """Check as `_check_size`; return where the bytes of a value that is all bytes begin."""
+    _check_size(head, size, path)
+    from efsstate.format.codec import msgpack
+
+    name, meta, _ = entry.labels(head, path)
+    start = entry.HEADER + len(name) + len(meta)
+    return msgpack.bytes_start(name, head, start, size)
