@@ -1,6 +1,8 @@
 """Print the walk of a hit, a miss, a save, a load and a publish: each call of our own functions.
 
-Usage: python scripts/walks.py [WALK ...]     with --count, only the numbers of calls and files
+Usage: python scripts/walks.py [WALK ...]     with --count, only the numbers
+
+They are the calls, the files that a reader opens, and those of them that call into another one.
 """
 
 from __future__ import annotations
@@ -59,7 +61,8 @@ def main() -> None:
                 walk()
             if options.walk and name not in options.walk:
                 continue
-            print(f"{name}: {len(calls)} calls in {len(calls.files)} files")
+            directors = len(calls.directors)
+            print(f"{name}: {len(calls)} calls in {len(calls.files)} files, {directors} direct it")
             if not options.count:
                 print("".join(f"    {call}\n" for call in calls.names), end="")
 

@@ -27,7 +27,7 @@ _here: contextvars.ContextVar[Invocation | None] = contextvars.ContextVar(
     "efsstate_deadline", default=None
 )
 _at_end: list[Callable[[], None]] = []
-_running: list[Invocation] = []  # for threads, which start with an empty context
+running: list[Invocation] = []  # for threads, which start with an empty context
 reserved: contextvars.ContextVar[float] = contextvars.ContextVar(
     "efsstate_reserved", default=0.0
 )  # seconds
@@ -57,7 +57,7 @@ class Invocation:
             self._warn_of_stand_in()
         self._token = _here.set(self)
         reserved.set(0.0)  # a signal may have ended the code that would have given it back
-        _running.append(self)
+        running.append(self)
         return self
 
     def _warn_of_stand_in(self) -> None:
@@ -82,8 +82,8 @@ class Invocation:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self in _running:
-            _running.remove(self)
+        if self in running:
+            running.remove(self)
         token, self._token = self._token, None
         if token is not None:
             try:
@@ -143,9 +143,9 @@ def at_end(function: Callable[[], None]) -> Callable[[], None]:
 def current() -> Invocation | None:
     """Return the running invocation: of this context, else of this process, else None."""
     invocation = _here.get()
-    if invocation is None and _running:
+    if invocation is None and running:
         # Several are several handlers in threads: the earliest deadline harms none of them.
-        invocation = min(_running, key=_deadline_of)
+        invocation = min(running, key=_deadline_of)
     return invocation
 
 

@@ -914,7 +914,7 @@ def test_where_nothing_can_be_claimed_each_may_keep_its_result(monkeypatch, root
     there = f.cache._results.disk()
     theirs = there.start(f.cache_key(1), None, changing=False)
     assert f(1) == 1 and f.cache_info().puts == 1 and theirs.has_draft
-    assert [path.name for path in root.rglob(".tmp-*")] == [theirs.draft._name]
+    assert [path.name for path in root.rglob(".tmp-*")] == [theirs.draft.name]
     assert put(there, f.cache_key(1), b"late", theirs) is False and f(1) == 1
 
 

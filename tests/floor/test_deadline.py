@@ -161,7 +161,7 @@ def test_claims_are_given_back_at_the_end(caplog):
         invocation(handler)(None, Context(5))
     assert back == ["kept"]
     assert "could not give back" in caplog.text
-    assert not deadline._running
+    assert not deadline.running
 
 
 def test_a_handler_is_called_in_the_forms_that_handlers_have():

@@ -119,7 +119,7 @@ OURS = {  # written out, so that a new one is a decision
     "efsstate.mount.files",
     "efsstate.mount.reading",
     "efsstate.format.layout",
-    "efsstate.mount.descriptor",
+    "efsstate.mount.listing",
     "efsstate.mount.root",
     "efsstate.mount.links",
     "efsstate.process",

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from efsstate.mount import drafts, files
-from efsstate.mount.descriptor import Descriptor
+from efsstate.mount.folders import Descriptor
 
 
 @pytest.fixture

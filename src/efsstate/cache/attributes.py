@@ -94,7 +94,7 @@ class Attributes:
         return self._run(self._invalidate, args, kwargs)
 
     def _invalidate(self, digest: str | None) -> Steps:
-        digest, results = self._owner.require_digest(digest), self._results
+        results, digest = self._results, digest or self._owner.require_digest(digest)
         if not results.enabled:
             return False
         from efsstate.cache.steps import CallMount

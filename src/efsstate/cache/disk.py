@@ -353,17 +353,12 @@ class DiskTier:
         elif not 0 <= now - self._looked < MAX_STALENESS:
             self._read_clear_stamp()
         stale = None if exact else 0.0 if fresh else MAX_STALENESS
-        status = None
-        try:
-            if identified:
-                item = self.mount.read_entry(folder, digest, stale, True, Item, with_stat=True)
-                status = item.stat
-                assert status is not None
-                item.identity, item.stat = _identity(status), None
-            else:
-                item = self.mount.read_entry(folder, digest, stale, True, Item)
-        except FileNotFoundError:
+        item: Item | None = self.mount.find_entry(folder, digest, stale, True, Item, identified)
+        if item is None:
             return None
+        status = item.stat
+        if status is not None:
+            item.identity, item.stat = _identity(status), None
         meta = item.meta
         stamp = item.clear_stamp = _STAMP(meta)[0] if len(meta) >= _LEAST_META else -1
         if stamp > self._clear_stamp:  # its writer knows of a clear that we have not seen yet
@@ -395,9 +390,8 @@ class DiskTier:
 
     def explain_miss(self, digest: str, codec_name: str) -> str:
         """Return why `read` gives None."""
-        try:
-            item = self.mount.read_entry(self.folders[digest[0]], digest, stale=0)
-        except FileNotFoundError:
+        item = self.mount.find_entry(self.folders[digest[0]], digest, stale=0)
+        if item is None:
             return "there is no result"
         if item.codec != codec_name:
             return f"it was stored with codec {item.codec!r}"
@@ -435,7 +429,8 @@ class DiskTier:
         item.own_ttl = len(meta) >= _LEAST_META and meta[_LEAST_META - 1] >= _OWN_TTL
         stamp = _STAMP(meta)[0] if len(meta) >= _LEAST_META else -1
         counts = self.clear_stamp() <= stamp < _MOST and codec == codec_name
-        return item if counts and not self._has_stale_tag(meta) else None
+        is_stale = counts and meta[_LEAST_META - 1] & _TAGGED and self._has_stale_tag(meta)
+        return item if counts and not is_stale else None
 
     def digests(self) -> Iterator[str]:
         """Yield the digests of all entries, whether they count or not."""

@@ -6,6 +6,7 @@ A hit takes no lock. It only marks its item, and the mark counts when the item's
 from __future__ import annotations
 
 import sys
+from _weakref import ref
 from _weakrefset import WeakSet  # as `threading` has it: the public module would be one more import
 from operator import attrgetter
 
@@ -64,10 +65,6 @@ class Item(Entry):
     identity: tuple[int, int, int] | None = None
     tier: MemoryTier
 
-    def distrust(self) -> None:
-        """Have no caller get it from memory from now on, although callers refer to it."""
-        self.until, self.identity = -1.0, None
-
 
 def immutable_size(value: Any, depth: int = 0) -> int | None:
     """Return the size in bytes of a value that no caller can change; None for any other value."""
@@ -95,13 +92,13 @@ class MemoryPool:
     An item that was used since its last turn gets a second chance. A change is whole or not at all:
     a signal handler that raises in the middle of one empties the pool. A handler, or code that the
     garbage collector runs, may also enter while its own thread is in the middle of a change. Then
-    nothing is added or removed, and the item in question was distrusted before.
+    nothing is added or removed, and the item in question is not served any more.
     """
 
     def __init__(self) -> None:
         self.lock = process.lock()
         self._size: int | None = None
-        self._recent: Any = None
+        self.recent: Any = None  # all items, the least recently used first; once there is one
         self._tiers: WeakSet[MemoryTier] = WeakSet()
         self._is_changing = False
 
@@ -115,14 +112,12 @@ class MemoryPool:
     @property
     def size(self) -> int:
         """The bytes that all items take."""
-        return 0 if self._recent is None else int(self._recent.currsize)
+        return 0 if self.recent is None else int(self.recent.currsize)
 
-    @property
-    def recent(self) -> Any:
-        """All items, the least recently used first."""
-        if self._recent is None:
-            self._recent = new_lru(self.maxsize)
-        return self._recent
+    def begin(self) -> Any:
+        """Return `recent`, created for the first item."""
+        self.recent = new_lru(self.maxsize)
+        return self.recent
 
     def add_tier(self, tier: MemoryTier) -> None:
         """Have `tier` emptied with the pool."""
@@ -145,7 +140,7 @@ class MemoryPool:
 
     def empty(self) -> None:
         """Forget every item, in whatever state the pool is."""
-        self._recent = None
+        self.recent = None
         for tier in list(self._tiers):
             tier.empty()
 
@@ -232,12 +227,14 @@ class MemoryTier:
     def _put(self, item: Item, changes: Changes, change: int) -> None:
         # Asked under the lock: a change that comes later finds the item, and drops it.
         if changes.last_change(item.digest) == change:
-            self._remove(item.digest)
+            before = self.by_digest.get(item.digest)
+            if before is not None:
+                self.forget(before)
             self._add(item)
             self.by_digest[item.digest] = item
             # A signal handler of this thread may have changed the entry meanwhile.
             if changes.last_change(item.digest) != change:
-                self._remove(item.digest)
+                self.forget(item)
 
     def _add(self, item: Item) -> None:
         if self.limit is not None:
@@ -245,13 +242,14 @@ class MemoryTier:
                 self._recent = new_lru(self.maxsize)
             make_room(self._recent, item.cost)
             self._recent[item] = item
-        recent = pool.recent
+        recent = pool.begin() if pool.recent is None else pool.recent
         make_room(recent, item.cost)
         recent[item] = item
         self.size += item.cost
 
     def _take_out(self, item: Item) -> None:
-        pool.recent.pop(item, None)
+        if pool.recent is not None:
+            pool.recent.pop(item, None)
         if self._recent is not None:
             self._recent.pop(item, None)
         self.size -= item.cost
@@ -287,20 +285,20 @@ class MemoryTier:
         """Forget one item."""
         item = self.by_digest.get(digest)
         if item is not None:
-            item.distrust()
-            pool.change(self._remove, digest)
-
-    def _remove(self, digest: str) -> None:
-        item = self.by_digest.get(digest)
-        if item is not None:
-            self.forget(item)
+            # At once: a change that this one interrupts leaves the item where it is.
+            item.until, item.identity = -1.0, None
+            pool.change(self.forget, item)
 
     def forget(self, item: Item) -> None:
-        """Take `item` out of the tier and the pool; for the pool, within a change."""
+        """Take `item` out of the tier and the pool, if it is there; for the pool, within a change.
+
+        No caller gets it from memory from now on, although callers refer to it.
+        """
+        item.until, item.identity = -1.0, None
+        if self.by_digest.get(item.digest) is not item:
+            return
         self._take_out(item)
-        item.distrust()
-        if self.by_digest.get(item.digest) is item:
-            del self.by_digest[item.digest]
+        del self.by_digest[item.digest]
         for call in item.raw_args:
             if self.by_args.get(call) is item:
                 del self.by_args[call]
@@ -325,7 +323,7 @@ class Changes:
     """
 
     def __init__(self) -> None:
-        self._tiers: WeakSet[MemoryTier] = WeakSet()
+        self._tiers: list[ref[MemoryTier]] = []  # a WeakSet takes longer to go through
         self._count = self._last_clear = 0
         self._last: dict[str, int] = {}  # by how a digest begins
 
@@ -333,7 +331,8 @@ class Changes:
         """Have `tier` forget entries as they are changed."""
         if tier.limit != 0:
             with pool.lock:
-                self._tiers.add(tier)
+                if tier not in [known() for known in self._tiers]:
+                    self._tiers.append(ref(tier, self._tiers.remove))
 
     def last_change(self, digest: str) -> int:
         """Return the number of the last change of `digest`; it grows, and may do so without one."""
@@ -353,8 +352,11 @@ class Changes:
                 self._last_clear = number
             else:
                 self._last[digest[:2]] = number
-            tiers = list(self._tiers)
-        for tier in tiers:
+            tiers = tuple(self._tiers)
+        for known in tiers:
+            tier = known()
+            if tier is None:
+                continue
             if digest is None:
                 tier.clear()
             elif digest in tier.by_digest:

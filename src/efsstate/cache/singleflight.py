@@ -228,7 +228,7 @@ def _claim(
         if answer is None:  # a failure: the mount grants none
             return has_waited
         if answer[0] is not None:
-            invocation = deadline.current()
+            invocation = deadline.current() if deadline.running else None
             claims.append((answer[0], invocation))
             if invocation is not None:
                 invocation.hold(answer[0], answer[0].release)

@@ -226,7 +226,7 @@ def run(cache: TieredCache, steps: Steps) -> Any:
                 break
             answer, is_interrupted = None, True
             interruption = interruption or error
-    outcome = conclude(end, interruption)
+    outcome = end.value if isinstance(end, StopIteration) else conclude(end, interruption)
     # Or they would be in a cycle with this frame, which is in their tracebacks.
     del end, interruption
     return outcome.unwrap() if type(outcome) is Outcome else outcome

@@ -14,7 +14,7 @@ from operator import itemgetter
 from efsstate.checkpoints import saves
 from efsstate.errors import CorruptEntryError
 from efsstate.format import layout
-from efsstate.mount import links, store
+from efsstate.mount import links
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class StateFolder:
 
         Raises `FileNotFoundError`, `CorruptEntryError`, `UnknownFormatError`.
         """
-        stored = store.read(self.mount, self.folder, layout.generation_name(*key))
+        stored = self.mount.read_entry(self.folder, layout.generation_name(*key))
         return saves.unpack(self.mount, self.folder, key, stored)
 
     def read_header(self, listing: Listing) -> Save | None:

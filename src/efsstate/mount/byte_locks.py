@@ -13,7 +13,7 @@ import time
 
 from efsstate import process, units
 from efsstate.format import layout
-from efsstate.mount.descriptor import Descriptor
+from efsstate.mount.folders import Descriptor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

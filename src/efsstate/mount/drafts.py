@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 
-from efsstate.mount.descriptor import Descriptor
-from efsstate.mount.folders import name_error
+from efsstate.mount.folders import Descriptor, name_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

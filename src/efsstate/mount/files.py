@@ -3,8 +3,8 @@
 - A name gets its content in one step (`replace`: a temporary, then a rename), or is created once
   and never changed (`create`, `symlink`). No reader meets half a file under a name that `replace`
   makes; a reader of a file that `create` makes must check it.
-- Only this module, `reading`, `folders`, `drafts`, `readdir` and `descriptor` change the disk or
-  open files on the mount.
+- Only this module, `reading`, `listing`, `folders`, `drafts` and `readdir` change the disk or open
+  files on the mount.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from efsstate import process
 from efsstate.errors import CorruptEntryError
 from efsstate.format import entry, layout
 from efsstate.mount import clock
-from efsstate.mount.descriptor import Descriptor
-from efsstate.mount.folders import GONE
+from efsstate.mount.folders import GONE, Descriptor
 from efsstate.mount.reading import ReadableFiles
 
 TYPE_CHECKING = False

@@ -1,4 +1,4 @@
-"""Folders below one root: open, create, refresh, list and remove them.
+"""Own open files, and open, create and refresh the folders below one root.
 
 - Names are resolved from open folders, one component at a time, and no symbolic link is followed:
   an attacker who may write to the mount cannot lead us out of the root.
@@ -17,24 +17,21 @@ import errno
 import os
 import stat
 import time
+from functools import partial
 
 from efsstate.errors import CorruptEntryError
-from efsstate.mount.descriptor import Descriptor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Any, TypeVar
-
-    from efsstate.mount.readdir import FolderReader
 
     T = TypeVar("T")
 
 GONE = (errno.ENOENT, errno.ESTALE)
 # MUT: no-link-is-followed-to-a-folder
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_THROUGH = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_OPEN_FILES, _AGAIN = "/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+OPEN_FILES, AGAIN = "/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _MAX_OPEN = 256  # folders, of the 1,024 descriptors that Lambda allows
 
 
@@ -47,6 +44,85 @@ def name_error(error: OSError, path: str) -> OSError:
     if error.filename2 is not None:
         del error.filename2  # None would be printed as a path
     return error
+
+
+class Descriptor:
+    """One open file: `open` it, use it by `with`, from any thread, and `close` it.
+
+    A descriptor is a number. If one thread closes it while another still writes by it, the number
+    may be another file's by then, and the bytes go there. So it has one owner, which closes it
+    once, after its last use; and no signal, thread or fork leaks one.
+
+    A close during a use takes effect after it. Nothing here takes a lock: a list's `append` and
+    `pop` are atomic, and a use is registered before it checks for a close. `fd` is the number, for
+    a thread that alone knows this object, or that excludes a close by a lock.
+    """
+
+    __slots__ = ("__weakref__", "_fds", "_is_closed", "_uses", "fd")
+
+    def __init__(self) -> None:
+        self._fds: list[int] = []
+        self._uses: list[None] = []
+        self._is_closed = False
+        self.fd = -1
+
+    def open(self, name: str, flags: int, *, mode: int = 0o777, dir_fd: int | None = None) -> int:
+        """Open `name` in the folder `dir_fd`, as `os.open` does; nothing may be open here yet."""
+        self._is_closed = False
+        # A signal handler may raise as soon as `os.open` returns to Python code, and its number is
+        # lost. `extend` and `map` are C code: the number is in the list by then.
+        # MUT: a-descriptor-is-owned-at-once
+        self._fds.extend(map(partial(os.open, flags=flags, mode=mode, dir_fd=dir_fd), (name,)))
+        self.fd = self._fds[0]
+        return self.fd
+
+    @property
+    def is_open(self) -> bool:
+        """Return True unless it is closed, or not open yet."""
+        return bool(self._fds) and not self._is_closed
+
+    def __enter__(self) -> int:
+        self._uses.append(None)
+        # MUT: a-closed-number-is-not-used
+        if not self._fds or self._is_closed:
+            self.__exit__()
+            raise OSError(errno.EBADF, "closed by another thread, or in a forked child")
+        return self._fds[0]
+
+    def __exit__(self, *_error: object) -> None:
+        self._uses.pop()
+        if self._is_closed:
+            self.close()
+
+    def close(self) -> None:
+        """Close it, now or after its last use. An NFS client may report a full disk only here."""
+        self._is_closed = True
+        # MUT: a-descriptor-in-use-stays-open
+        if self._uses:
+            return
+        closed: list[None] = []
+        try:
+            # In C again, until the list is empty: no handler comes between the pop and the close.
+            closed.extend(map(os.close, iter(self._fds.pop, None)))
+        except IndexError:
+            pass
+
+    def abandon(self) -> None:
+        """Close it at once: in a forked child no other thread is left to use it."""
+        self._uses.clear()
+        self.close()
+
+    def detach(self) -> int:
+        """Return the number, which is the caller's to close."""
+        self._is_closed = True
+        return self._fds.pop()
+
+    def __del__(self) -> None:
+        try:
+            if self._fds:
+                self.abandon()
+        except (AttributeError, OSError):
+            pass  # it had not even begun, or the file system refuses
 
 
 class FolderHandle(Descriptor):
@@ -108,10 +184,7 @@ class Folders:
 
     def with_path(self, error: OSError, folder: str, name: str = "") -> OSError:
         """Return `error` with the full path of `name` in `folder`: see `name_error`."""
-        error.filename = "/".join(filter(None, (self.path, folder, name)))
-        if error.filename2 is not None:
-            del error.filename2  # None would be printed as a path
-        return error
+        return name_error(error, self.path_of(folder, name))
 
     def __reduce__(self) -> Any:
         raise TypeError(
@@ -178,7 +251,7 @@ class Folders:
         parent = self.handle(parent_name, make=make)
         if make:
             try:
-                opened = FolderHandle(name, _DIRECTORY, dir_fd=parent.fd)
+                opened = FolderHandle(name, DIRECTORY, dir_fd=parent.fd)
             except OSError:  # whatever it is: missing, or no folder, which the next step tells
                 opened = self._make_folder(folder, parent_name, name)
         else:
@@ -190,20 +263,12 @@ class Folders:
         # If two threads opened it, the first one's handle stays.
         return self._folders.setdefault(folder, opened)
 
-    def _pass_through(self, folder: str) -> FolderHandle:
-        """Return `folder`, open only to reach a file in it: that costs one request less."""
-        known = self._folders.get(folder)
-        if known is not None or not folder:
-            return known or self._top or self.open_top()
-        above, _, name = folder.rpartition("/")
-        return self._open_folder(folder, self._pass_through(above), name, _THROUGH)
-
     def _open_folder(
         self,
         folder: str,
         parent: FolderHandle,
         name: str,
-        flags: int = _DIRECTORY,
+        flags: int = DIRECTORY,
         *,
         is_last: bool = False,
     ) -> FolderHandle:
@@ -270,27 +335,6 @@ class Folders:
                 raise self.with_path(error, folder, name) from None
         raise AssertionError
 
-    def reopen(self, folder: str, *, make: bool = False) -> FolderHandle:
-        """Open `folder` again, which makes the NFS client revalidate it. One request.
-
-        Through /proc/self/fd that is one request; opening "." costs two once the client's
-        attributes have expired.
-        """
-        for attempt in (0, 1):
-            try:
-                handle = self._folders.get(folder) or self.handle(folder, make=make)
-                try:
-                    return FolderHandle(f"{_OPEN_FILES}/{handle.fd}", _AGAIN)
-                except FileNotFoundError:  # no /proc here
-                    return FolderHandle(".", _DIRECTORY, dir_fd=handle.fd)
-            except OSError as error:
-                if error.errno in GONE:
-                    self.forget(folder)
-                is_retried = error.errno == errno.ESTALE or (make and error.errno in GONE)
-                if attempt or not is_retried:
-                    raise self.with_path(error, folder) from None
-        raise AssertionError
-
     def forget(self, folder: str, *, above: bool = True) -> None:
         """Close `folder`, all below it and all above it: any may have been removed or replaced.
 
@@ -302,36 +346,6 @@ class Folders:
             is_above = above and folder.startswith(known + "/")
             if known == folder or known.startswith(folder + "/") or is_above:
                 self._folders.pop(known, None)
-
-    # Creating and removing
-
-    def make(self, folder: str) -> None:
-        """Create `folder` and all above it that is missing."""
-        self.handle(folder, make=True)
-
-    def sync(self, folder: str) -> None:
-        """Flush the folder's names to disk: on NFS they are there already, at no cost."""
-        try:
-            handle = self._folders.get(folder) or self.handle(folder)
-            # MUT: a-name-is-synced
-            os.fsync(handle.fd)
-        except OSError as error:
-            raise self.with_path(error, folder) from None
-
-    def touch_folder(self, folder: str) -> bool:
-        """Give `folder` a new mtime, which a `refresh` on other hosts shows. One request.
-
-        Return False if it does not exist.
-        """
-        try:
-            handle = self.handle(folder)
-            os.utime(handle.fd)
-        except OSError as error:
-            if error.errno not in GONE:
-                raise self.with_path(error, folder) from None
-            self.forget(folder)
-            return False
-        return True
 
     def rename_at(self, folder: str, name: str, to_folder: str, to_name: str) -> None:
         """Rename `name` to `to_name` in `to_folder`, again after errors that pass.
@@ -351,18 +365,6 @@ class Folders:
             else:
                 return
 
-    def remove_folder(self, folder: str) -> bool:
-        """Remove `folder` if it is empty; return True if it was removed."""
-        parent, _, name = folder.rpartition("/")
-        try:
-            self.call_at(os.rmdir, parent, name)
-        except OSError as error:
-            if error.errno in (*GONE, errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
-                return False
-            raise
-        self.forget(folder, above=False)
-        return True
-
     # Asking the server
 
     def refresh(self, folder: str, *, older_than: float = 0.0) -> os.stat_result | None:
@@ -377,11 +379,6 @@ class Folders:
         # A caller that need not be certain pays nothing more for a folder that is missing.
         seen = self.look(folder, listing=False, certain=not older_than)
         return None if seen is None else seen[0]
-
-    def names(self, folder: str) -> list[str]:
-        """Return the names in `folder` as the server has them now; none if it does not exist."""
-        seen = self.look(folder)
-        return [] if seen is None else seen[1] or []
 
     def look(
         self,
@@ -405,9 +402,9 @@ class Folders:
                 now = time.time()
                 # MUT: the-fresh-open
                 try:
-                    fd = os.open(f"{_OPEN_FILES}/{handle.fd}", _AGAIN)
+                    fd = os.open(f"{OPEN_FILES}/{handle.fd}", AGAIN)
                 except FileNotFoundError:  # no /proc here
-                    fd = os.open(".", _DIRECTORY, dir_fd=handle.fd)
+                    fd = os.open(".", DIRECTORY, dir_fd=handle.fd)
                 try:
                     status = os.fstat(fd)
                     if status.st_nlink:  # else it was removed, perhaps created again since
@@ -433,34 +430,6 @@ class Folders:
             self._refresh_above(parent)
             # Those above it have just been asked: not again for each folder below.
             self.refresh(parent, older_than=1e-6)
-
-    def watch(self, folder: str) -> FolderReader:
-        """Return a reader that lists `folder`, created if need be, after changes of our own.
-
-        One request, and one for each listing: see `FolderReader`.
-        """
-        from efsstate.mount.readdir import FolderReader
-
-        handle = self.reopen(folder, make=True)
-        return FolderReader(handle.fd, self.path_of(folder))
-
-    def scan(self, folder: str) -> Iterator[os.DirEntry[str]]:
-        """Yield the entries of `folder`, fresh, without a list of them; none if it is missing."""
-        try:
-            handle = self.reopen(folder)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            if error.errno == errno.ESTALE:
-                return
-            raise
-        try:
-            with os.scandir(handle.fd) as entries:
-                yield from entries
-        except OSError as error:
-            if not isinstance(error.filename, str):
-                self.with_path(error, folder)
-            raise
 
 
 def _moment(status: os.stat_result) -> tuple[int, int, int]:

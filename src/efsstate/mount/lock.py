@@ -12,8 +12,7 @@ import time
 from _weakrefset import WeakSet  # as `threading` has it: the public module would be one more import
 
 from efsstate import process, units
-from efsstate.mount.descriptor import Descriptor
-from efsstate.mount.folders import name_error
+from efsstate.mount.folders import Descriptor, name_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

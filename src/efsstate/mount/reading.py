@@ -15,8 +15,8 @@ from efsstate.errors import CorruptEntryError
 from efsstate.format import entry
 from efsstate.format.entry import Entry, decode
 from efsstate.mount import clock
-from efsstate.mount.descriptor import Descriptor
-from efsstate.mount.folders import Folders
+from efsstate.mount.folders import Descriptor
+from efsstate.mount.listing import ListedFolders
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,14 +32,16 @@ if TYPE_CHECKING:
 # MUT: a-fifo-is-not-waited-for-o-nonblock
 # MUT: no-link-is-followed-to-a-file
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_THROUGH = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SMALL = 2**17  # bytes; a smaller file is read in one call, without asking for its size
 _LARGE = 2**20  # bytes; from here on a read goes into a buffer of our own
 _HUGE = 2**24  # bytes; from here on a reader's judge is asked first
 _MAX_READ = 0x7FFFF000  # bytes that one read gives
+_MISSING: tuple[Any, Any] = (None, None)
 _TRIES = 30  # of a look that another host's replacement made stale
 
 
-class ReadableFiles(Folders):
+class ReadableFiles(ListedFolders):
     """The files below a root, to be opened and read. `Mount` writes them, too."""
 
     def open_into(self, file: Descriptor, folder: str, name: str, flags: int = 0) -> None:
@@ -61,6 +63,14 @@ class ReadableFiles(Folders):
             else:
                 return
         raise AssertionError
+
+    def _pass_through(self, folder: str) -> FolderHandle:
+        """Return `folder`, open only to reach a file in it: that costs one request less."""
+        known = self._folders.get(folder)
+        if known is not None or not folder:
+            return known or self._top or self.open_top()
+        above, _, name = folder.rpartition("/")
+        return self._open_folder(folder, self._pass_through(above), name, _THROUGH)
 
     def open_at(
         self, handle: FolderHandle, file: Descriptor, folder: str, name: str, flags: int
@@ -116,9 +126,16 @@ class ReadableFiles(Folders):
         return file.detach()
 
     def read(
-        self, folder: str, name: str, judge: Judge | None = None, stale: float | None = None
+        self,
+        folder: str,
+        name: str,
+        judge: Judge | None = None,
+        stale: float | None = None,
+        optional: bool = False,
     ) -> Data:
         """Return all bytes of the file `name`; with `stale`, `refresh` the folder if older.
+
+        None for an `optional` file that is missing.
 
         A large file comes as a bytearray that is the caller's to change: an array can live in it
         without a copy. Before a huge one is read, `judge(first bytes, size, path)` may raise, or
@@ -145,6 +162,8 @@ class ReadableFiles(Folders):
                 finally:
                     os.close(fd)
             except FileNotFoundError as error:
+                if optional:
+                    return None
                 raise self.with_path(error, folder, name) from None
             except OSError as error:
                 self._prepare_retry(error, folder, name, attempt)
@@ -171,9 +190,17 @@ class ReadableFiles(Folders):
         return data if len(data) >= size else _fill_buffer(fd, size, data)
 
     def read_stat(
-        self, folder: str, name: str, limit: int | None = None, judge: Judge | None = None
+        self,
+        folder: str,
+        name: str,
+        limit: int | None = None,
+        judge: Judge | None = None,
+        optional: bool = False,
     ) -> tuple[Data, os.stat_result]:
-        """Return all bytes, or the first `limit`, and the file's stat from before the read."""
+        """Return all bytes, or the first `limit`, and the file's stat from before the read.
+
+        Two times None for an `optional` file that is missing.
+        """
         for attempt in range(_TRIES):
             try:
                 handle = self._folders.get(folder) or self.handle(folder)
@@ -186,6 +213,8 @@ class ReadableFiles(Folders):
                 finally:
                     os.close(fd)
             except FileNotFoundError as error:
+                if optional:
+                    return _MISSING
                 raise self.with_path(error, folder, name) from None
             except OSError as error:
                 self._prepare_retry(error, folder, name, attempt)
@@ -198,11 +227,29 @@ class ReadableFiles(Folders):
         folder: str,
         name: str,
         stale: float | None = None,
-        parted: bool = False,
-        kind: type[E] = Entry,  # type: ignore[assignment]  # E's default, which mypy does not look at
+        kind: type[E] = Entry,  # type: ignore[assignment]  # E's default, unknown to mypy
         with_stat: bool = False,
     ) -> E:
-        """Return the entry at `name`, every byte checked.
+        """Return the entry at `name`, as `find_entry` does.
+
+        Raise `FileNotFoundError` if it is missing, and the errors of `find_entry`.
+        """
+        item = self.find_entry(folder, name, stale, False, kind, with_stat)
+        if item is None:
+            missing = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            raise self.with_path(missing, folder, name)
+        return item
+
+    def find_entry(
+        self,
+        folder: str,
+        name: str,
+        stale: float | None = None,
+        parted: bool = False,
+        kind: type[E] = Entry,  # type: ignore[assignment]  # as above
+        with_stat: bool = False,
+    ) -> E | None:
+        """Return the entry at `name`, every byte checked; None if it is missing.
 
         stale      the longest, in seconds, that this host's NFS client may have remembered the
                    folder (0: ask now, one request more); None leaves it to the client: up to 60 s
@@ -215,16 +262,18 @@ class ReadableFiles(Folders):
         a file which one of its processes has open first renames the old one away (`.nfs…`,
         measured).
 
-        Raise `FileNotFoundError`, `CorruptEntryError` (`SignatureError` if there is a key),
-        `UnknownFormatError`, `OSError`, and `EfsStateError` for one larger than the free memory.
+        Raise `CorruptEntryError` (`SignatureError` if there is a key), `UnknownFormatError`,
+        `OSError`, and `EfsStateError` for one larger than the free memory.
         """
         judge, status = _find_bytes if parted else _check_size, None
         if with_stat:
             if stale is not None:
                 self.refresh(folder, older_than=stale)
-            data, status = self.read_stat(folder, name, judge=judge)
+            data, status = self.read_stat(folder, name, judge=judge, optional=True)
         else:
-            data = self.read(folder, name, judge, stale)
+            data = self.read(folder, name, judge, stale, optional=True)
+        if data is None:
+            return None
         rest = b""
         if type(data) is tuple:
             data, rest = data
@@ -234,7 +283,7 @@ class ReadableFiles(Folders):
             if with_stat:
                 raise
             # A signal may have cut the read of a small file short: with its size known, that shows.
-            return self.read_entry(folder, name, None, parted, kind, with_stat=True)
+            return self.find_entry(folder, name, None, parted, kind, with_stat=True)
         item.stat = status
         return item
 
