@@ -81,6 +81,7 @@ OURS = {  # written out, so that a new one is a decision
     "efsstate.cache.function_cache",
     "efsstate.cache.key_encoding",
     "efsstate.cache.naming",
+    "efsstate.cache.namespace",
     "efsstate.cache.options",
     "efsstate.cache.puts",
     "efsstate.generic",

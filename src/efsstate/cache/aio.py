@@ -11,6 +11,7 @@ import time
 from efsstate.cache import flight as flights
 from efsstate.cache import io_threads
 from efsstate.cache.memory import PACKED
+from efsstate.cache.namespace import FAILURES
 from efsstate.cache.steps import (
     Await,
     CallMount,
@@ -23,7 +24,7 @@ from efsstate.cache.steps import (
     TakeValue,
     conclude,
 )
-from efsstate.cache.tiers import FAILURES, MISSING
+from efsstate.cache.tiers import MISSING
 from efsstate.errors import EncodeError
 
 TYPE_CHECKING = False

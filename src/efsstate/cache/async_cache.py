@@ -9,8 +9,9 @@ from functools import partial
 
 from efsstate.cache import aio, puts, singleflight
 from efsstate.cache.cache import Cache, pack_key
+from efsstate.cache.namespace import FAILURES
 from efsstate.cache.options import tag_ids
-from efsstate.cache.tiers import FAILURES, MISSING
+from efsstate.cache.tiers import MISSING
 from efsstate.generic import Generic, TypeVar
 
 TYPE_CHECKING = False

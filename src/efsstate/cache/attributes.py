@@ -7,8 +7,9 @@ from functools import partial
 
 from efsstate.cache import puts
 from efsstate.cache.cache import Cache, fetch_many
+from efsstate.cache.namespace import FAILURES
 from efsstate.cache.options import tag_ids
-from efsstate.cache.tiers import FAILURES, MISSING, describe_remaining
+from efsstate.cache.tiers import MISSING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ class Attributes:
         return self._run(self._explain, args, kwargs)
 
     def _explain(self, digest: str | None) -> Steps:
+        from efsstate.cache import looking
         from efsstate.cache.steps import CallMount
 
         results = self._results
@@ -116,11 +118,11 @@ class Attributes:
             return "miss: the function does not take these arguments"
         item = results.get_from_memory(digest)
         if item is not None:
-            return f"hit: in memory, {describe_remaining(results.remaining(item))}"
+            return f"hit: in memory, {looking.describe_remaining(results.remaining(item))}"
 
         def explain() -> str:
             try:
-                return results.explain(digest)
+                return looking.explain(results, digest)
             except (ValueError, *FAILURES) as error:
                 return f"miss: {error}"
 

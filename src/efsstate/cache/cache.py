@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from efsstate import units
 from efsstate.cache import io_threads, puts
 from efsstate.cache.keys import KeyBuilder
 from efsstate.cache.options import Options, tag_ids
 from efsstate.cache.tiers import MISSING, TieredCache
-from efsstate.errors import EncodeError, MountTimeout
+from efsstate.errors import EncodeError
 from efsstate.format import codec as codecs
 from efsstate.format.entry import blake2b
 from efsstate.generic import Generic, TypeVar
@@ -31,7 +32,6 @@ K = TypeVar("K", default="Any")
 V = TypeVar("V", default="Any")
 _LONGEST_KEY = 2**14  # bytes of a key that is stored, for `keys()`
 _LOCK = "efsstate lock"  # before a key, for the digest of its mutex
-_INCR_TRIES = 100  # each is lost to a `set` at the same time, or to a failure of the mount
 _KEYS_AT_ONCE = 256  # entries that `keys()` reads together
 
 
@@ -195,8 +195,13 @@ class Cache(Generic[K, V]):
 
     def touch(self, key: K, ttl: Duration | None = None) -> bool:
         """Have the value of `key` count from now on, for `ttl` if given; True if it has one."""
-        digest = self._keys.digest(key)
-        return self._replace(digest, key, self._results.take, ttl)
+        from efsstate.cache.updates import Update
+
+        results = self._results
+        update = Update(
+            results.take, key=pack_key(key), ttl=self.life(ttl), own_ttl=ttl is not None
+        )
+        return update.run(results, self._keys.digest(key))
 
     def incr(self, key: K, delta: int = 1, ttl: Duration | None = None) -> int:
         """Add `delta` to the number that `key` has (0 if none), and return the sum.
@@ -204,21 +209,19 @@ class Cache(Generic[K, V]):
         Calls of `incr` on all hosts together add up exactly. Raises `TypeError` if the value is not
         an int. Raises the errors of `lock` too: unlike `get` and `set`, `incr` needs the mount.
         """
-        digest = self._keys.digest(key)
-        sums: list[int] = []
+        from efsstate.cache import updates
 
-        def add(item: Item | None) -> Any:
-            value = 0 if item is None else self._results.take(item)
-            if type(value) is not int:
-                raise TypeError(f"{self!r}: incr of a value that is no int: {value!r:.80}")
-            sums.append(value + delta)
-            return sums[-1]
-
+        digest, seconds, own_ttl = self._keys.digest(key), self.life(ttl), ttl is not None
         with self.lock(key):
-            for _ in range(_INCR_TRIES):
-                if self._replace(digest, key, add, ttl, create=True):
-                    return sums[-1]
-        raise MountTimeout(f"{self!r}: the sum of {key!r} could not be stored; see the log")
+            return updates.add(
+                self._results,
+                digest,
+                delta,
+                f"{self!r}[{key!r:.80}]",
+                key=pack_key(key),
+                ttl=seconds,
+                own_ttl=own_ttl,
+            )
 
     def lock(self, key: K, wait: Duration | None = None) -> Mutex:
         """Return a mutex for a `with`: one thread of one process of the fleet holds it at a time.
@@ -255,6 +258,7 @@ class Cache(Generic[K, V]):
         It leaves out keys beyond 16 KiB, those with numpy arrays and those that msgpack can't hold.
         A decorated function has none: its results are kept without their arguments.
         """
+        from efsstate.cache import looking
         from efsstate.cache.fingerprint import MARK
 
         results = self._results
@@ -264,7 +268,7 @@ class Cache(Generic[K, V]):
         for start in range(0, len(digests), _KEYS_AT_ONCE):
             batch = digests[start : start + _KEYS_AT_ONCE]
             for packed in io_threads.spread(
-                results.root_path, results.key_of, batch, results.io_timeout
+                results.root_path, partial(looking.key_of, results), batch, results.io_timeout
             ):
                 if packed and not packed.startswith(MARK):
                     try:
@@ -334,48 +338,6 @@ class Cache(Generic[K, V]):
             results.emit("miss", began, key=digest)
         return None
 
-    def _replace(
-        self,
-        digest: str,
-        key: object,
-        make: Callable[[Any], Any],
-        ttl: Duration | None,
-        *,
-        create: bool = False,
-    ) -> bool:
-        """Replace the value by `make(its item)`, unless it is changed meanwhile; True if it was.
-
-        Without a value `make` gets None if `create`, else nothing is done.
-        """
-        results, seconds = self._results, self.life(ttl)
-        if not results.enabled:
-            return False
-        from efsstate.cache import singleflight
-
-        def compute() -> Any:
-            item = results.read(digest, exact=True)
-            if item is not None and results.remaining(item) <= 0:
-                item = None
-            if item is None and not create:
-                raise _NoValueError
-            request.replaced = item
-            return make(item)
-
-        request = singleflight.ComputeRequest(
-            compute,
-            key=pack_key(key),
-            ttl=seconds,
-            own_ttl=ttl is not None,
-            forced=True,
-            keeps_old=True,
-        )
-        results.begin_change(digest)
-        try:
-            singleflight.run(results, singleflight.compute(results, digest, request, None))
-        except _NoValueError:
-            return False
-        return request.was_kept
-
     @property
     def results(self) -> TieredCache:
         """The tiers below, for the package."""
@@ -401,10 +363,6 @@ class Cache(Generic[K, V]):
         entries = [(self._keys.digest(key), value, pack_key(key)) for key, value in pairs]
         if results.enabled:
             puts.put(results, entries, seconds, own_ttl=ttl is not None, tags=tags)
-
-
-class _NoValueError(Exception):
-    """There is no value to replace."""
 
 
 def _require_distinct(keys: list[Any], digests: list[str]) -> None:

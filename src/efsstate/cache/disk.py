@@ -270,34 +270,35 @@ class DiskTier:
         if len({other for _, other, _ in marks} - {tag, ""}) >= _MOST_TAG_MARKS:
             self.clear()
             return
-        self.mount.ask_time(self.folder)
-        stamp = max(self._tag_stamps.get(tag, 0) + 1, int(clock.now() * 1000))
-        while True:
-            try:
-                own = links.mark(self.mount, self.folder, layout.cleared_mark(stamp, tag))
-                self.mount.symlink(self.folder, own, "cleared")
-                break
-            except FileExistsError:
-                stamp += 1
+        stamp = self._create_mark(self._tag_stamps.get(tag, 0), tag)
         self._tag_stamps[tag] = max(stamp, self._tag_stamps.get(tag, 0))
         for name, other, number in marks:
             if other == tag and number < stamp:
                 self.mount.remove(self.folder, name, quiet=True)
-        for folder in self.folders.values():
-            self.mount.touch_folder(folder)
+        self._touch_folders()
 
-    def _write_clear_stamp(self, known: int) -> int:
+    def _create_mark(self, known: int, tag: str = "") -> int:
+        """Create the mark of a new clear stamp above `known`, of a tag or of all; return it."""
         # By a clock that is behind, and with the last number lost, a new one might be below one
         # that was cleared long ago.
         self.mount.ask_time(self.folder)
         stamp = max(known + 1, int(clock.now() * 1000))
         while True:
             try:
-                own = links.mark(self.mount, self.folder, layout.cleared_mark(stamp))
+                own = links.mark(self.mount, self.folder, layout.cleared_mark(stamp, tag))
                 self.mount.symlink(self.folder, own, "cleared")
-                break
             except FileExistsError:
                 stamp += 1
+            else:
+                return stamp
+
+    def _touch_folders(self) -> None:
+        """Have every host that refreshes a folder see that it must read the clear stamps."""
+        for folder in self.folders.values():
+            self.mount.touch_folder(folder)
+
+    def _write_clear_stamp(self, known: int) -> int:
+        stamp = self._create_mark(known)
         names = self.mount.names(self.folder)
         for name, tag, number in layout.cleared_marks(names):
             if number < stamp or not self._is_mark(name, tag, number):
@@ -314,8 +315,7 @@ class DiskTier:
         self._tag_stamps = {tag: old for tag, old in self._tag_stamps.items() if old >= stamp}
         self._raise_clear_stamp(stamp)
         self._looked = time.time()
-        for folder in self.folders.values():
-            self.mount.touch_folder(folder)
+        self._touch_folders()
 
     def _refresh_exactly(self, folder: str) -> None:
         """Ask for the names in `folder` and for clears: one request if nothing has changed there.

@@ -9,8 +9,9 @@ from efsstate import events
 from efsstate.cache import naming, signature
 from efsstate.cache.captured import Captured
 from efsstate.cache.keys import KeyBuilder
+from efsstate.cache.namespace import FAILURES, is_load_failure
 from efsstate.cache.options import tag_ids
-from efsstate.cache.tiers import FAILURES, MISSING, TieredCache, is_load_failure
+from efsstate.cache.tiers import MISSING, TieredCache
 from efsstate.errors import EncodeError
 from efsstate.format.entry import blake2b
 from efsstate.mount.environment import DISABLE, ROOT, peek

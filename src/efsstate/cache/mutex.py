@@ -6,7 +6,6 @@ import time
 from weakref import WeakValueDictionary
 
 from efsstate import deadline, process
-from efsstate.format import layout
 from efsstate.mount import byte_locks
 
 TYPE_CHECKING = False
@@ -93,12 +92,8 @@ class Mutex:
 
     def _lock_on_mount(self, until: float) -> byte_locks.ByteLock:
         results, pauses = self._results, byte_locks.pauses()
-        mount = results.disk().mount
-        folder = layout.entry_folder(results.component, self._digest)
         while True:
-            lock = byte_locks.acquire(
-                mount, folder, self._digest, keep_open=results.io_timeout is None
-            )
+            lock = results.claim(self._digest)
             if lock is not None:
                 invocation = deadline.current()
                 if invocation is not None:

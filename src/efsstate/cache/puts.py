@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from functools import partial
 
+from efsstate import events
 from efsstate.cache import io_threads
-from efsstate.cache.tiers import FAILURES, TieredCache
+from efsstate.cache.namespace import FAILURES
+from efsstate.cache.tiers import TieredCache
 from efsstate.errors import EncodeError, MountTimeout
 
 TYPE_CHECKING = False
@@ -111,19 +113,20 @@ def store(results: TieredCache, write: Write) -> Outcome:
 def report(results: TieredCache, outcomes: Iterable[Outcome | None], began: float) -> None:
     """Count and report each outcome (None: the mount did not answer); raise a refused one."""
     refused: EncodeError | None = None
-    timeout = MountTimeout(
-        f"{results.root_path}: the mount did not answer in time, or is not asked"
-    )
     for outcome in outcomes:
-        item, error = outcome or (None, timeout)
+        item, error = outcome or (None, _timeout(results))
         if isinstance(error, EncodeError):
             refused = refused or error
         elif error is not None:
             results.report_failure(error, "keep a value")
-        else:
+        elif events.listeners:
             results.emit("put", began, bytes=0 if item is None else item.cost)
     if refused is not None:
         raise refused
+
+
+def _timeout(results: TieredCache) -> MountTimeout:
+    return MountTimeout(f"{results.root_path}: the mount did not answer in time, or is not asked")
 
 
 def _batches(writes: Iterable[Write]) -> Iterator[list[Write]]:

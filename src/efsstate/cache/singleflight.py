@@ -246,9 +246,7 @@ def _claim(
 
 
 def _try_claim(cache: TieredCache, digest: str) -> tuple[byte_locks.ByteLock | None]:
-    tier = cache.disk()
-    folder, keep_open = tier.folders[digest[0]], cache.io_timeout is None
-    return (byte_locks.acquire(tier.mount, folder, digest, keep_open=keep_open),)
+    return (cache.claim(digest),)
 
 
 def _release_late_claim(answer: tuple[byte_locks.ByteLock | None]) -> None:

@@ -12,7 +12,8 @@ from functools import partial
 
 from efsstate.cache import flight as flights
 from efsstate.cache import io_threads
-from efsstate.cache.tiers import FAILURES, MISSING
+from efsstate.cache.namespace import FAILURES
+from efsstate.cache.tiers import MISSING
 from efsstate.errors import EncodeError
 
 TYPE_CHECKING = False

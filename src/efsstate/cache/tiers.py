@@ -1,25 +1,16 @@
-"""Serve one cache from two tiers, memory above the mount; count, report and forgive failures."""
+"""Serve one cache from two tiers, memory above the mount."""
 
 from __future__ import annotations
 
-import os
 import time
-from errno import EMFILE, ENFILE
-from weakref import WeakSet
 
-from efsstate import events, process
+from efsstate import events
 from efsstate.cache import disk, io_threads, memory
 from efsstate.cache import flight as flights
-from efsstate.cache.disk import MAX_STALENESS, key_of
-from efsstate.errors import (
-    CorruptEntryError,
-    EfsStateError,
-    EncodeError,
-    RootError,
-    UnknownFormatError,
-)
-from efsstate.format import codec, layout
-from efsstate.mount import clock, environment, root
+from efsstate.cache.disk import MAX_STALENESS
+from efsstate.cache.namespace import ENDLESS, FAILURES, Namespace
+from efsstate.errors import EfsStateError, EncodeError, UnknownFormatError
+from efsstate.mount import clock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,49 +20,12 @@ if TYPE_CHECKING:
     from efsstate.cache.disk import DiskTier, Snapshot
     from efsstate.cache.flight import Flight, Key
     from efsstate.cache.memory import Item
-    from efsstate.cache.options import Options
+    from efsstate.mount.byte_locks import ByteLock
     from efsstate.mount.files import Buffer
 
-# An ImportError: the modules of a first use cannot be loaded without a free descriptor, nor while
-# the interpreter shuts down.
-FAILURES = (OSError, EfsStateError, MemoryError, ImportError)
 MISSING: Any = object()  # in the place of a value that does not exist
-_FOREVER = 10.0**10  # seconds: the shortest life of an entry that never expires, for the sweep
-_ENDLESS = float("inf")
 _SKEW = 5.0  # seconds that a clock may be behind the server's
 _MOST_NOTED = 1024  # digests of entries that are newer, or of results that cannot be stored
-
-
-_all: WeakSet[TieredCache] = WeakSet()
-
-
-@process.at_reset
-def _start_over() -> None:
-    for cache in list(_all):
-        cache.start_over()
-
-
-def is_load_failure(error: Exception) -> bool:
-    """Return True if a module could not be loaded: no descriptor is free, or Python shuts down."""
-    return isinstance(error, ImportError) or getattr(error, "errno", 0) in (EMFILE, ENFILE)
-
-
-class Counts:
-    """The events of one cache, in calls."""
-
-    __slots__ = (
-        "computed", "damaged", "errors", "memory", "mount", "puts", "stale", "unstored", "waits",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.errors = self.damaged = 0
-        self.memory = self.mount = self.stale = self.computed = self.puts = self.waits = 0
-        self.unstored = 0
-
-    def reset(self) -> None:
-        """Start counting calls again; the failures of the mount and `events.totals` go on."""
-        calls = ("memory", "mount", "stale", "computed", "puts", "waits", "unstored")
-        events.restart(self, calls)
 
 
 class Encoded:
@@ -84,7 +38,7 @@ class Encoded:
         self.tags: tuple[str, ...] = ()  # of a value that is set
 
 
-class TieredCache:
+class TieredCache(Namespace):
     """The results under one name.
 
     Its one invariant: memory holds a value only if no change by this process came after the value
@@ -92,142 +46,9 @@ class TieredCache:
     the last change before, and memory keeps the value only if it is the last one still.
     """
 
-    def __init__(self, name: str, options: Options) -> None:
-        self.name, self.options = name, options
-        self.component = layout.component(name)
-        self.ttl, self.stale = options.ttl, options.stale
-        self.has_limit = options.max_bytes is not None or options.max_entries is not None
-        self.io_timeout = options.io_timeout
-        self.counts = Counts()
-        events.count_for(self, name, self.counts)
-        _all.add(self)
-        self.memory = memory.MemoryTier(options.memory)
-        self.unstorable: set[str] = set()  # of results that could not be stored
-        self.codec_name = ""  # once there is a disk tier
-        self.identify_code: Callable[[], bytes] | None = None  # of a function: see `fingerprint`
-        self._fingerprint = b""
-        self.known_enabled = False  # as `follow_environment` found it
-        self.seen_root: object = self  # the variables' values then; until the first call, neither
-        self.seen_disable: object = self
-        self._root_path = ""
-        self._disk: DiskTier | None = None
-        self._newer: set[str] = set()  # of entries that a newer release wrote
-        self._policy: Any = None
-
-    @property
-    def enabled(self) -> bool:
-        """Return False if EFSSTATE_DISABLE is set now."""
-        if (
-            environment.peek(environment.ROOT) is not self.seen_root
-            or environment.peek(environment.DISABLE) is not self.seen_disable
-        ):
-            self.follow_environment()
-        return self.known_enabled
-
-    def follow_environment(self) -> None:
-        """Go by EFSSTATE_ROOT and EFSSTATE_DISABLE as they are now.
-
-        Tests set them while the process lives: another root has other results.
-        """
-        is_first, root_before = self.seen_root is self, self.seen_root
-        self.seen_root = environment.peek(environment.ROOT)
-        self.seen_disable = environment.peek(environment.DISABLE)
-        self.known_enabled = not environment.disabled()
-        # MUT: results-of-another-root-are-not-served
-        is_moved = self.options.root is None and self.seen_root != root_before
-        if is_moved and not is_first:
-            if self._disk is not None:
-                self._disk.changes.record()  # what is under way there is not for our memory
-            self._root_path, self._disk, self._policy = "", None, None
-        if not is_first and (is_moved or not self.known_enabled):
-            self.memory.clear()  # a remembered call is served without a look at anything else
-
-    def start_over(self) -> None:
-        """Forget what memory holds, what was counted and what is open; for tests."""
-        self.counts.errors = self.counts.damaged = 0
-        self.counts.reset()
-        self.memory.clear()
-        self.unstorable.clear()
-        self._newer.clear()
-        self._root_path, self._disk, self._policy, self.seen_root = "", None, None, self
-
-    @property
-    def root_path(self) -> str:
-        """The root's path, by which the process has one circuit and one flight for a key."""
-        if not self._root_path:
-            path = None if self.options.root is None else os.fspath(self.options.root)
-            try:
-                self._root_path = root.place(path)
-            except OSError:  # a relative one, and the working directory is gone: no root
-                return path or ""
-        return self._root_path
-
-    def disk(self) -> DiskTier:
-        """Return the namespace on the mount; raise RootError if there is no root."""
-        if self._disk is None:
-            mount = root.resolve(self.options.root)
-            self.codec_name, self._dumps, self._loads = codec.resolve_codec(
-                self.options.codec, signed=mount.key is not None
-            )
-            if self.identify_code is not None:
-                self._fingerprint = self.identify_code()
-            tier = disk.find(mount, self.component)
-            tier.changes.attach(self.memory)
-            self._disk = tier
-        return self._disk
-
     def flight_key(self, digest: str) -> Key:
         """Return the key of a flight that computes `digest`."""
         return self._root_path or self.root_path, self.component, digest
-
-    # Events and failures
-
-    def report_failure(self, error: BaseException, doing: str) -> None:
-        """Count and log that the mount failed while `doing` something."""
-        is_damage = isinstance(error, CorruptEntryError)
-        self.counts.damaged += is_damage
-        self.counts.errors += not is_damage
-        if events.listeners:
-            events.emit(
-                "cache",
-                "error",
-                self.name,
-                error=type(error).__name__,
-                message=str(error),
-                doing=doing,
-            )
-        kind = f"{self.name} {doing} {type(error).__name__}"
-        if isinstance(error, RootError):
-            kind = "root"
-        events.log(
-            "warning", "cache %s: could not %s, went on without: %s", self.name, doing, error,
-            once=f"{kind}{getattr(error, 'errno', '')}",
-            kind="cache", event="error", name=self.name, doing=doing, error=type(error).__name__,
-        )  # fmt: skip
-
-    def emit(self, event: str, began: float, **values: object) -> None:
-        """Emit an event that has taken since `began` (monotonic)."""
-        if events.listeners:
-            events.emit("cache", event, self.name, seconds=time.monotonic() - began, **values)
-
-    def emit_miss(self, digest: str, began: float, error: BaseException | None) -> None:
-        """Emit that a result was computed, or that computing it raised an Exception."""
-        if events.listeners:
-            if isinstance(error, Exception):
-                self.emit("miss", began, key=digest, error=type(error).__name__)
-            elif error is None:
-                self.emit("miss", began, key=digest)
-
-    def count_hit(self, item: Item, level: str, began: float) -> None:
-        """Count and emit a hit at a level: "memory", "mount", or "stale"."""
-        counts = self.counts
-        setattr(counts, level, getattr(counts, level) + 1)
-        self.emit("hit", began, bytes=item.cost, level=level)
-
-    def count_wait(self, began: float) -> None:
-        """Count and emit a wait for another computation."""
-        self.counts.waits += 1
-        self.emit("wait", began)
 
     def attempt(self, doing: str, function: Callable[[], Any], default: Any = None) -> Any:
         """Return `function()`, within the io_timeout; `default` if the mount fails."""
@@ -247,7 +68,7 @@ class TieredCache:
         if self.ttl is not None and (limit is None or self.ttl < limit) and not item.own_ttl:
             limit = self.ttl
         if limit is None:
-            return _ENDLESS
+            return ENDLESS
         # A result from the future: our clock is behind, and would serve it for as much too long. To
         # compute it sets the clock.
         age = clock.now() - item.created
@@ -490,44 +311,20 @@ class TieredCache:
             ):
                 item.created = clock.now()
                 self._remember(item, tier, own_change)
-        if self.has_limit or not self._is_covered(item.ttl):
-            self._look_after(tier, item.ttl)
+        life, upkeep = ENDLESS if item.ttl is None else item.ttl + self.stale, self.upkeep
+        if self.has_limit or not upkeep.shortest <= life <= upkeep.longest:
+            self._look_after(tier, life)
         return is_stored
 
-    def _is_covered(self, ttl: float | None) -> bool:
-        """Return True if POLICY, as far as this process knows, covers a result with this ttl."""
-        policy = self._policy
-        if policy is None or policy.shortest > (_FOREVER if ttl is None else ttl + self.stale):
-            return False
-        return policy.longest is None or (ttl is not None and ttl + self.stale <= policy.longest)
-
-    def _look_after(self, tier: DiskTier, ttl: float | None) -> None:
+    def _look_after(self, tier: DiskTier, life: float) -> None:
         """Widen the namespace's policy to cover a put, and trim the namespace to its limit."""
         try:
-            if not self._is_covered(ttl):
-                self._widen_policy(tier, ttl)
+            if not self.upkeep.shortest <= life <= self.upkeep.longest:
+                self.upkeep.widen(tier.mount, life)
         except (*FAILURES, ValueError) as error:
             self.report_failure(error, "write the policy")
         if self.has_limit:
-            from efsstate.eviction import trim
-
-            limits = self.options.max_bytes, self.options.max_entries
-            trim.trim(tier.mount, self.component, *limits)
-
-    def _widen_policy(self, tier: DiskTier, ttl: float | None) -> None:
-        """Make POLICY cover a result with this ttl.
-
-        A policy that cannot be written is not tried again at every put.
-        """
-        life = None if ttl is None else ttl + self.stale
-        shortest = 0.0 if self.options.ttl_of else _FOREVER if life is None else life
-        from efsstate.eviction import policy
-
-        longest = None if self.options.ttl_of else life
-        self._policy = policy.Policy(
-            self.name, shortest, longest, self.options.max_bytes, self.options.max_entries
-        )
-        self._policy = policy.widen(tier.mount, self.component, self._policy)
+            self.upkeep.trim(tier.mount)
 
     # Changing
 
@@ -595,6 +392,17 @@ class TieredCache:
         tier.remove_since(digest, start)
         tier.changes.record(digest)
 
+    def claim(self, digest: str) -> ByteLock | None:
+        """Lock the digest's byte on the mount; None if another process, of any host, has it.
+
+        Raise the mount's errors.
+        """
+        from efsstate.mount import byte_locks
+
+        tier = self._disk or self.disk()
+        folder, keep_open = tier.folders[digest[0]], self.io_timeout is None
+        return byte_locks.acquire(tier.mount, folder, digest, keep_open=keep_open)
+
     def read_or_start(self, digest: str, flight: Flight) -> Item | Snapshot:
         """Return the item on the mount, if it counts, else the state that `flight` starts from.
 
@@ -623,34 +431,3 @@ class TieredCache:
         if len(self.unstorable) >= _MOST_NOTED:
             self.unstorable.clear()
         self.unstorable.add(digest)
-
-    # Looking
-
-    def key_of(self, digest: str) -> bytes | None:
-        """Return the key of an entry that counts. It runs on the current thread; raise nothing."""
-        try:
-            item = self.disk().read(digest, self.codec_name)
-        except (*FAILURES, ValueError) as error:
-            self.report_failure(error, "read a value")
-            return None
-        return None if item is None or self.remaining(item) <= 0 else key_of(item)
-
-    def explain(self, digest: str) -> str:
-        """Return why the mount has a result, or has none. Raise the mount's errors."""
-        tier = self.disk()
-        item = tier.read(digest, self.codec_name, exact=True)
-        if item is None:
-            return f"miss: {tier.explain_miss(digest, self.codec_name)}"
-        remaining = self.remaining(item)
-        if remaining <= 0:
-            text = f"miss: expired {-remaining:.0f} s ago"
-            if -remaining < self.stale:
-                text += ", but may be given while it is recomputed"
-            return text
-        self._loads(item.payload)
-        return f"hit: on the mount, {describe_remaining(remaining)}"
-
-
-def describe_remaining(seconds: float) -> str:
-    """Return for how long a result counts, as text."""
-    return "for ever" if seconds == _ENDLESS else f"for {seconds:.0f} s more"

@@ -227,6 +227,7 @@ class ReadableFiles(ListedFolders):
         folder: str,
         name: str,
         stale: float | None = None,
+        parted: bool = False,
         kind: type[E] = Entry,  # type: ignore[assignment]  # E's default, unknown to mypy
         with_stat: bool = False,
     ) -> E:
@@ -234,7 +235,7 @@ class ReadableFiles(ListedFolders):
 
         Raise `FileNotFoundError` if it is missing, and the errors of `find_entry`.
         """
-        item = self.find_entry(folder, name, stale, False, kind, with_stat)
+        item = self.find_entry(folder, name, stale, parted, kind, with_stat)
         if item is None:
             missing = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             raise self.with_path(missing, folder, name)
