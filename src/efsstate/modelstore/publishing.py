@@ -20,13 +20,13 @@ from efsstate.parallel import Batch
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, TypeAlias
 
     from efsstate.modelstore.hub_source import HubSource
     from efsstate.modelstore.source import Source as Folder
     from efsstate.mount.files import Mount
 
-    Source = Folder | HubSource
+    Source: TypeAlias = Folder | HubSource
     Meta = dict[str, Any] | None
     Progress = Callable[[int, int], object]
 
