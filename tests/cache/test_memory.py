@@ -8,6 +8,7 @@ import time
 import tracemalloc
 
 import pytest
+from tests.calls import Calls
 
 from efsstate import Cache, cached
 from efsstate.cache import disk, memory
@@ -111,7 +112,7 @@ def test_the_plain_arguments_go_with_the_item(small_pool):
 
 def test_long_arguments_are_not_kept_as_they_are():
     f = cached(name="long")(lambda x: 1)
-    for x in ("x" * 1025, b"x" * 1025, "\U0001f600" * 300, 2**9000, 1.5, (1,)):
+    for x in ("x" * 1025, b"x" * 1025, "\U0001f600" * 300, 2**9000, 1 + 1j, ((1,),), [1]):
         f(x), f(x)
         assert not f.cache._results.memory.by_args and f.cache_info().memory > 0
     f("x" * 900), f("x" * 900)
@@ -119,6 +120,61 @@ def test_long_arguments_are_not_kept_as_they_are():
     g = cached(name="longs")(lambda *parts: 1)
     g(*["x" * 500] * 2), g(*["x" * 500] * 2)
     assert not g.cache._results.memory.by_args and g.cache_info().memory > 0
+
+
+def remembers(f, *args, **kwargs):
+    """Return True if memory serves the call's third time without a digest."""
+    f(*args, **kwargs), f(*args, **kwargs)
+    with Calls() as calls:
+        f(*args, **kwargs)
+    return not any("digest_call" in name for name in calls.names)
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        ((1.5,), {}),
+        (("a", 2.5), {}),
+        (((1, "a"),), {}),
+        (((),), {}),
+        ((("a", 1.5), ("b",)), {}),
+        ((), {"x": 1}),
+        ((1,), {"y": "b"}),
+        ((), {"y": None, "x": 2.5}),
+    ],
+)
+def test_calls_with_plain_arguments_are_remembered(args, kwargs):
+    f = cached(name="plain")(lambda x, y=None: (x, y))
+    assert remembers(f, *args, **kwargs) and f(*args, **kwargs) == f.__wrapped__(*args, **kwargs)
+
+
+@pytest.mark.parametrize("value", [((1,),), ([1],), (0.0,), 0.0, -0.0, (1, -0.0)])
+def test_calls_that_equality_can_not_tell_apart_are_digested(value):
+    f = cached(name="digested")(lambda x: f"{x!r}")
+    assert not remembers(f, value)
+
+
+def test_zeros_of_two_signs_are_two_calls():
+    """They are equal, of one type, and not the same argument."""
+    f = cached(name="zeros")(lambda x: f"{x!r}")
+    for _ in range(3):
+        assert f(0.0) == "0.0" and f(-0.0) == "-0.0"
+        assert f((0.0, 1)) == "(0.0, 1)" and f((-0.0, 1)) == "(-0.0, 1)"
+        assert f(x=0.0) == "0.0" and f(x=-0.0) == "-0.0"
+
+
+def test_equal_calls_of_other_types_are_not_confused():
+    """Each is asked for after all others are remembered."""
+    f = cached(name="types")(lambda *parts, **named: repr((parts, sorted(named.items()))))
+    calls = [((value,), {}) for value in (1, 1.0, True, "1", b"1", None)]
+    calls += [(((value,),), {}) for value in (1, 1.0, True, "1", b"1", None)]
+    calls += [((value, value), {}) for value in (1, 1.0, True)]
+    calls += [((), {"a": value}) for value in (1, 1.0, True)]
+    calls += [((1,), {"a": 1}), ((1, "a"), {}), ((1, "a", 1), {}), ((), {"a": "b", "b": "a"})]
+    calls += [((int,), {}), ((), {"a": int}), ((1, 2), {"a": 3}), (((1, 2), 3), {}), ((), {})]
+    for _ in range(3):
+        for args, kwargs in calls:
+            assert f(*args, **kwargs) == f.__wrapped__(*args, **kwargs), (args, kwargs)
 
 
 def test_the_arguments_of_a_copied_result_are_not_kept():
@@ -282,9 +338,11 @@ def test_a_map_that_raises_leaves_no_copy_for_nobody():
     assert len(items) == 2 and not any(item.spare_copy for item in items)
 
 
-def test_a_long_key_counts(small_pool):
+def test_a_long_key_takes_no_memory(small_pool):
+    """It is part of the entry, and of an entry's meta memory keeps the tags alone."""
     cache = Cache("keys")
     Cache("keys", memory=0).set_many({f"{i}" + "k" * 5000: i for i in range(50)})
     for i in range(50):
         assert cache.get(f"{i}" + "k" * 5000) == i
-    assert len(cache._results.memory.by_digest) < 20
+    items = cache._results.memory.by_digest.values()
+    assert len(items) == 50 and not any(item.meta for item in items)

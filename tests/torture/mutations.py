@@ -288,6 +288,11 @@ MUTATIONS = {
         drop(),
         ["cache/test_changes.py::test_a_change_is_never_undone_in_any_order_of_the_steps"],
     ),
+    "zeros-of-two-signs-are-two-calls": Mutation(
+        "zeros of two signs are two calls",
+        drop(),
+        ["cache/test_memory.py::test_zeros_of_two_signs_are_two_calls"],
+    ),
     "a-drafts-name-is-never-used-again": Mutation(
         "a draft's name is never used again",
         become('self.name = prefix + "0" * 16'),

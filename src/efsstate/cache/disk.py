@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from efsstate.format.entry import Entry
     from efsstate.mount.files import Buffer, Mount
 
-    Identity = tuple[int, int, int]
-
 # Staleness budget in seconds, spent twice: by the NFS client's name cache and by our memory tier.
 # The sum must stay below the documented 60 s.
 MAX_STALENESS = 20.0
@@ -50,6 +48,7 @@ _META = struct.Struct("<QB")  # clear stamp, bytes of padding after the key; see
 _TAG = struct.Struct("<8sQ")  # the id of a tag, and its clear stamp when the value was made
 _PADDING, _TAGGED, _OWN_TTL = 0x3F, 0x40, 0x80
 _MOST_TAG_MARKS = 1024  # of a namespace; with more, everything is cleared, and they are removed
+_IDENTITY = struct.Struct("<QqQ")  # inode, mtime, size: a fifth of the memory of three ints
 _STAMP = _META.unpack_from
 _LEAST_META = _META.size
 _MOST = 2**62  # clear stamps are milliseconds since the epoch, and never come near
@@ -100,9 +99,9 @@ def key_of(stored: Entry) -> bytes:
     return meta[start : len(meta) - (flags & _PADDING)]
 
 
-def _identity(status: os.stat_result) -> Identity:
-    """Return values that tell a file from one that takes its place."""
-    return status.st_ino, status.st_mtime_ns, status.st_size
+def _identity(status: os.stat_result) -> bytes:
+    """Return bytes that tell a file from one that takes its place."""
+    return _IDENTITY.pack(status.st_ino, status.st_mtime_ns, status.st_size)
 
 
 class Snapshot:
@@ -123,7 +122,7 @@ class Snapshot:
         self.tags: list[tuple[bytes, int]] = []
         self.draft: PendingFile | None = None
         self.error: OSError | None = None
-        self.seen: Identity | None = None
+        self.seen: bytes | None = None
 
     @property
     def has_draft(self) -> bool:
@@ -369,6 +368,7 @@ class DiskTier:
         # MUT: an-entry-of-another-codec-is-not-read
         if stamp < self._clear_stamp or item.codec != codec_name:
             return None
+        item.codec = codec_name  # one string for all items
         flags = meta[_LEAST_META - 1]
         if flags >= _TAGGED:
             item.own_ttl = flags >= _OWN_TTL
@@ -491,7 +491,7 @@ class DiskTier:
         # MUT: what-another-host-set-meanwhile-stays
         return self._find_identity(digest) not in (None, start.seen)
 
-    def _find_identity(self, digest: str) -> Identity | None:
+    def _find_identity(self, digest: str) -> bytes | None:
         status = self.mount.find(self.folders[digest[0]], digest)
         return None if status is None else _identity(status)
 

@@ -9,6 +9,7 @@ from efsstate import events
 from efsstate.cache import naming, signature
 from efsstate.cache.captured import Captured
 from efsstate.cache.keys import KeyBuilder
+from efsstate.cache.memory import nested_form
 from efsstate.cache.namespace import FAILURES, is_load_failure
 from efsstate.cache.options import tag_ids
 from efsstate.cache.tiers import MISSING, TieredCache
@@ -157,14 +158,20 @@ class FunctionCache:
                 remembered, results = self.remembered, self.results
                 if (
                     remembered
-                    and not kwargs
                     and peek(ROOT) is results.seen_root
                     and peek(DISABLE) is results.seen_disable
                 ):
                     try:
-                        is_single = len(args) == 1  # without `map` it is 0.1 us faster
-                        form = (type(args[0]), args[0]) if is_single else (*map(type, args), *args)
+                        if kwargs:
+                            named = kwargs.values()
+                            form = (*map(type, args), *args, *kwargs, *map(type, named), *named)
+                        elif len(args) == 1:  # the usual call: without `map` it is 0.1 us faster
+                            form = (type(args[0]), args[0])
+                        else:
+                            form = (*map(type, args), *args)
                         item = remembered.get(form)
+                        if item is None and not kwargs and tuple in map(type, args):
+                            item = remembered.get(nested_form(args))
                     except Exception:  # an argument has no hash, or its `__hash__` raises
                         item = None
                     if item is not None and item.since <= time.time() < item.until:
@@ -269,8 +276,8 @@ class FunctionCache:
         counts = results.counts
         if level == "memory":
             counts.memory += 1
-            if self.has_fast_path and not kwargs:
-                results.memory.remember_call(args, item)
+            if self.has_fast_path:
+                results.memory.remember_call(args, kwargs, item)
         else:
             counts.mount += 1
         if began and events.listeners:

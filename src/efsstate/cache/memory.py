@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     from typing import Any
 
 _DEFAULT_SIZE = 64 * 2**20  # bytes of the pool, if the function's memory is not known
-_OVERHEAD = 1200  # bytes that an item takes besides its value, measured
+_OVERHEAD = 800  # bytes that an item takes besides its value, measured
 _MOST_CALLS = 4  # calls that one item is found by without a digest
 _LARGEST_CALL = 1024  # bytes of the arguments of one such call
-_CALL_OVERHEAD = 150  # bytes that remembering a call takes besides its arguments
+_CALL_OVERHEAD = 250  # bytes that remembering a call takes besides its arguments
 PACKED: Any = object()
 
-# Arguments of these types are the same if they are equal and of one type.
-_PLAIN = frozenset({type(None), bool, int, str, bytes})
+# Arguments of these types are the same if they are equal and of one type; but 0.0 equals -0.0.
+_PLAIN = frozenset({type(None), bool, int, float, str, bytes})
+_PLAIN_OR_TUPLE = _PLAIN | {tuple}
 _IMMUTABLE = frozenset({type(None), bool, int, float, complex, str, bytes})
 _IMMUTABLE_IF_IMPORTED = {
     "decimal": ("Decimal",),
@@ -54,16 +55,33 @@ class Item(Entry):
     times between which it is used without asking the mount; that clock may jump either way.
     """
 
-    # Defaults on the class: a hit that is not kept in memory sets few of them.
-    value: Any = PACKED
-    spare_copy: list[Any] | None = None
-    not_cached = used = own_ttl = False
-    digest = ""
-    cost = clear_stamp = 0
-    raw_args: tuple[Any, ...] = ()
-    since = until = 0.0
-    identity: tuple[int, int, int] | None = None
-    tier: MemoryTier
+    __slots__ = (
+        "clear_stamp", "cost", "digest", "identity", "not_cached", "own_ttl", "raw_args", "since",
+        "spare_copy", "tier", "until", "used", "value",
+    )  # fmt: skip
+
+    tier: MemoryTier  # once it is there
+
+    def __init__(
+        self, payload: Any, codec: str, meta: bytes, created: float, ttl: float | None
+    ) -> None:
+        # Not by a call of `Entry.__init__`: every hit on the mount comes here.
+        self.payload, self.codec, self.meta = payload, codec, meta
+        self.created, self.ttl = created, ttl
+        self.stat: Any = None
+        self.spare_copy: list[Any] | None = None
+        self.identity: bytes | None = None
+        self.not_cached = self.used = self.own_ttl = False
+        self.cost = self.clear_stamp = 0
+        self.since = self.until = 0.0
+        self.value, self.digest = PACKED, ""
+        self.raw_args: tuple[Any, ...] = ()
+
+
+def nested_form(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the form of a call with tuples among its arguments: the types in them count too."""
+    inner = [(*map(type, value),) for value in args if type(value) is tuple]
+    return (*map(type, args), *args, *inner)
 
 
 def immutable_size(value: Any, depth: int = 0) -> int | None:
@@ -254,19 +272,38 @@ class MemoryTier:
             self._recent.pop(item, None)
         self.size -= item.cost
 
-    def remember_call(self, args: tuple[Any, ...], item: Item) -> None:
+    def remember_call(self, args: tuple[Any, ...], kwargs: dict[str, Any], item: Item) -> None:
         """Have calls with these arguments find `item` without a digest, if all of them are plain.
 
-        The calls' types have to be the same too. Not for a value of which each caller needs a copy:
-        making that takes longer than the digest. The arguments count as part of the item.
+        The calls' types have to be the same too; see `FunctionCache.wrapper` for the form in which
+        a call is looked up. No two kinds of calls share one: as many types come first as there are
+        positional arguments, then come values, and none of these is a type.
+
+        Not for a value of which each caller needs a copy: making that takes longer than the digest.
+        The arguments count as part of the item.
         """
         if item.value is PACKED or len(item.raw_args) >= _MOST_CALLS:
             return
-        kinds = (*map(type, args),)
-        size = sum(map(sys.getsizeof, args)) if _PLAIN.issuperset(kinds) else _LARGEST_CALL
+        values = (*args, *kwargs.values())
+        kinds = (*map(type, values),)
+        if kwargs:
+            form = (*map(type, args), *args, *kwargs, *map(type, kwargs.values()), *kwargs.values())
+        else:
+            form = (*kinds, *args)
+        if not _PLAIN.issuperset(kinds):
+            if kwargs or not _PLAIN_OR_TUPLE.issuperset(kinds):
+                return
+            form = nested_form(args)
+            values = (*values, *[part for value in args if type(value) is tuple for part in value])
+            if not _PLAIN.issuperset(map(type, values[len(args) :])):
+                return
+        # MUT: zeros-of-two-signs-are-two-calls
+        if any(type(value) is float and not value for value in values):
+            return
+        size = sum(map(sys.getsizeof, values))
         if size < _LARGEST_CALL:
-            size += sys.getsizeof(kinds) * 2 + _CALL_OVERHEAD
-            pool.change(self._remember_call, (*kinds, *args), size, item)
+            size += sys.getsizeof(form) + sys.getsizeof(kinds) + _CALL_OVERHEAD
+            pool.change(self._remember_call, form, size, item)
 
     def _remember_call(self, call: tuple[Any, ...], size: int, item: Item) -> None:
         # Another thread may have dropped the item, or remembered the call.

@@ -168,7 +168,7 @@ class TieredCache(Namespace):
         is_split = type(payload) is tuple
         if not self.memory.fits(len(payload[1] if is_split else payload)):
             return self._decode_for_one(item)
-        if not is_split:
+        if not is_split and type(payload) is not bytes:
             # It stays here, so a value for a caller must not be a view into it.
             payload = item.payload = memoryview(payload).toreadonly()
         value = self._loads(payload)
@@ -178,6 +178,8 @@ class TieredCache(Namespace):
         else:
             item.value, item.payload, item.cost = value, None, size
         item.digest = digest
+        if item.meta and not disk.tags_of(item.meta):
+            item.meta = b""  # of it, the tags alone are asked for again
         self._remember(item, tier, change)
         return item
 
@@ -211,9 +213,12 @@ class TieredCache(Namespace):
             return value
         try:
             # Of several callers, one has it.
-            return item.spare_copy.pop()  # type: ignore[union-attr]
+            value = item.spare_copy.pop()  # type: ignore[union-attr]
+            item.spare_copy = None  # an empty list takes memory, too
         except (IndexError, AttributeError):
             return self._loads(item.payload)
+        else:
+            return value
 
     # Storing
 
