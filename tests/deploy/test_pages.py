@@ -84,3 +84,15 @@ def test_figures_that_pages_quote_are_the_facts():
             digits = re.search(r"[\d.,]*\d", fact.text)
             number = float(digits[0].replace(",", "")) if digits else words[fact.text]
             assert number == fact.value, fact.key
+
+
+def test_findings_about_throughput_or_cost_name_the_planner():
+    """And every command that they name is one that `efsstate plan` takes."""
+    from efsstate.cli.plan import command
+
+    known = {option for parameter in command.params for option in parameter.opts}
+    naming = {code for code, rule in RULES.items() if "`efsstate plan" in rule.fix}
+    assert naming == {"EFS051", "EFS052", "EFS113", "EFS205", "EFS206", "EFS207"}
+    for code in naming:
+        for line in re.findall(r"`efsstate plan ([^`]*)`", RULES[code].fix):
+            assert {word for word in line.split() if word.startswith("-")} <= known

@@ -136,6 +136,7 @@ def test_the_command_plans_from_a_history(client, at_moto, run):
     text = run("--file-system", file_system, "--days", "1", "--region", REGION)
     assert "1,436 of 1,440 minutes have no data; they count as idle" in text
     assert "8.0 MiB metered, 100.0 GiB stored" in text
+    assert "credits at the end of the history: 1.0 TiB measured, 1.0 TiB simulated" in text
 
 
 def test_options_add_to_a_history(client, at_moto, run, tmp_path):

@@ -167,6 +167,8 @@ def _answer(
             out.say(line)
     if history:
         out.say(f"metered by minute: {sparkline(history.metered(), width=_WIDTH)}")
+        for line in _check(history, answer.rates):
+            out.say(line)
     _show(out, answer, sentences)
     chosen = [each for each in answer.modes if each.mode == mode and not each.is_one_zone]
     failing = [problem for each in chosen for problem in each.problems]
@@ -182,6 +184,17 @@ def _answer(
     if svg is not None:
         out.console.save_svg(svg, title="efsstate plan")
     return output.FINDINGS if failing else output.FINE
+
+
+def _check(history: History, rates: Rates) -> list[str]:
+    """Return how near the simulation comes to the balance of credits that was measured."""
+    from efsstate.planning.text import size
+
+    both = history.check(rates)
+    if both is None:
+        return []
+    measured, simulated = size(both[0]), size(both[1])
+    return [f"credits at the end of the history: {measured} measured, {simulated} simulated"]
 
 
 def make_workload(

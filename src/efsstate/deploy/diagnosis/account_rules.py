@@ -72,7 +72,9 @@ RULES = (
         "The burst credits are nearly used up",
         f"In bursting mode without credits the file system gives {quote('baseline')} for each GiB "
         "in Standard storage, three times that for reads, to all clients together.",
-        "Switch to Elastic throughput: it takes effect within minutes, without downtime.",
+        "Switch to Elastic throughput: it takes effect within minutes, without downtime. "
+        "`efsstate plan --file-system ID` tells from the last days when the credits end, and what "
+        "each mode costs.",
     ),
     Rule(
         "EFS206",
@@ -81,7 +83,7 @@ RULES = (
         "The file system is at its limit of operations",
         "PercentIOLimit near 100 means that each operation waits.",
         "Fewer, larger files; a memory cache in front; fewer environments at once; split over two "
-        "file systems.",
+        "file systems. `efsstate plan --file-system ID` compares the modes' limits.",
     ),
     Rule(
         "EFS207",
@@ -90,7 +92,8 @@ RULES = (
         "The permitted throughput is nearly used",
         "Over 80 % of PermittedThroughput in a minute: requests are about to wait, or do.",
         "Elastic throughput, more provisioned throughput, or less to read: a model that is kept "
-        "in memory, `stage`.",
+        "in memory, `stage`. `efsstate plan --file-system ID` tells how much would hold, and its "
+        "cost.",
     ),
     Rule(
         "EFS208",

@@ -141,7 +141,8 @@ RULES = (
         f"An environment in a VPC can read {quote('network')}. A bursting file system of 100 GiB "
         "without credits gives 15 MiB/s to all its readers together.",
         "Look at BurstCreditBalance and at MeteredIOBytes against PermittedThroughput; choose "
-        "Elastic throughput; give the function more memory.",
+        "Elastic throughput; give the function more memory. `efsstate plan` tells how many "
+        "environments can load a model in time in each mode.",
     ),
     Rule(
         "EFS114",

@@ -197,7 +197,8 @@ RULES = (
         f"once the credits of the start ({quote('credits-new')}) are used up; reads count a third. "
         "A file system of 20 GiB then writes 1 MiB/s and reads 3 MiB/s, all clients together. That "
         "day comes without any change of yours.",
-        "Set ThroughputMode: elastic, or set an alarm on BurstCreditBalance.",
+        "Set ThroughputMode: elastic, or set an alarm on BurstCreditBalance. `efsstate plan` "
+        "tells when the credits of your traffic end, and what each mode costs.",
         _bursting,
     ),
     Rule(
@@ -213,7 +214,8 @@ RULES = (
         "throughput). A lifecycle policy never deletes a file: `efsstate.janitor` does.",
         "For files above some 10 KiB add two entries to LifecyclePolicies, each with one "
         "transition: TransitionToIA: AFTER_30_DAYS, and TransitionToPrimaryStorageClass: "
-        "AFTER_1_ACCESS. For a cache of small entries remove unused ones instead.",
+        "AFTER_1_ACCESS. For a cache of small entries remove unused ones instead. `efsstate plan "
+        "--cold-storage` computes both.",
         _no_lifecycle,
     ),
     Rule(
