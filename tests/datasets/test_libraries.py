@@ -5,10 +5,13 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import tarfile
 
 import pytest
 
+import efsstate
 from efsstate import checkpoint, dataset
 
 pytestmark = pytest.mark.heavy
@@ -127,6 +130,56 @@ def test_tarfile_reads_a_prefetched_buffer(tmp_path):
         assert tar.extractfile("a.txt").read() == b"hello"
 
 
+RAY = """
+import json, sys
+import ray
+from efsstate import dataset
+from pyarrow import BufferReader
+from pyarrow.parquet import read_table
+
+snapshot = dataset("tables", root=sys.argv[1]).at("run")
+# Its processes have 30 s to start, which a busy machine may exceed.
+for is_last in (False, False, True):
+    try:
+        ray.init(
+            num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20
+        )
+        break
+    except Exception:
+        ray.shutdown()
+        if is_last:
+            raise
+
+@ray.remote
+def work(snapshot, i):
+    parts = snapshot.read(snapshot.order(shard=(i, 2)))
+    tables = [read_table(BufferReader(data)) for _, data in parts]
+    return [n for table in tables for n in table["n"].to_pylist()]
+
+whole = sorted(row["n"] for row in ray.data.read_parquet(snapshot.paths).take_all())
+shards = ray.get([work.remote(snapshot, i) for i in range(2)])
+ray.shutdown()
+print(json.dumps([whole, shards]))
+"""
+
+
+def test_ray_data_reads_the_paths_and_a_task_its_shard(tables, tmp_path):
+    """A snapshot can be an argument of a task, because it can be pickled."""
+    pytest.importorskip("ray.data")
+    source = os.path.dirname(os.path.dirname(efsstate.__file__))
+    out = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", RAY, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, "PYTHONPATH": source, "RAY_USAGE_STATS_ENABLED": "0"},
+    )
+    assert out.returncode == 0, out.stderr[-3000:]
+    whole, shards = json.loads(out.stdout.splitlines()[-1])
+    assert whole == everything()
+    assert all(shards) and sorted(n for shard in shards for n in shard) == everything()
+
+
 # Training
 
 
@@ -167,3 +220,19 @@ def test_a_loader_gives_every_row_once_across_kills(tables, tmp_path, workers):
     state = checkpoint("training", root=tmp_path, codec="pickle").load()
     rows = [n for batch in state["batches"] for n in batch]
     assert sorted(rows) == everything() and len(rows) == len(everything())
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 2), (2, 1)])
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated:UserWarning")
+def test_a_loader_with_other_workers_refuses_a_state(tables, before, after):
+    """Its workers would have other shares of the order: that is an error, and no silent gap."""
+    pytest.importorskip("torchdata")
+    source = loader(tables, before)
+    batches = iter(source)
+    next(batches), next(batches)
+    state = source.state_dict()
+    del batches
+    other = loader(tables, after)
+    other.load_state_dict(state)
+    with pytest.raises(AssertionError):
+        list(other)

@@ -1,6 +1,7 @@
 """The page's table of events is what the code emits: kinds, names, fields and types."""
 
 import ast
+import importlib.util
 import os
 import pathlib
 import re
@@ -169,6 +170,16 @@ def test_the_pages_first_example_works(tmp_path, monkeypatch, capsys):
     exec(compile(code, "observability.md", "exec"), names)
     assert names["handler"]({"article": 21}, None) == 42
     assert '"CacheMiss":1' in capsys.readouterr().out
+
+
+def test_the_picture_of_the_dashboard_is_that_of_the_template():
+    path = PAGE.parent.parent / "scripts" / "dashboard.py"
+    spec = importlib.util.spec_from_file_location("dashboard", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    picture = (PAGE.parent / "img" / "dashboard.svg").read_text()
+    assert script.svg() == picture, "run python scripts/dashboard.py"
+    assert picture.count("Alarm</text>") >= 15 and "Hit rate" in picture
 
 
 def calls(name):
