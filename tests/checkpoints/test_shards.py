@@ -1,6 +1,8 @@
 """Shards: shared out among workers, none finished twice, none left, and what operators see."""
 
 import collections
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -169,6 +171,56 @@ def test_results_are_there_when_all_are_finished(root):
                     shards.results()
             shard.finish(shard.index * 10)
     assert checkpoint("job", root=root).shards().results() == [0, 10, 20]
+
+
+def test_a_job_never_shrinks_whoever_grows_it(root):
+    """Of two that grow it one may know an old number: the shards beyond it would be lost."""
+    with checkpoint("job", root=root).shards(2) as old:
+        checkpoint("job", root=root).shards(2).grow(5)
+        with pytest.raises(ShardsError, match="it has 5 shards and can't have 3"):
+            old.grow(3)
+        assert len(checkpoint("job", root=root).shards(5)) == 5
+        old.grow(6)
+    with pytest.raises(ShardsError, match="it has 6 shards, not 5"):
+        checkpoint("job", root=root).shards(5).__enter__()
+
+
+def test_of_many_who_grow_a_job_at_once_the_most_counts(root):
+    with checkpoint("job", root=root).shards(1):
+        pass
+    children = []
+    for number in range(2, 14):
+        if not (child := os.fork()):
+            try:
+                checkpoint("job", root=root).shards().grow(number)
+            except ShardsError:
+                pass
+            finally:
+                os._exit(0)
+        children.append(child)
+    for child in children:
+        os.waitpid(child, 0)
+    with checkpoint("job", root=root).shards() as shards:
+        assert len(shards) == 13
+
+
+def test_a_removed_job_does_not_come_back_by_growing(root):
+    with checkpoint("job", root=root).shards(2) as shards:
+        shutil.rmtree(f"{root}/checkpoints")
+        with pytest.raises(ShardsError, match="it has no shards"):
+            shards.grow(4)
+    assert not os.path.exists(f"{root}/checkpoints")
+
+
+def test_results_are_of_all_shards_that_the_job_has_now(root):
+    """A job that has grown since has more than those that this worker knows."""
+    with checkpoint("job", root=root).shards(2) as shards:
+        for shard in shards:
+            shard.finish(shard.index)
+        assert shards.results() == [0, 1]
+        checkpoint("job", root=root).shards(2).grow(3)
+        with pytest.raises(ShardsError, match="1 of 3 shards are not finished"):
+            shards.results()
 
 
 def test_a_job_can_grow(root):

@@ -486,6 +486,16 @@ MUTATIONS = {
         drop(),
         ["cleanup/test_turns.py::test_a_listing_that_takes_the_budget_leaves_time_for_work"],
     ),
+    "a-job-never-shrinks": Mutation(
+        "a job never shrinks",
+        holds(False),
+        ["checkpoints/test_shards.py::test_a_job_never_shrinks_whoever_grows_it"],
+    ),
+    "results-are-of-all-shards": Mutation(
+        "results are of all shards",
+        drop(),
+        ["checkpoints/test_shards.py::test_results_are_of_all_shards_that_the_job_has_now"],
+    ),
     "a-call-without-time-does-one-folder": Mutation(
         "a call without time does one folder",
         instead("self._has_begun and self.options.is_over()", "self.options.is_over()"),

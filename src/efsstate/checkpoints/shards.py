@@ -9,7 +9,7 @@ from efsstate import deadline
 from efsstate.errors import ClaimedError, ShardsError
 from efsstate.format import layout
 from efsstate.generic import Generic, TypeVar
-from efsstate.mount import environment, links
+from efsstate.mount import environment, links, lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -128,10 +128,39 @@ class ShardFolder:
             pass
         self.marked.add(index)
 
+    def count(self) -> int:
+        """Return the number of shards that the job has now, and know it."""
+        self.folder.mount.refresh(self.folder.folder)
+        stored = self._stored_count()
+        if stored is None or not stored.isdigit():
+            raise ShardsError(
+                f"{self.folder.path()}: it has no shards; it was removed, so begin it again"
+            )
+        self.n = int(stored)
+        return self.n
+
     def grow(self, n: int) -> None:
-        """Store a larger number of shards, in place of the one before."""
-        links.replace(self.folder.mount, self.folder.folder, layout.SHARDS, str(n))
-        self.n = n
+        """Store a larger number of shards, in place of the one before.
+
+        Under the lock of the job: of two that grow it, one may know a number of before, and the
+        shards that the other one has added would be lost. Raise ShardsError for fewer shards.
+        """
+        folder = self.folder
+        self.count()  # taking the lock would create the folder of a job that was removed
+        turn = lock.acquire(folder.mount, folder.folder, layout.LOCK, until=deadline.until(None))
+        if turn is None:
+            raise ClaimedError(f"{folder.path()}: it is being removed, or grown; try again")
+        try:
+            # MUT: a-job-never-shrinks
+            if n < self.count():
+                raise ShardsError(
+                    f"{folder.path()}: it has {self.n} shards and can't have {n!r}; shards can"
+                    " only be added"
+                )
+            links.replace(folder.mount, folder.folder, layout.SHARDS, str(n))
+            self.n = n
+        finally:
+            turn.release()
 
     def unmark(self, index: int) -> None:
         """Remove the mark that a shard is finished."""
@@ -295,6 +324,8 @@ class Shards(Generic[C]):
         Raises `ShardsError` unless all are finished.
         """
         folder = self._looked_at()
+        # MUT: results-are-of-all-shards
+        folder.count()
         folder.begun()
         missing = folder.n - len(folder.marked)
         if missing:
@@ -321,11 +352,8 @@ class Shards(Generic[C]):
         Workers that run already go on with the number they know. Raises `ShardsError` for fewer.
         """
         folder = self._opened()
-        if isinstance(n, bool) or not isinstance(n, int) or n < folder.n:
-            raise ShardsError(
-                f"{folder.folder.path()}: it has {folder.n} shards and can't have {n!r}; shards can"
-                " only be added"
-            )
+        if isinstance(n, bool) or not isinstance(n, int):
+            raise ShardsError(f"{folder.folder.path()}: a whole number is needed, not {n!r}")
         folder.grow(n)
         self._asked = n
 
