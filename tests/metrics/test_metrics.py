@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -45,6 +46,33 @@ def test_hits_misses_and_puts_are_counted(lines):
     first, second = map(validate, emf_lines(stream.getvalue()))
     assert (first["CacheMiss"], first["CachePut"], first["CacheHit"]) == (2, 2, 2)
     assert len(first["CacheCompute"]) == 2 and second == {"CacheHit": 1}
+
+
+def test_a_forked_child_gives_out_its_own_counts_alone(lines):
+    """Those of before the fork are the parent's, which gives them out itself."""
+    stream = lines()
+
+    @cached(ttl="1h")
+    def double(number):
+        return 2 * number
+
+    double(1), double(1)
+    read, write = os.pipe()
+    if not (child := os.fork()):
+        try:
+            double(1)
+            metrics.flush()
+            os.write(write, stream.getvalue().encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as file:
+        (line,) = emf_lines(file.read())
+    os.waitpid(child, 0)
+    assert validate(line) == {"CacheHit": 1}
+    metrics.flush()
+    (line,) = emf_lines(stream.getvalue())
+    assert (validate(line)["CacheMiss"], validate(line)["CacheHit"]) == (1, 1)
 
 
 def test_an_invocation_without_any_writes_no_line(lines):

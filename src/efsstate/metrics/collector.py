@@ -71,10 +71,14 @@ class Collector:
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
         self._lock = process.lock()
-        self._seen = events.totals()
-        self._values: dict[str, dict[str, int | list[float]]] = {}  # by cache; "": of no cache
+        self.begin_again()
         self._versions: dict[str, object] = {}
         self.stops: list[Callable[[], None]] = []
+
+    def begin_again(self) -> None:
+        """Count from nothing."""
+        self._seen = events.totals()
+        self._values: dict[str, dict[str, int | list[float]]] = {}  # by cache; "": of no cache
 
     def stop(self) -> None:
         """Collect no more; counts that were not given out are lost."""
@@ -157,6 +161,13 @@ class Collector:
                 if count:
                     metrics = values.setdefault(name, {})
                     metrics[metric] = metrics.get(metric, 0) + count  # type: ignore[operator]
+
+
+@process.after_fork
+def _leave_counts_to_parent() -> None:
+    """In a forked child, forget what the parent will give out."""
+    for collector in _collectors:
+        collector.begin_again()
 
 
 @process.at_reset
