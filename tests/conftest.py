@@ -21,6 +21,15 @@ from tests.nfs.plugin import (  # noqa: E402, F401
     pytest_unconfigure,
 )
 
+try:
+    from hypothesis import HealthCheck, settings
+except ImportError:  # as in environments that have other libraries' lowest versions
+    pass
+else:
+    # On a busy machine it means nothing how long an example takes, nor how long it takes to make.
+    settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("steady")
+
 
 @pytest.fixture(autouse=True)
 def roots_are_closed():

@@ -21,6 +21,7 @@ from efsstate.datasets.protocol import PartFolders
 from efsstate.datasets.snapshot import Snapshot
 from efsstate.format import codec
 from efsstate.format import dataset_layout as layout
+from efsstate.mount.listing import ListedFolders
 
 
 @pytest.fixture
@@ -515,6 +516,27 @@ def test_prune_removes_old_parts_that_no_snapshot_names(ds):
     assert ds.prune(older_than="1d", dry_run=True) == [old] and len(ds.parts()) == 3
     assert ds.prune(older_than="1d") == [old]
     assert ds.parts() == sorted([kept, young], key=lambda p: p.name)
+
+
+def test_prune_beside_who_removes_and_forgets_raises_nothing(ds, monkeypatch):
+    """What it has listed, another may have removed: a part, or a snapshot."""
+    ds.freeze("s", [ds.add(b"1", key="k")])
+    ds.add(b"2", key="o")
+    scan, names = ListedFolders.scan, freezing.snapshot_names
+
+    def scan_and_remove(self, folder):
+        for item in scan(self, folder):
+            os.unlink(f"{ds.path}/{item.name}")
+            yield item
+
+    def list_and_forget(folders):
+        listed = names(folders)
+        ds.forget("s")
+        return listed
+
+    monkeypatch.setattr(ListedFolders, "scan", scan_and_remove)
+    monkeypatch.setattr(freezing, "snapshot_names", list_and_forget)
+    assert ds.prune(older_than="1d") == []
 
 
 # From one dataset to the next

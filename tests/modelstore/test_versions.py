@@ -26,8 +26,11 @@ from efsstate import (
     verify,
     versions,
 )
+from efsstate.modelstore import checking
 from efsstate.modelstore import pruning as module
 from efsstate.mount import clock
+from efsstate.mount.files import Mount
+from efsstate.mount.listing import ListedFolders
 
 
 @pytest.fixture
@@ -135,6 +138,48 @@ def test_a_version_tells_of_itself(root, four):
     assert [v.active for v in found] == [True, False, False, False]
     assert {(v.bytes, v.files, v.problem) for v in found} == {(1, 1, None)}
     assert found[3].changed == pytest.approx(time.time() - 4 * 86400, abs=60)
+
+
+@pytest.mark.parametrize("moment", ["rename", "stat"])
+def test_two_prunes_at_once_raise_nothing(root, four, monkeypatch, moment):
+    """What one of them has listed, the other may have removed."""
+    real, above = getattr(Mount, moment), pathlib.Path(place(root, "m", four[0])).parent
+
+    def other(self, folder, name, *more, **options):
+        if name == four[0] or name.startswith(".tmp-gone-"):
+            shutil.rmtree(above / name)
+        return real(self, folder, name, *more, **options)
+
+    monkeypatch.setattr(Mount, moment, other)
+    removed = efsstate.prune("m", keep=3, root=root)
+    assert removed == ([] if moment == "rename" else four[:1])
+
+
+def test_a_prune_beside_who_removes_temporaries_raises_nothing(root, four, monkeypatch):
+    folder = pathlib.Path(place(root, "m", four[0])).parent / f".tmp-gone-{four[0]}-01234567"
+    folder.mkdir()
+    (folder / "w").touch()
+    real = ListedFolders.scan
+
+    def scan(self, name):
+        for item in real(self, name):
+            (folder / item.name).unlink(missing_ok=True)
+            yield item
+
+    monkeypatch.setattr(ListedFolders, "scan", scan)
+    assert efsstate.prune("m", keep=9, root=root) == []
+
+
+def test_verify_beside_a_prune_and_an_activation_finds_nothing(root, four, monkeypatch):
+    """The list of versions is of before: a version came since and is active, another went."""
+    real = checking.check
+
+    def late(mount, model, listed, progress):
+        shutil.rmtree(place(root, "m", four[0]))
+        return real(mount, model, [v for v in listed if v.id != four[3]], progress)
+
+    monkeypatch.setattr(checking, "check", late)
+    assert efsstate.verify("m", root=root) == []
 
 
 def test_prune_keeps_the_active_the_newest_and_the_young(root, four):

@@ -39,8 +39,8 @@ TRIED = {
         "{operations} kinds; {alarms_lost} descriptors lost as a file was opened to be read",
     ),
     "growth": ("", "{operations} in {states} states"),
-    "budgets": ("", ("sweeps of {count} namespaces, shards, models, datasets and parts; the longest "
-                "{longest_s} s")),
+    "budgets": ("", ("sweeps of {count} namespaces, shards, models, datasets and parts; the "
+                "longest {longest_s} s")),
     "model": ("", "{states} states, {steps} steps"),
     "mutation": ("{mutations} of {of} measures switched off", "{noticed} noticed"),
 }  # fmt: skip

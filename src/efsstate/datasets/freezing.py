@@ -211,16 +211,21 @@ def forget(folders: PartFolders, name: str) -> bool:
 def prune(folders: PartFolders, older_than: Duration, *, dry_run: bool) -> list[str]:
     """Remove the parts that no snapshot names and that are old enough; return their names."""
     limit = clock.now() - units.seconds(older_than, "older_than")
-    kept = {part for name in snapshot_names(folders) for part in read(folders, name).names}
+    kept: set[str] = set()
+    for name in snapshot_names(folders):
+        try:
+            kept.update(read(folders, name).names)
+        except SnapshotNotFound:
+            continue  # forgotten since it was listed
     pruned = []
-    for item in folders.mount.scan(folders.parts):
-        fields = layout.parse_part(item.name)
-        if fields is None or item.name in kept:
+    for name, status in folders.mount.statuses(folders.parts):
+        fields = layout.parse_part(name)
+        if fields is None or name in kept:
             continue
-        if item.stat(follow_symlinks=False).st_mtime < limit:
-            pruned.append(item.name)
+        if status.st_mtime < limit:
+            pruned.append(name)
             if not dry_run:
-                folders.remove(fields[0], item.name)
+                folders.remove(fields[0], name)
     return sorted(pruned)
 
 

@@ -14,7 +14,6 @@ from efsstate.format import dataset_layout as layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator
 
     from efsstate.mount.files import Mount
@@ -31,7 +30,7 @@ def sweep(mount: Mount, folder: str, now: float, *, dry_run: bool) -> Iterator[t
     foreign: list[str] = []
     yield from _sweep_snapshots(folders, now, foreign, dry_run=dry_run)
     staging = f"{folder}/staging"
-    for process_id, status in _items(mount, staging):
+    for process_id, status in mount.statuses(staging):
         if stat.S_ISDIR(status.st_mode) and layout.is_process(process_id):
             yield from _sweep_staging(folders, process_id, now, foreign, dry_run=dry_run)
         else:
@@ -45,7 +44,7 @@ def _sweep_staging(
 ) -> Iterator[tuple[str, int]]:
     mount, staging = folders.mount, folders.staging(process_id)
     youngest = 0.0
-    for name, status in _items(mount, staging):
+    for name, status in mount.statuses(staging):
         if not (stat.S_ISREG(status.st_mode) and layout.is_staged(name)):
             foreign.append(mount.path_of(staging, name))
             continue
@@ -69,7 +68,7 @@ def _sweep_snapshots(
 ) -> Iterator[tuple[str, int]]:
     mount = folders.mount
     lists, kept, are_all_read = {}, set(), True
-    for name, status in _items(mount, folders.snapshots):
+    for name, status in mount.statuses(folders.snapshots):
         if layout.is_list(name):
             lists[name] = status
         elif not stat.S_ISLNK(status.st_mode):
@@ -99,11 +98,3 @@ def _read_link(folders: PartFolders, safe: str) -> freezing.Frozen | None:
         return freezing.read_head(folders, safe)
     except (CorruptEntryError, SnapshotNotFound):
         return None
-
-
-def _items(mount: Mount, folder: str) -> Iterator[tuple[str, os.stat_result]]:
-    for item in mount.scan(folder):
-        try:
-            yield item.name, item.stat(follow_symlinks=False)
-        except FileNotFoundError:
-            continue  # removed since it was listed

@@ -47,8 +47,8 @@ def check(
         try:
             manifest = manifests.read(mount, model, version.id)
         except FileNotFoundError:
-            if version.problem is None:
-                raise
+            if version.id not in mount.names(layout.version_folder(model, "")):
+                continue  # a prune removed it meanwhile
             path = mount.path_of(folder, layout.MANIFEST)
             findings.append((path, "missing: it has no manifest", _PUBLISH_AGAIN))
         except EfsStateError as error:
@@ -106,7 +106,9 @@ def _check_pointer(
         return [(path, "missing: no version is active", "activate one")]
     except EfsStateError as error:
         return [_finding(error, path, "activate a version to write it anew")]
-    if active.version not in [version.id for version in versions]:
+    # A version that came since the versions were listed is there by now.
+    is_listed = active.version in [version.id for version in versions]
+    if not is_listed and active.version not in mount.names(layout.version_folder(model, "")):
         what = f"it names version {active.version}, which is missing"
         return [(path, what, "activate another")]
     try:

@@ -39,9 +39,12 @@ def put_back(mount: Mount, model: str, aside: str, version: str) -> None:
 
 def remove(mount: Mount, above: str, name: str) -> None:
     """Remove `name`, if it exists: a folder with its content, or a file or link."""
-    if name not in mount.names(above):
-        return
-    if stat.S_ISDIR(mount.stat(above, name).st_mode):
+    mount.refresh(above)
+    try:
+        status = mount.stat(above, name)
+    except FileNotFoundError:
+        return  # or another process removed it
+    if stat.S_ISDIR(status.st_mode):
         removal.remove_tree(mount, f"{above}/{name}", grammar.anything)
     else:
         mount.remove(above, name)
@@ -119,6 +122,5 @@ def _last_change(mount: Mount, above: str, name: str) -> float:
             continue  # missing; or below a link that an activation left
         times.append(status.st_mtime)
         if stat.S_ISDIR(status.st_mode):
-            items = mount.scan(f"{above}/{path}")
-            times += [item.stat(follow_symlinks=False).st_mtime for item in items]
+            times += [status.st_mtime for _, status in mount.statuses(f"{above}/{path}")]
     return max(times, default=0.0)

@@ -87,7 +87,10 @@ def _is_known(mount: Mount, model: str, version: Version) -> bool:
 def _remove_version(mount: Mount, model: str, version: str, before: float) -> bool:
     """Remove the version, unless it is or was active since `before`; return True if it went."""
     above = layout.version_folder(model, "")
-    aside = disposal.put_aside(mount, model, version)
+    try:
+        aside = disposal.put_aside(mount, model, version)
+    except FileNotFoundError:
+        return False  # another prune did
     # Race with `activation.activate`, which stamps the version, writes CURRENT, then checks that
     # the version exists. We have renamed it away, and now read CURRENT, then the stamp. Whichever
     # of us runs second sees the other's change. The stamp is read last: it outlives CURRENT if a

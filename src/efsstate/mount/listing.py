@@ -110,3 +110,11 @@ class ListedFolders(Folders):
             if not isinstance(error.filename, str):
                 self.with_path(error, folder)
             raise
+
+    def statuses(self, folder: str) -> Iterator[tuple[str, os.stat_result]]:
+        """Yield each name in `folder` with its stat, fresh, but for those that go meanwhile."""
+        for item in self.scan(folder):
+            try:
+                yield item.name, item.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue  # another process removed it since it was listed
