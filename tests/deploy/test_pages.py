@@ -6,6 +6,7 @@ import difflib
 import glob
 import os
 import re
+import tomllib
 
 from tests.deploy.faults import BROKEN, T, Y
 
@@ -65,6 +66,44 @@ def test_the_page_of_facts_is_the_tables():
             file.write(aws_facts.page())
     with open(path, encoding="utf-8") as file:
         assert file.read() == aws_facts.page(), "run this test with UPDATE_PAGES=1"
+
+
+# The same figure in the planner's data, in the unit of the fact.
+PLANNED = {
+    "network": ("lambda", "network", 1),
+    "scaling": ("lambda", "starts", 0.1),
+    "baseline": ("bursting", "baseline_per_gib", 1 / 1024),
+    "burst": ("bursting", "burst_per_tib", 1),
+    "credits-new": ("bursting", "credits_tib", 1),
+    "elastic-least": ("elastic", "least_data", 1024),
+    "elastic-metadata": ("elastic", "least_metadata", 1024),
+    "ia-minimum": ("storage", "cold_least", 1024),
+    "dynamodb-item": ("dynamodb", "largest", 1024),
+    "image": ("ecr", "largest", 1 << 30),
+    "standard": ("storage", "standard", 1),
+    "ia-elastic": ("storage", "ia_elastic", 1),
+    "ia": ("storage", "ia", 1),
+    "archive": ("storage", "archive", 1),
+    "elastic-read": ("elastic", "read_gb", 1),
+    "elastic-write": ("elastic", "write_gb", 1),
+    "provisioned": ("provisioned", "month_per_mib", 1),
+    "s3": ("s3", "gb", 1),
+    "s3-files": ("s3_files", "gb", 1),
+    "dynamodb": ("dynamodb", "gb", 1),
+    "ecr": ("ecr", "gb", 1),
+}
+
+
+def test_the_planner_computes_with_the_same_figures():
+    """What a page says and what `efsstate plan` computes with is changed together."""
+    folder = os.path.join(ROOT, "src", "efsstate", "planning")
+    tables = {}
+    for name in ("limits.toml", "prices/us-east-1.toml"):
+        with open(os.path.join(folder, name), "rb") as file:
+            for table, row in tomllib.load(file).items():
+                tables.setdefault(table, {}).update(row if isinstance(row, dict) else {})
+    for key, (table, name, unit) in PLANNED.items():
+        assert tables[table][name] == aws_facts.number(key) * unit, key
 
 
 def test_figures_that_pages_quote_are_the_facts():

@@ -9,6 +9,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from efsstate.deploy.aws_facts import number
 from efsstate.testing._api import Invocation
 from efsstate.testing._runtime import Runtime
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
     from efsstate.testing._settings import Settings
 
-EVENT_LIMIT = 6_291_456  # bytes of an event in a synchronous call
-ASYNC_EVENT_LIMIT = 1_048_576  # bytes of an event in an asynchronous call
+EVENT_LIMIT = int(number("event")) << 20  # bytes of an event in a synchronous call
+ASYNC_EVENT_LIMIT = int(number("event-async")) << 20  # bytes of one in an asynchronous call
 TIMED_OUT = "Sandbox.Timedout"
 
 

@@ -9,6 +9,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from efsstate.deploy.aws_facts import number
 from efsstate.testing._environment import ASYNC_EVENT_LIMIT, EVENT_LIMIT, Environment, encode
 from efsstate.testing._settings import EPHEMERAL_STORAGE, MANAGED_MEMORY, Settings, variables
 
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
 
     from efsstate.testing._environment import Result
 
-INIT_TIMEOUT = 10.0  # seconds; then the init is run again in the first invocation
+INIT_TIMEOUT = number("init")  # seconds; then the init is run again in the first invocation
 MANAGED_INIT_TIMEOUT = 130.0  # seconds, or the function's timeout if that is longer
-RETRIES = 2  # of an asynchronous call
+RETRIES = int(number("retries"))  # of an asynchronous call
 MEMORY = 128  # MB
 
 

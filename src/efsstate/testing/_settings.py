@@ -7,13 +7,15 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from efsstate.deploy.aws_facts import number
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-DESCRIPTORS = 1024
-MANAGED_DESCRIPTORS = 4096
-EPHEMERAL_STORAGE = 512  # MB
-MANAGED_MEMORY = 2048  # MB, the least that a Managed Instance has
+DESCRIPTORS = int(number("descriptors"))
+MANAGED_DESCRIPTORS = int(number("descriptors-managed"))
+EPHEMERAL_STORAGE = int(number("ephemeral"))  # MB
+MANAGED_MEMORY = int(number("memory-managed"))  # MB, the least
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import botocore.exceptions  # type: ignore[import-untyped]
 
+from efsstate.deploy.aws_facts import quote
 from efsstate.deploy.findings import Hit
 from efsstate.deploy.linting.values import Unknown, items
 
@@ -30,7 +31,7 @@ def judge(name: str, metrics: dict[str, list[float]]) -> Iterator[tuple[str, Hit
     burst, limit = worst("BurstCreditBalance", min), worst("PercentIOLimit", max)
     if burst is not None and burst < _LOW_CREDITS:
         evidence = f"BurstCreditBalance fell to {burst / 2**30:,.1f} GiB"
-        yield "EFS205", Hit(name, f"{evidence} (a new file system has 2,150)")
+        yield "EFS205", Hit(name, f"{evidence} (a new file system has {quote('credits-new')})")
     if limit is not None and limit > 90:
         yield "EFS206", Hit(name, f"PercentIOLimit reached {limit:.0f}")
     used, permitted = worst("MeteredIOBytes", max), worst("PermittedThroughput", min)
@@ -39,7 +40,7 @@ def judge(name: str, metrics: dict[str, list[float]]) -> Iterator[tuple[str, Hit
         yield "EFS207", Hit(name, rates)
     connections = worst("ClientConnections", max)
     if connections is not None and connections > _MANY_CONNECTIONS:
-        yield "EFS208", Hit(name, f"{connections:,.0f} connections of 25,000")
+        yield "EFS208", Hit(name, f"{connections:,.0f} connections of {quote('connections')}")
     failed = sum(metrics.get("Errors", ()))
     if failed:
         yield "EFS210", Hit(name, f"{failed:.0f} failed invocations in the last hour")

@@ -6,13 +6,15 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from efsstate.deploy.aws_facts import number as number_of
+from efsstate.deploy.aws_facts import quote
 from efsstate.deploy.findings import Hit, Rule
 from efsstate.deploy.linting.stack import Stack
 from efsstate.deploy.linting.values import Joined, Unknown, is_known, items, number, text
 
 SHORT = 10  # seconds
-MAX_TIMEOUT = 1800  # seconds, since 2026-11-19; 5,400 for asynchronous calls on Managed Instances
-MAX_TIMEOUT_MANAGED = 5400
+MAX_TIMEOUT = int(number_of("timeout"))  # seconds
+MAX_TIMEOUT_MANAGED = int(number_of("timeout-managed"))
 _MOUNT_PATH = r"/mnt/[a-zA-Z0-9_.-]+"
 
 
@@ -180,8 +182,8 @@ RULES = (
         "error",
         "function",
         "The function's timeout is out of Lambda's range",
-        "Lambda takes 1 to 1,800 s (up to 900 s before November 2026), and 5,400 s on Managed "
-        "Instances.",
+        f"Lambda takes 1 to {quote('timeout')}, and {quote('timeout-managed')} on Managed "
+        "Instances. Documents and schemas from before November 2026 have half of that.",
         "Set a timeout in that range; split longer work with a checkpoint.",
         _too_long,
     ),
