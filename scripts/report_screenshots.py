@@ -82,7 +82,8 @@ def main(target):
             size = {"width": width, "height": 1150}
             shown = browser.new_page(viewport=size, color_scheme=scheme)
             shown.goto(page)
-            shown.wait_for_function("document.documentElement.dataset.drawn")
+            while not shown.evaluate("document.documentElement.dataset.drawn"):
+                time.sleep(0.1)
             if name == "report-dark" and not target:
                 shown.locator("#cost").scroll_into_view_if_needed()
                 shown.evaluate("document.getElementById('cost').scrollIntoView()")
