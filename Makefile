@@ -6,6 +6,7 @@
 # make bench    the benchmarks, on tmpfs and in the NFS lab
 # make layer    the Lambda layer's zips
 # make sbom     the list of components, as CycloneDX JSON
+# make docs     the site, into dist/site
 # make dev      an environment to work in (editable)
 # Each sets up what it needs, from a bare clone, on a machine with Python 3.11 or newer.
 
@@ -19,7 +20,7 @@ PIP = $(BIN)/python -m pip --quiet
 REMOVE = $(PIP) uninstall --yes efsstate 2>/dev/null
 WHEEL = $(REMOVE); $(PIP) install "$$(ls dist/*.whl)[cli,aws,numpy]"
 
-.PHONY: installed demo demo-training check test test-heavy torture bench layer sbom dev lint wheel sdist clean packages
+.PHONY: installed demo demo-training check test test-heavy torture bench layer sbom docs dev lint wheel sdist clean packages
 
 demo: $(VENV)/.demo wheel
 	$(REMOVE); $(PIP) install "$$(ls dist/*.whl)"
@@ -75,6 +76,11 @@ wheel: $(VENV)/.venv
 	rm -rf dist
 	$(BIN)/python -m build --wheel --outdir dist . >/dev/null
 
+docs: $(VENV)/.docs wheel
+	$(REMOVE); $(PIP) install "$$(ls dist/*.whl)[cli,aws]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo dist/site/index.html
+
 sdist: wheel
 	$(BIN)/python -m build --sdist --outdir dist . >/dev/null
 
@@ -95,6 +101,10 @@ $(VENV)/.test: pyproject.toml $(VENV)/.venv
 
 $(VENV)/.heavy: pyproject.toml $(VENV)/.venv
 	$(BIN)/python -m pip install --quiet --group heavy
+	touch $@
+
+$(VENV)/.docs: pyproject.toml $(VENV)/.venv
+	$(BIN)/python -m pip install --quiet --group docs
 	touch $@
 
 $(VENV)/.release: pyproject.toml $(VENV)/.venv
