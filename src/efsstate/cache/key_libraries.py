@@ -1,4 +1,4 @@
-"""The keys of frames and series of pandas and polars, images of Pillow and tensors of torch.
+"""The keys of frames, series and scalars of pandas, polars' frames, Pillow's images and tensors.
 
 They count by their content: how a library lays it out in memory, such as the chunks of a column or
 the bytes under a missing value, does not show. No library is imported here.
@@ -62,6 +62,35 @@ def _encode_pandas(value: Any, add: Add, depth: int) -> None:
     _encode_index(value.columns, add, depth)
     for at in range(len(value.columns)):
         _encode_column(value.iloc[:, at].array, add, depth)
+
+
+def _encode_moment(value: Any, add: Add, depth: int) -> None:
+    """Encode a Timestamp or a Timedelta, to its nanosecond and with its unit."""
+    add(b"Lm")
+    zone = (value.tzinfo, value.fold) if type(value).__name__ == "Timestamp" else ()
+    encode_tuple((type(value).__name__, value.asm8, *zone), add, depth)
+
+
+def _encode_missing(value: Any, add: Add, depth: int) -> None:
+    add(b"Ln")
+    encode_text(type(value).__name__, add, depth)
+
+
+def _encode_period(value: Any, add: Add, depth: int) -> None:
+    add(b"Ld")
+    encode_tuple((value.ordinal, value.freqstr), add, depth)
+
+
+def _encode_interval(value: Any, add: Add, depth: int) -> None:
+    add(b"Lv")
+    encode_tuple((value.left, value.right, value.closed), add, depth)
+
+
+def _encode_category(dtype: Any, add: Add, depth: int) -> None:
+    add(b"Lc")
+    encode_tuple((bool(dtype.ordered), dtype.categories is None), add, depth)
+    if dtype.categories is not None:
+        _encode_index(dtype.categories, add, depth)
 
 
 def _encode_index(index: Any, add: Add, depth: int) -> None:
@@ -217,6 +246,11 @@ def _encode_tensor(value: Any, add: Add, depth: int) -> None:
 _BY_NAME: tuple[tuple[str, str, Encoder], ...] = (
     ("pandas", "DataFrame", _encode_pandas),
     ("pandas", "Series", _encode_pandas),
+    ("pandas", "Timestamp", _encode_moment),
+    ("pandas", "Timedelta", _encode_moment),
+    ("pandas", "Period", _encode_period),
+    ("pandas", "Interval", _encode_interval),
+    ("pandas", "CategoricalDtype", _encode_category),
     ("polars", "DataFrame", _encode_polars),
     ("polars", "Series", _encode_polars),
     ("PIL.Image", "Image", _encode_image),
@@ -229,5 +263,8 @@ def find(kind: type) -> Encoder | None:
     for module, name, encoder in _BY_NAME:
         if kind is getattr(sys.modules.get(module), name, None):
             return encoder
+    pandas = sys.modules.get("pandas")
+    if kind in (type(getattr(pandas, "NaT", None)), type(getattr(pandas, "NA", None))):
+        return _encode_missing
     image = getattr(sys.modules.get("PIL.Image"), "Image", None)
     return _refuse_image if image is not None and issubclass(kind, image) else None

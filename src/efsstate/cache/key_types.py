@@ -48,10 +48,24 @@ def _encode_offset(value: Any, add: Add, depth: int) -> None:
 
 
 def _encode_zone(value: Any, add: Add, depth: int) -> None:
-    if value.key is None:
-        raise unstable(value, "it is read from a file and has no name")
+    from efsstate.format.codec.stdlib import zone_key
+
+    key = zone_key(value)
+    if key is None:
+        raise unstable(value, "it is read from a file, whose content a name does not tell")
     add(b"k")
-    encode_text(value.key, add, depth)
+    encode_text(key, add, depth)
+
+
+def _encode_uuid(value: Any, add: Add, _: int) -> None:
+    # `uuid1` says if its UUID was made safely; a function can tell it from one that does not.
+    safety = value.is_safe.value
+    add(b"u" + value.bytes if safety is None else b"U%d;" % safety + value.bytes)
+
+
+def _encode_address(value: Any, add: Add, depth: int) -> None:
+    add(b"V")
+    encode_tuple((type(value).__name__, str(value)), add, depth)
 
 
 def _encode_dateutil(value: Any, add: Add, depth: int) -> None:
@@ -237,13 +251,18 @@ _BY_NAME: tuple[tuple[str, str, Encoder], ...] = (
     ("collections", "OrderedDict", _encode_ordered),
     ("decimal", "Decimal", _encode_decimal),
     ("fractions", "Fraction", attributes(b"q", "numerator", "denominator")),
-    ("uuid", "UUID", lambda value, add, _: add(b"u" + value.bytes)),
+    ("uuid", "UUID", _encode_uuid),
     ("datetime", "date", attributes(b"y", "year", "month", "day")),
     ("datetime", "time", _time(b"h")),
     ("datetime", "datetime", _time(b"w")),
     ("datetime", "timedelta", attributes(b"e", "days", "seconds", "microseconds")),
     ("datetime", "timezone", _encode_offset),
     ("zoneinfo", "ZoneInfo", _encode_zone),
+    *[
+        ("ipaddress", f"IPv{version}{kind}", _encode_address)
+        for version in (4, 6)
+        for kind in ("Address", "Network", "Interface")
+    ],
     ("pathlib", "PurePosixPath", _path(b"P")),
     ("pathlib", "PosixPath", _path(b"H")),
     ("pathlib", "PureWindowsPath", _path(b"p")),

@@ -55,8 +55,11 @@ def _describe_zone(value: Any, zone: Any) -> Any:
         offset, *name = zone.__getinitargs__()  # type: ignore[attr-defined]
         return [offset.days * 86400 + offset.seconds, offset.microseconds, *name]
     module = sys.modules.get("zoneinfo")
-    if module is not None and type(zone) is module.ZoneInfo and zone.key is not None:
-        return zone.key
+    if module is not None and type(zone) is module.ZoneInfo:
+        key = zone_key(zone)
+        if key is None:
+            raise refusal(value, "its time zone is read from a file; use a zone's name")
+        return key
     described = describe_dateutil(zone)
     if described is not None:
         return ["dateutil", *described]
@@ -64,6 +67,18 @@ def _describe_zone(value: Any, zone: Any) -> Any:
         value,
         f"its time zone is a {type(zone).__qualname__}; use datetime.timezone or zoneinfo.ZoneInfo",
     )
+
+
+def zone_key(zone: Any) -> str | None:
+    """Return the name by which any process gets this ZoneInfo; None if it is read from a file.
+
+    `from_file` takes a name, too, which says nothing about the file.
+    """
+    try:
+        zone.__reduce__()
+    except Exception:  # a PicklingError, of a module that need not be loaded
+        return None
+    return zone.key  # type: ignore[no-any-return]
 
 
 def describe_dateutil(zone: Any) -> list[Any] | None:
