@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from efsstate.errors import ClaimedError as ClaimedError
     from efsstate.errors import ClaimLost as ClaimLost
     from efsstate.errors import CorruptEntryError as CorruptEntryError
+    from efsstate.errors import DeadlineExceeded as DeadlineExceeded
     from efsstate.errors import EfsStateError as EfsStateError
     from efsstate.errors import EncodeError as EncodeError
     from efsstate.errors import ModelNotFound as ModelNotFound
@@ -64,6 +65,7 @@ _LAZY = {
     "ClaimLost": "errors",
     "ClaimedError": "errors",
     "CorruptEntryError": "errors",
+    "DeadlineExceeded": "errors",
     "EfsStateError": "errors",
     "EncodeError": "errors",
     "Model": "modelstore.loader",
@@ -111,6 +113,7 @@ __all__ = [  # noqa: RUF022 - written out, because type checkers read it
     "ClaimedError",
     "CorruptEntryError",
     "Dataset",
+    "DeadlineExceeded",
     "EfsStateError",
     "EncodeError",
     "Model",
