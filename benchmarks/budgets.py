@@ -147,6 +147,11 @@ def _resume(figures):
     return None if ours is None else (f"{ours['median'] * 1e6:.2f} µs", ours["median"] < 2e-6)
 
 
+def _map(figures):
+    faster = figures.get("map", "local", CHECKPOINT).get("faster")
+    return None if faster is None else (f"{faster:.1f} × a loop", faster >= 7)
+
+
 def _sweep(key, text, entries, most):
     def reached(figures):
         rows = [
@@ -210,6 +215,7 @@ BUDGETS = [
     Budget("the same, with the removal of what is beyond `keep`", "6 requests", _requests("save")),
     Budget("load of a checkpoint, warm directory", "3 requests", _requests("load")),
     Budget("load after another host's save", "6 requests", _requests("load after a save")),
+    Budget("`job.map`, 8 workers, items that wait 10 ms", "at least 7 × a loop", _map),
     Budget(
         "sweep of live entries, 100,000 or more",
         "0.05 requests each",

@@ -8,6 +8,7 @@ import fcntl
 import itertools
 import os
 import pickle
+import time
 
 from benchmarks import measure, subjects
 
@@ -116,6 +117,11 @@ class Ours:
             for _ in job.resume(items, every="1h"):
                 pass
 
+    def work_through(self, function, items, workers):
+        with self.make(f"mapped-{os.urandom(4).hex()}") as job:
+            for _ in job.map(function, items, workers=workers, every="1h"):
+                pass
+
 
 ALL = [Floor, Ours, Recipe]
 BY_NAME = {subject.__name__: subject for subject in ALL}
@@ -201,6 +207,21 @@ def items(subject, folder, *, count=200_000):
         key: value / count if key != "samples" else value for key, value in found["time"].items()
     }
     yield {"row": "resume", **found}
+    if subject is Ours:
+        yield {"row": "map", **waiting_items(run)}
+
+
+def waiting_items(run, *, count=240, workers=8, wait=0.01, rounds=3):
+    """Items that wait 10 ms each: a loop's time divided by that of `job.map` with 8 workers."""
+    ratios = []
+    for _ in range(rounds):
+        started = time.monotonic()
+        for _ in range(count):
+            time.sleep(wait)
+        loop = time.monotonic()
+        run.work_through(lambda _: time.sleep(wait), range(count), workers)
+        ratios.append((loop - started) / (time.monotonic() - loop))
+    return {"workers": workers, "faster": sorted(ratios)[rounds // 2]}
 
 
 def trace(subject, traced):

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import random
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -257,6 +258,7 @@ def by_async_job_map(job, work, source, options):
 
 
 CONSUMERS = [consume for name, consume in sorted(globals().items()) if name.startswith("by_")]
+RAN = Counter()  # programs, their claims, items and failures, for the output of a test
 REFUSED = {by_executor, by_gather, by_task_group}
 
 
@@ -268,7 +270,7 @@ def run_program(root, name, chance, consume):
     killing = [n for n in items if chance.random() < 0.15]
     options = {"every": chance.choice([1, 2, "0s", "1h"])}
     work = Work(failing, killing)
-    for _ in range(60):
+    for claims in range(1, 61):  # noqa: B007 - counted below
         job = checkpoint(name, root=root)
         claim = job.__enter__()
         try:
@@ -286,6 +288,8 @@ def run_program(root, name, chance, consume):
             consume = by_for
         if consume in (by_islice, by_zip, by_break, by_kept_iterator, by_closed_generator):
             consume = chance.choice([consume, by_for])
+    RAN.update(programs=1, claims=claims, items=count, done=len(work.done))
+    RAN.update({f"programs, last {consume.__name__}": 1, "failures": len(failing + killing)})
     return items, work.done, job
 
 
@@ -312,3 +316,4 @@ def test_thousands_of_random_programs(tmp_path):
         items, done, job = run_program(str(tmp_path), f"job {number}", chance, consume)
         assert job.finished
         assert set(items) <= set(done), (consume, sorted(set(items) - set(done)), number)
+    print(dict(RAN))
