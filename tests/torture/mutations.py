@@ -186,8 +186,10 @@ MUTATIONS = {
         "a long listing is looked at twice",
         holds(False),
         [
-            "checkpoints/test_long_folders.py"
-            "::test_a_listing_in_parts_shows_no_save_that_does_not_count"
+            (
+                "checkpoints/test_long_folders.py"
+                "::test_a_listing_in_parts_shows_no_save_that_does_not_count"
+            ),
         ],
     ),
     "a-claim-refuses-acknowledged-damage": Mutation(
