@@ -46,7 +46,8 @@ def test_without_a_name_only_the_cache_gets_a_folder(caplog, tmp_path):
         and "EFSSTATE_ROOT" in caplog.text
         and "or pass root= (the command: --root)" in caplog.text
     )
-    assert caplog.records[0].efsstate == {"root": str(tmp_path / ".efsstate")}
+    path = str(tmp_path / ".efsstate")
+    assert caplog.records[0].efsstate == {"kind": "root", "event": "unnamed", "path": path}
     with pytest.raises(RootError, match=r"EFSSTATE_ROOT.*or pass root="):
         root.resolve(durable=True)
 
