@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from _weakrefset import WeakSet  # as `threading` has it: the public module would be one more import
 from operator import methodcaller
 
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
 
     Hook = TypeVar("Hook", bound=Callable[[], object])
 
+_PATIENCE = 1.0  # seconds that a fork waits for other threads, one of which may hang on the mount
+_PAUSE = 0.0005  # seconds between two looks
+
 _locks: WeakSet[Any] = WeakSet()
+_opening: WeakSet[Opening] = WeakSet()
+_forking: list[int] = []  # the threads that fork now
 _after_fork: list[Callable[[], object]] = []
 _at_reset: list[Callable[[], object]] = []
 _free = methodcaller("_at_fork_reinit")  # the standard library frees its own locks by it
@@ -34,6 +40,29 @@ def lock() -> Any:
     new = threading.RLock()
     _locks.add(new)
     return new
+
+
+class Opening:
+    """While a thread is in it, no other thread forks; for at most a second.
+
+    A file that is being opened is known to nobody yet, so nobody could close it in the child.
+    """
+
+    __slots__ = ("__weakref__",)
+
+    def __enter__(self) -> None:
+        until = time.monotonic() + _PATIENCE
+        while True:
+            # Added before the look: of two threads that opens and that forks, one sees the other.
+            # MUT: a-fork-waits-for-who-opens-a-lock-file
+            _opening.add(self)
+            if not _forking or time.monotonic() >= until:
+                return
+            _opening.discard(self)
+            time.sleep(_PAUSE)
+
+    def __exit__(self, *_error: object) -> None:
+        _opening.discard(self)
 
 
 def after_fork(function: Hook) -> Hook:
@@ -57,11 +86,24 @@ def reset() -> None:
         function()
 
 
+def _before_fork() -> None:
+    _forking.append(threading.get_ident())
+    until = time.monotonic() + _PATIENCE
+    while _opening and time.monotonic() < until:
+        time.sleep(_PAUSE)
+
+
+def _in_parent() -> None:
+    _forking.remove(threading.get_ident())
+
+
 def _in_child() -> None:
+    _forking.clear()
+    _opening.clear()
     for copied in list(_locks):
         _free(copied)
     for function in _after_fork:
         function()
 
 
-os.register_at_fork(after_in_child=_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)

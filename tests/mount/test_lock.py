@@ -165,6 +165,39 @@ def opened(*names):
     return [path for path in paths if path.rpartition("/")[2].split(" ")[0] in names]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", ["l", "LOCK"])
+def test_a_fork_waits_for_a_thread_that_opens_a_lock_file(mount, monkeypatch, name):
+    """Before its number is noted nobody could close it in the child, which would keep the lock."""
+    mount.make("x")
+    is_open, real = threading.Event(), os.open
+
+    def open_slowly(path, *arguments, **options):
+        number = real(path, *arguments, **options)
+        if path == name:
+            is_open.set()
+            time.sleep(0.3)
+        return number
+
+    def take():
+        if name == "l":
+            held.append(lock.acquire(mount, "x", name, until=soon()))
+        else:
+            held.append(byte_locks.acquire(mount, "x", "0" * 48))
+
+    held = []
+    monkeypatch.setattr(os, "open", open_slowly)
+    thread = threading.Thread(target=take)
+    thread.start()
+    is_open.wait()
+    child = os.fork()
+    if child == 0:
+        os._exit(len(opened(name)))
+    thread.join()
+    held[0].release()
+    assert os.waitpid(child, 0)[1] == 0
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("act", ["acquire", "attempt", "byte", "is_held"])
 def test_an_alarm_at_any_moment_leaks_no_descriptor_and_no_lock(mount, tmp_path, act):

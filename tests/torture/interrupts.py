@@ -286,7 +286,8 @@ class Forks:
         self.wrong += [f"parent: {text}" for text in _left(self.world.root, self.count)]
         if names := temporaries(self.world.root):
             self.wrong.append(f"temporary files are left: {names}")
-        if self.count["inherited"] > max(3, self.count["met"] / 50):
+        # A thread may begin to open one after the last look of a fork, within some bytecodes.
+        if self.count["inherited"] > max(1, self.count["met"] / 2000):
             self.wrong.append(f"{self.count['inherited']} children have a parent's lock file open")
 
     def _fork(self, doing):

@@ -489,6 +489,11 @@ MUTATIONS = {
         drop(),
         ["cleanup/test_turns.py::test_a_listing_that_takes_the_budget_leaves_time_for_work"],
     ),
+    "a-fork-waits-for-who-opens-a-lock-file": Mutation(
+        "a fork waits for who opens a lock file",
+        drop(),
+        ["mount/test_lock.py::test_a_fork_waits_for_a_thread_that_opens_a_lock_file"],
+    ),
     "a-job-never-shrinks": Mutation(
         "a job never shrinks",
         holds(False),

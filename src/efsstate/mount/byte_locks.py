@@ -244,6 +244,7 @@ def _open_file(file: _SharedLockFile, mount: Mount, handle: FolderHandle, folder
         if not file.is_usable:
             file.close()
             file.file = Descriptor()
-            mount.open_at(handle, file.file, folder, layout.LOCK, os.O_RDWR | os.O_CREAT)
+            with process.Opening():
+                mount.open_at(handle, file.file, folder, layout.LOCK, os.O_RDWR | os.O_CREAT)
             file.checked = time.time()
             file.is_usable = True

@@ -42,8 +42,8 @@ class Lock:
     def take(self) -> bool:
         """Lock the file if no other process holds it; return True if it is locked."""
         if not self._file.is_open:
-            # Known before it is open: a child that is forked meanwhile has to close it.
-            self._mount.open_into(self._file, self.folder, self.name, os.O_RDWR | os.O_CREAT)
+            with process.Opening():
+                self._mount.open_into(self._file, self.folder, self.name, os.O_RDWR | os.O_CREAT)
         try:
             with self._file as fd:
                 return _lock_shared(fd) if self.shared else _lock_alone(fd)
