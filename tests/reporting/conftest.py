@@ -6,6 +6,7 @@ import pytest
 from tests.cleanup.conftest import DAY, Tree
 
 from efsstate import checkpoint, dataset, publish
+from efsstate.planning.history import History
 
 START = 1_795_900_000  # 2026-11-28 21:06:40 UTC
 
@@ -44,6 +45,20 @@ def events():
             "time": START + 3600 * i, "kind": "sweep", "event": "sweep", "name": "/mnt/efs",
             "seconds": 1.5, "reasons": {"expired": 40 + i}, **sums,
         }  # fmt: skip
+
+
+def history(file_system, days, region):
+    """Two days of a file system, as CloudWatch would tell them: the first is without data."""
+    seen = History(file_system, region or "us-east-1", START - START % 86_400, 2880, mode="elastic")
+    evening = range(1440, 1500)
+    seen.sums["MeteredIOBytes"] = dict.fromkeys(evening, 2.0 * 2**20)
+    seen.sums["DataReadIOBytes"] = dict.fromkeys(evening, 2.0**30)
+    seen.counts["DataReadIOBytes"] = dict.fromkeys(evening, 1024.0)
+    seen.sums["DataWriteIOBytes"] = dict.fromkeys(evening, 1024.0)
+    seen.counts["DataWriteIOBytes"] = dict.fromkeys(evening, 16_384.0)
+    seen.sums["BurstCreditBalance"] = {1440: 2.0**41, 1499: 2.0**40}
+    seen.stored = {"Total": 2.0**36, "Standard": 2.0**36}
+    return seen
 
 
 @pytest.fixture(scope="module")

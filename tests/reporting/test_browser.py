@@ -7,7 +7,7 @@ import shutil
 import time
 
 import pytest
-from tests.reporting.conftest import write_inputs
+from tests.reporting.conftest import history, write_inputs
 from tests.reporting.test_page import NASTY
 
 from efsstate.cli import app
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(
     CHROMIUM is None and os.environ.get("CI", "").lower() != "true",
     reason="no Chromium; with CI=true it must be there",
 )
-CHARTS = 7
+CHARTS = 8
 _LONG = 120_000  # milliseconds: a machine with other work on it is slow
 
 
@@ -41,7 +41,9 @@ def write(root, folder, *also):
     target = folder / "report.html"
     line = ["report", "--root", str(root), "-o", str(target), "--title", "shop"]
     line += ["--events", str(folder / "run.jsonl"), "--plan", str(folder / "plan.toml")]
-    assert app.run(line) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("efsstate.cli.plan.read_history", history)
+        assert app.run([*line, "--file-system", "fs-0123456789abcdef0"]) == 0
     return target.as_uri()
 
 
@@ -124,7 +126,7 @@ def test_the_keyboard_reaches_the_content(browser, address):
         assert shown.run("location.hash") == "#main"
         tables = shown.run("document.querySelectorAll('table').length")
         stops = shown.run("document.querySelectorAll('.scroll[tabindex=\"0\"]').length")
-        assert tables == stops == 10
+        assert tables == stops == 11
 
 
 def test_light_dark_and_paper_have_their_colours(browser, address):

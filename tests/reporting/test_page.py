@@ -7,7 +7,7 @@ import re
 import shlex
 
 import pytest
-from tests.reporting.conftest import START
+from tests.reporting.conftest import START, history
 
 from efsstate import checkpoint
 from efsstate.cli import app
@@ -109,6 +109,20 @@ def test_the_page_has_the_plans_numbers(write):
     assert month == {mode.name: f"${mode.cost.total:,.2f}" for mode in answer.modes}
     assert tables["credits-table"][1][0] == "day 1"
     assert tables["others-table"][1][0] == "S3"
+
+
+def test_the_page_has_the_historys_numbers(write, monkeypatch):
+    """60 GiB read cost 1.80; 983,040 writes of a byte or so are metered as 32 KiB each: 1.80."""
+    monkeypatch.setattr("efsstate.cli.plan.read_history", history)
+    outline = Outline(write("--file-system", "fs-0123456789abcdef0"))
+    tables = outline.tables
+    assert tables["days-table"][1:] == [
+        ["2026-11-28", "0 bytes", "-", "$0.00"],
+        ["2026-11-29", "120.0 MiB", "1.0 TiB", "$3.60"],
+    ]
+    assert {"days", "cost", "credits"} <= set(outline.charts)
+    month = {row[0]: row[1] for row in tables["cost-table"][1:]}
+    assert month["bursting"] == "$19.20"
 
 
 def test_the_page_needs_nothing_else(write):
