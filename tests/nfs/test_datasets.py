@@ -95,7 +95,7 @@ def lines_of(worker):
 def test_no_part_is_lost_or_doubled_under_faults(lab, seconds):
     """Writers of the same keys, killed, frozen and cut off, beside removals, sweeps, snapshots.
 
-    It prints its table: `pytest -m nfs -s tests/nfs/test_datasets.py -k "faults or power"`, with
+    It prints its table: `pytest -m nfs -rP tests/nfs/test_datasets.py -k "faults or power"`, with
     `-m "nfs and slow"` for the long run.
     """
     chance, started, cuts = random.Random(3), time.monotonic(), 0
