@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import pathlib
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from efsstate.datasets.protocol import PartFolders
 from efsstate.datasets.snapshot import Snapshot
 from efsstate.format import codec
 from efsstate.format import dataset_layout as layout
+from efsstate.mount import free_memory
 from efsstate.mount.listing import ListedFolders
 
 
@@ -360,6 +362,27 @@ def test_a_snapshot_can_be_pickled(ds):
     assert out.stdout == b"1\n"
 
 
+def test_a_snapshot_of_another_root_is_no_copy(tmp_path, monkeypatch):
+    """A process with another root gets an error, and not other parts under the same name."""
+    for root in ("here", "there"):
+        dataset("d", root=tmp_path / root).add(root.encode(), key=root)
+        dataset("d", root=tmp_path / root).freeze("run")
+    monkeypatch.setenv("EFSSTATE_ROOT", str(tmp_path / "here"))
+    pickled = pickle.dumps(dataset("d").at("run"))
+    assert len(pickle.loads(pickled)) == 1
+    monkeypatch.setenv("EFSSTATE_ROOT", str(tmp_path / "there"))
+    with pytest.raises(EfsStateError, match="has other parts than"):
+        pickle.loads(pickled)
+
+
+def test_a_part_of_another_root_is_not_read_as_ones_own(ds, tmp_path):
+    """The name of the dataset is the same, so the part is looked for, and reported as lost."""
+    part = dataset("ocr/train", root=tmp_path / "other").add(b"other", key="a")
+    ds.add(b"own", key="a")
+    with pytest.raises(CorruptEntryError, match="lost"):
+        list(ds.freeze("s").read([part]))
+
+
 # Order
 
 
@@ -421,6 +444,38 @@ def test_a_flipped_byte_is_told(ds):
         list(snapshot.read())
     assert [bytes(data) for _, data in snapshot.read(verify=False)] == [b"hellO"]
     assert snapshot.verify() == [(part, "damaged")]
+
+
+def test_a_part_larger_than_the_memory_says_what_to_do(ds, monkeypatch):
+    part = ds.add([bytes(1 << 20)] * 40)
+    monkeypatch.setattr(free_memory, "free", lambda: 1 << 20)
+    with pytest.raises(EfsStateError, match="40 MiB, .* read it by its path, in pieces"):
+        list(ds.freeze("s").read())
+    with ds.part(key="again") as path:  # a file is digested in pieces
+        shutil.copyfile(part.path, path)
+    assert path.part.size == 40 << 20
+
+
+def test_a_file_that_is_written_after_its_block_is_told(ds):
+    """The part has the size and the digest of the block's end: what comes later is damage."""
+    with ds.part(".bin", key="k") as path:
+        file = open(path, "wb")  # noqa: SIM115 - a writer that closes too late
+        file.write(b"early")
+        file.flush()
+    file.write(b" and late")
+    file.close()
+    assert path.part.size == 5
+    snapshot = ds.freeze("s")
+    assert snapshot.verify() == [(path.part, "damaged")]
+    with pytest.raises(CorruptEntryError, match="its bytes are not those"):
+        list(snapshot.read())
+
+
+@pytest.mark.parametrize("key", ["", "\0", "a/../b", "\ud800", "k" * 100_000, b"\xff\x00"])
+def test_a_key_may_be_any_text_or_bytes(ds, key):
+    part = ds.add(b"x", key=key)
+    assert part.added and key in ds and not ds.add(b"y", key=key).added
+    assert ds.remove(key) and ds.parts() == []
 
 
 def test_with_a_signing_key_a_planted_part_is_refused(tmp_path, monkeypatch):

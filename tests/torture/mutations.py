@@ -580,6 +580,11 @@ MUTATIONS = {
         instead("view.tobytes()", "bytes(value)"),
         ["datasets/test_dataset.py::test_an_array_is_one_buffer_also_within_a_list"],
     ),
+    "a-snapshot-of-another-root-is-not-taken-for-this": Mutation(
+        "a snapshot of another root is not taken for this one",
+        holds(False),
+        ["datasets/test_dataset.py::test_a_snapshot_of_another_root_is_no_copy"],
+    ),
     "each-item-of-a-map-has-its-own-token": Mutation(
         "each item of a map has its own token",
         holds(False),

@@ -8,7 +8,7 @@ from collections import deque
 from efsstate import events
 from efsstate.datasets import freezing
 from efsstate.datasets.part import Part
-from efsstate.errors import CorruptEntryError, PartRemoved
+from efsstate.errors import CorruptEntryError, EfsStateError, PartRemoved
 from efsstate.format import dataset_layout as layout
 from efsstate.format import entry
 
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 class Snapshot:
     """Parts as they were when they were frozen, under a name; made by `freeze` or `at`.
 
-    It is the same on every host and for ever. It can be pickled: the copy reads the list again.
+    It is the same on every host and for ever. It can be pickled: the copy reads the list again, and
+    loading it raises `EfsStateError` under a root whose snapshot of that name has other parts.
     """
 
     def __init__(self, dataset: DatasetBase, frozen: Frozen) -> None:
@@ -49,7 +50,7 @@ class Snapshot:
         return (Part(name, folder) for name in self.names)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.dataset, self.name)
+        return _reopen, (self.dataset, self.name, _fingerprint(self.names))
 
     @property
     def paths(self) -> list[str]:
@@ -167,7 +168,8 @@ class Snapshot:
         folders = self._folders()
         folders.require_own(part)
         try:
-            data = reader.whole(OpenFile(folders.mount, folders.parts, part.name))
+            file = OpenFile(folders.mount, folders.parts, part.name)
+            data = reader.whole(file, advice="read it by its path, in pieces")
         except FileNotFoundError:
             raise self._missing(folders, part) from None
         place = f"{folders.parts}/{part.key}"
@@ -259,5 +261,20 @@ def _group_key(group: list[Part]) -> str:
     return "group\0" + str(entry.blake2b()(names.encode(), digest_size=16).hexdigest())
 
 
-def _reopen(dataset: DatasetBase, name: str) -> Snapshot:
-    return Snapshot(dataset, freezing.read(dataset.folders(), name))
+def _fingerprint(names: tuple[str, ...]) -> str:
+    hasher = entry.blake2b()(digest_size=16)
+    for name in names:
+        hasher.update(f"{name}\n".encode())
+    return str(hasher.hexdigest())
+
+
+def _reopen(dataset: DatasetBase, name: str, fingerprint: str) -> Snapshot:
+    folders = dataset.folders()
+    snapshot = Snapshot(dataset, freezing.read(folders, name))
+    # MUT: a-snapshot-of-another-root-is-not-taken-for-this
+    if _fingerprint(snapshot.names) != fingerprint:
+        raise EfsStateError(
+            f"{folders.mount.path}: its snapshot {name!r} of {dataset.name!r} has other parts than"
+            " the one that was pickled; give this process the same root"
+        )
+    return snapshot

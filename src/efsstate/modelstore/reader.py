@@ -41,6 +41,7 @@ WRONG_DIGEST = (
     "its SHA-256 is not the one in the manifest; activate another version, or publish it under a"
     " new id"
 )
+_TOO_LARGE = "use files.mmap() or files.stage(); keep_old=False frees the old version first"
 _TURN = 0.25  # seconds; a reader cannot be stopped within a range, and holds its buffer
 _FIRST = 2 << 20  # bytes of the first range if it is to tell whether the rest fits
 _DEEPEST = 128 << 20  # bytes; the kernel keeps a list of a range's pages while it reads it
@@ -161,17 +162,18 @@ class _Pace:
 
 
 def whole(
-    file: ReadableFile, *, digest: str | None = None, can_switch: Callable[[], bool] | None = None
+    file: ReadableFile,
+    *,
+    digest: str | None = None,
+    can_switch: Callable[[], bool] | None = None,
+    advice: str = _TOO_LARGE,
 ) -> memoryview:
     """Return all bytes of the file in one buffer; compare their SHA-256 with `digest`, if given.
 
-    Raise DoesNotFit if the deadline comes first at the present rate, and `can_switch` agrees.
+    Raise DoesNotFit if the deadline comes first at the present rate, and `can_switch` agrees, and
+    `EfsStateError` with `advice` if the file is larger than the free memory.
     """
-    free_memory.require(
-        file.size,
-        file.path,
-        "use files.mmap() or files.stage(); keep_old=False frees the old version first",
-    )
+    free_memory.require(file.size, file.path, advice)
     view = buffer(file.size)
     batch, check = read_batch(file.path, file.size), _DigestCheck(digest)
     pace = _Pace(file.size, can_switch)
