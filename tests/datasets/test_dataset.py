@@ -449,7 +449,7 @@ def test_a_flipped_byte_is_told(ds):
 def test_a_part_larger_than_the_memory_says_what_to_do(ds, monkeypatch):
     part = ds.add([bytes(1 << 20)] * 40)
     monkeypatch.setattr(free_memory, "free", lambda: 1 << 20)
-    with pytest.raises(EfsStateError, match="40 MiB, .* read it by its path, in pieces"):
+    with pytest.raises(EfsStateError, match=r"40 MiB, .* read it by its path, in pieces"):
         list(ds.freeze("s").read())
     with ds.part(key="again") as path:  # a file is digested in pieces
         shutil.copyfile(part.path, path)
