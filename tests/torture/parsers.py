@@ -6,8 +6,11 @@ may write can do so too.
 
 import datetime as dt
 import decimal
+import http
 import json
 import os
+import pathlib
+import re
 import shutil
 import struct
 import tempfile
@@ -94,6 +97,63 @@ def packed(value):
     return b"".join(map(bytes, made)) if isinstance(made, list) else bytes(made)
 
 
+def _model():
+    import pydantic
+
+    return pydantic.create_model("Model", __module__=__name__, x=(int, ...), names=(list[str], []))
+
+
+def _slotted():
+    import attrs
+
+    return attrs.make_class("Slotted", ["x", "y"])
+
+
+def _image():
+    from PIL import Image
+
+    return Image.new("RGB", (3, 2), (1, 2, 3))
+
+
+def _frame(library):
+    frames = __import__(library)
+    __import__("pyarrow")
+    return frames.DataFrame({"a": [1, None], "b": ["x", "y"]})
+
+
+def _zoned():
+    from dateutil import tz
+
+    return dt.datetime(2026, 7, 2, tzinfo=tz.gettz("Europe/Berlin"))
+
+
+def of_libraries():
+    """Return a value of each kind that has a decoder of its own, as far as its library is here."""
+    values = [
+        pathlib.PurePosixPath("/a/b"),
+        http.HTTPStatus.OK,
+        re.RegexFlag.I | re.RegexFlag.M,
+        "lone \ud83d surrogate",
+        np.longdouble(1) / 3,
+        np.zeros(2, np.dtype((np.record, [("a", "<i4")]))),
+        np.zeros(2, np.dtype({"names": ["a"], "formats": ["<i4"], "offsets": [4]})),
+    ]
+    lazy = [_image, lambda: _frame("pandas"), lambda: _frame("polars"), _zoned]
+    lazy += [lambda: Model(x=1, names=["a"]), lambda: Slotted(1, [2])]
+    for make in lazy:
+        try:
+            values.append(make())
+        except (ImportError, NameError):
+            continue
+    return values
+
+
+try:
+    Model, Slotted = _model(), _slotted()
+except ImportError:
+    pass
+
+
 _PAYLOADS = [packed(value) for value in VALUES]
 _PLACE = "cache/n/a/x"
 _ENTRIES = [
@@ -143,6 +203,12 @@ def codec_loads(data):
 @parser(raises=ValueError, seeds=_PAYLOADS)
 def codec_loads_buffer(data):
     codec.loads(bytearray(data))
+
+
+@parser(raises=ValueError, seeds=[packed(value) for value in of_libraries()])
+def codec_of_libraries(data):
+    """Frames, images, models and the like: a damaged one is refused, and crashes no library."""
+    codec.loads(data)
 
 
 @parser(raises=ValueError, seeds=_PAYLOADS)
