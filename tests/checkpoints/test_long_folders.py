@@ -39,7 +39,7 @@ def test_a_load_of_what_it_knows_lists_a_long_folder_once(root, listings):
 
 
 @pytest.mark.parametrize("has_loaded", [False, True])
-def test_a_listing_in_parts_shows_no_save_that_does_not_count(root, listings, has_loaded):
+def test_a_torn_listing_shows_no_lost_save(root, listings, has_loaded):
     """A claim comes after the listing's first part, and a late save of the one before in the last.
 
     The save is not acknowledged, and the new claim did not start from it.
