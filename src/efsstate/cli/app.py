@@ -24,6 +24,7 @@ COMMANDS = {
     "checkpoint": "List and show checkpoints; break, reset, cancel or finish one.",
     "model": "Publish, activate, list, check and prune models.",
     "dataset": "List, freeze, verify and remove shared training data.",
+    "new": "Make a small project that works at once.",
     "template": "Write infrastructure templates.",
     "lint": "Check a function's infrastructure template.",
     "report": "Write a page to look at: space, hit rates, checkpoints, cost.",
