@@ -43,7 +43,7 @@ def test_a_run_is_counted():
     assert (figures.puts, figures.hits + figures.memory_hits) == (10, 15)
     assert figures.saves == saves >= 3
     assert figures.put_bytes > 10_000
-    assert figures.requests() == 3 * figures.hits + 4 * 10 + 5 * saves
+    assert figures.requests() == 3 * figures.hits + 4 * 10 + 6 * saves
     work = figures.workload()
     assert work.puts == pytest.approx(10 * 1440)
     assert work.entry == (figures.put_bytes + figures.hit_bytes) // (10 + figures.hits)

@@ -69,7 +69,7 @@ def _herd(plan: Plan) -> list[str]:
 
 def _cold(plan: Plan) -> list[str]:
     work, prices = plan.workload, plan.rates["storage"]
-    if not (work.hits or work.puts or work.cold_storage or work.archive_storage):
+    if not (work.hits or work.puts or work.misses or work.cold_storage or work.archive_storage):
         return []
     sentences = []
     elastic = plan.best is None or plan.best.mode == "elastic"

@@ -17,7 +17,7 @@ from efsstate.planning.text import duration, size
 from efsstate.planning.workload import DAY, Workload
 
 # Requests of each operation, as the tests of the NFS lab count them (tests/nfs/test_budgets.py).
-REQUESTS = {"hits": 3, "puts": 4, "saves": 5}
+REQUESTS = {"hits": 3, "puts": 4, "misses": 11, "saves": 6}
 
 
 @dataclass
@@ -49,8 +49,14 @@ class Measured:
 
     def requests(self) -> int:
         """Return the requests to the server that these operations cost in warm folders."""
-        counts = {"hits": self.hits, "puts": self.puts, "saves": self.saves}
+        puts, misses = self._stored()
+        counts = {"hits": self.hits, "puts": puts, "misses": misses, "saves": self.saves}
         return sum(REQUESTS[name] * count for name, count in counts.items())
+
+    def _stored(self) -> tuple[int, int]:
+        """Return the puts without a computation, and the misses whose result was stored."""
+        misses = min(self.misses, self.puts)
+        return self.puts - misses, misses
 
     def bytes(self) -> int:
         """Return the bytes of data that were read and written."""
@@ -60,10 +66,12 @@ class Measured:
         """Return the workload of a day of such runs, one after the other."""
         per_day = DAY / self.seconds
         entries = self.hits + self.puts
+        puts, misses = self._stored()
         entry = (self.hit_bytes + self.put_bytes) // entries if entries else 0
         return Workload(
             hits=self.hits * per_day,
-            puts=self.puts * per_day,
+            puts=puts * per_day,
+            misses=misses * per_day,
             entry=entry or 4096,
             saves=self.saves * per_day,
             state=self.save_bytes // self.saves if self.saves and self.save_bytes else 4096,

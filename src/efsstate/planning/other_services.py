@@ -90,9 +90,15 @@ def _elasticache(work: Workload, rates: Rates) -> Cost:
     return Cost("ElastiCache Serverless", items, _CACHE if work.saves else "")
 
 
+def _shared(work: Workload) -> list[tuple[float, float]]:
+    """Return the reads and writes of results, without those of the model."""
+    results = (work.hits, work.puts, work.misses, work.reads, work.writes)
+    return [(count, 0.0) for count in results]
+
+
 def _image(work: Workload, rates: Rates) -> Cost:
     prices = rates["ecr"]
-    if not work.model or work.hits or work.puts or work.saves or work.reads or work.writes:
+    if not work.model or work.saves or any(count for count, _ in _shared(work)):
         return Cost("container image", {}, "it holds a model, and shares no results or state")
     if work.model > prices["largest"]:
         return Cost("container image", {}, "an image is at most 10 GB")

@@ -21,7 +21,9 @@ class Workload:
     """Sizes in bytes, counts per day, durations in seconds.
 
     `busy_hours` is the part of a day in which all of the day's traffic comes. `herd` environments
-    start at one moment and read the model; it is `environments` unless given. `cold_reads` and
+    start at one moment and read the model; it is `environments` unless given. `misses` are calls
+    that compute a result and store it, with their claim; they come beside the `puts`. `cold_reads`
+    and
     `archive_reads` are the hits among `hits` whose entry is in Infrequent Access or Archive.
 
     The last fields are traffic that was counted by another program, such as CloudWatch, and that
@@ -32,6 +34,7 @@ class Workload:
     entry: int = 4096
     hits: float = 0.0
     puts: float = 0.0
+    misses: float = 0.0
     saves: float = 0.0
     state: int = 4096
     model: int = 0
@@ -91,8 +94,9 @@ class Workload:
         """The seconds of a day with traffic."""
         return self.busy_hours * 3600
 
-    # Bytes and operations of a day, by kind. A hit is OPEN, READ, CLOSE; a put is OPEN, WRITE,
-    # CLOSE, RENAME; a save lists once more (tests/nfs/test_budgets.py counts them).
+    # Bytes and operations of a day, by kind; `python -m benchmarks.plan_against_reality` compares
+    # them with those that were counted. A hit is OPEN, READ, CLOSE; a put is OPEN, WRITE, CLOSE,
+    # RENAME; a miss looks and claims before its put; a save lists before, and removes the oldest.
 
     @property
     def data_reads(self) -> list[tuple[float, float]]:
@@ -108,7 +112,7 @@ class Workload:
     def data_writes(self) -> list[tuple[float, float]]:
         """Pairs (operations a day, bytes of one) that write data."""
         return [
-            (self.puts, self.entry),
+            (self.puts + self.misses, self.entry),
             (self.saves, self.state),
             (self.writes, self.write_size),
         ]
@@ -116,12 +120,14 @@ class Workload:
     @property
     def metadata_reads(self) -> float:
         """Operations a day that read metadata."""
-        return 2 * self.hits + 6 * self.cold_starts + self.saves + self.other_reads
+        reads = 2 * self.hits + 3 * self.misses + self.saves
+        return reads + 6 * self.cold_starts + self.other_reads
 
     @property
     def metadata_writes(self) -> float:
         """Operations a day that write metadata."""
-        return 3 * self.puts + 3 * self.saves + self.other_writes
+        writes = 3 * self.puts + 7 * self.misses + 4 * self.saves
+        return writes + self.other_writes
 
     @property
     def operations(self) -> tuple[float, float]:
