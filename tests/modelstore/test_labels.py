@@ -3,8 +3,10 @@
 Who serves which version, and what a prune leaves.
 """
 
+import json
 import os
 import pathlib
+import shutil
 import threading
 import time
 
@@ -485,3 +487,76 @@ def prune_rest(root):
         prune("m", keep=1, grace=0, root=root)
     except ModelNotFound:
         pass
+
+
+def test_a_label_of_a_version_that_is_gone_says_so(root, three):
+    """Removed by hand: no prune takes what a label names."""
+    activate("m", three[0], label="staging", root=root)
+    get = model("m", lambda f: bytes(f.read()), label="staging", check_every=0, root=root)
+    assert get() == b"0"
+    shutil.rmtree(place(root, "m", three[0]))
+    with pytest.raises((EfsStateError, FileNotFoundError), match=three[0]):
+        serve(root, label="staging")
+    assert get() == b"0"  # what is loaded goes on
+    assert serve(root) == "2"
+    activate("m", three[1], label="staging", root=root)
+    assert serve(root, label="staging") == "1" and get() == b"1"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("mode", [0o755, 0o750])
+def test_a_user_who_is_neither_root_nor_the_owner(tmp_path, mode):
+    """May load what the root's mode lets it read; a change names the right that is missing."""
+    import tempfile
+
+    def attempt(function):
+        try:
+            return "done", repr(function())
+        except OSError as error:  # RootError and PermissionError
+            return type(error).__name__, str(error)
+        except EfsStateError as error:
+            return type(error).__name__, str(error)
+
+    (tmp_path / "w").write_text("1")
+    with tempfile.TemporaryDirectory() as root, tempfile.TemporaryDirectory() as other:
+        os.chown(root, 1001, 1001)
+        os.chmod(root, mode)
+        os.chmod(other, 0o777)
+        shutil.copy(tmp_path / "w", f"{other}/w")
+        os.chmod(f"{other}/w", 0o644)
+        first = publish("m", tmp_path / "w", version="v1", root=root)
+        calls = {
+            "load": lambda: bytes(model("m", lambda files: files.read(), root=root)()),
+            "pinned": lambda: bytes(model("m", lambda f: f.read(), version="v1", root=root)()),
+            "list": lambda: [each.id for each in versions("m", root=root)],
+            "verify": lambda: verify("m", root=root),
+            "dry prune": lambda: prune("m", dry_run=True, root=root),
+            "publish": lambda: publish("m", f"{other}/w", root=root),
+            "activate": lambda: activate("m", first, label="x", root=root),
+            "rollback": lambda: rollback("m", root=root),
+            "prune": lambda: prune("m", grace=0, root=root),
+            "remove": lambda: remove("m", grace=0, root=root),
+        }
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if not pid:
+            try:
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+                answers = {name: attempt(function) for name, function in calls.items()}
+                os.write(writing, json.dumps(answers).encode())
+            finally:
+                os._exit(0)
+        os.close(writing)
+        with os.fdopen(reading) as file:
+            answers = json.loads(file.read())
+        os.waitpid(pid, 0)
+        readable = mode == 0o755
+        for name, (kind, said) in answers.items():
+            reads = name in ("load", "pinned", "list", "verify", "dry prune")
+            assert (kind == "done") is (reads and readable), (name, kind, said)
+            if kind != "done":
+                assert root in said, (name, kind, said)
+        assert [each.id for each in versions("m", root=root)] == ["v1"]
+        assert verify("m", root=root) == []

@@ -256,3 +256,49 @@ def test_sqlite_lookup(recipe, tmp_path, monkeypatch):
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         connection.execute("DELETE FROM words")
     connection.close()
+
+
+def test_lmdb_lookup(recipe, tmp_path):
+    """A look-up touches the copy only, and leaves no lock file."""
+    lmdb = wanted("lmdb")
+    path = str(tmp_path / "index.mdb")
+    with (
+        lmdb.open(path, subdir=False, map_size=8 << 20) as table,
+        table.begin(write=True) as transaction,
+    ):
+        for i in range(5000):
+            transaction.put(b"w%d" % i, b"m%d" % i)
+    (tmp_path / "index.mdb-lock").unlink()
+    table, files = recipe("lmdb_lookup", tmp_path / "index.mdb")
+    look_up = sys.modules["examples.models.lmdb_lookup"].look_up
+    assert look_up("w4711") == b"m4711" and look_up("nope") is None
+    assert files.path.startswith(str(tmp_path)) and not os.path.exists(f"{files.path}-lock")
+    with pytest.raises(lmdb.ReadonlyError):
+        table.begin(write=True)
+    table.close()
+
+
+def test_parquet_by_column(recipe, tmp_path):
+    """One column of sixteen is read, and the footer, of a file on the mount."""
+    pyarrow = wanted("pyarrow")
+    parquet = importlib.import_module("pyarrow.parquet")
+    columns = {f"c{i}": os.urandom(8 * 20_000) for i in range(16)}
+    arrays = [
+        pyarrow.Array.from_buffers(pyarrow.int64(), 20_000, [None, pyarrow.py_buffer(data)])
+        for data in columns.values()
+    ]
+    table = pyarrow.table(arrays, names=list(columns))
+    path = tmp_path / "features.parquet"
+    parquet.write_table(table, path, compression=None, use_dictionary=False)
+    recipe("parquet_columns", path)
+    column = sys.modules["examples.models.parquet_columns"].column
+    before = _bytes_read()
+    assert column("c7").to_pylist() == table["c7"].to_pylist()
+    assert _bytes_read() - before < path.stat().st_size / 8
+    assert not (tmp_path / f"efsstate-models-{os.geteuid()}").exists()
+
+
+def _bytes_read():
+    """What this process has read so far, from the page cache too."""
+    with open("/proc/self/io") as file:
+        return int(file.readline().split()[1])

@@ -654,6 +654,42 @@ def test_other_programs_walk_past_the_links(root, long_links, tmp_path):
     assert len([p for p in (tmp_path / "copy").rglob("*") if p.is_file()]) == len(files)
 
 
+# Programs that follow every link: what each says of CURRENT, which leads nowhere.
+FOLLOWERS = {
+    "cp -rL ROOT COPY": 1,
+    "cp -a ROOT COPY": 0,
+    "cp -r ROOT COPY": 0,
+    "tar -chf COPY ROOT": 1,
+    "tar -cf COPY ROOT": 0,
+    "find -L ROOT": 0,
+    "du -sL ROOT": 1,
+    "chmod -R u+w ROOT": 0,
+}
+
+
+@pytest.mark.parametrize("command", FOLLOWERS)
+def test_what_a_program_that_follows_links_says(root, long_links, tmp_path, command):
+    """It goes on in each case; those that need the target of every link end with 1."""
+    words = command.replace("ROOT", root).replace("COPY", str(tmp_path / "copy")).split()
+    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
+    assert done.returncode == FOLLOWERS[command], done.stderr
+    told = [line for line in done.stderr.splitlines() if "CURRENT" in line]
+    assert bool(told) is bool(done.returncode)
+    assert "too long" not in done.stderr
+    if command.startswith("cp"):
+        copied = {path.name for path in (tmp_path / "copy").rglob("*")}
+        assert copied >= {path.name for path in pathlib.Path(root).rglob("*") if path.is_file()}
+
+
+def test_copytree_passes_the_links_when_it_is_told_so(root, long_links, tmp_path):
+    with pytest.raises(shutil.Error, match="CURRENT"):
+        shutil.copytree(root, tmp_path / "first")
+    for number, option in enumerate(("symlinks", "ignore_dangling_symlinks")):
+        shutil.copytree(root, tmp_path / str(number), **{option: True})
+        copied = {path.name for path in (tmp_path / str(number)).rglob("*")}
+        assert copied >= {path.name for path in pathlib.Path(root).rglob("*") if path.is_file()}
+
+
 @pytest.mark.parametrize("text", ["x" * 199, "x" * 200, "x" * 201, "a/" + "y" * 700, "ü" * 400])
 def test_the_text_of_a_link_comes_back(root, text):
     from efsstate.mount import links

@@ -312,3 +312,39 @@ def test_two_clients_publish_one_model_at_once(lab, tmp_path):
     assert len(made) == 1 and [v.id for v in versions("m", root=lab.a)] == list(made)
     assert efsstate.verify("m", root=lab.b) == []
     shutil.rmtree(f"{lab.a}/models")
+
+
+def test_a_lookup_table_in_place_and_staged(lab, tmp_path, monkeypatch):
+    """SQLite, opened immutable: a page is a READ, nothing is a lock, and a copy asks nobody."""
+    import sqlite3
+
+    table = sqlite3.connect(tmp_path / "words.sqlite")
+    table.execute("CREATE TABLE words (word TEXT PRIMARY KEY, meaning TEXT) WITHOUT ROWID")
+    rows = [(f"w{i:06}", "m" * 200) for i in range(20_000)]
+    table.executemany("INSERT INTO words VALUES (?, ?)", rows)
+    table.commit()
+    table.close()
+    publish("m", tmp_path / "words.sqlite", root=lab.a)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    (tmp_path / "copy").mkdir()
+
+    def look_up(path, words):
+        address = f"file:{path}?mode=ro&immutable=1"
+        connection = sqlite3.connect(address, uri=True)
+        try:
+            for word in words:
+                query = "SELECT meaning FROM words WHERE word = ?"
+                assert connection.execute(query, [word]).fetchone()
+        finally:
+            connection.close()
+
+    words = [f"w{i:06}" for i in range(0, 20_000, 1000)]
+    in_place = model("m", root=lab.b)()
+    with lab.count("b") as sent:
+        look_up(in_place, words)
+    assert set(sent.ops) <= {"OPEN", "READ", "CLOSE", "GETATTR", "LOOKUP", "ACCESS"}, sent.ops
+    assert 0 < sent.ops["READ"] <= 3 * len(words) + 8, sent.ops
+    copy = model("m", stage=True, root=lab.b)()
+    with lab.count("b") as sent:
+        look_up(copy, words)
+    assert sent.total == 0, sent.ops
