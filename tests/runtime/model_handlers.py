@@ -1,6 +1,7 @@
 """Handlers that serve a model: what test_models.py runs under the real runtime client."""
 
 import os
+import time
 
 from efsstate import invocation, model
 
@@ -32,3 +33,11 @@ def serve_staged(event, context):
             ]
         ),
     }
+
+
+@invocation
+def serve_and_stay(event, context):
+    """Stay busy for a while: calls at once then get an environment each."""
+    answer = get() | {"environment": os.environ["AWS_LAMBDA_LOG_STREAM_NAME"]}
+    time.sleep(event["seconds"])
+    return answer

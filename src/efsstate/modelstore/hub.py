@@ -23,10 +23,8 @@ _REASONS = {
     "RepositoryNotFoundError": f"no such repository, or a private one; {_ACCESS}",
     "RevisionNotFoundError": "no such revision; name a branch, a tag or a commit after the @",
     "RemoteEntryNotFoundError": "this file is missing on the hub",
-    "OfflineModeIsEnabled": (
-        "HF_HUB_OFFLINE is set; publish the folder of a snapshot that was downloaded before"
-    ),
 }
+_OFFLINE = "HF_HUB_OFFLINE is set; publish the folder of a snapshot that was downloaded before"
 _UNREACHABLE = (
     "the hub can't be reached; publish it again, and it continues; a function in a VPC needs a NAT"
     " gateway"
@@ -51,6 +49,7 @@ class Repository:
             raise ValueError(f"hub={address!r}: pass 'org/name' or 'org/name@revision'")
         self.path, self._token = f"hf://{address}", token
         try:
+            import huggingface_hub.constants
             import huggingface_hub.utils
         except ImportError:
             raise EfsStateError(
@@ -59,6 +58,8 @@ class Repository:
         self._hub: Any = huggingface_hub
         self._lock = threading.Lock()
         self._locations: dict[str, str] = {}
+        if huggingface_hub.constants.HF_HUB_OFFLINE:
+            raise EfsStateError(f"{self.path}: {_OFFLINE}")
         try:
             api = huggingface_hub.HfApi(token=token)
             info = api.model_info(self.name, revision=revision or "main", files_metadata=True)
@@ -106,7 +107,7 @@ class Repository:
                 base_wait_time=_WAIT,
             )
             try:
-                self._hub.hf_raise_for_status(response)
+                self._hub.utils.hf_raise_for_status(response)
             except HfHubHTTPError:
                 if is_hubs or refused is not None:
                     raise
