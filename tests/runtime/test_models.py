@@ -5,7 +5,8 @@ import threading
 
 import pytest
 
-from efsstate import publish, versions
+from efsstate import activate, publish, versions
+from efsstate.modelstore.versions import rollback
 from efsstate.testing import Function
 
 HERE = os.path.dirname(__file__)
@@ -17,9 +18,9 @@ pytestmark = pytest.mark.runtime
 def shared(tmp_path):
     (tmp_path / "shared").mkdir()
 
-    def put(letter):
+    def put(letter, **more):
         (tmp_path / "weights").write_bytes(letter.encode() * SIZE)
-        return publish("m", tmp_path / "weights", root=tmp_path / "shared")
+        return publish("m", tmp_path / "weights", root=tmp_path / "shared", **more)
 
     put.root = str(tmp_path / "shared")
     return put
@@ -74,3 +75,40 @@ def test_processes_of_a_managed_instance_share_a_staged_copy(shared):
         values = [r.value for r in results]
     assert len({v["pid"] for v in values}) > 1 and len({v["where"] for v in values}) == 1
     assert {v["copies"] for v in values} == {1} and {v["bytes"] for v in values} == {SIZE}
+
+
+@pytest.mark.slow
+def test_a_canary_over_two_hundred_environments(shared):
+    """A tenth of them serve it, within binomial bounds; it is completed and rolled back.
+
+    Twenty at a time, each with a log stream of its own; the last twenty serve on meanwhile.
+    """
+    shared("a")
+    canary = shared("b", activate=False)
+    activate("m", canary, share=0.1, root=shared.root)
+    served, failed = {}, []
+
+    def answers(results):
+        failed.extend(result.error for result in results if result.error is not None)
+        return [result.value for result in results if result.error is None]
+
+    while True:
+        with function(shared, "serve_and_stay", concurrency=20, timeout=60) as f:
+            for answer in answers(f.map([{"seconds": 3}] * 20)):
+                # One that had two calls serves one version.
+                first = served.setdefault(answer["environment"], answer["version"])
+                assert first == answer["version"]
+            if len(served) < 200:
+                continue
+            share = list(served.values())[:200].count("b")
+            activate("m", canary, root=shared.root)
+            after = answers(f.map([{"seconds": 0.1}] * 80))
+            assert {answer["version"] for answer in after[-20:]} == {"b"}
+            rollback("m", root=shared.root)
+            after = answers(f.map([{"seconds": 0.1}] * 80))
+            assert {answer["version"] for answer in after[-20:]} == {"a"}
+            break
+    assert failed == []
+    # Of 200 with 0.1 each, fewer than 4 or more than 42 are a chance of one in a million.
+    assert 4 <= share <= 42
+    print(f"{share} of 200 environments served the canary")
