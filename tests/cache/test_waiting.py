@@ -58,14 +58,14 @@ def test_threads_wait_for_one_computation_at_most(kind):
     scope = {}
     exec(source(kind, 0.5), scope)
     seconds = together(8, lambda: scope["f"](1))
-    assert len(seconds) == 8 and max(seconds) < 1.4, seconds
+    assert len(seconds) == 8 and max(seconds) < 2.5, seconds  # in a queue the last takes 4 s
 
 
 @pytest.mark.parametrize("kind", LEAVES_NO_RESULT)
 def test_processes_wait_for_one_computation_at_most(kind):
-    """Else the last of six takes 6 s, where two s are what it has to take."""
+    """Else the last of six takes 9 s, where three s are what it has to take."""
     code = (
-        source(kind, 1)
+        source(kind, 1.5)
         + """
 print("ready", flush=True); sys.stdin.read()
 began = time.monotonic()
@@ -90,22 +90,22 @@ print(time.monotonic() - began)
     for process in processes:
         with process:
             seconds.append(float(process.stdout.read()))
-    assert max(seconds) < 4.5, seconds
+    assert max(seconds) < 7, seconds
 
 
 def test_threads_behind_another_process_wait_for_one_computation():
     """The leader here waits for the other process; its own waiters must not wait on for it."""
-    code = source("raises", 1) + "\nprint('ready', flush=True)\nf(1)"
+    code = source("raises", 2) + "\nprint('ready', flush=True)\nf(1)"
     other = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     other.stdout.readline()
     time.sleep(0.2)
     scope = {}
-    exec(source("raises", 1), scope)
+    exec(source("raises", 2), scope)
     seconds = together(4, lambda: scope["f"](1))
     with other:
-        assert max(seconds) < 2.7, seconds
+        assert max(seconds) < 5.4, seconds
 
 
 def test_nobody_passes_the_deadline_in_a_queue():
