@@ -141,7 +141,7 @@ def run(seconds, seed, word="", say=print):
     rows, until = {}, time.monotonic() + (seconds if seconds < 120 else 10**6)
     every = sorted({test for mutation in chosen.values() for test in mutation.tests})
     with tempfile.TemporaryDirectory() as folder:
-        code, said = run_tests(copied(folder), every, patience=600)
+        code, said = run_tests(copied(folder), every, patience=1500)
         if code != 0:
             names = ", ".join(_failed(said)) or " | ".join(said[-2:])[:300]
             wrong.append(f"without any mutation: {names}")
