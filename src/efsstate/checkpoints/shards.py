@@ -49,7 +49,17 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound="Claimable")
 
+_STALE = 1000  # shards for which one lookup of a finished one is worth less than a listing
 _MARGIN = 2.0  # seconds before the deadline in which no further shard is begun
+
+
+def _shuffled(n: int) -> list[int]:
+    """Return the numbers below n in an order of this worker's own, so that workers seldom meet.
+
+    In a common order, those that meet would compete for each following shard.
+    """
+    noise = os.urandom(4 * n)
+    return sorted(range(n), key=lambda index: noise[4 * index : 4 * index + 4])
 
 
 class Progress:
@@ -276,10 +286,16 @@ class Shards(Generic[C]):
             deadline.warn_if_unknown("the loop over shards")
         folder = self._opened()
         folder.begun()
-        start = int.from_bytes(os.urandom(4), "little") % folder.n  # so that workers begin apart
-        for step in range(folder.n):
-            index = (start + step) % folder.n
+        stale = 0
+        for index in _shuffled(folder.n):
+            is_known = index in folder.marked
             if folder.is_marked(index):
+                stale += not is_known
+                # Others finish shards meanwhile. A listing tells of all of them: without it each
+                # of w workers would ask for each shard, which is w lookups a shard.
+                if stale > folder.n // _STALE:
+                    folder.begun()
+                    stale = 0
                 continue
             remaining = deadline.remaining()
             if remaining is not None and remaining <= self._margin:
