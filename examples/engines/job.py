@@ -7,7 +7,7 @@ from collections import Counter
 
 from efsstate import checkpoint
 
-_WORD = re.compile(rb"\b(" + "|".join(keyword.kwlist).encode() + rb")\b")
+WORD = re.compile(rb"\b(" + "|".join(keyword.kwlist).encode() + rb")\b")
 
 
 def files_of(folder):
@@ -31,7 +31,7 @@ def count(job):
             mine = files[shard.index :: len(shards)]
             for path in shard.resume(mine, position=lambda path: path):
                 with open(path, "rb") as file:
-                    words = Counter(word.decode() for word in _WORD.findall(file.read()))
+                    words = Counter(word.decode() for word in WORD.findall(file.read()))
                 shard.state = dict(words + Counter(shard.state or {}))
             if shard.complete:
                 shard.finish({"files": len(mine), "words": shard.state or {}})

@@ -27,10 +27,10 @@ VARIANTS = [
 ]
 
 
-def write(folder, form, image, layer):
+def write(folder, form, image, layer, **more):
     name = f"{form}{'-image' if image else ''}{'-layer' if layer else ''}"
     path = folder / (f"{name}.tf" if form == "terraform" else f"{name}.yaml")
-    path.write_text(render(form, image=image, layer=layer))
+    path.write_text(render(form, image=image, layer=layer, **more))
     return path
 
 
@@ -506,7 +506,7 @@ CHECKOV_SKIPPED = {
 @pytest.mark.heavy
 @pytest.mark.parametrize("form", FORMATS)
 def test_checkov_finds_nothing_else(tmp_path, form, checkov):
-    write(tmp_path, form, False, None)
+    write(tmp_path, form, False, None, workers=4, containers="batch:read")
     kind = "terraform" if form == "terraform" else "cloudformation"
     command = [checkov, "-d", str(tmp_path), "--framework", kind, "-o", "json"]
     done = subprocess.run(
@@ -591,7 +591,8 @@ def disagreements(text, name, body):
 @pytest.mark.heavy
 @pytest.mark.parametrize(("image", "layer"), [(False, None), (True, None), (False, "layer.zip")])
 def test_terraforms_attributes_are_the_providers(provider, image, layer):
-    tree = hcl2.loads(render("terraform", image=image, layer=layer))
+    more = {"workers": 4, "containers": "batch:read"}
+    tree = hcl2.loads(render("terraform", image=image, layer=layer, **more))
     seen = 0
     for kind, prefix in (("resource", ""), ("data", "data-aws-")):
         for block in tree[kind]:

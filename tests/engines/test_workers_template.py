@@ -24,7 +24,7 @@ ACTIONS = {
 
 def write(folder, form):
     path = folder / f"{form}.{'tf' if form == 'terraform' else 'yaml'}"
-    path.write_text(render(form, workers=32))
+    path.write_text(render(form, workers=32, containers="batch:read"))
     return str(path)
 
 

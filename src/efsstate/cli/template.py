@@ -21,6 +21,11 @@ from efsstate.deploy.template import FORMATS, render
 @click.option(
     "--workers", metavar="N", type=int, help="Add a state machine of N workers for the batch."
 )
+@click.option(
+    "--containers",
+    metavar="MODULE:FUNCTION",
+    help="Add a Batch job and an ECS task that run this function of the job.",
+)
 @click.option("-o", "--output", "target", metavar="FILE", help="Write to FILE.")
 @click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
 def command(
@@ -29,6 +34,7 @@ def command(
     layer: str | None,
     code: str | None,
     workers: int | None,
+    containers: str | None,
     target: str | None,
     force: bool,
 ) -> int:
@@ -38,7 +44,9 @@ def command(
     """
     out = click.get_current_context().find_object(Output) or Output()
     try:
-        text = render(form, image=image, layer=layer, code=code, workers=workers)
+        text = render(
+            form, image=image, layer=layer, code=code, workers=workers, containers=containers
+        )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if target is None:

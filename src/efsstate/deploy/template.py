@@ -84,6 +84,7 @@ _INTERPOLATED = {
         "Workers": "${var.workers}",
     },
 }
+_WORK = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _ROUNDS, _PAUSE = "10", "60"  # calls of all workers before the machine gives up, seconds between
 _TAG = re.compile(r"\s+#: ([a-z ]+)$")
 
@@ -95,6 +96,7 @@ def render(
     layer: str | None = None,
     code: str | None = None,
     workers: int | None = None,
+    containers: str | None = None,
 ) -> str:
     """Return the text of a template in one of FORMATS.
 
@@ -102,9 +104,10 @@ def render(
     `layer`: the path of the efsstate layer's zip, to deploy it with the stack.
     `code`: the folder of the functions' code (default `.`), or for Terraform the zip (code.zip).
     `workers`: add a state machine that runs the batch by so many workers, 1 to 1,000.
+    `containers`: add a Batch job and an ECS task whose containers run this module:function.
 
-    Raise ValueError for an unknown format, for a layer on an image, which Lambda refuses, and for
-    another number of workers.
+    Raise ValueError for an unknown format, for a layer on an image, which Lambda refuses, for
+    another number of workers, and for another form of `containers`.
     """
     if form not in FORMATS:
         raise ValueError(f"{form}: not a format of template; it is one of {', '.join(FORMATS)}")
@@ -112,21 +115,28 @@ def render(
         raise ValueError("a container image takes no layer; install efsstate in the image instead")
     if workers is not None and not 1 <= workers <= _MOST_WORKERS:
         raise ValueError(f"workers: {workers} is not a number from 1 to {_MOST_WORKERS:,}")
+    if containers is not None and not _WORK.fullmatch(containers):
+        raise ValueError(f"containers: {containers!r} is not module:function, as batch:read is")
     words = {form, "image" if image else "zip", "layer" if layer else "nolayer"}
     if image:
         words.discard("nolayer")
     if workers is not None:
         words.add("workers")
+    if containers is not None:
+        words.add("containers")
     values = {
         "code": code or ("code.zip" if form == "terraform" else "."),
         "layer": layer or "",
         "fs": _FILE_SYSTEM,
         "workers": str(workers),
+        "work": containers or "",
     }
+    suffix = "tf" if form == "terraform" else "yaml"
+    more = "" if containers is None else _choose(_read(f"containers.{suffix}"), words)
     machines = "" if workers is None else _machine(form, words)
     if form == "terraform":
         text = _choose(_read("main.tf"), words).replace("@machines@\n", machines)
-        return _fill(text, values)
+        return _fill(text.replace("@containers@\n", more), values)
     functions, alarms = "", ""
     if layer:
         functions += _choose(_read("layer.yaml"), words)
@@ -145,6 +155,7 @@ def render(
         if function.name in _ALARMS:
             alarms += _fill(_choose(_read("alarm.yaml"), marks), own)
     text = _choose(_read("stack.yaml"), words).replace("@machines@\n", machines)
+    text = text.replace("@containers@\n", more)
     return _fill(text.replace("@functions@\n", functions).replace("@alarms@\n", alarms), values)
 
 

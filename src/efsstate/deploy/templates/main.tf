@@ -167,6 +167,25 @@ variable "batch" {
   default     = true
   description = "Whether the batch function is created."
 }
+#{ containers
+
+variable "container_repository" {
+  type        = string
+  default     = "worker"
+  description = "The ECR repository, in this account and region, of the image with the job and efsstate."
+}
+
+variable "container_tag" {
+  type    = string
+  default = "latest"
+}
+
+variable "container_max_vcpus" {
+  type        = number
+  default     = 32
+  description = "How many workers run in Batch at once; each has one vCPU."
+}
+#}
 #{ workers
 
 variable "workers" {
@@ -821,6 +840,7 @@ resource "aws_lambda_permission" "janitor" {
 }
 
 @machines@
+@containers@
 # ---- Watch ----
 
 locals {
@@ -1107,6 +1127,21 @@ output "function_names" {
   value = { for key, function in aws_lambda_function.this : key => function.function_name }
 }
 
+#{ containers
+output "container_queue_arn" {
+  value = aws_batch_job_queue.containers.arn
+}
+
+output "container_job_arn" {
+  value       = aws_batch_job_definition.worker.arn
+  description = "The Batch job definition of a worker; submit it as an array job."
+}
+
+output "container_task_arn" {
+  value = aws_ecs_task_definition.worker.arn
+}
+
+#}
 #{ workers
 output "workers_arn" {
   value       = one(aws_sfn_state_machine.workers[*].arn)
