@@ -12,7 +12,7 @@ SOURCE = pathlib.Path(efsstate.__file__).parent
 # Each floor imports only from those below it (listed here from the lowest up), and within itself.
 FLOORS = [
     ["process"],
-    ["errors", "generic", "units", "events", "parallel", "deadline", "format"],
+    ["errors", "generic", "notebook", "units", "events", "parallel", "deadline", "format"],
     ["mount.clock", "mount.environment", "mount.free_memory"],
     ["mount.folders", "mount.readdir"],
     ["mount.listing"],

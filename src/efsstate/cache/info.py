@@ -24,6 +24,11 @@ class CacheInfo(NamedTuple):
     damaged: int
     unstored: int
 
+    def _repr_html_(self) -> str:
+        from efsstate.notebook import table
+
+        return table("CacheInfo", self._asdict().items())
+
 
 def info_of(results: TieredCache) -> CacheInfo:
     """Return the counters of a cache."""

@@ -154,6 +154,12 @@ class Checkpoint(Claiming[S]):
         claimed = self._claim is not None and self._claim.is_held()
         return f"<{type(self).__name__} {self.name!r} {'claimed' if claimed else 'not claimed'}>"
 
+    def _repr_html_(self) -> str:
+        """Return its status as a table: it reads the mount, and claims and makes nothing."""
+        from efsstate.notebook import table
+
+        return table(f"checkpoint {self.name}", self.status().items())
+
     def _open_folder(self) -> CheckpointFolder:
         if self._folder is None:
             options = self._options

@@ -106,6 +106,16 @@ class SweepReport:
             f" kept {self.kept} entries{tail}>"
         )
 
+    def _repr_html_(self) -> str:
+        from efsstate.notebook import table
+
+        texts = {"reasons", "foreign_paths", "error_texts"}
+        rows = [(name, getattr(self, name)) for name in self.__slots__ if name not in texts]
+        rows += [(f"removed: {reason}", count) for reason, count in self.reasons.items()]
+        rows += [("foreign", path) for path in self.foreign_paths]
+        rows += [("error", text) for text in self.error_texts]
+        return table("SweepReport" + (" of a dry run" if self.dry_run else ""), rows)
+
 
 def _text(error: BaseException, path: str) -> str:
     """Return the error's path and text."""
