@@ -6,6 +6,7 @@ import sys
 import threading
 
 import pytest
+from tests.mount import alarms
 
 from efsstate.mount import drafts, files
 from efsstate.mount.folders import Descriptor
@@ -161,3 +162,15 @@ def test_of_many_threads_that_close_one_does(tmp_path, monkeypatch):
         monkeypatch.undo()
         assert len(closed) == 1
         closed.clear()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_link_that_an_alarm_interrupts_leaves_no_temporary(mount, tmp_path):
+    """CURRENT of a model, or the number of a job's shards: the old text or the new, at any moment."""
+    mount.relink("x", "l", "old")
+    moments = 0
+    for moment in alarms.at_each_moment(lambda: mount.relink("x", "l", "new")):
+        moments += 1
+        assert os.listdir(tmp_path / "x") == ["l"], moment
+        assert os.readlink(tmp_path / "x/l") in ("old", "new")
+    assert moments > 5

@@ -31,7 +31,8 @@ THREADS = 60  # that the I/O pool may have, and some
 LOCK = f"/{layout.LOCK}"
 INHERITED = "the parent's lock files are open"
 MOST = 200  # violations, after which it ends
-FOLDERS = 600  # that mounts may keep open
+FOLDERS = 700  # that may be open: the folders of two mounts, lock files, and others
+SETTLED = 2.0  # seconds in which a thread that nobody waits for any more has closed its file
 
 
 class Alarm(Exception):  # noqa: N818 - it is an event, as its name in users' code is
@@ -118,10 +119,9 @@ def _left(root, count):
     it: it is `lost`. To own it at once would cost each hit half a microsecond.
     """
     gc.collect()
-    for _ in range(20):  # an I/O thread may still be at what nobody waits for any more
-        if not (paths := open_files(root)):
-            break
-        time.sleep(0.02)
+    until = time.monotonic() + SETTLED
+    while (paths := open_files(root)) and time.monotonic() < until:
+        time.sleep(0.02)  # a thread may still be at what nobody waits for any more
     for fd, path in paths.items():
         if is_for_reading(fd):
             count["lost"] += 1

@@ -489,6 +489,11 @@ MUTATIONS = {
         drop(),
         ["mount/test_lock.py::test_a_fork_waits_for_a_thread_that_opens_a_lock_file"],
     ),
+    "an-interrupted-link-leaves-no-temporary": Mutation(
+        "an interrupted link leaves no temporary",
+        drop(),
+        ["mount/test_drafts.py::test_a_link_that_an_alarm_interrupts_leaves_no_temporary"],
+    ),
     "a-job-never-shrinks": Mutation(
         "a job never shrinks",
         holds(False),

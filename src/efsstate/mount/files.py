@@ -218,13 +218,14 @@ class Mount(ReadableFiles):
         Every reader gets the old text or the new.
         """
         temporary = layout.TEMPORARY + os.urandom(12).hex()
-        self.symlink(folder, temporary, text, durable=False)
         try:
+            self.symlink(folder, temporary, text, durable=False)
             inode = self.stat(folder, temporary).st_ino
-        except BaseException:
+            self.rename(folder, temporary, folder, name, inode=inode, durable=True)
+        except BaseException:  # a signal handler's, too
+            # MUT: an-interrupted-link-leaves-no-temporary
             self.remove(folder, temporary, quiet=True)
             raise
-        self.rename(folder, temporary, folder, name, inode=inode, durable=True)
 
     def stamp(self, folder: str, name: str) -> None:
         """Have the server put its time on `name`, as if it had just been written."""
