@@ -13,6 +13,8 @@ def work(job):
     if job.get("fails"):
         raise getattr(builtins, job["fails"])("planned")
     notes = os.path.join(job["notes"], str(os.getpid()))
+    with open(notes, "a", encoding="utf-8"):
+        pass  # the sign that a round has begun
     done = 0
     with checkpoint("job", margin=0.1).shards(job["shards"]) as shards:
         for shard in shards:

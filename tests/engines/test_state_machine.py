@@ -100,7 +100,7 @@ def test_workers_finish_the_job_and_its_results_come_out(machine):
 
 def test_a_killed_worker_is_called_again(machine):
     """Its environment dies without a signal that Python sees, and nothing is lost."""
-    execution = machine.start(pause=0.1)
+    execution = machine.start(pause=0.3)
     killed = threading.Event()
 
     def kill():

@@ -82,10 +82,10 @@ def test_a_finished_job_ends_with_0(job):
 
 def test_sigterm_ends_it_in_order_with_75(job):
     """The current item is saved, so that no item is done twice when the job is run again."""
-    process = job.start(pause=0.05)
+    process = job.start(pause=0.2)
     job.await_items(8)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == worker.AGAIN
+    assert process.wait(30) == worker.AGAIN
     assert 8 <= len(job.done()) < len(ALL)
     assert job.run()[0] == worker.FINISHED
     assert job.done() == ALL, "none is done twice, and none is left out"
@@ -122,7 +122,7 @@ def test_a_spot_interruption_is_sigterm_and_then_sigkill(job):
 
 
 def test_a_time_limit_ends_it_in_order_with_75(job):
-    code, out, _ = job.run("jobs:work", "--limit", "3s", pause=0.3)
+    code, out, _ = job.run("jobs:work", "--limit", "4s", pause=0.4)
     assert (code, json.loads(out)["finished"]) == (worker.AGAIN, False)
     assert 0 < len(job.done()) < len(ALL)
     assert job.run()[0] == worker.FINISHED
@@ -173,10 +173,14 @@ def test_an_idle_worker_notices_sigterm(job):
     with checkpoint("job", root=job.root).shards(1) as shards:
         for _ in shards:
             process = job.start("jobs:work", shards=1)
-            time.sleep(1)
+            end = time.monotonic() + 30
+            while not os.listdir(job.notes):
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            time.sleep(0.5)
             assert process.poll() is None
             process.send_signal(signal.SIGTERM)
-            assert process.wait(10) == worker.AGAIN
+            assert process.wait(30) == worker.AGAIN
             break
 
 
