@@ -47,7 +47,7 @@ LEFT_OUT = (
 # lock, and who publishes is not in a hurry.
 NOT_COMPILED = (
     r"/filelock/(?!__init__|_api|_descriptor|_error|_unix|_util|_windows|version)|/msgpack/fallback"
-    r"|/efsstate/(publisher|ops|publishing/|deploy/|datasets/(retention|catalog)"
+    r"|/efsstate/(publisher|ops|adapters/|publishing/|deploy/|datasets/(retention|catalog)"
     r"|checkpoints/(catalog|fenced_removal)|eviction/(incoming|removal)"
     r"|modelstore/(publishing|checking|pruning|disposal|source|patterns|completeness|catalog))"
 )

@@ -48,6 +48,18 @@ def test_older_than_and_unused_for():
     assert ever.judge(found(500, unused=49), 1000.0, None, 50) == LIVE
 
 
+def test_what_must_stay_is_not_unused(tree):
+    kept, other = Policy("f", 1e9, None), Policy("f", 1e9, None)
+    kept.keeps_unused = True
+    for merged in (kept, kept.widened(other), other.widened(kept)):
+        policies.write(tree.mount, "f", merged)
+        stored, _ = read(tree.mount, "f")
+        assert stored == merged
+        assert stored.judge(found(500), 1000.0, None, 50) == LIVE
+        assert stored.judge(found(500), 1000.0, 500, 50) == "old"
+    assert b"keeps_unused" not in other.encode()
+
+
 def test_a_policy_is_read_with_when_it_was_cleared(tree):
     tree.policy("f", shortest=60, longest=90, max_bytes=7, max_entries=3, later_key=[1, 2])
     mark = tree.cleared("f", age=100)

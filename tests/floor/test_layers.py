@@ -25,7 +25,7 @@ FLOORS = [
     ["cleanup"],
     ["publishing", "deploy", "planning"],
     ["reporting"],
-    ["janitor", "ops", "publisher", "workers", "cli", "testing", "metrics"],
+    ["janitor", "ops", "publisher", "workers", "cli", "testing", "metrics", "adapters"],
     ["worker"],
 ]
 FEATURES = ["cache", "checkpoints", "modelstore"]  # neighbours that know nothing of each other

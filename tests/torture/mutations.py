@@ -925,4 +925,19 @@ MUTATIONS = {
         holds(False),
         ["cache/test_registered.py::test_from_parts_that_makes_another_type_is_a_miss"],
     ),
+    "a-durable-payload-is-the-one-that-was-named": Mutation(
+        "a durable payload is the one that was named",
+        instead('_digest(payload) != envelope["entry"]', "False"),
+        ["adapters/test_durable.py::test_an_entry_under_a_wrong_name_is_refused"],
+    ),
+    "a-durable-entry-is-bound-to-its-execution": Mutation(
+        "a durable entry is bound to its execution",
+        instead("context.durable_execution_arn, context.operation_id, content", "content"),
+        ["adapters/test_durable.py::test_an_entry_is_of_one_operation"],
+    ),
+    "an-entry-that-must-stay-is-not-unused": Mutation(
+        "an entry that must stay is not unused",
+        instead("is_unused and not self.keeps_unused", "is_unused"),
+        ["cleanup/test_policy.py::test_what_must_stay_is_not_unused"],
+    ),
 }

@@ -90,6 +90,7 @@ class Upkeep:
         wanted = policy.Policy(
             self._name, shortest, longest, options.max_bytes, options.max_entries
         )
+        wanted.keeps_unused = options.keeps_unused
         self._know(wanted.shortest, wanted.longest)
         stored = policy.widen(mount, self._component, wanted)
         self._know(stored.shortest, stored.longest)

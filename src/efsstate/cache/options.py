@@ -32,6 +32,7 @@ class Options:
         "codec",
         "ignore",
         "io_timeout",
+        "keeps_unused",
         "key",
         "lock_timeout",
         "max_bytes",
@@ -91,6 +92,7 @@ class Options:
         if on_unstored not in ("warn", "raise"):
             raise ValueError(f"on_unstored: expected 'warn' or 'raise', not {on_unstored!r}")
         self.on_unstored = on_unstored
+        self.keeps_unused = False  # by the sweep, whatever its `unused_for`; an adapter sets it
 
     def life_of(self, value: Any) -> float | None:
         """Return the seconds for which a result is kept; None if it does not expire."""

@@ -6,6 +6,7 @@ POLICY is an entry; its payload is a msgpack map:
     shortest, longest        seconds: the least and the most that an entry may be served, its ttl
                              and `stale` together; `longest` is nil if one may be served for ever
     max_bytes, max_entries   the namespace's limits, or nil
+    keeps_unused             true if entries stay however long they are not used; else missing
 
 Other keys are for later releases. A release that changes the format of entries raises POLICY's
 too, and a namespace whose POLICY is newer than this release is left as it is.
@@ -41,7 +42,15 @@ class Policy:
     of comparisons.
     """
 
-    __slots__ = ("cleared", "longest", "max_bytes", "max_entries", "name", "shortest")
+    __slots__ = (
+        "cleared",
+        "keeps_unused",
+        "longest",
+        "max_bytes",
+        "max_entries",
+        "name",
+        "shortest",
+    )
 
     def __init__(
         self,
@@ -56,6 +65,7 @@ class Policy:
         self.shortest, self.longest = shortest, longest
         self.max_bytes, self.max_entries = max_bytes, max_entries
         self.cleared = cleared
+        self.keeps_unused = False
 
     def __eq__(self, other: object) -> bool:
         """Return True if `other` would be stored as the same POLICY."""
@@ -70,6 +80,7 @@ class Policy:
             "longest": self.longest,
             "max_bytes": self.max_bytes,
             "max_entries": self.max_entries,
+            **({"keeps_unused": True} if self.keeps_unused else {}),
         }
 
     def encode(self) -> bytes:
@@ -91,7 +102,9 @@ class Policy:
         max_bytes = self.max_bytes if wanted.max_bytes is None else wanted.max_bytes
         max_entries = self.max_entries if wanted.max_entries is None else wanted.max_entries
         shortest = min(self.shortest, wanted.shortest)
-        return Policy(wanted.name, shortest, longest, max_bytes, max_entries, self.cleared)
+        merged = Policy(wanted.name, shortest, longest, max_bytes, max_entries, self.cleared)
+        merged.keeps_unused = self.keeps_unused or wanted.keeps_unused
+        return merged
 
     def judge(
         self,
@@ -109,7 +122,9 @@ class Policy:
             return "cleared"
         if older_than is not None and age >= older_than:
             return "old"
-        if unused_for is not None and now - last_use(status) / 1e9 >= unused_for:
+        is_unused = unused_for is not None and now - last_use(status) / 1e9 >= unused_for
+        # MUT: an-entry-that-must-stay-is-not-unused
+        if is_unused and not self.keeps_unused:
             return "unused"
         if self.longest is not None and age >= self.longest:
             return "expired"
@@ -239,7 +254,9 @@ def _parse(payload: bytes, name: str, path: str) -> Policy:
     if not all(_is_measure(number) for number in numbers):
         raise CorruptEntryError(path, "not a policy: a length of time or a limit is no number")
     longest = None if longest is None else float(longest)
-    return Policy(str(fields.get("name") or name), float(shortest), longest, *limits)
+    policy = Policy(str(fields.get("name") or name), float(shortest), longest, *limits)
+    policy.keeps_unused = fields.get("keeps_unused") is True
+    return policy
 
 
 def _is_measure(number: object) -> bool:

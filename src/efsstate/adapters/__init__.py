@@ -1,0 +1,1 @@
+"""Adapters that put efsstate below other frameworks' own interfaces; each imports its framework."""

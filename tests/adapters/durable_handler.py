@@ -1,0 +1,44 @@
+"""A durable handler under the SDK's local runner, in a process of its own: it prints the outcome.
+
+The runner leaves its event loop and sockets open, which would be warnings of the tests' process.
+"""
+
+import json
+
+import numpy as np
+from aws_durable_execution_sdk_python.config import Duration, MapConfig, StepConfig
+from aws_durable_execution_sdk_python.execution import durable_execution
+from aws_durable_execution_sdk_python_testing.runner import DurableFunctionTestRunner
+
+from efsstate.adapters.durable import EfsSerDes
+
+calls, starts, serdes = [], [], EfsSerDes()
+
+
+def load():
+    calls.append("load")
+    return np.arange(100_000)
+
+
+@durable_execution
+def handler(event, context):
+    starts.append(event)
+    array = context.step(lambda _: load(), name="load", config=StepConfig(serdes=serdes))
+    context.wait(Duration.from_seconds(1))  # the handler begins again after each wait
+    batch = context.map(
+        inputs=[1, 2, 3],
+        func=lambda _, item, *__: array[:30_000] * item,
+        config=MapConfig(serdes=serdes, item_serdes=serdes),
+    )
+    context.wait(Duration.from_seconds(1))
+    return {"sums": [int(part.sum()) for part in batch.get_results()]}
+
+
+def main():
+    with DurableFunctionTestRunner(handler=handler) as runner:
+        result = runner.run(input="{}", execution_timeout=60)
+    outcome = {"status": result.status.value, "result": result.result, "error": repr(result.error)}
+    print(json.dumps({**outcome, "loads": len(calls), "starts": len(starts)}))
+
+
+main()
