@@ -166,7 +166,7 @@ def test_of_many_threads_that_close_one_does(tmp_path, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_link_that_an_alarm_interrupts_leaves_no_temporary(mount, tmp_path):
-    """CURRENT of a model, or the number of a job's shards: the old text or the new, at any moment."""
+    """CURRENT of a model, or a job's number of shards: the old text or the new, at any moment."""
     mount.relink("x", "l", "old")
     moments = 0
     for moment in alarms.at_each_moment(lambda: mount.relink("x", "l", "new")):

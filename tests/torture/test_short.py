@@ -16,12 +16,14 @@ from tests.torture import (
     budgets,
     clocks,
     edits,
+    figures,
     growth,
     hostile,
     interrupts,
     mutation,
     syscalls,
 )
+from tests.torture.__main__ import PARTS, ended
 from tests.torture.mutations import MUTATIONS, Mutation
 from tests.torture.parsers import PARSERS, attempt
 
@@ -182,6 +184,15 @@ def test_clocks_that_are_hours_apart_and_jump():
     except Skip as reason:
         pytest.skip(str(reason))
     assert figures["violations"] == 0 and figures["operations"] > 10, f"seed {SEED}"
+
+
+def test_the_page_tells_a_part_that_was_interrupted_or_not_run():
+    about = {"seed": 1, "date": "now", "commit": "c", "took_minutes": 2, "cpu": "x", "cores": 2}
+    about |= {"memory_gib": 4, "kernel": "6", "python": "3"}
+    killed = {"error": ended(-9), "violations": 1, "seconds": 3}
+    page = "\n".join(figures.page({"machine": about, "parts": {"power": killed}, "again": {}}))
+    assert "**Violations: 1.**" in page and "interrupted by signal 9" in page
+    assert page.count("not run") == len(PARTS) - 1
 
 
 def test_every_mark_has_a_mutation_and_every_mutation_a_mark():
