@@ -497,6 +497,8 @@ CHECKOV_SKIPPED = {
     "CKV_AWS_173": "environment under a key of one's own: it holds no secret",
     "CKV_AWS_184": "file system under a key of one's own: it has the account's EFS key",
     "CKV_AWS_272": "code signing",
+    "CKV_AWS_284": "X-Ray of the state machine: costs per trace, as for the functions",
+    "CKV_AWS_285": "the state machine's log: its history is kept, and the functions log each round",
     "CKV_AWS_338": "a year of logs: 90 days are kept",
     "CKV_AWS_394": "zones pinned: the first three of those open to everyone are taken",
     "CKV2_AWS_11": "VPC flow logs: cost per GB; turn them on where you look for a blocked port",
