@@ -313,7 +313,7 @@ def test_a_token_may_be_passed(root, hub):
     patterns = Patterns(None, DEFAULT_EXCLUDE)
     publication.publish(
         "net",
-        lambda *_: hub_source.open_source("org/net", patterns, TOKEN),
+        lambda *place: hub_source.open_source("org/net", patterns, *place, token=TOKEN),
         version=None, is_activated=True, meta=None, progress=None, root=root,
     )  # fmt: skip
     assert efsstate.verify("net", root=root) == []

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from efsstate.modelstore.patterns import Patterns
+    from efsstate.mount.files import Mount
 
 _KEPT = 64 << 20  # bytes of small files that are kept from the first read to the second
 
@@ -112,6 +113,13 @@ class HubSource:
         )
 
 
-def open_source(address: str, patterns: Patterns, token: str | None = None) -> HubSource:
+def open_source(
+    address: str,
+    patterns: Patterns,
+    _mount: Mount,
+    _model: str,
+    *,
+    token: str | None = None,
+) -> HubSource:
     """Return the repository that `address` names ("org/name@revision") as a source."""
     return HubSource(Repository(address, token), patterns)

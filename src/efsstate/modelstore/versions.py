@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from efsstate import events, units
 from efsstate.errors import CorruptEntryError, EfsStateError, ModelNotFound
 from efsstate.format import layout
@@ -81,12 +83,13 @@ def publish(
         raise TypeError(f"model {name!r}: pass a source, or hub='org/name@revision'")
     patterns = Patterns(include, exclude)
 
-    def open_source(mount: Mount, model: str) -> Source | HubSource:
-        if source is not None:
-            return Source(source, mount, model, patterns)
+    open_source: Callable[[Mount, str], Source | HubSource]
+    if source is not None:
+        open_source = partial(Source, source, patterns=patterns)
+    else:
         from efsstate.modelstore import hub_source
 
-        return hub_source.open_source(str(hub), patterns)
+        open_source = partial(hub_source.open_source, str(hub), patterns)
 
     return publication.publish(
         name,

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from efsstate.modelstore.hub_source import HubSource
+    from efsstate.mount.files import Mount
 
 _SPARE = 2.0  # seconds kept for the end of an invocation
 
@@ -37,8 +38,9 @@ def publish(
     sources: list[HubSource] = []
     copied = 0
 
-    def open_source(*_: object) -> HubSource:
-        sources.append(hub_source.open_source(hub, Patterns(None, DEFAULT_EXCLUDE), token))
+    def open_source(mount: Mount, folder: str) -> HubSource:
+        patterns = Patterns(None, DEFAULT_EXCLUDE)
+        sources.append(hub_source.open_source(hub, patterns, mount, folder, token=token))
         return sources[0]
 
     def note(done: int, total: int) -> None:
