@@ -30,6 +30,7 @@ KNOWN = {  # what a person reads in the picture, whatever the model makes of the
 }
 HANGS = "coins.png"  # the picture whose upload never ends, until somebody repairs it
 BATCH_TIMEOUT = 10  # seconds
+ASKED_AGAIN = 20  # seconds after which a result in memory is compared with the mount
 
 
 class Checks:
@@ -132,7 +133,7 @@ def serve(service, pictures, checks):
         ("read", 0),
     )
     environments = dict(zip("ABC", (service.environment() for _ in range(3)), strict=False))
-    last = {}
+    last, began = {}, time.monotonic()
 
     def ask(what, letter, name):
         result = environments[letter].invoke({"image": base64.b64encode(pictures[name]).decode()})
@@ -164,9 +165,10 @@ def serve(service, pictures, checks):
         "ABC", ("page.png", "motorcycle_right.png", "coffee.png"), strict=False
     ):
         nearest = "memory" if last[letter]["has_memory"] else "mount"
-        checks.that(
-            ask("known to this one", letter, name) == nearest, f"{name} should come from {nearest}"
-        )
+        source = ask("known to this one", letter, name)
+        # Memory asks the mount again after 20 s, which a busy machine may need for the first row.
+        is_due = time.monotonic() - began > ASKED_AGAIN and source == "mount"
+        checks.that(source == nearest or is_due, f"{name} should come from {nearest}")
     with ThreadPoolExecutor() as pool:
         sources = list(
             pool.map(lambda letter: ask("one new, to all at once", letter, "retina.jpg"), "ABC")
