@@ -89,6 +89,7 @@ REFERENCE = {
             "ClaimLost",
             "ClaimedError",
             "CorruptEntryError",
+            "DeadlineExceeded",
             "EncodeError",
             "ModelNotFound",
             "NotClaimed",
