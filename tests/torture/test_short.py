@@ -167,8 +167,10 @@ def test_operations_that_are_cut_off_leave_nothing_behind(kind, most):
 
 
 def test_nothing_grows_with_the_number_of_operations():
-    found, wrong = elsewhere(growth.play, 50, least=60)
-    assert wrong == [] and len(found) == len(growth.STATES)
+    """Twelve of the states; `make torture` plays all of them."""
+    names = random.Random(SEED).sample(list(growth.STATES), 12)
+    found, wrong = elsewhere(growth.play, 50, least=60, names=names)
+    assert wrong == [] and found.keys() == set(names), f"seed {SEED}"
 
 
 @pytest.mark.parametrize("kind", budgets.KINDS)
