@@ -1,0 +1,93 @@
+"""cachelib's interface, and so Flask-Caching's and Flask-Session's, on a `Cache`.
+
+cache = flask_caching.Cache(config={"CACHE_TYPE": "efsstate.adapters.cachelib.flask_cache"})
+"""
+
+from __future__ import annotations
+
+from cachelib import BaseCache
+
+from efsstate.cache.cache import Cache
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Mapping
+    from typing import Any
+
+
+class EfsCache(BaseCache):
+    """A cachelib cache that every host shares.
+
+    - `name`: the namespace.
+    - `default_timeout`: seconds for which a value counts unless `set` says so; 0: for ever.
+    - `ignore_delete_many_errors`: as cachelib has it.
+    - other options: those of `Cache`.
+    """
+
+    def __init__(
+        self,
+        name: str = "cachelib",
+        default_timeout: int = 300,
+        *,
+        ignore_delete_many_errors: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(default_timeout, ignore_delete_many_errors)
+        self._cache: Cache = Cache(name, **options)
+
+    def get(self, key: str) -> Any:
+        """Return the value of `key`, or None."""
+        return self._cache.get(key)
+
+    def get_many(self, *keys: str) -> list[Any]:
+        """Return the value of each of `keys`, or None; the mount is read once."""
+        values = self._cache.get_many(keys)
+        return [values.get(key) for key in keys]
+
+    def set(self, key: str, value: Any, timeout: int | dt.timedelta | None = None) -> bool:
+        """Keep `value` under `key`; return True."""
+        return self.set_many({key: value}, timeout) == [key]
+
+    def set_many(
+        self, mapping: Mapping[str, Any], timeout: int | dt.timedelta | None = None
+    ) -> list[Any]:
+        """Keep all of `mapping`; return its keys."""
+        self._cache.set_many(mapping, self._seconds(timeout))
+        return list(mapping)
+
+    def add(self, key: str, value: Any, timeout: int | dt.timedelta | None = None) -> bool:
+        """Keep `value` unless a host has a value for `key`; return True if it was kept."""
+        return self._cache.add(key, value, self._seconds(timeout))
+
+    def delete(self, key: str) -> bool:
+        """Remove `key`; return True if it had a value."""
+        return self._cache.delete(key)
+
+    def has(self, key: str) -> bool:
+        """Return True if `key` has a value."""
+        return key in self._cache
+
+    def clear(self) -> bool:
+        """Forget all values; return True."""
+        self._cache.clear()
+        return True
+
+    def inc(self, key: str, delta: int = 1) -> int | None:
+        """Add `delta` to the number of `key`; the calls of all hosts add up exactly.
+
+        Return None if the mount fails.
+        """
+        try:
+            return self._cache.incr(key, delta, self._seconds(None))
+        except OSError:
+            return None
+
+    def dec(self, key: str, delta: int = 1) -> int | None:
+        """Subtract `delta`, as `inc` adds it."""
+        return self.inc(key, -delta)
+
+    def _seconds(self, timeout: int | dt.timedelta | None) -> float | None:
+        """Return a timeout as `Cache` has it: None for ever, and 0 for a value that is gone."""
+        seconds = self._normalize_timeout(timeout)
+        return None if seconds == 0 else max(0, seconds)

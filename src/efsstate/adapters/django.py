@@ -1,0 +1,125 @@
+"""A Django cache backend.
+
+CACHES = {
+    "default": {"BACKEND": "efsstate.adapters.django.EfsCache", "LOCATION": "/mnt/efs/app"},
+}
+"""
+
+from __future__ import annotations
+
+import pickle
+
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
+
+from efsstate.cache.cache import Cache
+from efsstate.cache.namespace import ENDLESS
+from efsstate.errors import EncodeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+
+class EfsCache(BaseCache):
+    """Django's cache on a root that every host shares.
+
+    LOCATION is the root; "" for the one that efsstate finds by itself. OPTIONS are those of
+    `Cache`, and NAME, the namespace ("django"), and MAX_ENTRIES. Values are pickled, as by every
+    backend of Django's: set EFSSTATE_SIGNING_KEY where others can write to the mount.
+    """
+
+    def __init__(self, location: str, params: dict[str, Any]) -> None:
+        super().__init__(params)
+        options = dict(params.get("OPTIONS", {}))
+        options.pop("CULL_FREQUENCY", None)
+        if options.pop("MAX_ENTRIES", None) is not None or "max_entries" in params:
+            options["max_entries"] = self._max_entries
+        options = {"codec": "pickle", "root": location or None, **options}
+        self._cache: Cache = Cache(options.pop("NAME", "django"), **options)
+
+    def add(
+        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> bool:
+        """Keep `value` unless a host has one for `key`; return True if it had none."""
+        key, seconds = self.make_and_validate_key(key, version), self._seconds(timeout)
+        if seconds == 0:
+            return key not in self._cache
+        with _PickleErrors():
+            return self._cache.add(key, value, seconds)
+
+    def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
+        """Return the value of `key`, or `default`."""
+        return self._cache.get(self.make_and_validate_key(key, version), default)
+
+    def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
+        """Return the values of those of `keys` that have one; the mount is read once."""
+        names = {self.make_and_validate_key(key, version): key for key in keys}
+        return {names[name]: value for name, value in self._cache.get_many(names).items()}
+
+    def set(
+        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> None:
+        """Keep `value` under `key`."""
+        key = self.make_and_validate_key(key, version)
+        with _PickleErrors():
+            self._cache.set(key, value, self._seconds(timeout))
+
+    def set_many(
+        self,
+        data: Mapping[Any, Any],
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+    ) -> list[Any]:
+        """Keep all of `data`, several at once; return []."""
+        values = {self.make_and_validate_key(key, version): data[key] for key in data}
+        with _PickleErrors():
+            self._cache.set_many(values, self._seconds(timeout))
+        return []
+
+    def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
+        """Have the value of `key` count from now on; return True if it has one."""
+        key, seconds = self.make_and_validate_key(key, version), self._seconds(timeout)
+        return self._cache.delete(key) if seconds == 0 else self._cache.touch(key, seconds)
+
+    def delete(self, key: Any, version: int | None = None) -> bool:
+        """Remove `key`; return True if it had a value."""
+        return self._cache.delete(self.make_and_validate_key(key, version))
+
+    def has_key(self, key: Any, version: int | None = None) -> bool:
+        """Return True if `key` has a value."""
+        return self.make_and_validate_key(key, version) in self._cache
+
+    def incr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """Add `delta` to the number of `key`, which expires when it would have.
+
+        The calls of all hosts add up exactly. Raise ValueError if there is none, TypeError if it is
+        no int, and OSError if the mount fails.
+        """
+        name, results = self.make_and_validate_key(key, version), self._cache.results
+        with self._cache.lock(name):
+            item = results.read(self._cache.digest(name), exact=True) if results.enabled else None
+            seconds = 0.0 if item is None else results.remaining(item)
+            if seconds <= 0:
+                raise ValueError(f"Key '{key}' not found")
+            return self._cache.incr(name, delta, None if seconds == ENDLESS else seconds)
+
+    def clear(self) -> None:
+        """Forget all values of the namespace."""
+        self._cache.clear()
+
+    def _seconds(self, timeout: Any) -> float | None:
+        """Return a timeout as `Cache` has it: None for ever, 0 for a value that is gone."""
+        seconds = self.default_timeout if timeout == DEFAULT_TIMEOUT else timeout
+        return None if seconds is None else max(0.0, float(seconds))
+
+
+class _PickleErrors:
+    """Raise pickle's own error in place of the EncodeError that it caused, as Django's do."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        cause = error.__cause__ if isinstance(error, EncodeError) else None
+        if isinstance(cause, (pickle.PickleError, TypeError, AttributeError)):
+            raise cause

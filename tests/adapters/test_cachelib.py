@@ -1,0 +1,110 @@
+"""cachelib's and Flask-Caching's own tests on our cache, and what they leave out."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import types
+
+import pytest
+
+pytest.importorskip("cachelib", reason="pip install cachelib")
+
+from efsstate.adapters.cachelib import EfsCache
+from efsstate.cache.cache import Cache
+from efsstate.mount.files import Mount
+
+
+def test_cachelibs_own_tests_pass(source_package, monkeypatch):
+    """`tests/common.py`, `clear.py` and `has.py` of its source package, as they are."""
+    tests = source_package("cachelib", "cachelib-*") + "/tests"
+    monkeypatch.setitem(sys.modules, "xprocess", types.SimpleNamespace(ProcessStarter=object))
+    modules = []
+    for name in ("conftest", "common", "clear", "has"):
+        spec = importlib.util.spec_from_file_location(name, f"{tests}/{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+        modules.append(module)
+    _, common, clear, has = modules
+    ran = 0
+    for suite in (common.CommonTests, clear.ClearTests, has.HasTests):
+        for name in [name for name in dir(suite) if name.startswith("test_")]:
+            one = suite()
+            one.cache_factory = EfsCache
+            Cache("cachelib").clear()
+            getattr(one, name)()
+            ran += 1
+    assert ran >= 13
+
+
+FLASK = """
+import pytest
+from efsstate.adapters.cachelib import EfsCache
+from test_backend_cache import GenericCacheTests
+
+
+class TestEfsCache(GenericCacheTests):
+    _can_use_fast_sleep = False
+
+    @pytest.fixture
+    def make_cache(self, tmp_path):
+        return lambda **options: EfsCache(root=str(tmp_path), **options)
+"""
+
+
+@pytest.mark.heavy
+def test_flask_cachings_own_tests_pass(source_package, environment):
+    """`GenericCacheTests` of its source package, as every backend of its own passes them."""
+    pytest.importorskip("flask_caching")
+    tests = source_package("flask-caching", "flask_caching-*") + "/tests"
+    with open(f"{tests}/test_efs.py", "w") as file:
+        file.write(FLASK)
+    with open(f"{tests}/xprocess.py", "w") as file:  # for its tests of Redis and memcached
+        file.write("ProcessStarter = object\n")
+    environment["PYTHONPATH"] += os.pathsep + tests
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_efs.py"]
+    process = subprocess.run(command, cwd=tests, capture_output=True, text=True, env=environment)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "13 passed" in process.stdout
+
+
+def test_a_flask_app_finds_it_by_its_path():
+    flask_caching = pytest.importorskip("flask_caching")
+    flask = pytest.importorskip("flask")
+    app, calls = flask.Flask("app"), []
+    config = {
+        "CACHE_TYPE": "efsstate.adapters.cachelib.EfsCache",
+        "CACHE_OPTIONS": {"name": "shop"},
+    }
+    cache = flask_caching.Cache(app, config=config)
+
+    @app.route("/")
+    @cache.cached()
+    def index():
+        calls.append(1)
+        return "hello"
+
+    client = app.test_client()
+    assert [client.get("/").data for _ in range(3)] == [b"hello"] * 3 and calls == [1]
+    assert cache.set("name", 1) and cache.get("name") == 1
+    assert Cache("shop").get("name") == 1
+
+
+def test_a_timeout_of_zero_is_for_ever_and_below_it_gone():
+    cache = EfsCache("timeouts")
+    for timeout, item in ((0, 1), (-1, None), (60, 1)):
+        cache.set("key", 1, timeout)
+        assert cache.get("key") == item
+
+
+def test_a_sum_that_cannot_be_stored_is_none(monkeypatch):
+    cache = EfsCache("sums")
+    assert cache.inc("n", 2) == 2 and cache.dec("n") == 1
+
+    def fail(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Mount, "write_entry", fail)
+    assert cache.inc("n") is None
+    assert cache.set("other", 1) and cache.get("n") == 1

@@ -1,0 +1,85 @@
+"""Django: its own tests of cache backends on ours, and what they leave out."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+django = pytest.importorskip("django", reason="pip install django")
+from django.conf import settings  # noqa: E402
+
+if not settings.configured:
+    settings.configure()
+
+from django.core.cache import CacheHandler  # noqa: E402
+
+from efsstate.adapters.django import EfsCache  # noqa: E402
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+@pytest.mark.heavy
+def test_djangos_own_tests_pass(source_package, environment):
+    """All 54 but for the three of culling, which its Redis backend leaves out, too."""
+    tests = source_package(f"django=={django.__version__}", "[dD]jango-*") + "/tests"
+    command = [sys.executable, f"{HERE}/django_suite.py"]
+    process = subprocess.run(command, cwd=tests, capture_output=True, text=True, env=environment)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "Ran 54 tests" in process.stderr and "OK (skipped=3)" in process.stderr
+
+
+def test_settings_name_it(root):
+    backend = {"BACKEND": "efsstate.adapters.django.EfsCache", "LOCATION": str(root)}
+    cache = CacheHandler({"default": backend | {"OPTIONS": {"NAME": "shop"}}})["default"]
+    assert isinstance(cache, EfsCache)
+    cache.set("key", {"a": [1]}, 60)
+    assert cache.get("key") == {"a": [1]}
+    assert (root / "cache" / "shop").is_dir()
+
+
+def test_incr_leaves_the_timeout():
+    """Rate limiters count on it."""
+    cache = EfsCache("", {})
+    cache.set("hits", 1, 1)
+    assert cache.incr("hits") == 2
+    time.sleep(1.1)
+    assert cache.get("hits") is None
+    with pytest.raises(ValueError, match="'hits' not found"):
+        cache.incr("hits")
+    cache.set("always", 1, None)
+    assert cache.incr("always", 5) == 6 and cache.decr("always") == 5
+    cache.set("text", "1")
+    with pytest.raises(TypeError, match="no int"):
+        cache.incr("text")
+
+
+def test_add_with_no_time_keeps_nothing():
+    cache = EfsCache("", {})
+    assert cache.add("key", 1, 0) and cache.get("key") is None
+    cache.set("key", 2)
+    assert not cache.add("key", 1, -1) and cache.get("key") == 2
+
+
+def test_a_limit_becomes_the_caches_only_if_it_is_set():
+    assert EfsCache("", {})._cache.results.options.max_entries is None
+    limited = EfsCache("", {"OPTIONS": {"MAX_ENTRIES": 9, "CULL_FREQUENCY": 3, "NAME": "limited"}})
+    assert limited._cache.results.options.max_entries == 9
+
+
+def test_a_value_that_cannot_be_pickled_raises_pickles_error():
+    cache = EfsCache("", {})
+    with pytest.raises((AttributeError, TypeError)):
+        cache.set("key", lambda: 1)
+    with pytest.raises((AttributeError, TypeError)):
+        cache.set_many({"key": lambda: 1})
+
+
+def test_a_broken_mount_is_a_miss(root, tmp_path):
+    cache = EfsCache("", {})
+    cache.set("key", 1)
+    root.rename(tmp_path / "gone")
+    cache._cache.results.memory.drop(cache._cache.digest(cache.make_key("key")))
+    assert cache.get("key", "default") in ("default", 1)
+    cache.set("other", 2)
