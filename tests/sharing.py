@@ -18,7 +18,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 LONG = os.path.join(HERE, "long.txt")
 SECONDS = 0.5
 # Modules that take longest come first: the last to be claimed should be a short one.
-FIRST = ("test_model.py", "test_short.py", "test_history.py", "test_contracts.py", "test_cache.py")
+FIRST = ("test_model.py", "test_short.py", "test_history.py", "test_dogpile.py", "test_cache.py")
 
 
 def pytest_addoption(parser):

@@ -59,10 +59,6 @@ def another(root, apart):
     return make
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "time_intensive: dogpile's own mark on its longer tests")
-
-
 @pytest.fixture(scope="session")
 def different():
     """Values of all types that keys know, no two alike."""

@@ -1,0 +1,152 @@
+"""A dogpile.cache backend whose values and mutexes the whole fleet shares.
+
+    region = make_region().configure("efsstate", arguments={"name": "catalogue"})
+
+An entry point makes it known to dogpile.cache by that name.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from weakref import WeakValueDictionary
+
+from dogpile.cache.api import NO_VALUE, CacheBackend, CacheMutex
+
+from efsstate import deadline, units
+from efsstate.cache.cache import Cache
+from efsstate.errors import EfsStateError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from efsstate.cache.mutex import Mutex
+    from efsstate.units import Duration
+
+_guard = threading.Lock()
+# dogpile.cache passes over arguments that a backend does not know.
+_OPTIONS = (
+    "name", "lock_timeout", "ttl", "codec", "memory", "max_bytes", "max_entries", "root",
+    "io_timeout",
+)  # fmt: skip
+
+
+class EfsBackend(CacheBackend):
+    """The backend "efsstate".
+
+    `arguments` are those of `Cache`, and:
+
+    - `name`: the namespace; "dogpile" unless given. Regions with one name share their values.
+    - `lock_timeout`: how long a call waits for another that computes the same value; if it takes
+      longer, both compute it. By default as `Cache.lock`.
+
+    dogpile.cache notes when each value was created, and lets it expire by that. `ttl` is for the
+    sweep: give it more than the region's `expiration_time`.
+    """
+
+    def __init__(self, arguments: dict[str, Any]) -> None:
+        options = {name: arguments[name] for name in _OPTIONS if name in arguments}
+        self._wait: Duration | None = options.pop("lock_timeout", None)
+        self._cache: Cache = Cache(options.pop("name", "dogpile"), **options)
+        self._threads: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
+
+    def get(self, key: str) -> Any:
+        """Return the value of `key`, or NO_VALUE."""
+        return self._cache.get(key, NO_VALUE)
+
+    def get_multi(self, keys: Sequence[str]) -> list[Any]:
+        """Return the value of each of `keys`, or NO_VALUE; the mount is read once."""
+        values = self._cache.get_many(keys)
+        return [values.get(key, NO_VALUE) for key in keys]
+
+    def set(self, key: str, value: Any) -> None:
+        """Keep `value` under `key`."""
+        self._cache.set(key, value)
+
+    def set_multi(self, mapping: Mapping[str, Any]) -> None:
+        """Keep all of `mapping`, several at once."""
+        self._cache.set_many(mapping)
+
+    def delete(self, key: str) -> None:
+        """Remove `key`."""
+        self._cache.delete(key)
+
+    def delete_multi(self, keys: Sequence[str]) -> None:
+        """Remove each of `keys`."""
+        for key in keys:
+            self._cache.delete(key)
+
+    def get_mutex(self, key: str) -> CacheMutex:
+        """Return the mutex under which one thread of the fleet computes the value of `key`."""
+        with _guard:
+            threads = self._threads.get(key)
+            if threads is None:
+                threads = self._threads[key] = threading.Lock()
+        return _Mutex(self._cache, key, self._wait, threads)
+
+
+class _Mutex(CacheMutex):
+    """`Cache.lock` as dogpile.cache calls it: one object for all threads of a region.
+
+    The thread that acquires it is the one that releases it, so a region must not have an
+    `async_creation_runner`.
+    """
+
+    def __init__(
+        self, cache: Cache, key: str, wait: Duration | None, threads: threading.Lock
+    ) -> None:
+        self._cache, self._key, self._wait, self._threads = cache, key, wait, threads
+        self._mutex: Mutex | None = None
+        self._owner = 0
+
+    def acquire(self, wait: bool = True) -> bool:
+        """Return True once the caller may compute, False if another does and `wait` is false.
+
+        If the mount can't lock, or the wait is over, the caller may: a value that is computed twice
+        is better than none.
+        """
+        seconds = None if self._wait is None else units.seconds(self._wait, "lock_timeout")
+        until = deadline.until(seconds) if wait else 0.0
+        # `Cache.lock` lets a thread enter again, and dogpile.cache must not.
+        if not self._threads.acquire(timeout=max(0.0, until - time.monotonic())):
+            return wait
+        mutex: Mutex | None = self._cache.lock(self._key, max(0.0, until - time.monotonic()))
+        try:
+            mutex.__enter__()  # type: ignore[union-attr]
+        except TimeoutError:
+            self._threads.release()
+            return wait
+        except (OSError, EfsStateError):
+            mutex = None
+        except BaseException:
+            self._threads.release()
+            raise
+        self._mutex, self._owner = mutex, threading.get_ident()
+        return True
+
+    def release(self) -> None:
+        """Let others compute; do nothing if the caller computed without the mutex."""
+        if self._owner != threading.get_ident():
+            return
+        mutex, self._mutex, self._owner = self._mutex, None, 0
+        try:
+            if mutex is not None:
+                mutex.__exit__(None, None, None)
+        finally:
+            self._threads.release()
+
+    def locked(self) -> bool:
+        """Return True if a thread of the fleet computes the value now."""
+        if not self._threads.acquire(blocking=False):
+            return True
+        try:
+            with self._cache.lock(self._key, 0):
+                return False
+        except TimeoutError:
+            return True
+        except (OSError, EfsStateError):
+            return False
+        finally:
+            self._threads.release()

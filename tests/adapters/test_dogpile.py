@@ -1,0 +1,97 @@
+"""dogpile.cache: its own three suites on our backend, and one computation for all processes."""
+
+import importlib
+import pathlib
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+fixtures = pytest.importorskip("dogpile.testing.fixtures", reason="pip install dogpile.cache")
+from dogpile.cache import make_region, register_backend  # noqa: E402
+
+from efsstate.adapters.dogpile import EfsBackend  # noqa: E402
+from efsstate.mount import byte_locks  # noqa: E402
+
+try:
+    register_backend("efsstate", "efsstate.adapters.dogpile", "EfsBackend")
+except ValueError:  # the entry point has done so
+    pass
+
+
+class TestBackend(fixtures._GenericBackendTestSuite):
+    backend, config_args = "efsstate", {"arguments": {"name": "suite"}}
+
+
+class TestMutex(fixtures._GenericMutexTestSuite):
+    backend, config_args = "efsstate", {"arguments": {"name": "mutexes"}}
+
+
+class TestSerializer(fixtures._GenericSerializerTestSuite, fixtures._GenericBackendFixture):
+    backend, config_args = "efsstate", {"arguments": {"name": "serialised"}}
+
+
+def region(**arguments):
+    return make_region().configure("efsstate", arguments=arguments)
+
+
+def test_the_entry_point_names_the_backend():
+    path = pathlib.Path(__file__).parents[2] / "pyproject.toml"
+    if not path.exists():
+        pytest.skip("only in the source tree")
+    points = tomllib.loads(path.read_text())["project"]["entry-points"]["dogpile.cache"]
+    module, _, name = points["efsstate"].partition(":")
+    assert getattr(importlib.import_module(module), name) is EfsBackend
+
+
+OTHER = """
+import sys
+from efsstate.adapters.dogpile import EfsBackend
+mutex = EfsBackend({"name": "shared"}).get_mutex("key")
+print(mutex.acquire(False), mutex.locked())
+"""
+
+
+def test_regions_of_all_processes_exclude_each_other(environment):
+    backend = region(name="shared").backend
+    mutex, again = backend.get_mutex("key"), backend.get_mutex("key")
+
+    def ask():
+        command = [sys.executable, "-c", OTHER]
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True
+        ).stdout.split()
+
+    assert mutex.acquire()
+    assert again.locked() and not again.acquire(False)
+    assert ask() == ["False", "True"]
+    mutex.release()
+    assert ask()[0] == "True"
+    assert not again.locked()
+
+
+def test_a_mount_that_cannot_lock_computes_all_the_same(monkeypatch):
+    def fail(*_, **__):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(byte_locks, "acquire", fail)
+    values = region(name="unlocked")
+    assert values.get_or_create("key", lambda: 7) == 7
+    assert values.get("key") == 7
+
+
+def test_a_wait_that_is_over_computes_all_the_same():
+    backend = region(name="waiting", lock_timeout=0.05).backend
+    results = backend._cache.results
+    results.claim = lambda digest: None  # another host has it
+    mutex = backend.get_mutex("key")
+    assert mutex.acquire(wait=False) is False
+    assert mutex.acquire() is True
+    mutex.release()
+
+
+def test_a_key_of_ten_kilobytes_is_a_key():
+    values = region(name="long keys")
+    values.set("k" * 10_000, 1)
+    assert values.get("k" * 10_000) == 1 and not values.get("k" * 9_999)
