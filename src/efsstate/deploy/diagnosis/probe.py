@@ -218,7 +218,7 @@ class Probe:
         rates = [size / max(seconds, 1e-9) for seconds in (read, written)]
         self.seen["throughput"] = (
             f"read {rates[0] / MIB:,.0f} MiB/s, write {rates[1] / MIB:,.0f} MiB/s "
-            f"({size // MIB} MiB, one stream; an environment in a VPC has {quote('network')})"
+            f"({size // MIB} MiB in one stream, and a function in a VPC has {quote('network')})"
         )
         if rates[0] < SLOW_READ:
             self._report("EFS113", self.seen["throughput"])
