@@ -72,6 +72,29 @@ def test_a_folder_that_exists_is_left_as_it_is(tmp_path, monkeypatch, capsys):
     assert code == 2 and "it exists" in err and os.listdir(tmp_path / "shop") == []
 
 
+@pytest.mark.parametrize(
+    ("origin", "options", "is_said"),
+    [
+        ('{"url": "file:///clone", "dir_info": {}}', [], True),
+        ('{"url": "file:///clone", "dir_info": {}}', ["--wheel", "a.whl"], False),
+        (None, [], False),
+    ],
+)
+def test_a_copy_from_a_file_asks_for_the_wheel(
+    tmp_path, monkeypatch, capsys, origin, options, is_said
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.whl").touch()
+    record = tmp_path / "efsstate-0.1.0.dist-info"
+    record.mkdir()
+    (record / "METADATA").write_text("Name: efsstate\nVersion: 0.1.0\n")
+    if origin:
+        (record / "direct_url.json").write_text(origin)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code, out, _ = new(capsys, "shop", *options)
+    assert code == 0 and ("begin again with --wheel" in out) == is_said
+
+
 def test_json_lists_the_files(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     code, out, _ = new(capsys, "shop", "--model", "--json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import re
 import shutil
@@ -130,9 +131,23 @@ def command(name: str, kind: str | None, wheel: str | None, as_json: bool) -> in
         os.makedirs(os.path.join(name, "wheels"))
         shutil.copy(wheel, os.path.join(name, "wheels"))
     out.say(f"{name}: {variant.about}\nNow: cd {name} && make test")
+    if wheel is None and _is_installed_from_a_file():
+        out.say(
+            "This efsstate did not come from a package index; if `make test` finds none there,"
+            " begin again with --wheel FILE."
+        )
     files = sorted(os.path.relpath(os.path.join(top, file), name) for top, file in _walk(name))
     out.document("new", name=base, folder=os.path.abspath(name), variant=kind, files=files)
     return output.FINE
+
+
+def _is_installed_from_a_file() -> bool:
+    """Return True if pip recorded a folder or a wheel as the origin of this efsstate (PEP 610)."""
+    try:
+        distribution = importlib.metadata.distribution("efsstate")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return distribution.read_text("direct_url.json") is not None
 
 
 def _walk(folder: str) -> list[tuple[str, str]]:
