@@ -48,6 +48,24 @@ def test_a_tutorial_pasted_into_python_prints_what_it_says(tmp_path, name):
     assert [line for line in said.splitlines() if line not in printed] == [], done.stdout
 
 
+def test_a_second_session_finds_the_result_of_the_first(tmp_path):
+    """As the page says: leave `python`, start it again, and paste the first block once more."""
+    code = next(text for _, language, text in blocks("cache") if language == "python") + "\n"
+    printed = [
+        subprocess.run(
+            [sys.executable, "-i", "-q", "-u"],
+            input=code,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=variables,
+            timeout=120,
+        ).stdout.split("\n")
+        for variables in [environment(tmp_path)] * 2
+    ]
+    assert printed == [["computing 4", "16", "16", ""], ["16", "16", ""]]
+
+
 @pytest.mark.runtime
 def test_the_function_of_the_last_tutorial_runs(tmp_path, monkeypatch, capsys):
     files = {file: text for file, _, text in blocks("deploy") if file}
