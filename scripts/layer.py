@@ -47,9 +47,11 @@ LEFT_OUT = (
 # lock, and who publishes is not in a hurry.
 NOT_COMPILED = (
     r"/filelock/(?!__init__|_api|_descriptor|_error|_unix|_util|_windows|version)|/msgpack/fallback"
-    r"|/efsstate/(publisher|ops|adapters/|publishing/|deploy/|datasets/(retention|catalog)"
-    r"|checkpoints/(catalog|fenced_removal)|eviction/(incoming|removal)"
-    r"|modelstore/(publishing|checking|pruning|disposal|source|patterns|completeness|catalog))"
+    r"|/efsstate/(publisher|ops|notebook|worker\.|adapters/|cleanup/|publishing/|deploy/"
+    r"|datasets/(retention|catalog)|eviction/(incoming|removal)"
+    r"|checkpoints/(catalog|fenced_removal|rebasing)"
+    r"|modelstore/(publishing|checking|pruning|disposal|source|patterns|completeness|catalog"
+    r"|hub|publication))"
 )
 KEPT_OF_DEPLOY = (
     "__init__.py",
