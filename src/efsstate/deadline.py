@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import time
+from _weakref import ref  # built in: the public module would be one more import
 
 from efsstate.units import seconds as to_seconds
 
@@ -23,11 +24,13 @@ WAIT = 60.0  # the most seconds that a wait lasts if no deadline is known
 _LONG = 3600.0  # and a wait for another process's long work
 MARGIN = 0.25  # seconds before the deadline at which a wait that must report ends
 
-_here: contextvars.ContextVar[Invocation | None] = contextvars.ContextVar(
+# The references are weak: a signal handler may raise as an invocation is entered or left, and its
+# deadline, which soon is over, would count for ever. So it goes with its frame, as its claims do.
+_here: contextvars.ContextVar[ref[Invocation] | None] = contextvars.ContextVar(
     "efsstate_deadline", default=None
 )
 _at_end: list[Callable[[], None]] = []
-running: list[Invocation] = []  # for threads, which start with an empty context
+running: list[ref[Invocation]] = []  # for threads, which start with an empty context
 reserved: contextvars.ContextVar[float] = contextvars.ContextVar(
     "efsstate_reserved", default=0.0
 )  # seconds
@@ -45,7 +48,7 @@ class Invocation:
         self.deadline: float | None = None
         self._limit = limit
         self._releases: dict[int, Callable[[], None]] = {}
-        self._token: contextvars.Token[Invocation | None] | None = None
+        self._token: contextvars.Token[ref[Invocation] | None] | None = None
 
     def __enter__(self) -> Invocation:  # noqa: PYI034 - not made to be subclassed
         remaining = getattr(self.context, _REMAINING, None)
@@ -55,9 +58,11 @@ class Invocation:
             self.deadline = time.monotonic() + self._limit
         elif self.context is not None:
             self._warn_of_stand_in()
-        self._token = _here.set(self)
+        # MUT: an-interrupted-invocation-ends
+        own = ref(self)
+        self._token = _here.set(own)
         reserved.set(0.0)  # a signal may have ended the code that would have given it back
-        running.append(self)
+        running.append(own)
         return self
 
     def _warn_of_stand_in(self) -> None:
@@ -82,8 +87,8 @@ class Invocation:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self in running:
-            running.remove(self)
+        for own in [known for known in running if known() in (None, self)]:
+            running.remove(own)
         token, self._token = self._token, None
         if token is not None:
             try:
@@ -107,7 +112,7 @@ class Invocation:
                     error=type(problem).__name__,
                 )
         self._releases.clear()
-        if _here.get() is None:  # else it ends within another one
+        if _in_context() is None:  # else it ends within another one
             for function in _at_end:
                 function()
 
@@ -142,11 +147,17 @@ def at_end(function: Callable[[], None]) -> Callable[[], None]:
 
 def current() -> Invocation | None:
     """Return the running invocation: of this context, else of this process, else None."""
-    invocation = _here.get()
+    invocation = _in_context()
     if invocation is None and running:
         # Several are several handlers in threads: the earliest deadline harms none of them.
-        invocation = min(running, key=_deadline_of)
+        alive = [known for known in [own() for own in running] if known is not None]
+        invocation = min(alive, key=_deadline_of, default=None)
     return invocation
+
+
+def _in_context() -> Invocation | None:
+    own = _here.get()
+    return None if own is None else own()
 
 
 def _deadline_of(invocation: Invocation) -> float:

@@ -122,13 +122,16 @@ class _Run:
     def start(self) -> None:
         for _ in range(min(self._threads, len(self._jobs))):
             worker = threading.Thread(target=self._run, daemon=True, name="efsstate-model")
+            # Before it starts: a signal handler may raise as it has, and `stop` must wait for it.
+            # MUT: a-thread-is-known-before-it-starts
+            self._workers.append(worker)
             try:
                 worker.start()
             except RuntimeError:
+                self._workers.remove(worker)
                 if not self._workers:
                     raise
                 break  # the process may have no more threads; those it has do all jobs
-            self._workers.append(worker)
 
     def _run(self) -> None:
         _this_thread.run = self
@@ -185,7 +188,8 @@ class _Run:
             limit = None
             if self._until is not None:
                 limit = max(0.0, self._until + deadline.MARGIN / 2 - time.monotonic())
-            worker.join(limit)
+            if worker.ident is not None:  # it has begun
+                worker.join(limit)
         self._error = None  # its traceback refers to the buffers: they would keep each other alive
 
 

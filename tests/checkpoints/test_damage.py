@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from efsstate import CorruptEntryError, SignatureError, UnknownFormatError, checkpoint
-from efsstate.checkpoints import newest
+from efsstate.checkpoints import newest, saves
 from efsstate.checkpoints.protocol import CheckpointFolder
 from efsstate.format import layout
 from efsstate.mount.files import Mount
@@ -312,3 +312,20 @@ def test_a_save_of_a_fenced_holder_is_not_seen_after(root):
         assert checkpoint("job", root=root).load() == 1
     with checkpoint("job", root=root) as job:
         assert job.state == 1
+
+
+def test_an_alarm_in_a_decoder_is_no_damage(root, monkeypatch):
+    """A handler's exception looks like it: a load would step back behind what was acknowledged."""
+    with checkpoint("job", root=root) as job:
+        job.save(1)
+        job.save(2)
+    real, rung = saves.unpack, []
+
+    def unpack(mount, folder, key, stored):
+        if not rung:
+            rung.append(key)
+            raise CorruptEntryError("x", "an alarm")
+        return real(mount, folder, key, stored)
+
+    monkeypatch.setattr(saves, "unpack", unpack)
+    assert checkpoint("job", root=root).load() == 2 and rung

@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from tests.mount import alarms
 
 from efsstate import current, deadline, events, invocation
 
@@ -167,3 +168,18 @@ def test_claims_are_given_back_at_the_end(caplog):
 def test_a_handler_is_called_in_the_forms_that_handlers_have():
     assert invocation(lambda event, context: (event, context))(1, None) == (1, None)
     assert invocation(lambda event, context=None: event)(2) == 2
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_invocation_that_an_alarm_interrupts_ends():
+    """Its deadline, soon over, would count for every thread and loop that has no other."""
+
+    def run():
+        with invocation(seconds=60):
+            pass
+
+    moments = 0
+    for moment in alarms.at_each_moment(run):
+        moments += 1
+        assert deadline.current() is None and deadline.remaining() is None, moment
+    assert moments > 5

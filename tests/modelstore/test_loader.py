@@ -28,6 +28,7 @@ from efsstate import (
     ModelNotFound,
     deadline,
     model,
+    parallel,
     publish,
 )
 from efsstate.errors import DeadlineExceeded
@@ -1054,3 +1055,22 @@ def test_a_preload_that_fails_is_tried_by_the_first_call(root, put, monkeypatch,
     assert not get.preload() and "not preloaded" in caplog.text
     put("1")
     assert get().weights == b"1"
+
+
+def test_a_thread_that_an_alarm_leaves_is_waited_for(monkeypatch):
+    """It would use a file that its caller has closed, and the number of another one."""
+
+    class Interrupted(threading.Thread):
+        def start(self):
+            super().start()
+            raise TimeoutError("an alarm")
+
+    def work(_job):
+        time.sleep(0.3)
+        done.append(1)
+
+    done = []
+    monkeypatch.setattr(threading, "Thread", Interrupted)
+    with pytest.raises(TimeoutError, match="an alarm"):
+        list(parallel.each(work, [1, 2], threads=2, late=str))
+    assert done

@@ -234,7 +234,7 @@ class Alarms:
         self._is_armed = False
         if isinstance(error, (Alarm, Break)):
             self.count["raised"] += 1
-        elif isinstance(error, Wrong) and "Alarm" in str(error):
+        elif isinstance(error, Wrong) and self._at and str(error).startswith("a sweep met"):
             self.count["reported"] += 1  # a sweep goes on to the next folder, and says why
         elif isinstance(error, Wrong) or (error and not self._at and not isinstance(error, BUSY)):
             return [f"it raised {type(error).__name__}: {error}"]

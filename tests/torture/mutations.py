@@ -494,6 +494,21 @@ MUTATIONS = {
         drop(),
         ["mount/test_drafts.py::test_a_link_that_an_alarm_interrupts_leaves_no_temporary"],
     ),
+    "an-interrupted-invocation-ends": Mutation(
+        "an interrupted invocation ends",
+        become("own = lambda: self"),
+        ["floor/test_deadline.py::test_an_invocation_that_an_alarm_interrupts_ends"],
+    ),
+    "damage-is-looked-at-twice": Mutation(
+        "damage is looked at twice",
+        holds(True),
+        ["checkpoints/test_damage.py::test_an_alarm_in_a_decoder_is_no_damage"],
+    ),
+    "a-thread-is-known-before-it-starts": Mutation(
+        "a thread is known before it starts",
+        drop(),
+        ["modelstore/test_loader.py::test_a_thread_that_an_alarm_leaves_is_waited_for"],
+    ),
     "a-job-never-shrinks": Mutation(
         "a job never shrinks",
         holds(False),
