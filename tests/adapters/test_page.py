@@ -1,0 +1,71 @@
+"""The page's examples, and what the import of an adapter adds to its framework's."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "adapters.md"
+FRAMEWORKS = {
+    "cachelib": "cachelib",
+    "django": "django.core.cache.backends.base",
+    "dogpile": "dogpile.cache.api",
+    "durable": "aws_durable_execution_sdk_python.serdes",
+}
+NEW = """
+import importlib, sys
+importlib.import_module(sys.argv[1])
+before = set(sys.modules)
+importlib.import_module("efsstate.adapters." + sys.argv[2])
+added = {name.split(".")[0] for name in set(sys.modules) - before}
+print(*sorted(added - set(sys.stdlib_module_names) - {"efsstate"}))
+"""
+
+
+@pytest.mark.parametrize("adapter", FRAMEWORKS)
+def test_an_import_adds_nothing_but_the_framework(adapter, environment):
+    pytest.importorskip(FRAMEWORKS[adapter].split(".")[0])
+    process = subprocess.run(
+        [sys.executable, "-c", NEW, FRAMEWORKS[adapter], adapter],
+        env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert process.stdout.split() == []
+
+
+def example(heading):
+    if not PAGE.exists():
+        pytest.skip("only in the source tree")
+    section = PAGE.read_text().split(f"\n## {heading}\n")[1]
+    names = {}
+    exec(section.split("```python\n")[1].split("```")[0], names)
+    return names
+
+
+def test_the_example_for_dogpile_runs():
+    api = pytest.importorskip("dogpile.cache")
+    try:
+        api.register_backend("efsstate", "efsstate.adapters.dogpile", "EfsBackend")
+    except ValueError:  # the entry point has done so
+        pass
+    names = example("dogpile.cache")
+    assert names["price"](1) is None
+    assert os.path.isdir(f"{os.environ['EFSSTATE_ROOT']}/cache/catalogue")
+
+
+def test_the_example_for_flask_runs():
+    pytest.importorskip("flask_caching")
+    names = example("cachelib and Flask-Caching")
+    with names["app"].app_context():
+        names["cache"].set("key", 1)
+    assert os.path.isdir(f"{os.environ['EFSSTATE_ROOT']}/cache/shop")
+
+
+def test_the_example_for_django_has_our_backend():
+    base = pytest.importorskip("django.core.cache.backends.base")
+    backend = example("Django")["CACHES"]["default"]
+    module, _, name = backend["BACKEND"].rpartition(".")
+    kind = getattr(__import__(module, fromlist=[name]), name)
+    cache = kind(os.environ["EFSSTATE_ROOT"], backend)
+    assert isinstance(cache, base.BaseCache) and cache._cache.name == "shop"
