@@ -95,7 +95,7 @@ def each(
 
 
 class _Run:
-    """The threads of one `each`. All fields are guarded by `_changed`.
+    """The threads of one `each`. All fields are guarded by `_lock`.
 
     A thread takes the next job unless `AHEAD` results more than there are threads wait for the
     consumer: results may be large buffers.
@@ -112,7 +112,10 @@ class _Run:
         self._until: float | None = None
         if remaining is not None:
             self._until = time.monotonic() + max(0.0, remaining - deadline.MARGIN)
-        self._changed = threading.Condition()
+        # Entered by itself: `Condition.__enter__` is Python code, and a signal handler that raises
+        # in it would leave the lock taken for ever.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._results: dict[int, Any] = {}
         self._error: BaseException | None = None
         self._taken = self._consumed = 0
@@ -139,11 +142,11 @@ class _Run:
             try:
                 result = self._work(self._jobs[index])
             except BaseException as error:
-                with self._changed:
+                with self._lock:
                     self._error = self._error or error
                     self._changed.notify_all()
                 return
-            with self._changed:
+            with self._lock:
                 self._results[index] = result
                 if index == self._consumed:  # waking threads for any other costs them their turn
                     self._changed.notify_all()
@@ -151,7 +154,7 @@ class _Run:
 
     def _take(self) -> int | None:
         """Return the index of the next job, or None if there is no more to do."""
-        with self._changed:
+        with self._lock:
             while not self._is_over() and self._taken >= self._consumed + self._threads + AHEAD:
                 self._changed.wait()
             if self._is_over():
@@ -163,7 +166,7 @@ class _Run:
         return self.is_stopped or self._error is not None or self._taken >= len(self._jobs)
 
     def result(self, index: int, late: Callable[[], str]) -> Any:
-        with self._changed:
+        with self._lock:
             while True:
                 wait = None if self._until is None else self._until - time.monotonic()
                 # Checked before every job, ready or not; otherwise a read that keeps up with its
@@ -180,7 +183,7 @@ class _Run:
             return self._results.pop(index)
 
     def stop(self) -> None:
-        with self._changed:
+        with self._lock:
             self.is_stopped = True
             self._changed.notify_all()
         for worker in self._workers:

@@ -1074,3 +1074,26 @@ def test_a_thread_that_an_alarm_leaves_is_waited_for(monkeypatch):
     with pytest.raises(TimeoutError, match="an alarm"):
         list(parallel.each(work, [1, 2], threads=2, late=str))
     assert done
+
+
+def test_a_load_ends_after_an_alarm_that_rings_as_it_takes_its_lock(monkeypatch):
+    """Else the caller waits for its threads for ever, and they for the lock that it has."""
+    enter = threading.Condition.__enter__
+
+    def enter_and_raise(self):
+        entered = enter(self)
+        if isinstance(self._lock, type(threading.RLock())) and threading.current_thread() is caller:
+            raise TimeoutError("an alarm")
+        return entered
+
+    def act():
+        try:
+            list(parallel.each(lambda job: job, [1, 2], threads=2, late=str))
+        except TimeoutError:
+            pass
+
+    caller = threading.Thread(target=act, daemon=True)
+    monkeypatch.setattr(threading.Condition, "__enter__", enter_and_raise)
+    caller.start()
+    caller.join(20)
+    assert not caller.is_alive()
