@@ -129,9 +129,9 @@ class Gated(Mount):
             f"readlink {name}", lambda: super(Gated, self).readlink(folder, name)
         )
 
-    def read(self, folder, name, *options):
+    def read(self, folder, name, *options, **named):
         return self.process.request(
-            f"read {name}", lambda: super(Gated, self).read(folder, name, *options)
+            f"read {name}", lambda: super(Gated, self).read(folder, name, *options, **named)
         )
 
     def rename(self, folder, name, to_folder, to_name, **options):
