@@ -152,7 +152,7 @@ def test_the_table_is_what_happens(happened):
 
 
 def test_the_page_lists_the_metrics_with_their_units():
-    listed = {name: unit for name, unit, _ in table("name | unit | when it moves")}
+    listed = {name: unit for name, unit, _ in table("name | unit | what it means, and what to do")}
     assert listed == collector.UNITS
 
 
