@@ -1089,7 +1089,7 @@ def test_a_load_ends_after_an_alarm_that_rings_as_it_takes_its_lock(monkeypatch)
 
     def act():
         try:
-            list(parallel.each(lambda job: job, [1, 2], threads=2, late=str))
+            list(parallel.each(lambda _: time.sleep(0.3), [1, 2], threads=2, late=str))
         except TimeoutError:
             pass
 
