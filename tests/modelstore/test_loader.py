@@ -319,7 +319,7 @@ def test_released_a_slow_new_one_leaves_time_for_the_old(root, tmp_path):
     def load(files):
         tries.append(files.version)
         if files.version == slow:
-            for _ in range(1000):
+            for _ in range(3000):
                 files.read()
                 time.sleep(0.01)
         return bytes(files.read())
