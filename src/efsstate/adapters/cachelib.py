@@ -1,6 +1,6 @@
 """cachelib's interface, and so Flask-Caching's and Flask-Session's, on a `Cache`.
 
-cache = flask_caching.Cache(config={"CACHE_TYPE": "efsstate.adapters.cachelib.flask_cache"})
+cache = flask_caching.Cache(config={"CACHE_TYPE": "efsstate.adapters.cachelib.EfsCache"})
 """
 
 from __future__ import annotations
