@@ -1,7 +1,7 @@
 """Run a job in a container: `python -m efsstate.worker module:function --input '{"job": 1}'`.
 
-Exit codes: 0 finished, or ended because it was idle; 75 not finished, run it again; 1 the job's
-function raised; 2 bad usage.
+Exit codes: 0 finished, or idle for as long as `--idle` says; 75 not finished, run it again; 1 the
+job's function raised; 2 bad usage.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ _STEP = 0.25  # seconds after which a sleeping worker notices SIGTERM
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run rounds of the job until it is finished, the time is up, or SIGTERM comes."""
+    """Run rounds of the job until it is finished, the limit is near, or SIGTERM comes.
+
+    Return the exit code.
+    """
     options = _parser().parse_args(argv)
     try:
         function = _load(options.function)

@@ -1,4 +1,4 @@
-"""Run rounds of a job's work: one round is one call of a function that goes on where it stood."""
+"""Run rounds of a job's work: each round calls a function that continues from its last save."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Round:
     """The outcome of one round.
 
     finished: the job needs no further round, by any worker.
-    idle: this worker was given nothing, because others hold all that is left.
+    idle: this worker got no work, because other workers hold all that is left.
     job: the checkpoint or the shards that the function returned, else None.
     reason: the text of the error that made it idle, else None.
     """
@@ -44,13 +44,13 @@ class Round:
 
 
 def run_round(work: Work, event: Any) -> Round:
-    """Call `work(event)` once, and return how far the job is.
+    """Call `work(event)` once, and return a `Round`, which says whether the job is finished.
 
     work: a function that goes through its checkpoint or its shards until shortly before the
         deadline, and returns that checkpoint or shards, or {"finished": bool}.
 
-    A claim that another worker has, or took over, makes an idle round. Raise TypeError for another
-    return value, and whatever `work` raises.
+    If another worker holds the claim, or took it over, the round is idle. Raise TypeError if `work`
+    returns anything else, and whatever `work` raises.
     """
     try:
         value = work(event)

@@ -7,9 +7,9 @@
     @invocation
     def handler(event, context): ...
 
-Counts are kept in memory and given out once an invocation, at the end of `@invocation`, or by
-`flush()`. docs/observability.md explains the metrics. Nothing here is
-imported before it is asked for.
+Counts are kept in memory, and written at the end of each `@invocation` or by `flush()`.
+docs/observability.md explains the metrics. What a function here needs is imported when it is
+called.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ def emf(
     cache_names: bool = False,
     stream: TextIO | None = None,
 ) -> Callable[[], None]:
-    """Write a line of CloudWatch's embedded metric format for each invocation; return how to stop.
+    """Write a line of CloudWatch's embedded metric format at the end of each invocation.
 
-    namespace: of the metrics in CloudWatch.
-    dimensions: of every metric; default: FunctionName, on Lambda. Each combination of values is a
-        metric that CloudWatch bills.
-    cache_names: also a line for each cache, with its name as the dimension Cache.
+    namespace: the namespace of the metrics in CloudWatch.
+    dimensions: the dimensions of every metric; default: FunctionName, on Lambda. CloudWatch bills
+        each combination of values as a metric.
+    cache_names: write a further line for each cache, with its name as the dimension Cache.
     stream: where to write; default: standard output, which Lambda sends to CloudWatch Logs.
 
-    An invocation in which nothing happened writes none. Raise ValueError for more than 30
-    dimensions, or one that is empty.
+    Return a function that stops it. An invocation in which nothing happened writes no line. Raise
+    ValueError for more than 30 dimensions, or an empty one.
     """
     from efsstate.metrics.emf_lines import EmfLines
 
@@ -44,9 +44,10 @@ def emf(
 
 
 def powertools(metrics: Any) -> Callable[[], None]:
-    """Add the metrics to `metrics`, a `Metrics` of Powertools for AWS Lambda; return how to stop.
+    """Add the metrics to `metrics`, a `Metrics` of Powertools for AWS Lambda.
 
-    `@metrics.log_metrics` must be outside of `@invocation`, because that adds them at its end.
+    Return a function that stops it. `@metrics.log_metrics` must be outside of `@invocation`, which
+    adds the metrics at its end.
     """
     from efsstate.metrics.powertools_feed import PowertoolsFeed
 
@@ -54,11 +55,11 @@ def powertools(metrics: Any) -> Callable[[], None]:
 
 
 def opentelemetry(meter_provider: Any = None, tracer_provider: Any = None) -> Callable[[], None]:
-    """Record instruments and spans with OpenTelemetry; return how to stop.
+    """Record instruments and spans with OpenTelemetry.
 
-    Without providers the global ones are used. Spans are made when their operation has ended, with
-    its times, as children of the span that is current then. Raise ImportError if the package
-    `opentelemetry-api` is missing.
+    Return a function that stops it. Without providers the global ones are used. Spans are made when
+    their operation has ended, with its times, as children of the span that is current then. Raise
+    ImportError if the package `opentelemetry-api` is missing.
     """
     from efsstate.metrics.otel_feed import OpenTelemetryFeed
 
@@ -66,10 +67,10 @@ def opentelemetry(meter_provider: Any = None, tracer_provider: Any = None) -> Ca
 
 
 def record(stream: TextIO) -> Callable[[], None]:
-    """Write each event to `stream` as a line of JSON, with its `time`; return how to stop.
+    """Write each event to `stream` as a line of JSON, with its `time`.
 
-    For test runs: it costs every hit a call and a write. `efsstate plan --from-events` and
-    `efsstate report --events` read such a file.
+    Return a function that stops it. Use it in test runs: it costs every hit a call and a write.
+    `efsstate plan --from-events` and `efsstate report --events` read such a file.
     """
     import json
     import time
@@ -84,7 +85,7 @@ def record(stream: TextIO) -> Callable[[], None]:
 
 
 def flush() -> None:
-    """Give out now all counts since the last time."""
+    """Write all counts since the last line now, without waiting for the invocation's end."""
     from efsstate.metrics import collector
 
     collector.flush()

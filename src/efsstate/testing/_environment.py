@@ -25,7 +25,10 @@ TIMED_OUT = "Sandbox.Timedout"
 
 @dataclass(frozen=True)
 class Init:
-    """One run of the code outside the handler. `status` is "ok", "error", "timeout" or "exit"."""
+    """One run of the code outside the handler, in `duration` seconds.
+
+    `status` is "ok", "error", "timeout" or "exit".
+    """
 
     status: str
     duration: float
@@ -36,7 +39,11 @@ class Init:
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of one invocation."""
+    """The outcome of one invocation.
+
+    `error` is None if the handler returned; then `value` is what it returned. Durations are in
+    seconds, and memory is in MB.
+    """
 
     request_id: str
     value: Any

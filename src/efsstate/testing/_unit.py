@@ -20,9 +20,9 @@ def isolated(root: str | os.PathLike[str] | None = None) -> Iterator[str]:
     """Give the code below a fresh root, empty memory and counters at zero; yield the root's path.
 
     `root` is an empty folder, created if need be; by default it is a temporary one, removed at the
-    end. What was decorated before follows, unless it has a `root=` of its own. Checkpoints and
-    models are of the fresh root too. Nothing that was computed or claimed before is seen, nor what
-    happens here afterwards.
+    end. Functions that were decorated before use it too, unless they have a `root=` of their own,
+    and so do checkpoints and models. Results and claims from before are not seen in the block, and
+    those of the block are not seen after it.
     """
     with tempfile.TemporaryDirectory(prefix="efsstate-") as temporary:
         path = os.path.abspath(temporary if root is None else os.fspath(root))
@@ -89,13 +89,13 @@ class Clock:
         self._originals: tuple[Any, Any] | None = None
 
     def advance(self, duration: units.Duration) -> _Advance:
-        """Let `duration` pass, such as "8d"; in a `with` it is taken back at the end."""
+        """Move the time forward by `duration`, such as "8d"; in a `with`, until the block ends."""
         seconds = units.seconds(duration, "advance")
         self.move(seconds)
         return _Advance(self, seconds)
 
     def move(self, seconds: float) -> None:
-        """Let so many seconds pass, or take them back if negative."""
+        """Move the time forward by so many seconds, or back if they are negative."""
         self._offset += seconds
         if self._offset and self._originals is None:
             self._patch()
@@ -103,7 +103,7 @@ class Clock:
             self.reset()
 
     def reset(self) -> None:
-        """Have the time be the true one again."""
+        """Return to the true time."""
         self._offset = 0.0
         if self._originals is not None:
             time.time, Mount.create_open = self._originals  # type: ignore[method-assign]
