@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 class EfsCache(BaseCache):
     """Django's cache on a root that every host shares.
 
-    LOCATION is the root; "" for the one that efsstate finds by itself. OPTIONS are those of
-    `Cache`, and NAME, the namespace ("django"), and MAX_ENTRIES. Values are pickled, as by every
-    backend of Django's: set EFSSTATE_SIGNING_KEY where others can write to the mount.
+    LOCATION is the root, or "" for the one that efsstate finds by itself. OPTIONS are those of
+    `Cache`, NAME (the namespace, by default "django") and MAX_ENTRIES. Values are pickled, as in
+    Django's own backends: set EFSSTATE_SIGNING_KEY if others can write to the mount.
     """
 
     def __init__(self, location: str, params: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
     region = make_region().configure("efsstate", arguments={"name": "catalogue"})
 
-An entry point makes it known to dogpile.cache by that name.
+dogpile.cache finds it under that name by an entry point.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class EfsBackend(CacheBackend):
     - `lock_timeout`: how long a call waits for another that computes the same value; if it takes
       longer, both compute it. By default as `Cache.lock`.
 
-    dogpile.cache notes when each value was created, and lets it expire by that. `ttl` is for the
-    sweep: give it more than the region's `expiration_time`.
+    dogpile.cache stores when each value was created, and lets it expire by that. After `ttl` the
+    sweep removes it: give it more than the region's `expiration_time`.
     """
 
     def __init__(self, arguments: dict[str, Any]) -> None:

@@ -51,16 +51,16 @@ _PERMANENT = (EACCES, EPERM, EROFS)  # a retry of the invocation meets them agai
 class EfsSerDes(SerDes):
     """Serialise operations' results: small ones inline, large ones as entries on the mount.
 
-    Values are those of `cached`: arrays, sets and dataclasses come back as they were.
+    It takes the same values as `cached`: arrays, sets and dataclasses come back as they were.
 
     - `name`: the namespace of the entries, which no cache may use.
-    - `ttl`: how long an entry is kept: longer than any execution, and than its history is read.
+    - `ttl`: how long an entry is kept. It must outlast any execution and the reading of its history.
     - `inline`: the most bytes of a payload that stays in the checkpoint. With 32 KiB, the 3,000
       operations of an execution stay below its 100 MB.
     - `root`, `io_timeout`: as of `Cache`.
 
-    A mount that fails raises `RetryableSerDesError`; a value that can't be kept, and an entry that
-    is damaged, missing, or another execution's, raise `SerDesError`.
+    Raise `RetryableSerDesError` if the mount fails, and `SerDesError` for a value that can't be
+    stored and for an entry that is damaged, missing, or of another execution.
     """
 
     def __init__(
