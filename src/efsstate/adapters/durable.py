@@ -54,7 +54,7 @@ class EfsSerDes(SerDes):
     It takes the same values as `cached`: arrays, sets and dataclasses come back as they were.
 
     - `name`: the namespace of the entries, which no cache may use.
-    - `ttl`: how long an entry is kept. It must outlast any execution and the reading of its history.
+    - `ttl`: how long an entry is kept. It must outlast any execution and any look at its history.
     - `inline`: the most bytes of a payload that stays in the checkpoint. With 32 KiB, the 3,000
       operations of an execution stay below its 100 MB.
     - `root`, `io_timeout`: as of `Cache`.

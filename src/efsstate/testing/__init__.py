@@ -8,9 +8,10 @@
 
 It needs Linux and `awslambdaric` beside the handler (`pip install efsstate[testing]`), and the
 root must be a folder that exists. `awslambdaric` is the client that Lambda itself runs, so it
-treats your module, your exceptions and your JSON as Lambda does. As on Lambda, an environment is frozen between invocations, has 1,024 descriptors, and is
-killed if it takes more than its memory. With root rights here its task root is read-only, and its
-TMPDIR has the size of /tmp. `Environment.enforced` says which of these hold.
+treats your module, your exceptions and your JSON as Lambda does. As on Lambda, an environment is
+frozen between invocations, has 1,024 descriptors, and is killed if it takes more than its memory.
+With root rights here its task root is read-only, and its TMPDIR has the size of /tmp.
+`Environment.enforced` says which of these hold.
 
 For unit tests of functions there are `isolated()`, `disabled()` and `clock.advance("8d")`, and a
 pytest plugin with fixtures of them: see docs/testing.md.
