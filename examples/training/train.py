@@ -1,4 +1,4 @@
-"""Train a classifier over several invocations: each goes on behind the last saved page."""
+"""Train a classifier over several invocations: each continues after the last saved page."""
 
 import hashlib
 import os
