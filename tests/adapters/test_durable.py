@@ -201,7 +201,8 @@ def test_a_hung_mount_is_retried(monkeypatch):
 
 
 def test_no_mount_is_a_permanent_error(monkeypatch, tmp_path):
-    monkeypatch.setenv("EFSSTATE_ROOT", str(tmp_path / "missing" / "folder"))
+    (tmp_path / "file").touch()  # below it nothing can be made, whatever is mounted there
+    monkeypatch.setenv("EFSSTATE_ROOT", str(tmp_path / "file" / "folder"))
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "etl")
     with pytest.raises((SerDesError, RetryableSerDesError)):
         EfsSerDes().serialize(LARGE, FIRST)
