@@ -112,7 +112,8 @@ class Invocation:
                     error=type(problem).__name__,
                 )
         self._releases.clear()
-        if _in_context() is None:  # else it ends within another one
+        own = _here.get()
+        if own is None or own() is None:  # else it ends within another one
             for function in _at_end:
                 function()
 
@@ -147,17 +148,13 @@ def at_end(function: Callable[[], None]) -> Callable[[], None]:
 
 def current() -> Invocation | None:
     """Return the running invocation: of this context, else of this process, else None."""
-    invocation = _in_context()
+    own = _here.get()
+    invocation = None if own is None else own()
     if invocation is None and running:
         # Several are several handlers in threads: the earliest deadline harms none of them.
-        alive = [known for known in [own() for own in running] if known is not None]
+        alive = [known for known in [reference() for reference in running] if known is not None]
         invocation = min(alive, key=_deadline_of, default=None)
     return invocation
-
-
-def _in_context() -> Invocation | None:
-    own = _here.get()
-    return None if own is None else own()
 
 
 def _deadline_of(invocation: Invocation) -> float:
