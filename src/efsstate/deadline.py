@@ -112,8 +112,8 @@ class Invocation:
                     error=type(problem).__name__,
                 )
         self._releases.clear()
-        own = _here.get()
-        if own is None or own() is None:  # else it ends within another one
+        around = _here.get()
+        if around is None or around() is None:  # else it ends within another one
             for function in _at_end:
                 function()
 
