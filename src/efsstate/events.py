@@ -93,8 +93,13 @@ def restart(counts: Any, fields: tuple[str, ...]) -> None:
 def totals() -> dict[str, dict[str, int]]:
     """Return the sums of the counters (memory, mount, computed, …) by the name of the cache."""
     with _lock:
-        sums = {name: dict(fields) for name, fields in _retired.items()}
-        for _, name, counts in list(_counted.values()):
+        is_whole = False
+        while not is_whole:  # a cache that is collected at any of these lines is in one sum or none
+            living = list(_counted.values())
+            sums = {name: dict(fields) for name, fields in _retired.items()}
+            # MUT: a-collected-cache-counts-once
+            is_whole = all(_counted.get(id(known[2])) is known for known in living)
+        for _, name, counts in living:
             _add(sums.setdefault(name, {}), counts)
     return sums
 

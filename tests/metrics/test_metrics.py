@@ -1,5 +1,6 @@
 """Metrics: what is counted, what it costs, and that EMF, Powertools and OpenTelemetry get it."""
 
+import gc
 import io
 import json
 import os
@@ -429,3 +430,26 @@ def test_async_computations_have_spans_of_their_own(otel):
     spans = otel.spans()
     parents = {spans[f"inside {number}"].parent.span_id for number in (1, 2)}
     assert len(parents) == 2 and spans["request"].context.span_id not in parents
+
+
+def test_a_cache_that_is_collected_meanwhile_counts_once(lines, monkeypatch):
+    """The garbage collector may run at any line, while the sums are added up, too."""
+    caches = [Cache("gone")]
+    caches[0].get_or_compute("key", lambda: 1)
+
+    class Collecting(dict):
+        def items(self):
+            before = list(super().items())
+            caches.clear()
+            gc.collect()
+            return before
+
+    real = events._retired
+    monkeypatch.setattr(events, "_retired", Collecting(real))
+    stream = lines()
+    metrics.flush()
+    with invocation():
+        Cache("other").get_or_compute("key", lambda: 1)
+    monkeypatch.setattr(events, "_retired", dict(events._retired))
+    (counts,) = map(validate, emf_lines(stream.getvalue()))
+    assert (counts["CacheMiss"], counts["CachePut"]) == (1, 1)

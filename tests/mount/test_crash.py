@@ -110,3 +110,19 @@ def test_each_system_call_fails(fresh, error):
             assert value in (b"old", NEW)
             assert mount.names("cache/ns/a") == ["f"], call
         assert outcome.descriptors <= 0, (call, outcome)
+
+
+@strace
+def test_a_reader_without_a_free_descriptor_names_its_folder(tmp_path):
+    mount = Mount(str(tmp_path))
+    mount.write_entry("cache/ns/a", "f", b"old", codec="")
+
+    def read():
+        yield
+        yield mount.watch("cache/ns/a").names()
+
+    faults.warm(read)
+    calls = [call for call in faults.calls(read) if call[0] == "fcntl"]
+    assert calls
+    outcome = faults.run(read, call=calls[0], error="EMFILE")
+    assert outcome.how == "raised" and f"{tmp_path}/cache/ns/a" in outcome.error, outcome

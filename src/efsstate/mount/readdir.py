@@ -45,7 +45,11 @@ class FolderReader:
         self._path = path
         self._directory: int | None = None
         self._libc = _directory_functions()
-        self._fd = os.dup(fd)
+        try:
+            self._fd = os.dup(fd)
+        except OSError as error:  # no descriptor is free
+            error.filename = path
+            raise
         if self._libc is not None:
             self._directory = self._libc.fdopendir(self._fd)
 
