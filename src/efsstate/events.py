@@ -24,6 +24,7 @@ hit_listeners: tuple[Listener, ...] = ()
 tracers: tuple[Tracer, ...] = ()  # called around each computation of a cache
 _logged: set[str] = set()
 _counted: dict[int, tuple[ref[Any], str, Any]] = {}  # of living caches: see `count_for`
+_ended: list[int] = []  # the keys in `_counted` of caches that are gone
 _retired: dict[str, dict[str, int]] = {}  # sums of the caches that are gone, by name
 _lock = process.lock()
 process.at_reset(_logged.clear)
@@ -72,12 +73,20 @@ def count_for(owner: object, name: str, counts: Any) -> None:
     key = id(counts)
 
     def retire(_dead: ref[Any]) -> None:
-        with _lock:
-            del _counted[key]
-            _add(_retired.setdefault(name, {}), counts)
+        # The garbage collector may call this at any line, of `totals` too: it changes no sum.
+        # MUT: a-collected-cache-counts-once
+        _ended.append(key)
 
     with _lock:
+        _add_ended()
         _counted[key] = ref(owner, retire), name, counts
+
+
+def _add_ended() -> None:
+    """Add the counts of the caches that are gone to `_retired`; call it with `_lock`."""
+    while _ended:
+        _, name, counts = _counted.pop(_ended.pop())
+        _add(_retired.setdefault(name, {}), counts)
 
 
 def restart(counts: Any, fields: tuple[str, ...]) -> None:
@@ -93,13 +102,9 @@ def restart(counts: Any, fields: tuple[str, ...]) -> None:
 def totals() -> dict[str, dict[str, int]]:
     """Return the sums of the counters (memory, mount, computed, …) by the name of the cache."""
     with _lock:
-        is_whole = False
-        while not is_whole:  # a cache that is collected at any of these lines is in one sum or none
-            living = list(_counted.values())
-            sums = {name: dict(fields) for name, fields in _retired.items()}
-            # MUT: a-collected-cache-counts-once
-            is_whole = all(_counted.get(id(known[2])) is known for known in living)
-        for _, name, counts in living:
+        _add_ended()
+        sums = {name: dict(fields) for name, fields in _retired.copy().items()}
+        for _, name, counts in list(_counted.values()):
             _add(sums.setdefault(name, {}), counts)
     return sums
 
