@@ -608,6 +608,25 @@ def test_ls_of_an_entry_is_that_entry(shell, tree):
     assert shell("ls", folder + "/" + "0" * 48)[0] == 3
 
 
+@pytest.mark.parametrize(
+    "place", ["cache/pricing", "models/resnet50", "datasets/reviews/raw", "checkpoints/t"]
+)
+def test_ls_of_each_path_that_it_prints_lists_that(shell, tree, place):
+    """It is a file or folder below the root, and the row is the same as before (H3)."""
+    with checkpoint("t", root=tree.path).shards(2) as shards:
+        for shard in shards:
+            shard.finish()
+    dataset("reviews/raw", root=tree.path).freeze("run-1")
+    rows = shell.json("ls", place)["rows"]
+    assert len(rows) == {"models/resnet50": 1, "checkpoints/t": 3}.get(place, len(rows)) > 0
+    for row in rows:
+        assert os.path.lexists(tree.full(row["path"])), row
+        again = shell.json("ls", row["path"])["rows"]
+        if row["name"] != "t":  # the path of a job is that of its shards, too
+            assert [(each["path"], each["size"]) for each in again] == [(row["path"], row["size"])]
+    assert shell("ls", f"{place}/nothing-there")[0] == 3
+
+
 def test_ls_lists_models_that_were_copied_by_hand(shell, tree):
     """A file or a folder without a publication is a row of its own (H4)."""
     tree.file("models/byhand.pth", body=b"12345")

@@ -33,7 +33,7 @@ KINDS = {
     "idle": "age",
     "state": "text",
 }
-# What a model's line says of its versions: the first of these that one of them is in.
+# The state of a model in `summaries`: the first of these states that one of its versions has.
 _MODEL_STATES = ("damaged", "active", "unmanaged", "inactive", "no version")
 _DEEPEST = 8  # folders below a model or a dataset that are added up
 
@@ -87,19 +87,21 @@ class Inventory:
         yield from self.datasets()
 
     def contents(self) -> Iterator[dict[str, Any]]:
-        """Yield a row for each thing in the place: entry, shard, version, part or snapshot.
+        """Yield a row for each entry, shard, version, part or snapshot that is at the place.
 
-        A checkpoint without shards has one row, and so has a job with shards before theirs.
+        A checkpoint without shards has one row. A job with shards has a row of its own, then theirs.
         """
         place = self._place
         if place is None or place.folder is None:
             raise ValueError("contents: a place with a folder is needed")
         if place.area == layout.CHECKPOINTS:
             yield from self._jobs(place.folder, place.rest)
-        elif place.area == dataset_layout.DATASETS:
-            yield from self._parts(place.folder)
-        else:
-            yield from self.rows()
+            return
+        find(self._mount, place.path)
+        is_dataset = place.area == dataset_layout.DATASETS
+        for row in self._parts(place.folder) if is_dataset else self.rows():
+            if f"{row['path']}/".startswith(f"{place.path}/"):
+                yield row
 
     # Entries
 
@@ -275,27 +277,14 @@ class Inventory:
         """Yield a row for each part and each snapshot of a dataset."""
         from efsstate.datasets.protocol import PartFolders
 
-        folder = f"{dataset_layout.DATASETS}/{component}"
-        find(self._mount, folder)
-        folders = PartFolders(self._mount, folder)
+        folders = PartFolders(self._mount, f"{dataset_layout.DATASETS}/{component}")
         row = {"area": dataset_layout.DATASETS, "namespace": component, "items": 1}
         for path, state in ((folders.parts, "part"), (folders.snapshots, "snapshot")):
-            for item in self._mount.scan(path):
-                if not _is_listed(item.name, state):
-                    continue
-                try:
-                    status = item.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue  # removed meanwhile
-                name = layout.readable(item.name) if state == "snapshot" else item.name
-                times = self._times(status)
-                yield {
-                    **row,
-                    "path": f"{folder}/{item.name}",
-                    "name": name,
-                    **times,
-                    "state": state,
-                }
+            for file, status in self._mount.statuses(path):
+                if _is_listed(file, state):
+                    name = layout.readable(file) if state == "snapshot" else file
+                    times = self._times(status)
+                    yield {**row, "path": f"{path}/{file}", "name": name, **times, "state": state}
 
     def _weigh(self, path: str, depth: int = 0) -> tuple[int, float]:
         """Return the bytes and the newest time of the file at `path`, or of all files below it."""

@@ -15,7 +15,7 @@ from efsstate.errors import EfsStateError
 _TIMEOUT = 30.0  # seconds of silence on a connection
 _RETRIES, _WAIT = 3, 0.25  # of one range; seconds before the first, doubled each time
 _ACCESS = (
-    "give a token that may read it (HF_ACCESS, or `hf auth login`; for the publisher,"
+    "give a token that may read it (HF_TOKEN, or `hf auth login`; for the publisher,"
     ' {"secret": its name in Secrets Manager})'
 )
 _REASONS = {
