@@ -31,13 +31,14 @@ _at_reset: list[Callable[[], object]] = []
 _free = methodcaller("_at_fork_reinit")  # the standard library frees its own locks by it
 
 
-def lock() -> Any:
-    """Return a new re-entrant lock that is free in a forked child.
+def lock(*, reentrant: bool = True) -> Any:
+    """Return a new lock that is free in a forked child.
 
     It is re-entrant because a signal handler, or an object that the garbage collector ends, may
-    enter the code that its own thread is in.
+    enter the code that its own thread is in. One that is not is for a thread that must wait for
+    itself too.
     """
-    new = threading.RLock()
+    new = threading.RLock() if reentrant else threading.Lock()
     _locks.add(new)
     return new
 

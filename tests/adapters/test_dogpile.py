@@ -1,10 +1,12 @@
 """dogpile.cache: its own three suites on our backend, and one computation for all processes."""
 
 import importlib
+import os
 import pathlib
 import subprocess
 import sys
 import tomllib
+from threading import Event, Thread
 
 import pytest
 
@@ -95,3 +97,34 @@ def test_a_key_of_ten_kilobytes_is_a_key():
     values = region(name="long keys")
     values.set("k" * 10_000, 1)
     assert values.get("k" * 10_000) == 1 and not values.get("k" * 9_999)
+
+
+def test_a_forked_child_waits_for_no_thread_of_its_parent():
+    """The thread that held the mutex does not exist there, so nobody would release it."""
+    backend = region(name="forked").backend
+    mutex, has_acquired, may_release = backend.get_mutex("key"), Event(), Event()
+
+    def hold():
+        mutex.acquire()
+        has_acquired.set()
+        may_release.wait()
+        mutex.release()
+
+    thread = Thread(target=hold)
+    thread.start()
+    has_acquired.wait()
+    (released, say_released), (answer, say_answer) = os.pipe(), os.pipe()
+    if not (child := os.fork()):
+        try:
+            os.read(released, 1)
+            os.write(say_answer, str(backend.get_mutex("key").acquire(False)).encode())
+        finally:
+            os._exit(0)
+    may_release.set()
+    thread.join()
+    os.write(say_released, b".")
+    os.close(say_answer)
+    with os.fdopen(answer) as file:
+        assert file.read() == "True"
+    os.waitpid(child, 0)
+    os.close(released), os.close(say_released)

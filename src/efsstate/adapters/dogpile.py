@@ -1,4 +1,4 @@
-"""A dogpile.cache backend whose values and mutexes the whole fleet shares.
+"""Store a dogpile.cache region's values, and take its mutexes, for the whole fleet.
 
     region = make_region().configure("efsstate", arguments={"name": "catalogue"})
 
@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 from dogpile.cache.api import NO_VALUE, CacheBackend, CacheMutex
 
-from efsstate import deadline, units
+from efsstate import deadline, process, units
 from efsstate.cache.cache import Cache
 from efsstate.errors import EfsStateError
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from efsstate.cache.mutex import Mutex
     from efsstate.units import Duration
 
-_guard = threading.Lock()
+_guard = process.lock()
 # dogpile.cache passes over arguments that a backend does not know.
 _OPTIONS = (
     "name", "lock_timeout", "ttl", "codec", "memory", "max_bytes", "max_entries", "root",
@@ -50,7 +50,7 @@ class EfsBackend(CacheBackend):
         options = {name: arguments[name] for name in _OPTIONS if name in arguments}
         self._wait: Duration | None = options.pop("lock_timeout", None)
         self._cache: Cache = Cache(options.pop("name", "dogpile"), **options)
-        self._threads: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
+        self._threads: WeakValueDictionary[str, Any] = WeakValueDictionary()
 
     def get(self, key: str) -> Any:
         """Return the value of `key`, or NO_VALUE."""
@@ -83,7 +83,7 @@ class EfsBackend(CacheBackend):
         with _guard:
             threads = self._threads.get(key)
             if threads is None:
-                threads = self._threads[key] = threading.Lock()
+                threads = self._threads[key] = process.lock(reentrant=False)
         return _Mutex(self._cache, key, self._wait, threads)
 
 
@@ -94,9 +94,7 @@ class _Mutex(CacheMutex):
     `async_creation_runner`.
     """
 
-    def __init__(
-        self, cache: Cache, key: str, wait: Duration | None, threads: threading.Lock
-    ) -> None:
+    def __init__(self, cache: Cache, key: str, wait: Duration | None, threads: Any) -> None:
         self._cache, self._key, self._wait, self._threads = cache, key, wait, threads
         self._mutex: Mutex | None = None
         self._owner = 0

@@ -89,7 +89,7 @@ class Inventory:
     def contents(self) -> Iterator[dict[str, Any]]:
         """Yield a row for each entry, shard, version, part or snapshot that is at the place.
 
-        A checkpoint without shards has one row. A job with shards has a row of its own, then theirs.
+        A checkpoint without shards has one row. A job with shards has a row, and then theirs come.
         """
         place = self._place
         if place is None or place.folder is None:
