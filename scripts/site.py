@@ -1,9 +1,9 @@
 """Add to the site what comes from the code, while MkDocs builds it: `make docs`.
 
-It is a hook of mkdocs.yml. The home page is README.md, and the pages that lie beside docs/ are
-taken in. The reference has a page for each part of `efsstate.__all__`, made of the docstrings, one
-for the command, made of its help, and one for each rule of the linter. A link to a file that is not
-on the site becomes the file's name.
+It is a hook of mkdocs.yml. The home page is README.md, and pages outside of docs/ are added. The
+reference has a page for each part of `efsstate.__all__`, made of the docstrings, one for the
+command, made of its help, and one for each rule of the linter. A link to a file that is not on the
+site becomes the file's name.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ import time
 from collections import Counter, defaultdict
 
 from efsstate import ClaimedError, ClaimLost, CorruptEntryError, checkpoint
-from efsstate.checkpoints import newest, protocol, workers
+from efsstate.checkpoints import crew, newest, protocol
 
 START = "start"
 ITEMS = 60  # of each job that workers go through with `map`
@@ -83,7 +83,7 @@ def break_rule(bug):
                 loop.next_position, loop.next_items = self._items, self._items
                 loop.finish_item(time.monotonic())
 
-        finish, workers.Window.finish = workers.Window.finish, count_begun
+        finish, crew.Window.finish = crew.Window.finish, count_begun
 
 
 def work(root, path, until, seed, bug=None):

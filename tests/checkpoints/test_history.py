@@ -48,13 +48,24 @@ def test_no_violation_among_kills_freezes_and_broken_claims(tmp_path):
     assert counts["save ok"] > 20 and counts["load ok"] > 20 and sum(running.done.values()) > 10
 
 
+def violations_of(tmp_path, seconds, kinds, **options):
+    """Play until one of `kinds` is seen: on a busy machine few seconds bring few chances."""
+    for turn in range(5):
+        folder = tmp_path / str(turn)
+        folder.mkdir()
+        _, _, violations = play(folder, seconds, **options)
+        if seen := {kind for kind, *_ in violations} & kinds:
+            return seen
+    return set()
+
+
 def test_a_bug_put_in_on_purpose_is_caught(tmp_path):
     """A save that is acknowledged without a look for a higher epoch.
 
     The holder of a broken claim goes on.
     """
-    _, _, violations = play(tmp_path, 8, bug="no look after a save", faults=("break",))
-    assert {kind for kind, *_ in violations} & {"fork", "lost", "gone"}
+    options = {"bug": "no look after a save", "faults": ("break",)}
+    assert violations_of(tmp_path, 8, {"fork", "lost", "gone"}, **options)
 
 
 def test_a_map_skips_no_item_among_kills_and_freezes(tmp_path):
@@ -70,9 +81,8 @@ def test_a_map_skips_no_item_among_kills_and_freezes(tmp_path):
 
 def test_a_map_that_counts_too_much_is_caught(tmp_path):
     """A bug on purpose: the watermark passes the items that were only begun."""
-    bug = "a map counts what was begun"
-    _, _, violations = play(tmp_path, 6, bug=bug, faults=("break",), by_map=True)
-    assert {kind for kind, *_ in violations} & {"skipped", "early"}
+    options = {"bug": "a map counts what was begun", "faults": ("break",), "by_map": True}
+    assert violations_of(tmp_path, 6, {"skipped", "early"}, **options)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ class UnstableError(TypeError):
     def for_caller(self, place: str, *, argument: str = "") -> TypeError:
         """Return the error that names `place`; `argument` is the name of a function's parameter."""
         value, why, teachable = self.args
-        is_owner = argument in ("self", "cls")  # a method, whose instances may differ
+        is_owner = argument in ("self", "cls")  # its method: each instance may differ
         ways = ["move the work to a function of the values it uses" if is_owner else _PLAIN]
         if argument and not is_owner:
             ways.append("leave it out with ignore=")

@@ -26,15 +26,15 @@ def register(
     to_parts: Callable[[T], object],
     from_parts: Callable[[Any], T] | None = None,
 ) -> None:
-    """Teach keys the type `kind` and its subclasses, and with `from_parts` results its instances.
+    """Accept instances of `kind` and its subclasses as arguments; with `from_parts`, as results.
 
     `to_parts(value)` returns a value of a type that keys know already, or a tuple of such values.
     It must be the same on every host, and differ wherever a function's result may.
 
     `from_parts(parts)` makes an instance of `kind` from the value that `to_parts` returned. No
     other code of the type runs when a result is read: if the process has not registered the type,
-    the result is a miss.
-    The instances of subclasses are not kept. Raises `TypeError` for a built-in type. For example:
+    the result is a miss. Instances of subclasses are not kept as results. Raises `TypeError` for a
+    built-in type. For example:
 
         register(Image, lambda image: (image.size, image.data), lambda parts: Image(*parts))
     """

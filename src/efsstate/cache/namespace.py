@@ -154,14 +154,14 @@ class Namespace:
         is_moved = self.options.root is None and self.seen_root != root_before
         if is_moved and not is_first:
             if self._disk is not None:
-                self._disk.changes.record()  # what is under way there is not for our memory
+                self._disk.changes.record()  # no computation there fills our memory
             self._root_path, self._disk = "", None
             self.upkeep.forget()
         if not is_first and (is_moved or not self.known_enabled):
             self.memory.clear()  # a remembered call is served without a look at anything else
 
     def start_over(self) -> None:
-        """Forget what memory holds, what was counted and what is open; for tests."""
+        """Forget the items in memory, the counts, and the tier on the mount; for tests."""
         self.counts.errors = self.counts.damaged = 0
         self.counts.reset()
         self.memory.clear()

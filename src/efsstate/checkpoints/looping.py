@@ -214,7 +214,7 @@ class Looping(Saving[S]):
         The other options are those of `resume`. An error of the function is raised in its item's
         place.
         """
-        from efsstate.checkpoints import workers as pools
+        from efsstate.checkpoints import crew as pools
         from efsstate.checkpoints.resume import Options
 
         crew = pools.Crew(function, workers, ordered=ordered)

@@ -11,6 +11,7 @@ import time
 from itertools import repeat
 from operator import itemgetter
 
+from efsstate import process
 from efsstate.checkpoints import saves
 from efsstate.errors import CorruptEntryError
 from efsstate.format import layout
@@ -26,12 +27,13 @@ _REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
 _PATIENCE = 2.0  # seconds that a reader who can't write waits for a claimant to make its base
 _ONE_REPLY = 12  # names that a server gives in one reply, of one moment; more may come in parts
 _REPEATS = 5  # equal listings after which a missing name is gone, and not about to be replaced
-_REMEMBERED = 1000  # folders whose last state is remembered
+_REMEMBERED = 1000  # folders of which `_settled` knows a save
 
 _ZEROS = repeat(0)
 epoch_of = itemgetter(0)
 # The save that the last load of a long folder returned, by root and folder. It counts for good.
 _settled: dict[tuple[str, str], Key] = {}
+process.at_reset(_settled.clear)
 
 
 class StaleListing(Exception):  # noqa: N818 - not an error
@@ -49,8 +51,8 @@ class Listing:
         self.epochs: set[int] = ours["e"]
         self.bases: set[int] = ours["b"]
         claimed = self.epochs | self.bases
-        # Ignore saves whose epoch link is missing: their owner was frozen while the checkpoint was
-        # swept.
+        # Ignore a save without an epoch link: the checkpoint was swept while the owner of the save
+        # was frozen.
         self.saves: list[Key] = sorted(ours["g"], reverse=True)
         if not claimed.issuperset(map(epoch_of, self.saves)):
             self.saves = [key for key in self.saves if key[0] in claimed]
@@ -166,7 +168,7 @@ class StateFolder:
         raise AssertionError
 
     def read_header(self, listing: Listing) -> Save | None:
-        """Read the first bytes of the newest save whose first bytes are whole, for showing."""
+        """Return the header of the newest save whose header can be read, for status reports."""
         for key in listing.saves:
             try:
                 return saves.read_header(self.mount, self.folder, key)

@@ -1,4 +1,4 @@
-"""Fence all that ran before a failover, and look at what the replica or the backup has.
+"""Fence every owner from before a failover, and examine the replica or the backup.
 
 A replica is a state of the past: its highest epoch was used again by owners that the replica does
 not know, and a claim of the next number would be theirs too. A rebase claims an epoch above all of
@@ -118,7 +118,7 @@ def _rebase_one(here: CheckpointFolder, least: int, *, accept_older: bool) -> Re
         try:
             result.epoch, newest = here.claim(record, accept_older=accept_older, least=least)
         except (Superseded, BeingRemoved, CorruptEntryError):
-            # It has an epoch all the same, which fences; what counts is for the next claim to say.
+            # Its new epoch fences all the same; the next claim decides which state counts.
             listing, newest = _peek(here)
             result.epoch = listing.top
     result.save = newest.save

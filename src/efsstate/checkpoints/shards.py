@@ -376,8 +376,8 @@ class Shards(Generic[C]):
     def unfinished(self) -> int:
         """Return how many shards are not finished, by one listing of the job's folder.
 
-        A shard whose worker died between its last save and its mark counts as unfinished until the
-        next loop over the shards passes it.
+        A worker may die between the last save of a shard and its mark. The shard then counts as
+        unfinished until the next loop over the shards passes it.
         """
         folder = self._looked_at()
         folder.begun()

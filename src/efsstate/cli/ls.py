@@ -19,7 +19,7 @@ _MOST = 100
 @output.common
 @output.listing
 def command(place: str | None, out: Output, root: str | None, rows: Listing) -> int:
-    """List the caches, checkpoints, models and datasets, a line each, or what is at PLACE.
+    """List the caches, checkpoints, models and datasets, a line each, or the content of PLACE.
 
     PLACE is cache, cache/NAMESPACE, checkpoints/NAME, a path as this command prints it, and so on:
     of a cache it lists the entries, of a job the shards, of a model the versions, of a dataset the

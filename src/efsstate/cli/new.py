@@ -20,7 +20,7 @@ _NAME = re.compile(r"[a-z][a-z0-9-]{0,38}[a-z0-9]")
 
 
 class Variant(NamedTuple):
-    """A kind of project: its own files, what they are for, and events to run it with."""
+    """A kind of project: its purpose in a sentence, its own files, and events to run it with."""
 
     about: str
     sources: dict[str, str]  # the file in the project, and where it comes from

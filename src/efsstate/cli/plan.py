@@ -264,7 +264,7 @@ def _read_events(path: str, covering: str | None) -> Measured:
 
 
 def _record(out: output.Output) -> None:
-    """Have the console record what it prints."""
+    """Keep a copy of all printed text, from which `--svg` makes its picture."""
     if out.json:
         raise click.UsageError("--svg and --json: give one of them")
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""`efsstate checkpoint rebase`: fence all that ran before a failover, and say what is there."""
+"""`efsstate checkpoint rebase`: fence every owner from before a failover, and report states."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def command(
     root: str | None,
     consent: Consent,
 ) -> int:
-    """After a failover or a restored backup, fence all that ran before, and check what is there.
+    """After a failover or a restored backup, fence every owner from before, and check all states.
 
     Each checkpoint and shard of NAMES gets an epoch above all that may have been claimed before, so
     that no former owner can save; one that works on at this moment is fenced too. The newest state
-    is read, and what cannot be known is told: saves that were acknowledged after it may be missing.
+    is read. Saves that were acknowledged after it may be missing; the last column tells where.
     A damaged newest state is left for the next claim to refuse. Exit code 1 if something is damaged
     or missing.
     """
@@ -121,7 +121,7 @@ def _unknown(result: Rebased) -> str:
 
 
 def _findings(mount: Mount, result: Rebased, *, accept_older: bool) -> list[dict[str, str]]:
-    """Return what is damaged or missing in one checkpoint or shard."""
+    """Return a finding for each damage or missing save of one checkpoint or shard."""
     where = mount.path_of(result.folder)
     findings = []
     if result.damage:

@@ -1,4 +1,4 @@
-"""Gather what `efsstate report` shows: a root, recorded activity, and a plan or a history."""
+"""Gather the data of `efsstate report`: a root, recorded activity, and a plan or a history."""
 
 from __future__ import annotations
 

@@ -34,9 +34,9 @@ def command(
 
     PLACES are cache/NAMESPACE, cache/NAMESPACE/3/DIGEST or checkpoints/NAME. The loss of a cache
     entry costs a computation; the loss of a checkpoint is a loss, so one that is claimed is
-    refused. With --prefix each of PLACES, such as checkpoints/import/2025-, stands for all
-    checkpoints whose names begin so. Model versions are removed by `efsstate model prune`. Files
-    that efsstate did not make stay, and so does their folder.
+    refused. With --prefix each of PLACES is the beginning of names: checkpoints/import/2025- stands
+    for all checkpoints with a name that begins like that. Model versions are removed by `efsstate
+    model prune`. Files that efsstate did not make stay, and so does their folder.
     """
     mount = open_root(root)
     matches = _with_prefixes(mount, places) if prefix else [locate(mount, text) for text in places]
@@ -73,7 +73,7 @@ def command(
 
 
 def _with_prefixes(mount: Mount, prefixes: tuple[str, ...]) -> list[Place]:
-    """Return the checkpoints whose names begin with one of `prefixes`.
+    """Return the checkpoints with a name that begins with one of `prefixes`.
 
     Raise FileNotFoundError for a prefix that none has, and click.UsageError for one of another area
     or of all.

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 class Snapshot:
     """Parts as they were when they were frozen, under a name; made by `freeze` or `at`.
 
-    It is the same on every host and for ever. It can be pickled: the copy reads the list again, and
-    loading it raises `EfsStateError` under a root whose snapshot of that name has other parts.
+    It is the same on every host and for ever. It can be pickled: the copy reads the list again. If
+    the snapshot of that name below the copy's root has other parts, loading raises `EfsStateError`.
     """
 
     def __init__(self, dataset: DatasetBase, frozen: Frozen) -> None:
@@ -112,9 +112,9 @@ class Snapshot:
         """Yield each part with its bytes, reading the next `ahead` parts meanwhile.
 
         Each buffer is the caller's own and may be written to; at most `ahead + 2` are in memory if
-        the caller keeps none. `verify` checks every byte, and
-        raises `CorruptEntryError` for a part that is damaged or lost. A part that was removed on
-        purpose raises `PartRemoved`, or is left out with `missing="skip"`.
+        the caller keeps none. `verify` checks every byte, and raises `CorruptEntryError` for a part
+        that is damaged or lost. A part that was removed on purpose raises `PartRemoved`, or is left
+        out with `missing="skip"`.
         """
         if missing not in ("raise", "skip"):
             raise ValueError(f"missing={missing!r}: it is 'raise' or 'skip'")

@@ -104,7 +104,7 @@ def render(
     `layer`: the path of the efsstate layer's zip, to deploy it with the stack.
     `code`: the folder of the functions' code (default `.`), or for Terraform the zip (code.zip).
     `workers`: add a state machine that runs the batch by so many workers, 1 to 1,000.
-    `containers`: add a Batch job and an ECS task whose containers run this module:function.
+    `containers`: add a Batch job and an ECS task that run this module:function in a container.
 
     Raise ValueError for an unknown format, for a layer on an image, which Lambda refuses, for
     another number of workers, and for another form of `containers`.

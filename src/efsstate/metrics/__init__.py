@@ -8,8 +8,7 @@
     def handler(event, context): ...
 
 Counts are kept in memory, and written at the end of each `@invocation` or by `flush()`.
-docs/observability.md explains the metrics. What a function here needs is imported when it is
-called.
+docs/observability.md explains the metrics. Each function imports its own modules when it is called.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ class _Reader:
     def is_reusable(self, files: list[str]) -> bool:
         """Return True if another project calls these files: they ask for values and return some.
 
-        Only a module that nobody calls has a provider, or a place for its state.
+        A module with a provider or a backend is taken for a root module, which no other calls.
         """
         trees = [self._parse_file(file)[0] for file in files]
         if any("provider" in tree for tree in trees):

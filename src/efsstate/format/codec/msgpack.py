@@ -121,7 +121,7 @@ def _dumps_by_parts(value: Any) -> Buffer | list[Buffer]:
 
 
 def bytes_head(size: int) -> bytes:
-    """Return what comes before the bytes of a value that is all bytes, `size` of them.
+    """Return the message's head of a value that is `size` bytes, fewer than 4 GiB.
 
     So a caller can write such a value from several buffers, without a copy of it in one.
     """
