@@ -1,14 +1,12 @@
-"""What the cache's tests share: a fresh root for each, and no memory of what was logged."""
+"""What the cache's tests share: a fresh root for each test."""
 
 import time
 import types
 
 import pytest
 
-from efsstate import events
-from efsstate.cache import disk, flight, memory
+from efsstate.cache import disk
 from efsstate.mount import clock
-from efsstate.mount import root as roots
 from efsstate.mount.files import Mount
 
 
@@ -19,13 +17,7 @@ def root(tmp_path, monkeypatch):
     monkeypatch.setenv("EFSSTATE_ROOT", str(folder))
     for name in ("EFSSTATE_DISABLE", "EFSSTATE_SIGNING_KEY", "AWS_LAMBDA_FUNCTION_NAME"):
         monkeypatch.delenv(name, raising=False)
-    events._logged.clear()
-    yield folder
-    # A root for each test: what is open of it goes with it, or the process runs out of descriptors.
-    roots._known.clear()
-    memory.pool.forget_size()
-    flight._in_flight.clear()
-    flight._joinable.clear()
+    return folder
 
 
 @pytest.fixture
