@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import shutil
@@ -132,7 +133,7 @@ class Runtime:
             if process is None:
                 return
             os.killpg(process.pid, signal.SIGCONT)
-            process.send_signal(signal.SIGTERM)
+            _terminate(process)
         try:
             process.wait(GRACE)
         except subprocess.TimeoutExpired:
@@ -202,6 +203,20 @@ class Runtime:
                 self._processes.remove(process)
                 _kill_group(process)  # its children end with it
                 self.api.end(_reason(process.returncode))
+
+
+def _terminate(process: subprocess.Popen[bytes]) -> None:
+    """Send SIGTERM to the main thread, where the C library can.
+
+    Of a process that was thawed just now, Linux may give the signal to another thread; Python's
+    handler of it would run only when something else wakes the main thread.
+    """
+    try:
+        tgkill = ctypes.CDLL(None).tgkill
+    except AttributeError:  # macOS, musl
+        process.terminate()
+    else:
+        tgkill(process.pid, process.pid, signal.SIGTERM)
 
 
 def _limit_descriptors(pid: int, limit: int) -> None:
