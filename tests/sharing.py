@@ -23,6 +23,7 @@ FIRST = ("test_model.py", "test_short.py", "test_history.py", "test_dogpile.py",
 
 def pytest_addoption(parser):
     parser.addoption("--share", metavar="DIR", help="run only modules that no other process took")
+    parser.addoption("--failed", metavar="FILE", help="write the failed tests, a line each")
 
 
 def long_tests():
@@ -70,6 +71,16 @@ def pytest_runtestloop(session):
             raise session.Interrupted(session.shouldstop)
         item = following
     return True
+
+
+def pytest_sessionfinish(session):
+    """Write the file even if nothing failed: it says that this process came to its end."""
+    path = session.config.option.failed
+    if path:
+        reporter = session.config.pluginmanager.getplugin("terminalreporter")
+        reports = reporter.getreports("failed") + reporter.getreports("error")
+        with open(path, "w") as file:
+            file.writelines(f"{name}\n" for name in sorted({each.nodeid for each in reports}))
 
 
 def durations(text):
