@@ -43,10 +43,10 @@ LEFT_OUT = (
     "efsstate/reporting/",
     "efsstate/testing/",
 )
-# What the function's process does not load needs no bytecode: most of filelock is other kinds of
-# lock, and who publishes is not in a hurry.
+# What the function's process does not load needs no bytecode: filelock is for other systems than
+# Linux, and who publishes is not in a hurry.
 NOT_COMPILED = (
-    r"/filelock/(?!__init__|_api|_descriptor|_error|_unix|_util|_windows|version)|/msgpack/fallback"
+    r"/filelock/|/msgpack/fallback"
     r"|/efsstate/(publisher|ops|notebook|worker\.|adapters/|cleanup/|publishing/|deploy/"
     r"|datasets/(retention|catalog)|eviction/(incoming|removal)"
     r"|checkpoints/(catalog|fenced_removal|rebasing)"

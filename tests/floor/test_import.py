@@ -169,3 +169,37 @@ def test_names_survive_any_order_of_imports():
             subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).returncode
             == 0
         ), name
+
+
+# What a first claim and its save load. The runtime client has loaded json before the handler runs;
+# what ctypes and datetime load differs between versions of Python.
+CLAIMS = {
+    "_blake2",
+    "efsstate.checkpoints.claim",
+    "efsstate.checkpoints.claimant",
+    "efsstate.format.codec.msgpack",
+    "efsstate.format.codec.wire",
+    "efsstate.mount.lock",
+    "efsstate.mount.readdir",
+    "fcntl",
+    "msgpack",
+    "msgpack._cmsgpack",
+    "msgpack.exceptions",
+    "msgpack.ext",
+}
+
+
+def test_a_first_claim_loads_only_the_modules_listed(tmp_path):
+    """Of filelock it needs one system call, and of socket the name of the host."""
+    statement = f"""
+import json
+from efsstate import checkpoint
+import ctypes, datetime
+assert "socket" not in sys.modules
+before.update(sys.modules)
+with checkpoint("job", root={str(tmp_path)!r}) as job:
+    job.save(1)
+"""
+    new = {name for name in loaded(statement) if "cython" not in name}  # of msgpack, by its version
+    assert new <= CLAIMS, sorted(new - CLAIMS)
+    assert {name for name in CLAIMS if name.startswith("efsstate")} <= new

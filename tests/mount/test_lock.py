@@ -85,6 +85,29 @@ def test_the_wait_is_bounded_and_leaves_no_descriptor(mount):
     again.release()
 
 
+def test_on_other_systems_filelock_locks_the_file(mount, monkeypatch):
+    """Theirs are other calls and other errors; both kinds of lock exclude each other here."""
+    import filelock  # as Linux has it, before the platform is another one
+
+    locked, real = [], filelock.lock_descriptor
+
+    def lock_descriptor(fd, **options):
+        locked.append(fd)
+        return real(fd, **options)
+
+    monkeypatch.setattr(filelock, "lock_descriptor", lock_descriptor)
+    held = lock.acquire(mount, "x", "l", until=soon())
+    assert locked == []
+    monkeypatch.setattr(sys, "platform", "another")
+    assert lock.attempt(mount, "x", "l") is None and len(locked) == 1
+    held.release()
+    again = lock.attempt(mount, "x", "l")
+    assert again is not None and len(locked) == 2
+    monkeypatch.undo()
+    assert lock.attempt(mount, "x", "l") is None
+    again.release()
+
+
 def test_it_frees_when_the_holder_is_killed(mount, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True

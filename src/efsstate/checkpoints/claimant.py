@@ -55,14 +55,13 @@ def describe(name: str = "", **more: object) -> str:
     checkpoint's `name` if its folder's cannot give it back.
     """
     import json
-    import socket
 
     invocation = deadline.current()
     context = invocation.context if invocation is not None else None
     remaining = deadline.remaining()
     now = clock.now()
     record = {
-        "host": socket.gethostname(),
+        "host": os.uname().nodename,  # as `socket` has it, without its import
         "pid": os.getpid(),
         "function": getattr(context, "function_name", None) or function_name(),
         "request": getattr(context, "aws_request_id", None),
