@@ -519,14 +519,14 @@ def test_a_signals_handler_may_change_what_its_thread_is_at():
     before = signal.signal(signal.SIGALRM, handle)
     signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
     try:
-        until = time.monotonic() + 3
-        while time.monotonic() < until:
+        until = time.monotonic() + 60
+        while count[0] < 2000 and time.monotonic() < until:
             f(count[0] % 10)
             f.invalidate(count[0] % 7)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert count[0] > 50
+    assert count[0] >= 2000
 
 
 def test_a_task_that_outlives_its_computation_may_join_another():
@@ -654,7 +654,7 @@ def test_only_a_killed_process_leaves_its_draft_to_the_sweep(root, end):
 
     if end == "cancelled":
         asyncio.run(cancel())
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         while list(root.rglob(".tmp-*")) and time.monotonic() < until:
             time.sleep(0.01)
     elif end == "killed":

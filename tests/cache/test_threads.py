@@ -49,7 +49,7 @@ def be_patient(*caches, seconds=20):
 
 
 def until(condition):
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -185,7 +185,7 @@ print([f(1) for _ in range(5)])
     assert (
         done.returncode == 0
         and done.stdout == "[1, 1, 1, 1, 1]\n"
-        and time.monotonic() - began < 30
+        and time.monotonic() - began < 55
     ), done.stderr
 
 

@@ -56,9 +56,9 @@ def f(x):
 @pytest.mark.parametrize("kind", LEAVES_NO_RESULT)
 def test_threads_wait_for_one_computation_at_most(kind):
     scope = {}
-    exec(source(kind, 0.5), scope)
+    exec(source(kind, 0.8), scope)
     seconds = together(8, lambda: scope["f"](1))
-    assert len(seconds) == 8 and max(seconds) < 2.5, seconds  # in a queue the last takes 4 s
+    assert len(seconds) == 8 and max(seconds) < 4.5, seconds  # in a queue the last takes 6.4 s
 
 
 @pytest.mark.parametrize("kind", LEAVES_NO_RESULT)
@@ -111,16 +111,16 @@ def test_threads_behind_another_process_wait_for_one_computation():
 def test_nobody_passes_the_deadline_in_a_queue():
     class Context:
         def get_remaining_time_in_millis(self):
-            return 1500
+            return 3000
 
     scope = {}
-    exec(source("raises", 0.4), scope)
+    exec(source("raises", 0.8), scope)
 
     def call():
         with invocation(Context()):
             scope["f"](1)
 
-    assert max(together(6, call)) < 1.5
+    assert max(together(6, call)) < 3
 
 
 def test_tasks_wait_for_one_computation_at_most():
@@ -129,7 +129,7 @@ def test_tasks_wait_for_one_computation_at_most():
     @cached(name="tasks")
     async def f(x):
         calls.append(x)
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.5)
         raise ValueError
 
     async def main():
@@ -137,7 +137,7 @@ def test_tasks_wait_for_one_computation_at_most():
         await asyncio.gather(*[f(1) for _ in range(8)], return_exceptions=True)
         return time.monotonic() - began
 
-    assert asyncio.run(main()) < 1.0 and len(calls) == 8
+    assert asyncio.run(main()) < 3 and len(calls) == 8  # in a queue it takes 4 s
 
 
 def test_waiters_of_a_discarded_computation_get_its_result():

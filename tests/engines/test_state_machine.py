@@ -53,7 +53,7 @@ class Machine:
 
     def wait(self, execution):
         """Return its description once it has ended."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         while time.monotonic() < end:
             answer = self.client.describe_execution(executionArn=execution)
             if answer["status"] != "RUNNING":
@@ -104,7 +104,7 @@ def test_a_killed_worker_is_called_again(machine):
     killed = threading.Event()
 
     def kill():
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while len(machine.done()) < 6 and time.monotonic() < end:
             time.sleep(0.01)
         machine.function.environments[0].kill()

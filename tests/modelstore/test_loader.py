@@ -144,13 +144,12 @@ def test_looked_at_no_more_often_than_asked(root, put, monkeypatch):
     get, looks = model("m", Network, check_every=0.2, root=root), []
     real = get._resolver.resolve
     monkeypatch.setattr(get._resolver, "resolve", lambda: looks.append(time.monotonic()) or real())
-    until = time.monotonic() + 0.7
-    while time.monotonic() < until:
+    until = time.monotonic() + 60
+    while len(looks) < 4:
+        assert time.monotonic() < until
         get()
-    assert 2 <= len(looks) <= 4
-    assert all(
-        b - a >= 0.19 for a, b in itertools.pairwise(looks)
-    )  # noted a moment after the clock was read
+    # A look is noted a moment after the clock was read.
+    assert all(b - a >= 0.19 for a, b in itertools.pairwise(looks))
 
 
 def test_a_swapped_version_is_freed_after_its_last_user(root, put):

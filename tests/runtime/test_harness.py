@@ -26,8 +26,8 @@ def alive(pid):
 
 
 def gone(pid):
-    """Return True if the process ends within two seconds; SIGKILL takes a moment to arrive."""
-    until = time.monotonic() + 2
+    """Return True if the process ends within 30 seconds; SIGKILL takes a moment to arrive."""
+    until = time.monotonic() + 30
     while alive(pid) and time.monotonic() < until:
         time.sleep(0.01)
     return not alive(pid)
@@ -413,7 +413,7 @@ def test_a_dead_process_leaves_no_thread_of_the_api_waiting(function):
         environment.kill()
         environment.invoke()
         assert environment.pid is not None
-    until = time.monotonic() + 5
+    until = time.monotonic() + 30
     while len(set(threading.enumerate()) - before) > 3 and time.monotonic() < until:
         time.sleep(0.01)
     assert (
@@ -479,7 +479,7 @@ def test_managed_instances_run_on_after_a_timeout(function):
     f.invoke("warm")
     slow, quick = f.map(["slow", "quick"])
     assert slow.timed_out and quick.error is None
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while (
         not os.path.exists(os.path.join(slow.environment.tmp, "went on"))
         and time.monotonic() < until
