@@ -2,6 +2,7 @@
 
 Run `python scripts/managed_policies.py` after an upgrade of moto. Of each policy only the actions
 are kept that a rule asks for: mounting, network interfaces, and which services it is about at all.
+Those that a policy denies whatever the condition are a table of their own.
 """
 
 from __future__ import annotations
@@ -55,8 +56,30 @@ def kept(document: dict[str, object]) -> list[str]:
     return sorted(actions)
 
 
+def denied(document: dict[str, object]) -> list[str]:
+    """Return the actions that a policy denies without a condition, of those that a rule asks for.
+
+    A statement about a part of the resources is left out: whether it meets a mount depends on it.
+    """
+    actions: set[str] = set()
+    statements = document["Statement"]
+    for statement in statements if isinstance(statements, list) else [statements]:
+        if statement["Effect"] != "Deny" or statement.get("Condition"):
+            continue
+        if "*" not in as_list(statement.get("Resource")):
+            continue
+        excluded = as_list(statement.get("NotAction"))
+        patterns = as_list(statement.get("Action"))
+        actions.update(
+            action
+            for action in ACTIONS
+            if (covered(patterns, action) if patterns else not covered(excluded, action))
+        )
+    return sorted(actions)
+
+
 def main(root: pathlib.Path) -> None:
-    """Write the table."""
+    """Write the tables."""
     from moto.iam.aws_managed_policies import aws_managed_policies_data
 
     policies = json.loads(aws_managed_policies_data)
@@ -65,7 +88,13 @@ def main(root: pathlib.Path) -> None:
     rows = ",\n".join(
         f"  {json.dumps(name)}: {json.dumps(actions)}" for name, actions in table.items()
     )
-    text = f'{{"source": "{source}", "policies": {{\n{rows}\n}}}}\n'
+    refused = {name: denied(policies[name]["Document"]) for name in sorted(policies)}
+    denials = ",\n".join(
+        f"  {json.dumps(name)}: {json.dumps(actions)}"
+        for name, actions in refused.items()
+        if actions
+    )
+    text = f'{{"source": "{source}", "policies": {{\n{rows}\n}},\n"denied": {{\n{denials}\n}}}}\n'
     (root / TARGET).write_text(text, encoding="utf-8")
     print(f"{len(table)} policies from {source}")
 

@@ -11,7 +11,7 @@ from efsstate.deploy.linting.permissions import (
     Place,
     admits,
     allows,
-    denials,
+    denies,
     file_system_policies,
     permissions_of,
     place_of,
@@ -19,7 +19,7 @@ from efsstate.deploy.linting.permissions import (
 )
 from efsstate.deploy.linting.resource import Resource
 from efsstate.deploy.linting.stack import Stack
-from efsstate.deploy.linting.values import Unknown, all_of, any_of
+from efsstate.deploy.linting.values import Unknown, all_of, any_of, negated
 
 
 def read_role(reader: Reader, arn: str) -> None:
@@ -69,6 +69,18 @@ class Decision(NamedTuple):
     source: str
 
 
+class _Verdict(NamedTuple):
+    """What a role's policies say about an action; None if they do not tell."""
+
+    allowed: bool | None
+    denied: bool | None
+
+    @property
+    def is_decided(self) -> bool:
+        """True if both are known, or one decides alone."""
+        return bool(self.denied) or None not in self
+
+
 def decide(reader: Reader, stack: Stack, function: Resource, boundary: Policy | None) -> Decision:
     """Decide whether the function may mount, and report a limit that the rules do not see."""
     mount = next(iter(stack.mounts(function)), None)
@@ -79,42 +91,77 @@ def decide(reader: Reader, stack: Stack, function: Resource, boundary: Policy | 
     if place.file_system is None:
         return Decision(None, None, "the file system was not read")
     own = file_system_policies(stack, place.file_system)
-    simulated = _simulate(reader, str(function.get("Role")), str(mount.get("Arn")), place)
-    if simulated is not None:
-        verdicts, source = simulated, "by the policy simulator"
-    elif role is None:
+    simulation = _simulate(reader, str(function.get("Role")), str(mount.get("Arn")), place)
+    if simulation is None and role is None:
         return Decision(None, None, "the role was not read")
-    else:
-        verdicts = {
-            action: _by_policies(stack, role, boundary, place, action) for action in (MOUNT, WRITE)
-        }
-        source = "by the policies read, without those of the organization"
-    if boundary is not None and allows(boundary, MOUNT, place) is False:
-        evidence = "its permissions boundary does not allow elasticfilesystem:ClientMount"
-        reader.report("EFS214", str(function.get("Role")), evidence)
+    verdicts, source = _role_verdicts(stack, role, boundary, place, simulation)
+    limit = _limit_of(boundary, place)
+    if limit:
+        reader.report("EFS214", str(function.get("Role")), f"its permissions boundary {limit}")
     mounts, writes = (_with_own(verdicts[action], own, action, place) for action in (MOUNT, WRITE))
     return Decision(mounts, writes, source)
 
 
+def _role_verdicts(
+    stack: Stack,
+    role: Resource | None,
+    boundary: Policy | None,
+    place: Place,
+    simulation: _Simulation | None,
+) -> tuple[dict[str, _Verdict], str]:
+    """Return the verdicts of a role by action, and where they come from.
+
+    The simulator's come first. One that needs keys which it was not given decides nothing: the
+    policies that were read do, if they can.
+    """
+    if simulation is not None and not simulation.missing:
+        return simulation.verdicts, "by the policy simulator"
+    read = dict.fromkeys((MOUNT, WRITE), _Verdict(None, None))
+    if role is not None:
+        read = {action: _by_policies(stack, role, boundary, place, action) for action in read}
+    if simulation is None or all(verdict.is_decided for verdict in read.values()):
+        return read, "by the policies read, without those of the organization"
+    keys = ", ".join(sorted(simulation.missing))
+    return read, f"it depends on {keys}, which only a request has"
+
+
 def _by_policies(
     stack: Stack, role: Resource, boundary: Policy | None, place: Place, action: str
-) -> bool | None:
-    verdict = allows(permissions_of(stack, role), action, place)
-    return verdict if boundary is None else all_of([verdict, allows(boundary, action, place)])
+) -> _Verdict:
+    limits = [permissions_of(stack, role), *([] if boundary is None else [boundary])]
+    allowed = all_of(allows(policy, action, place) for policy in limits)
+    return _Verdict(allowed, any_of(denies(policy, action, place) for policy in limits))
 
 
-def _with_own(verdict: bool | None, own: list[Policy], action: str, place: Place) -> bool | None:
+def _limit_of(boundary: Policy | None, place: Place) -> str:
+    """Return how a permissions boundary keeps the role from mounting, or ""."""
+    if boundary is None:
+        return ""
+    if denies(boundary, MOUNT, place):
+        return f"denies {MOUNT}"
+    return f"does not allow {MOUNT}" if allows(boundary, MOUNT, place) is False else ""
+
+
+def _with_own(verdict: _Verdict, own: list[Policy], action: str, place: Place) -> bool | None:
     """Return the verdict with the file system's own policy; without one it admits everybody."""
-    if not own:
-        return True
-    if any(denials(policy, action, place) for policy in own):
-        return False
-    return any_of([verdict, *(admits(policy, action, place) for policy in own)])
+    denied = any_of(
+        [verdict.denied, *(denies(policy, action, place, is_own=True) for policy in own)]
+    )
+    allowed: bool | None = True
+    if own:
+        allowed = any_of([verdict.allowed, *(admits(policy, action, place) for policy in own)])
+    return all_of([negated(denied), allowed])
 
 
-def _simulate(
-    reader: Reader, role: str, access_point: str, place: Place
-) -> dict[str, bool | None] | None:
+class _Simulation(NamedTuple):
+    """The policy simulator's answer."""
+
+    verdicts: dict[str, _Verdict]
+    missing: set[str]
+    """The condition keys that the role's policies ask for, and that it was not given."""
+
+
+def _simulate(reader: Reader, role: str, access_point: str, place: Place) -> _Simulation | None:
     """Ask AWS's policy simulator about the role alone; None if it may not be called.
 
     The simulator takes a file-system policy only for IAM users, so that one is judged apart.
@@ -135,18 +182,22 @@ def _simulate(
             _context("elasticfilesystem:AccessedViaMountTarget", "true", "boolean"),
             _context("aws:SecureTransport", "true", "boolean"),
             _context("aws:PrincipalArn", role, "string"),
+            _context("aws:PrincipalAccount", "".join(role.split(":")[4:5]), "string"),
         ],
     )
     if answer is None:
         del reader.unseen[noted:]  # the policies themselves are judged instead
         return None
-    verdicts: dict[str, bool | None] = {MOUNT: None, WRITE: None}
+    verdicts = dict.fromkeys((MOUNT, WRITE), _Verdict(None, None))
+    missing = set()
     for result in answer.get("EvaluationResults", []):
-        decision = result.get("EvalDecision")
-        verdicts[result.get("EvalActionName", "")] = decision == "allowed"
-        if result.get("EvalActionName") == MOUNT and decision != "allowed":
+        action, decision = result.get("EvalActionName", ""), result.get("EvalDecision")
+        verdicts[action] = _Verdict(decision == "allowed", decision == "explicitDeny")
+        for part in [result, *result.get("ResourceSpecificResults", [])]:
+            missing.update(part.get("MissingContextValues", []))
+        if action == MOUNT and decision != "allowed":
             _report_limits(reader, role, result)
-    return verdicts
+    return _Simulation(verdicts, missing)
 
 
 def _report_limits(reader: Reader, role: str, result: dict[str, Any]) -> None:

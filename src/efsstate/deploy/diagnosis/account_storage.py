@@ -69,7 +69,11 @@ def _check_state(reader: Reader, name: str, answer: dict[str, Any], code: str = 
 def _add_file_system(reader: Reader, answer: dict[str, Any]) -> None:
     name = answer["FileSystemId"]
     no_policy = ("PolicyNotFound", "FileSystemPolicyNotFound")
+    noted = len(reader.unseen)
     policy = reader.ask("efs", "describe_file_system_policy", *no_policy, FileSystemId=name)
+    written = document(policy.get("Policy")) if policy else None
+    if len(reader.unseen) > noted:
+        written = Unknown("a policy that was not read")
     lifecycle = reader.ask("efs", "describe_lifecycle_configuration", FileSystemId=name)
     backup = reader.ask("efs", "describe_backup_policy", "PolicyNotFound", FileSystemId=name)
     status = (backup or {}).get("BackupPolicy", {}).get("Status", "DISABLED")
@@ -83,7 +87,7 @@ def _add_file_system(reader: Reader, answer: dict[str, Any]) -> None:
         AvailabilityZoneName=answer.get("AvailabilityZoneName"),
         LifecyclePolicies=lifecycle.get("LifecyclePolicies") if lifecycle else ["unknown"],
         BackupPolicy={"Status": status.replace("ENABLING", "ENABLED")},
-        FileSystemPolicy=document(policy.get("Policy")) if policy else None,
+        FileSystemPolicy=written,
     )
     reader.seen["file system"].append(f"{name}, {answer.get('ThroughputMode')}")
     _check_state(reader, name, answer)

@@ -20,15 +20,15 @@ CLIENT = (MOUNT, WRITE, ROOT)
 
 
 @functools.cache
-def managed_policies() -> dict[str, list[str]]:
-    """Return AWS's own policies: by name, the actions that a rule asks for.
+def _managed_policies() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Return what AWS's own policies allow, and what they deny: by name, actions of interest.
 
-    `scripts/managed_policies.py` writes the table.
+    `scripts/managed_policies.py` writes the tables.
     """
     path = os.path.join(os.path.dirname(__file__), "managed_policies.json")
     with open(path, encoding="utf-8") as file:
-        policies: dict[str, list[str]] = json.load(file)["policies"]
-    return policies
+        tables = json.load(file)
+    return tables["policies"], tables["denied"]
 
 
 class Statement(NamedTuple):
@@ -46,6 +46,8 @@ class Statement(NamedTuple):
     principals: Any = None
     excludes: bool = False
     """True if `actions` are NotAction: the statement is about all others."""
+    excludes_principals: bool = False
+    """True if `principals` are NotPrincipal: the statement is about all others."""
 
     @property
     def is_allow(self) -> bool:
@@ -131,8 +133,9 @@ def _parse_statement(written: dict[str, Any], owner: Resource, line: int) -> Sta
         condition if isinstance(condition, dict) else _unknown_condition(condition),
         owner,
         getattr(written, "line", 0) or line,
-        principals=written.get("Principal"),
+        principals=written.get("NotPrincipal", written.get("Principal")),
         excludes=excludes,
+        excludes_principals="NotPrincipal" in written,
     )
 
 
@@ -148,9 +151,12 @@ def parse_statements(document: Any, owner: Resource, line: int = 0) -> list[Stat
 
 def managed_statements(name: str, owner: Resource, line: int) -> list[Statement] | None:
     """Return the statements of an AWS managed policy, or None if AWS has no such policy."""
-    actions = managed_policies().get(name)
-    if actions is None:
+    allowed, denied = _managed_policies()
+    if name not in allowed:
         return None
-    if not actions:
-        return []
-    return [Statement("allow", list(actions), ["*"], {}, owner, line, managed=name)]
+    effects = (("allow", allowed[name]), ("deny", denied.get(name)))
+    return [
+        Statement(effect, list(actions), ["*"], {}, owner, line, managed=name)
+        for effect, actions in effects
+        if actions
+    ]

@@ -20,6 +20,13 @@ from efsstate.deploy.linting.values import (
 )
 
 ACCESS_POINT_KEY = "elasticfilesystem:AccessPointArn"
+_KEYS = (
+    ACCESS_POINT_KEY.lower(),
+    "elasticfilesystem:accessedviamounttarget",
+    "aws:securetransport",
+    "aws:principalarn",
+    "aws:principalaccount",
+)
 _POLICIES = ("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy", "AWS::IAM::RolePolicy")
 
 
@@ -117,6 +124,9 @@ class Place(NamedTuple):
         literal = text(value)
         if literal is None:
             return None
+        whole = self._file_system_arn()
+        if whole is not None:
+            return fnmatch.fnmatchcase(whole, literal)
         _, separator, pattern = literal.rpartition(":file-system/")
         identity = self._file_system_id()
         if not separator:
@@ -125,6 +135,13 @@ class Place(NamedTuple):
             return fnmatch.fnmatchcase(identity, pattern)
         # The id of a file system that this template creates is not known when it is written.
         return False if self.file_system is not None and "*" not in pattern else None
+
+    def _file_system_arn(self) -> str | None:
+        """Return the file system's ARN, if that of its access point is known."""
+        if self.access_point is None or self.file_system is None:
+            return None
+        prefix, separator, _ = self.access_point.name.rpartition(":access-point/")
+        return f"{prefix}:file-system/{self.file_system.name}" if separator else None
 
     def _file_system_id(self) -> str | None:
         if self.file_system is not None:
@@ -143,23 +160,44 @@ class Place(NamedTuple):
         )
 
     def _compare(self, operator: str, key: str, value: Any) -> bool | None:
-        low = operator.lower()
-        is_negative = "not" in low
-        if key.lower() == ACCESS_POINT_KEY.lower() and low != "null":
-            verdict = any_of(self.is_mine(each, self.access_point) for each in items(value))
-        elif key.lower() == "aws:principalarn" and low != "null":
-            verdict = any_of(self.is_mine(each, self.role) for each in items(value))
-        elif (
-            key.lower() == "aws:securetransport"
-            or key.lower() == "elasticfilesystem:accessedviamounttarget"
-        ):
+        low, name = operator.lower(), key.lower()
+        if low.startswith("null"):
+            # A mount by Lambda has all keys that are known here.
+            is_absent = {"true": True, "false": False}.get(str(text(value)).lower())
+            return negated(is_absent) if name in _KEYS else None
+        is_exact = "stringequals" in low or "stringnotequals" in low
+        if name == ACCESS_POINT_KEY.lower():
+            verdict = any_of(
+                self.is_mine(each, self.access_point, exact=is_exact) for each in items(value)
+            )
+        elif name == "aws:principalarn":
+            verdict = any_of(self.is_mine(each, self.role, exact=is_exact) for each in items(value))
+        elif name == "aws:principalaccount":
+            verdict = any_of(self._is_account(each) for each in items(value))
+        elif name in ("aws:securetransport", "elasticfilesystem:accessedviamounttarget"):
             verdict = {"true": True, "false": False}.get(str(text(value)).lower())
         else:
             return None
-        return negated(verdict) if is_negative else verdict
+        return negated(verdict) if "not" in low else verdict
 
-    def is_mine(self, value: Any, resource: Resource | None) -> bool | None:
-        """Return True if a value is a resource's ARN, or a pattern of it; None if unknown."""
+    def _is_account(self, value: Any) -> bool | None:
+        """Return True if a value is the number of the role's account; None if unknown."""
+        account = self.account()
+        literal = text(value)
+        return None if account is None or literal is None else literal == account
+
+    def account(self) -> str | None:
+        """Return the number of the role's account, if its ARN is known."""
+        parts = self.role.name.split(":") if self.role is not None else []
+        return parts[4] if len(parts) > 5 else None
+
+    def is_mine(self, value: Any, resource: Resource | None, *, exact: bool = False) -> bool | None:
+        """Return True if a value is a resource's ARN, or a pattern of it; None if unknown.
+
+        With `exact` a wildcard is a plain character, as StringEquals takes it.
+        """
+        if exact and is_known(value) and ("*" in value or "?" in value):
+            return False
         if text(value) == "*":
             return True
         if resource is None:
@@ -223,18 +261,58 @@ def denials(policy: Policy, action: str, place: Place) -> list[Statement]:
     ]
 
 
+def denies(policy: Policy, action: str, place: Place, *, is_own: bool = False) -> bool | None:
+    """Return True if a policy denies an action on the file system; None if unknown.
+
+    `is_own` is True for the file system's own policy, which names principals and no resources.
+    """
+    verdict = any_of(
+        all_of(
+            [
+                {"deny": True, "allow": False}.get(statement.effect),
+                statement.covers(action),
+                _is_principal(statement, place) if is_own else place.is_resource(statement),
+                place.is_met(statement),
+            ]
+        )
+        for statement in policy.statements
+    )
+    return verdict if verdict or policy.is_complete else None
+
+
 def _is_principal(statement: Statement, place: Place) -> bool | None:
-    principals = statement.principals
-    values = list(principals.values()) if isinstance(principals, dict) else [principals]
-    flat = [value for some in values for value in items(some)]
-    return any_of(_is_role(value, place) for value in flat)
+    """Return True if a statement of a file-system policy is about the role; None if unknown."""
+    is_denial = statement.effect == "deny"
+    verdict = any_of(
+        _is_role(kind, value, place, is_denial=is_denial)
+        for kind, values in _principals(statement.principals)
+        for value in values
+    )
+    if not statement.excludes_principals:
+        return verdict
+    return True if verdict is False else None  # a session of the role must be named, too
 
 
-def _is_role(value: Any, place: Place) -> bool | None:
+def _principals(written: Any) -> list[tuple[str, list[Any]]]:
+    if isinstance(written, dict):
+        return [(str(kind), items(values)) for kind, values in written.items()]
+    return [("AWS", items(written))]
+
+
+def _is_role(kind: str, value: Any, place: Place, *, is_denial: bool) -> bool | None:
+    if kind != "AWS" and not kind.startswith("Fn::"):
+        return False  # a service or a federated user: Lambda mounts as the function's role
+    if is_known(value) and (value.isdigit() or value.endswith(":root")):
+        # A Deny meets the whole account. An Allow delegates: the role's own policy decides.
+        account = place.account()
+        is_other = account is not None and account not in value
+        return False if is_other else True if is_denial and account is not None else None
     if is_known(value) and not value.startswith("arn:") and "*" not in value:
-        return None  # an account, a service, an id
+        return None  # an id
+    if is_known(value) and ":assumed-role/" in value:
+        return None  # a session of some role
     if str(value).endswith(":root"):
-        return None  # the account delegates: the role's own policy decides
+        return None
     return place.is_mine(value, place.role)
 
 
