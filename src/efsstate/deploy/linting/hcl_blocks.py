@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from efsstate.deploy.linting.hcl_expressions import Scope
 from efsstate.deploy.linting.values import Unknown, items
 
+_MAX_BLOCKS = 50  # of one dynamic block that are looked at
+
 
 class Block(dict[str, Any]):
     """A nested value with its line, which rules may ask for."""
@@ -29,23 +31,54 @@ class Body:
         return self.scope.value(self.raw.get(name))
 
     def blocks(self, name: str) -> list[Body]:
-        """Return the nested blocks of a name, or the objects if it is written as an attribute."""
+        """Return the nested blocks of a name, or the objects if it is written as an attribute.
+
+        A `dynamic` block adds its own, if their number is known.
+        """
         written = [block for block in items(self.raw.get(name)) if isinstance(block, dict)]
         places = self._places(name)
         ends = [*places[1:], self.end]
         spans = [*zip(places, ends, strict=False)]
         spans += [(self.line, self.end)] * (len(written) - len(spans))
-        return [
+        bodies = [
             Body(self.scope, block, self.text, *span)
             for block, span in zip(written, spans, strict=False)
         ]
+        return bodies + [body for made in self._dynamic(name) for body in made or ()]
 
     def is_dynamic(self, name: str) -> bool:
-        """Return True if a `dynamic` block, or an expression, makes the blocks of this name."""
-        dynamic = [block for block in items(self.raw.get("dynamic")) if isinstance(block, dict)]
-        if any(name in (key.strip('"') for key in block) for block in dynamic):
+        """Return True if the blocks of a name are not known.
+
+        That is if a `dynamic` block makes them from unknown values, or an expression does.
+        """
+        if None in self._dynamic(name):
             return True
         return isinstance(self.raw.get(name), str) and isinstance(self[name], Unknown)
+
+    def _dynamic(self, name: str) -> list[list[Body] | None]:
+        """Return the blocks that each `dynamic` block of a name makes; None if unknown."""
+        return [
+            self._unfolded(name, inner)
+            for block in items(self.raw.get("dynamic"))
+            if isinstance(block, dict)
+            for label, written in block.items()
+            if label.strip('"') == name
+            for inner in items(written)
+        ]
+
+    def _unfolded(self, name: str, dynamic: Any) -> list[Body] | None:
+        each = self.scope.value(dynamic.get("for_each")) if isinstance(dynamic, dict) else None
+        if not isinstance(each, dict | list) or len(each) > _MAX_BLOCKS:
+            return None
+        pairs = each.items() if isinstance(each, dict) else enumerate(each)
+        iterator = str(dynamic.get("iterator") or name).strip('${}"')
+        content = next((block for block in items(dynamic.get("content"))), None)
+        if not isinstance(content, dict):
+            return None
+        return [
+            Body(self.scope.inside(iterator, str(key), value), content, self.text, self.line)
+            for key, value in pairs
+        ]
 
     def _places(self, name: str) -> list[int]:
         """Return the lines on which a name stands; the parser does not keep them."""

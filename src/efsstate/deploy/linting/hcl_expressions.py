@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from collections.abc import Callable
@@ -55,7 +56,15 @@ class Scope:
         self.read_document: Callable[[dict[str, Any]], Any] = lambda _: None
         self.each: Any = None
         self.each_key: Any = None
+        self.iterators: dict[str, tuple[Any, Any]] = {}
+        """The key and the value of each `dynamic` block around, by the name of its iterator."""
         self.depth = 0
+
+    def inside(self, iterator: str, key: Any, value: Any) -> Scope:
+        """Return this scope within one of the blocks that a `dynamic` block makes."""
+        inner = copy.copy(self)
+        inner.iterators = {**self.iterators, iterator: (key, value)}
+        return inner
 
     # ---- values ----
 
@@ -214,6 +223,8 @@ class Scope:
             return _follow(self.value(self.locals[key]), path, unknown)
         if first == "module" and key.split("[")[0] in self.modules:
             return self._output(self.modules[key], path, unknown)
+        if first in self.iterators and key in ("key", "value"):
+            return _follow(self.iterators[first][key == "value"], path, unknown)
         if first == "each" and self.each is not None:
             return _follow(self.each_key if key == "key" else self.each, path, unknown)
         if first == "data":

@@ -70,13 +70,29 @@ def read_all(path: str, parameters: Mapping[str, str] | None = None) -> list[Sta
     """Return the stacks of a template or of a folder. Raise TemplateError like `check`."""
     try:
         if os.path.isdir(path) and not terraform.files_in(path):
-            return [_read_file(file, parameters) for file in _templates_in(path)]
+            return _read_templates(path, parameters)
         return [_read_file(path, parameters)]
     except TemplateError as error:
         # The stack knows no path; a reader puts its own in front.
         raise error if str(error).startswith(path) else TemplateError(f"{path}: {error}") from None
     except RecursionError as error:
         raise TemplateError(f"{path}: nested too deeply") from error
+
+
+def _read_templates(folder: str, parameters: Mapping[str, str] | None) -> list[Stack]:
+    """Return the stacks of a folder's templates; those without resources are left out."""
+    stacks = []
+    for path in _templates_in(folder):
+        is_assembly = path.endswith(".template.json")
+        if not is_assembly or _has_resources(path):
+            stacks.append(_read_file(path, parameters))
+    return stacks or [Stack([])]
+
+
+def _has_resources(path: str) -> bool:
+    """Return False if a template of the CDK, such as that of an app of stages, makes nothing."""
+    tree = parse(load(path), path)
+    return not isinstance(tree, Map) or bool(tree.get("Resources"))
 
 
 def _read_file(path: str, parameters: Mapping[str, str] | None) -> Stack:

@@ -32,8 +32,9 @@ def _not_an_access_point(stack: Stack, value: object) -> str:
     if file_system is not None and ":access-point/" not in str(value):
         return f"Arn leads to the file system {file_system.name}"
     access_point = stack.find(value, "AWS::EFS::AccessPoint")
-    if access_point is not None and isinstance(value, Ref) and not value.attribute:
-        return f"Arn is the id of {access_point.name}, not its ARN"
+    if access_point is not None and isinstance(value, Ref) and value.attribute != "Arn":
+        what = value.attribute or "id"
+        return f"Arn is the {what} of {access_point.name}, not its ARN"
     if access_point is None and literal is not None:
         is_arn = re.search(r":access-point/fsap-[0-9a-f]+$", literal)
         return "" if is_arn else f"Arn is {literal or 'empty'}"

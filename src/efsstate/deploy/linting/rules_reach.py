@@ -203,10 +203,7 @@ def _has_way_out(stack: Stack, vpc: str) -> bool:
     for instance in stack.of("AWS::EC2::Instance"):
         if str(instance.get("SourceDestCheck")).lower() == "false":
             return True
-    routes = [route.properties for route in stack.of("AWS::EC2::Route")]
-    for route_table in stack.of("AWS::EC2::RouteTable"):
-        routes += [route for route in items(route_table.get("Routes")) if isinstance(route, dict)]
-    return any(route.get(hop) is not None for route in routes for hop in _NEXT_HOPS)
+    return any(route.get(hop) is not None for route in stack.routes() for hop in _NEXT_HOPS)
 
 
 RULES = (

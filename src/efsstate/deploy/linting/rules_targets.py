@@ -17,6 +17,7 @@ _BETWEEN_VPCS = (
     "AWS::EC2::TransitGatewayVpcAttachment",
     "AWS::NetworkManager::VpcAttachment",
 )
+_HOPS_BETWEEN_VPCS = ("VpcPeeringConnectionId", "TransitGatewayId", "CoreNetworkArn")
 
 
 def _subnets_of(function: Resource) -> list[Any]:
@@ -44,7 +45,9 @@ def _far_subnets(
     """Yield (evidence, severity) of the subnets without a mount target in their zone."""
     zones = {stack.zone(subnet) for subnet in theirs}
     vpcs = {stack.vpc(subnet) for subnet in theirs} - {None}
-    are_joined = bool(stack.of(*_BETWEEN_VPCS))
+    are_joined = bool(stack.of(*_BETWEEN_VPCS)) or any(
+        route.get(hop) is not None for route in stack.routes() for hop in _HOPS_BETWEEN_VPCS
+    )
     elsewhere, uncovered = [], []
     for subnet in _subnets_of(function):
         if subnet in theirs or isinstance(subnet, Unknown):
@@ -225,10 +228,10 @@ RULES = (
         "warning",
         "security group",
         "A custom resource calls the function before NFS is open",
-        "CloudFormation calls a custom resource's function during the deployment. Rules that are "
-        "resources of their own may be created later, and the mount then ends with "
-        "EFSMountConnectivityException.",
-        "Add the rules for TCP 2049 to the custom resource's DependsOn.",
+        "CloudFormation calls a custom resource's function during the deployment, and Terraform "
+        "that of an aws_lambda_invocation. Rules that are resources of their own may be created "
+        "later, and the mount then ends with EFSMountConnectivityException.",
+        "Add the rules for TCP 2049 to the custom resource's DependsOn (Terraform: depends_on).",
         _called_too_early,
     ),
     Rule(

@@ -71,16 +71,19 @@ class _Service:
             for name in ("Parameters", "Conditions", "Mappings"):
                 if isinstance(part, Map) and name in part:
                     template[name] = part[name]
-        mounts = []
+        mounts: list[Any] = []
+        is_default_role_used = False
         for name, body in functions.items():
             if isinstance(body, Map):
                 resource = self._function(name, body)
-                mounts += resource["Properties"].get("FileSystemConfigs", [])
+                if self._role_of(body) is None:
+                    is_default_role_used = True
+                    mounts += resource["Properties"].get("FileSystemConfigs", [])
                 all_resources[resource["LogicalId"]] = resource
                 all_resources.lines[resource["LogicalId"]] = functions.lines.get(name, body.line)
             else:
                 self.unseen.append(f"function {name}")
-        if _ROLE not in all_resources:
+        if is_default_role_used and _ROLE not in all_resources:
             all_resources[_ROLE] = self._role(mounts)
             all_resources.lines[_ROLE] = self.provider.line
         template["Resources"] = all_resources
@@ -107,13 +110,34 @@ class _Service:
             configs = Seq(mount.line)
             configs.append(_renamed(mount, {"arn": "Arn", "localMountPath": "LocalMountPath"}))
             properties["FileSystemConfigs"] = configs
-        role = body.get("role", self._provider_role())
+        environment = self._environment(body)
+        if environment:
+            properties["Environment"] = Map(body.line)
+            properties["Environment"]["Variables"] = environment
+            properties.lines["Environment"] = body.lines.get("environment", body.line)
+        if str(body.get("snapStart")).lower() == "true":
+            properties["SnapStart"] = Map(body.line)
+            properties["SnapStart"]["ApplyOn"] = "PublishedVersions"
+            properties.lines["SnapStart"] = body.lines.get("snapStart", body.line)
+        role = self._role_of(body)
         properties["Role"] = _get_att(_ROLE) if role is None else role
         own["Type"] = "AWS::Lambda::Function"
         own["Properties"] = properties
         own["DependsOn"] = body.get("dependsOn", Seq())
         own["LogicalId"] = _logical_id(name)
         return own
+
+    def _environment(self, body: Map) -> Map:
+        """Return a function's variables; they replace the provider's."""
+        variables = Map(body.line)
+        for written in (self.provider.get("environment"), body.get("environment")):
+            if isinstance(written, Map):
+                variables.update(written)
+        return variables
+
+    def _role_of(self, body: Map) -> Any:
+        """Return the role that a function names, or None if it has the Framework's own."""
+        return body.get("role", self._provider_role())
 
     def _provider_role(self) -> Any:
         iam = self.provider.get("iam")

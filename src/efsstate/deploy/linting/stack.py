@@ -185,6 +185,13 @@ class Stack:
         value = None if resource is None else resource.get("VpcId")
         return None if value is None or isinstance(value, Unknown) else str(value)
 
+    def routes(self) -> list[dict[str, Any]]:
+        """Return the routes, those written in route tables and those that are their own."""
+        routes = [route.properties for route in self.of("AWS::EC2::Route")]
+        for route_table in self.of("AWS::EC2::RouteTable"):
+            routes += [r for r in items(route_table.get("Routes")) if isinstance(r, dict)]
+        return routes
+
     # ---- order ----
 
     def created_before(self, resource: Resource) -> set[str]:

@@ -63,6 +63,10 @@ PLAIN = {
             "security_groups": "SecurityGroups",
         },
     ),
+    "aws_lambda_invocation": (
+        "AWS::CloudFormation::CustomResource",
+        {"function_name": "ServiceToken"},
+    ),
     "aws_backup_selection": (
         "AWS::Backup::BackupSelection",
         {},
