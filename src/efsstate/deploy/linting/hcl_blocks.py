@@ -44,7 +44,7 @@ class Body:
             Body(self.scope, block, self.text, *span)
             for block, span in zip(written, spans, strict=False)
         ]
-        return bodies + [body for made in self._dynamic(name) for body in made or ()]
+        return bodies + [body for unfolded in self._dynamic(name) for body in unfolded or ()]
 
     def is_dynamic(self, name: str) -> bool:
         """Return True if the blocks of a name are not known.
