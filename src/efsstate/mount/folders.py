@@ -138,8 +138,9 @@ class FolderHandle(Descriptor):
         super().__init__()
         self.open(name, flags, dir_fd=dir_fd)
         self.refreshed = time.time()
-        # True if the file that was read last was small: large ones are read in one request, too.
-        self.reads_small = True
+        # True if the file that was read last was small. The first one's size is asked for, which is
+        # no request after an open: a large file that is read in two parts takes several more.
+        self.reads_small = False
         self.identity: tuple[int, int] | None = None
 
     def identify(self) -> tuple[int, int]:

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 # MUT: no-link-is-followed-to-a-file
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _THROUGH = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_SMALL = 2**17  # bytes; a smaller file is read in one call, without asking for its size
+# Bytes; a smaller file is read in one call, without asking for its size. From 128 KiB on the C
+# library maps each buffer of its own, and a hit pays for a mmap, a munmap and two page faults.
+_SMALL = 2**16
 _LARGE = 2**20  # bytes; from here on a read goes into a buffer of our own
 _HUGE = 2**24  # bytes; from here on a reader's judge is asked first
 _MAX_READ = 0x7FFFF000  # bytes that one read gives
