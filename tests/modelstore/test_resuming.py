@@ -38,17 +38,21 @@ class Link:
 
     def __init__(self, monkeypatch, path, rate):
         self.rate, self.read, self.inode = rate, 0, os.stat(path).st_ino
+        self.slower = (0, rate)  # after so many bytes, it has so many bytes a second
         self._free, self._lock, self._real = 0.0, threading.Lock(), os.preadv
         monkeypatch.setattr(os, "preadv", self.preadv)
 
     def preadv(self, fd, buffers, offset):
         count = self._real(fd, buffers, offset)
-        if os.fstat(fd).st_ino != self.inode or not self.rate:
+        if os.fstat(fd).st_ino != self.inode:
             return count
         with self._lock:
             self.read += count
+            rate = self.slower[1] if self.read > self.slower[0] > 0 else self.rate
+            if not rate:
+                return count
             now = time.monotonic()
-            self._free = max(now, self._free) + count / self.rate
+            self._free = max(now, self._free) + count / rate
             wait = self._free - now
         time.sleep(wait)
         return count
@@ -92,6 +96,40 @@ def test_a_load_that_is_cut_off_continues(root, local, weights, monkeypatch, way
     assert loaded == data and 3 <= count <= 4
     assert link.read < 1.35 * len(data)
     assert not [name for name in os.listdir(local) if name.startswith(".tmp-")]
+
+
+@pytest.mark.parametrize("way", ["read", "mmap"])
+def test_a_link_that_slows_down_loses_nothing(root, local, weights, monkeypatch, way):
+    """The others of a herd start a moment later: the first ranges came at twice their rate."""
+    data, path = weights
+    monkeypatch.setattr(reader, "RANGE", 16 * MIB)
+    monkeypatch.setattr(open_file, "is_on_network", lambda mount: True)
+    link = Link(monkeypatch, path, 8 * MIB)
+    link.slower = (2 * MIB, 1.5 * MIB)
+    count, loaded = attempts(root, WAYS[way], 2.5, 5)
+    assert loaded == data and 2 <= count <= 4
+    assert link.read < 1.35 * len(data)
+
+
+def test_what_was_read_before_the_switch_outlives_a_kill(root, local, weights, monkeypatch):
+    """The first bytes are in /tmp, and noted, before any more are asked for."""
+    data, path = weights
+    monkeypatch.setattr(open_file, "is_on_network", lambda mount: True)
+    link = Link(monkeypatch, path, 1.5 * MIB)
+    pid = fork_beside_threads()
+    if not pid:
+        copy = reader.copy
+        monkeypatch.setattr(reader, "copy", lambda *_, **more: os._exit(9) if more else copy)
+        with efsstate.invocation(Context(3)):
+            model("m", WAYS["read"], root=root)()
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    (notes,) = local.glob(".tmp-*.progress")
+    assert json.loads(notes.read_text())["w"] >= MIB
+    link.rate = 0
+    link.read = 0
+    assert model("m", WAYS["stage"], root=root)() == data
+    assert link.read <= 7 * MIB
 
 
 def test_the_error_says_how_much_is_there(root, local, weights, monkeypatch):

@@ -43,7 +43,7 @@ WRONG_DIGEST = (
 )
 _TOO_LARGE = "use files.mmap() or files.stage(); keep_old=False frees the old version first"
 _TURN = 0.25  # seconds; a reader cannot be stopped within a range, and holds its buffer
-_FIRST = 2 << 20  # bytes of the first range if it is to tell whether the rest fits
+_FIRST = 1 << 20  # bytes of the first range if it is to tell whether the rest fits
 _DEEPEST = 128 << 20  # bytes; the kernel keeps a list of a range's pages while it reads it
 _SHORT = 64 << 10  # bytes of the first range, and of the shortest, where a copy may be cut off
 _PULL = 1 << 20  # bytes of one request to the server
@@ -67,20 +67,26 @@ def ranges(size: int, step: int | None = None, start: int = 0) -> list[tuple[int
     return [(offset, min(step, size - offset)) for offset in range(start, size, step)]
 
 
-def _deep(size: int, first: int | None = None) -> Iterator[tuple[int, int]]:
+def _deep(size: int, *, is_cautious: bool = False) -> Iterator[tuple[int, int]]:
     """Yield (offset, length) of ranges for a single reader with O_DIRECT.
 
     Each is as long as takes a quarter of a second at the rate of the one before. One long range
     after the other is faster than several short ones side by side (measured: docs/models.md).
+
+    `is_cautious`: the first range is short, and so are those of a slow link. A range cannot be
+    stopped, and the bytes of one that the deadline or a kill cuts off were sent for nothing.
     """
-    offset, length = 0, first or READERS * RANGE
+    offset, length, shortest = 0, READERS * RANGE, RANGE
+    if is_cautious:
+        # A file of two requests has both in flight at once.
+        length, shortest = _FIRST if size > 2 * _FIRST else size, min(_PULL, RANGE)
     while offset < size:
         length, started = min(length, size - offset), time.monotonic()
         yield offset, length
         seconds = time.monotonic() - started
         offset += length
         wanted = int(min(_DEEPEST, length * _TURN / max(seconds, 1e-9)))
-        length = max(RANGE, wanted // _PULL * _PULL)
+        length = max(shortest, wanted // _PULL * _PULL)
 
 
 def every(
@@ -187,8 +193,7 @@ def whole(
     is_deep = file.direct and digest is None
     rounds: Iterable[tuple[list[tuple[int, int]], int]]
     if is_deep:
-        first = _FIRST if pace.is_known else None
-        rounds = (([job], READERS) for job in _deep(file.size, first))
+        rounds = (([job], READERS) for job in _deep(file.size, is_cautious=pace.is_known))
     else:
         rounds = pace.rounds()
     for jobs, threads in rounds:
@@ -213,11 +218,7 @@ def mapped(
     batch = read_batch(file.path, file.size)
     if file.network:
         _pull_pages(file, batch, _Pace(file.size, can_switch))
-    try:
-        view = memoryview(mmap.mmap(file.fileno(), file.size, prot=mmap.PROT_READ))
-    except ValueError:
-        why = f"shorter than its {file.size} bytes: cut while it was read"
-        raise CorruptEntryError(file.path, why) from None
+    view = _pages(file, file.size)
     if digest is None:
         return view
     check = _DigestCheck(digest)
@@ -249,7 +250,16 @@ def _pull_pages(file: OpenFile, batch: Batch, pace: _Pace) -> None:
         for (_, length), _ in each(pull, jobs, threads=threads, late=batch.late):
             batch.add(length)
             if pace.is_too_slow(batch.done):
-                raise DoesNotFit(memoryview(b""))
+                raise DoesNotFit(_pages(file, batch.done))
+
+
+def _pages(file: OpenFile, size: int) -> memoryview:
+    """Return the first `size` bytes of a file, mapped; raise CorruptEntryError if it is shorter."""
+    try:
+        return memoryview(mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ))
+    except ValueError:
+        why = f"shorter than its {file.size} bytes: cut while it was read"
+        raise CorruptEntryError(file.path, why) from None
 
 
 class _DigestCheck:
@@ -296,10 +306,10 @@ def copy(
     digest, start = sha256(), 0
     if prefix is not None:
         opened, start = prefix
-        for offset, length in ranges(start, step):
-            view = buffer(length)[:length]
-            opened.read_into(view, offset)
-            digest.update(view)
+        room = buffer(min(start, _PULL))
+        for offset, length in ranges(start, _PULL):
+            opened.read_into(room[:length], offset)
+            digest.update(room[:length])
         if advance is not None:
             advance(start)
     spare: list[memoryview] = []

@@ -227,7 +227,10 @@ def _copy_files(
             target = PartialFile(local, folder, last, executable=name in manifest.executables)
         try:
             if begun is not None and begun[0] == name and len(begun[1]) > start:
-                target.put(begun[1], 0)
+                for offset, length in reader.ranges(len(begun[1])):
+                    target.put(begun[1][offset : offset + length], offset)
+                    progress.note(name, offset + length)
+                progress.save()
                 start = len(begun[1])
             elif start > target.present:  # a cleaner of /tmp has cut it
                 start = 0
