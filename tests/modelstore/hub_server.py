@@ -61,6 +61,7 @@ class Repository:
 class Hub:
     """The server: `repositories` by name; `served` are the ranges that the store has sent.
 
+    connections: how many the store has accepted.
     cut_after: the store breaks each connection once it has sent so many bytes in all.
     expired: the first so many of the signed addresses are refused.
     damaged: the store sends this file with its last byte flipped.
@@ -71,7 +72,7 @@ class Hub:
         self.repositories = {}
         self.served, self.asked, self.sent, self.signed = [], [], 0, 0
         self.cut_after, self.expired, self.damaged, self.has_ranges = None, 0, None, True
-        self.lock = threading.Lock()
+        self.lock, self.connections = threading.Lock(), 0
         self.api, self.store = (_start(kind, self) for kind in (_Api, _Store))
         self.url = f"http://127.0.0.1:{self.api.server_address[1]}"
         # Another origin than the API's, as the real store is.
@@ -175,6 +176,11 @@ class _Api(_Handler):
 
 
 class _Store(_Handler):
+    def setup(self):
+        with self.hub.lock:
+            self.hub.connections += 1
+        super().setup()
+
     def do_GET(self):
         hub, address = self.hub, urllib.parse.urlsplit(self.path)
         if "Authorization" in self.headers:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 
 import huggingface_hub
 import pytest
@@ -42,6 +43,7 @@ def hub(server, monkeypatch, tmp_path):
     server.repositories = {"org/net": Repository(FILES)}
     server.served, server.asked, server.sent, server.signed = [], [], 0, 0
     server.cut_after, server.expired, server.damaged, server.has_ranges = None, 0, None, True
+    server.connections = 0
     point_client_at(server, monkeypatch, tmp_path)
     return server
 
@@ -120,6 +122,43 @@ def test_a_hub_that_cuts_off_is_asked_again(root, hub, small):
         patch.setattr(hubs.Repository, "read_into", heal)
         publish("net", hub="org/net", root=root)
     assert efsstate.verify("net", root=root) == []
+
+
+def test_a_broken_connection_is_continued_where_it_broke(root, hub, monkeypatch):
+    """Within one range of 3 MiB: the bytes that arrived are not asked for again."""
+    hub.cut_after = MIB
+
+    def heal(_seconds):
+        hub.cut_after = None
+
+    monkeypatch.setattr(hubs.time, "sleep", heal)
+    publish("net", hub="org/net", include=["*.safetensors"], root=root)
+    first, second = [wanted for _, wanted in hub.served]
+    assert first == f"bytes=0-{len(WEIGHTS) - 1}"
+    start = int(second.removeprefix("bytes=").partition("-")[0])
+    assert MIB - hubs.CHUNK <= start <= MIB and hub.sent <= len(WEIGHTS) + hubs.CHUNK
+    assert efsstate.verify("net", root=root) == []
+
+
+def test_a_range_is_received_without_a_second_copy(root, hub):
+    """In memory there are its buffer and one chunk, however long it is."""
+    repository = hubs.Repository("org/net")
+    (file,) = [file for file in repository.files if file.name == "model.safetensors"]
+    view = memoryview(bytearray(file.size))
+    repository.read_into(file, view[:1], 0)  # what a first request imports stays
+    tracemalloc.start()
+    try:
+        repository.read_into(file, view, 0)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # The server is in this process too, and cuts the range out of the file.
+    assert view == WEIGHTS and most < file.size + 4 * hubs.CHUNK
+
+
+def test_a_connection_serves_many_ranges(root, hub, small):
+    publish("net", hub="org/net", root=root)
+    assert len(hub.served) > 40 and hub.connections <= 2 * reader.THREADS
 
 
 def test_a_publication_that_was_cut_off_continues(root, hub, small, monkeypatch):

@@ -7,13 +7,21 @@ Whatever it raises becomes an `EfsStateError` here.
 from __future__ import annotations
 
 import threading
+import time
+from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
 from efsstate.errors import EfsStateError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
 _TIMEOUT = 30.0  # seconds of silence on a connection
 _RETRIES, _WAIT = 3, 0.25  # of one range; seconds before the first, doubled each time
+CHUNK = 256 << 10  # bytes that are received at once
+_PARTIAL = 206  # the status of an answer with a range
 _ACCESS = (
     "give a token that may read it (HF_TOKEN, or `hf auth login`; for the publisher,"
     ' {"secret": its name in Secrets Manager})'
@@ -70,50 +78,67 @@ class Repository:
         self.files = [_judge(self.path, sibling) for sibling in info.siblings or ()]
 
     def read_into(self, file: HubFile, view: memoryview, offset: int) -> None:
-        """Fill `view` with the file's bytes from `offset` on, by one request."""
-        path = f"{self.path}/{file.name}"
-        if not len(view):
+        """Fill `view` with the file's bytes from `offset` on, by one request if none breaks off."""
+        path, done, broken = f"{self.path}/{file.name}", 0, None
+        for attempt in range(_RETRIES + 1):
+            if done == len(view):
+                return
+            if attempt:
+                time.sleep(_WAIT * 2 ** (attempt - 1))
+            try:
+                count, broken = self._receive(file, view[done:], offset + done)
+            except Exception as error:
+                self._raise(path, error)
+            done += count
+        if done == len(view):
             return
-        try:
-            data = self._read(file, offset, offset + len(view))
-        except Exception as error:
-            self._raise(path, error)
-        if len(data) == file.size:  # the server does not know ranges
-            data = data[offset : offset + len(view)]
-        if len(data) != len(view):
-            raise EfsStateError(
-                f"{path}: the hub sent {len(data)} bytes in place of {len(view)}; publish it again,"
-                " and it continues"
-            )
-        view[:] = data
+        if broken is not None:
+            self._raise(path, broken)
+        raise EfsStateError(
+            f"{path}: the hub sent {done} bytes in place of {len(view)}; publish it again, and it"
+            " continues"
+        )
 
-    def _read(self, file: HubFile, start: int, end: int) -> bytes:
+    def _receive(
+        self, file: HubFile, view: memoryview, offset: int
+    ) -> tuple[int, Exception | None]:
+        """Fill `view` from one answer; return how many bytes came, and the error that broke it."""
         from huggingface_hub.errors import HfHubHTTPError
 
         url = self._hub.hf_hub_url(self.name, file.name, revision=self.commit)
-        wanted = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
+        wanted = {
+            "Range": f"bytes={offset}-{offset + len(view) - 1}",
+            "Accept-Encoding": "identity",
+        }
         refused = None
         while True:
             location = self._locate(url, refused) if file.sha256 else url
             # MUT: the-token-is-for-the-hub-alone
             is_hubs = _origin(location) == _origin(url)
             headers = self._hub.utils.build_hf_headers(token=self._token) if is_hubs else {}
-            response = self._hub.utils.http_backoff(
-                "GET",
-                location,
-                headers={**headers, **wanted},
-                timeout=_TIMEOUT,
-                max_retries=_RETRIES,
-                base_wait_time=_WAIT,
-            )
-            try:
-                self._hub.utils.hf_raise_for_status(response)
-            except HfHubHTTPError:
-                if is_hubs or refused is not None:
-                    raise
-                refused = location  # it is signed, and its time may be over
-            else:
-                return bytes(response.content)
+            with self._stream(location, {**headers, **wanted}) as (response, chunks):
+                try:
+                    self._hub.utils.hf_raise_for_status(response)
+                except HfHubHTTPError:
+                    if is_hubs or refused is not None:
+                        raise
+                    refused = location  # it is signed, and its time may be over
+                    continue
+                is_range = response.status_code == _PARTIAL
+                return _fill(view, chunks, skip=0 if is_range else offset)
+
+    @contextmanager
+    def _stream(self, location: str, headers: dict[str, str]) -> Iterator[tuple[Any, Any]]:
+        """Yield an answer, and its bytes as they arrive: `content` would copy them twice more."""
+        utils = self._hub.utils
+        options = {"timeout": _TIMEOUT, "max_retries": _RETRIES, "base_wait_time": _WAIT}
+        if hasattr(utils, "http_stream_backoff"):
+            with utils.http_stream_backoff("GET", location, headers=headers, **options) as answer:
+                yield answer, answer.iter_raw()
+            return
+        # Releases before 1.0 use requests.
+        with utils.http_backoff("GET", location, headers=headers, stream=True, **options) as answer:
+            yield answer, answer.iter_content(CHUNK)
 
     def _locate(self, url: str, refused: str | None) -> str:
         """Return where the bytes of a large file are: mostly a signed address of another server."""
@@ -138,6 +163,27 @@ class Repository:
             ) from error
         words = " ".join(str(error).split()) or type(error).__name__
         raise EfsStateError(f"{path}: {words}: {_UNREACHABLE}") from error
+
+
+def _fill(view: memoryview, chunks: Iterable[bytes], *, skip: int) -> tuple[int, Exception | None]:
+    """Fill `view` with the chunks, without their first `skip` bytes.
+
+    Return how many bytes came, and the error that broke the connection, if it broke.
+    """
+    done, size = 0, len(view)
+    try:
+        for chunk in chunks:
+            data = memoryview(chunk)[skip:]
+            skip = max(0, skip - len(chunk))
+            wanted = data[: size - done]
+            view[done : done + len(wanted)] = wanted
+            done += len(wanted)
+            # After the last byte of a range the end is still read, so that the connection is kept.
+            if len(wanted) < len(data):
+                break
+    except Exception as error:
+        return done, error
+    return done, None
 
 
 def _origin(url: str) -> tuple[str, str]:
