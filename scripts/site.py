@@ -13,8 +13,9 @@ import os
 import pathlib
 import posixpath
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from efsstate.cli import schema
 from efsstate.cli.app import COMMANDS
 from efsstate.cli.app import efsstate as group
 
@@ -117,6 +118,7 @@ def generated() -> Iterator[tuple[str, str, str]]:
     text = f"# Handlers\n\nFunctions that a stack deploys as they are.\n\n{handlers}"
     yield "reference/handlers.md", "Handlers", text
     yield "reference/command.md", "The command", _command()
+    yield "reference/json.md", "Output for programs", _documents()
     yield "reference/lint.md", "Rules of the linter", _rules()
 
 
@@ -159,6 +161,58 @@ def _command() -> str:
 
     add(group, ["efsstate"], None)
     return "".join(parts)
+
+
+def _documents() -> str:
+    """Return the page of what `--json` prints: a table of fields for each document."""
+    first = (
+        "# Output for programs\n\nEach command prints one document with `--json`. `efsstate schema`"
+        " prints these tables as JSON Schema (2020-12). A release may add fields; `version` is"
+        " raised when a field changes its meaning or goes. `efsstate.ops.handler` adds `exit`, the"
+        " exit code. More in [the command in use](../cli.md#for-programs).\n"
+    )
+    lines = [first]
+    definitions = schema.whole()["$defs"]
+    for name in schema.names():
+        lines.append(f"\n## efsstate.{name}\n\n{definitions[name]['description'].rstrip('.')}.\n")
+        lines += ["\n| field | type | meaning |\n|---|---|---|\n", *_fields(definitions[name])]
+    return "".join(lines)
+
+
+def _fields(part: dict[str, Any], path: str = "") -> Iterator[str]:
+    """Yield a row for each field of a part of the schema, and for those inside."""
+    for name, field in part.get("properties", {}).items():
+        if not path and name in ("schema", "version", "exit"):
+            continue
+        inner, kind = _kind(field)
+        text = field.get("description") or inner.get("description", "A row each.")
+        text = re.sub(r"([|<{}])", r"\\\1", text)
+        yield f"| `{path}{name}` | {kind} | {text} |\n"
+        inside = f"{path}{name}.NAME." if "by name" in kind else f"{path}{name}."
+        yield from _fields(inner, inside)
+
+
+def _kind(field: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return the schema that has the fields inside `field`, and its type in words."""
+    definition = schema.whole()["$defs"].get(field.get("$ref", "").rpartition("/")[2])
+    if definition is not None:
+        return definition, definition.get("title") or "object"
+    for each in field.get("anyOf", []):
+        if each != {"type": "null"}:
+            inner, kind = _kind(each)
+            return inner, f"{kind} or null"
+    if field.get("type") == "array" and isinstance(field["items"], dict):
+        inner, kind = _kind(field["items"])
+        return inner, f"list: {kind}"
+    if "prefixItems" in field:
+        return {}, "[" + ", ".join(_kind(each)[1] for each in field["prefixItems"]) + "]"
+    if isinstance(field.get("additionalProperties"), dict):
+        inner, kind = _kind(field["additionalProperties"])
+        return inner, f"object: {kind} by name"
+    if "enum" in field:
+        return {}, ", ".join("null" if value is None else f"`{value}`" for value in field["enum"])
+    kinds = field.get("type", "any")
+    return field, kinds if isinstance(kinds, str) else " or ".join(kinds)
 
 
 def _rules() -> str:

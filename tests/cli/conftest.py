@@ -5,6 +5,7 @@ import os
 
 import pytest
 from tests.cleanup.conftest import DAY, HOUR, Tree, closed  # noqa: F401
+from tests.documents import checked_documents  # noqa: F401 - a fixture
 
 from efsstate import checkpoint, dataset, publish
 from efsstate.cli import app

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from tests.documents import checked_documents  # noqa: F401 - a fixture
 from tests.s3 import moto_url, s3  # noqa: F401 - fixtures
 
 

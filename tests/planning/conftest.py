@@ -6,6 +6,7 @@ import json
 import threading
 
 import pytest
+from tests.documents import checked_documents  # noqa: F401 - a fixture
 
 from efsstate.cli import app
 

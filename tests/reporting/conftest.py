@@ -4,6 +4,7 @@ import json
 
 import pytest
 from tests.cleanup.conftest import DAY, Tree
+from tests.documents import checked_documents  # noqa: F401 - a fixture
 
 from efsstate import checkpoint, dataset, publish
 from efsstate.planning.history import History

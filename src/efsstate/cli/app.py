@@ -29,6 +29,7 @@ COMMANDS = {
     "lint": "Check a function's infrastructure template.",
     "report": "Write a page to look at: space, hit rates, checkpoints, cost.",
     "plan": "Predict throughput, credits, cold starts and cost.",
+    "schema": "Print the JSON Schema of what --json prints.",
     "doctor": "Check this environment: the mount, its clock, its locks.",
 }
 ALIASES = {"list": "ls", "sweep": "gc", "remove": "rm", "checkpoints": "checkpoint"}

@@ -30,7 +30,9 @@ def command(place: str | None, out: Output, root: str | None, rows: Listing) -> 
     where = locate(mount, place) if place is not None else None
     inventory = Inventory(mount, where)
     is_wide = where is None or where.folder is None
-    listed = inventory.summaries() if is_wide else inventory.contents()
+    listed = (
+        inventory.summaries() if is_wide else [{"items": 1, **row} for row in inventory.contents()]
+    )
     shown, matched = rows.of(listed, KINDS, sort="path", most=rows.limit or _MOST)
     out.table(
         ["path", "name", *(["items>"] if is_wide else []), "size>", "age>", "idle>", "state"],

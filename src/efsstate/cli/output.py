@@ -33,6 +33,7 @@ import contextlib
 import functools
 import heapq
 import json as json_module
+import math
 import re
 import sys
 import time
@@ -128,7 +129,11 @@ class Output:
         if self.json:
             assert not {"schema", "version"} & set(fields), "these are the document's own"
             document = {"schema": f"efsstate.{name}", "version": VERSION, **fields}
-            click.echo(json_module.dumps(document, default=_plain_json))
+            try:
+                text = json_module.dumps(document, default=_plain_json, allow_nan=False)
+            except ValueError:  # JSON has no infinity, and no "not a number"
+                text = json_module.dumps(_finite(document), default=_plain_json)
+            click.echo(text)
 
     def error(self, kind: str, message: str, code: int) -> None:
         """Print an error: a document under `--json`, else one line on standard error."""
@@ -160,6 +165,15 @@ class Output:
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(what, total=total)
             yield lambda amount: bar.advance(task, amount)
+
+
+def _finite(value: Any) -> Any:
+    """Return `value` with a text such as "inf" in place of each number that JSON lacks."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def _plain_json(value: Any) -> Any:

@@ -52,7 +52,8 @@ def command(
     is_agreed = consent(what, "rebase")
     if not is_agreed and not consent.dry_run:
         out.say("nothing was changed")
-        out.document("checkpoint.rebase", root=mount.path, rebased=False, rows=[], findings=[])
+        nothing: dict[str, Any] = {"rows": [], "findings": [], "problems": []}
+        out.document("checkpoint.rebase", root=mount.path, rebased=False, **nothing)
         return output.FINE
     rows, findings, problems = [], [], []
     for folder in chosen:

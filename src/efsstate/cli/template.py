@@ -28,6 +28,7 @@ from efsstate.deploy.template import FORMATS, render
 )
 @click.option("-o", "--output", "target", metavar="FILE", help="Write to FILE.")
 @click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(
     form: str,
     image: bool,
@@ -37,12 +38,14 @@ def command(
     containers: str | None,
     target: str | None,
     force: bool,
+    as_json: bool,
 ) -> int:
     """Print a complete stack: network, file system, permissions, functions, alarms, clean-up.
 
     docs/deploy.md explains each part, and how to deploy the stack.
     """
     out = click.get_current_context().find_object(Output) or Output()
+    out.json = out.json or as_json
     try:
         text = render(
             form, image=image, layer=layer, code=code, workers=workers, containers=containers
