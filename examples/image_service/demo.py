@@ -12,6 +12,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from batch import read_texts
 from ocr import Reader, packaged_models
 
 from efsstate import checkpoint, publish
@@ -224,8 +225,7 @@ def read_all(batch, root, pictures, checks):
         seconds = f"{result.duration:.1f}"
         if result.timed_out:
             killed += 1
-            shards = checkpoint(f"texts/{job}", root=root).shards(1)
-            saved = shards.shard(0).load({})  # from outside, at any time
+            saved = read_texts({"job": job}, root)  # from outside, at any time
             done = sorted(set(saved) - known)
             counted += len(done)
             table.row(
@@ -275,6 +275,9 @@ def read_all(batch, root, pictures, checks):
     checks.that(set(texts) == set(pictures), f"missing: {set(pictures) - set(texts)}")
     for name, lines in texts.items():
         checks.answer(name, lines)
+    shard = checkpoint(f"texts/{job}", root=root).shards(1).shard(0)
+    size = shard.status()["bytes"]
+    checks.that(size < 1000, f"a save should have a position alone, and has {size} bytes")
     print(f"  {counted} pictures done, none twice and none left out.")
 
 

@@ -7,8 +7,6 @@ import app
 import batch
 import ocr
 
-from efsstate import checkpoint
-
 ROOT = os.environ["EFSSTATE_ROOT"]
 opened = 0  # files below the root, in this process
 
@@ -47,15 +45,9 @@ service = _witnessed(app.handler)
 _batch = _witnessed(batch.handler)
 
 
-def _saved(event):
-    """Return the texts that the batch has saved so far, of its one shard."""
-    job = checkpoint(f"texts/{event['job']}").shards(event["shards"])
-    return job.shard(0).load({})
-
-
 def batch_job(event, context):
-    before = _saved(event)
+    before = batch.read_texts(event)
     answer = _batch(event, context)
-    answer["texts"] = _saved(event)
+    answer["texts"] = batch.read_texts(event)
     answer["done"] = sorted(set(answer["texts"]) - set(before))
     return answer

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import os
+import pathlib
 import re
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from tests.deploy.run import run
 
 from efsstate.deploy.template import FORMATS, render
 
+EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
 VARIANTS = [
     (form, image, layer)
     for form, (image, layer) in itertools.product(
@@ -42,6 +44,7 @@ def test_no_mark_of_the_preprocessor_is_left():
 
 def test_cfn_lint_finds_nothing(tmp_path):
     files = [str(write(tmp_path, *variant)) for variant in VARIANTS if variant[0] != "terraform"]
+    files += [str(path) for path in EXAMPLES.glob("*/trigger.yaml")]
     done = subprocess.run(
         [sys.executable, "-c", "from cfnlint.runner.cli import main; main()", *files],
         capture_output=True,

@@ -1,11 +1,8 @@
-"""The job of docs/scale.md runs as the page says, and so does the batch of the image service."""
+"""The job of docs/scale.md runs as the page says."""
 
-import importlib.util
 import pathlib
 import re
 import shlex
-import sys
-import types
 
 import pytest
 
@@ -41,23 +38,3 @@ def test_the_pages_job_runs(tmp_path, monkeypatch):
     assert namespace["handler"](job, None) == {"finished": True, "idle": False}
     answer = namespace["handler"]({"step": "collect", "worker": 0, "input": job}, None)
     assert answer["result"] == sum(range(7))
-
-
-def test_the_image_services_batch_collects_all_texts(tmp_path, monkeypatch):
-    """With the model left out: an image's text is its name."""
-    app = types.ModuleType("app")
-    app.text_of = lambda image: [[image.decode(), 1.0]]
-    monkeypatch.setitem(sys.modules, "app", app)
-    monkeypatch.setenv("EFSSTATE_ROOT", str(tmp_path / "root"))
-    path = ROOT / "examples" / "image_service" / "batch.py"
-    spec = importlib.util.spec_from_file_location("image_batch", path)
-    batch = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(batch)
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for number in range(5):
-        (folder / f"{number}.png").write_bytes(b"picture %d" % number)
-    job = {"job": "today", "folder": str(folder), "shards": 3}
-    assert batch.handler(job, None) == {"finished": True, "idle": False}
-    answer = batch.handler({"step": "collect", "worker": 0, "input": job}, None)
-    assert answer["result"] == {f"{n}.png": [[f"picture {n}", 1.0]] for n in range(5)}
