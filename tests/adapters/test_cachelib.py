@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import types
+from importlib.metadata import version
 
 import pytest
 
@@ -17,7 +18,7 @@ from efsstate.mount.files import Mount
 
 def test_cachelibs_own_tests_pass(source_package, monkeypatch):
     """`tests/common.py`, `clear.py` and `has.py` of its source package, as they are."""
-    tests = source_package("cachelib", "cachelib-*") + "/tests"
+    tests = source_package(f"cachelib=={version('cachelib')}", "cachelib-*") + "/tests"
     monkeypatch.setitem(sys.modules, "xprocess", types.SimpleNamespace(ProcessStarter=object))
     modules = []
     for name in ("conftest", "common", "clear", "has"):
@@ -57,7 +58,8 @@ class TestEfsCache(GenericCacheTests):
 def test_flask_cachings_own_tests_pass(source_package, environment):
     """`GenericCacheTests` of its source package, as every backend of its own passes them."""
     pytest.importorskip("flask_caching")
-    tests = source_package("flask-caching", "flask_caching-*") + "/tests"
+    installed = f"flask-caching=={version('flask-caching')}"
+    tests = source_package(installed, "flask_caching-*") + "/tests"
     with open(f"{tests}/test_efs.py", "w") as file:
         file.write(FLASK)
     with open(f"{tests}/xprocess.py", "w") as file:  # for its tests of Redis and memcached

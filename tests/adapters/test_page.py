@@ -13,6 +13,7 @@ FRAMEWORKS = {
     "django": "django.core.cache.backends.base",
     "dogpile": "dogpile.cache.api",
     "durable": "aws_durable_execution_sdk_python.serdes",
+    "fsspec": "fsspec.implementations.chained",
 }
 NEW = """
 import importlib, sys
@@ -34,12 +35,13 @@ def test_an_import_adds_nothing_but_the_framework(adapter, environment):
     assert process.stdout.split() == []
 
 
-def example(heading):
+def example(heading, *replaced):
     if not PAGE.exists():
         pytest.skip("only in the source tree")
     section = PAGE.read_text().split(f"\n## {heading}\n")[1]
     names = {}
-    exec(section.split("```python\n")[1].split("```")[0], names)
+    code = section.split("```python\n")[1].split("```")[0]
+    exec(code.replace(*replaced) if replaced else code, names)
     return names
 
 
@@ -60,6 +62,16 @@ def test_the_example_for_flask_runs():
     with names["app"].app_context():
         names["cache"].set("key", 1)
     assert os.path.isdir(f"{os.environ['EFSSTATE_ROOT']}/cache/shop")
+
+
+def test_the_example_for_fsspec_reads_through_the_mount():
+    fsspec = pytest.importorskip("fsspec")
+    from efsstate.adapters.fsspec import EfsCacheFileSystem
+
+    fsspec.register_implementation("efscache", EfsCacheFileSystem, clobber=True)
+    fsspec.filesystem("memory").pipe("/lake/orders.parquet", b"rows and a tail of 8")
+    assert example("fsspec", "s3://", "memory://")["tail"] == b"ail of 8"
+    assert os.path.isdir(f"{os.environ['EFSSTATE_ROOT']}/cache/fsspec")
 
 
 def test_the_example_for_django_has_our_backend():

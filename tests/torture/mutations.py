@@ -955,6 +955,11 @@ MUTATIONS = {
         instead("context.durable_execution_arn, context.operation_id, content", "content"),
         ["adapters/test_durable.py::test_an_entry_is_of_one_operation"],
     ),
+    "a-block-is-of-the-object-that-was-opened": Mutation(
+        "a block is of the object that was opened",
+        holds(False),
+        ["adapters/test_fsspec.py::test_one_file_is_never_of_two_contents"],
+    ),
     "an-entry-that-must-stay-is-not-unused": Mutation(
         "an entry that must stay is not unused",
         instead("is_unused and not self.keeps_unused", "is_unused"),
