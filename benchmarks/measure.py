@@ -45,6 +45,31 @@ class Requests:
                     counts[name] = counts.get(name, 0) + int(numbers.split()[0])
         return counts
 
+    def volume(self):
+        """Return the bytes since the mount.
+
+        Those of data that READ and WRITE moved, and all that was sent and received, with headers.
+        """
+        volume, ours, table = (
+            dict.fromkeys(("read", "written", "sent", "received"), 0),
+            False,
+            False,
+        )
+        for line in self._lines():
+            if line.startswith("device "):
+                ours, table = line.split(" ")[4] == self.point, False
+            elif ours and line.strip().startswith("bytes:"):
+                volume["read"], volume["written"] = map(int, line.split()[5:7])
+            elif ours and line.strip() == "per-op statistics":
+                table = True
+            elif ours and table and ":" in line:
+                name, numbers = line.split(":")
+                if name.strip() != LEASE:
+                    sent, received = map(int, numbers.split()[3:5])
+                    volume["sent"] += sent
+                    volume["received"] += received
+        return volume
+
     def settled(self):
         """Return `read()` once nothing is under way.
 

@@ -1,22 +1,32 @@
-"""Print the requests that `efsstate plan` predicts, beside those that the benchmarks counted.
+"""Print what `efsstate plan` predicts, requests and bytes, beside what was counted on NFS.
 
     python -m benchmarks.plan_against_reality [FIGURES]
+    python -m benchmarks.plan_against_reality --count      count again, in the NFS lab
 
-The counts are those of `benchmarks/figures.json`, or of a file that `python -m benchmarks --json`
+The requests are those of `benchmarks/figures.json`, or of a file that `python -m benchmarks --json`
 wrote, of its runs on NFS. Reads and writes of data cost more than other requests on Elastic
-throughput, so they are compared by kind. Last it times the simulation of a year of minutes.
+throughput, so they are compared by kind.
+
+The bytes are those of `benchmarks/plan_figures.json`, which `--count` writes: of data as READ and
+WRITE moved them, of all that was on the wire, and metered by EFS's rules. The lab cannot tell two
+things: the sizes of single requests (the mean stands for each), and which OPEN and CLOSE read and
+which write (they are divided as in the plan). Last it times the simulation of a year of minutes.
 """
 
+import argparse
 import json
 import os
+import subprocess
 import sys
 import time
 
-from benchmarks import text
-from efsstate.planning import bursting, measured, rates
+from benchmarks import machine, text
+from efsstate.planning import bursting, cost, measured, rates
 from efsstate.planning.workload import Workload
 
-FIGURES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "figures.json")
+HERE = os.path.dirname(os.path.abspath(__file__))
+FIGURES = os.path.join(HERE, "figures.json")
+BYTES = os.path.join(HERE, "plan_figures.json")
 # The row of the benchmarks, what is measured, and the field of a workload that stands for it.
 ROWS = (
     ("hit", "efsstate `cached`", "hits"),
@@ -24,14 +34,21 @@ ROWS = (
     ("miss", "efsstate `cached`", "misses"),
     ("save", "efsstate `checkpoint`", "saves"),
 )
+# The field with the size of what each operation moves.
+SIZES = {"hits": "entry", "puts": "entry", "misses": "entry", "saves": "state"}
+SIZES |= {"cold_starts": "model"}
+
+
+def by_kind(work):
+    """Requests of a workload that read data, that write data, and others."""
+    reads = sum(count for count, _ in work.data_reads)
+    writes = sum(count for count, _ in work.data_writes)
+    return reads, writes, work.metadata_reads + work.metadata_writes
 
 
 def planned(field, count):
     """Requests that read data, that write data, and others, of `count` operations of a kind."""
-    work = Workload(**{field: float(count)})
-    reads = sum(each for each, _ in work.data_reads)
-    writes = sum(each for each, _ in work.data_writes)
-    return reads, writes, work.metadata_reads + work.metadata_writes
+    return by_kind(Workload(**{field: float(count)}))
 
 
 def counted(figure):
@@ -50,30 +67,115 @@ def compare(figures):
                 yield field, count, planned(field, count), counted(figure)
 
 
+def works(figure):
+    """Return the workload that was planned for a count, and that of its requests and bytes."""
+    field, operations = figure["field"], figure["operations"]
+    plan = Workload(**{field: float(operations), SIZES[field]: figure["size"]})
+    reads, writes, others = counted(figure)
+    moved = figure["bytes"]
+    read_only = plan.metadata_reads / (plan.metadata_reads + plan.metadata_writes)
+    reality = Workload(
+        reads=reads,
+        read_size=moved["read"] // reads if reads else 0,
+        writes=writes,
+        write_size=moved["written"] // writes if writes else 0,
+        other_reads=others * read_only,
+        other_writes=others * (1 - read_only),
+    )
+    return plan, reality
+
+
+def amounts(work):
+    """Return the bytes of data of a workload, those that Elastic meters, and those of Bursting."""
+    data = sum(count * size for count, size in [*work.data_reads, *work.data_writes])
+    table = rates.shipped()
+    return data, sum(cost.elastic_traffic(work, table)), cost.metered_bursting(work, table)
+
+
+def compare_bytes(figures):
+    """Yield (figure, planned, counted) of each count; the last two as of `amounts`."""
+    for figure in figures:
+        plan, reality = works(figure)
+        data = figure["bytes"]["read"] + figure["bytes"]["written"]
+        yield figure, amounts(plan), (data, *amounts(reality)[1:])
+
+
 def year():
-    """Return the seconds to simulate a year of minutes, none of which is like another."""
+    """Return the seconds of CPU time to simulate a year of minutes, each unlike the others."""
     account = bursting.of_storage(100 << 30, rates.shipped())
     demand = [(minute * 7919 % 1009) * 600_000.0 for minute in range(525_600)]
-    start = time.perf_counter()
+    start = time.process_time()
     result = bursting.simulate(account, demand)
     assert len(result.balance) == 365 * 24
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
-def main(path=FIGURES):
-    with open(path) as file:
-        runs = json.load(file)["runs"]
+def count():
+    """Count in the NFS lab, and write the counts with the machine and the date."""
+    command = [*machine.command()[:1], "-m", "benchmarks.plan_counts", "/mnt/a", "/mnt/b"]
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.nfs.lab", "--", *command],
+        cwd=os.path.dirname(HERE),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if run.returncode:
+        sys.exit(f"plan_against_reality: the lab's run ended with {run.returncode}")
+    rows = next(line for line in run.stdout.splitlines() if line.startswith("[{"))
+    lines = ",\n".join(f"  {json.dumps(row)}" for row in json.loads(rows))
+    host = machine.describe()
+    about = json.dumps(
+        {"cpu": f"User Mode Linux on {host['cpu']}", "python": host["python"], "date": host["date"]}
+    )
+    with open(BYTES, "w") as file:
+        file.write(f'{{\n "machine": {about},\n "figures": [\n{lines}\n ]\n}}\n')
+
+
+def print_requests(runs):
+    """Print the requests by kind."""
     rows = []
     for run in runs:
-        for field, count, plan, reality in compare(run["figures"]):
-            name = f"{count} {field}, {run['place']} {run.get('delay', '')}".rstrip()
+        for field, operations, plan, reality in compare(run["figures"]):
+            name = f"{operations} {field}, {run['place']} {run.get('delay', '')}".rstrip()
             both = [f"{a:g} / {b:g}" for a, b in zip(plan, reality, strict=True)]
-            total = f"{measured.REQUESTS[field] * count:,} / {sum(reality):,}"
+            total = f"{measured.REQUESTS[field] * operations:,} / {sum(reality):,}"
             rows.append([name, *both, total])
     heads = ["planned / counted", "reads of data", "writes of data", "other requests", "all"]
     print(text.table(heads, rows))
-    print(f"\na year of minutes, each of its own, is simulated in {year():.2f} s")
+
+
+def print_bytes(result):
+    """Print the bytes of data, those on the wire, and those that EFS would meter."""
+    rows = []
+    for figure, plan, reality in compare_bytes(result["figures"]):
+        what = figure["field"].replace("_", " ")
+        name = f"{figure['operations']} {what} of {figure['size'] >> 10:,} KiB"
+        both = [f"{a:,.0f} / {b:,.0f}" for a, b in zip(plan, reality, strict=True)]
+        off = f"{100 * (plan[1] / reality[1] - 1):+.1f} %"
+        wire = figure["bytes"]["sent"] + figure["bytes"]["received"]
+        rows.append([name, both[0], f"{wire:,}", both[1], off, both[2]])
+    heads = ["planned / counted, bytes", "data", "on the wire", "metered on Elastic", "off"]
+    print(text.table([*heads, "on Bursting"], rows))
+    print(f"\ncounted on {result['machine']['date']}")
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.plan_against_reality", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("figures", nargs="?", default=FIGURES, help="of `python -m benchmarks`")
+    parser.add_argument("--count", action="store_true", help="count the bytes again, in the lab")
+    options = parser.parse_args()
+    if options.count:
+        count()
+    with open(options.figures) as file:
+        print_requests(json.load(file)["runs"])
+    print()
+    with open(BYTES) as file:
+        print_bytes(json.load(file))
+    print(f"a year of minutes, each of its own, is simulated in {year():.2f} s of CPU time")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main()

@@ -96,7 +96,8 @@ class Workload:
 
     # Bytes and operations of a day, by kind; `python -m benchmarks.plan_against_reality` compares
     # them with those that were counted. A hit is OPEN, READ, CLOSE; a put is OPEN, WRITE, CLOSE,
-    # RENAME; a miss looks and claims before its put; a save lists before, and removes the oldest.
+    # RENAME; a miss looks and claims before its put; a save lists before, and removes the oldest. A
+    # young environment looks up the folders of a model, finds its version, and opens it.
 
     @property
     def data_reads(self) -> list[tuple[float, float]]:
@@ -121,7 +122,7 @@ class Workload:
     def metadata_reads(self) -> float:
         """Operations a day that read metadata."""
         reads = 2 * self.hits + 3 * self.misses + self.saves
-        return reads + 6 * self.cold_starts + self.other_reads
+        return reads + 12 * self.cold_starts + self.other_reads
 
     @property
     def metadata_writes(self) -> float:
