@@ -58,7 +58,7 @@ def test_prices_are_read_and_written(aws, run, monkeypatch, tmp_path):
             "--stored", "100GiB",
         )  # fmt: skip
     days.add(dt.datetime.now(dt.UTC).date().isoformat())  # another one, at midnight
-    assert "$36.00" in text and "rates of eu-central-1 as read in" in text
+    assert "$36.00" in text and "rates of eu-central-1 as read on" in text
     written = tomllib.loads(path.read_text())
     assert written["region"] == "eu-central-1"
     assert written["read"] in days
@@ -109,6 +109,52 @@ def test_a_file_for_another_region_is_refused(run, tmp_path):
     text = run("--prices", str(path), "--region", "us-east-1", code=2)
     assert "its prices are for eu-west-1, not for us-east-1" in text
     assert "eu-west-1: prices are missing ([elastic] read_gb" in run("--prices", str(path), code=3)
+
+
+IRELAND = """region = "eu-west-1"
+read = "2026-11-30"
+source = "a bill"
+[storage]
+standard = 0.33
+[elastic]
+read_gb = 0.03
+write_gb = 0.07
+[provisioned]
+month_per_mib = 6.60
+"""
+
+
+def test_a_region_is_planned_by_a_file_of_four_prices(run, tmp_path):
+    """Modes and services that lack a price are named, and none is guessed."""
+    path = tmp_path / "prices.toml"
+    path.write_text(IRELAND)
+    line = ["--prices", str(path), "--stored", "100GiB", "--hits", "1k/day"]
+    text = run(*line, "--region", "eu-west-1")
+    assert "$33.00" in text
+    assert "there is no price for its storage" in text  # One Zone
+    for place in ("[s3]", "[dynamodb] gb", "[elasticache]"):
+        assert f"its prices are missing for eu-west-1 ({place})" in text
+    assert "rates of eu-west-1 as read on 2026-11-30" in text and "a bill" in text
+    answer = json.loads(run(*line, "--json"))
+    months = {mode["mode"]: mode["month"] for mode in answer["modes"]}
+    assert months["bursting"] == 33.0 and months["bursting, one zone"] is None
+
+
+def test_a_mode_without_its_price_is_not_said_to_fail(run, tmp_path):
+    path = tmp_path / "prices.toml"
+    path.write_text(IRELAND)
+    line = ["--prices", str(path), "--stored", "100GiB", "--cold-storage", "10GiB"]
+    text = run(*line, "--entry", "1MiB")
+    assert "No mode that holds has all its prices for eu-west-1" in text
+    assert "--update-prices" in text and "raise the timeout" not in text
+
+
+def test_the_second_region_of_this_release(run):
+    text = run("--region", "ap-northeast-1", "--stored", "100GiB", "--provision", "16")
+    assert "$36.00" in text
+    # 16 MiB/s, of which 100 GiB include 4.88.
+    assert f"${36 + (16 - 100 * 50 / 1024) * 7.20:.2f}" in text
+    assert "2026-09-17" in text
 
 
 def test_limits_are_of_the_region(tmp_path):

@@ -297,8 +297,9 @@ def _show(out: output.Output, answer: Plan, sentences: list[str]) -> None:
         out.say(sentence)
     today = dt.datetime.now(dt.UTC).date()
     read = str(answer.rates["read"])
+    when = f"{'on' if read.count('-') == 2 else 'in'} {read or 'an unnamed month'}"
     out.say(
-        f"rates of {answer.rates['region']} as read in {read or 'an unnamed month'}"
+        f"rates of {answer.rates['region']} as read {when}"
         f" ({rates.age(read, today)}; {answer.rates['source']}); not checked against a bill"
     )
 

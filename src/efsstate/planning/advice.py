@@ -16,7 +16,7 @@ def advise(plan: Plan) -> list[str]:
 def _mode(plan: Plan) -> list[str]:
     best = plan.best
     if best is None:
-        return ["No mode holds: raise the timeout, or let fewer environments start at once."]
+        return [_no_mode(plan)]
     sentences = [
         f"{best.name} is the cheapest mode that holds: {dollars(best.cost.total)} a month."
     ]
@@ -31,6 +31,21 @@ def _mode(plan: Plan) -> list[str]:
             f"{cheapest.name} would cost {dollars(cheapest.cost.total)}, and is lost with its zone."
         )
     return sentences
+
+
+def _no_mode(plan: Plan) -> str:
+    """Say why there is no mode to name: prices that are missing, herds, or limits."""
+    regional = [mode for mode in plan.modes if not mode.is_one_zone]
+    unpriced = [mode for mode in regional if mode.is_unpriced]
+    if unpriced:
+        names = ", ".join(mode.name for mode in unpriced)
+        return (
+            f"No mode that holds has all its prices for {plan.rates['region']} ({names}): give the"
+            " missing ones with --prices FILE, or read them with --prices FILE --update-prices."
+        )
+    if all(mode.herd.late for mode in regional):
+        return "No mode holds: raise the timeout, or let fewer environments start at once."
+    return "No mode holds: each has a limit that this traffic exceeds; split it over file systems."
 
 
 def _credits(plan: Plan) -> list[str]:

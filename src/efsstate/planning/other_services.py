@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from efsstate.planning.cost import MONTH, Cost
-from efsstate.planning.rates import GIB, Rates
+from efsstate.planning.rates import GIB, Rates, known_prices
 from efsstate.planning.workload import Workload
 
 KIB = 1024
@@ -28,7 +28,9 @@ def others(work: Workload, rates: Rates) -> list[Cost]:
         try:
             costs.append(function(work, rates))
         except KeyError as error:  # not every region's prices have all of them
-            reason = f"its prices are missing for {rates['region']} ([{table}] {error.args[0]})"
+            missing = str(error.args[0])
+            place = f"[{missing}]" if missing in known_prices() else f"[{table}] {missing}"
+            reason = f"its prices are missing for {rates['region']} ({place})"
             costs.append(Cost(name, {}, reason))
     return costs
 

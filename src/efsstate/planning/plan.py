@@ -39,6 +39,11 @@ class Mode(NamedTuple):
         """True if its storage is in a single zone."""
         return self.name.endswith("one zone")
 
+    @property
+    def is_unpriced(self) -> bool:
+        """True if it would hold, and one of its prices is missing."""
+        return self.cost.total == float("inf") and len(self.problems) == 1
+
 
 class Plan(NamedTuple):
     """The answer to a workload. `credits` is the simulation of bursting, over a year of days.
