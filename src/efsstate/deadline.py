@@ -117,6 +117,13 @@ class Invocation:
             for function in _at_end:
                 function()
 
+    def __repr__(self) -> str:
+        if self._token is None:
+            return "<Invocation, not running>"
+        if self.deadline is None:
+            return "<Invocation without a deadline>"
+        return f"<Invocation, {self.deadline - time.monotonic():.1f} s left>"
+
     def end_soon(self, seconds: Duration = 0) -> None:
         """Move the deadline to `seconds` from now, unless it comes sooner.
 

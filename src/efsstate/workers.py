@@ -42,6 +42,10 @@ class Round:
     ) -> None:
         self.finished, self.idle, self.job, self.reason = finished, idle, job, reason
 
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)
+        return f"Round({fields})"
+
 
 def run_round(work: Work, event: Any) -> Round:
     """Call `work(event)` once, and return a `Round`, which says whether the job is finished.

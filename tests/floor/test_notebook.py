@@ -26,7 +26,7 @@ class Cells(html.parser.HTMLParser):
         self.texts[-1] += data
 
 
-@pytest.mark.parametrize("kind", ["report", "info", "status"])
+@pytest.mark.parametrize("kind", ["report", "info", "status", "progress"])
 def test_a_table_has_every_field(tmp_path, kind):
     root = str(tmp_path)
     Cache(NAME, root=root).set("key", "value")
@@ -36,6 +36,11 @@ def test_a_table_has_every_field(tmp_path, kind):
         shown, wanted = sweep(root=root), {"kept": "1", "dry_run": "False", "removed": "0"}
     elif kind == "info":
         shown, wanted = Cache(NAME, root=root).info(), {"hits": "0", "maxsize": "67,108,864"}
+    elif kind == "progress":
+        with checkpoint("sharded", root=root).shards(2) as shards:
+            next(iter(shards)).finish()
+            shown = shards.progress()
+        wanted = {"total": "2", "done": "1", "claimed": "0", "free": "1"}
     else:
         shown, wanted = job, {"name": NAME, "saves": "1", "finished": "False"}
     cells = Cells(shown._repr_html_())

@@ -36,6 +36,9 @@ class EfsCache(BaseCache):
         super().__init__(default_timeout, ignore_delete_many_errors)
         self._cache: Cache = Cache(name, **options)
 
+    def __repr__(self) -> str:
+        return f"EfsCache({self._cache.name!r})"
+
     def get(self, key: str) -> Any:
         """Return the value of `key`, or None."""
         return self._cache.get(key)

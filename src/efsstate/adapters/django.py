@@ -38,6 +38,9 @@ class EfsCache(BaseCache):
         options = {"codec": "pickle", "root": location or None, **options}
         self._cache: Cache = Cache(options.pop("NAME", "django"), **options)
 
+    def __repr__(self) -> str:
+        return f"EfsCache({self._cache.name!r})"
+
     def add(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> bool:

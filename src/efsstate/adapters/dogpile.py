@@ -52,6 +52,9 @@ class EfsBackend(CacheBackend):
         self._cache: Cache = Cache(options.pop("name", "dogpile"), **options)
         self._threads: WeakValueDictionary[str, Any] = WeakValueDictionary()
 
+    def __repr__(self) -> str:
+        return f"<EfsBackend {self._cache.name!r}>"
+
     def get(self, key: str) -> Any:
         """Return the value of `key`, or NO_VALUE."""
         return self._cache.get(key, NO_VALUE)
@@ -98,6 +101,9 @@ class _Mutex(CacheMutex):
         self._cache, self._key, self._wait, self._threads = cache, key, wait, threads
         self._mutex: Mutex | None = None
         self._owner = 0
+
+    def __repr__(self) -> str:
+        return f"<mutex of {self._key!r} in {self._cache.name!r}>"
 
     def acquire(self, wait: bool = True) -> bool:
         """Return True once the caller may compute, False if another does and `wait` is false.

@@ -77,6 +77,10 @@ class EfsSerDes(SerDes):
         # A wait of the execution may be longer than the janitor's `unused_for`.
         options.keeps_unused = True
         self._results, self._keys = TieredCache(name, options), KeyBuilder(name, None)
+        self._name = name
+
+    def __repr__(self) -> str:
+        return f"EfsSerDes({self._name!r})"
 
     def serialize(self, value: Any, serdes_context: SerDesContext) -> str:
         """Return the envelope of `value`, once its entry, if it has one, is on the mount."""

@@ -172,6 +172,9 @@ class AsyncMutex:
         self._mutex = mutex
         self._entered: tuple[threading.Event, asyncio.Future[None]] | None = None
 
+    def __repr__(self) -> str:
+        return repr(self._mutex)
+
     async def __aenter__(self) -> None:
         loop = asyncio.get_running_loop()
         entered: asyncio.Future[None] = loop.create_future()

@@ -29,6 +29,9 @@ class Mutex:
         self._wait, self._description = wait, description
         self._held: tuple[tuple[Any, byte_locks.ByteLock | None], ...] = ()
 
+    def __repr__(self) -> str:
+        return f"<mutex of {self._description}>"
+
     def __enter__(self) -> None:
         until = deadline.until(self._wait)
         # A byte-range lock belongs to the process, and excludes none of its own threads.

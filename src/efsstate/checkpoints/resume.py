@@ -374,7 +374,11 @@ class Items(Generic[T]):
         self, loop: Loop, run: Callable[[Items[Any]], Iterator[Any]] | None = None
     ) -> None:
         self._generator: Any = loop.run(self) if run is None else run(self)
+        self._name = loop.job.name
         self.is_for = False  # True once a `for` statement asked for the iterator
+
+    def __repr__(self) -> str:
+        return f"<items of {self._name!r}, to be read by one for statement>"
 
     def consumer(self, frame: Any) -> tuple[Any, Any]:
         """Return the iterator that is read, and the frame that reads it."""

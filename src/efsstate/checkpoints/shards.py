@@ -62,6 +62,9 @@ def _shuffled(n: int) -> list[int]:
     return sorted(range(n), key=lambda index: noise[4 * index : 4 * index + 4])
 
 
+_MOST_SHOWN = 20  # shards of a table
+
+
 class Progress:
     """How far all shards are.
 
@@ -89,6 +92,16 @@ class Progress:
         return (
             f"<Progress {self.done} of {self.total} done, {self.claimed} claimed, {self.free} free>"
         )
+
+    def _repr_html_(self) -> str:
+        from efsstate.notebook import table
+
+        rows: list[tuple[str, object]] = [
+            (name, getattr(self, name)) for name in ("total", "done", "claimed", "free")
+        ]
+        positions = sorted(self.positions.items())[:_MOST_SHOWN]
+        rows += [(f"shard {index}", position) for index, position in positions]
+        return table("Shards", rows)
 
 
 class ShardFolder:

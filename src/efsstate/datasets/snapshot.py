@@ -40,7 +40,9 @@ class Snapshot:
         """The file names of its parts, sorted."""
 
     def __repr__(self) -> str:
-        return f"<Snapshot {self.name!r} of {self.dataset.name!r}: {len(self.names)} parts>"
+        count = len(self.names)
+        plural = "" if count == 1 else "s"
+        return f"<Snapshot {self.name!r} of {self.dataset.name!r}: {count} part{plural}>"
 
     def __len__(self) -> int:
         return len(self.names)

@@ -101,9 +101,10 @@ class SweepReport:
     def __repr__(self) -> str:
         reasons = [f"{count} {reason}" for reason, count in sorted(self.reasons.items())]
         tail = "" if self.finished else f", {self.left} folders left"
+        removed = ", ".join(reasons) or "nothing"
         return (
-            f"<SweepReport removed {', '.join(reasons) or 'nothing'} ({self.removed_bytes} bytes),"
-            f" kept {self.kept} entries{tail}>"
+            f"<SweepReport removed {removed} ({self.removed_bytes:,} bytes),"
+            f" kept {self.kept:,} {'entry' if self.kept == 1 else 'entries'}{tail}>"
         )
 
     def _repr_html_(self) -> str:

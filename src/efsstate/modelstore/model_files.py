@@ -59,7 +59,8 @@ class ModelFiles:
             self._use_copy()
 
     def __repr__(self) -> str:
-        return f"<{len(self._manifest.files)} files at {self._path()}>"
+        count = len(self._manifest.files)
+        return f"<{count} file{'' if count == 1 else 's'} at {self._path()}>"
 
     def end_load(self) -> None:
         """Release the reserved time, and the copy's open folders: only the load needed them."""

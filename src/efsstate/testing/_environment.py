@@ -107,6 +107,10 @@ class Environment:
         self._initialised = threading.Event()
         threading.Thread(target=self._run_first_init, name="init", daemon=True).start()
 
+    def __repr__(self) -> str:
+        plural = "" if self.invocations == 1 else "s"
+        return f"<Environment {self.id[:8]}, {self.invocations} invocation{plural}>"
+
     @property
     def enforced(self) -> frozenset[str]:
         """Which of "memory", "tmp" (its size) and "task root" (read-only) are enforced here.

@@ -118,6 +118,11 @@ class Function:
             packages=None if packages is None else os.path.abspath(packages),
         )
 
+    def __repr__(self) -> str:
+        count = len(self.environments)
+        plural = "" if count == 1 else "s"
+        return f"<Function {self.name!r} of {self._settings.handler}, {count} environment{plural}>"
+
     def environment(self) -> Environment:
         """Return a new execution environment; its init begins now."""
         with self._changed:

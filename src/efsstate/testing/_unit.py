@@ -88,6 +88,9 @@ class Clock:
         self._offset = 0.0
         self._originals: tuple[Any, Any] | None = None
 
+    def __repr__(self) -> str:
+        return f"<clock, {self._offset:+g} s from the true time>"
+
     def advance(self, duration: units.Duration) -> _Advance:
         """Move the time forward by `duration`, such as "8d"; in a `with`, until the block ends."""
         seconds = units.seconds(duration, "advance")

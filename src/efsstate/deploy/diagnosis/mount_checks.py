@@ -59,7 +59,7 @@ def check_entry(path: str, *, on_lambda: bool, entry: Entry | None) -> Iterator[
     if entry is None:
         return
     if not entry.kind.startswith("nfs"):
-        evidence = f"it is on {entry.point}, a {entry.kind} file system of {entry.device}"
+        evidence = f"it is on {entry.point}, file system {entry.kind} of {entry.device}"
         yield "EFS102", Hit(path, evidence, severity="error" if on_lambda else "warning")
         return
     version = entry.option("vers") or "?"
