@@ -11,14 +11,14 @@ from benchmarks import machine, report, suite
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LAB_PARTS = {
-    "300us": [part for part in suite.PARTS if part not in ("models", "imports", "many")],
-    "3ms": ["many", "models"],
+    "300us": ["caches", "flat", "answers", "survival", "checkpoints", "updates", "sweep"],
+    "3ms": ["many", "large", "models"],
 }
 
 
-def measured(root, other, parts, peers=True):
+def measured(root, other, parts, options):
     """One run on one root: what it was made on, and its figures."""
-    places = suite.Places(root, other, peers=peers)
+    places = suite.Places(root, other, peers=not options.ours, words=options.subjects)
     try:
         figures = list(suite.run(places, parts))
         return {
@@ -31,12 +31,13 @@ def measured(root, other, parts, peers=True):
         places.close()
 
 
-def in_lab(delay, parts, peers):
+def in_lab(delay, parts, options):
     """The same in the NFS lab, with a delay."""
     with tempfile.TemporaryDirectory() as folder:
         out = f"{folder}/figures.json"
-        options = ["--only", ",".join(parts), "--json", out, "--quiet"] + ["--ours"] * (not peers)
-        ours = [*machine.command(), "--root", "/mnt/a", "--other", "/mnt/b", *options]
+        ours = [*machine.command(), "--root", "/mnt/a", "--other", "/mnt/b", "--quiet"]
+        ours += ["--only", ",".join(parts), "--json", out] + ["--ours"] * options.ours
+        ours += [f"--subjects={','.join(options.subjects)}"] if options.subjects else []
         done = subprocess.run(
             [
                 sys.executable,
@@ -59,6 +60,37 @@ def in_lab(delay, parts, peers):
             run = json.load(file)["runs"][0] | {"delay": delay}
         run["machine"]["cpu"] = f"User Mode Linux on {machine.describe()['cpu']}"
         return run
+
+
+def runs(options, parts):
+    """Yield the runs that were asked for: of one root, or in memory and in the lab."""
+    if options.root:
+        paths = [path and os.path.abspath(path) for path in (options.root, options.other)]
+        yield measured(*paths, parts, options)
+        return
+    if not options.lab:
+        memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
+        with tempfile.TemporaryDirectory(dir=memory) as folder:
+            yield measured(folder, None, parts, options)
+    for delay, lab_parts in LAB_PARTS.items():
+        some = [part for part in lab_parts if part in parts]
+        if some and options.lab in (None, delay):
+            yield in_lab(delay, some, options)
+
+
+def updated(old, new):
+    """Return the old result with the figures of the parts that were measured again replaced."""
+    fresh = {
+        (run["place"], run.get("delay"), figure["part"])
+        for run in new["runs"]
+        for figure in run["figures"]
+    }
+    kept = []
+    for run in old["runs"]:
+        place = run["place"], run.get("delay")
+        figures = [f for f in run["figures"] if (*place, f["part"]) not in fresh]
+        kept += [run | {"figures": figures}] * bool(figures)
+    return {"versions": old["versions"] | new["versions"], "runs": kept + new["runs"]}
 
 
 def main():
@@ -84,7 +116,25 @@ def main():
         help=f"some of {','.join(suite.PARTS)}",
     )
     parser.add_argument("--ours", action="store_true", help="leave the peers out")
+    parser.add_argument(
+        "--subjects",
+        metavar="WORDS",
+        default=[],
+        type=lambda words: words.split(","),
+        help="only those that have one of these words in their name",
+    )
+    parser.add_argument(
+        "--lab",
+        metavar="DELAY",
+        choices=LAB_PARTS,
+        help=f"only in the NFS lab, with that delay: {', '.join(LAB_PARTS)}",
+    )
     parser.add_argument("--json", metavar="FILE", help="write the figures there too")
+    parser.add_argument(
+        "--update",
+        action="store_true",
+        help="keep the figures of benchmarks/figures.json that are not measured again",
+    )
     parser.add_argument(
         "--write",
         action="store_true",
@@ -106,20 +156,13 @@ def main():
     if options.source:
         with open(options.source) as file:
             result = json.load(file)
-    elif options.all or options.root:
-        result = {"versions": machine.versions(), "runs": []}
-        if options.root:
-            paths = [path and os.path.abspath(path) for path in (options.root, options.other)]
-            result["runs"].append(measured(*paths, parts, not options.ours))
-        else:
-            memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
-            with tempfile.TemporaryDirectory(dir=memory) as folder:
-                result["runs"].append(measured(folder, None, parts, not options.ours))
-            for delay, lab_parts in LAB_PARTS.items():
-                if some := [part for part in lab_parts if part in parts]:
-                    result["runs"].append(in_lab(delay, some, not options.ours))
+    elif options.all or options.root or options.lab:
+        result = {"versions": machine.versions(), "runs": list(runs(options, parts))}
     else:
-        parser.error("--all, or --root PATH, or --from FILE")
+        parser.error("--all, or --root PATH, or --lab DELAY, or --from FILE")
+    if options.update:
+        with open(os.path.join(HERE, "figures.json")) as file:
+            result = updated(json.load(file), result)
     if options.json:
         with open(options.json, "w") as file:
             json.dump(result, file, indent=1)

@@ -1,11 +1,7 @@
 """The cache rows.
 
 First hits of a fresh environment, hits of another client's entries, puts, misses.
-
-And hits in memory.
 """
-
-import shutil
 
 from benchmarks import measure, subjects
 from benchmarks.subjects import Floor, value
@@ -88,43 +84,3 @@ def local(subject, folder, *, rounds=200):
         "row": "miss",
         **measure.run(ours.miss, [f"miss-{i}" for i in range(rounds)], batch=4, beside=floor.miss),
     }
-
-
-def memory(name):
-    """Measure hits in memory, of 1 KiB by a short string.
-
-    Beside `cachetools.cached` with a lock.
-    """
-    import functools
-    import tempfile
-    import threading
-
-    import cachetools
-
-    import efsstate
-
-    def work(key):
-        return value(key)
-
-    beside = cachetools.cached(cachetools.LRUCache(1000), lock=threading.Lock())(work)
-    folder = tempfile.mkdtemp()
-    try:
-        call = {
-            "efsstate `cached`": lambda: efsstate.cached(name="bench", root=folder)(work),
-            "cachetools `cached` with a lock": lambda: cachetools.cached(
-                cachetools.LRUCache(1000), lock=threading.Lock()
-            )(work),
-            "functools `lru_cache`": lambda: functools.lru_cache(1000)(work),
-        }[name]()
-        keys = [f"key-{i}" for i in range(100)]
-        for key in keys:
-            call(key), beside(key)
-        yield {
-            "row": "memory",
-            **measure.run(call, keys * 1000, batch=1000, beside=beside, check=checked),
-        }
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-MEMORY = ["functools `lru_cache`", "cachetools `cached` with a lock", "efsstate `cached`"]

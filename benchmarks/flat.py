@@ -32,7 +32,7 @@ def system_calls(root, count):
             subject: processes.system_calls("cache", subject.__name__, root)
             for subject in set(OPERATIONS.values())
         }
-        return {name: traced[subject][name] for name, subject in OPERATIONS.items()}
+        return {name: processes.own(traced[subject][name]) for name, subject in OPERATIONS.items()}
     finally:
         shutil.rmtree(root, ignore_errors=True)
 

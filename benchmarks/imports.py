@@ -44,7 +44,7 @@ def _once(statement):
     return json.loads(done.stdout)
 
 
-def rows(rounds=15):
+def rows(rounds=7):
     """Each statement in turn, `rounds` times; `ratio` is to `import filelock` of the same round."""
     samples, modules = {name: [] for name in STATEMENTS}, {}
     for _ in range(rounds + 1):  # the first one writes and reads the compiled files

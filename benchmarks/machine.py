@@ -2,9 +2,11 @@
 
 import datetime as dt
 import importlib.metadata
+import mmap
 import os
 import platform
 import sys
+import time
 
 import efsstate
 from benchmarks import checkpoints, subjects, ways
@@ -26,8 +28,20 @@ def describe():
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "kernel": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
+        "fresh_page": fresh_page(),
         "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
+
+
+def fresh_page(count=4096):
+    """Return the seconds that the kernel takes to give this process a page of memory."""
+    pages = mmap.mmap(-1, count * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    start = time.perf_counter()
+    for at in range(0, len(pages), mmap.PAGESIZE):
+        pages[at] = 1
+    seconds = time.perf_counter() - start
+    pages.close()
+    return seconds / count
 
 
 def versions():
@@ -36,7 +50,7 @@ def versions():
         package for _, package in ways.ALL.values()
     }
     found = {}
-    for package in sorted(packages | {"cachetools", "numpy", "torch"} - {""}):
+    for package in sorted(packages | {"cachebox", "cachetools", "moka-py", "numpy", "torch"}):
         if package:
             try:
                 found[package] = importlib.metadata.version(package)

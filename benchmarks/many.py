@@ -41,7 +41,7 @@ def rows(a, b, requests):
             )
     for name, figures in found.items():
         one = measure.merged(figures)
-        one["time"] |= {at: one["time"][at] / COUNT for at in ("median", "low", "high")}
+        one["time"] |= {at: one["time"][at] / COUNT for at in ("median", "low", "high", "best")}
         if "requests" in one:
             one["requests"] /= COUNT
         loop = found[

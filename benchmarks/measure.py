@@ -2,6 +2,7 @@
 
 import gc
 import os
+import resource
 import statistics
 import time
 
@@ -88,30 +89,39 @@ class Requests:
 
 
 def spread(samples):
-    """Median and quartiles, in the samples' unit."""
+    """Median, quartiles and the smallest, in the samples' unit."""
     if len(samples) < 2:
         samples = samples * 2
     low, middle, high = statistics.quantiles(samples, n=4, method="inclusive")
-    return {"median": middle, "low": low, "high": high, "samples": len(samples)}
+    return {
+        "median": middle,
+        "low": low,
+        "high": high,
+        "best": min(samples),
+        "samples": len(samples),
+    }
 
 
 def run(operation, arguments, *, requests=None, batch=1, beside=None, check=None):
     """Measure `operation(argument)` for each argument.
 
-    Seconds, requests, and the ratio to `beside`.
+    Seconds, page faults, requests, and the ratio to `beside`: of the smallest samples of both,
+    because other work on this machine makes some longer, and none shorter.
 
     `batch`: so many operations a sample. `beside(argument)`: another operation, sampled in turn
     with the first, so that the ratio holds whatever else the machine does. `check(argument,
     result)` afterwards: "wrong", "missed" or None.
     """
     before = requests.settled() if requests else {}
-    samples, ratios, faults = [], [], []
+    samples, others, faults, paged = [], [], [], 0
     gc.collect()
     gc.disable()
     try:
         for i in range(0, len(arguments), batch):
             some = arguments[i : i + batch]
+            paged -= page_faults()
             seconds, results = _time(operation, some)
+            paged += page_faults()
             samples.append(seconds / len(some))
             if check:
                 faults += [
@@ -121,12 +131,16 @@ def run(operation, arguments, *, requests=None, batch=1, beside=None, check=None
                 ]
             del results
             if beside:
-                ratios.append(seconds / _time(beside, some)[0])
+                others.append(_time(beside, some)[0] / len(some))
     finally:
         gc.enable()
-    figure = {"time": spread(samples), "operations": len(arguments)}
-    if ratios:
-        figure["ratio"] = statistics.median(ratios)
+    figure = {
+        "time": spread(samples),
+        "operations": len(arguments),
+        "page_faults": paged / len(arguments),
+    }
+    if others:
+        figure["ratio"] = min(samples) / min(others)
     if requests and requests.counted:
         after = requests.settled()
         counts = {
@@ -158,6 +172,17 @@ def merged(figures):
         if wrong := sum(figure.get(fault, 0) for figure in figures):
             found[fault] = wrong
     return found
+
+
+def page_faults():
+    """Return the pages that the kernel gave to this process up to now."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def resident():
+    """Return the bytes of memory that this process has now."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
 
 
 def _time(operation, arguments):

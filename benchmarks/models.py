@@ -6,7 +6,6 @@ The cache is cold each time.
 import contextlib
 import gc
 import importlib
-import mmap
 import os
 import random
 import resource
@@ -16,6 +15,13 @@ import time
 from benchmarks import measure, processes, ways
 
 SIZE, TENSORS = 128 << 20, 8
+TAKING_PART = (
+    "torch",
+    "safetensors.torch",
+    "safetensors.numpy",
+    "runai_model_streamer",
+    "fastsafetensors",
+)
 
 
 def write(path):
@@ -32,17 +38,16 @@ def write(path):
     yield {}
 
 
-def prepare(folder):
-    """Import all that takes part before the clock starts; a missing package fails at its turn."""
-    for name in (
-        "torch",
-        "safetensors.torch",
-        "safetensors.numpy",
-        "runai_model_streamer",
-        "fastsafetensors",
-    ):
+def import_all(names):
+    """Import modules; one that is missing fails at its turn."""
+    for name in names:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+
+
+def prepare(folder):
+    """Import all that takes part before the clock starts."""
+    import_all(TAKING_PART)
     from efsstate import model, publish
 
     with open(f"{folder}/small", "wb") as file:
@@ -67,7 +72,7 @@ def one(name, path, requests):
     """One read of the file in a process of its own: rate, memory, requests."""
     read = (ways.ALL | ways.BY_HAND)[name][0]
     cold(path)
-    before, memory = requests.settled(), _resident()
+    before, memory = requests.settled(), measure.resident()
     start = time.perf_counter()
     kept = read(path)
     seconds = kept.seconds if isinstance(kept, ways.Timed) else time.perf_counter() - start
@@ -101,11 +106,6 @@ def _tensors():
     return {
         f"t{i}": random.integers(0, 255, SIZE // TENSORS, dtype=np.uint8) for i in range(TENSORS)
     }
-
-
-def _resident():
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * mmap.PAGESIZE
 
 
 def rows(a, b, requests, *, rounds=24):

@@ -1,5 +1,6 @@
 """Run each subject in a process of its own, where it may fail, hang or die; or under strace."""
 
+import ctypes
 import io
 import os
 import pickle
@@ -11,14 +12,7 @@ import tempfile
 import time
 import warnings
 
-ALLOCATOR = {
-    "mmap",
-    "munmap",
-    "brk",
-    "madvise",
-    "mremap",
-    "mprotect",
-}  # the allocator's mood, not the subject's work
+ALLOCATOR = {"mmap", "munmap", "brk", "madvise", "mremap", "mprotect"}
 
 
 def reason(error):
@@ -27,7 +21,13 @@ def reason(error):
     return " ".join(word for word in text.split() if "/" not in word).rstrip(" :")[:120]
 
 
-def isolated(function, *arguments, timeout=180):
+def die_with_parent():
+    """Have the kernel kill this process when its parent ends, so that none that hangs is left."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def isolated(function, *arguments, timeout=60):
     """Return what the generator `function(*arguments)` yields in a process of its own.
 
     If it failed or hung, that comes last.
@@ -39,6 +39,7 @@ def isolated(function, *arguments, timeout=180):
         )  # a fork beside a library's idle threads: the child uses none
         pid = os.fork()
     if not pid:
+        die_with_parent()
         os.close(receiving)
         with os.fdopen(sending, "wb") as out:
             code = 0
@@ -93,42 +94,47 @@ def mark(name):
 
 
 def system_calls(*arguments):
+    """Return the system calls of `python -m benchmarks.traced ARGUMENTS`, as `traced` does."""
+    return traced([sys.executable, "-m", "benchmarks.traced", *arguments])
+
+
+def own(calls):
+    """Return the calls that are a subject's work, without those of its memory allocator."""
+    return {name: count for name, count in calls.items() if name not in ALLOCATOR}
+
+
+def of_allocator(calls):
+    """Return how many of the calls are the memory allocator's."""
+    return sum(calls.values()) - sum(own(calls).values())
+
+
+def traced(command):
     """Return the system calls by name between the marks `begin-X` and `end-X`: {X: {call: count}}.
 
-    `python -m benchmarks.traced ARGUMENTS` leaves the marks.
+    The command leaves the marks.
     """
     with tempfile.TemporaryDirectory() as folder:
         log = f"{folder}/log"
-        command = [
-            "strace",
-            "-f",
-            "-qq",
-            "-o",
-            log,
-            sys.executable,
-            "-m",
-            "benchmarks.traced",
-            *arguments,
-        ]
         done = subprocess.run(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=300
+            ["strace", "-f", "-qq", "-o", log, *command],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=300,
         )
         if done.returncode:
-            raise RuntimeError(
-                done.stderr.strip().splitlines()[-1]
-                if done.stderr.strip()
-                else f"exit code {done.returncode}"
-            )
-        counts, current = {}, None
+            raise RuntimeError((done.stderr.strip() or f"code {done.returncode}").splitlines()[-1])
         with open(log, errors="replace") as lines:
-            for line in lines:
-                text = line.split(maxsplit=1)[1]  # after the process id
-                call = text.partition("(")[0]
-                if "/benchmark-mark/" in line:
-                    which, _, name = (
-                        line.split("/benchmark-mark/")[1].partition('"')[0].partition("-")
-                    )
-                    current = counts.setdefault(name, {}) if which == "begin" else None
-                elif current is not None and call.isidentifier() and call not in ALLOCATOR:
-                    current[call] = current.get(call, 0) + 1
+            return _between_marks(lines)
+
+
+def _between_marks(lines):
+    counts, current = {}, None
+    for line in lines:
+        call = line.split(maxsplit=1)[1].partition("(")[0]  # after the process id
+        if "/benchmark-mark/" in line:
+            which, _, name = line.split("/benchmark-mark/")[1].partition('"')[0].partition("-")
+            current = counts.setdefault(name, {}) if which == "begin" else None
+        elif current is not None and call.isidentifier():
+            current[call] = current.get(call, 0) + 1
     return counts

@@ -4,7 +4,7 @@ import json
 import os
 import textwrap
 
-from benchmarks import chart
+from benchmarks import chart, tables_answers, tables_time, ways
 from benchmarks.budgets import BUDGETS, Figures
 from benchmarks.text import NONE, count, faults, seconds, spread, table
 
@@ -33,7 +33,7 @@ def operation(figures, row, failed="hits"):
                 for key, value in figures.get(failed, "nfs", name).items()
                 if key == "failed"
             }
-        calls = figures.get(f"{row} calls", "local", name).get("calls")
+        calls = figures.get(f"{row} calls", "local", name)
         if not (nfs or local):
             continue
         lines.append(
@@ -44,7 +44,9 @@ def operation(figures, row, failed="hits"):
                 f"{nfs['time']['median'] / floor['median']:.2g}"
                 if floor and "time" in nfs and not faults(nfs)
                 else NONE,
-                count(calls),
+                count(calls.get("calls")),
+                count(calls.get("allocator")),
+                count(local.get("page_faults")),
                 faults(local) or (spread(local["time"]) if "time" in local else NONE),
                 count(local.get("ratio")) if not faults(local) else NONE,
             ]
@@ -56,92 +58,12 @@ def operation(figures, row, failed="hits"):
             "NFS: time",
             "× bare",
             "memory: system calls",
+            "of the allocator",
+            "page faults",
             "memory: time",
             "× bare",
         ],
         lines,
-    )
-
-
-def stampede(figures):
-    lines = []
-    for place in ("nfs", "local"):
-        for f in figures.rows("stampede", place):
-            text = f.get("failed") or f"{f['computations']}"
-            broken = [
-                f"{f[name]} {what}"
-                for name, what in (
-                    ("errors", "of the callers get an error"),
-                    ("wrong", "wrong answers"),
-                    ("hung", "hang"),
-                )
-                if f.get(name)
-            ]
-            if broken:
-                text += f", {', '.join(broken)}" + (f" ({f['error']})" if "error" in f else "")
-            lines.append((f["subject"], place, text))
-    names = dict.fromkeys(name for name, _, _ in lines)
-    cell = {(name, place): text for name, place, text in lines}
-    return table(
-        ["", "NFS, two clients", "one host"],
-        [[name, cell.get((name, "nfs"), NONE), cell.get((name, "local"), NONE)] for name in names],
-    )
-
-
-def flipped(figures):
-    def cells(f):
-        if "failed" in f:
-            return [f"**fails**: {f['failed']}"]
-        found = [
-            f"{f[name]} {text}"
-            for name, text in (
-                ("wrong", "**wrong value returned**"),
-                ("recomputed", "noticed: a miss, computed again"),
-                ("raised", f"an error: {f.get('error', '')}"),
-                ("right", "right value"),
-                ("not found on disk", "value not found on disk"),
-            )
-            if f.get(name)
-        ]
-        return [f"{', '.join(found)}"]
-
-    return table(
-        ["", "of 32 flipped bits"],
-        [[f["subject"], *cells(f)] for f in figures.rows("flipped", "local")],
-    )
-
-
-def confusion(figures):
-    rows = figures.rows("confusion", "local")
-    groups = sorted(
-        {name for f in rows for name in [*f.get("wrong", {}), *f.get("errors", {})]}
-    )  # as figures.json sorts them
-
-    def cell(f, group):
-        if "failed" in f:
-            return f"**fails**: {f['failed']}"
-        if group in f.get("errors", {}):
-            return f"an error: {f['errors'][group]}"
-        return f"**{f['wrong'][group]} wrong**" if f["wrong"][group] else "right"
-
-    return table(
-        ["", *groups], [[f["subject"], *[cell(f, group) for group in groups]] for f in rows]
-    )
-
-
-def updates(figures):
-    rows = figures.rows("updates", "nfs")
-    cell = {
-        (f["subject"], f["readers"]): f"{f['kept']} of {f['acknowledged']} kept"
-        for f in rows
-        if "kept" in f
-    }
-    return table(
-        ["", "alone", "with readers"],
-        [
-            [name, cell.get((name, False), NONE), cell.get((name, True), NONE)]
-            for name in dict.fromkeys(f["subject"] for f in rows)
-        ],
     )
 
 
@@ -181,12 +103,34 @@ def sections(result):
     time = ("time", lambda f: spread(f["time"]))
     yield "Budgets", "", budgets(figures)
     yield (
+        "How fast a hit is, and what each cache gets wrong",
+        (
+            "In one row, from the tables below. A hit is of 1 KiB: in a lean process in memory, as "
+            "a multiple of bare open-read-close, and on NFS in requests. Then: 32 flipped bits of "
+            "stored values; eight cold callers of one key on two NFS clients; puts that were "
+            "acknowledged on NFS and are lost after a SIGKILL of the writer, and of two writers; "
+            "increments of one number by two clients. An empty field: it has no such operation."
+        ),
+        tables_answers.summary(figures),
+    )
+    yield (
         "Hit",
         (
             "An entry of 1 KiB, put by client a, read by client b for the first time, in folders "
             "that b knows. Without the memory tier."
         ),
         operation(figures, "hit"),
+    )
+    yield (
+        "Hit in a lean process",
+        (
+            "Bare Python that imported nothing but the cache, in memory; written by another "
+            "process. Time is the median, and the ratio that of the smallest samples, ten hits "
+            "each, in turn with the bare calls. System calls, the allocator's, and page faults are "
+            "of one hit, and modules those that the cache brings. On Lambda's runtime client: as "
+            "`efsstate.testing` runs it."
+        ),
+        tables_time.lean(figures),
     )
     yield (
         "The first 256 different hits of a fresh environment",
@@ -228,14 +172,41 @@ def sections(result):
     )
     yield (
         "Hit in memory",
-        "",
-        simple(
-            figures,
-            "memory",
-            "local",
-            time,
-            ("× `cachetools.cached` with a lock", lambda f: count(f["ratio"])),
+        (
+            "Of 1 KiB by one argument of the kind named, and of a list of ten strings; as a "
+            "multiple of `cachetools.cached` with a lock, in turn with it, of the smallest "
+            "samples. Then: for how many of `1`, `True` and `1.0` another's answer comes back, "
+            "whether callers share what they are given and change, and the bytes of memory an "
+            "entry of 16 bytes takes, key and value included."
         ),
+        tables_time.memory(figures),
+    )
+    yield (
+        "Cold start",
+        (
+            "The first of each operation in a new environment on Lambda's runtime client, as "
+            "`efsstate.testing` runs it: the smallest time and the modules loaded. What is there "
+            "before: for hit, miss, claim, load and model the three names are imported; for a save "
+            "the checkpoint is claimed. Without bytecode: the package as source on a read-only "
+            "disk, as unpacked wheels are there. The ratio is the median of the ratios to the lock "
+            "of the same round."
+        ),
+        tables_time.cold(figures),
+    )
+    yield (
+        "A result of 100 MB",
+        (
+            "A NumPy array, put by one process and read by another, until a byte of each page was "
+            "touched; the smallest time of each, and the ratio of these. Returned: until the call "
+            "returned. On NFS over 3 ms, written by a and read by b with a cold cache; there page "
+            "faults of the lab's guest inflate every time."
+        ),
+        tables_time.large(figures),
+    )
+    yield (
+        "First hit of an entry of middle size",
+        "Requests over NFS, with a cold cache, in folders that the client knows.",
+        tables_time.middle(figures),
     )
     yield (
         "Eight cold callers on one key",
@@ -243,17 +214,27 @@ def sections(result):
             "How often the value is computed; each computation takes half a second. One is what a "
             "cache is for."
         ),
-        stampede(figures),
+        tables_answers.stampede(figures),
     )
     yield (
         "One flipped bit in the stored value",
         "A new environment then asks for it.",
-        flipped(figures),
+        tables_answers.flipped(figures),
     )
     yield (
         "Arguments that look alike",
         "Whether each call gets the answer to its own arguments.",
-        confusion(figures),
+        tables_answers.confusion(figures),
+    )
+    yield (
+        "What survives of what was acknowledged",
+        (
+            "A put is acknowledged when the call returned. Killed: the writer, by SIGKILL, at a "
+            "random put, four times. Two writers: 100 other keys each, at once. Counter: 50 "
+            "increments of one number each, at once. On NFS the writers are on two clients, and "
+            "client b reads. That a machine loses power is not tried here."
+        ),
+        tables_answers.survival(figures),
     )
     yield (
         "Checkpoint: save of 1 KiB",
@@ -291,7 +272,7 @@ def sections(result):
             "second, "
             "as a backup or a dashboard does."
         ),
-        updates(figures),
+        tables_answers.updates(figures),
     )
     yield (
         "Checkpoint: claim and release",
@@ -325,15 +306,17 @@ def sections(result):
             "128 MiB, written by a, read by b with a cold cache, readahead 128 KiB, each in a "
             "process of its own. Rate and ratio are of the best round, time is the median. Copies: "
             "the growth of the process's memory over the file's size. In the lab's guest a fresh "
-            "page of memory costs about 150 µs, a hundred times as much as elsewhere: it slows "
-            "down every way into new memory, and `read()`, which fills its buffer twice, the most. "
-            "Into a buffer that is reused and touched beforehand, ours is about 2.3 times as fast "
-            "as one `read()` of the file, and 10 times as fast as a loop of 64 KiB."
+            "page of memory is dear, as the head of this page says: that slows down every way into "
+            "new memory, and `read()`, which fills its buffer twice, the most. The rows of mapped "
+            "files, which take a fault for each page, are inflated by it many times over, and say "
+            "nothing of how a mapped file does on a real kernel. Those into a kept buffer, which "
+            "was touched beforehand, are without it."
         ),
         simple(
             figures,
             "model",
             "nfs",
+            ("", lambda f: "mapped" if f["subject"] in ways.MAPPED_NAMES else ""),
             time,
             rate,
             ("× `read()`", lambda f: count(f["ratio"])),
@@ -430,14 +413,14 @@ def setting(result):
     """What it was measured on and with."""
     lines = []
     for run in result["runs"]:
-        m = run["machine"]
+        m, parts = run["machine"], dict.fromkeys(f["part"] for f in run["figures"])
         where = {"nfs": "NFS", "local": "a file system in memory"}[run["place"]] + (
             f", delay {run['delay']} one way" if "delay" in run else ""
         )
         lines.append(
             f"{where}: {m['cpu']}, {m['cores']} {'core' if m['cores'] == 1 else 'cores'}, "
             f"{m['memory_gib']} GiB, {m['kernel']}, Python {m['python']}, {m['date']}; opening a "
-            f"folder takes {spread(run['round_trip'])}"
+            f"folder takes {spread(run['round_trip'])}{_page(run)} ({', '.join(parts)})"
         )
     packages = [f"{name} {version}" for name, version in result["versions"].items() if version]
     lines.append(", ".join(packages))
@@ -445,6 +428,11 @@ def setting(result):
     if missing:
         lines.append(f"not installed: {', '.join(missing)}")
     return "\n".join(_wrapped(line, "- ") for line in lines)
+
+
+def _page(run):
+    seconds_each = run["machine"].get("fresh_page")
+    return f", a fresh page of memory {seconds(seconds_each)}" if seconds_each else ""
 
 
 def _wrapped(text, mark=""):
@@ -475,21 +463,39 @@ its operation. `python -m benchmarks --root PATH [--other PATH]` measures on any
 ![requests and times, beside the peers](../docs/img/bench.svg)
 
 How to read them: **requests** to the server (from `/proc/self/mountstats`) and **system calls**
-(from strace, without the allocator's) are exact, and do not depend on the machine. Times are
-medians with quartiles. They come from a small machine that other work shared, and NFS runs in a
-guest with one processor. So compare them within a table, by the ratio to the bare system calls for
-the same bytes, which were measured in the same run; in memory, in turn with them. On NFS everything
-is put by one client and read by another, and the writer is still running when the reader comes, as
-functions' environments are. Each subject runs in a process of its own; one that fails is shown
-failing.
+(from strace; the memory allocator's are counted apart) are exact, and do not depend on the machine.
+Times are medians with quartiles. They come from a small machine that other work shared, and NFS
+runs in a guest with one processor. So compare them within a table, by the ratio to the bare system
+calls for the same bytes, which were measured in the same run; in memory in turn with them, as the
+ratio of the smallest samples, which other work disturbs least. On NFS everything is put by one
+client and read by another, and the writer is still running when the reader comes, as functions'
+environments are. Each subject runs in a process of its own; one that fails is shown failing.
+
+`python -m benchmarks --all` takes about half an hour, most of it in the lab. `--lab 300us --only
+caches --subjects lmdb` measures a part of it, and `--update` keeps the other figures of
+`figures.json`: each run below names its parts and its date.
 
 """
 
 
+BEGIN, END = "<!-- benchmarks: python -m benchmarks --write -->\n", "<!-- end of benchmarks -->"
+
+
+def compared(text, figures):
+    """Return README.md's text with its table, and whom ours is faster than, from the figures."""
+    before, _, rest = text.partition(BEGIN)
+    body = f"{tables_answers.peers(figures)}\n\n{_wrapped(tables_answers.sentence(figures))}\n"
+    return before + BEGIN + "\n" + body + "\n" + END + rest.partition(END)[2]
+
+
 def write(result, root):
-    """benchmarks/README.md, benchmarks/figures.json and docs/img/bench.svg."""
+    """Write benchmarks/README.md and figures.json, docs/img/bench.svg, and README.md's table."""
     with open(f"{root}/benchmarks/README.md", "w") as file:
         file.write(HEAD + markdown(result))
+    with open(f"{root}/README.md") as file:
+        text = file.read()
+    with open(f"{root}/README.md", "w") as file:
+        file.write(compared(text, Figures(result)))
     with open(f"{root}/benchmarks/figures.json", "w") as file:
         json.dump(result, file, indent=1, sort_keys=True)
         file.write("\n")

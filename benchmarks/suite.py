@@ -11,22 +11,32 @@ from benchmarks import (
     answers,
     caches,
     checkpoints,
+    cold,
     flat,
     imports,
+    in_memory,
+    large,
+    lean,
     lost_updates,
     many,
     measure,
     models,
     processes,
     subjects,
+    survival,
     sweep,
 )
 
 PARTS = (
     "caches",
+    "lean",
+    "memory",
+    "cold",
+    "large",
     "flat",
     "many",
     "answers",
+    "survival",
     "checkpoints",
     "updates",
     "imports",
@@ -38,8 +48,8 @@ PARTS = (
 class Places:
     """The root to measure on, as clients a and b see it, and this run's folder below it."""
 
-    def __init__(self, root, other=None, *, peers=True):
-        self.peers = peers
+    def __init__(self, root, other=None, *, peers=True, words=()):
+        self.peers, self.words = peers, words
         self.folder = "benchmark-" + os.urandom(4).hex()
         self.root, self.a, self.b = root, f"{root}/{self.folder}", f"{other or root}/{self.folder}"
         os.mkdir(self.a)
@@ -53,9 +63,19 @@ class Places:
         self._next += 1
         return f"{self.a}/{self._next}", f"{self.b}/{self._next}"
 
+    def takes(self, name):
+        """Return True if a subject of that name is measured."""
+        if self.words:
+            return any(word in name for word in self.words)
+        return self.peers or name.startswith(("efsstate", "bare"))
+
     def among(self, subjects):
-        """Those that are measured: ours and the floor alone, if peers are left out."""
-        return [s for s in subjects if self.peers or s.name.startswith(("efsstate", "bare"))]
+        """Yield those that are measured, and say how long each took."""
+        for subject in subjects:
+            if self.takes(subject.name):
+                started = time.monotonic()
+                yield subject
+                say(f"{subject.name}: {time.monotonic() - started:.1f} s")
 
     def close(self):
         shutil.rmtree(self.a, ignore_errors=True)
@@ -77,13 +97,13 @@ def say(text):
 def run(places, parts):
     """Return every figure of `parts` on `places`.
 
-    Dicts with row, place, subject and the measurements.
+    Dicts with part, row, place, subject and the measurements.
     """
     for part in parts:
         if part in _PARTS:
             started = time.monotonic()
             for figure in _PARTS[part](places):
-                yield {"place": places.name, **figure}
+                yield {"part": part, "place": places.name, **figure}
             say(f"{part}: {time.monotonic() - started:.0f} s")
 
 
@@ -101,10 +121,36 @@ def _caches(places):
         for function, *arguments in jobs:
             for figure in processes.isolated(function, *arguments):
                 yield {"subject": subject.name, "row": function.__name__, **figure}
-    if not nfs:
-        for name in caches.MEMORY:
-            for figure in processes.isolated(caches.memory, name):
-                yield {"subject": name, "row": "memory", **figure}
+
+
+def _lean(places):
+    if places.name == "local":
+        for name in lean.CODE:
+            if places.takes(name):
+                for figure in processes.isolated(lean.one, name, places.new()[0]):
+                    yield {"subject": name, "row": "lean", **figure}
+
+
+def _memory(places):
+    """Hits in memory, what they get wrong, and the memory that entries take."""
+    if places.name == "local":
+        for name in in_memory.CACHES:
+            if places.takes(name) or name == in_memory.BESIDE:
+                jobs = [
+                    functools.partial(in_memory.hits, name),
+                    functools.partial(in_memory.answers, name),
+                    functools.partial(in_memory.footprint, name, places.new()[0]),
+                ]
+                for job in jobs:
+                    for figure in processes.isolated(job):
+                        yield {"subject": name, "row": "memory", **figure}
+
+
+def _cold(places):
+    if places.name == "local":
+        rows = functools.partial(cold.rows, places.new()[0], peers=places.peers)
+        for figure in processes.isolated(rows, timeout=900):
+            yield {"subject": "all", "row": "cold", **figure}
 
 
 def _system_calls(kind, subject, places):
@@ -112,7 +158,13 @@ def _system_calls(kind, subject, places):
         return
     for name, calls in processes.system_calls(kind, subject.__name__, places.new()[0]).items():
         count = {"cache": 64, "checkpoint": 32}[kind]
-        yield {"row": f"{name} calls", "calls": sum(calls.values()) / count, "by_call": calls}
+        own = processes.own(calls)
+        yield {
+            "row": f"{name} calls",
+            "calls": sum(own.values()) / count,
+            "allocator": processes.of_allocator(calls) / count,
+            "by_call": own,
+        }
 
 
 def _answers(places):
@@ -123,9 +175,26 @@ def _answers(places):
                 jobs.append(functools.partial(answers.flipped, subject, places.new()[0]))
                 if issubclass(subject, subjects.Function):
                     jobs.append(functools.partial(answers.confusion, subject, places.new()[0]))
-            for job in jobs:
-                for figure in processes.isolated(job):
-                    yield {"subject": subject.name, "row": job.func.__name__, **figure}
+            yield from _performed(subject, jobs)
+
+
+def _survival(places):
+    """What is left after a kill, of two writers and of a counter; the floor promises nothing."""
+    for subject in places.among([*subjects.OURS, *subjects.PEERS]):
+        folders = [places.new() for _ in range(4)]
+        jobs = [
+            functools.partial(survival.killed, subject, folders),
+            functools.partial(survival.writers, subject, *places.new()),
+        ]
+        if subject.add_one:
+            jobs.append(functools.partial(survival.counter, subject, *places.new()))
+        yield from _performed(subject, jobs)
+
+
+def _performed(subject, jobs):
+    for job in jobs:
+        for figure in processes.isolated(job, timeout=90):
+            yield {"subject": subject.name, "row": job.func.__name__, **figure}
 
 
 def _checkpoints(places):
@@ -186,9 +255,14 @@ def _sweep(places):
 
 _PARTS = {
     "caches": _caches,
+    "lean": _lean,
+    "memory": _memory,
+    "cold": _cold,
+    "large": large.rows,
     "flat": flat.rows,
     "many": _many,
     "answers": _answers,
+    "survival": _survival,
     "checkpoints": _checkpoints,
     "updates": _updates,
     "imports": _imports,

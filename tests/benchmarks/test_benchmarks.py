@@ -1,5 +1,6 @@
 """The benchmarks run, show what fails as failing, and the written page is the command's."""
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -7,11 +8,20 @@ import sys
 import time
 
 import pytest
+from benchmarks.__main__ import updated
+from benchmarks.budgets import BUDGETS, Figures
 from benchmarks.subjects import PEERS
 
-from benchmarks import measure, processes, report, suite
+from benchmarks import measure, processes, report, suite, tables_answers
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+def skip_without(package):
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip(f"{package} is not installed: pip install --group bench")
 
 
 def bench(*arguments):
@@ -39,7 +49,7 @@ def test_every_row_of_ours_runs_on_a_local_root(tmp_path):
         if "failed" in f or (f.get("wrong") not in (None, 0) and f["row"] != "confusion")
     ]
     rows = {f["row"] for f in figures}
-    assert rows >= {"hit", "put", "miss", "memory", "stampede", "flipped", "confusion"}
+    assert rows >= {"hit", "put", "miss", "stampede", "flipped", "confusion"}
     assert rows >= {
         "save",
         "save, nothing to remove",
@@ -59,7 +69,7 @@ def test_every_row_of_ours_runs_on_a_local_root(tmp_path):
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.__name__)
 def test_a_peer_stores_and_finds(peer, tmp_path):
     """A figure of a peer is of a peer that works: what it stored, another environment finds."""
-    pytest.importorskip(peer.package)
+    skip_without(peer.package)
 
     def once():
         writer = peer(f"{tmp_path}/c")
@@ -111,6 +121,54 @@ def test_the_written_page_is_what_the_command_writes():
         result = json.load(file)
     with open(f"{ROOT}/benchmarks/README.md") as file:
         assert file.read() == report.HEAD + report.markdown(result)
+    with open(f"{ROOT}/README.md") as file:
+        text = file.read()
+    assert report.compared(text, Figures(result)) == text and report.END in text
+
+
+def test_the_page_says_whom_ours_is_faster_than():
+    """Peers that are faster are named, with what they do not notice; none is left out."""
+    rows = [
+        {"row": "hit", "place": "local", "subject": name, "ratio": ratio}
+        for name, ratio in (
+            ("efsstate `cached`", 3),
+            ("joblib `Memory`", 30),
+            ("lmdb by hand", 0.2),
+        )
+    ]
+    flip = {"row": "flipped", "place": "local", "subject": "lmdb by hand", "wrong": 32}
+    figures = Figures({"runs": [{"figures": [*rows, flip]}]})
+    text = tables_answers.sentence(figures)
+    assert "faster than joblib `Memory` (30)" in text
+    assert "Faster than ours are lmdb by hand (0.2). Each of these returns" in text
+    [budget] = [budget for budget in BUDGETS if "through the decorator" in budget.what]
+    reached, kept = budget.reached(figures)
+    assert "faster than the decorators joblib `Memory` (30 ×)" in reached and not kept
+    assert "slower than the stores lmdb by hand (0.2 ×)" in reached
+
+
+def test_an_update_replaces_only_what_was_measured_again():
+    figure = {"row": "hit", "place": "nfs", "subject": "s"}
+    old = {
+        "versions": {"a": "1", "b": "1"},
+        "runs": [
+            {"place": "nfs", "delay": "3ms", "figures": [figure | {"part": "many"}]},
+            {
+                "place": "nfs",
+                "delay": "300us",
+                "figures": [figure | {"part": "caches"}, figure | {"part": "sweep"}],
+            },
+        ],
+    }
+    again = {"place": "nfs", "delay": "300us", "figures": [figure | {"part": "caches", "n": 1}]}
+    result = updated(old, {"versions": {"b": "2"}, "runs": [again]})
+    assert result["versions"] == {"a": "1", "b": "2"}
+    assert [[f["part"] for f in run["figures"]] for run in result["runs"]] == [
+        ["many"],
+        ["sweep"],
+        ["caches"],
+    ]
+    assert result["runs"][-1] is again
 
 
 def test_unknown_parts_are_refused():
