@@ -1,5 +1,6 @@
 """The page's examples, and what the import of an adapter adds to its framework's."""
 
+import asyncio
 import os
 import pathlib
 import subprocess
@@ -9,11 +10,14 @@ import pytest
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "adapters.md"
 FRAMEWORKS = {
+    "aiocache": "aiocache",
     "cachelib": "cachelib",
     "django": "django.core.cache.backends.base",
     "dogpile": "dogpile.cache.api",
     "durable": "aws_durable_execution_sdk_python.serdes",
+    "durable_events": "aws_durable_execution_sdk_python.plugin",
     "fsspec": "fsspec.implementations.chained",
+    "joblib": "joblib",
 }
 NEW = """
 import importlib, sys
@@ -72,6 +76,18 @@ def test_the_example_for_fsspec_reads_through_the_mount():
     fsspec.filesystem("memory").pipe("/lake/orders.parquet", b"rows and a tail of 8")
     assert example("fsspec", "s3://", "memory://")["tail"] == b"ail of 8"
     assert os.path.isdir(f"{os.environ['EFSSTATE_ROOT']}/cache/fsspec")
+
+
+def test_the_example_for_aiocache_runs():
+    pytest.importorskip("aiocache")
+    assert asyncio.run(example("aiocache")["price"](2)) == 4
+    assert os.path.isdir(f"{os.environ['EFSSTATE_ROOT']}/cache/shop")
+
+
+def test_the_example_for_joblib_runs(root):
+    pytest.importorskip("joblib")
+    assert example("joblib", "/mnt/efs/app", str(root))["fit"](2) == 4
+    assert (root / "cache" / "joblib").is_dir()
 
 
 def test_the_example_for_django_has_our_backend():

@@ -29,7 +29,16 @@ def test_the_extra_all_names_every_other():
     extras = project()["project"]["optional-dependencies"]
     (everything,) = extras.pop("all")
     names = re.fullmatch(r"efsstate\[(.*)\]", everything)[1].split(",")
-    frameworks = {"cachelib", "django", "dogpile", "durable", "flask", "fsspec"}
+    frameworks = {
+        "cachelib",
+        "django",
+        "dogpile",
+        "durable",
+        "flask",
+        "fsspec",
+        "joblib",
+        "aiocache",
+    }
     assert names == sorted(set(extras) - frameworks) and frameworks < set(extras)
 
 
