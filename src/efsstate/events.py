@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Literal
 
-    Kind = Literal["cache", "checkpoint", "model", "dataset", "sweep"]
+    Kind = Literal["cache", "checkpoint", "model", "dataset", "sweep", "durable"]
     LogKind = Kind | Literal["invocation", "metrics", "root", "events"]
     Event = dict[str, Any]
     Listener = Callable[[Event], object]

@@ -10,9 +10,12 @@ from aws_durable_execution_sdk_python.config import Duration, MapConfig, StepCon
 from aws_durable_execution_sdk_python.execution import durable_execution
 from aws_durable_execution_sdk_python_testing.runner import DurableFunctionTestRunner
 
+from efsstate import on_event
 from efsstate.adapters.durable import EfsSerDes
+from efsstate.adapters.durable_events import EventsFactory
 
-calls, starts, serdes = [], [], EfsSerDes()
+calls, starts, seen, serdes = [], [], [], EfsSerDes()
+on_event(seen.append)
 
 
 def load():
@@ -20,7 +23,7 @@ def load():
     return np.arange(100_000)
 
 
-@durable_execution
+@durable_execution(plugins=[EventsFactory()])
 def handler(event, context):
     starts.append(event)
     array = context.step(lambda _: load(), name="load", config=StepConfig(serdes=serdes))
@@ -38,7 +41,8 @@ def main():
     with DurableFunctionTestRunner(handler=handler) as runner:
         result = runner.run(input="{}", execution_timeout=60)
     outcome = {"status": result.status.value, "result": result.result, "error": repr(result.error)}
-    print(json.dumps({**outcome, "loads": len(calls), "starts": len(starts)}))
+    events = [event for event in seen if event["kind"] == "durable"]
+    print(json.dumps({**outcome, "loads": len(calls), "starts": len(starts), "events": events}))
 
 
 main()

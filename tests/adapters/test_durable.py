@@ -10,11 +10,12 @@ import pathlib
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
 
-from efsstate import sweep
+from efsstate import on_event, sweep
 
 pytest.importorskip("aws_durable_execution_sdk_python", reason="needs the SDK")
 
@@ -30,6 +31,7 @@ from aws_durable_execution_sdk_python.serdes import (
 )
 
 from efsstate.adapters.durable import EfsSerDes
+from efsstate.adapters.durable_events import EventsFactory
 from efsstate.mount.files import Mount
 
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:etl:1/durable-execution/{}/1"
@@ -241,3 +243,42 @@ def test_a_handler_runs_and_replays_under_the_sdks_runner(entries):
     assert json.loads(outcome["result"]) == {"sums": [total, 2 * total, 3 * total]}
     assert outcome["loads"] == 1 and outcome["starts"] == 3
     assert len(entries()) >= 4
+    hold_the_events(outcome["events"])
+
+
+def hold_the_events(events):
+    """Each step ends once, each attempt is told, and each of the three invocations ends."""
+    told = {}
+    for event in events:
+        told.setdefault(event["event"], []).append(event)
+        assert event["seconds"] >= 0 and event["name"]
+    steps = [event for event in told["operation"] if event["name"] == "load"]
+    assert [(step["type"], step["status"]) for step in steps] == [("Step", "SUCCEEDED")]
+    runs = [event for event in told["attempt"] if event["name"] == "load"]
+    assert [(run["outcome"], run["attempt"]) for run in runs] == [("SUCCEEDED", 1)]
+    waits = [event for event in told["operation"] if event["type"] == "Wait"]
+    assert len(waits) == 2 and all(wait["seconds"] >= 0.5 for wait in waits)
+    ends = [(end["status"], end["first"]) for end in told["invocation"]]
+    assert ends == [("PENDING", True), ("PENDING", False), ("SUCCEEDED", False)]
+
+
+def test_events_are_emitted_and_metrics_written(monkeypatch):
+    seen, flushed = [], []
+    metrics = types.SimpleNamespace(flush=lambda: flushed.append(len(seen)))
+    monkeypatch.setitem(sys.modules, "efsstate.metrics", metrics)
+    start = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
+    info = types.SimpleNamespace(
+        name=None, operation_id="1", sub_type="Step", attempt=None, is_replayed=False,
+        start_time=start, end_time=start + dt.timedelta(seconds=2), execution_arn=ARN,
+        status=types.SimpleNamespace(value="SUCCEEDED"), is_first_invocation=True,
+        outcome=types.SimpleNamespace(value="FAILED"),
+    )  # fmt: skip
+    plugin, end = EventsFactory().create_plugin(None), on_event(seen.append)
+    try:
+        plugin.on_user_function_end(info)
+        plugin.on_operation_end(info)
+        plugin.on_invocation_end(info)
+    finally:
+        end()
+    assert [event["name"] for event in seen] == ["1", "1", ARN] and flushed == [3]
+    assert [event["seconds"] for event in seen[:2]] == [2, 2] and seen[0]["attempt"] == 1

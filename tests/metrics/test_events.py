@@ -1,10 +1,12 @@
 """The page's table of events is what the code emits: kinds, names, fields and types."""
 
 import ast
+import datetime as dt
 import importlib.util
 import os
 import pathlib
 import re
+import types
 
 import pytest
 
@@ -57,6 +59,7 @@ def happened(tmp_path, tmp_path_factory, monkeypatch):
         use_a_model(tmp_path_factory.mktemp("model") / "m.bin")
         use_a_dataset()
         sweep(older_than=0)
+        use_a_durable_function()
     finally:
         end()
     return seen
@@ -134,6 +137,22 @@ def use_a_dataset():
     ds.remove("b")
     ds.forget("s")
     ds.prune(older_than="1d")
+
+
+def use_a_durable_function():
+    """As its SDK calls the plugin; adapters/test_durable.py runs the SDK itself."""
+    pytest.importorskip("aws_durable_execution_sdk_python")
+    from efsstate.adapters.durable_events import EventsFactory
+
+    state, start = types.SimpleNamespace(value="SUCCEEDED"), dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
+    info = types.SimpleNamespace(
+        name="step", sub_type="Step", attempt=1, is_replayed=False, start_time=start,
+        end_time=start, execution_arn="arn", status=state, is_first_invocation=True, outcome=state,
+    )  # fmt: skip
+    plugin = EventsFactory().create_plugin(info)
+    plugin.on_user_function_end(info)
+    plugin.on_operation_end(info)
+    plugin.on_invocation_end(info)
 
 
 def test_the_table_is_what_happens(happened):
