@@ -54,7 +54,10 @@ OTHERS = {
     "lint": ["lint TEMPLATE", "lint template.yaml"],
     "code": ["lint --explain EFS001"],
     "error-explained": ["doctor --error EFSMountFailureException"],
-    "plan": ["plan", "plan --stored 1GiB --model 1GiB --environments 9 --save WORKLOAD"],
+    "plan": [
+        "plan --stored 1GiB",
+        "plan --stored 1GiB --model 1GiB --environments 9 --save WORKLOAD",
+    ],
     "schema": ["schema", "schema checkpoint ls"],
 }
 GROUPS = {"looks": LOOKS, "jobs": JOBS, "models": MODELS, "others": OTHERS}

@@ -201,6 +201,20 @@ def test_the_same_work_elsewhere():
     assert not loading["DynamoDB"].items and not loading["ElastiCache Serverless"].items
     huge = {service.name: service for service in others(Workload(model=11 * GIB), RATES)}
     assert huge["container image"].reason == "an image is at most 10 GB"
+    beside = Workload(stored=5 * GIB, model=2 * GIB, cold_starts=10)
+    reasons = {service.name: service.reason for service in others(beside, RATES)}
+    assert reasons["container image"] == "it holds the model, and not the other 3.0 GiB"
+
+
+def test_nothing_to_plan_is_told(run):
+    assert "nothing to plan" in run(code=2)
+    assert "nothing to plan" in run("--mode", "bursting", "--region", "us-east-1", code=2)
+
+
+def test_an_idle_day_earns_what_the_guide_says(run):
+    """The guide rounds the baseline to 5 MiB/s, and says 432,000 MiB, 72 minutes, or 76."""
+    text = run("--stored", "100GiB")
+    assert "earns 421,875 MiB of credits: 70 minutes of full burst, 74 with those" in text
 
 
 def test_a_service_without_prices_is_left_out():

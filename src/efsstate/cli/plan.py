@@ -128,6 +128,10 @@ def command(
         if update_prices and prices is not None:
             _update_prices(out, prices, region)
         rates = load_rates(prices, region)
+        sources = (path, file_system, events, *fields.values())
+        if not update_prices and all(source is None for source in sources):
+            message = "nothing to plan; say what is stored and read, e.g. --stored 100GiB"
+            raise click.UsageError(f"{message} --hits 1M/day")
         history, measured = None, None
         if file_system is not None:
             history = read_history(file_system, 14 if days is None else days, region)

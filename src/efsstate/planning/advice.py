@@ -6,6 +6,7 @@ from efsstate.planning import bursting, cost
 from efsstate.planning.plan import MOST_ENVIRONMENTS, WITH_CREDITS, Plan
 from efsstate.planning.rates import MIB
 from efsstate.planning.text import dollars, duration, size
+from efsstate.planning.workload import DAY
 
 
 def advise(plan: Plan) -> list[str]:
@@ -49,6 +50,27 @@ def _no_mode(plan: Plan) -> str:
 
 
 def _credits(plan: Plan) -> list[str]:
+    return [*_earned(plan), *_spent(plan)]
+
+
+def _earned(plan: Plan) -> list[str]:
+    """Say what an idle day earns in bursting mode, as AWS's guide does for 100 GiB."""
+    if not plan.workload.stored:
+        return []
+    account = bursting.of_storage(plan.workload.standard, plan.rates)
+    earned = account.earned(DAY)
+    alone, beside = (
+        account.seconds_of_burst(earned, accruing=accruing) / 60 for accruing in (False, True)
+    )
+    return [
+        (
+            f"In bursting mode an idle day earns {earned / MIB:,.0f} MiB of credits: {alone:,.0f}"
+            f" minutes of full burst, {beside:,.0f} with those that accrue meanwhile."
+        )
+    ]
+
+
+def _spent(plan: Plan) -> list[str]:
     simulation, start = plan.credits, size(plan.balance)
     if simulation.ends is None:
         if cost.metered_bursting(plan.workload, plan.rates) == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from efsstate.planning import text
 from efsstate.planning.cost import MONTH, Cost
 from efsstate.planning.rates import GIB, Rates, known_prices
 from efsstate.planning.workload import Workload
@@ -104,4 +105,6 @@ def _image(work: Workload, rates: Rates) -> Cost:
         return Cost("container image", {}, "it holds a model, and shares no results or state")
     if work.model > prices["largest"]:
         return Cost("container image", {}, "an image is at most 10 GB")
-    return Cost("container image", {"registry": work.model / GIB * prices["gb"]})
+    rest = work.stored - work.model
+    reason = f"it holds the model, and not the other {text.size(rest)}" if rest > 0 else ""
+    return Cost("container image", {"registry": work.model / GIB * prices["gb"]}, reason)
