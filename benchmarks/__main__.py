@@ -17,18 +17,31 @@ LAB_PARTS = {
 
 
 def measured(root, other, parts, options):
-    """One run on one root: what it was made on, and its figures."""
+    """Return one run on one root: what it was made on, and its figures.
+
+    The file of `--json` has them after each part, so that a run that is ended early leaves some.
+    """
     places = suite.Places(root, other, peers=not options.ours, words=options.subjects)
+    run = {
+        "machine": machine.describe(),
+        "round_trip": suite.round_trip(places.b),
+        "place": places.name,
+        "figures": [],
+    }
     try:
-        figures = list(suite.run(places, parts))
-        return {
-            "machine": machine.describe(),
-            "round_trip": suite.round_trip(places.b),
-            "place": places.name,
-            "figures": figures,
-        }
+        for part in parts:
+            run["figures"] += suite.run(places, [part])
+            if options.json:
+                save({"versions": machine.versions(), "runs": [run]}, options.json)
+        return run
     finally:
         places.close()
+
+
+def save(result, path):
+    """Write the figures as JSON."""
+    with open(path, "w") as file:
+        json.dump(result, file, indent=1)
 
 
 def in_lab(delay, parts, options):
@@ -164,8 +177,7 @@ def main():
         with open(os.path.join(HERE, "figures.json")) as file:
             result = updated(json.load(file), result)
     if options.json:
-        with open(options.json, "w") as file:
-            json.dump(result, file, indent=1)
+        save(result, options.json)
     if not options.quiet:
         print(report.markdown(result))
     if options.write:

@@ -197,7 +197,7 @@ def arrays(places, *, rounds, some):
     folders, samples, failed = {}, {}, {}
     for way in some:
         folders[way] = places.new()
-        last = processes.isolated(_put, way, folders[way][0])[-1]
+        last = processes.isolated(_put, way, folders[way][0], timeout=models.LONGEST)[-1]
         if "failed" in last:
             failed[way] = last["failed"]
     for _ in range(rounds):
@@ -205,7 +205,7 @@ def arrays(places, *, rounds, some):
             if way not in failed:
                 if places.name == "nfs":
                     models.cold(folders[way][1])
-                last = processes.isolated(_get, way, folders[way][1])[-1]
+                last = processes.isolated(_get, way, folders[way][1], timeout=models.LONGEST)[-1]
                 if "failed" in last or last["total"] != right:
                     failed[way] = last.get("failed", "other bytes than were stored")
                 samples.setdefault(way, []).append(last)

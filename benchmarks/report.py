@@ -230,9 +230,9 @@ def sections(result):
         "What survives of what was acknowledged",
         (
             "A put is acknowledged when the call returned. Killed: the writer, by SIGKILL, at a "
-            "random put, four times. Two writers: 100 other keys each, at once. Counter: 50 "
-            "increments of one number each, at once. On NFS the writers are on two clients, and "
-            "client b reads. That a machine loses power is not tried here."
+            "random put, four times, on NFS twice. Two writers: 100 other keys each, at once. "
+            "Counter: 50 increments of one number each, at once. On NFS the writers are on two "
+            "clients, and client b reads. That a machine loses power is not tried here."
         ),
         tables_answers.survival(figures),
     )

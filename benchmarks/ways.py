@@ -276,3 +276,4 @@ SLOW = {
     streamer,
     fast,
 }
+PLAIN = {plain, chunks, large_chunks, plain_kept, chunks_kept}  # seconds each, in the lab
