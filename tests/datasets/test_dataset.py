@@ -5,6 +5,7 @@ import os
 import pathlib
 import pickle
 import shutil
+import stat
 import subprocess
 import sys
 import threading
@@ -167,6 +168,32 @@ def write_half(ds):
         raise ZeroDivisionError
 
 
+@pytest.mark.parametrize("mode", [0o755, 0o750, 0o775])
+def test_a_part_by_path_has_the_mode_of_one_by_add(tmp_path, mode):
+    """Whatever the umask of the collector is, and the mode that its library chose."""
+    ds = dataset("d", root=tmp_path)
+    tmp_path.chmod(mode)
+    old = os.umask(0o077)
+    try:
+        with ds.part(".bin", key="path") as path:
+            pathlib.Path(path).write_bytes(b"x")
+    finally:
+        os.umask(old)
+    added = ds.add(b"x", ".bin", key="add")
+    modes = [os.stat(part.path).st_mode for part in (path.part, added)]
+    assert modes == [stat.S_IFREG | mode & 0o666] * 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only uid 0 can give files away")
+def test_a_part_that_root_writes_is_the_roots_owners(tmp_path):
+    """Else the functions could not read what `sudo` collected into a root of mode 0750."""
+    os.chown(tmp_path, 1001, 1002)
+    with dataset("d", root=tmp_path).part(".bin", key="path") as path:
+        pathlib.Path(path).write_bytes(b"x")
+    status = os.stat(path.part.path)
+    assert (status.st_uid, status.st_gid) == (1001, 1002)
+
+
 def test_a_block_that_raises_leaves_nothing(ds, tmp_path):
     with pytest.raises(ZeroDivisionError):
         write_half(ds)
@@ -182,6 +209,15 @@ def save_arrays(ds):
 def test_a_block_that_writes_elsewhere_is_told(ds):
     with pytest.raises(EfsStateError, match=r"nothing was written .* it wrote '.*\.npz'"):
         save_arrays(ds)
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("x", path)])
+def test_a_block_that_makes_no_file_is_told(ds, make):
+    """As libraries do whose format is a folder: Zarr, Lance, `Dataset.save_to_disk`."""
+    refused = pytest.raises(EfsStateError, match="a part is one file; pack a folder")
+    with refused, ds.part(".zarr", key="k") as path:
+        make(path)
+    assert "k" not in ds and ds.parts() == []
 
 
 def test_the_path_of_a_key_that_is_there_leads_to_it(ds):

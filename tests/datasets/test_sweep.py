@@ -46,6 +46,29 @@ def test_a_staged_file_goes_after_a_day_and_parts_stay(ds):
     assert below(ds, "staging") == [] and len(ds.parts()) == 1
 
 
+@pytest.mark.parametrize("kind", ["journal", "folder"])
+def test_what_a_library_left_beside_its_path_goes_too(ds, kind):
+    """A journal of SQLite, the .npz of a wrong suffix, a store that is a folder: else they stay."""
+    beside = None
+    try:
+        with ds.part(".db", key="k") as path:
+            if kind == "journal":
+                pathlib.Path(path).write_bytes(b"rows")
+                beside = pathlib.Path(f"{path}-wal")
+                beside.write_bytes(b"left")
+            else:
+                beside = pathlib.Path(path)
+                (beside / "chunks").mkdir(parents=True)
+                (beside / "chunks" / "0").write_bytes(b"left")
+    except EfsStateError:
+        assert kind != "journal"
+    assert sweep(ds) == [] and os.path.lexists(beside)
+    [(reason, _size)] = sweep(ds, later=2 * DAY, dry_run=True)
+    assert reason == "temporary" and os.path.lexists(beside)
+    assert [reason for reason, _ in sweep(ds, later=2 * DAY)] == ["temporary"]
+    assert below(ds, "staging") == []
+
+
 def add_while_it_is_swept(ds, monkeypatch):
     """Add a part whose writer is frozen for two days between its claim and its rename."""
     with ds.part(key="k") as path:

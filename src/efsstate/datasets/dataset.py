@@ -11,7 +11,7 @@ from efsstate.datasets.base import DatasetBase
 from efsstate.datasets.part import Part, PartPath
 from efsstate.datasets.protocol import ADDED, REMOVED, PartFolders
 from efsstate.datasets.snapshot import Snapshot
-from efsstate.errors import EfsStateError
+from efsstate.errors import CorruptEntryError, EfsStateError
 from efsstate.format import dataset_layout as names
 from efsstate.format import entry
 from efsstate.mount.drafts import read_back
@@ -122,6 +122,11 @@ class Dataset(DatasetBase):
             hint = f"; it wrote {beside[0]!r}: pass that suffix" if beside else ""
             raise EfsStateError(
                 f"{folders.mount.path_of(staging, name)}: nothing was written at this path{hint}"
+            ) from None
+        except CorruptEntryError as error:
+            raise EfsStateError(
+                f"{error.path}: no regular file was written at this path; a part is one file; pack"
+                " a folder, as with tarfile"
             ) from None
         return checksum.size, checksum.finish(f"{folders.parts}/{key}")
 

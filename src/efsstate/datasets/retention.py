@@ -10,10 +10,13 @@ import stat
 from efsstate.datasets import freezing
 from efsstate.datasets.protocol import PartFolders
 from efsstate.errors import CorruptEntryError, ForeignFilesError, SnapshotNotFound
+from efsstate.eviction import removal
 from efsstate.format import dataset_layout as layout
+from efsstate.format import grammar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator
 
     from efsstate.mount.files import Mount
@@ -45,17 +48,26 @@ def _sweep_staging(
     mount, staging = folders.mount, folders.staging(process_id)
     youngest = 0.0
     for name, status in mount.statuses(staging):
-        if not (stat.S_ISREG(status.st_mode) and layout.is_staged(name)):
+        if not (removal.is_kept_kind(status) and layout.is_of_staged(name)):
             foreign.append(mount.path_of(staging, name))
             continue
         youngest = max(youngest, status.st_mtime)
         # MUT: only-abandoned-staged-files-are-swept
         if now - status.st_mtime >= ABANDONED:
             if not dry_run:
-                mount.remove(staging, name)
+                foreign += _remove_staged(mount, f"{staging}/{name}", status)
             yield "temporary", status.st_size
     if not dry_run and now - max(youngest, _age_of(mount, staging)) >= ABANDONED:
         mount.remove_folder(staging)  # it stays if its process has begun another part
+
+
+def _remove_staged(mount: Mount, path: str, status: os.stat_result) -> list[str]:
+    """Remove a staged file, or the folder that a library made of it; return what is not ours."""
+    if stat.S_ISDIR(status.st_mode):
+        return removal.remove_tree(mount, path, grammar.anything).foreign
+    above, _, name = path.rpartition("/")
+    mount.remove(above, name)
+    return []
 
 
 def _age_of(mount: Mount, folder: str) -> float:

@@ -89,13 +89,13 @@ def _list(mount: Mount, folder: str, level: Level, device: int) -> Iterator[Item
         if layout.is_foreign_nfs(name):
             continue
         # MUT: only-names-of-the-format-are-removed
-        is_ours = level(name, stat.S_ISDIR(status.st_mode)) is not None and _is_kept_kind(status)
+        is_ours = level(name, stat.S_ISDIR(status.st_mode)) is not None and is_kept_kind(status)
         # MUT: another-file-system-is-not-entered
         is_ours = is_ours and status.st_dev == device
         yield Item(folder, name, status, is_ours=is_ours)
 
 
-def _is_kept_kind(status: os.stat_result) -> bool:
+def is_kept_kind(status: os.stat_result) -> bool:
     """Return True for a folder, a regular file or a link: the format has nothing else."""
     mode = status.st_mode
     return stat.S_ISDIR(mode) or stat.S_ISREG(mode) or stat.S_ISLNK(mode)

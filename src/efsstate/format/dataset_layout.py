@@ -4,7 +4,8 @@
     <root>/datasets/<name>/keys/<key>[.<slot>]        the claim of a key: a link that names the
                                                       staged file and its part
     <root>/datasets/<name>/keys/<key>.gone            the key was removed on purpose
-    <root>/datasets/<name>/staging/<process>/.tmp-<key>-<random><suffix>   a part being written
+    <root>/datasets/<name>/staging/<process>/.tmp-<key>-<random><suffix>   a part being written;
+                                                      with more behind it, what its library left
     <root>/datasets/<name>/snapshots/<snapshot>       a link: a list of parts, or the list's file
     <root>/datasets/<name>/snapshots/.list-<random>   an entry: a long list of parts
 
@@ -40,7 +41,8 @@ _PARTS = re.compile(
     rf"(?=.{{0,{LONGEST_SUFFIX}}}\n)(?:\.[A-Za-z0-9]+)*+\n)*+"
 )
 _CHUNK = 1000  # names that are looked at in one go
-_STAGED = re.compile(rf"\.tmp-[0-9a-f]{{32}}-[0-9a-f]{{16}}{_ENDS}")
+_OF_STAGED = re.compile(r"\.tmp-[0-9a-f]{32}-[0-9a-f]{16}")
+_STAGED = re.compile(_OF_STAGED.pattern + _ENDS)
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/")
 
 
@@ -160,6 +162,11 @@ def staged_name(key: str, suffix: str) -> str:
 def is_staged(name: str) -> bool:
     """Return True if `name` is that of a part being written."""
     return _STAGED.fullmatch(name) is not None
+
+
+def is_of_staged(name: str) -> bool:
+    """Return True for a part being written, and what its library writes beside it."""
+    return _OF_STAGED.match(name) is not None
 
 
 def is_process(name: str) -> bool:

@@ -71,12 +71,14 @@ class PartialFile:
 def read_back(mount: Mount, folder: str, name: str, take: Callable[[bytes], object]) -> None:
     """Flush to disk a file that another library wrote, and give its bytes to `take`, in order.
 
-    Raise FileNotFoundError if it wrote none.
+    It gets the mode and owner that our own files have. Raise FileNotFoundError if it wrote none.
     """
     file = Descriptor()
     mount.open_into(file, folder, name)
     try:
         with file as fd:
+            # The library's own mode, or its umask, may keep other users of the root from reading.
+            mount.set_mode(fd, os.fstat(fd))
             os.fsync(fd)
             while chunk := os.read(fd, _CHUNK):
                 take(chunk)
