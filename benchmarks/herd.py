@@ -127,7 +127,8 @@ def measure(root, other):
     import efsstate.modelstore.failures
     import efsstate.modelstore.loading
     import efsstate.modelstore.model_files
-    import efsstate.modelstore.staging  # noqa: F401
+    import efsstate.modelstore.staging
+    import efsstate.modelstore.swapping  # noqa: F401
     from efsstate import publish
 
     folder = tempfile.mkdtemp(dir="/dev/shm")
