@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 
 from benchmarks import machine, report, suite
 
@@ -28,9 +29,11 @@ def measured(root, other, parts, options):
         "place": places.name,
         "figures": [],
     }
+    started = time.monotonic()
     try:
         for part in parts:
             run["figures"] += suite.run(places, [part])
+            run["seconds"] = time.monotonic() - started
             if options.json:
                 save({"versions": machine.versions(), "runs": [run]}, options.json)
         return run
@@ -114,7 +117,7 @@ def main():
     parser.add_argument(
         "--all",
         action="store_true",
-        help="on a file system in memory and in the NFS lab; about 45 minutes",
+        help="on a file system in memory and in the NFS lab; about half an hour",
     )
     parser.add_argument(
         "--root", metavar="PATH", help="a folder on any file system: tmpfs, the lab, real EFS"

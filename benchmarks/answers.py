@@ -10,7 +10,7 @@ import signal
 import time
 
 from benchmarks import subjects
-from benchmarks.processes import die_with_parent, reason
+from benchmarks.processes import fork, reason
 from benchmarks.subjects import value
 
 CALLERS, SECONDS, FLIPS = 8, 0.5, 32
@@ -30,9 +30,8 @@ def stampede(subject, a, b, counted):
     prepared.close()
     start, callers = time.time() + 1, []
     for i in range(CALLERS):
-        pid = os.fork()
+        pid = fork()
         if not pid:
-            die_with_parent()
             code = 1
             try:
                 one = subject((a, b)[i % 2])

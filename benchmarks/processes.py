@@ -21,10 +21,17 @@ def reason(error):
     return " ".join(word for word in text.split() if "/" not in word).rstrip(" :")[:120]
 
 
-def die_with_parent():
-    """Have the kernel kill this process when its parent ends, so that none that hangs is left."""
-    if sys.platform == "linux":
+def fork():
+    """Fork; on Linux the kernel kills the child when its parent ends, so none that hangs is left.
+
+    A library's idle threads may be there: the child uses none of them.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if not pid and sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    return pid
 
 
 def isolated(function, *arguments, timeout=60):
@@ -33,13 +40,8 @@ def isolated(function, *arguments, timeout=60):
     If it failed or hung, that comes last.
     """
     receiving, sending = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", DeprecationWarning
-        )  # a fork beside a library's idle threads: the child uses none
-        pid = os.fork()
+    pid = fork()
     if not pid:
-        die_with_parent()
         os.close(receiving)
         with os.fdopen(sending, "wb") as out:
             code = 0

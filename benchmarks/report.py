@@ -420,7 +420,7 @@ def setting(result):
         lines.append(
             f"{where}: {m['cpu']}, {m['cores']} {'core' if m['cores'] == 1 else 'cores'}, "
             f"{m['memory_gib']} GiB, {m['kernel']}, Python {m['python']}, {m['date']}; opening a "
-            f"folder takes {spread(run['round_trip'])}{_page(run)} ({', '.join(parts)})"
+            f"folder takes {spread(run['round_trip'])}{_page(run)}{_length(run)} ({', '.join(parts)})"
         )
     packages = [f"{name} {version}" for name, version in result["versions"].items() if version]
     lines.append(", ".join(packages))
@@ -428,6 +428,10 @@ def setting(result):
     if missing:
         lines.append(f"not installed: {', '.join(missing)}")
     return "\n".join(_wrapped(line, "- ") for line in lines)
+
+
+def _length(run):
+    return f"; it took {run['seconds'] / 60:.0f} minutes" if run.get("seconds") else ""
 
 
 def _page(run):
@@ -471,9 +475,9 @@ ratio of the smallest samples, which other work disturbs least. On NFS everythin
 client and read by another, and the writer is still running when the reader comes, as functions'
 environments are. Each subject runs in a process of its own; one that fails is shown failing.
 
-`python -m benchmarks --all` takes about half an hour, most of it in the lab. `--lab 300us --only
-caches --subjects lmdb` measures a part of it, and `--update` keeps the other figures of
-`figures.json`: each run below names its parts and its date.
+`python -m benchmarks --all` takes as long as the runs below together. `--lab 300us --only caches
+--subjects lmdb` measures a part of it, and `--update` keeps the other figures of `figures.json`:
+each run below names its parts and its date.
 
 """
 
@@ -481,21 +485,41 @@ caches --subjects lmdb` measures a part of it, and `--update` keeps the other fi
 BEGIN, END = "<!-- benchmarks: python -m benchmarks --write -->\n", "<!-- end of benchmarks -->"
 
 
-def compared(text, figures):
-    """Return README.md's text with its table, and whom ours is faster than, from the figures."""
+def in_readme(figures):
+    """Return README.md's table, and whom ours is faster than."""
+    return f"{tables_answers.peers(figures)}\n\n{_wrapped(tables_answers.sentence(figures))}"
+
+
+def in_models(figures):
+    """Return the rates of docs/models.md."""
+    heads = {
+        "`files.read()`": "efsstate `files.read()`",
+        "`read()` of the whole file": "`read()`",
+        "`read(65536)` in a loop": "`read(64 KiB)` in a loop",
+        "touching the pages of an `mmap`": "mmap, every page touched",
+    }
+    some = [figures.get("model", "nfs", name) for name in heads.values()]
+    return table(list(heads), [[f"{f['rate'] / 2**20:.0f}" if "rate" in f else NONE for f in some]])
+
+
+PAGES = {"README.md": in_readme, "docs/models.md": in_models}
+
+
+def filled(text, body):
+    """Return a page's text with what stands between its marks replaced."""
     before, _, rest = text.partition(BEGIN)
-    body = f"{tables_answers.peers(figures)}\n\n{_wrapped(tables_answers.sentence(figures))}\n"
-    return before + BEGIN + "\n" + body + "\n" + END + rest.partition(END)[2]
+    return f"{before}{BEGIN}\n{body}\n\n{END}{rest.partition(END)[2]}"
 
 
 def write(result, root):
-    """Write benchmarks/README.md and figures.json, docs/img/bench.svg, and README.md's table."""
+    """Write benchmarks/README.md and figures.json, docs/img/bench.svg, and the tables of PAGES."""
     with open(f"{root}/benchmarks/README.md", "w") as file:
         file.write(HEAD + markdown(result))
-    with open(f"{root}/README.md") as file:
-        text = file.read()
-    with open(f"{root}/README.md", "w") as file:
-        file.write(compared(text, Figures(result)))
+    for name, body in PAGES.items():
+        with open(f"{root}/{name}") as file:
+            text = file.read()
+        with open(f"{root}/{name}", "w") as file:
+            file.write(filled(text, body(Figures(result))))
     with open(f"{root}/benchmarks/figures.json", "w") as file:
         json.dump(result, file, indent=1, sort_keys=True)
         file.write("\n")

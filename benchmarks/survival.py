@@ -10,7 +10,7 @@ import signal
 import threading
 
 from benchmarks.kinds import value
-from benchmarks.processes import die_with_parent, isolated, reason
+from benchmarks.processes import fork, isolated, reason
 
 PUTS, ADDITIONS = 100, 50
 WITHIN = 20  # seconds for one process
@@ -22,11 +22,10 @@ def _started(work):
     `say(line)` reports a line; an error's last line begins with "error ".
     """
     receiving, sending = os.pipe()
-    pid = os.fork()
+    pid = fork()
     if pid:
         os.close(sending)
         return pid, os.fdopen(receiving, "rb")
-    die_with_parent()
     os.close(receiving)
     with contextlib.suppress(BaseException):
         try:

@@ -121,9 +121,10 @@ def test_the_written_page_is_what_the_command_writes():
         result = json.load(file)
     with open(f"{ROOT}/benchmarks/README.md") as file:
         assert file.read() == report.HEAD + report.markdown(result)
-    with open(f"{ROOT}/README.md") as file:
-        text = file.read()
-    assert report.compared(text, Figures(result)) == text and report.END in text
+    for name, body in report.PAGES.items():
+        with open(f"{ROOT}/{name}") as file:
+            text = file.read()
+        assert report.filled(text, body(Figures(result))) == text and report.END in text, name
 
 
 def test_the_page_says_whom_ours_is_faster_than():
