@@ -36,7 +36,8 @@ TAKEN_IN = {
     "benchmarks.md": "benchmarks/README.md",
     "lab.md": "tests/nfs/README.md",
 }
-# The reference: page, title, what it says first, and the names or modules on it.
+# The reference: page, title, what it says first, and what is on it: a module, or names of the
+# package. A dotted name is of what a program gets and does not import.
 REFERENCE = {
     "cache": (
         "Cache",
@@ -54,7 +55,13 @@ REFERENCE = {
     "checkpoint": (
         "Checkpoint",
         "More in [Run long jobs](../checkpoints.md).",
-        ["checkpoint", "Checkpoint"],
+        [
+            "checkpoint",
+            "Checkpoint",
+            "checkpoints.shards.Shards",
+            "checkpoints.checkpoint.Shard",
+            "checkpoints.shards.Progress",
+        ],
     ),
     "model": (
         "Models",
@@ -70,6 +77,8 @@ REFERENCE = {
             "verify",
             "prune",
             "remove",
+            "modelstore.catalog.Version",
+            "modelstore.model_files.ModelFiles",
         ],
     ),
     "dataset": (
@@ -80,7 +89,16 @@ REFERENCE = {
     "invocation": (
         "Invocation, sweep, events, doctor",
         "What concerns a function as a whole.",
-        ["invocation", "current", "on_event", "sweep", "SweepReport", "doctor"],
+        [
+            "invocation",
+            "current",
+            "deadline.Invocation",
+            "on_event",
+            "sweep",
+            "SweepReport",
+            "doctor",
+            "deploy.findings.Finding",
+        ],
     ),
     "errors": (
         "Errors",
@@ -101,12 +119,38 @@ REFERENCE = {
             "SnapshotNotFound",
             "SourceChanged",
             "UnknownFormatError",
+            "errors.MountTimeout",
+            "errors.UnstableError",
+            "errors.ForeignFilesError",
+            "errors.TemplateError",
+            "errors.AccountError",
+        ],
+    ),
+    "adapters": (
+        "efsstate.adapters",
+        "More in [Plug into frameworks](../adapters.md).",
+        [
+            "adapters.cachelib.EfsCache",
+            "adapters.django.EfsCache",
+            "adapters.dogpile.EfsBackend",
+            "adapters.durable.EfsSerDes",
+            "adapters.fsspec.EfsCacheFileSystem",
         ],
     ),
     "testing": ("efsstate.testing", "More in [Test your functions](../testing.md).", "testing"),
+    "plugin": (
+        "The pytest plugin",
+        "They are there once efsstate is installed. More in [Test your functions](../testing.md).",
+        [
+            "testing.plugin.efsstate_root",
+            "testing.plugin.efsstate_disabled",
+            "testing.plugin.efsstate_clock",
+        ],
+    ),
     "metrics": ("efsstate.metrics", "More in [Observe](../observability.md).", "metrics"),
 }
-HANDLERS = ("janitor", "ops", "publisher", "workers")
+HANDLERS = ("janitor", "ops", "publisher", "workers", "worker")
+EVENT_SECTIONS = ("\n### The metrics\n", "\n## Events\n", "\n## Logs\n")
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 
 
@@ -120,6 +164,7 @@ def generated() -> Iterator[tuple[str, str, str]]:
     yield "reference/command.md", "The command", _command()
     yield "reference/json.md", "Output for programs", _documents()
     yield "reference/lint.md", "Rules of the linter", _rules()
+    yield "reference/events.md", "Metrics, events and logs", _events()
 
 
 def _objects(names: list[str] | str) -> Iterator[str]:
@@ -132,6 +177,9 @@ def _objects(names: list[str] | str) -> Iterator[str]:
             name for name, value in vars(module).items() if _is_function_of(value, package)
         ]
     for name in names:
+        if "." in name:
+            yield f"::: {package}.{name}\n\n"
+            continue
         value = getattr(module, name)
         where = getattr(value, "__module__", package)
         defined = value.__qualname__ if hasattr(value, "__qualname__") else name
@@ -213,6 +261,16 @@ def _kind(field: dict[str, Any]) -> tuple[dict[str, Any], str]:
         return {}, ", ".join("null" if value is None else f"`{value}`" for value in field["enum"])
     kinds = field.get("type", "any")
     return field, kinds if isinstance(kinds, str) else " or ".join(kinds)
+
+
+def _events() -> str:
+    """Return the page of the metrics, events and log records: the tables of observability.md."""
+    text = (ROOT / "docs" / "observability.md").read_text()
+    first = "# Metrics, events and logs\n\nMore in [Observe](../observability.md).\n"
+    sections = [text.partition(start)[2].partition("\n## ")[0] for start in EVENT_SECTIONS]
+    titles = [start.strip("#\n ") for start in EVENT_SECTIONS]
+    body = "".join(f"\n## {t}\n{s}\n" for t, s in zip(titles, sections, strict=True))
+    return first + re.sub(r"\]\((?![a-z]+:|#)", "](../", body)
 
 
 def _rules() -> str:

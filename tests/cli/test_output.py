@@ -47,7 +47,7 @@ def test_filters(filters, numbers):
 
 
 @pytest.mark.parametrize(
-    "bad", ["age>soon", "size>many", "weight>1", "age", "age>", "", "count>x", "age=>1d"]
+    "bad", ["age>soon", "size>many", "weight>1", "age", "age>", "", "count>x", "age=>1d", "age>30"]
 )
 def test_a_bad_filter_is_a_usage_error_that_names_columns(bad):
     with pytest.raises(click.UsageError, match="filter"):
@@ -300,6 +300,21 @@ def test_help_is_a_command_too(capsys):
         name = {"list": "ls"}.get(words[-1], words[-1])
         assert ("Usage: efsstate" if name == "help" else name) in capsys.readouterr().out
     assert app.run(["help", "nonsense"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["lss"], "No such command 'lss'. Did you mean 'ls'?"),
+        (["chekpoint", "ls"], "Did you mean 'checkpoint'?"),
+        (["xyzzy"], "No such command 'xyzzy'. (see"),
+        (["template"], "Choose from: sam, cloudformation, terraform"),
+        (["--root", "", "ls"], "'': the root is not a folder"),
+    ],
+)
+def test_a_mistake_is_answered_in_one_line_that_helps(shell, words, said):
+    code, out, err = shell(*words)
+    assert code in (2, 3) and out == "" and said in err and err.count("\n") == 1
 
 
 def test_numbers_have_their_plural():

@@ -43,13 +43,13 @@ class Cache(Generic[K, V]):
     argument.
 
     - `name`: the namespace.
-    - `ttl`: how long a value counts, unless `set` says so.
+    - `ttl`: how long a value counts, in seconds or as "7d", unless `set` says so; else for ever.
     - `codec`: "msgpack", "pickle", or an object with `dumps` and `loads`.
-    - `memory`: the most bytes that it takes of this process's pool; 0: none.
+    - `memory`: the most bytes, or "64MiB", that it takes of this process's pool; 0: none.
     - `max_bytes`, `max_entries`: beyond them, the least recently used values are removed from the
       mount.
     - `root`: the folder on the mount.
-    - `io_timeout`: how long to wait for the mount.
+    - `io_timeout`: how long to wait for the mount, as `ttl`; else as long as the mount takes.
     """
 
     def __init__(

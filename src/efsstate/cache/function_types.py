@@ -126,7 +126,7 @@ class AsyncCachedMethod(_AsyncAttributes[P, R_co], Generic[Q, P, R_co]):
 
 
 class CachedFunction(_Attributes[P, R_co], Generic[P, R_co]):
-    """A function that `cached` has decorated."""
+    """A function that `cached` has decorated: called as before, with these methods besides."""
 
     @property
     def __wrapped__(self) -> Callable[P, R_co]:
@@ -155,7 +155,7 @@ class CachedFunction(_Attributes[P, R_co], Generic[P, R_co]):
 
 
 class AsyncCachedFunction(_AsyncAttributes[P, R_co], Generic[P, R_co]):
-    """An `async def` function that `cached` has decorated."""
+    """An `async def` function that `cached` has decorated; the methods beside it are awaited."""
 
     @property
     def __wrapped__(self) -> Callable[P, Coroutine[Any, Any, R_co]]:

@@ -9,7 +9,18 @@ if TYPE_CHECKING:
 
 
 class CacheInfo(NamedTuple):
-    """Count calls by their outcome, and bytes in memory: as `functools` does, and more."""
+    """Count calls of this process by their outcome, and bytes: as `functools` does, and more.
+
+    hits: results that were there; the sum of `memory`, `mount` and `stale` (expired, and served
+        while another caller computes).
+    misses: results that were computed.
+    maxsize, currsize: the most bytes in memory, and those there now.
+    puts: results that were stored on the mount.
+    waits: calls that waited for another's computation.
+    errors: failures of the mount, without which the call went on.
+    damaged: entries that were damaged, and computed again.
+    unstored: results that could not be stored, and were only returned.
+    """
 
     hits: int
     misses: int

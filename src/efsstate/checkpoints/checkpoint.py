@@ -84,7 +84,10 @@ def checkpoint(
 
 
 class Checkpoint(Claiming[S]):
-    """One run's progress; see `checkpoint`.
+    """The progress of one job, on the mount; made by `checkpoint`, which has the options.
+
+    `with job:` claims it, `job.resume(items)` goes through the items that are not done yet, and
+    `job.save(state)` saves. Without a claim, `load` and `status` read it.
 
     A claim belongs to this object: any thread may save through it, one at a time; a forked child
     holds nothing. `state`, `position`, `finished`, `result` and `saves` are as last loaded, claimed

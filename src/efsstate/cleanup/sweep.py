@@ -42,7 +42,7 @@ def sweep(
     `max_entries` of the whole cache. Of the rest: finished checkpoints past their ttl, and saves
     beyond their keep; model versions beyond theirs, after their grace; temporaries, locks and
     staging that were not written for a day by the server's clock. Files of others stay,
-    and is counted and named.
+    and are counted and named.
 
     It ends after `budget`, or 2 s before the invocation's deadline, and the next call goes on from
     there; without either it looks at everything. Several at once, anywhere, share the work.

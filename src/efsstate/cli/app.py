@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import os
@@ -57,6 +58,18 @@ class Commands(click.Group):
             return None
         command: click.Command = importlib.import_module(f"efsstate.cli.{name}").command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the words begin with; name a near one if there is none."""
+        word = args[0]
+        if not ctx.resilient_parsing and word[:1] != "-" and self.get_command(ctx, word) is None:
+            known = [*self.list_commands(ctx), *ALIASES, *_EXTRA]
+            near = difflib.get_close_matches(word, known, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise click.UsageError(f"No such command '{word}'.{hint}", ctx)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands with their help, without importing them."""
@@ -132,7 +145,8 @@ def run(argv: list[str], *, json: bool = False) -> int:
         return output.USAGE
     except click.UsageError as error:
         hint = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""
-        out.error("usage", error.format_message() + hint, output.USAGE)
+        message = " ".join(error.format_message().split())  # click's may have several lines
+        out.error("usage", message + hint, output.USAGE)
         return output.USAGE
     except (click.Abort, KeyboardInterrupt):
         out.error("interrupted", "interrupted", output.INTERRUPTED)

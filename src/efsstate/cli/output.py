@@ -244,6 +244,11 @@ class Group(click.Group):
         return super().get_command(ctx, cmd_name) or super().get_command(ctx, other)
 
 
+def _lacks_unit(text: str) -> bool:
+    """Return True for a duration that is a number alone, other than 0."""
+    return text.strip() != "0" and not text.strip()[-1:].isalpha()
+
+
 class _Duration(click.ParamType):  # type: ignore[type-arg]
     """A duration with its unit, as seconds: without one, 30 may be meant as days."""
 
@@ -253,7 +258,7 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         # MUT: a-duration-on-the-command-line-has-a-unit
-        if isinstance(value, str) and value.strip() != "0" and not value.strip()[-1:].isalpha():
+        if isinstance(value, str) and _lacks_unit(value):
             self.fail(f"{value!r} has no unit; write 30s, 15m, 6h or 30d", param, ctx)
         try:
             return units.seconds(value, f"{value!r}")
@@ -360,6 +365,8 @@ class Listing:
                 f" 'age>7d'; columns: {', '.join(kinds)}"
             )
         column, compare, kind = match[1], _COMPARE[match[2]], kinds[match[1]]
+        if kind == "age" and _lacks_unit(match[3]):
+            raise click.UsageError(f"--filter {text!r}: {match[3]} has no unit; write 30s or 30d")
         try:
             value = _VALUES.get(kind, str)(match[3])
         except ValueError as error:

@@ -25,7 +25,9 @@ AREAS = (layout.CACHE, layout.CHECKPOINTS, layout.MODELS, dataset_layout.DATASET
 def open_root(root: str | None) -> Mount:
     """Return the mount to look at; nothing is made. Raise RootError if none is named or there."""
     if root is not None and not os.path.isdir(root):
-        raise RootError(f"{root}: the root is not a folder; name one with --root or EFSSTATE_ROOT")
+        raise RootError(
+            f"{root or repr(root)}: the root is not a folder; name one with --root or EFSSTATE_ROOT"
+        )
     require_present(root)
     return resolve(root, durable=True, reading=True)
 
