@@ -8,6 +8,7 @@ site becomes the file's name.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import os
 import pathlib
@@ -36,6 +37,20 @@ TAKEN_IN = {
     "benchmarks.md": "benchmarks/README.md",
     "lab.md": "tests/nfs/README.md",
 }
+
+
+def _defined(place: str) -> Iterator[str]:
+    """Yield the dotted names of the public classes and functions of a module, or of a folder's."""
+    package = ROOT / "src" / "efsstate"
+    path = package / place
+    kinds = (ast.ClassDef, ast.FunctionDef)
+    for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
+        module = ".".join(file.relative_to(package).with_suffix("").parts)
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, kinds) and node.name[0] != "_":
+                yield f"{module}.{node.name}"
+
+
 # The reference: page, title, what it says first, and what is on it: a module, or names of the
 # package. A dotted name is of what a program gets and does not import.
 REFERENCE = {
@@ -129,23 +144,13 @@ REFERENCE = {
     "adapters": (
         "efsstate.adapters",
         "More in [Plug into frameworks](../adapters.md).",
-        [
-            "adapters.cachelib.EfsCache",
-            "adapters.django.EfsCache",
-            "adapters.dogpile.EfsBackend",
-            "adapters.durable.EfsSerDes",
-            "adapters.fsspec.EfsCacheFileSystem",
-        ],
+        list(_defined("adapters")),
     ),
     "testing": ("efsstate.testing", "More in [Test your functions](../testing.md).", "testing"),
     "plugin": (
         "The pytest plugin",
         "They are there once efsstate is installed. More in [Test your functions](../testing.md).",
-        [
-            "testing.plugin.efsstate_root",
-            "testing.plugin.efsstate_disabled",
-            "testing.plugin.efsstate_clock",
-        ],
+        list(_defined("testing/plugin.py")),
     ),
     "metrics": ("efsstate.metrics", "More in [Observe](../observability.md).", "metrics"),
 }
