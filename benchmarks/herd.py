@@ -6,6 +6,7 @@ them need 28 s. The guest has one processor, so the model is small, and the link
 """
 
 import argparse
+import importlib
 import os
 import shutil
 import signal
@@ -124,11 +125,8 @@ def rate_of(root):
 
 def measure(root, other):
     """Print the table; `root` and `other` are the export on clients a and b."""
-    import efsstate.modelstore.failures
-    import efsstate.modelstore.loading
-    import efsstate.modelstore.model_files
-    import efsstate.modelstore.staging
-    import efsstate.modelstore.swapping  # noqa: F401
+    for name in ("failures", "loading", "model_files", "staging", "swapping"):
+        importlib.import_module(f"efsstate.modelstore.{name}")
     from efsstate import publish
 
     folder = tempfile.mkdtemp(dir="/dev/shm")
