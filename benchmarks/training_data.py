@@ -1,15 +1,11 @@
-"""Training data on two NFS clients: what survives a kill and two writers, and how fast parts read.
+"""Training data on two NFS clients: how fast parts are read, compacted and frozen.
 
-    python -m tests.nfs.lab --mem 3G -- python benchmarks/training_data.py attacks
     python -m tests.nfs.lab --delay 3ms --mem 3G -- python benchmarks/training_data.py reading
     python -m tests.nfs.lab --delay 3ms --mem 3G -- python benchmarks/training_data.py compacting
     python -m tests.nfs.lab --mem 3G -- python benchmarks/training_data.py freezing
 
-`freezing` makes 100,000 parts on the server, and freezes and sweeps them from a client. `attacks`
-needs the packages of the group `heavy`. Each writer writes numbered samples, and prints
-each one that its library acknowledged: the call returned. One attack kills a writer with SIGKILL.
-The other lets two writers, one on each client, write other samples to the same place at once. Then
-a new process on the second client reads the place.
+`freezing` makes 100,000 parts on the server, and freezes and sweeps them from a client. What is
+left after kills and beside other writers is in `benchmarks/training_peers.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +14,6 @@ import argparse
 import os
 import pathlib
 import resource
-import signal
 import statistics
 import subprocess
 import sys
@@ -33,128 +28,7 @@ from efsstate import dataset  # noqa: E402
 from efsstate.format import dataset_layout as layout  # noqa: E402
 from efsstate.modelstore import reader  # noqa: E402
 
-SAMPLES = 300
 SERVER = "/run/disk/export"  # the lab's: where the server has what the clients mount
-
-# A writer gets its folder, its first sample, and how many. It prints each acknowledged sample.
-WRITERS = {
-    "efsstate.dataset": """
-from efsstate import dataset
-ds = dataset("d", root=folder)
-for n in range(first, first + count):
-    ds.add(str(n).encode(), ".txt", key=str(n))
-    print(n, flush=True)
-""",
-    "MosaicML streaming": """
-from streaming import MDSWriter
-with MDSWriter(out=folder, columns={"n": "int"}, size_limit=2048, exist_ok=True) as out:
-    for n in range(first, first + count):
-        out.write({"n": n})
-        print(n, flush=True)
-""",
-    "WebDataset": """
-from webdataset import ShardWriter
-with ShardWriter(folder + "/%05d.tar", maxcount=50, verbose=0) as out:
-    for n in range(first, first + count):
-        out.write({"__key__": "%08d" % n, "txt": str(n)})
-        print(n, flush=True)
-""",
-    "LitData": """
-from litdata.streaming.writer import BinaryWriter
-writer = BinaryWriter(folder, chunk_bytes=2048, chunk_index=0)
-for i, n in enumerate(range(first, first + count)):
-    writer[i] = {"n": n}
-    print(n, flush=True)
-writer.done()
-writer.merge(1)
-""",
-}
-READERS = {
-    "efsstate.dataset": """
-from efsstate import dataset
-ds = dataset("d", root=folder)
-for _, data in ds.freeze("all").read():
-    print(bytes(data).decode())
-""",
-    "MosaicML streaming": """
-from streaming import StreamingDataset
-for sample in StreamingDataset(local=folder, batch_size=1, shuffle=False):
-    print(sample["n"])
-""",
-    "WebDataset": """
-import glob, webdataset
-for sample in webdataset.WebDataset(sorted(glob.glob(folder + "/*.tar")), shardshuffle=False):
-    print(sample["txt"].decode())
-""",
-    "LitData": """
-from litdata import StreamingDataset
-data = StreamingDataset(folder)
-for i in range(len(data)):
-    print(data[i]["n"])
-""",
-}
-
-
-def start(code, folder, first=0, count=0):
-    """Start a process that runs `code` on a folder."""
-    head = f"import sys; sys.path[:0] = {SOURCES!r}\n"
-    head += f"folder, first, count = {str(folder)!r}, {first}, {count}\n"
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", head + code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-
-
-def numbers(process):
-    """Return the samples that a process printed, once it has ended."""
-    return {int(line) for line in process.stdout if line.strip().isdigit()}
-
-
-def kill_a_writer(name, a, b):
-    """Return (acknowledged, readable, how the reader ended) of a writer killed at two thirds."""
-    writer = start(WRITERS[name], a, 0, SAMPLES)
-    acknowledged = set()
-    for line in writer.stdout:
-        acknowledged.add(int(line))
-        if len(acknowledged) == SAMPLES * 2 // 3:
-            writer.send_signal(signal.SIGKILL)
-            break
-    acknowledged |= numbers(writer)
-    writer.wait()
-    reader = start(READERS[name], b)
-    readable = numbers(reader)
-    return len(acknowledged), len(acknowledged & readable), reader.wait()
-
-
-def let_two_write(name, a, b):
-    """Return (acknowledged, readable, exit codes) of two writers of other samples."""
-    writers = [
-        start(WRITERS[name], folder, i * SAMPLES, SAMPLES) for i, folder in enumerate((a, b))
-    ]
-    acknowledged = set().union(*map(numbers, writers))
-    codes = [writer.wait() for writer in writers]
-    reader = start(READERS[name], b)
-    readable = numbers(reader)
-    reader.wait()
-    return len(acknowledged), len(acknowledged & readable), codes
-
-
-def attack(a, b):
-    """Print both attacks on each library."""
-    print(
-        "library | killed: acknowledged | readable | two at once: acknowledged | readable | exits"
-    )
-    for name in WRITERS:
-        cells = []
-        for index, function in enumerate((kill_a_writer, let_two_write)):
-            below = f"{name.split()[0].lower().replace('.', '-')}-{index}"
-            (a / below).mkdir()
-            acknowledged, readable, codes = function(name, a / below, b / below)
-            cells += [acknowledged, readable]
-        print(name, *cells, codes, sep=" | ", flush=True)
-
 
 # Reading
 
@@ -321,8 +195,9 @@ def freeze_many(a, b, *, count=100_000, rounds=4):
     print(f"{count:,} parts: frozen in {froze:.2f} s, the bare listing and writing take {bare:.2f}")
     print(f"  {ratio:.2f} x these; opened by the other client in {opened:.2f} s")
     print(f"  {(memory() - before) >> 20} MiB more memory at most")
-    sweeper = start(SWEEP, b)
-    print("  " + sweeper.stdout.read().strip().replace("\n", "\n  "))
+    code = f"import sys; sys.path[:0] = {SOURCES!r}\nfolder = {str(b)!r}\n{SWEEP}"
+    swept = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    print("  " + swept.stdout.strip().replace("\n", "\n  "))
 
 
 SWEEP = """
@@ -338,7 +213,6 @@ print(f"sweep: {most() - before} MiB more memory than {before}, finished: {repor
 def main():
     """Run what is asked for, below two mounts of one export."""
     what = {
-        "attacks": attack,
         "reading": read_ahead,
         "compacting": compact,
         "freezing": freeze_many,

@@ -12,7 +12,7 @@ from benchmarks.__main__ import updated
 from benchmarks.budgets import BUDGETS, Figures
 from benchmarks.subjects import PEERS
 
-from benchmarks import measure, processes, report, suite, tables_answers
+from benchmarks import measure, processes, report, suite, tables_answers, training_peers
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -175,3 +175,26 @@ def test_an_update_replaces_only_what_was_measured_again():
 def test_unknown_parts_are_refused():
     done = bench("--root", "/", "--only", "hits")
     assert done.returncode == 2 and f"the parts are {', '.join(suite.PARTS)}" in done.stderr
+
+
+def test_no_sample_of_ours_is_lost_and_a_lost_one_is_counted(tmp_path, monkeypatch):
+    """Of the attacks on training data: a killed writer, and two at once."""
+    monkeypatch.setattr(training_peers, "SAMPLES", 30)
+
+    class Forgets(training_peers.Ours):
+        """Acknowledges what it never wrote."""
+
+        @staticmethod
+        def write(folder, numbers, acknowledge):
+            training_peers.Ours.write(folder, [n for n in numbers if n % 2], acknowledge)
+            for n in numbers:
+                acknowledge(n)
+
+    def row(library):
+        *_, line = training_peers.table([library], tmp_path, tmp_path)
+        return [cell.strip() for cell in line.strip("|").split("|")]
+
+    _, killed, two, exits = row(training_peers.Ours)
+    acknowledged, read = killed.split(", ")
+    assert acknowledged == read and int(read) >= 20 and (two, exits) == ("60, 60", "0, 0")
+    assert row(Forgets)[2:] == ["60, 30", "0, 0"]
