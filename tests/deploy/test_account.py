@@ -13,6 +13,7 @@ from botocore.stub import Stubber
 from moto.server import ThreadedMotoServer
 
 from efsstate.deploy.diagnosis.account import examine
+from efsstate.deploy.diagnosis.account_facts import judge
 
 REGION = "eu-west-1"
 
@@ -359,6 +360,9 @@ def test_a_deleted_access_point(account):
 
 def test_what_the_function_says_of_itself(account):
     assert worst(account.examine(FileSystemConfigs=[])) == {"EFS201"}
+    arn = "arn:aws:lambda:ca-west-1:123456789012:function:app"
+    calgary = account.examine(FileSystemConfigs=[], FunctionArn=arn)
+    assert "Lambda cannot mount EFS in this region" in calgary.findings[0].evidence
     assert worst(account.examine(Timeout=3)) == {"EFS041"}
     assert worst(account.examine(SnapStart={"ApplyOn": "PublishedVersions"})) == {"EFS042"}
     failed = account.examine(State="Failed", StateReasonCode="EFSMountFailure", StateReason="no")
@@ -374,7 +378,7 @@ def test_metrics_of_the_last_hour(account):
     data = [
         ("BurstCreditBalance", 1e9),
         ("PercentIOLimit", 97),
-        ("MeteredIOBytes", 60 * 95 * 2**20),
+        ("DataWriteIOBytes", 60 * 95 * 2**20),
         ("PermittedThroughput", 100 * 2**20),
         ("ClientConnections", 24_000),
     ]
@@ -386,6 +390,17 @@ def test_metrics_of_the_last_hour(account):
         ],
     )
     assert worst(account.examine()) == {"EFS205", "EFS206", "EFS207", "EFS208"}
+
+
+def test_reads_in_elastic_mode_do_not_use_up_the_permitted_throughput():
+    """There it is the limit of writes; reads have one of their own."""
+    metrics = {
+        "MeteredIOBytes": [60 * 95 * 2.0**20],
+        "DataWriteIOBytes": [60 * 2.0**20],
+        "PermittedThroughput": [100 * 2.0**20],
+    }
+    assert [code for code, _ in judge("fs-0", metrics)] == ["EFS207"]
+    assert [code for code, _ in judge("fs-0", metrics, is_elastic=True)] == []
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from efsstate.deploy.diagnosis.account_facts import judge, reason
 from efsstate.deploy.diagnosis.account_network import read_acls, read_groups, read_subnets
 from efsstate.deploy.diagnosis.account_policy import Decision, decide, read_boundary, read_role
 from efsstate.deploy.diagnosis.account_reader import Reader
-from efsstate.deploy.diagnosis.account_rules import LINKS, METRICS, SKIPPED
+from efsstate.deploy.diagnosis.account_rules import LINKS, METRICS, NO_EFS, SKIPPED
 from efsstate.deploy.diagnosis.account_storage import read_storage
 from efsstate.deploy.diagnosis.lambda_errors import explain
 from efsstate.deploy.findings import Finding, run, sort_key
@@ -83,7 +83,9 @@ def _walk(reader: Reader, name: str) -> Decision:
     function = _add_function(reader, name, configuration)
     mounts = configuration.get("FileSystemConfigs") or []
     if not mounts:
-        reader.report("EFS201", function.name, "FileSystemConfigs is empty")
+        region = str(configuration.get("FunctionArn", "")).split(":")[3:4]
+        cannot = "; Lambda cannot mount EFS in this region" if set(region) & NO_EFS else ""
+        reader.report("EFS201", function.name, f"FileSystemConfigs is empty{cannot}")
         return Decision(None, None, "the function mounts nothing")
     paths = ", ".join(str(mount.get("LocalMountPath")) for mount in mounts)
     reader.seen["function"].append(paths)
@@ -169,7 +171,9 @@ def _read_metrics(reader: Reader, function: str, file_systems: list[str]) -> Non
             series.setdefault(value, {})[name] = list(result["Values"])
     reader.seen["metrics"].append("the last hour" if series else "none in the last hour")
     for name, metrics in series.items():
-        reader.hits += list(judge(name, metrics))
+        system = reader.resources.get(name)
+        is_elastic = system is not None and system.get("ThroughputMode") == "elastic"
+        reader.hits += list(judge(name, metrics, is_elastic=is_elastic))
 
 
 def _way(reader: Reader, findings: list[Finding], decision: Decision) -> dict[str, str]:

@@ -22,8 +22,13 @@ _LOW_CREDITS = 2**38  # bytes
 _MANY_CONNECTIONS = 20_000
 
 
-def judge(name: str, metrics: dict[str, list[float]]) -> Iterator[tuple[str, Hit]]:
-    """Yield the faults that an hour's metrics show of a file system or a function."""
+def judge(
+    name: str, metrics: dict[str, list[float]], *, is_elastic: bool = False
+) -> Iterator[tuple[str, Hit]]:
+    """Yield the faults that an hour's metrics show of a file system or a function.
+
+    In elastic mode PermittedThroughput is the limit of writes, and reads have one of their own.
+    """
 
     def worst(metric: str, pick: Callable[[list[float]], float]) -> float | None:
         return pick(metrics[metric]) if metrics.get(metric) else None
@@ -34,7 +39,8 @@ def judge(name: str, metrics: dict[str, list[float]]) -> Iterator[tuple[str, Hit
         yield "EFS205", Hit(name, f"{evidence} (a new file system has {quote('credits-new')})")
     if limit is not None and limit > 90:
         yield "EFS206", Hit(name, f"PercentIOLimit reached {limit:.0f}")
-    used, permitted = worst("MeteredIOBytes", max), worst("PermittedThroughput", min)
+    counted = "DataWriteIOBytes" if is_elastic else "MeteredIOBytes"
+    used, permitted = worst(counted, max), worst("PermittedThroughput", min)
     if used and permitted and used / 60 > 0.8 * permitted:
         rates = f"{used / 60 / 2**20:,.1f} MiB/s used of {permitted / 2**20:,.1f} permitted"
         yield "EFS207", Hit(name, rates)

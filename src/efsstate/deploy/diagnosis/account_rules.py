@@ -22,10 +22,14 @@ LINKS = (
 # function.
 SKIPPED = frozenset({"EFS007", "EFS011", "EFS054", "EFS055", "EFS057"})
 
+# The regions where Lambda cannot mount EFS: Taipei, Malaysia, Auckland, Thailand and Calgary.
+NO_EFS = {"ap-east-2", "ap-southeast-5", "ap-southeast-6", "ap-southeast-7", "ca-west-1"}
+
 METRICS = (
     ("BurstCreditBalance", "AWS/EFS", "FileSystemId", "Minimum"),
     ("PercentIOLimit", "AWS/EFS", "FileSystemId", "Maximum"),
     ("MeteredIOBytes", "AWS/EFS", "FileSystemId", "Sum"),
+    ("DataWriteIOBytes", "AWS/EFS", "FileSystemId", "Sum"),
     ("PermittedThroughput", "AWS/EFS", "FileSystemId", "Minimum"),
     ("ClientConnections", "AWS/EFS", "FileSystemId", "Sum"),
     ("Errors", "AWS/Lambda", "FunctionName", "Sum"),
@@ -72,7 +76,8 @@ RULES = (
         "The burst credits are nearly used up",
         f"In bursting mode without credits the file system gives {quote('baseline')} for each GiB "
         "in Standard storage, three times that for reads, to all clients together.",
-        "Switch to Elastic throughput: it takes effect within minutes, without downtime. "
+        f"Switch to Elastic throughput, which took {quote('elastic-switch')} on AWS, without a new "
+        "mount. "
         "`efsstate plan --file-system ID` tells from the last days when the credits end, and what "
         "each mode costs.",
     ),
@@ -90,7 +95,8 @@ RULES = (
         "warning",
         "metrics",
         "The permitted throughput is nearly used",
-        "Over 80 % of PermittedThroughput in a minute: requests are about to wait, or do.",
+        "Over 80 % of PermittedThroughput in a minute: requests are about to wait, or do. Reads "
+        "count a third. In elastic mode it is the limit of writes, which alone are compared.",
         "Elastic throughput, more provisioned throughput, or less to read: a model that is kept "
         "in memory, `stage`. `efsstate plan --file-system ID` tells how much would hold, and its "
         "cost.",
@@ -127,8 +133,8 @@ RULES = (
         "error",
         "file system",
         "The file system is the destination of a replication",
-        "It is read-only until the replication is deleted, and behind its source by up to "
-        f"{quote('replication')}. It is not a copy of one moment: after a failover acknowledged "
+        "It is read-only until the replication is deleted, and behind its source: AWS's objective "
+        f"is {quote('replication')}. It is not a copy of one moment: after a failover acknowledged "
         "saves may be missing, and a pointer may name a file that has not arrived.",
         "Mount the source, or delete the replication to fail over, and check the state first: "
         "`efsstate checkpoint rebase --all` fences what ran before.",

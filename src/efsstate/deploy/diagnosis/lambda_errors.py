@@ -97,7 +97,7 @@ EXCEPTIONS = (
         (
             Cause(
                 "the role has elasticfilesystem:ClientMount on the access point's ARN instead of "
-                "the file system's",
+                "the file system's, and the file system has a policy",
                 "the role's policies: Resource is the file system",
                 "EFS020",
             ),
@@ -130,7 +130,7 @@ EXCEPTIONS = (
     ),
     Explained(
         "EFSIOException",
-        "A read or write failed while the handler ran, and the environment is given up.",
+        "A read or write failed while the handler ran.",
         (
             Cause(
                 "the connection was lost for longer than the client waits: a security group, ACL "
@@ -180,7 +180,7 @@ EXCEPTIONS = (
             Cause(
                 "the role lacks s3files:ClientMount, or s3files:ClientWrite to write",
                 "the role's policies: they name s3files actions, not elasticfilesystem",
-                "EFS022",
+                "EFS037",
             ),
             Cause(
                 "the access point or the S3 file system was deleted or is being made",

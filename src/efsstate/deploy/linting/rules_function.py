@@ -133,8 +133,8 @@ RULES = (
         "function",
         "The function's timeout is too short for a first mount",
         "A new environment mounts before your code runs, then imports, then reads what it needs "
-        "from the file system for the first time. Often 10 s do, and the default of 3 s does not; "
-        "the error says only `Task timed out`.",
+        "from the file system for the first time. The default of 3 s is often too short for that, "
+        "and the error says only `Task timed out`.",
         "Set the timeout to 30 s or more. It costs nothing if it is not used.",
         _too_short,
     ),
@@ -182,8 +182,9 @@ RULES = (
         "error",
         "function",
         "The function's timeout is out of Lambda's range",
-        f"Lambda takes 1 to {quote('timeout')}, and {quote('timeout-managed')} on Managed "
-        "Instances. Documents and schemas from before November 2026 have half of that.",
+        f"Lambda takes 1 to {quote('timeout')}, and up to {quote('timeout-managed')} for "
+        "asynchronous calls on Managed Instances. Documents and schemas from before November 2026 "
+        "say 900 s, and not 1,800 s.",
         "Set a timeout in that range; split longer work with a checkpoint.",
         _too_long,
     ),

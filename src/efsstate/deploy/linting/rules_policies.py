@@ -92,7 +92,7 @@ RULES = (
         "policy",
         "The file system does not ask for TLS and IAM",
         "A file system without a policy of its own may be mounted as root, without TLS, by any "
-        "client that reaches TCP 2049. Lambda itself always uses TLS and IAM.",
+        "client that reaches TCP 2049. A policy that asks for both does not keep Lambda out.",
         "Add a file-system policy that denies mounts where aws:SecureTransport is false, and "
         "those without an access point.",
         _no_policy,

@@ -174,7 +174,7 @@ RULES = (
         "warning",
         "file system",
         "The file system is not encrypted at rest",
-        "Encryption can be chosen only when the file system is created; it costs nothing.",
+        "Encryption can be chosen only when the file system is created.",
         "Set Encrypted: true.",
         _unencrypted,
     ),
@@ -275,9 +275,9 @@ RULES = (
         "file system",
         "The throughput settings cost money or time",
         f"Provisioned throughput is billed whether it is used or not, {quote('provisioned')} for a "
-        "MiB/s and month in us-east-1, and cannot be lowered for "
-        f"{quote('provisioned-lock')}. maxIO makes each operation slower, and AWS recommends "
-        "against it.",
+        "MiB/s and month in us-east-1, and cannot be lowered or left for "
+        f"{quote('provisioned-lock')} after a change. maxIO makes each operation slower, and AWS "
+        "recommends against it.",
         "Use ThroughputMode: elastic and PerformanceMode: generalPurpose.",
         _costly,
     ),

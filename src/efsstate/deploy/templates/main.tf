@@ -845,7 +845,7 @@ resource "aws_lambda_permission" "janitor" {
 
 locals {
   file_system_alarms = {
-    BurstCreditBalance = { statistic = "Minimum", period = 300, periods = 3, operator = "LessThanThreshold", threshold = 1154487209165, why = "Under half of the first 2.1 TiB of burst credits are left (bursting mode only). When they end, throughput falls to 50 KiB/s per GiB stored." }
+    BurstCreditBalance = { statistic = "Minimum", period = 300, periods = 3, operator = "LessThanThreshold", threshold = 1154487209165, why = "Under half of the first 2.1 TiB of burst credits are left (bursting mode only). When they end, throughput falls to 50 KiB/s per GiB in Standard storage, at least 1 MiB/s." }
     PercentIOLimit     = { statistic = "Maximum", period = 60, periods = 15, operator = "GreaterThanThreshold", threshold = 90, why = "The file system is close to its limit of operations a second. Fewer, larger files and fewer listings help." }
     ClientConnections  = { statistic = "Sum", period = 60, periods = 5, operator = "GreaterThanThreshold", threshold = 20000, why = "Over 20,000 of the 25,000 connections that a file system takes." }
   }
@@ -869,7 +869,7 @@ resource "aws_cloudwatch_metric_alarm" "file_system" {
 
 resource "aws_cloudwatch_metric_alarm" "throughput" {
   alarm_name          = "${var.name}-PermittedThroughput"
-  alarm_description   = "Over 80 % of the permitted throughput is in use."
+  alarm_description   = "Over 80 % of the permitted throughput is in use. Reads count a third; in elastic mode the permitted throughput is that of writes."
   evaluation_periods  = 10
   comparison_operator = "GreaterThanThreshold"
   threshold           = 80
@@ -968,7 +968,7 @@ resource "aws_cloudwatch_metric_alarm" "state" {
   alarm_actions       = var.alarm_topic_arns
 }
 
-# An invocation whose mount fails counts neither as one nor as an error: what is seen is that none succeeds.
+# An invocation whose mount fails may count neither as one nor as an error: what is seen is that none succeeds.
 resource "aws_cloudwatch_event_rule" "mount_check" {
   count               = var.mount_check ? 1 : 0
   name_prefix         = substr("${var.name}-mount-", 0, 38)
