@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import glob
 import json
 import os
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 
 import pytest
 
@@ -65,6 +67,46 @@ def test_the_workflow_tries_every_version_that_is_promised():
     assert tried == promised == ["3.11", "3.12", "3.13", "3.14"]
 
 
+ADDRESS = "https://forge.example/owner/efsstate"
+ON_THE_FORGE = {"GITHUB_SERVER_URL": "https://forge.example", "GITHUB_REPOSITORY": "owner/efsstate"}
+
+
+def described(tmp_path, environment):
+    """Return the metadata of a wheel that is built there: its fields, and its description."""
+    known = {key: value for key, value in os.environ.items() if key not in ON_THE_FORGE}
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path]
+    subprocess.run([*command, ROOT], check=True, capture_output=True, env=known | environment)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith("/METADATA")]
+        message = email.message_from_string(archive.read(name).decode())
+    return message, message.get_payload()
+
+
+def test_a_wheel_that_is_built_here_has_the_readme_as_it_is(tmp_path):
+    fields, text = described(tmp_path, {})
+    assert text.strip() == (ROOT / "README.md").read_text().strip()
+    assert fields.get_all("Project-URL") is None
+    assert fields["Description-Content-Type"] == "text/markdown"
+
+
+def test_a_release_has_absolute_links_and_addresses(tmp_path):
+    """On the index no file lies beside the page, and efsstate is there."""
+    fields, text = described(tmp_path, ON_THE_FORGE)
+    addresses = dict(each.split(", ") for each in fields.get_all("Project-URL"))
+    assert addresses["Homepage"] == ADDRESS and addresses["Issues"] == f"{ADDRESS}/issues"
+    targets = re.findall(r"\]\(([^)]+)\)", text)
+    assert len(targets) > 25 and [each for each in targets if "://" not in each] == []
+    version = project()["project"]["version"]
+    files = [each.partition(f"/blob/v{version}/")[2] for each in targets if "/blob/" in each]
+    assert files and all((ROOT / file).exists() for file in files)
+    workflow = f"{ADDRESS}/actions/workflows/test.yml"
+    assert text.split("\n")[2] == f"[![tests]({workflow}/badge.svg)]({workflow})"
+    assert (ROOT / ".github/workflows/test.yml").exists()
+    assert "pip install efsstate " in text and "pip install 'efsstate[cli]'" in text
+    assert "not on PyPI" not in text and "pip install ." not in text and "<!--" not in text
+
+
 @pytest.mark.heavy
 def test_the_workflows_are_valid():
     workflows = glob.glob(f"{ROOT}/.github/workflows/*.yml")
@@ -81,7 +123,9 @@ def copy_context(to):
     assert first == "*"
     for line in kept:
         source = ROOT / line.removeprefix("!")
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, to / source.name)
+        target = to / line.removeprefix("!")
+        target.parent.mkdir(exist_ok=True)
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
 
 
 @pytest.mark.heavy
