@@ -61,7 +61,7 @@ def test_aiocaches_own_tests_pass(source_package, environment):
         cwd=folder, capture_output=True, text=True, env=environment,
     )  # fmt: skip
     assert process.returncode == 0, process.stdout + process.stderr
-    assert "39 passed" in process.stdout, process.stdout
+    assert "36 passed" in process.stdout, process.stdout
 
 
 def test_values_keep_their_types():
@@ -100,21 +100,24 @@ def test_a_clear_of_a_namespace_leaves_the_others():
 
 
 def test_a_lock_lets_one_compute():
+    """Many times: a task that adds or releases in another's turn would wait for no event."""
+
     async def use(cache):
         calls = []
 
-        async def compute():
-            async with RedLock(cache, "key", lease=20):
-                value = await cache.get("key")
+        async def compute(key):
+            async with RedLock(cache, key, lease=20):
+                value = await cache.get(key)
                 if value is None:
-                    calls.append(1)
-                    await asyncio.sleep(0.05)
-                    await cache.set("key", value := 5)
+                    calls.append(key)
+                    await cache.set(key, value := 5)
                 return value
 
-        return await asyncio.gather(*(compute() for _ in range(4))), calls
+        for key in map(str, range(20)):
+            assert await asyncio.gather(*(compute(key) for _ in range(5))) == [5] * 5
+        return calls
 
-    assert run(use) == ([5] * 4, [1])
+    assert run(use) == [str(number) for number in range(20)]
 
 
 def test_an_optimistic_lock_sees_anothers_set():

@@ -5,6 +5,9 @@ cache = aiocache.Cache(EfsCache, name="shop", namespace="prices:")
 
 from __future__ import annotations
 
+import asyncio
+from weakref import WeakKeyDictionary
+
 from aiocache.base import BaseCache
 from aiocache.serializers import NullSerializer
 
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 _OPTIONS = ("codec", "memory", "max_bytes", "max_entries", "root", "io_timeout")
 
 
@@ -70,7 +74,9 @@ class EfsCache(BaseCache):
         return True
 
     async def _add(self, key: str, value: Any, ttl: float | None = None, **_: Any) -> bool:
-        if not await self._cache.add(key, value, ttl or None):
+        async with _in_turn():
+            is_kept = await self._cache.add(key, value, ttl or None)
+        if not is_kept:
             raise ValueError(f"Key {key} already exists, use .set to update the value")
         return True
 
@@ -96,5 +102,14 @@ class EfsCache(BaseCache):
         return True
 
     async def _redlock_release(self, key: str, value: Any) -> int:
-        async with self._cache.lock(key):
+        async with _in_turn(), self._cache.lock(key):
             return await self._delete(key) if await self._gets(key) == value else 0
+
+
+def _in_turn() -> asyncio.Lock:
+    """Return a lock under which one task of this loop adds or releases at a time.
+
+    `RedLock` makes its event once `_add` has returned, and removes it once `_redlock_release` has.
+    Between the two another task must not see the key taken, or free: it would wait for no event.
+    """
+    return _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock())
