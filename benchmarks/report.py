@@ -413,14 +413,14 @@ def setting(result):
     """What it was measured on and with."""
     lines = []
     for run in result["runs"]:
-        m, parts = run["machine"], dict.fromkeys(f["part"] for f in run["figures"])
+        m, parts = run["machine"], ", ".join(dict.fromkeys(f["part"] for f in run["figures"]))
         where = {"nfs": "NFS", "local": "a file system in memory"}[run["place"]] + (
             f", delay {run['delay']} one way" if "delay" in run else ""
         )
         lines.append(
             f"{where}: {m['cpu']}, {m['cores']} {'core' if m['cores'] == 1 else 'cores'}, "
             f"{m['memory_gib']} GiB, {m['kernel']}, Python {m['python']}, {m['date']}; opening a "
-            f"folder takes {spread(run['round_trip'])}{_page(run)}{_length(run)} ({', '.join(parts)})"
+            f"folder takes {spread(run['round_trip'])}{_page(run)}{_length(run)} ({parts})"
         )
     packages = [f"{name} {version}" for name, version in result["versions"].items() if version]
     lines.append(", ".join(packages))

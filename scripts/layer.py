@@ -1,6 +1,6 @@
 """Build the Lambda layer: a zip for each architecture and Python version.
 
-It has efsstate and what its core needs.
+It has efsstate and what its core needs on Linux.
 
     python scripts/layer.py [--out dist] [--python 3.13 …] [--arch arm64 …]
 
@@ -36,17 +36,18 @@ LIMIT = 1_000_000
 MOMENT = (1980, 1, 1, 0, 0, 0)
 # Not for the function's process: the command (it needs click and rich), the test harness, templates
 # and the linter.
+# filelock is for other systems: on Linux a lock is `flock` itself.
 LEFT_OUT = (
+    "filelock",
     "efsstate/cli/",
     "efsstate/deploy/templates/",
     "efsstate/planning/",
     "efsstate/reporting/",
     "efsstate/testing/",
 )
-# What the function's process does not load needs no bytecode: filelock is for other systems than
-# Linux, and who publishes is not in a hurry.
+# What the function's process does not load needs no bytecode: who publishes is not in a hurry.
 NOT_COMPILED = (
-    r"/filelock/|/msgpack/fallback"
+    r"/msgpack/fallback"
     r"|/efsstate/(publisher|ops|notebook|worker\.|adapters/|cleanup/|publishing/|deploy/"
     r"|datasets/(retention|catalog)|eviction/(incoming|removal)"
     r"|checkpoints/(catalog|fenced_removal|rebasing)"
@@ -155,15 +156,20 @@ def download(
 
 
 def leave_out_texts(tree: str) -> None:
-    """Blank the docstrings and comments of all sources; the numbers of lines stay."""
+    """Blank the docstrings and comments of all sources, and the READMEs in the metadata.
+
+    The numbers of lines stay.
+    """
     for above, _, files in os.walk(tree):
         for name in files:
-            if name.endswith(".py"):
+            if name.endswith(".py") or name == "METADATA":
                 path = os.path.join(above, name)
                 with open(path, encoding="utf-8") as file:
                     source = file.read()
+                is_code = name.endswith(".py")
+                text = without_texts(source) if is_code else source.partition("\n\n")[0] + "\n"
                 with open(path, "w", encoding="utf-8") as file:
-                    file.write(without_texts(source))
+                    file.write(text)
 
 
 def without_texts(source: str) -> str:
