@@ -298,6 +298,22 @@ def test_a_snapshot_of_chosen_parts(ds):
     assert sorted(ds.freeze("s", chosen).names) == sorted(part.name for part in chosen)
 
 
+@pytest.mark.parametrize("attribute", ["name", "path", "key"])
+def test_a_text_is_not_taken_for_a_part(ds, attribute):
+    text = getattr(ds.add(b"x", key="k"), attribute)
+    for call in (lambda: ds.freeze("run", [text]), lambda: list(ds.freeze("all").read([text]))):
+        with pytest.raises(TypeError, match="a Part is needed"):
+            call()
+    assert ds.snapshots() == ["all"]
+
+
+@pytest.mark.parametrize("shard", [(0, 0), (2, 2), (-1, 2), (0.0, 2), (0,), (0, 1, 2), "01", 0])
+def test_a_shard_that_is_none_is_refused(ds, shard):
+    ds.add(b"x")
+    with pytest.raises(ValueError, match=r"shard=.*: pass \(i, n\)"):
+        ds.freeze("run").order(shard=shard)
+
+
 def test_an_unknown_snapshot_is_a_lookup_error(ds):
     with pytest.raises(SnapshotNotFound, match="there is no snapshot 'x'"):
         ds.at("x")

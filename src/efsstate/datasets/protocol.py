@@ -79,11 +79,13 @@ class PartFolders:
         return f"{self.folder}/staging/{process_id}"
 
     def require_own(self, part: Part) -> Part:
-        """Return `part`; raise `ValueError` if it is of another dataset.
+        """Return `part`; raise `ValueError` if it is of another dataset, `TypeError` if it is none.
 
         The same key may be in both, so another dataset's part must not be taken for one of this.
         Another host may have the mount at another path.
         """
+        if not hasattr(part, "path"):
+            raise TypeError(f"{part!r}: a Part is needed, as add() and parts() give it")
         # MUT: a-part-of-another-dataset-is-refused
         if not part.path.endswith(f"/{self.parts}/{part.name}"):
             raise ValueError(f"{part.path}: this part is not of the dataset at {self.folder!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections import deque
 
@@ -81,9 +82,12 @@ class Snapshot:
         ones among themselves. `shard=(i, n)` takes every n-th part, for worker i of n. `after`
         leaves out the parts that are done: a number of parts, or up to the part of this name.
         """
-        index, count = shard
+        try:
+            index, count = map(operator.index, shard)
+        except (TypeError, ValueError):
+            index, count = 0, 0
         if not 0 <= index < count:
-            raise ValueError(f"shard {shard!r}: the index must be from 0 to {count - 1}")
+            raise ValueError(f"shard={shard!r}: pass (i, n), with i from 0 to n - 1")
         blake2b = entry.blake2b()
         salt = f"{seed}\0{epoch}\0".encode()
         ranked = sorted(
