@@ -419,6 +419,14 @@ def test_what_may_not_be_read_is_said_and_proves_nothing(account, service, opera
     assert any("not allowed" in text for text in result.unseen), result.unseen
 
 
+def test_a_link_that_was_read_in_part_is_not_ok(account):
+    """The function's group was read, and the mount target's was not."""
+    fail = ("efs", "DescribeMountTargetSecurityGroups", "AccessDeniedException")
+    way = account.examine(fail=fail).way
+    assert way["security group"] == f"partly looked at: {account.function_group}"
+    assert way["mount target"].startswith("ok")
+
+
 def test_throttling_is_one_line(account):
     result = account.examine(fail=("ec2", "DescribeSubnets", "RequestLimitExceeded"))
     assert any("try again in a minute" in text for text in result.unseen)

@@ -187,6 +187,8 @@ def _way(reader: Reader, findings: list[Finding], decision: Decision) -> dict[st
             state = f"BROKEN ({', '.join(dict.fromkeys(broken))})"
         elif link == "policy":
             state = _policy_state(decision)
+        elif seen and link in reader.partial:
+            state = "partly looked at"
         else:
             state = "ok" if seen else "not looked at"
         way[link] = f"{state}: {seen}" if seen else state

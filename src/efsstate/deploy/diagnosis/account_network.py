@@ -40,6 +40,7 @@ def _read_peerings(reader: Reader, vpcs: set[str]) -> None:
     """Add the peerings and transit gateways between VPCs, if the way leads through several."""
     if len(vpcs) < 2:
         return
+    noted = len(reader.unseen)
     peerings = reader.ask("ec2", "describe_vpc_peering_connections")
     for peering in (peerings or {}).get("VpcPeeringConnections", []):
         ends = {
@@ -52,10 +53,12 @@ def _read_peerings(reader: Reader, vpcs: set[str]) -> None:
     for gateway in (gateways or {}).get("TransitGatewayVpcAttachments", []):
         name = gateway.get("TransitGatewayAttachmentId", "transit gateway")
         reader.add(name, "AWS::EC2::TransitGatewayAttachment")
+    reader.mark_partial("subnet", noted)
 
 
 def read_groups(reader: Reader, names: list[str]) -> None:
     """Add the security groups, with one rule for each peer."""
+    noted = len(reader.unseen)
     wanted = sorted(set(names) - set(reader.resources))
     answer = reader.ask("ec2", "describe_security_groups", GroupIds=wanted) if wanted else None
     for group in (answer or {}).get("SecurityGroups", []):
@@ -67,6 +70,7 @@ def read_groups(reader: Reader, names: list[str]) -> None:
         }
         reader.add(group["GroupId"], "AWS::EC2::SecurityGroup", **ways)
         reader.seen["security group"].append(group["GroupId"])
+    reader.mark_partial("security group", noted)
 
 
 def _openings(reader: Reader, permission: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -24,6 +24,8 @@ class Reader:
         self.hits: list[tuple[str, Hit]] = []
         self.unseen: list[str] = []
         self.seen: dict[str, list[str]] = {link: [] for link in LINKS}
+        self.partial: set[str] = set()
+        """The links of which a part could not be read."""
 
     def client(self, service: str) -> Any:
         """Return the client of a service."""
@@ -65,6 +67,11 @@ class Reader:
         resource = Resource(name, kind, written)
         self.resources[name] = resource
         return resource
+
+    def mark_partial(self, link: str, noted: int) -> None:
+        """Mark a link as read in part if a call failed since `noted` failures were known."""
+        if len(self.unseen) > noted:
+            self.partial.add(link)
 
     def report(self, code: str, resource: str, evidence: str) -> None:
         """Add a hit of a rule that has no check of its own."""

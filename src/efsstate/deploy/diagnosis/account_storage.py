@@ -101,7 +101,9 @@ def _read_mount_targets(reader: Reader, file_system: str) -> list[dict[str, Any]
     targets = list((answer or {}).get("MountTargets", []))
     for target in targets:
         name = target["MountTargetId"]
+        noted = len(reader.unseen)
         groups = reader.ask("efs", "describe_mount_target_security_groups", MountTargetId=name)
+        reader.mark_partial("security group", noted)
         listed = groups["SecurityGroups"] if groups else Unknown(f"groups of {name}")
         reader.add(
             name,
