@@ -15,7 +15,7 @@ from typing import Any
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 _INSTALL = (
-    ("Run `pip install .` in a clone. Then", "Run `pip install efsstate`. Then"),
+    ("run `pip install .` in a clone. Then", "run `pip install efsstate`. Then"),
     ("efsstate is not on PyPI yet. Install it from a clone, or build", "Install it, or build"),
     ("pip install .   ", "pip install efsstate   "),
 )
