@@ -1,5 +1,6 @@
 """Values of libraries, written beside one version of each and read beside another, both ways."""
 
+import importlib.metadata
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ OLDER = [
     "numpy==2.1.3", "pandas==2.2.3", "pyarrow==18.1.0", "polars==1.20.0", "pillow==11.0.0",
     "pydantic==2.10.6", "attrs==24.2.0", "python-dateutil==2.8.2",
 ]  # fmt: skip
+OLDER_TORCH = "torch==2.13.0"
 KINDS = """
 import enum
 import attrs, pydantic
@@ -52,16 +54,47 @@ EXPRESSIONS = [
     "dt.datetime(2026, 7, 2, tzinfo=dateutil.tz.gettz('Europe/Berlin'))",
     "dt.datetime(2026, 7, 2, tzinfo=dateutil.tz.tzutc())",
 ]
-PROGRAM = """
-import base64, datetime as dt, json, sys
+TENSORS = [
+    "torch.arange(6.0).reshape(2, 3)",
+    "torch.arange(6.0).reshape(2, 3).T",
+    "torch.arange(10)[::3]",
+    "torch.tensor([1.5, -0.0, float('inf')], dtype=torch.float64)",
+    "torch.tensor([1.5, 2.5], dtype=torch.float16)",
+    "torch.tensor([1.5, 2.5], dtype=torch.bfloat16)",
+    "torch.tensor([1.0, 2.0]).to(torch.float8_e5m2)",
+    "torch.tensor([1.0, 2.0]).to(torch.float8_e4m3fn)",
+    "torch.tensor([1 + 2j])",
+    "torch.tensor([True, False])",
+    "torch.tensor([255, 0], dtype=torch.uint8)",
+    "torch.tensor([-(2**63)], dtype=torch.int64)",
+    "torch.tensor([2**16 - 1], dtype=torch.uint16)",
+    "torch.tensor(7)",
+    "torch.zeros(0, 3)",
+    "{'weights': [torch.ones(2), torch.zeros(1, 1)], 'step': 3}",
+]
+LIBRARIES = """
 import dateutil.tz, numpy as np, pandas as pd, polars as pl
 from PIL import Image
 import kinds
+"""
+PROGRAM = """
+import base64, datetime as dt, json, sys
+exec(sys.argv[2])
 from efsstate.format import codec
 
 def same(a, b):
     if type(a) is not type(b):
         return False
+    if isinstance(a, (dict, list)):
+        pairs = zip(a.items(), b.items()) if isinstance(a, dict) else zip(a, b)
+        return len(a) == len(b) and all(map(same, *zip(*pairs)))
+    if isinstance(a, tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    if "torch" in globals() and isinstance(a, torch.Tensor):
+        raw = [t.contiguous().reshape(-1).view(torch.uint8) for t in (a, b)]
+        return a.dtype == b.dtype and a.shape == b.shape and torch.equal(*raw)
+    if "np" not in globals():
+        return a == b
     if isinstance(a, np.ndarray):
         return a.dtype == b.dtype and a.dtype.type is b.dtype.type and bool((a == b).all())
     if isinstance(a, (pd.DataFrame, pd.Series, pl.DataFrame, pl.Series)):
@@ -106,10 +139,10 @@ def folders(tmp_path_factory):
         shutil.rmtree(folder)
 
 
-def run(libraries, how, given, folder):
+def run(libraries, how, given, folder, imports=LIBRARIES):
     # Before the libraries of this interpreter.
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}/src:{folder}:{libraries}"}
-    command = [sys.executable, "-W", "ignore", "-c", PROGRAM, how]
+    command = [sys.executable, "-W", "ignore", "-c", PROGRAM, how, imports]
     done = subprocess.run(
         command, input=json.dumps(given), capture_output=True, text=True, env=environment
     )
@@ -139,3 +172,41 @@ def test_each_kind_comes_back_in_another_version(folders, tmp_path):
         print(f"{line:72} {' | '.join(answers)}")
     assert not [line for line, answers in table.items() if "another" in " ".join(answers)], table
     assert all(answers[0] == answers[3] == "equal" for answers in table.values()), table
+
+
+@pytest.fixture(scope="module")
+def older_torch(tmp_path_factory):
+    """The folder of an older torch than this interpreter's, without what it depends on."""
+    folder = str(tmp_path_factory.mktemp("torch"))
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder]
+    done = subprocess.run([*command, OLDER_TORCH], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"this version can't be had: {done.stderr[-300:]}")
+    probe = subprocess.run(
+        [sys.executable, "-c", "import torch"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": folder},
+    )
+    if probe.returncode:  # a build for a graphics card needs the libraries that it depends on
+        pytest.skip(f"this version can't be imported alone: {probe.stderr[-300:]}")
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_tensors_come_back_in_another_version(older_torch, tmp_path):
+    """Written beside this interpreter's torch and read beside an older one, both ways."""
+    newer = importlib.metadata.version("torch").partition("+")[0]
+    if newer == OLDER_TORCH.partition("==")[2]:
+        pytest.skip(f"{OLDER_TORCH} is the newest here")
+    folders = {"newer": "", "older": older_torch}
+    written = {
+        name: run(path, "write", TENSORS, tmp_path, "import torch")
+        for name, path in folders.items()
+    }
+    assert written["newer"] == written["older"]
+    for name, path in folders.items():
+        other = "older" if name == "newer" else "newer"
+        answers = run(path, "read", written[other], tmp_path, "import torch")
+        print(f"{other} to {name}: {answers}")
+        assert set(answers.values()) == {"equal"}, answers
