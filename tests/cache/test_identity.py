@@ -1,5 +1,6 @@
 """Two functions are one cache only if they are one function: by name, version and closure."""
 
+import asyncio
 import collections
 import functools
 import math
@@ -119,6 +120,111 @@ def test_a_function_that_captures_itself_is_one_cache():
     first, second = make(), make()
     assert first(10) == 55 and second(10) == 55
     assert second.cache_info().misses == 0 and first.cache.name.endswith("fib")
+
+
+class Times:
+    """A decorator that is a class: it keeps its options, as retries and timers do."""
+
+    def __init__(self, function, factor):
+        functools.update_wrapper(self, function)
+        self.function, self.factor = function, factor
+
+    def __call__(self, x):
+        return self.factor * self.function(x)
+
+
+class SlottedTimes(Times):
+    __slots__ = ("factor",)
+
+
+@pytest.mark.parametrize("kind", [Times, SlottedTimes])
+def test_what_the_object_of_a_decorator_keeps_counts(kind):
+    two, three, again = (cached(kind(double, factor)) for factor in (2, 3, 2))
+    assert (two(5), three(5), two(5), three(5)) == (20, 30, 20, 30)
+    assert again(5) == 20 and again.cache_info().misses == 0
+    assert two.cache.name.startswith(f"{double.__module__}.double[")
+    with pytest.raises(TypeError, match="captured variable 'factor'"):
+        cached(kind(double, Client()))
+    assert cached(name="named")(kind(double, Client())).cache.name == "named"
+
+
+@pytest.mark.heavy
+def test_what_a_decorator_of_wrapt_captures_counts():
+    """Its object says that it is the function inside, by class, name and code."""
+    wrapt = pytest.importorskip("wrapt")
+
+    def times(factor):
+        @wrapt.decorator
+        def scaled(wrapped, instance, args, kwargs):
+            return factor * wrapped(*args, **kwargs)
+
+        return scaled(double)
+
+    two, three, plain = cached(times(2)), cached(times(3)), cached(double)
+    assert (two(5), three(5), plain(5)) == (20, 30, 10)
+    with pytest.raises(TypeError, match="captured variable 'value'"):
+        capturing(times(2))
+
+
+def test_a_class_that_a_function_makes_is_refused():
+    def make(factor):
+        class Product:
+            def __new__(cls, x):
+                return factor * x
+
+        return Product
+
+    with pytest.raises(TypeError, match="a class that a function makes"):
+        cached(make(2))
+    assert cached(name="product")(make(2))(5) == 10
+
+
+@pytest.mark.parametrize("memory", [None, 0])
+def test_a_variable_that_is_bound_again_counts(memory):
+    def make(factor):
+        @cached(memory=memory)
+        def f(x):
+            return factor * x
+
+        def rebind(value):
+            nonlocal factor
+            factor = value
+
+        return f, rebind
+
+    f, rebind = make(2)
+    assert [f(5), f(5)] == [10, 10]
+    rebind(3)
+    assert [f(5), f(5), f(6)] == [15, 15, 18]
+    rebind(2)
+    assert [f(5), f.cache_info().misses] == [10, 3]
+    assert make(2)[0](5) == 10
+    rebind(Client())
+    with pytest.raises(TypeError, match="captured variable 'factor'"):
+        f(5)
+
+
+def test_a_coroutines_variable_that_is_bound_again_counts():
+    async def run():
+        factor = 2
+
+        @cached
+        async def f(x):
+            return factor * x
+
+        before = await f(5)
+        factor = 3
+        return before, await f(5), await f(5)
+
+    assert asyncio.run(run()) == (10, 15, 15)
+
+
+def test_functions_of_a_loop_capture_what_its_variable_is_at_the_end():
+    def make(count):
+        return [cached(lambda x: x * number) for number in range(count)]
+
+    assert [f(1) for f in make(3)] == [2, 2, 2]
+    assert [f(1) for f in make(5)] == [4, 4, 4, 4, 4]
 
 
 def test_functions_that_capture_each_other_are_described():

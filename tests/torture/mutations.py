@@ -670,6 +670,21 @@ MUTATIONS = {
         holds(True),
         ["mount/test_files.py::test_a_rename_that_is_refused_for_a_moment_is_done"],
     ),
+    "what-a-decorators-object-keeps-counts": Mutation(
+        "what the object of a decorator that is a class keeps counts",
+        drop(),
+        ["cache/test_identity.py::test_what_the_object_of_a_decorator_keeps_counts"],
+    ),
+    "a-variable-that-is-bound-again-counts": Mutation(
+        "a captured variable that is bound again counts",
+        holds(False),
+        ["cache/test_identity.py::test_a_variable_that_is_bound_again_counts"],
+    ),
+    "a-class-of-a-function-is-refused": Mutation(
+        "a class that a function makes is refused",
+        holds(False),
+        ["cache/test_identity.py::test_a_class_that_a_function_makes_is_refused"],
+    ),
     "captured-variables-count": Mutation(
         "captured variables count",
         drop(),

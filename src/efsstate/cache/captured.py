@@ -1,14 +1,23 @@
 """The variables that a function captures: with other ones it is another cache.
 
-They count as they are when the function is decorated. Plain values count by value, functions by
-their code and name, classes and modules by name. Other objects are refused: two functions of one
-`def` that capture two of them would share results.
+They count as they are when the function is decorated, in the cache's name, and in the keys if they
+are bound to another object since. Plain values count by value, functions by their code and name,
+classes and modules by name. Other objects are refused: two functions of one `def` that capture two
+of them would share results. What a decorator that is a class keeps in its instance is captured,
+too.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from types import (
+    BuiltinFunctionType,
+    CellType,
+    CodeType,
+    FunctionType,
+    MethodType,
+    ModuleType,
+)
 
 from efsstate.cache import naming
 from efsstate.cache.key_encoding import UnstableError, encode, new_hash
@@ -21,6 +30,15 @@ if TYPE_CHECKING:
 
 _MARK = 24  # hex digits
 _MAX_DEPTH = 50  # functions that capture each other
+_NOT_SET = object()
+# What `functools.update_wrapper` sets.
+_WRAPPERS_OWN = frozenset(
+    f"__{name}__"
+    for name in (
+        "module", "name", "qualname", "doc", "dict", "wrapped", "annotations", "type_params",
+        "weakref",
+    )
+)  # fmt: skip
 _BUILT_IN = frozenset(("wrapper_descriptor", "method_descriptor", "classmethod_descriptor"))
 
 
@@ -32,23 +50,47 @@ class Captured:
         self.names = frozenset([name for name, _ in variables])
         self._function = function
         self._variables = [item for item in variables if item[0] not in ignore]
-        self._unset = [item for item in self._variables if not _is_set(item[1])]
+        self._first = [_content(cell) for _, cell in self._variables]
+        self._last = list(self._first)
 
     def mark(self, cache: str) -> str:
         """Return the text that tells a cache from others of its name; "" if nothing is captured.
 
         Raises `TypeError` for a variable that can't count; `cache` is the name for the message.
         """
-        pieces = self._encode([item for item in self._variables if item not in self._unset], cache)
+        was_set = zip(self._variables, self._first, strict=True)
+        pieces = self._encode([item for item, value in was_set if value is not _NOT_SET], cache)
         return f"[{new_hash(pieces).hexdigest()[:_MARK]}]" if pieces else ""
 
     def encode_late(self, cache: str) -> bytes:
-        """Return the bytes that variables set after the decoration add to each key."""
-        late = [(name, cell) for name, cell in self._unset if not self._is_itself(cell)]
-        return self._encode([item for item in late if _is_set(item[1])], cache)
+        """Return the bytes that variables bound after the decoration add to each key."""
+        late = [
+            (name, cell)
+            for (name, cell), first in zip(self._variables, self._first, strict=True)
+            if not _is_same(_content(cell), first) and not self._is_itself(cell)
+        ]
+        return self._encode(late, cache)
+
+    def has_moved(self) -> bool:
+        """Return True if a variable is bound to another object than at the last `follow`."""
+        for (_, cell), last in zip(self._variables, self._last):  # noqa: B905 - as long
+            try:
+                if cell.cell_contents is not last:
+                    return True
+            except ValueError:
+                if last is not _NOT_SET:
+                    return True
+        return False
+
+    def follow(self) -> None:
+        """Take note of what the variables are bound to now."""
+        self._last = [_content(cell) for _, cell in self._variables]
+
+    def __bool__(self) -> bool:
+        return bool(self._variables)
 
     def _is_itself(self, cell: Any) -> bool:
-        value: Any = cell.cell_contents if _is_set(cell) else None
+        value: Any = _content(cell)
         return _is_cached(value) and value.__wrapped__ is self._function
 
     def _encode(self, variables: list[tuple[str, Any]], cache: str) -> bytes:
@@ -74,6 +116,8 @@ def _variables(function: Any) -> Iterator[tuple[str, Any]]:
         wrapped = getattr(function, "__wrapped__", None)
         if not _has_name_of(function, wrapped):
             wrapped = None
+        # MUT: what-a-decorators-object-keeps-counts
+        yield from _state_of(function, wrapped)
         code = getattr(function, "__code__", None)
         if isinstance(code, CodeType):
             cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
@@ -95,12 +139,49 @@ def _has_name_of(function: Any, wrapped: Any) -> bool:
     )
 
 
-def _is_set(cell: Any) -> bool:
+def _content(cell: Any) -> Any:
     try:
-        cell.cell_contents  # noqa: B018 - reading it raises if it is not set
+        return cell.cell_contents
     except ValueError:
-        return False
-    return True
+        return _NOT_SET
+
+
+def _is_set(cell: Any) -> bool:
+    return _content(cell) is not _NOT_SET
+
+
+def _is_same(now: object, first: object) -> bool:
+    return now is first or now is _NOT_SET
+
+
+def _state_of(function: Any, wrapped: object) -> Iterator[tuple[str, Any]]:
+    """Yield what an object keeps that is called in the place of a function, as variables.
+
+    A decorator that is a class keeps its options there, and one of wrapt its function.
+    """
+    kind = type(function)
+    if issubclass(kind, (FunctionType, type)):  # `isinstance` believes what a proxy says
+        return
+    if not isinstance(getattr(kind, "__call__", None), FunctionType):  # noqa: B004 - the method
+        wrapper = getattr(function, "_self_wrapper", None)
+        if wrapper is not None:
+            yield "_self_wrapper", CellType(wrapper)
+        return
+    names = {
+        *getattr(function, "__dict__", ()),
+        *(n for base in kind.__mro__ for n in _slots(base)),
+    }
+    copied = getattr(wrapped, "__dict__", {})
+    for name in sorted(names - _WRAPPERS_OWN):
+        value = getattr(function, name, _NOT_SET)
+        # The name of the cache tells the function inside.
+        if value is not wrapped and value is not copied.get(name, _NOT_SET):
+            yield name, CellType(value)
+
+
+def _slots(kind: type) -> tuple[str, ...]:
+    slots = vars(kind).get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
 def _describe(value: Any, outer: tuple[int, ...]) -> object:
@@ -110,9 +191,11 @@ def _describe(value: Any, outer: tuple[int, ...]) -> object:
     outer = (*outer, id(value))
     if _is_cached(value):
         return _describe(value.__wrapped__, outer)
-    if isinstance(value, FunctionType):
+    # `isinstance` believes what a proxy says that it is, and a proxy may do more.
+    kind = type(value)
+    if issubclass(kind, FunctionType):
         return _describe_function(value, outer)
-    if isinstance(value, MethodType):
+    if issubclass(kind, MethodType):
         return "method", _describe(value.__func__, outer), _describe(value.__self__, outer)
     if isinstance(value, BuiltinFunctionType):
         owner = bound_to(value)

@@ -48,8 +48,11 @@ class FunctionCache:
         self.is_async = signature.is_async(function)
         blake2b()  # loaded now: a first call may have no descriptor left
         self._late: Callable[[str], bytes] | None = None
+        self._variables: Captured | None = None  # that count, and may be bound to other objects
         if identity is None:
             self.name, self.version, self._late = _identify(function, options, variables)
+            if self._late is not None and variables:
+                self._variables = variables
         else:
             self.name, self.version, late_bytes = identity
             self._late = lambda _: late_bytes
@@ -88,11 +91,24 @@ class FunctionCache:
 
         None, too, if its version is a model's and none is active: then the call is a plain one.
         """
+        # MUT: a-variable-that-is-bound-again-counts
+        if self._variables is not None and self._variables.has_moved():
+            self._follow_variables()
         if self._versions is None and self.options.key is None:
             bound = self.signature.bind(args, kwargs)
             return None if bound is None else self.keys.digest_call(bound)
         keys = self.keys if self._versions is None else self._versions.current()
         return None if keys is None else self._digest_by(keys, args, kwargs)
+
+    def _follow_variables(self) -> None:
+        """Have keys count what the captured variables are bound to now."""
+        if self._variables is not None:
+            self._variables.follow()
+        if self.remembered:
+            self.remembered = {}  # for good: a call that began before may yet be remembered
+        self.keys.restart()
+        if self._versions is not None:
+            self._versions.restart()
 
     def _digest_by(
         self, keys: KeyBuilder, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -112,6 +128,8 @@ class FunctionCache:
         """Like `digest`, but on a thread if there is much to digest; `key=` runs on the loop."""
         from efsstate.cache import aio
 
+        if self._variables is not None and self._variables.has_moved():
+            self._follow_variables()
         if self._versions is not None:
             import asyncio
 
@@ -153,11 +171,13 @@ class FunctionCache:
                 return await self.call_async(args, kwargs)
 
         else:
+            variables = self._variables
 
             def wrapper(*args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
                 remembered, results = self.remembered, self.results
                 if (
                     remembered
+                    and (variables is None or not variables.has_moved())
                     and peek(ROOT) is results.seen_root
                     and peek(DISABLE) is results.seen_disable
                 ):

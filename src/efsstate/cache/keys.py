@@ -125,6 +125,10 @@ class KeyBuilder:
         digest.update(b"".join(pieces))
         return digest.hexdigest()  # type: ignore[no-any-return]
 
+    def restart(self) -> None:
+        """Ask again, at the next key, for the bytes that come before each value."""
+        self._hash = None
+
     def _begin(self) -> Any:
         late = self._late(self._name) if self._late is not None else b""
         self._hash = key_encoding.new_hash(self.start + late)

@@ -32,6 +32,12 @@ def namespace(function: Any, version: object, mark: Callable[[str], str]) -> str
         raise TypeError(
             f"cached: {function!r} has no __qualname__ to derive a cache name from; pass name="
         )
+    # MUT: a-class-of-a-function-is-refused
+    if isinstance(function, type) and "<locals>" in name:
+        raise TypeError(
+            f"cached: {function!r} is a class that a function makes, and what it captures can't be"
+            " part of a key; give each such class a name= of its own"
+        )
     namespace = f"{module_of(function)}.{name}"
     program = environment.function_name()
     if program:

@@ -42,6 +42,10 @@ class VersionedKeys:
             now = self._keys_of(self._identify(look=False))  # what the computation has used
         return now.start == keys.start
 
+    def restart(self) -> None:
+        """Make new keys at the next call, since captured variables are bound to other objects."""
+        self._last = None
+
     def _keys_of(self, version: object) -> KeyBuilder:
         last = self._last
         is_simple = last is not None and type(version) in _SIMPLE
