@@ -166,6 +166,19 @@ def test_what_a_decorator_of_wrapt_captures_counts():
         capturing(times(2))
 
 
+class Lazy:
+    """A lazy proxy, whose loading fails: it loads to say which class it is of."""
+
+    @property
+    def __class__(self):
+        raise RuntimeError("loaded")
+
+
+def test_a_lazy_proxy_that_is_captured_is_refused_unloaded():
+    with pytest.raises(TypeError, match="captured variable 'value'"):
+        capturing(Lazy())
+
+
 def test_a_class_that_a_function_makes_is_refused():
     def make(factor):
         class Product:

@@ -97,6 +97,14 @@ def test_another_hosts_computation_that_began_before_does_not_undo_it(f, apart):
     assert f("a", 1) == ["a", 1] and f.calls == [("a", 1)]
 
 
+def test_a_tag_may_be_any_text():
+    cache = Cache("texts")
+    for tag in ("", "\ud83d", "a\0b", "ü" * 3000):
+        cache.set("key", 1, tags=[tag])
+        cache.invalidate_tag(tag)
+        assert cache.get("key") is None, tag
+
+
 def test_a_value_that_is_set_has_tags(apart):
     cache = Cache("box")
     cache.set("x", [1], tags=["t"])

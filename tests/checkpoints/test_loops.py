@@ -598,6 +598,54 @@ def test_a_healthy_loop_with_attempts_saves_as_often_as_without(root):
     assert saves[0] == saves[1]
 
 
+def test_on_skip_needs_attempts(root):
+    with (
+        pytest.raises(TypeError, match="never called without attempts="),
+        checkpoint("job", root=root) as job,
+    ):
+        job.resume(range(3), on_skip=print)
+
+
+@pytest.mark.parametrize("answer", [None, 5])
+def test_a_function_source_that_returns_no_items_is_told(root, answer):
+    def rows_after(position):
+        return answer
+
+    with (
+        pytest.raises(TypeError, match=rf"rows_after returned {answer} for the position None"),
+        checkpoint("job", root=root) as job,
+    ):
+        list(job.resume(rows_after))
+
+
+class Unshowable:
+    def __repr__(self):
+        raise ValueError
+
+
+class Liar:
+    @property
+    def __class__(self):
+        raise ValueError
+
+
+@pytest.mark.parametrize("kind", [Unshowable, Liar])
+def test_what_raises_when_looked_at_is_an_encode_error(root, kind):
+    """A lazy proxy whose loading fails, as a state and as a position."""
+    value = kind()
+    with checkpoint("job", root=root) as job:
+        with pytest.raises(EncodeError, match="can't be saved"):
+            job.save(value)
+        with pytest.raises(EncodeError, match="can't be saved"):
+            job.save({"rows": [value]})
+    with (
+        pytest.raises(EncodeError, match="the position"),
+        checkpoint("loop", root=root) as job,
+    ):
+        for _ in job.resume([1], position=lambda _: value, every=1):
+            pass
+
+
 def test_attempts_count_the_claims_since_the_position_moved(root):
     kill = (
         "import os\nfrom efsstate import checkpoint\n"

@@ -189,34 +189,34 @@ def _describe(value: Any, outer: tuple[int, ...]) -> object:
     if id(value) in outer or len(outer) > _MAX_DEPTH:
         return "recursion", len(outer)
     outer = (*outer, id(value))
+    # `isinstance` believes what a proxy says that it is, and a lazy one loads to say it.
+    kind = type(value)
     if _is_cached(value):
         return _describe(value.__wrapped__, outer)
-    # `isinstance` believes what a proxy says that it is, and a proxy may do more.
-    kind = type(value)
     if issubclass(kind, FunctionType):
         return _describe_function(value, outer)
     if issubclass(kind, MethodType):
         return "method", _describe(value.__func__, outer), _describe(value.__self__, outer)
-    if isinstance(value, BuiltinFunctionType):
+    if issubclass(kind, BuiltinFunctionType):
         owner = bound_to(value)
         place = value.__module__ if owner is None else _describe(owner, outer)
         return "built-in", place, value.__qualname__
-    if type(value).__name__ in _BUILT_IN:
+    if kind.__name__ in _BUILT_IN:
         return "built-in", value.__objclass__, value.__qualname__
-    if isinstance(value, ModuleType):
+    if issubclass(kind, ModuleType):
         return "module", value.__name__
-    if isinstance(value, partial):
+    if issubclass(kind, partial):
         fixed = [_describe(item, outer) for item in value.args]
         named = {name: _describe(item, outer) for name, item in value.keywords.items()}
         return "partial", _describe(value.func, outer), fixed, named
-    if type(value).__name__ == "_lru_cache_wrapper":
+    if kind.__name__ == "_lru_cache_wrapper":
         return _describe(value.__wrapped__, outer)
     return value
 
 
 def _is_cached(value: Any) -> bool:
     """Return True if `value` is a function that `cached` made: it has the code of ours."""
-    has_cache = isinstance(value, FunctionType) and hasattr(value, "__wrapped__")
+    has_cache = type(value) is FunctionType and hasattr(value, "__wrapped__")
     return has_cache and isinstance(vars(value).get("cache_key"), MethodType)
 
 

@@ -238,6 +238,8 @@ class Looping(Saving[S]):
         from efsstate.checkpoints.pace import Job, Pace
 
         claim = self._require_claim()
+        if on_skip is not None and attempts is None:
+            raise TypeError("on_skip: it is never called without attempts=; pass a number of them")
         if environment.on_lambda():
             deadline.warn_if_unknown(f"checkpoint {self.name}: resume")
         pace = Pace(every, self._margin)

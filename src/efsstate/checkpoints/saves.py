@@ -159,10 +159,18 @@ def _tail_error(save: Save) -> EncodeError:
         except EncodeError:
             kind = type(value).__qualname__
             return EncodeError(
-                f"the {what} {value!r:.80}: a {kind} can't be saved; give a {what} of plain values,"
-                " such as a string, a number or a date"
+                f"the {what}{_shown(value)}: a {kind} can't be saved; give a {what} of plain"
+                " values, such as a string, a number or a date"
             )
     return EncodeError("the skipped items: they can't be saved; give plain values as items")
+
+
+def _shown(value: object) -> str:
+    """Return a value as an error shows it; "" if it cannot be shown."""
+    try:
+        return f" {value!r:.80}"
+    except Exception:
+        return ""
 
 
 def unpack(mount: Mount, folder: str, key: Key, stored: entry.Entry) -> Save:
@@ -291,8 +299,9 @@ class States:
         """Return the place of the smallest part of `state` that can't be encoded, and why."""
         place = ""
         for _ in range(_DEEPEST):
-            parts = enumerate(state) if isinstance(state, (list, tuple)) else ()
-            for key, part in state.items() if isinstance(state, dict) else parts:
+            kind = type(state)  # `isinstance` would run code of an object that lies about itself
+            parts = enumerate(state) if issubclass(kind, (list, tuple)) else ()
+            for key, part in state.items() if issubclass(kind, dict) else parts:
                 try:
                     self._dumps(part)
                 except EncodeError as inner:

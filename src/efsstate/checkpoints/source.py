@@ -107,7 +107,7 @@ def remaining(
 ) -> Iterator[Any]:
     """Return an iterator over the items that are not done yet."""
     if callable(source):
-        return iter(source(position))
+        return _called(source, position)
     if isinstance(source, (set, frozenset)):
         source = sorted(source, key=cursor)
     if skipping.is_over:
@@ -115,6 +115,18 @@ def remaining(
     if cursor is None and hasattr(source, "__len__") and hasattr(source, "__getitem__"):
         return skipping.slice(source)
     return _skip(source, skipping)
+
+
+def _called(source: Callable[[Any], Any], position: Any) -> Iterator[Any]:
+    items = source(position)
+    if not hasattr(items, "__iter__") and not hasattr(items, "__getitem__"):
+        name = getattr(source, "__qualname__", None) or type(source).__qualname__
+        raise TypeError(
+            f"source: {name} returned {items!r:.80} for the position {position!r:.80}; it has to"
+            " return the items after that position, or yield them, and an empty list if there are"
+            " none"
+        )
+    return iter(items)
 
 
 def _skip(source: Iterable[Any], skipping: Skipping) -> Iterator[Any]:

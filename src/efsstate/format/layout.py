@@ -208,7 +208,7 @@ def cleared_mark(clear_stamp: int, tag: str = "") -> str:
 
 def tag_id(tag: str) -> str:
     """Return the 16 hex digits by which names and entries refer to `tag`."""
-    return str(blake2b()(tag.encode(), digest_size=8).hexdigest())
+    return str(blake2b()(tag.encode(errors="surrogatepass"), digest_size=8).hexdigest())
 
 
 def is_cleared(name: str) -> bool:
