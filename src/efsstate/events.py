@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Literal
 
-    Kind = Literal["cache", "checkpoint", "model", "dataset", "sweep", "durable"]
+    Kind = Literal["cache", "checkpoint", "model", "dataset", "record", "sweep", "durable"]
     LogKind = Kind | Literal["invocation", "metrics", "root", "events"]
     Event = dict[str, Any]
     Listener = Callable[[Event], object]
@@ -34,10 +34,11 @@ def on_event(function: Listener) -> Callable[[], None]:
     """Call `function` with each event from now on; return a function that ends that.
 
     An event is a dict of plain values. It has `kind` ("cache", "checkpoint", "model", "dataset",
-    "sweep"), `event` ("hit", "miss", "save", …) and `name` (of the cache, checkpoint, model or
-    dataset; of the root for a sweep); most have `seconds` and `bytes`. docs/observability.md lists
-    them all. The function runs in the thread of the call that the event is about, so keep it short.
-    Its errors are logged and go no further. Raise TypeError if `function` is not callable.
+    "record", "sweep"), `event` ("hit", "miss", "save", …) and `name` (of the cache, checkpoint,
+    model, dataset or records; of the root for a sweep); most have `seconds` and `bytes`.
+    docs/observability.md lists them all. The function runs in the thread of the call that the event
+    is about, so keep it short. Its errors are logged and go no further. Raise TypeError if
+    `function` is not callable.
     """
     if not callable(function):
         raise TypeError(f"on_event: a function is needed, not {function!r}")

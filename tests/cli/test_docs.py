@@ -71,7 +71,7 @@ def test_the_janitors_event_on_the_page_works(tree):
 
 
 REASONS = ("expired", "cleared", "old", "unused", "limit", "temporary", "checkpoint", "generation")
-REASONS += ("version", "snapshot")
+REASONS += ("version", "snapshot", "record")
 
 
 def test_the_page_lists_the_reasons_and_no_others():
@@ -87,8 +87,8 @@ def test_the_reasons_are_those_that_the_code_gives():
     """A reason that nothing emits is a promise; one that is missing is a surprise."""
     given = set()
     for path in pathlib.Path(efsstate.__file__).parent.rglob("*.py"):
-        if path.parent.name in ("eviction", "cleanup", "checkpoints", "datasets"):
-            pattern = r"(?:note_removed\(|yield |return |, )\"(\w+)\""
+        if path.parent.name in ("eviction", "cleanup", "checkpoints", "datasets", "records"):
+            pattern = r"(?:note_removed\(|note\(|yield |return |, )\"(\w+)\""
             given |= set(re.findall(pattern, path.read_text())) & {*REASONS, "lock"}
     assert given == set(REASONS)
 

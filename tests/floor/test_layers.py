@@ -20,7 +20,7 @@ FLOORS = [
     ["mount.files"],
     ["mount.drafts", "mount.root", "mount.lock", "mount.byte_locks", "mount.links"],
     ["eviction"],
-    ["cache", "checkpoints", "modelstore"],
+    ["cache", "checkpoints", "modelstore", "records"],
     ["datasets"],
     ["cleanup"],
     ["publishing", "deploy", "planning"],
@@ -28,7 +28,12 @@ FLOORS = [
     ["janitor", "ops", "publisher", "workers", "cli", "testing", "metrics", "adapters"],
     ["worker"],
 ]
-FEATURES = ["cache", "checkpoints", "modelstore"]  # neighbours that know nothing of each other
+FEATURES = [
+    "cache",
+    "checkpoints",
+    "modelstore",
+    "records",
+]  # neighbours that know nothing of each other
 OPERATOR = (
     "cli",
     "deploy",

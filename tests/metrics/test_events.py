@@ -6,6 +6,7 @@ import importlib.util
 import os
 import pathlib
 import re
+import time
 import types
 
 import pytest
@@ -26,6 +27,9 @@ from efsstate import (
     sweep,
 )
 from efsstate.metrics import collector
+from efsstate.mount.root import resolve
+from efsstate.records.revision import Content
+from efsstate.records.store import RecordStore
 
 SOURCE = pathlib.Path(efsstate.__file__).parent
 PAGE = pathlib.Path(__file__).parent.parent.parent / "docs" / "observability.md"
@@ -58,6 +62,7 @@ def happened(tmp_path, tmp_path_factory, monkeypatch):
         use_a_checkpoint()
         use_a_model(tmp_path_factory.mktemp("model") / "m.bin")
         use_a_dataset()
+        use_records()
         sweep(older_than=0)
         use_a_durable_function()
     finally:
@@ -67,7 +72,6 @@ def happened(tmp_path, tmp_path_factory, monkeypatch):
 
 def use_a_cache(root):
     import threading
-    import time
 
     @cached(name="doubled")
     def double(number):
@@ -137,6 +141,15 @@ def use_a_dataset():
     ds.remove("b")
     ds.forget("s")
     ds.prune(older_than="1d")
+
+
+def use_records():
+    now = int(time.time())
+    store = RecordStore(resolve(), "records", 86_400)
+    late = store.claim("a", Content("claimed", now + 60, lease=0))
+    store.append(store.claim("a", Content("claimed", now + 60)), Content("done", now + 60))
+    with pytest.raises(ClaimLost):
+        store.append(late, Content("done", now + 60))
 
 
 def use_a_durable_function():

@@ -975,6 +975,71 @@ MUTATIONS = {
         holds(False),
         ["adapters/test_fsspec.py::test_one_file_is_never_of_two_contents"],
     ),
+    "a-window-is-entered-by-the-servers-clock": Mutation(
+        "a window is entered by the server's clock",
+        holds(True),
+        ["records/test_store.py::test_a_process_with_a_fast_clock_waits_for_the_window"],
+    ),
+    "a-live-claim-is-respected": Mutation(
+        "a live claim is respected",
+        holds(False),
+        ["records/test_store.py::test_a_claim_a_result_and_a_duplicate"],
+    ),
+    "a-claim-that-is-over-begins-no-run": Mutation(
+        "a claim that is over begins no run",
+        holds(False),
+        ["records/test_store.py::test_a_process_that_sleeps_through_its_claim_does_not_run"],
+    ),
+    "a-claim-counts-in-its-window-alone": Mutation(
+        "a claim counts in its window alone",
+        holds(True),
+        ["records/test_store.py::test_a_claim_in_a_window_that_is_over_is_made_again"],
+    ),
+    "a-result-counts-while-others-look": Mutation(
+        "a result counts while others look",
+        holds(False),
+        ["records/test_store.py::test_a_result_after_the_look_back_is_refused"],
+    ),
+    "a-run-finishes-its-own-claim-alone": Mutation(
+        "a run finishes its own claim alone",
+        holds(True),
+        ["records/test_store.py::test_a_late_run_does_not_end_its_successors_claim"],
+    ),
+    "a-record-is-closed-in-the-earlier-windows": Mutation(
+        "a record is closed in the earlier windows",
+        drop(),
+        ["records/test_store.py::test_a_successor_in_the_next_window_fences_the_run"],
+    ),
+    "a-value-is-written-before-it-is-named": Mutation(
+        "a value is written before it is named",
+        drop(),
+        ["records/test_store.py::test_a_value_comes_back"],
+    ),
+    "a-revision-is-created-exclusively": Mutation(
+        "a revision is created exclusively",
+        instead("links.create(", "links.replace("),
+        ["records/test_store.py::test_a_claim_a_result_and_a_duplicate"],
+    ),
+    "a-lost-reply-to-a-revision-is-told-from-a-loss": Mutation(
+        "a lost reply to a revision is told from a loss",
+        holds(False),
+        ["records/test_store.py::test_a_lost_reply_is_no_loss"],
+    ),
+    "a-missing-revision-is-asked-of-the-server": Mutation(
+        "a missing revision is asked of the server",
+        drop(),
+        ["records/test_explorer.py::test_no_order_of_steps_breaks_a_promise"],
+    ),
+    "a-window-that-counts-is-not-swept": Mutation(
+        "a window that counts is not swept",
+        holds(False),
+        ["records/test_store.py::test_the_sweep_removes_windows_that_count_no_more"],
+    ),
+    "only-names-of-the-format-are-removed-from-a-large-folder": Mutation(
+        "only names of the format are removed from a large folder",
+        holds(False),
+        ["records/test_store.py::test_the_sweep_leaves_foreign_files_and_names_them"],
+    ),
     "an-entry-that-must-stay-is-not-unused": Mutation(
         "an entry that must stay is not unused",
         instead("is_unused and not self.keeps_unused", "is_unused"),

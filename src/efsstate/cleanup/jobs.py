@@ -1,4 +1,4 @@
-"""Sweep checkpoints, models, datasets, and abandoned copies from S3.
+"""Sweep checkpoints, models, datasets, records, and abandoned copies from S3.
 
 Checkpoints are swept in groups of some sixteen, because there may be a million, and a mark for each
 would double their files. So that few names are held, at most 65,536 are listed at a time.
@@ -14,7 +14,7 @@ from zlib import crc32
 from efsstate.errors import EfsStateError, ForeignFilesError, UnknownFormatError
 from efsstate.eviction import removal, scan
 from efsstate.eviction.scan import BudgetExhausted
-from efsstate.format import dataset_layout, grammar, layout
+from efsstate.format import dataset_layout, grammar, layout, record_layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -148,8 +148,10 @@ def _sweep_shards(work: Work, folder: str, shards: list[int], report: SweepRepor
 
 
 def folder_units(work: Work, area: str) -> Iterator[tuple[str, Job]]:
-    """Yield a unit for each model, or each dataset, in `area`."""
-    make_job = model_job if area == layout.MODELS else dataset_job
+    """Yield a unit for each model, dataset, or namespace of records in `area`."""
+    make_job = {layout.MODELS: model_job, dataset_layout.DATASETS: dataset_job}.get(
+        area, record_job
+    )
     for name in work.folders(area, work.report, is_strict=area != layout.MODELS):
         yield f"{area}/{name}", make_job(work, name)
 
@@ -175,6 +177,31 @@ def dataset_job(work: Work, name: str) -> Job:
         return True
 
     return sweep_dataset
+
+
+def record_job(work: Work, base: str) -> Job:
+    """Return the job that removes the windows of the records in folder `base` that are over."""
+
+    def sweep_records(report: SweepReport) -> bool:
+        from efsstate.records import retention
+
+        report.folders += 1
+        folder, options = f"{record_layout.RECORDS}/{base}", work.options
+        try:
+            return retention.sweep(
+                work.mount,
+                folder,
+                options.now,
+                report.note_removed,
+                dry_run=options.dry_run,
+                is_over=options.is_over,
+            )
+        except ForeignFilesError as error:
+            for path in error.paths:
+                report.leave("foreign", path)
+        return True
+
+    return sweep_records
 
 
 def model_job(work: Work, folder: str) -> Job:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         """The units of all areas but the cache: the module `jobs`."""
 
         def folder_units(self, work: Work, area: str) -> Iterator[tuple[str, Job]]:
-            """Yield a unit for each model or dataset in `area`."""
+            """Yield a unit for each model, dataset or namespace of records in `area`."""
 
         def checkpoint_units(self, work: Work) -> Iterator[dict[str, Job]]:
             """Yield the groups of checkpoints, in portions."""
@@ -53,7 +53,7 @@ WORKERS = 8
 _SHORT = 10.0  # seconds: with less, one unit at a time, because several begun are none done
 _LARGE = 16  # entries in the first of sixteen folders from which on a namespace is large
 _HEX = "0123456789abcdef"
-_DATASETS = "datasets"  # its layout is imported only if it is there
+_DATASETS, _RECORDS = "datasets", "records"  # their layouts are imported only if they are there
 
 
 class Work:
@@ -122,7 +122,7 @@ class Work:
                 pass  # the root's folders are its users'; the clock's empty temporaries are ours
             if self._is_ours(layout.CACHE):
                 units.update(self._cache_units())
-            for area in (layout.MODELS, _DATASETS):
+            for area in (layout.MODELS, _DATASETS, _RECORDS):
                 if self._is_ours(area):
                     units.update(self._areas.folder_units(self, area))
             if self._is_ours(layout.SHARED) and self._has_incoming():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from efsstate.cli import jobs
 from efsstate.cli.places import AREAS, folders, open_root
 from efsstate.errors import EfsStateError
-from efsstate.format import dataset_layout, layout
+from efsstate.format import dataset_layout, layout, record_layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,5 +60,7 @@ def _name(mount: Mount, area: str, component: str) -> str:
         return dataset_layout.dataset_name(component)
     if area == layout.MODELS:
         return layout.model_name(component)
+    if area == record_layout.RECORDS:
+        return component  # with the length of its windows
     text = layout.readable(component)
     return text if layout.component(text) == component else component

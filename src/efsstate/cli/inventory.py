@@ -13,7 +13,7 @@ from efsstate.eviction import policy as policies
 from efsstate.eviction import scan
 from efsstate.eviction.report import SweepReport
 from efsstate.eviction.scan import SweepOptions
-from efsstate.format import dataset_layout, layout
+from efsstate.format import dataset_layout, layout, record_layout
 from efsstate.mount import clock
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Inventory:
         self.problems: list[str] = []
 
     def summaries(self) -> list[dict[str, Any]]:
-        """Return a row for each cache, checkpoint, model and dataset, with the `items` in it.
+        """Return a row for each cache, checkpoint, model, dataset and records, with `items`.
 
         `age` and `idle` are of the item that changed, or was used, last.
         """
@@ -80,11 +80,12 @@ class Inventory:
         return list(sums.values())
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Yield a row for each cache entry, checkpoint, model version, and dataset."""
+        """Yield a row for each cache entry, checkpoint, model version, dataset and records."""
         yield from self.entries()
         yield from self.checkpoints()
         yield from self.versions()
         yield from self.datasets()
+        yield from self.records()
 
     def contents(self) -> Iterator[dict[str, Any]]:
         """Yield a row for each entry, shard, version, part or snapshot that is at the place.
@@ -285,6 +286,27 @@ class Inventory:
                     name = layout.readable(file) if state == "snapshot" else file
                     times = self._times(status)
                     yield {**row, "path": f"{path}/{file}", "name": name, **times, "state": state}
+
+    # Records
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Yield a row for each namespace of records; `state` is the length of its windows."""
+        for base in names(self._mount, record_layout.RECORDS, self._place):
+            path = f"{record_layout.RECORDS}/{base}"
+            component, width = record_layout.parse_namespace(base) or (base, 0)
+            size, newest = self._weigh(path)
+            age = self.now - newest
+            yield {
+                "path": path,
+                "area": record_layout.RECORDS,
+                "name": layout.readable(component),
+                "namespace": base,
+                "size": size,
+                "age": age,
+                "idle": age,
+                "state": f"windows of {output.age_text(width)}",
+            }
+            self._advance(1)
 
     def _weigh(self, path: str, depth: int = 0) -> tuple[int, float]:
         """Return the bytes and the newest time of the file at `path`, or of all files below it."""

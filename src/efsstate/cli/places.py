@@ -11,7 +11,7 @@ import click
 from efsstate.cli import jobs
 from efsstate.cli.lookup import NO_SUCH, is_folder
 from efsstate.errors import RootError
-from efsstate.format import dataset_layout, layout
+from efsstate.format import dataset_layout, layout, record_layout
 from efsstate.mount.root import require_present, resolve
 
 if TYPE_CHECKING:
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
     from efsstate.mount.files import Mount
 
-AREAS = (layout.CACHE, layout.CHECKPOINTS, layout.MODELS, dataset_layout.DATASETS)
+AREAS = (
+    layout.CACHE,
+    layout.CHECKPOINTS,
+    layout.MODELS,
+    dataset_layout.DATASETS,
+    record_layout.RECORDS,
+)
 
 
 def open_root(root: str | None) -> Mount:
@@ -61,7 +67,7 @@ def locate(mount: Mount, text: str) -> Place:
     if area not in AREAS or ".." in parts:
         raise click.UsageError(
             f"{text}: name a place below the root, such as cache/NAMESPACE, checkpoints/NAME,"
-            " models/NAME or datasets/NAME"
+            " models/NAME, datasets/NAME or records/NAME"
         )
     if not parts:
         return Place(area, None, None)

@@ -13,7 +13,7 @@ from efsstate.cli.output import Consent, Output, count_text
 from efsstate.cli.places import Place, folders, locate, open_root
 from efsstate.errors import ClaimedError
 from efsstate.eviction import removal
-from efsstate.format import dataset_layout, grammar, layout
+from efsstate.format import dataset_layout, grammar, layout, record_layout
 from efsstate.mount import lock
 
 if TYPE_CHECKING:
@@ -101,6 +101,10 @@ def _require_removable(place: Place) -> None:
         raise click.UsageError(f"{place.path}: remove versions with `efsstate model prune`")
     if place.area == dataset_layout.DATASETS:
         raise click.UsageError(f"{place.path}: remove parts with `efsstate dataset rm`")
+    if place.area == record_layout.RECORDS:
+        raise click.UsageError(
+            f"{place.path}: records keep calls from running twice, and go with `efsstate gc`"
+        )
     if place.folder is None:
         raise click.UsageError(
             f"{place.path}: name a namespace, an entry or a checkpoint, not all of them"

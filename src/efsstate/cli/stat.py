@@ -11,7 +11,7 @@ from efsstate.cli import completion, output
 from efsstate.cli.inventory import Inventory, count_folders
 from efsstate.cli.output import Listing, Output, count_text
 from efsstate.cli.places import locate, open_root
-from efsstate.format import dataset_layout, layout
+from efsstate.format import dataset_layout, layout, record_layout
 
 _BAR = 24
 _KINDS = {
@@ -23,7 +23,7 @@ _KINDS = {
     "gone": "count",
 }
 _COLOURS = {layout.CACHE: "cyan", layout.CHECKPOINTS: "green", layout.MODELS: "magenta"}
-_COLOURS[dataset_layout.DATASETS] = "yellow"
+_COLOURS |= {dataset_layout.DATASETS: "yellow", record_layout.RECORDS: "blue"}
 
 
 @click.command("stat")

@@ -7,6 +7,7 @@ does not define stays, and so does the folder that holds it; `foreign` lists suc
 from __future__ import annotations
 
 import stat
+from itertools import islice
 
 from efsstate.errors import ForeignFilesError
 from efsstate.format import layout
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from efsstate.mount.files import Mount
 
 EVERY = 256  # names between looks at the time
+BATCH = 4096  # names of a large folder that are held at a time
 
 
 class Removal:
@@ -129,6 +131,53 @@ def remove_tree(
     if not result.foreign:
         mount.remove_folder(folder)
     return result
+
+
+def remove_flat(
+    mount: Mount, folder: str, level: Level, *, is_over: Callable[[], bool] = bool
+) -> Removal:
+    """Remove the files in `folder` that `level` defines, and `folder` if it is empty then.
+
+    For a folder of any number of files, without folders of ours: few names are held, and a link
+    takes one request. `is_over` and the errors are as of `remove_tree`.
+    """
+    result = Removal()
+    device, foreign = mount.stat("", ".").st_dev, set()
+    status = mount.refresh(folder)
+    if status is None:
+        return result
+    if status.st_dev != device:
+        result.foreign.append(mount.path_of(folder))
+        return result
+    removed = -1
+    # Batch by batch, because a listing that goes on during removals may leave names out.
+    while removed != result.removed:
+        removed = result.removed
+        for count, (name, size) in enumerate(list(islice(_sizes(mount, folder), BATCH)), 1):
+            if count % EVERY == 0 and is_over():
+                result.is_complete = False
+                return result
+            # MUT: only-names-of-the-format-are-removed-from-a-large-folder
+            if size is None or level(name, False) is None:
+                foreign.add(name)
+            elif mount.remove(folder, name):
+                result.removed += 1
+                result.size += size
+    result.foreign += [mount.path_of(folder, name) for name in sorted(foreign)]
+    if not result.foreign:
+        mount.remove_folder(folder)
+    return result
+
+
+def _sizes(mount: Mount, folder: str) -> Iterator[tuple[str, int | None]]:
+    """Yield each name in `folder` with its size: 0 for a link, None for what is no file either."""
+    for item in mount.scan(folder):
+        if layout.is_foreign_nfs(item.name):
+            continue
+        size = 0 if item.is_symlink() else None
+        if item.is_file(follow_symlinks=False):
+            size = item.stat(follow_symlinks=False).st_size
+        yield item.name, size
 
 
 def require_ours(mount: Mount, folder: str, level: Level) -> None:

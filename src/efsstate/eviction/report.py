@@ -14,14 +14,14 @@ class SweepReport:
     kept          cache entries that stay, and `kept_bytes`
     removed       files of every kind that went, and `removed_bytes`
     reasons       how many went for each reason: "expired", "cleared", "old", "unused", "limit",
-                  "temporary", "generation", "checkpoint", "version", "snapshot"
+                  "temporary", "generation", "checkpoint", "version", "snapshot", "record"
     foreign       files and folders that stay because efsstate did not make them
     newer         files and folders that stay because a newer release wrote them
     damaged       files that stay because they cannot be read
     foreign_paths the first 20 of these three
     errors        how much could not be swept, and `error_texts`: the first 20 reasons
-    folders       folders of entries, groups of checkpoints, models and datasets, swept by
-                  this call
+    folders       folders of entries, groups of checkpoints, models, datasets and records,
+                  swept by this call
     elsewhere     those that another sweeper has at this moment
     left          those that were not reached
     seconds       how long it took

@@ -7,7 +7,7 @@ docs/format.md has the same as text.
 
 from __future__ import annotations
 
-from efsstate.format import layout
+from efsstate.format import layout, record_layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,6 +55,12 @@ def shard(name: str, is_folder: bool) -> Level | None:
     """Return the level of `name` in `checkpoints/<name>/s<index>`."""
     is_ours = name in (layout.LOCK, layout.REMOVED) or layout.parse_claim(name) is not None
     return nothing if not is_folder and (is_ours or layout.is_temporary(name)) else None
+
+
+def record_window(name: str, is_folder: bool) -> Level | None:
+    """Return the level of `name` in `records/<name>/<window>`."""
+    is_ours = record_layout.is_revision(name) or record_layout.is_value(name)
+    return nothing if is_ours and not is_folder else None
 
 
 def staging(name: str, is_folder: bool) -> Level | None:
