@@ -44,7 +44,7 @@ def _defined(place: str) -> Iterator[str]:
     package = ROOT / "src" / "efsstate"
     path = package / place
     kinds = (ast.ClassDef, ast.FunctionDef)
-    for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
+    for file in sorted(path.glob("[a-z]*.py")) if path.is_dir() else [path]:
         module = ".".join(file.relative_to(package).with_suffix("").parts)
         for node in ast.parse(file.read_text()).body:
             if isinstance(node, kinds) and node.name[0] != "_":

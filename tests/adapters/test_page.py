@@ -14,6 +14,7 @@ FRAMEWORKS = {
     "cachelib": "cachelib",
     "django": "django.core.cache.backends.base",
     "dogpile": "dogpile.cache.api",
+    "powertools": "aws_lambda_powertools.utilities.idempotency",
     "durable": "aws_durable_execution_sdk_python.serdes",
     "durable_events": "aws_durable_execution_sdk_python.plugin",
     "fsspec": "fsspec.implementations.chained",
@@ -47,6 +48,24 @@ def example(heading, *replaced):
     code = section.split("```python\n")[1].split("```")[0]
     exec(code.replace(*replaced) if replaced else code, names)
     return names
+
+
+def test_the_examples_for_powertools_run():
+    pytest.importorskip("aws_lambda_powertools")
+    names = example("Powertools for AWS Lambda")
+
+    class Context:
+        def get_remaining_time_in_millis(self):
+            return 1000
+
+    event = {"order": 1}
+    assert names["handler"](event, Context()) == names["handler"](event, Context())
+    assert os.path.isdir(f"{os.environ['EFSSTATE_ROOT']}/records/orders.86400")
+    pytest.importorskip("aws_lambda_powertools.utilities.circuit_breaker", reason="since 3.34")
+    breaker = {}
+    exec(PAGE.read_text().split("The circuit breaker, in")[1].split("```")[1][7:], breaker)
+    breaker["charge"](1)
+    assert os.path.isdir(f"{os.environ['EFSSTATE_ROOT']}/records/circuit_breaker.86400")
 
 
 def test_the_example_for_dogpile_runs():
