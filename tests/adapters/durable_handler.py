@@ -6,8 +6,12 @@ The runner leaves its event loop and sockets open, which would be warnings of th
 import json
 
 import numpy as np
-from aws_durable_execution_sdk_python.config import Duration, MapConfig, StepConfig
+from aws_durable_execution_sdk_python.config import ChildConfig, Duration, MapConfig, StepConfig
 from aws_durable_execution_sdk_python.execution import durable_execution
+from aws_durable_execution_sdk_python.waits import (
+    WaitForConditionConfig,
+    WaitForConditionDecision,
+)
 from aws_durable_execution_sdk_python_testing.runner import DurableFunctionTestRunner
 
 from efsstate import on_event
@@ -34,7 +38,24 @@ def handler(event, context):
         config=MapConfig(serdes=serdes, item_serdes=serdes),
     )
     context.wait(Duration.from_seconds(1))
-    return {"sums": [int(part.sum()) for part in batch.get_results()]}
+    large = context.run_in_child_context(
+        lambda child: child.step(lambda _: "A" * 50_000, config=StepConfig(serdes=serdes)) * 6,
+        name="child", config=ChildConfig(serdes=serdes),
+    )  # fmt: skip
+    state = context.wait_for_condition(
+        check=lambda state, _: (*state, "x"),
+        config=WaitForConditionConfig(
+            wait_strategy=decide, initial_state=(), serdes=EfsSerDes(inline=0)
+        ),
+    )
+    sums = [int(part.sum()) for part in batch.get_results()]
+    return {"sums": sums, "large": len(large), "state": repr(state)}
+
+
+def decide(state, _):
+    if len(state) == 2:
+        return WaitForConditionDecision.stop_polling()
+    return WaitForConditionDecision.continue_waiting(Duration.from_seconds(1))
 
 
 def main():

@@ -240,14 +240,16 @@ def test_a_handler_runs_and_replays_under_the_sdks_runner(entries):
     outcome = json.loads(process.stdout.splitlines()[-1])
     assert outcome["status"] == "SUCCEEDED", outcome
     total = sum(range(30_000))
-    assert json.loads(outcome["result"]) == {"sums": [total, 2 * total, 3 * total]}
-    assert outcome["loads"] == 1 and outcome["starts"] == 3
+    assert json.loads(outcome["result"]) == {
+        "sums": [total, 2 * total, 3 * total], "large": 300_000, "state": "('x', 'x')"
+    }  # fmt: skip
+    assert outcome["loads"] == 1 and outcome["starts"] == 4
     assert len(entries()) >= 4
     hold_the_events(outcome["events"])
 
 
 def hold_the_events(events):
-    """Each step ends once, each attempt is told, and each of the three invocations ends."""
+    """Each step ends once, each attempt is told, and each of the four invocations ends."""
     told = {}
     for event in events:
         told.setdefault(event["event"], []).append(event)
@@ -259,7 +261,7 @@ def hold_the_events(events):
     waits = [event for event in told["operation"] if event["type"] == "Wait"]
     assert len(waits) == 2 and all(wait["seconds"] >= 0.5 for wait in waits)
     ends = [(end["status"], end["first"]) for end in told["invocation"]]
-    assert ends == [("PENDING", True), ("PENDING", False), ("SUCCEEDED", False)]
+    assert ends == [("PENDING", True)] + [("PENDING", False)] * 2 + [("SUCCEEDED", False)]
 
 
 def test_events_are_emitted_and_metrics_written(monkeypatch):
