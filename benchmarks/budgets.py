@@ -130,7 +130,7 @@ def _miss(figures):
     if "ratio" not in ours:
         return None
     best = ours["time"]["best"] * 1e6
-    return f"{best:.0f} µs at best, {ours['ratio']:.1f} × bare", best <= 100
+    return f"{ours['ratio']:.1f} × bare, {best:.0f} µs", ours["ratio"] <= 4.2
 
 
 def _first_claim(figures):
@@ -139,7 +139,8 @@ def _first_claim(figures):
     if not times:
         return None
     text = ", ".join(f"{1e3 * value:.1f} ms {name} bytecode" for name, value in times.items())
-    return f"{text}; {ours[0]['modules']} modules", times["with"] <= 8e-3
+    beside = f"{ours[0]['ratio']:.2f} × the first lock of `filelock`"
+    return f"{text}; {ours[0]['modules']} modules, {beside}", times["with"] <= 8e-3
 
 
 def _large(figures):
@@ -302,7 +303,7 @@ BUDGETS = [
         "at most 2.5 × bare open-read-close, no page fault",
         _lean_hit,
     ),
-    Budget("miss on tmpfs, alone", "at most 100 µs", _miss),
+    Budget("miss on tmpfs, alone", "at most 4.2 × bare: 100 µs where that takes 24", _miss),
     Budget(
         "hit in memory, short string argument, immutable result",
         "at most 0.75 × `cachetools.cached` with a lock",
