@@ -28,17 +28,13 @@ def system_calls(root, count):
     """Return the system calls of 64 hits, puts and misses among `count` entries, by operation."""
     plant(root, count)
     try:
-        return _counted(root)
+        traced = {
+            subject: processes.system_calls("cache", subject.__name__, root)
+            for subject in set(OPERATIONS.values())
+        }
+        return {name: processes.own(traced[subject][name]) for name, subject in OPERATIONS.items()}
     finally:
         shutil.rmtree(root, ignore_errors=True)
-
-
-def _counted(root):
-    traced = {
-        subject: processes.system_calls("cache", subject.__name__, root)
-        for subject in set(OPERATIONS.values())
-    }
-    return {name: processes.own(traced[subject][name]) for name, subject in OPERATIONS.items()}
 
 
 def requests(a, b, count, sent, path=None):
@@ -60,10 +56,10 @@ def requests(a, b, count, sent, path=None):
         shutil.rmtree(path or a, ignore_errors=True)
 
 
-def local(root, count):
+def times(root, count):
     """Measure hits, puts and misses among `count` entries in memory, beside the bare system calls.
 
-    Those run in an empty folder. Then count the system calls, among the same entries.
+    Those run in an empty folder.
     """
     plant(f"{root}/subject", count)
     try:
@@ -72,10 +68,6 @@ def local(root, count):
                 if "failed" in figure or OPERATIONS.get(figure["row"]) is subject:
                     yield figure
                 shutil.rmtree(f"{root}/floor", ignore_errors=True)
-        if shutil.which("strace"):
-            for name, calls in _counted(f"{root}/subject").items():
-                total = sum(calls.values()) / 64
-                yield {"row": f"{name} calls", "calls": total, "by_call": calls}
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
@@ -91,7 +83,11 @@ def rows(places):
                 requests(a, b, count, places.requests, server if os.path.isdir(SERVER) else None)
             )
         else:
-            figures = local(places.new()[0], count)
+            figures = list(times(places.new()[0], count))
+            if shutil.which("strace"):
+                for name, calls in system_calls(places.new()[0], count).items():
+                    total = sum(calls.values()) / 64
+                    figures.append({"row": f"{name} calls", "calls": total, "by_call": calls})
         for figure in figures:
             operation = figure.pop("row", "")
             yield {

@@ -1,5 +1,6 @@
 """The tables of what each cache gets wrong, and of what it keeps."""
 
+from benchmarks import subjects
 from benchmarks.budgets import CACHED, compared_hits
 from benchmarks.text import NONE, count, faults, table
 
@@ -113,13 +114,17 @@ def _cell(figures, row, place, name, *, short=False):
     """Return a figure's text: bold if something went wrong, and with what it was."""
     f = figures.get(row, place, name)
     if not f:
-        return NONE
+        counts = [subject.add_one for subject in subjects.ALL if subject.name == name]
+        return "not measured" if row != "counter" or any(counts) else NONE
     if "failed" in f or (row == "counter" and "total" not in f):
         return "**fails**" if short else f"**fails**: {f.get('failed', 'no total')}"
     text, more = SURVIVAL[row][1](f)
     if not more:
         return text
-    return f"**{text}**" if short else f"**{text}**: {', '.join(more)}"
+    if short:
+        more = [what for what in more if what.endswith("refused")]
+        return ", ".join([f"**{text}**", *more])
+    return f"**{text}**: {', '.join(more)}"
 
 
 SURVIVAL = {"killed": ("killed", _kept), "writers": ("two writers", _kept)} | {
