@@ -422,9 +422,10 @@ def setting(result):
             f"{m['memory_gib']} GiB, {m['kernel']}, Python {m['python']}, {m['date']}; opening a "
             f"folder takes {spread(run['round_trip'])}{_page(run)}{_length(run)} ({parts})"
         )
-    packages = [f"{name} {version}" for name, version in result["versions"].items() if version]
+    versions = sorted(result["versions"].items())
+    packages = [f"{name} {version}" for name, version in versions if version]
     lines.append(", ".join(packages))
-    missing = [name for name, version in result["versions"].items() if not version]
+    missing = [name for name, version in versions if not version]
     if missing:
         lines.append(f"not installed: {', '.join(missing)}")
     return "\n".join(_wrapped(line, "- ") for line in lines)
