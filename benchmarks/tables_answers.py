@@ -195,11 +195,13 @@ def peers(figures):
         if name.startswith("efsstate `Cache"):
             continue
         short = list(_in_short(figures, name))
-        put = figures.get(
-            "put", "nfs", CACHED.replace("cached", "Cache") if name == CACHED else name
-        )
-        requests = [put, figures.get("miss", "nfs", name)]
-        lines.append([name, short[1], *[count(f.get("requests")) for f in requests], *short[2:]])
+        storing = "efsstate `Cache`" if name == CACHED else name  # its `set`, in the same format
+        requests = [
+            count(figures.get("put", "nfs", storing).get("requests")),
+            count(figures.get("miss", "nfs", name).get("requests"))
+            or "**fails**" * ("failed" in figures.get("writes", "nfs", name)),
+        ]
+        lines.append([name, short[1], *requests, *short[2:]])
         lines[-1].insert(4, count(figures.get("hit", "local", name).get("ratio")))
     heads = ["hit", "put", "miss", "hit on tmpfs, × bare", "a flipped bit", "eight cold callers"]
     return table(["", *heads, "writer killed", "two writers", "two count"], lines)
