@@ -109,7 +109,7 @@ OURS = {  # written out, so that a new one is a decision
     "efsstate.modelstore.resolve",
     "efsstate.modelstore.loader",
     "efsstate.modelstore.manifest",
-    "efsstate.modelstore.gate",
+    "efsstate.modelstore.state",
     "efsstate.modelstore.pointer",
     "efsstate.mount",
     "efsstate.mount.clock",

@@ -13,7 +13,7 @@ SOURCE = pathlib.Path(efsstate.__file__).parent
 FLOORS = [
     ["process"],
     ["errors", "generic", "notebook", "units", "events", "parallel", "deadline", "format"],
-    ["mount.clock", "mount.environment", "mount.free_memory"],
+    ["mount.clock", "mount.environment", "mount.free_memory", "mount.large"],
     ["mount.folders", "mount.readdir"],
     ["mount.listing"],
     ["mount.reading"],

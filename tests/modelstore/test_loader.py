@@ -32,7 +32,7 @@ from efsstate import (
     publish,
 )
 from efsstate.errors import DeadlineExceeded
-from efsstate.modelstore import failures, loader, reader
+from efsstate.modelstore import failures, loader, reader, swapping
 
 
 class Network:
@@ -218,13 +218,13 @@ def test_a_failed_reload_is_tried_again_later(root, put, monkeypatch):
     get()
     put("2")
     assert get().weights == b"1"
-    assert get._failure.until - time.monotonic() == pytest.approx(30, abs=2)
-    get._failure.until = 0
+    assert get._state.failure.until - time.monotonic() == pytest.approx(30, abs=2)
+    get._state.failure.until = 0
     assert get().weights == b"1"
-    assert get._failure.until - time.monotonic() == pytest.approx(60, abs=2)
-    get._failure.until = 0
+    assert get._state.failure.until - time.monotonic() == pytest.approx(60, abs=2)
+    get._state.failure.until = 0
     fail.clear()
-    assert get().weights == b"2" and get._failure is None
+    assert get().weights == b"2" and get._state.failure is None
 
 
 def test_keep_old_false_frees_the_old_one_first(root, put):
@@ -288,9 +288,9 @@ def test_released_it_is_tried_by_each_call_until_it_loads(put, picky):
     del bad[b"1"]
     assert [get().weights for _ in range(3)] == [b"1"] * 3
     assert tries == [b"1", b"2", b"1", b"1", b"1"]  # the new one once
-    get._failure.until = 0
+    get._state.failure.until = 0
     bad.clear()
-    assert get().weights == b"2" and get._failure is None
+    assert get().weights == b"2" and get._state.failure is None
 
 
 def test_released_it_comes_back_though_no_look_succeeds(root, put, picky, monkeypatch):
@@ -330,7 +330,7 @@ def test_released_a_slow_new_one_leaves_time_for_the_old(root, tmp_path):
         assert get() == b"old"
     (tmp_path / "w").write_text("new")
     slow = publish("m", tmp_path / "w", root=root)
-    get._loaded.seconds = 2.4  # more than it needs here, less than a third of what there is
+    get._state.loaded.seconds = 2.4  # more than it needs here, less than a third of what there is
     for _ in range(3):
         with efsstate.invocation(Context(16)):
             assert get() == b"old"
@@ -376,7 +376,7 @@ def test_a_reload_leaves_the_handler_time_for_its_work(root, tmp_path, keep_old)
     assert get() == b"old"
     (tmp_path / "w").write_text("new")
     new = publish("m", tmp_path / "w", root=root)
-    get._loaded.seconds = 2.4  # more than it needs here, less than a third of what there is
+    get._state.loaded.seconds = 2.4  # more than it needs here, less than a third of what there is
     with efsstate.invocation(Context(8)):
         assert get() == b"old"
         assert deadline.remaining() > 1
@@ -650,7 +650,7 @@ def test_a_remembered_failure_keeps_no_callers_request_alive(root, put):
         for _ in range(3):
             with pytest.raises((RuntimeError, ModelNotFound)):
                 handler(get)
-        assert get._failure is not None
+        assert get._state.failure is not None
     gc.collect()
     assert [request() for request in requests] == [None] * 6
 
@@ -660,13 +660,13 @@ def test_after_a_look_in_vain_the_next_is_within_half_a_minute(root, put):
     get = model("m", Network, check_every=3600, root=root)
     with pytest.raises(ModelNotFound):
         get()
-    assert get._next_look - time.monotonic() <= 30
+    assert get._state.next_look - time.monotonic() <= 30
     put("1")
     with pytest.raises(ModelNotFound):
         get()
-    get._next_look = 0
+    get._state.next_look = 0
     assert get().weights == b"1"
-    assert get._next_look - time.monotonic() > 3000
+    assert get._state.next_look - time.monotonic() > 3000
 
 
 def test_none_is_no_model(root, put):
@@ -713,7 +713,7 @@ def test_a_load_cut_off_forgets_what_failed_before(root, put, monkeypatch):
             raise DeadlineExceeded("half")
         return 1
 
-    get._load, get._next_look = load, 0
+    get._swapper._load, get._state.next_look = load, 0
     late[:] = [False, True]
     with pytest.raises(DeadlineExceeded):
         get()
@@ -768,10 +768,10 @@ def test_interrupted_by_ctrl_c_it_can_be_called_again(root, put):
 
 def test_interrupted_at_any_line_the_turn_is_given_back(root, put):
     put("1")
-    ours = {
-        getattr(loader.Model, name).__code__
-        for name in ("_look_or_wait", "_enter_gate", "_leave_gate", "_look", "_load_first")
-    }
+    gate = ("_look_or_wait", "_enter_gate", "_leave_gate", "_make_swapper")
+    ours = {getattr(loader.Model, name).__code__ for name in gate}
+    ours |= {getattr(swapping.Swapper, name).__code__ for name in ("look", "_load_first")}
+    files = (loader.__file__, swapping.__file__)
     at, interrupted = 0, True
     while interrupted:
         at, lines, interrupted = at + 1, 0, False
@@ -780,11 +780,11 @@ def test_interrupted_at_any_line_the_turn_is_given_back(root, put):
         def trace(frame, event, argument, at=at):
             nonlocal lines, interrupted
             if frame.f_code not in ours:
-                return None if frame.f_code.co_filename != loader.__file__ else trace
+                return None if frame.f_code.co_filename not in files else trace
             # A real signal comes at calls and loops, never between a block's end and the release
             # of its lock.
             if event == "line" and not linecache.getline(
-                loader.__file__, frame.f_lineno
+                frame.f_code.co_filename, frame.f_lineno
             ).lstrip().startswith("with "):
                 lines += 1
                 if lines == at:
@@ -800,7 +800,7 @@ def test_interrupted_at_any_line_the_turn_is_given_back(root, put):
             pass
         finally:
             sys.settrace(before)
-        assert get._gate.owner is None, at
+        assert get._state.owner is None, at
         got = []
         thread = threading.Thread(target=lambda get=get, got=got: got.append(get()), daemon=True)
         thread.start()
@@ -1027,7 +1027,7 @@ def test_without_a_model_looks_are_half_a_minute_apart(root, put):
     get = model("m", load, check_every=3600, root=root)
     with pytest.raises(ValueError, match="bad"):
         get()
-    assert get._next_look - time.monotonic() == pytest.approx(30, abs=2)
+    assert get._state.next_look - time.monotonic() == pytest.approx(30, abs=2)
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_a_check_for_a_new_version_costs_one_request(lab, put):
             assert get() == "1"
         assert sent.total == 1, sent.ops
     with lab.count("b") as sent:
-        get._next_look = float("inf")
+        get._state.next_look = float("inf")
         assert get() == "1"
     assert sent.total == 0
 

@@ -845,6 +845,26 @@ MUTATIONS = {
         without("is_done"),
         ["checkpoints/test_map.py::test_an_error_loses_no_item"],
     ),
+    "an-item-taken-in-the-body-is-read-ahead": Mutation(
+        "a body that takes a further item reads ahead",
+        holds(False),
+        ["checkpoints/test_consumers.py::test_a_body_that_takes_another_item_reads_ahead"],
+    ),
+    "iterators-that-take-several-read-ahead": Mutation(
+        "an iterator that takes several items in a step reads ahead",
+        holds(False),
+        ["checkpoints/test_consumers.py::test_items_that_are_kept_for_later_do_not_count"],
+    ),
+    "a-loop-in-a-generator-may-hold-items-back": Mutation(
+        "a generator that keeps items reads ahead",
+        holds(False),
+        ["checkpoints/test_consumers.py::test_items_that_are_kept_for_later_do_not_count"],
+    ),
+    "generators-that-hold-items-back-read-ahead": Mutation(
+        "an async generator that keeps items reads ahead",
+        holds(False),
+        ["checkpoints/test_consumers.py::test_async_generators_that_keep_items_do_not_count"],
+    ),
     "what-is-read-ahead-is-not-saved": Mutation(
         "what is read ahead is not saved",
         holds(False),

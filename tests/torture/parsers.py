@@ -177,7 +177,7 @@ def entry_sealed(data):
     """With the checksum put right: what is behind it is looked at too."""
     data = bytearray(data)
     if len(data) >= entry.HEADER:
-        start = entry._SEALED
+        start = entry.UNSEALED
         data[start - entry._CHECKSUM : start] = entry.digest(None, _PLACE, bytes(data[start:]))
     found = entry.decode(data, place=_PLACE, root="p")
     assert len(found.payload) <= len(data)

@@ -9,8 +9,9 @@ item: at which instruction it stands, and which iterators lie between it and the
 from __future__ import annotations
 
 import sys
-from itertools import pairwise
 from sys import _getframe as frame_above
+
+from efsstate.checkpoints import bytecode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _GENERATOR = 0x20  # inspect.CO_GENERATOR
-_COROUTINE = 0x80 | 0x200  # inspect.CO_COROUTINE, CO_ASYNC_GENERATOR
+_ASYNC_GENERATOR = 0x200  # inspect.CO_ASYNC_GENERATOR
+_COROUTINE = 0x80 | _ASYNC_GENERATOR  # inspect.CO_COROUTINE
 # Modules whose code takes items for workers of theirs.
 _POOLS = tuple(
     f"{name}."
@@ -33,32 +35,14 @@ _POOLS = tuple(
 )
 _COMPREHENSIONS = ("<listcomp>", "<setcomp>", "<dictcomp>")
 _STEP_BY_STEP = ("FOR_ITER", "SEND", "YIELD_FROM", "RESUME", "YIELD_VALUE")
-_APPENDS = ("LIST_APPEND", "SET_ADD", "MAP_ADD")
+# Types of an iterator's bound `__next__`, which is called from anywhere.
+_CALLERS = ("method", "method-wrapper", "builtin_function_or_method", "partial")
 _DEEPEST = 20  # iterators between a loop and its consumer
-
-_instructions: dict[CodeType, list[Any]] = {}
-
-
-def _decoded(code: CodeType) -> list[Any]:
-    """Return the instructions of `code`."""
-    if code not in _instructions:
-        import dis
-
-        if len(_instructions) > 100:
-            _instructions.clear()
-        _instructions[code] = list(dis.get_instructions(code))
-    return _instructions[code]
-
-
-def _operation(frame: FrameType) -> Any:
-    """Return the instruction at which the frame stands, None if it cannot be told."""
-    at = frame.f_lasti
-    return next((i for i in _decoded(frame.f_code) if i.offset == at), None)
 
 
 def is_for_statement(frame: FrameType) -> bool:
     """Return True if `frame` asks for the iterator of a `for` statement."""
-    operation = _operation(frame)
+    operation = bytecode.current_instruction(frame)
     return operation is not None and operation.opname == "GET_ITER"
 
 
@@ -84,31 +68,47 @@ def _lazy_types() -> tuple[type, ...]:
 
 
 def _outermost(iterator: object) -> object | None:
-    """Return the iterator through which `iterator` is consumed; None if one reads ahead."""
-    import gc
-
+    """Return the iterator through which `iterator` is consumed; None if one may read ahead."""
     lazy = _lazy_types()
     for _ in range(_DEEPEST):
-        around = _iterators_around(iterator, gc.get_referrers)
+        around = _iterators_around(iterator)
         if not around:
             return iterator
-        if not all(isinstance(other, lazy) for other in around):
+        # MUT: iterators-that-take-several-read-ahead
+        if len(around) > 1 or not isinstance(around[0], lazy):
             return None
         iterator = around[0]
     return None
 
 
-def _iterators_around(iterator: object, referrers: Any) -> list[object]:
+def _iterators_around(iterator: object) -> list[object]:
+    """Return the iterators that take items of `iterator`, or what else may take them.
+
+    One that takes several in each step, as `zip(items, items)` does, comes several times.
+    """
+    from gc import get_referrers
+    from types import GeneratorType
+
     around: list[object] = []
-    for other in referrers(iterator):
-        if type(other) is tuple:  # a zip's
-            around += [owner for owner in referrers(other) if isinstance(owner, zip)]
-        elif hasattr(type(other), "__next__") and type(other).__name__ not in (
-            "generator",
-            "Items",
-        ):
+    for other in get_referrers(iterator):
+        kind = type(other)
+        if kind is tuple or kind is list:
+            # A zip, a map or a chain has its iterators in a tuple; a chain has that in an iterator.
+            times = sum(item is iterator for item in other)
+            for owner in get_referrers(other):
+                if type(owner) is type(iter(())):
+                    around += [chain for chain in get_referrers(owner) if _is_iterator(chain)]
+                elif _is_iterator(owner) and not isinstance(owner, GeneratorType):
+                    around += [owner] * times
+        elif isinstance(other, GeneratorType) or kind.__name__ == "Items":
+            continue
+        elif _is_iterator(other) or kind.__module__ == "itertools" or kind.__name__ in _CALLERS:
             around.append(other)
     return around
+
+
+def _is_iterator(value: object) -> bool:
+    return hasattr(type(value), "__next__")
 
 
 class Consumer:
@@ -121,6 +121,8 @@ class Consumer:
     def __init__(self, frame: FrameType) -> None:
         self.is_direct = self.is_pool = False
         self._frame_id, self._code, self._body = id(frame), frame.f_code, (0, 0)
+        # The frames between the loop and its consumer, by id, and the place in each.
+        self._places: list[tuple[int, int]] = []
 
     @classmethod
     def of_for(cls, generator: Any, frame: FrameType, *, is_for: bool) -> Consumer:
@@ -135,15 +137,21 @@ class Consumer:
     @classmethod
     def of_async_for(cls, frame: FrameType) -> Consumer:
         """Return the consumer of an async generator that `frame` reads."""
-        consumer, code = cls(frame), frame.f_code
-        instructions = _decoded(code)
-        starts = [i.offset for i in instructions if i.opname == "GET_ANEXT"]
-        start = max([offset for offset in starts if offset <= frame.f_lasti], default=None)
-        if start is not None and code.co_name not in _COMPREHENSIONS:
-            back = [i for i in instructions if "BACKWARD" in i.opname and i.argval == start]
-            end = max([i.offset for i in back], default=start) + 1
-            consumer._body = (start, end)
-            consumer.is_direct = not _is_comprehension(code, start, end)
+        consumer = cls(frame)
+        while True:
+            code, at = frame.f_code, frame.f_lasti
+            consumer._places.append((id(frame), at))
+            start, end = _async_for_around(code, at)
+            if start == end or code.co_name in _COMPREHENSIONS:
+                return consumer
+            # MUT: generators-that-hold-items-back-read-ahead
+            if code.co_flags & _ASYNC_GENERATOR and bytecode.holds_items_back(code, start):
+                return consumer
+            if not code.co_flags & _ASYNC_GENERATOR or frame.f_back is None:
+                break
+            frame = frame.f_back
+        consumer._code, consumer._frame_id, consumer._body = code, id(frame), (start, end)
+        consumer.is_direct = not bytecode.is_comprehension(code, start, end)
         return consumer
 
     def _judge(self, iterator: Any, frame: FrameType, *, is_for: bool) -> None:
@@ -151,11 +159,15 @@ class Consumer:
             if _is_pools(frame):
                 self.is_pool = True
                 return
-            operation = _operation(frame)
+            self._places.append((id(frame), frame.f_lasti))
+            operation: Any = bytecode.current_instruction(frame)
             name = operation.opname if operation is not None else ""
             is_step = name in _STEP_BY_STEP and frame.f_code.co_name not in _COMPREHENSIONS
             if frame.f_code.co_flags & _GENERATOR == 0 or frame.f_back is None:
                 break
+            # MUT: a-loop-in-a-generator-may-hold-items-back
+            if name == "FOR_ITER" and bytecode.holds_items_back(frame.f_code, operation.offset):
+                is_step = False
             iterator = _generator_of(frame) if is_step and _outermost(iterator) else None
             is_for, frame = False, frame.f_back
             if iterator is None:
@@ -168,11 +180,38 @@ class Consumer:
         self._code, self._frame_id = frame.f_code, id(frame)
         if name == "FOR_ITER":
             self._body = (operation.offset, operation.argval)
-            if _is_comprehension(frame.f_code, *self._body):  # inlined, from Python 3.12 on
+            if bytecode.is_comprehension(frame.f_code, *self._body):  # inlined, from 3.12 on
                 return
         else:
             self._body = (0, sys.maxsize)
         self.is_direct = is_for or _outermost(iterator) is not None
+
+    def keeps_step(self, frame: FrameType) -> bool:
+        """Return True if `frame` asks for the next item where the first one was asked for.
+
+        A body that calls `next` on its own loop works on several items at a time.
+        """
+        reader: FrameType | None = frame
+        for place in self._places:
+            if reader is None or (id(reader), reader.f_lasti) != place:
+                return self._has_same_instructions(frame)
+            reader = reader.f_back
+        return True
+
+    def _has_same_instructions(self, frame: FrameType) -> bool:
+        """Return True if the readers differ from before only in how far specialised code is."""
+        reader: FrameType | None = frame
+        places = []
+        for frame_id, at in self._places:
+            if reader is None or id(reader) != frame_id:
+                return False
+            now = bytecode.current_instruction(reader)
+            if now is None or now is not bytecode.instruction_at(reader.f_code, at):
+                return False
+            places.append((frame_id, reader.f_lasti))
+            reader = reader.f_back
+        self._places = places
+        return True
 
     def is_in_body(self) -> bool:
         """Return True if this is called from the body of the consumer's loop."""
@@ -207,13 +246,15 @@ def _generator_of(frame: FrameType) -> Any:
     return next((o for o in gc.get_referrers(frame) if type(o).__name__ == "generator"), None)
 
 
-def _is_comprehension(code: CodeType, start: int, end: int) -> bool:
-    """Return True if the loop from `start` to `end` only collects what it makes."""
-    body = [i for i in _decoded(code) if start <= i.offset < end]
-    return any(
-        first.opname in _APPENDS and second.opname.startswith("JUMP") and second.argval == start
-        for first, second in pairwise(body)
-    )
+def _async_for_around(code: CodeType, offset: int) -> tuple[int, int]:
+    """Return the offsets of the `async for` that stands at `offset`: its start, and its end."""
+    decoded = bytecode.instructions(code)
+    starts = [item.offset for item in decoded if item.opname == "GET_ANEXT"]
+    start = max([start for start in starts if start <= offset], default=None)
+    if start is None:
+        return 0, 0
+    back = [item for item in decoded if "BACKWARD" in item.opname and item.argval == start]
+    return start, max([item.offset for item in back], default=start) + 1
 
 
 def _is_in_event_loop(frame: FrameType) -> bool:

@@ -116,6 +116,7 @@ class Crew:
             result = chosen.future.result()
             yield result
             loop.require_thread()
+            loop.follow_reader(frame_above(2))
             window.finish(chosen)
         loop.exhausted = window.is_at_end
         if not loop.exhausted:
@@ -154,6 +155,7 @@ class Crew:
                     return
                 window.hand_out(chosen)
                 yield chosen.future.result()
+                loop.follow_reader(frame_above(1))
                 window.finish(chosen)
             loop.exhausted = window.is_at_end
             if not loop.exhausted:

@@ -120,6 +120,13 @@ class Loop:
             raise EfsStateError(f"{self.job.name}: {_READS_AHEAD}")
         self.consumer = consumer
 
+    def follow_reader(self, frame: Any) -> None:
+        """Notice a body that takes further items while it has one."""
+        consumer = self.consumer
+        # MUT: an-item-taken-in-the-body-is-read-ahead
+        if consumer is not None and consumer.is_direct and not consumer.keeps_step(frame):
+            consumer.is_direct = False
+
     def require_thread(self) -> None:
         """Refuse another thread than the one that called `resume`."""
         # MUT: other-threads-are-refused
@@ -222,6 +229,7 @@ class Loop:
                 yield unit
                 if get_ident() != thread:
                     self.require_thread()
+                self.follow_reader(frame_above(1))
                 now = monotonic()
                 self.finish_item(now)
                 if pace.is_over(now):
@@ -253,6 +261,7 @@ class Loop:
                 self.begun, self.is_inside = now, True
                 self.handed_out += 1
                 yield unit
+                self.follow_reader(frame_above(1))
                 now = time.monotonic()
                 self.finish_item(now)
                 if pace.is_over(now):

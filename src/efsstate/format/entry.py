@@ -27,6 +27,7 @@ from efsstate.errors import CorruptEntryError, SignatureError, UnknownFormatErro
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from typing_extensions import TypeVar
@@ -40,7 +41,7 @@ LONGEST_META = 2**16 - 1
 _CHECKSUM = 16
 _HEAD = struct.Struct(f"<4sB{_CHECKSUM}sBHQQQ")
 _BARE = struct.Struct("<BHQQQ")  # the part of it that the checksum covers
-_SEALED = _HEAD.size - _BARE.size  # where that part begins
+UNSEALED = _HEAD.size - _BARE.size  # bytes before that part
 _COPIED = 8192  # bytes; fewer are copied faster than a view is created
 HEADER = _HEAD.size
 _nbytes = attrgetter("nbytes")
@@ -62,16 +63,21 @@ def blake2b() -> Any:
     return _blake2b
 
 
-def digest(key: bytes | None, place: str, *parts: bytes | bytearray | memoryview) -> bytes:
-    """Return the 16-byte checksum of `parts`, one after another, at `place`.
-
-    It is keyed if there is a `key` (at most 64 bytes).
-    """
+def new_hash(key: bytes | None) -> Any:
+    """Return the hash of a checksum, keyed if there is a `key` (at most 64 bytes)."""
     global _unkeyed
     if _unkeyed is None:
         _unkeyed = blake2b()(digest_size=_CHECKSUM)
     # MUT: the-checksum-is-keyed
-    h = blake2b()(digest_size=_CHECKSUM, key=key) if key else _unkeyed.copy()
+    return blake2b()(digest_size=_CHECKSUM, key=key) if key else _unkeyed.copy()
+
+
+def digest(key: bytes | None, place: str, *parts: bytes | bytearray | memoryview) -> bytes:
+    """Return the 16-byte checksum of `parts`, one after another, at `place`."""
+    return _finish(new_hash(key), place, parts)
+
+
+def _finish(h: Any, place: str, parts: Sequence[bytes | bytearray | memoryview] = ()) -> bytes:
     for part in parts:
         h.update(part)
     # MUT: the-checksum-is-bound-to-the-place
@@ -128,7 +134,7 @@ def encode(
     return [MAGIC + bytes([FORMAT]) + digest(key, place, sealed, *parts) + sealed, *parts]
 
 
-def peek(head: bytes | bytearray, size: int, path: str) -> tuple[float, float | None]:
+def peek(head: bytes | bytearray | memoryview, size: int, path: str) -> tuple[float, float | None]:
     """Return when an entry was created, and its ttl (seconds; None for ever).
 
     It takes the first `HEADER` bytes and the file's size. The checksum is not verified: this is for
@@ -172,16 +178,18 @@ def labels(head: bytes, path: str) -> tuple[str, bytes, int]:
 
 
 def decode(
-    data: bytes | bytearray,
+    data: bytes | bytearray | memoryview,
     place: str,
     root: str,
     key: bytes | None = None,
     rest: bytes = b"",
     kind: type[E] = Entry,  # type: ignore[assignment]  # E's default, which mypy does not look at
+    hashed: Any = None,
 ) -> E:
     """Return the entry in `data` and `rest`, every byte checked, as a `kind`.
 
-    It must have been encoded for `place` below `root`. Raise `CorruptEntryError` (cut, emptied,
+    It must have been encoded for `place` below `root`. `hashed`, if there is one, is the hash that
+    has taken in all but the first `UNSEALED` bytes. Raise `CorruptEntryError` (cut, emptied,
     flipped, or another place's), `SignatureError` (the same, if there is a key: damage and forgery
     can't be distinguished) or `UnknownFormatError` (newer than this release).
     """
@@ -198,11 +206,12 @@ def decode(
         magic != MAGIC
         or fmt != FORMAT
         or size != start + length
-        or checksum != digest(key, place, view[_SEALED:], rest)
+        or checksum
+        != (digest(key, place, view[UNSEALED:], rest) if hashed is None else _finish(hashed, place))
     ):
         raise _fault(data, size, f"{root}/{place}", key)
     try:
-        codec = data[HEADER:middle].decode("ascii")
+        codec = str(data[HEADER:middle], "ascii")
     except UnicodeDecodeError:
         raise CorruptEntryError(f"{root}/{place}", "the name of its codec is not ASCII") from None
     return kind(
@@ -214,7 +223,9 @@ def decode(
     )
 
 
-def _fault(data: bytes | bytearray, size: int, path: str, key: bytes | None) -> Exception:
+def _fault(
+    data: bytes | bytearray | memoryview, size: int, path: str, key: bytes | None
+) -> Exception:
     """Return the error that says why `data`, the first of `size` bytes, is refused."""
     try:
         peek(data, size, path)

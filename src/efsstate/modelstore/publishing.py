@@ -221,8 +221,7 @@ def _copy(
         elif advance is not None:
             advance(size)
 
-    sizes = {name: size for name, (size, _) in manifest.files.items()}
-    for _ in reader.every(sizes, copy_file, batch):
+    for _ in reader.every(source.sizes, copy_file, batch):
         pass
     for name in manifest.folders:
         mount.make(f"{staging}/{_FILES}/{name}")

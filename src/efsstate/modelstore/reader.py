@@ -8,7 +8,7 @@ import time
 
 from efsstate import deadline
 from efsstate.errors import CorruptEntryError
-from efsstate.mount import free_memory
+from efsstate.mount import free_memory, large
 from efsstate.parallel import AHEAD, Batch, each
 
 TYPE_CHECKING = False
@@ -123,8 +123,7 @@ def buffer(size: int) -> memoryview:
     """
     if not size:
         return memoryview(bytearray())
-    pages = -(-size // _PAGE) * _PAGE
-    return memoryview(mmap.mmap(-1, pages, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+    return memoryview(large.memory(-(-size // _PAGE) * _PAGE))
 
 
 class DoesNotFit(Exception):  # noqa: N818 - a decision, not an error: the caller goes on otherwise

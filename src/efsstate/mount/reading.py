@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from efsstate.format.entry import E
     from efsstate.mount.folders import FolderHandle
 
-    Data = Any  # bytes or a bytearray; a pair of bytes if a judge said where to part them
+    # Bytes, or a view of memory. If a judge was asked: these; the bytes behind where it said to
+    # part them; and the hash of all, if it was made during the read.
+    Data = Any
     Judge = Callable[[bytes, int, str], int]
 
 # MUT: a-fifo-is-not-waited-for-o-nonblock
@@ -139,9 +141,11 @@ class ReadableFiles(ListedFolders):
 
         None for an `optional` file that is missing.
 
-        A large file comes as a bytearray that is the caller's to change: an array can live in it
-        without a copy. Before a huge one is read, `judge(first bytes, size, path)` may raise, or
-        return where to part them (0: nowhere): the rest is then a `bytes` that needs no copy.
+        A large file comes as memory that is the caller's to change: an array can live in it without
+        a copy. Before a huge one is read, `judge(first bytes, size, path)` may raise, or return
+        where to part them (0: nowhere). It then comes as three: the bytes, or those before the
+        part; the rest, a `bytes` that needs no copy; and the hash of an entry, if it was not
+        parted, so that the checksum is made while the server is waited for.
         """
         handle = self._folders.get(folder)
         if stale is not None and (
@@ -184,12 +188,20 @@ class ReadableFiles(ListedFolders):
             if start and size - start <= _MAX_READ:
                 rest = os.pread(fd, size - start, start)
                 if len(rest) == size - start:
-                    return head[:start], rest
+                    return head[:start], rest, None
                 del rest  # cut short, as a call may be that a signal interrupts
+            from efsstate.mount import large
+
+            hashed = entry.new_hash(self.key)
+            return large.fill(fd, size, data, hashed, entry.UNSEALED), b"", hashed
         if not data and size < _LARGE:
             data = os.read(fd, size)
+        if len(data) >= size:
+            return data
+        from efsstate.mount import large
+
         # Large, or cut short, as a call may be that a signal interrupts.
-        return data if len(data) >= size else _fill_buffer(fd, size, data)
+        return large.fill(fd, size, data)
 
     def read_stat(
         self,
@@ -277,11 +289,11 @@ class ReadableFiles(ListedFolders):
             data = self.read(folder, name, judge, stale, optional=True)
         if data is None:
             return None
-        rest = b""
+        rest, hashed = b"", None
         if type(data) is tuple:
-            data, rest = data
+            data, rest, hashed = data
         try:
-            item = decode(data, f"{folder}/{name}", self.path, self.key, rest, kind)
+            item = decode(data, f"{folder}/{name}", self.path, self.key, rest, kind, hashed)
         except CorruptEntryError:
             if with_stat:
                 raise
@@ -346,20 +358,6 @@ class ReadableFiles(ListedFolders):
                 os.fchmod(fd, self.file_mode)
             except OSError:
                 pass
-
-
-def _fill_buffer(fd: int, length: int, start: bytes | bytearray = b"") -> bytearray:
-    data, filled = bytearray(length), len(start)
-    data[:filled] = start
-    # MUT: a-short-read-is-gone-on-with
-    while filled < length:  # a read gives 2 GiB at the most
-        with memoryview(data) as view, view[filled:] as rest:
-            done = os.readv(fd, [rest])
-        if not done:  # the file shrank
-            del data[filled:]
-            break
-        filled += done
-    return data
 
 
 def _check_size(head: bytes, size: int, path: str) -> int:

@@ -1,0 +1,377 @@
+"""Consumers that take items before those before are done: none may count them as done."""
+
+import asyncio
+import itertools
+import random
+from collections import defaultdict
+
+import pytest
+
+from efsstate import checkpoint
+from efsstate.checkpoints import bytecode
+
+COUNT = 9
+
+
+class Stop(Exception):  # noqa: N818 - the work failed, and no error of ours
+    """The work on an item failed."""
+
+
+# Built-in iterators that take several items for each that they give
+
+
+def zipped_with_itself(items):
+    items = iter(items)
+    return zip(items, items, items, strict=False)
+
+
+def zipped_long_with_itself(items):
+    items = iter(items)
+    return itertools.zip_longest(items, items, items)
+
+
+def mapped_with_itself(items):
+    items = iter(items)
+    return map(lambda *several: several, items, items, items)
+
+
+def zipped_through_a_map(items):
+    mapped = map(int, items)
+    return zip(mapped, mapped, mapped, strict=False)
+
+
+def zipped_through_two_maps(items):
+    items = iter(items)
+    maps = [map(int, items) for _ in range(3)]
+    return zip(*maps, strict=False)
+
+
+def chained_from_zips(items):
+    items = iter(items)
+    zipped = zip(items, items, items, strict=False)
+    return ([item] for item in itertools.chain.from_iterable(zipped))
+
+
+def called_by_two(items):
+    items = iter(items)
+    calls = [iter(items.__next__, None) for _ in range(3)]
+    return zip(*calls, strict=False)
+
+
+def teed(items):
+    ahead, behind = itertools.tee(items)
+    for _ in ahead:
+        pass
+    return ([item] for item in behind)
+
+
+# Generators that keep items
+
+
+def in_batches(items):
+    batch = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == 3:
+            yield batch
+            batch = []
+
+
+def in_batches_by_adding(items):
+    batch = []
+    for item in items:
+        batch += [item]
+        if len(batch) < 3:
+            continue
+        yield batch
+        batch = []
+
+
+class Batches:
+    """A class whose iterator makes batches, as data loaders do."""
+
+    def __init__(self, items):
+        self.items, self.batch = items, []
+
+    def __iter__(self):
+        for item in self.items:
+            self.batch.append(item)
+            if len(self.batch) == 3:
+                yield from [self.batch]
+                self.batch = []
+
+
+def one_late(items):
+    before = nothing = object()
+    for item in items:
+        if before is not nothing:
+            yield [before]
+        before = item
+    yield [before]
+
+
+def marked_as_last(items):
+    items = iter(items)
+    for item in items:
+        for following in items:
+            yield [item]
+            item = following  # noqa: PLW2901 - as people write it
+        yield [item]
+
+
+def shuffled(items):
+    buffer = []
+    for item in items:
+        if len(buffer) < 3:
+            buffer.append(item)
+            continue
+        place = random.randrange(3)
+        yield [buffer[place]]
+        buffer[place] = item
+    for item in buffer:
+        yield [item]
+
+
+def grouped(items):
+    groups = defaultdict(list)
+    for item in items:
+        groups[item % 3].append(item)
+        if len(groups[item % 3]) == 3:
+            yield groups.pop(item % 3)
+
+
+# Bodies that take further items while they have one
+
+
+def by_next(items):
+    items = iter(items)
+    return ([item, next(items), next(items)] for item in items)
+
+
+def by_islice(items):
+    items = iter(items)
+    return ([item, *itertools.islice(items, 2)] for item in items)
+
+
+READING_AHEAD = [
+    zipped_with_itself,
+    zipped_long_with_itself,
+    mapped_with_itself,
+    zipped_through_a_map,
+    zipped_through_two_maps,
+    chained_from_zips,
+    called_by_two,
+    teed,
+    in_batches,
+    in_batches_by_adding,
+    Batches,
+    one_late,
+    marked_as_last,
+    shuffled,
+    grouped,
+    by_next,
+    by_islice,
+]
+
+
+@pytest.mark.parametrize("every", [1, "1h"])
+@pytest.mark.parametrize("consume", READING_AHEAD, ids=lambda consume: consume.__name__)
+def test_items_that_are_kept_for_later_do_not_count(root, consume, every):
+    """Neither in a save of the loop, nor at the end of a block that raises."""
+    done = set()
+    with pytest.raises(Stop), checkpoint("job", root=root) as job:  # noqa: PT012
+        for number, items in enumerate(consume(job.resume(range(COUNT), every=every))):
+            if number == 1:
+                raise Stop
+            done.update(items)
+    with checkpoint("job", root=root) as job:
+        done.update(job.resume(range(COUNT)))
+    assert done == set(range(COUNT))
+    assert job.finished
+
+
+def test_a_body_that_takes_another_item_reads_ahead(root, warned):
+    with pytest.raises(Stop), checkpoint("job", root=root) as job:  # noqa: PT012
+        items = iter(job.resume(range(COUNT), every=1))
+        for first in items:
+            second = next(items)
+            if second == 3:
+                assert first == 2
+                raise Stop
+    assert checkpoint("job", root=root).load() is None
+    assert any("read ahead" in line for line in warned())
+
+
+def test_a_map_is_read_ahead_by_a_body_too(root):
+    done = []
+    with pytest.raises(Stop), checkpoint("job", root=root) as job:  # noqa: PT012
+        results = iter(job.map(lambda item: item, range(COUNT), workers=2, every=1))
+        for first in results:
+            second = next(results)
+            if second == 3:
+                raise Stop
+            done += [first, second]
+    with checkpoint("job", root=root) as job:
+        done += job.resume(range(COUNT))
+    assert set(done) == set(range(COUNT))
+
+
+# Async generators
+
+
+async def source(position):
+    for item in range(position or 0, COUNT):
+        yield item
+
+
+async def async_batches(items):
+    batch = []
+    async for item in items:
+        batch.append(item)
+        if len(batch) == 3:
+            yield batch
+            batch = []
+
+
+async def async_one_late(items):
+    before = None
+    async for item in items:
+        if before is not None:
+            yield [before]
+        before = item
+    yield [before]
+
+
+async def async_queued(items):
+    queue = asyncio.Queue()
+    async for item in items:
+        await queue.put(item)
+        if queue.qsize() == 3:
+            yield [queue.get_nowait() for _ in range(3)]
+
+
+async def async_pairs(items):
+    async for item in items:
+        others = [await anext(items) for _ in range(2)]
+        yield [item, *others]
+
+
+async def fail_at_second(items):
+    done, number = [], 0
+    async for several in items:
+        if number == 1:
+            raise Stop
+        number += 1
+        done += several
+    return done
+
+
+@pytest.mark.parametrize("every", [1, "1h"])
+@pytest.mark.parametrize(
+    "consume", [async_batches, async_one_late, async_queued, async_pairs], ids=lambda f: f.__name__
+)
+def test_async_generators_that_keep_items_do_not_count(root, consume, every):
+    async def run():
+        async with checkpoint("job", root=root) as job:
+            await fail_at_second(consume(job.resume(source, every=every)))
+
+    with pytest.raises(Stop):
+        asyncio.run(run())
+    with checkpoint("job", root=root) as job:
+        assert next(iter(job.resume(range(COUNT)))) == 0
+
+
+async def async_through(items):
+    async for item in items:
+        if item is None:
+            continue
+        yield [item]
+
+
+@pytest.mark.parametrize("every", [1, "1h"])
+def test_an_async_generator_that_keeps_nothing_is_fine(root, every):
+    async def run():
+        async with checkpoint("job", root=root) as job:
+            await fail_at_second(async_through(job.resume(source, every=every)))
+
+    with pytest.raises(Stop):
+        asyncio.run(run())
+    with checkpoint("job", root=root) as job:
+        assert next(iter(job.resume(range(COUNT)))) == 1
+
+
+# Generators that take one item for each that they give, or leave some out
+
+
+def through(items):
+    for item in items:  # noqa: UP028 - as people write it
+        yield item
+
+
+def parsed(items):
+    for item in items:
+        value = item.strip()
+        if not value:
+            continue
+        yield value
+
+
+def counted(items):
+    number = 0
+    for item in items:
+        number += 1  # noqa: SIM113 - as people write it
+        yield number, item
+
+
+def flat(items):
+    for item in items:
+        for part in item:  # noqa: UP028 - as people write it
+            yield part
+
+
+def flat_by_delegation(items):
+    for item in items:
+        yield from item
+
+
+def guarded(items):
+    for item in items:
+        try:
+            value = int(item)
+        except ValueError:
+            continue
+        yield value
+
+
+def unpacked(items):
+    for _, (first, second) in items:
+        if first is not second:
+            yield second
+
+
+@pytest.mark.parametrize(
+    "generator",
+    [through, parsed, counted, flat, flat_by_delegation, guarded, unpacked],
+    ids=lambda f: f.__name__,
+)
+def test_generators_that_keep_nothing_are_known(generator):
+    code = generator.__code__
+    head = next(item.offset for item in bytecode.instructions(code) if item.opname == "FOR_ITER")
+    assert not bytecode.holds_items_back(code, head)
+
+
+@pytest.mark.parametrize(
+    "generator", [in_batches, in_batches_by_adding, one_late, shuffled, grouped, Batches.__iter__]
+)
+def test_generators_that_keep_items_are_known(generator):
+    code = generator.__code__
+    head = next(item.offset for item in bytecode.instructions(code) if item.opname == "FOR_ITER")
+    assert bytecode.holds_items_back(code, head)
+
+
+def test_a_long_loop_through_a_generator_saves_all_the_way(root):
+    """Code that is specialised while it runs stands at other offsets, and is the same reader."""
+    with checkpoint("job", root=root) as job:
+        for _ in through(job.resume(range(3000), every=300)):
+            pass
+    assert job.saves == 11
