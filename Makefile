@@ -36,7 +36,9 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	PYTHONPATH="$(CURDIR)/src" scripts/tests $(BIN)/python --fast -q
 
-test: packages $(VENV)/.test $(VENV)/.demo installed lint
+# Debian's packages are installed beside Python's.
+test:
+	@scripts/packages & $(MAKE) --no-print-directory $(VENV)/.test $(VENV)/.demo lint && wait $$!
 	scripts/tests $(BIN)/python
 
 test-heavy: packages $(VENV)/.test $(VENV)/.heavy wheel
