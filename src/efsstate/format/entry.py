@@ -27,7 +27,6 @@ from efsstate.errors import CorruptEntryError, SignatureError, UnknownFormatErro
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Any
 
     from typing_extensions import TypeVar
@@ -72,12 +71,14 @@ def new_hash(key: bytes | None) -> Any:
     return blake2b()(digest_size=_CHECKSUM, key=key) if key else _unkeyed.copy()
 
 
-def digest(key: bytes | None, place: str, *parts: bytes | bytearray | memoryview) -> bytes:
-    """Return the 16-byte checksum of `parts`, one after another, at `place`."""
-    return _finish(new_hash(key), place, parts)
+def digest(
+    key: bytes | None, place: str, *parts: bytes | bytearray | memoryview, hashed: Any = None
+) -> bytes:
+    """Return the 16-byte checksum of `parts`, one after another, at `place`.
 
-
-def _finish(h: Any, place: str, parts: Sequence[bytes | bytearray | memoryview] = ()) -> bytes:
+    `hashed` has taken in what comes before them; without it, it is a `new_hash`.
+    """
+    h = new_hash(key) if hashed is None else hashed
     for part in parts:
         h.update(part)
     # MUT: the-checksum-is-bound-to-the-place
@@ -207,7 +208,11 @@ def decode(
         or fmt != FORMAT
         or size != start + length
         or checksum
-        != (digest(key, place, view[UNSEALED:], rest) if hashed is None else _finish(hashed, place))
+        != (
+            digest(key, place, view[UNSEALED:], rest)
+            if hashed is None
+            else digest(key, place, hashed=hashed)
+        )
     ):
         raise _fault(data, size, f"{root}/{place}", key)
     try:

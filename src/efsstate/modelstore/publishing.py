@@ -125,7 +125,9 @@ def _describe(
         return reader.copy(source.open(name), None, late=batch.late, advance=advance)
 
     sizes = source.sizes
-    files = {name: (sizes[name], digest) for name, digest in reader.every(sizes, digest, batch)}
+    files = {}
+    for name, sha256 in reader.every(sizes, digest, batch):
+        files[name] = sizes[name], sha256
     manifest = Manifest(
         "",
         files,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import threading
 import time
+from functools import partial
 
 from efsstate import deadline
 from efsstate.errors import CorruptEntryError
@@ -19,7 +20,14 @@ if TYPE_CHECKING:
     from efsstate.modelstore.open_file import OpenFile
     from efsstate.mount.drafts import PartialFile
 
+    R_co = TypeVar("R_co", covariant=True)
     R = TypeVar("R")
+
+    class FileWork(Protocol[R_co]):
+        """The work on one file."""
+
+        def __call__(self, name: str, advance: Callable[[int], None] | None) -> R_co:
+            """Do it; `advance` counts the bytes of a large file as they are done."""
 
     class ReadableFile(Protocol):
         """A file that several threads read: on a mount, or on a hub."""
@@ -91,7 +99,7 @@ def _deep(size: int, *, is_cautious: bool = False) -> Iterator[tuple[int, int]]:
 
 def every(
     sizes: Mapping[str, int],
-    work: Callable[[str, Callable[[int], None] | None], R],
+    work: FileWork[R],
     batch: Batch,
 ) -> Iterator[tuple[str, R]]:
     """Do `work(name, advance)` on every file, and count its bytes in `batch`.
@@ -100,9 +108,7 @@ def every(
     `advance` counts the bytes of a large file as they are done; for a small one it is None.
     """
     small = [name for name, size in sizes.items() if size <= RANGE]
-    for name, result in each(
-        lambda name: work(name, None), small, threads=THREADS, late=batch.late
-    ):
+    for name, result in each(partial(work, advance=None), small, threads=THREADS, late=batch.late):
         batch.add(sizes[name])
         yield name, result
     for name, size in sizes.items():
@@ -123,7 +129,10 @@ def buffer(size: int) -> memoryview:
     """
     if not size:
         return memoryview(bytearray())
-    return memoryview(large.memory(-(-size // _PAGE) * _PAGE))
+    size = -(-size // _PAGE) * _PAGE
+    if size < large.HUGE_PAGE:
+        return memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+    return memoryview(large.memory(size))
 
 
 class DoesNotFit(Exception):  # noqa: N818 - a decision, not an error: the caller goes on otherwise

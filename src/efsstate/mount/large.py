@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _PIECE = 4 << 20  # bytes that are read before the other thread digests them
-_HUGE_PAGE = 2 << 20  # bytes
+HUGE_PAGE = 2 << 20  # bytes
 
 
 def memory(size: int) -> mmap.mmap:
@@ -25,7 +25,7 @@ def memory(size: int) -> mmap.mmap:
     A forked child has a copy of them, as of any other memory.
     """
     mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if size >= _HUGE_PAGE:
+    if size >= HUGE_PAGE:
         try:
             mapping.madvise(mmap.MADV_HUGEPAGE)
         except (AttributeError, OSError):
