@@ -132,6 +132,17 @@ def test_what_was_read_before_the_switch_outlives_a_kill(root, local, weights, m
     assert link.read <= 7 * MIB
 
 
+@pytest.mark.parametrize("way", ["read", "mmap"])
+def test_a_copy_that_became_whole_is_not_read_again(root, local, weights, monkeypatch, way):
+    """Cut off between the copy's end and the load's: the next attempt asks for no byte."""
+    data, path = weights
+    assert model("m", WAYS["stage"], root=root)() == data
+    link = Link(monkeypatch, path, 1e12)
+    with efsstate.invocation(Context(60)):
+        assert model("m", WAYS[way], root=root)() == data
+    assert link.read == 0
+
+
 def test_the_error_says_how_much_is_there(root, local, weights, monkeypatch):
     Link(monkeypatch, weights[1], 2 * MIB)
     seen = []

@@ -142,7 +142,7 @@ class ModelFiles:
         if may_stage:
             from efsstate.modelstore import staging
 
-            local = local or staging.has_partial(self._copy_name())
+            local = local or staging.is_begun(self._copy_name())
         can_switch = self._has_room if may_stage and not local else None
         try:
             return self._retry_damaged_copy(lambda: read(can_switch), local=local)

@@ -153,11 +153,11 @@ def _is_whole(local: Mount, name: str, manifest: Manifest) -> bool:
     return True
 
 
-def has_partial(name: str) -> bool:
-    """Return True if an earlier attempt began the copy `name`."""
+def is_begun(name: str) -> bool:
+    """Return True if an earlier attempt made the copy `name`, or a part of it."""
     try:
         local = roots.scratch(_SCRATCH)
-        return f"{layout.TEMPORARY}{name}{SUFFIX}" in local.names("")
+        return not {name, f"{layout.TEMPORARY}{name}{SUFFIX}"}.isdisjoint(local.names(""))
     except (OSError, EfsStateError):
         return False
 
