@@ -74,11 +74,15 @@ def attempt(way, root, folder):
         os._exit(code)
 
 
-def herd(way, root, folder, *, kill=True):
-    """Return when each environment had its model, in seconds from the start."""
+def herd(way, root, folder, *, kill=True, apart=0.0):
+    """Return when each environment had its model, in seconds from the start.
+
+    They start `apart` seconds from each other.
+    """
     started, ends = time.monotonic(), {}
     running = {}
     for number in range(ENVIRONMENTS):
+        time.sleep(apart)
         place = f"{folder}/{number}"
         os.mkdir(place)
         running[attempt(way, root, place)] = (number, time.monotonic())
