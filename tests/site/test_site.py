@@ -172,13 +172,15 @@ def test_no_link_and_no_anchor_is_dead(built):
 
 
 def members(value):
-    """Return the names of what a class of ours gives, inherited or not."""
+    """Return the names of the documented members of a class of ours, inherited or not."""
     owners = [each for each in value.__mro__ if each.__module__.startswith("efsstate.")]
     return {
         name
         for owner in owners
         for name, member in vars(owner).items()
-        if name[0] != "_" and (callable(member) or isinstance(member, (property, classmethod)))
+        if name[0] != "_"
+        and member.__doc__  # the others are hooks of the framework, with another name's function
+        and (callable(member) or isinstance(member, (property, classmethod)))
     }
 
 
