@@ -49,6 +49,16 @@ def test_each_public_class_has_a_repr_of_its_own(name):
     assert lacking == []
 
 
+def test_no_signature_shows_an_object_without_a_name():
+    """As help() prints it: a default that stands for "nothing" says so."""
+    shown = []
+    for value in public("efsstate").values():
+        members = vars(value).values() if inspect.isclass(value) else [value]
+        functions = filter(inspect.isfunction, members)
+        shown += [f"{each.__qualname__}{inspect.signature(each)}" for each in functions]
+    assert len(shown) > 100 and [text for text in shown if "object at 0x" in text] == []
+
+
 def is_function_at_run_time(value):
     """Return True for the types of decorated functions: what a program holds is the function."""
     return value.__module__ == "efsstate.cache.function_types"

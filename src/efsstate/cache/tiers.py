@@ -23,7 +23,17 @@ if TYPE_CHECKING:
     from efsstate.mount.byte_locks import ByteLock
     from efsstate.mount.files import Buffer
 
-MISSING: Any = object()  # in the place of a value that does not exist
+
+class _Missing:
+    """In the place of a value that does not exist, as help() shows it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<none>"
+
+
+MISSING: Any = _Missing()
 _SKEW = 5.0  # seconds that a clock may be behind the server's
 _MOST_NOTED = 1024  # digests of entries that are newer, or of results that cannot be stored
 

@@ -22,7 +22,17 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", default="Any")
 
-_AS_IT_IS: Any = object()  # the state as it is: None is a state too
+
+class _State:
+    """The state as it is, as the default of `save`: None is a state too."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<job.state>"
+
+
+_AS_IT_IS: Any = _State()
 
 
 class Saving(Generic[S]):
