@@ -294,17 +294,16 @@ def layer_with_validation():
     return layer
 
 
-@pytest.mark.parametrize("count", [120, pytest.param(22_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [200, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_random_operations_agree_with_dynamodb(count, dynamodb):
-    """Claims, results, removals and reads of three keys; late runs differ, and are fenced."""
+    """Claims, results, removals and reads of a few keys; late runs differ, and are fenced."""
     chance = random.Random(11)
     theirs = DynamoDBPersistenceLayer("t", boto3_client=dynamodb)
     theirs.payload_validation_enabled = True
     runs, holders, fenced, kinds = [], {}, 0, {}
     for step in range(count):
-        key = chance.choice("abc") if step % 40 else f"{chance.choice('abc')}{'k' * 10_000}"
-        if len(key) > 1:
-            key = key[:1_900]  # DynamoDB's keys have at most 2,048 bytes
+        # Other keys from time to time, because a result that counts stays. DynamoDB takes 2 KB.
+        key = f"{chance.choice('abc')}{step // 25}{'k' * chance.choice([0, 0, 1_900])}"
         kind = chance.choice(["put", "put", "update", "delete", "get", "late"])
         run = holders.get(key)
         if kind == "put":
@@ -328,14 +327,16 @@ def test_random_operations_agree_with_dynamodb(count, dynamodb):
             mine = outcome(getattr(run.layer, method), record)
             other = outcome(getattr(theirs, method), record)
         elif kind == "late":
-            late = [run for run in runs if run not in holders.values()]
+            # Those that were taken over, and have not come to their end.
+            late = [
+                run
+                for run in runs[-20:]
+                if holders.get(run.key) is not run and run.layer._runs.knows(run.key)
+            ]
             if not late:
                 continue
             run = chance.choice(late)
             record = DataRecord(run.key, "COMPLETED", expiry(), None, '"late"', run.hash)
-            seen = run.layer._runs._seen.get(run.key)
-            if seen is None:
-                continue  # it came to its end
             with pytest.raises(ClaimLost):
                 run.layer._update_record(record)
             fenced += 1
@@ -347,7 +348,7 @@ def test_random_operations_agree_with_dynamodb(count, dynamodb):
         kinds[kind, mine[0]] = kinds.get((kind, mine[0]), 0) + 1
         assert mine == other, (step, kind, key)
     print(f"{sum(kinds.values())} operations agreed, {fenced} late runs were fenced: {kinds}")
-    assert fenced > count / 50 and all(number > 1 for number in kinds.values())
+    assert fenced > count / 100 and all(number > 1 for number in kinds.values())
     assert kinds["put", "exists"] and kinds["put", "IdempotencyValidationError"]
 
 
