@@ -156,6 +156,44 @@ def by_batched(job, work, source, options):
             work(item)
 
 
+def by_own_batches(job, work, source, options):
+    def batches(items):
+        batch = []
+        for item in items:
+            batch.append(item)
+            if len(batch) == 3:
+                yield batch
+                batch = []
+        yield batch
+
+    for batch in batches(job.resume(source, **options)):
+        for item in batch:
+            work(item)
+
+
+def by_one_late(job, work, source, options):
+    def late(items):
+        before = None
+        for item in items:
+            if before is not None:
+                yield before
+            before = item
+        if before is not None:
+            yield before
+
+    for item in late(job.resume(source, **options)):
+        work(item)
+
+
+def by_next_in_the_body(job, work, source, options):
+    items = iter(job.resume(source, **options))
+    for item in items:
+        following = next(items, None)
+        work(item)
+        if following is not None:
+            work(following)
+
+
 def by_pairwise(job, work, source, options):
     last = None
     for first, last in itertools.pairwise(job.resume(source, **options)):  # noqa: B007
