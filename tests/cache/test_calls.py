@@ -32,8 +32,8 @@ def counted(operation, *arguments):
     return calls
 
 
-def test_a_hit_on_the_mount_is_at_most_18_calls():
-    assert len(counted(function(memory=0), 1)) <= 18
+def test_a_hit_on_the_mount_is_at_most_14_calls():
+    assert len(counted(function(memory=0), 1)) <= 14
 
 
 def test_a_remembered_hit_in_memory_is_one_call():

@@ -109,7 +109,7 @@ MUTATIONS = {
     ),
     "the-checksum": Mutation(
         "the checksum",
-        without("checksum"),
+        holds(False),
         ["mount/test_entry.py::test_every_single_bit_flip_is_rejected"],
     ),
     "the-checksum-is-bound-to-the-place": Mutation(
@@ -249,6 +249,21 @@ MUTATIONS = {
         "a damaged CLEARED clears once more",
         drop(),
         ["cache/test_damage.py::test_a_forged_clear_stamp_clears_everything_and_heals"],
+    ),
+    "a-clears-generation-without-memory": Mutation(
+        "a clear's generation, where nothing is kept in memory",
+        without("stamp"),
+        ["cache/test_plain_hits.py::test_a_cleared_result_is_computed_again"],
+    ),
+    "a-tag-is-looked-up-without-memory": Mutation(
+        "a tag's clear stamp, where nothing is kept in memory",
+        without("flags"),
+        ["cache/test_plain_hits.py::test_a_result_with_an_invalidated_tag_is_computed_again"],
+    ),
+    "an-entry-of-another-codec-is-not-read-without-memory": Mutation(
+        "an entry of another codec is not read, where nothing is kept in memory",
+        without("is_own"),
+        ["cache/test_plain_hits.py::test_a_result_of_another_codec_is_computed_again"],
     ),
     "an-entry-of-another-codec-is-not-read": Mutation(
         "an entry of another codec is not read",

@@ -106,7 +106,7 @@ def test_a_short_write_is_gone_on_with(root, once):
 def test_a_length_that_lies_is_damage_before_anything_is_hashed(monkeypatch):
     parts = entry.encode(b"content", place="x/f", codec="", created=1.0, ttl=None)
     data = b"".join(map(bytes, parts))
-    monkeypatch.setattr(entry, "digest", lambda *_: pytest.fail("it was hashed"))
+    monkeypatch.setattr(entry, "new_hash", lambda *_: pytest.fail("it was hashed"))
     for changed in (data + b"more", data[:-1]):
         with pytest.raises(CorruptEntryError, match="bytes where its header says"):
             entry.decode(changed, place="x/f", root="p")

@@ -35,6 +35,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Iterator, Sequence
+    from typing import Any
 
     from efsstate.cache.flight import Flight
     from efsstate.format.entry import Entry
@@ -50,7 +51,8 @@ _PADDING, _TAGGED, _OWN_TTL = 0x3F, 0x40, 0x80
 _MOST_TAG_MARKS = 1024  # of a namespace; with more, everything is cleared, and they are removed
 _IDENTITY = struct.Struct("<QqQ")  # inode, mtime, size: a fifth of the memory of three ints
 _STAMP = _META.unpack_from
-_LEAST_META = _META.size
+_META_OF = _META.unpack_from
+_LEAST_META, _HEADER = _META.size, entry.HEADER
 _MOST = 2**62  # clear stamps are milliseconds since the epoch, and never come near
 _GLANCE = entry.HEADER + 32 + entry.LONGEST_META  # bytes that contain an entry's head
 _ALIGN = 16  # bytes: a payload begins at a multiple, so that arrays are used where they were read
@@ -353,8 +355,50 @@ class DiskTier:
             self._read_clear_stamp()
         stale = None if exact else 0.0 if fresh else MAX_STALENESS
         item: Item | None = self.mount.find_entry(folder, digest, stale, True, Item, identified)
-        if item is None:
+        return None if item is None else self._accept(item, folder, digest, codec_name, now)
+
+    def read_plain(
+        self, digest: str, codec_name: str
+    ) -> tuple[Buffer, bytes, int, int] | Item | None:
+        """Return the payload, the meta, the creation time (ns) and the ttl (ms) of an entry.
+
+        No item is built. If there is more to it (it is large, has tags or a ttl of its own, is
+        older than a day, or knows of another clear than we do) return what `read` does.
+        """
+        now = time.time()
+        folder = self.folders[digest[0]]
+        if not 0 <= now - self._looked < MAX_STALENESS:
+            self._read_clear_stamp()
+        stored: Any = self.mount.find_fields(folder, digest, MAX_STALENESS, Item)
+        if type(stored) is tuple:
+            data, (middle, start, created, ttl) = stored
+            stamp, flags = _META_OF(data, middle) if start - middle >= _LEAST_META else (-1, 0)
+            is_own = data[_HEADER:middle] == codec_name.encode()
+            # MUT: a-clears-generation-without-memory
+            # MUT: a-tag-is-looked-up-without-memory
+            # MUT: an-entry-of-another-codec-is-not-read-without-memory
+            if (
+                is_own
+                and stamp == self._clear_stamp
+                and flags < _TAGGED
+                and now - created / 1e9 <= _DAY
+            ):
+                view = data if len(data) < entry.COPIED else memoryview(data)
+                return view[start:], data[middle:start], created, ttl
+            if is_own:
+                seconds = None if ttl == entry.FOREVER else ttl / 1000
+                stored = Item(data[start:], codec_name, data[middle:start], created / 1e9, seconds)
+            else:
+                mount = self.mount
+                stored = entry.decode(data, f"{folder}/{digest}", mount.path, mount.key, kind=Item)
+        if stored is None:
             return None
+        return self._accept(stored, folder, digest, codec_name, now)
+
+    def _accept(
+        self, item: Item, folder: str, digest: str, codec_name: str, now: float
+    ) -> Item | None:
+        """Return the item if it counts, else None; see `read`."""
         status = item.stat
         if status is not None:
             item.identity, item.stat = _identity(status), None

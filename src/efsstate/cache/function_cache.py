@@ -170,6 +170,11 @@ class FunctionCache:
             async def wrapper(*args: Any, **kwargs: Any) -> Any:
                 return await self.call_async(args, kwargs)
 
+        elif not self.has_fast_path:
+
+            def wrapper(*args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
+                return self.call(args, kwargs)
+
         else:
             variables = self._variables
 
@@ -218,7 +223,19 @@ class FunctionCache:
             value = self._take(item, args, kwargs, began, "memory")
             if value is not MISSING:
                 return value
-        item = results.read(digest) if results.io_timeout is None else results.read_in_time(digest)
+        if results.io_timeout is not None:
+            item = results.read_in_time(digest)
+        elif results.memory.limit != 0:
+            item = results.read(digest)
+        else:
+            plain: Any = results.read_plain(digest)
+            if type(plain) is tuple:
+                value, size = plain
+                results.counts.mount += 1
+                if began and events.listeners:
+                    results.emit("hit", began, bytes=size, level="mount")
+                return value
+            item = plain
         if item is not None and results.remaining(item) > 0:
             value = self._take(item, args, kwargs, began, "mount")
             if value is not MISSING:
@@ -226,9 +243,8 @@ class FunctionCache:
         singleflight = self.load_singleflight()
         if singleflight is None:
             return self.function(*args, **kwargs)
-        return singleflight.run(
-            results, self.compute_steps(digest, args, kwargs, self._stale(item))
-        )
+        stale = None if item is None else self._stale(item)
+        return singleflight.run(results, self.compute_steps(digest, args, kwargs, stale))
 
     def load_singleflight(self) -> Any:
         """Return the module, or None if it cannot be loaded; called at the first miss."""

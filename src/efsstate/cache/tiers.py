@@ -10,6 +10,7 @@ from efsstate.cache import flight as flights
 from efsstate.cache.disk import MAX_STALENESS
 from efsstate.cache.namespace import ENDLESS, FAILURES, Namespace
 from efsstate.errors import EfsStateError, EncodeError, UnknownFormatError
+from efsstate.format.entry import FOREVER
 from efsstate.mount import clock
 
 TYPE_CHECKING = False
@@ -120,9 +121,7 @@ class TieredCache(Namespace):
             tier = self._disk or self.disk()
             if self.memory.limit == 0:
                 item = tier.read(digest, self.codec_name, fresh, exact)
-                if item is not None and self._fingerprint not in item.meta:
-                    self._note_other_code(item)
-                return None if item is None else self._decode_for_one(item)
+                return None if item is None else self._decode_alone(item)
             change = tier.changes.last_change(digest)
             if not fresh and not exact:
                 item = self._revalidate(digest, tier)
@@ -134,13 +133,46 @@ class TieredCache(Namespace):
                     self._note_other_code(item)
                 return self._decode(digest, item, tier, change)
         except (*FAILURES, ValueError) as error:
-            if isinstance(error, UnknownFormatError) and len(self._newer) < _MOST_NOTED:
-                self._newer.add(digest)
+            self._note_newer(digest, error)
             if not again:
                 self.report_failure(error, "read a result")
         if digest in self.memory.by_digest:
             self.memory.drop(digest)
         return None
+
+    def read_plain(self, digest: str) -> tuple[Any, int] | Item | None:
+        """Return a result that counts, and its size in bytes, for a cache without memory.
+
+        If there is more to tell, return what `read` does. It raises nothing.
+        """
+        if self._newer:
+            self._newer.discard(digest)
+        try:
+            tier = self._disk or self.disk()
+            stored: Any = tier.read_plain(digest, self.codec_name)
+            if type(stored) is tuple:
+                payload, meta, created, ttl = stored
+                is_own_code = self._fingerprint in meta
+                if is_own_code and ttl == FOREVER and self.ttl is None:
+                    return self._loads(payload), len(payload)
+                seconds = None if ttl == FOREVER else ttl / 1000
+                stored = memory.Item(payload, self.codec_name, meta, created / 1e9, seconds)
+                if is_own_code and self.remaining(stored) > 0:
+                    return self._loads(payload), len(payload)
+            return None if stored is None else self._decode_alone(stored)
+        except (*FAILURES, ValueError) as error:
+            self._note_newer(digest, error)
+            self.report_failure(error, "read a result")
+        return None
+
+    def _decode_alone(self, item: Item) -> Item:
+        if self._fingerprint not in item.meta:
+            self._note_other_code(item)
+        return self._decode_for_one(item)
+
+    def _note_newer(self, digest: str, error: Exception) -> None:
+        if isinstance(error, UnknownFormatError) and len(self._newer) < _MOST_NOTED:
+            self._newer.add(digest)
 
     def _note_other_code(self, item: Item) -> None:
         from efsstate.cache import fingerprint

@@ -41,7 +41,7 @@ _CHECKSUM = 16
 _HEAD = struct.Struct(f"<4sB{_CHECKSUM}sBHQQQ")
 _BARE = struct.Struct("<BHQQQ")  # the part of it that the checksum covers
 UNSEALED = _HEAD.size - _BARE.size  # bytes before that part
-_COPIED = 8192  # bytes; fewer are copied faster than a view is created
+COPIED = 8192  # bytes; fewer are copied faster than a view is created
 HEADER = _HEAD.size
 _nbytes = attrgetter("nbytes")
 
@@ -71,16 +71,16 @@ def new_hash(key: bytes | None) -> Any:
     return blake2b()(digest_size=_CHECKSUM, key=key) if key else _unkeyed.copy()
 
 
-def digest(
-    key: bytes | None, place: str, *parts: bytes | bytearray | memoryview, hashed: Any = None
-) -> bytes:
-    """Return the 16-byte checksum of `parts`, one after another, at `place`.
-
-    `hashed` has taken in what comes before them; without it, it is a `new_hash`.
-    """
-    h = new_hash(key) if hashed is None else hashed
+def digest(key: bytes | None, place: str, *parts: bytes | bytearray | memoryview) -> bytes:
+    """Return the 16-byte checksum of `parts`, one after another, at `place`."""
+    h = new_hash(key)
     for part in parts:
         h.update(part)
+    return _bind(h, place)
+
+
+def _bind(h: Any, place: str) -> bytes:
+    """Return the checksum of what `h` has taken in, at `place`."""
     # MUT: the-checksum-is-bound-to-the-place
     h.update(f"\0{place}".encode())  # no place has a NUL: where it begins is never in doubt
     return h.digest()  # type: ignore[no-any-return]
@@ -178,6 +178,38 @@ def labels(head: bytes, path: str) -> tuple[str, bytes, int]:
     )
 
 
+def fields(
+    data: bytes | bytearray | memoryview,
+    place: str,
+    key: bytes | None = None,
+    rest: bytes = b"",
+    hashed: Any = None,
+) -> tuple[int, int, int, int] | None:
+    """Check every byte of the entry in `data` and `rest`; return None if any is not as it was.
+
+    Return where the meta begins, where the payload begins, when it was created (nanoseconds since
+    the epoch) and the ttl (milliseconds, or `FOREVER`). The parameters are those of `decode`.
+    """
+    size = len(data) + len(rest)
+    if size < HEADER:
+        return None
+    magic, fmt, checksum, codec_length, meta_length, created, ttl, length = _HEAD.unpack_from(data)
+    middle = HEADER + codec_length
+    start = middle + meta_length
+    # MUT: the-length
+    if magic != MAGIC or fmt != FORMAT or size != start + length:
+        return None
+    if hashed is None:
+        hashed = new_hash(key)
+        hashed.update(data[UNSEALED:] if size < COPIED else memoryview(data)[UNSEALED:])
+        if rest:
+            hashed.update(rest)
+    # MUT: the-checksum
+    if checksum != _bind(hashed, place):
+        return None
+    return middle, start, created, ttl
+
+
 def decode(
     data: bytes | bytearray | memoryview,
     place: str,
@@ -194,31 +226,15 @@ def decode(
     flipped, or another place's), `SignatureError` (the same, if there is a key: damage and forgery
     can't be distinguished) or `UnknownFormatError` (newer than this release).
     """
-    size = len(data) + len(rest)
-    if size < HEADER:
-        raise _fault(data, size, f"{root}/{place}", key)
-    magic, fmt, checksum, codec_length, meta_length, created, ttl, length = _HEAD.unpack_from(data)
-    middle = HEADER + codec_length
-    start = middle + meta_length
-    view = data if size < _COPIED else memoryview(data)
-    # MUT: the-checksum
-    # MUT: the-length
-    if (
-        magic != MAGIC
-        or fmt != FORMAT
-        or size != start + length
-        or checksum
-        != (
-            digest(key, place, view[UNSEALED:], rest)
-            if hashed is None
-            else digest(key, place, hashed=hashed)
-        )
-    ):
-        raise _fault(data, size, f"{root}/{place}", key)
+    checked = fields(data, place, key, rest, hashed)
+    if checked is None:
+        raise _fault(data, len(data) + len(rest), f"{root}/{place}", key)
+    middle, start, created, ttl = checked
     try:
         codec = str(data[HEADER:middle], "ascii")
     except UnicodeDecodeError:
         raise CorruptEntryError(f"{root}/{place}", "the name of its codec is not ASCII") from None
+    view = data if len(data) < COPIED else memoryview(data)
     return kind(
         (data[start:], rest) if rest else view[start:],
         codec,

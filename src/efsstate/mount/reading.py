@@ -13,7 +13,7 @@ import time
 
 from efsstate.errors import CorruptEntryError
 from efsstate.format import entry
-from efsstate.format.entry import Entry, decode
+from efsstate.format.entry import Entry, decode, fields
 from efsstate.mount import clock
 from efsstate.mount.folders import Descriptor
 from efsstate.mount.listing import ListedFolders
@@ -287,15 +287,40 @@ class ReadableFiles(ListedFolders):
             data, status = self.read_stat(folder, name, judge=judge, optional=True)
         else:
             data = self.read(folder, name, judge, stale, optional=True)
-        if data is None:
-            return None
+        return None if data is None else self._build(data, folder, name, parted, kind, status)
+
+    def find_fields(
+        self, folder: str, name: str, stale: float, kind: type[E]
+    ) -> tuple[bytes, tuple[int, int, int, int]] | E | None:
+        """Return the bytes of the entry at `name` and its `entry.fields`, every byte checked.
+
+        An entry that is large, or not sound at the first look, is returned as `find_entry` does.
+        Nothing is built for one that is read for a single caller.
+        """
+        data = self.read(folder, name, _find_bytes, stale, True)
+        if type(data) is bytes:
+            checked = fields(data, f"{folder}/{name}", self.key)
+            if checked is not None:
+                return data, checked
+        return None if data is None else self._build(data, folder, name, True, kind)
+
+    def _build(
+        self,
+        data: Data,
+        folder: str,
+        name: str,
+        parted: bool,
+        kind: type[E],
+        status: os.stat_result | None = None,
+    ) -> E | None:
+        """Return the entry in what was read, with the file's `status` if that is known."""
         rest, hashed = b"", None
         if type(data) is tuple:
             data, rest, hashed = data
         try:
             item = decode(data, f"{folder}/{name}", self.path, self.key, rest, kind, hashed)
         except CorruptEntryError:
-            if with_stat:
+            if status is not None:
                 raise
             # A signal may have cut the read of a small file short: with its size known, that shows.
             return self.find_entry(folder, name, None, parted, kind, with_stat=True)
