@@ -42,6 +42,15 @@ def test_a_remembered_hit_in_memory_is_one_call():
     assert counted(f, 1).names == [WRAPPER]
 
 
+@pytest.mark.parametrize("value", [[1, "a"], {"a": [1.5]}])
+def test_a_remembered_hit_with_a_copy_is_two_calls(value):
+    """The second decodes the caller's own copy."""
+    f = cached(name="g")(lambda x, y=0: value)
+    for arguments in ((1,), (1.5,), ((1, "a"),)):
+        f(*arguments), f(*arguments)
+        assert counted(f, *arguments).names == [WRAPPER, "format/codec/msgpack.py:loads"]
+
+
 def test_a_listener_costs_a_remembered_hit_one_call_more():
     f = cached(name="heard")(lambda x: "value")
     f(1), f(1)

@@ -177,11 +177,38 @@ def test_equal_calls_of_other_types_are_not_confused():
             assert f(*args, **kwargs) == f.__wrapped__(*args, **kwargs), (args, kwargs)
 
 
-def test_the_arguments_of_a_copied_result_are_not_kept():
-    """The arguments of a call whose result is copied are not kept."""
-    f = cached(name="copied")(lambda x: [x])
+def test_a_remembered_result_that_may_change_is_each_callers_own():
+    f = cached(name="copied")(lambda x: [x, {"a": [x]}])
+    for _ in range(5):
+        value = f(1)
+        assert value == [1, {"a": [1]}]
+        value[1]["a"].append(2)
+        value.append(3)
+    assert f.cache._results.memory.by_args and f.cache_info().memory == 4
+
+
+def test_a_remembered_result_that_can_not_be_read_is_computed_again():
+    """The codec is the user's: it may raise at any time."""
+
+    class Codec:
+        broken = False
+
+        @staticmethod
+        def dumps(value):
+            return repr(value).encode()
+
+        @classmethod
+        def loads(cls, payload):
+            if cls.broken:
+                raise ValueError("broken")
+            return eval(bytes(payload))
+
+    calls = []
+    f = cached(name="broken", codec=Codec())(lambda x: calls.append(x) or [x])
     f(1), f(1), f(1)
-    assert not f.cache._results.memory.by_args and f.cache_info().memory == 2
+    assert calls == [1] and f.cache._results.memory.by_args
+    Codec.broken = True
+    assert f(1) == [1] and calls == [1, 1]
 
 
 def test_accounts_stay_exact_under_threads(small_pool):

@@ -265,6 +265,14 @@ MUTATIONS = {
         without("is_own"),
         ["cache/test_plain_hits.py::test_a_result_of_another_codec_is_computed_again"],
     ),
+    "a-remembered-result-is-the-callers-own": Mutation(
+        "a remembered result that may change is each caller's own",
+        become(
+            "value = vars(self).setdefault(item.digest, None) or results.loads(item.payload);"
+            " vars(self)[item.digest] = value"
+        ),
+        ["cache/test_memory.py::test_a_remembered_result_that_may_change_is_each_callers_own"],
+    ),
     "an-entry-of-another-codec-is-not-read": Mutation(
         "an entry of another codec is not read",
         without("codec"),

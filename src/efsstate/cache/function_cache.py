@@ -9,7 +9,7 @@ from efsstate import events
 from efsstate.cache import naming, signature
 from efsstate.cache.captured import Captured
 from efsstate.cache.keys import KeyBuilder
-from efsstate.cache.memory import nested_form
+from efsstate.cache.memory import PACKED, nested_form
 from efsstate.cache.namespace import FAILURES, is_load_failure
 from efsstate.cache.options import tag_ids
 from efsstate.cache.tiers import MISSING, TieredCache
@@ -191,20 +191,30 @@ class FunctionCache:
                             named = kwargs.values()
                             form = (*map(type, args), *args, *kwargs, *map(type, named), *named)
                         elif len(args) == 1:  # the usual call: without `map` it is 0.1 us faster
-                            form = (type(args[0]), args[0])
+                            (first,) = args
+                            kind = type(first)
+                            form = (kind, first)
+                            if kind is tuple:  # as `nested_form` has it
+                                form = (kind, first, (*map(type, first),))
                         else:
                             form = (*map(type, args), *args)
                         item = remembered.get(form)
                         if item is None and not kwargs and tuple in map(type, args):
                             item = remembered.get(nested_form(args))
-                    except Exception:  # an argument has no hash, or its `__hash__` raises
+                        value = None if item is None else item.value
+                        if item is not None and value is PACKED:
+                            # MUT: a-remembered-result-is-the-callers-own
+                            value = results.loads(item.payload)
+                    # An argument has no hash, its `__hash__` raises, or the value can't be read:
+                    # the call below tells.
+                    except Exception:
                         item = None
                     if item is not None and item.since <= time.time() < item.until:
                         item.used = True
                         results.counts.memory += 1
                         if events.hit_listeners:
                             events.emit_memory_hit(self.name, item.cost)
-                        return item.value
+                        return value
                 return self.call(args, kwargs)
 
         return wrapper

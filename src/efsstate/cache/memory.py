@@ -292,10 +292,10 @@ class MemoryTier:
         a call is looked up. No two kinds of calls share one: as many types come first as there are
         positional arguments, then come values, and none of these is a type.
 
-        Not for a value of which each caller needs a copy: making that takes longer than the digest.
-        The arguments count as part of the item.
+        Of a value that may change each caller gets a copy, decoded anew. The arguments count as
+        part of the item.
         """
-        if item.value is PACKED or len(item.raw_args) >= _MOST_CALLS:
+        if len(item.raw_args) >= _MOST_CALLS:
             return
         values = (*args, *kwargs.values())
         kinds = (*map(type, values),)

@@ -174,7 +174,7 @@ class Namespace:
         """Return the namespace on the mount; raise RootError if there is no root."""
         if self._disk is None:
             mount = root.resolve(self.options.root)
-            self.codec_name, self._dumps, self._loads = codec.resolve_codec(
+            self.codec_name, self._dumps, self.loads = codec.resolve_codec(
                 self.options.codec, signed=mount.key is not None
             )
             if self.identify_code is not None:

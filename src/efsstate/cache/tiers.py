@@ -154,11 +154,11 @@ class TieredCache(Namespace):
                 payload, meta, created, ttl = stored
                 is_own_code = self._fingerprint in meta
                 if is_own_code and ttl == FOREVER and self.ttl is None:
-                    return self._loads(payload), len(payload)
+                    return self.loads(payload), len(payload)
                 seconds = None if ttl == FOREVER else ttl / 1000
                 stored = memory.Item(payload, self.codec_name, meta, created / 1e9, seconds)
                 if is_own_code and self.remaining(stored) > 0:
-                    return self._loads(payload), len(payload)
+                    return self.loads(payload), len(payload)
             return None if stored is None else self._decode_alone(stored)
         except (*FAILURES, ValueError) as error:
             self._note_newer(digest, error)
@@ -199,7 +199,7 @@ class TieredCache(Namespace):
         payload = item.payload
         is_split = type(payload) is tuple
         item.cost = len(payload[1] if is_split else payload)
-        item.spare_copy = [self._loads(payload)]
+        item.spare_copy = [self.loads(payload)]
         # An array in the value is a view into the payload, which is this caller's alone.
         item.not_cached = not is_split
         return item
@@ -213,7 +213,7 @@ class TieredCache(Namespace):
         if not is_split and type(payload) is not bytes:
             # It stays here, so a value for a caller must not be a view into it.
             payload = item.payload = memoryview(payload).toreadonly()
-        value = self._loads(payload)
+        value = self.loads(payload)
         size = memory.immutable_size(value)
         if size is None:
             item.spare_copy, item.cost = [value], len(payload)
@@ -258,7 +258,7 @@ class TieredCache(Namespace):
             value = item.spare_copy.pop()  # type: ignore[union-attr]
             item.spare_copy = None  # an empty list takes memory, too
         except (IndexError, AttributeError):
-            return self._loads(item.payload)
+            return self.loads(item.payload)
         else:
             return value
 
