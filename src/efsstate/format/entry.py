@@ -71,16 +71,16 @@ def new_hash(key: bytes | None) -> Any:
     return blake2b()(digest_size=_CHECKSUM, key=key) if key else _unkeyed.copy()
 
 
-def digest(key: bytes | None, place: str, *parts: bytes | bytearray | memoryview) -> bytes:
-    """Return the 16-byte checksum of `parts`, one after another, at `place`."""
-    h = new_hash(key)
+def digest(
+    key: bytes | None, place: str, *parts: bytes | bytearray | memoryview, hashed: Any = None
+) -> bytes:
+    """Return the 16-byte checksum of `parts`, one after another, at `place`.
+
+    `hashed` has taken in what comes before them; without it, it is a `new_hash`.
+    """
+    h = new_hash(key) if hashed is None else hashed
     for part in parts:
         h.update(part)
-    return _bind(h, place)
-
-
-def _bind(h: Any, place: str) -> bytes:
-    """Return the checksum of what `h` has taken in, at `place`."""
     # MUT: the-checksum-is-bound-to-the-place
     h.update(f"\0{place}".encode())  # no place has a NUL: where it begins is never in doubt
     return h.digest()  # type: ignore[no-any-return]
@@ -200,12 +200,12 @@ def fields(
     if magic != MAGIC or fmt != FORMAT or size != start + length:
         return None
     if hashed is None:
-        hashed = new_hash(key)
-        hashed.update(data[UNSEALED:] if size < COPIED else memoryview(data)[UNSEALED:])
-        if rest:
-            hashed.update(rest)
+        view = data[UNSEALED:] if size < COPIED else memoryview(data)[UNSEALED:]
+        actual = digest(key, place, view, rest)
+    else:
+        actual = digest(key, place, hashed=hashed)
     # MUT: the-checksum
-    if checksum != _bind(hashed, place):
+    if checksum != actual:
         return None
     return middle, start, created, ttl
 
