@@ -41,7 +41,7 @@ def handler(event, context):
     value = double(event)
     with checkpoint("layer", context=context) as job:
         job.save(value)
-    names = ("efsstate", "msgpack")
+    names = ("efsstate", "cachetools", "msgpack")
     ours = {n: m for n, m in sys.modules.items()
             if n.split(".")[0] in names and getattr(m, "__file__", "")}
     layer = os.environ["LAYER"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from _weakref import ref
 from _weakrefset import WeakSet  # as `threading` has it: the public module would be one more import
-from collections import OrderedDict
+from operator import attrgetter
 
 from efsstate import process
 from efsstate.format.entry import Entry
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _DEFAULT_SIZE = 64 * 2**20  # bytes of the pool, if the function's memory is not known
-_OVERHEAD = 700  # bytes that an item takes besides its value, measured
+_OVERHEAD = 800  # bytes that an item takes besides its value, measured
 _MOST_CALLS = 4  # calls that one item is found by without a digest
 _LARGEST_CALL = 1024  # bytes of the arguments of one such call
 _CALL_OVERHEAD = 250  # bytes that remembering a call takes besides its arguments
@@ -104,41 +104,8 @@ def immutable_size(value: Any, depth: int = 0) -> int | None:
     return sys.getsizeof(value) if kind is getattr(sys.modules.get(module), name, None) else None
 
 
-class Recent:
-    """Items, the least recently used first, and the bytes that they take.
-
-    Of `cachetools.LRUCache` only the order is needed: with its values and sizes, two dicts more, an
-    item would take 98 bytes more.
-    """
-
-    __slots__ = ("items", "maxsize", "size")
-
-    def __init__(self, maxsize: int) -> None:
-        self.items: OrderedDict[Item, Any] = OrderedDict()  # each with None
-        self.maxsize, self.size = maxsize, 0
-
-    def make_room(self, size: int) -> None:
-        """Evict until `size` more bytes fit in."""
-        items = self.items
-        chances = len(items)  # other threads may set marks as fast as they are taken away here
-        while items and self.size + size > self.maxsize:
-            item, _ = items.popitem(last=False)
-            self.size -= item.cost
-            if item.used and chances > 0:
-                chances -= 1
-                item.used = False
-                self.add(item)  # a second chance, as the most recently used
-            else:
-                item.tier.forget(item)
-
-    def add(self, item: Item) -> None:
-        """Add an item that is not here, as the most recently used."""
-        self.items[item] = None
-        self.size += item.cost
-
-
 class MemoryPool:
-    """The items of all caches, in one order of their last use, which is changed under one lock.
+    """The items of all caches, in one `cachetools.LRUCache`, which is changed under one lock.
 
     An item that was used since its last turn gets a second chance. A change is whole or not at all:
     a signal handler that raises in the middle of one empties the pool. A handler, or code that the
@@ -149,7 +116,7 @@ class MemoryPool:
     def __init__(self) -> None:
         self.lock = process.lock()
         self._size: int | None = None
-        self.recent: Recent | None = None  # all items, once there is one
+        self.recent: Any = None  # all items, the least recently used first; once there is one
         self._tiers: WeakSet[MemoryTier] = WeakSet()
         self._is_changing = False
 
@@ -163,11 +130,11 @@ class MemoryPool:
     @property
     def size(self) -> int:
         """The bytes that all items take."""
-        return 0 if self.recent is None else self.recent.size
+        return 0 if self.recent is None else int(self.recent.currsize)
 
-    def begin(self) -> Recent:
+    def begin(self) -> Any:
         """Return `recent`, created for the first item."""
-        self.recent = Recent(self.maxsize)
+        self.recent = new_lru(self.maxsize)
         return self.recent
 
     def add_tier(self, tier: MemoryTier) -> None:
@@ -212,6 +179,26 @@ process.after_fork(pool.mend_in_child)
 process.at_reset(pool.forget_size)
 
 
+def new_lru(maxsize: int) -> Any:
+    """Return an empty LRUCache of items, bounded by their cost."""
+    from cachetools import LRUCache
+
+    return LRUCache(maxsize, getsizeof=attrgetter("cost"))
+
+
+def make_room(recent: Any, size: int) -> None:
+    """Evict from the LRUCache `recent` until `size` more bytes fit in."""
+    chances = len(recent)  # other threads may set marks as fast as they are taken away here
+    while recent and recent.currsize + size > recent.maxsize:
+        _, item = recent.popitem()
+        if item.used and chances > 0:
+            chances -= 1
+            item.used = False
+            recent[item] = item  # a second chance, as the most recently used
+        else:
+            item.tier.forget(item)
+
+
 class MemoryTier:
     """One cache's part of the pool, of at most `limit` bytes (None: the whole pool; 0: nothing).
 
@@ -225,7 +212,7 @@ class MemoryTier:
         self.size = 0
         self.by_digest: dict[str, Item] = {}
         self._maxsize = 0
-        self._recent: Recent | None = None  # only if there is a limit of its own
+        self._recent: Any = None  # only if there is a limit of its own
         pool.add_tier(self)
 
     @property
@@ -270,19 +257,19 @@ class MemoryTier:
     def _add(self, item: Item) -> None:
         if self.limit is not None:
             if self._recent is None:
-                self._recent = Recent(self.maxsize)
-            self._recent.make_room(item.cost)
-            self._recent.add(item)
+                self._recent = new_lru(self.maxsize)
+            make_room(self._recent, item.cost)
+            self._recent[item] = item
         recent = pool.begin() if pool.recent is None else pool.recent
-        if recent.size + item.cost > recent.maxsize:
-            recent.make_room(item.cost)
-        recent.add(item)
+        make_room(recent, item.cost)
+        recent[item] = item
         self.size += item.cost
 
     def _take_out(self, item: Item) -> None:
-        for recent in (pool.recent, self._recent):
-            if recent is not None and recent.items.pop(item, self) is None:  # it was there
-                recent.size -= item.cost
+        if pool.recent is not None:
+            pool.recent.pop(item, None)
+        if self._recent is not None:
+            self._recent.pop(item, None)
         self.size -= item.cost
 
     def remember_call(self, args: tuple[Any, ...], kwargs: dict[str, Any], item: Item) -> None:
