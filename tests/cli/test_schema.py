@@ -88,8 +88,9 @@ def words(shell, tmp_path, monkeypatch):
     (tmp_path / "events.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in EVENTS))
     (tmp_path / "work.toml").write_text('stored = "10GiB"\n')
     (tmp_path / "bad.yaml").write_text("Resources: {F: {Type: AWS::Lambda::Function}}")
-    version = next((root / "models" / "resnet50" / "versions").iterdir()).name
-    places = {"ENTRY": str(next((root / "cache" / "pricing").glob("?/*"))), "VERSION": version}
+    versions = root / "models" / "resnet50" / "versions"  # and CURRENT, a link to nothing
+    version = min(path.name for path in versions.iterdir() if path.is_dir())
+    places = {"ENTRY": str(min((root / "cache" / "pricing").glob("?/*"))), "VERSION": version}
     places |= {"FILE": "one.bin", "OTHER": "two.bin", "TEMPLATE": "bad.yaml"}
     places |= {"EVENTS": "events.jsonl", "WORKLOAD": "work.toml"}
 
