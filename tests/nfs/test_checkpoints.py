@@ -56,25 +56,43 @@ def test_a_load_costs_3_requests_and_6_after_anothers_save(lab):
     assert sent.total <= 6, sent.ops
 
 
+def load_counted(root, name):
+    """Load twice in a process that did not look at this mount yet; return the requests of each."""
+    from benchmarks.measure import Requests
+
+    requests, counts = Requests(root), []
+    for _ in range(2):
+        before = sum(requests.settled().values())
+        checkpoint(name, root=root).load()
+        counts.append(sum(requests.settled().values()) - before)
+    return counts
+
+
 def test_a_load_costs_3_requests_whatever_keep_is(lab):
-    """The first look at a state in a folder too long for one reply costs one request more."""
-    with checkpoint("job", root=lab.a, keep=100) as job:
-        for number in range(100):
-            job.save(STATE + b"%d" % number)
-    lab.run("b", load_there, lab.b, "job")
-    assert checkpoint("job", root=lab.b).load() == STATE + b"99"
-    with lab.count("b") as sent:
-        assert checkpoint("job", root=lab.b).load() == STATE + b"99"
-    assert sent.total <= 3, sent.ops
+    """A process's first load is no dearer either, with the folders that it opens on the way.
+
+    After another host's save, a folder too long for one reply is looked at once more.
+    """
+    counts = {}
+    for keep in (3, 100):
+        with checkpoint(f"job-{keep}", root=lab.a, keep=keep) as job:
+            for number in range(keep):
+                job.save(STATE + b"%d" % number)
+        lab.run("b", load_there, lab.b, f"job-{keep}")
+        counts[keep] = lab.run("b", load_counted, lab.b, f"job-{keep}")
+    assert counts[100] == counts[3], counts
+    assert counts[3][0] <= 6 and counts[3][1] <= 3, counts
+    assert checkpoint("job-100", root=lab.b).load() == STATE + b"99"
     newest._settled.clear()  # as in a process that did not load it yet
-    with lab.count("b") as sent:
-        assert checkpoint("job", root=lab.b).load() == STATE + b"99"
-    assert sent.total <= 4, sent.ops
-    with checkpoint("job", root=lab.a, keep=100) as job:
+    for _ in range(2):
+        with lab.count("b") as sent:
+            assert checkpoint("job-100", root=lab.b).load() == STATE + b"99"
+        assert sent.total <= 3, sent.ops
+    with checkpoint("job-100", root=lab.a, keep=100) as job:
         job.save(STATE)
         job.save(STATE + b"new")
     with lab.count("b") as sent:
-        assert checkpoint("job", root=lab.b).load() == STATE + b"new"
+        assert checkpoint("job-100", root=lab.b).load() == STATE + b"new"
     assert sent.total <= 7, sent.ops
 
 
@@ -275,4 +293,6 @@ def test_no_violation_in_a_long_history(lab, tmp_path, run):
     faults = ("kill", "freeze", "break") * 10 + ("cut a", "cut b", "restart")
     running, _counts, violations, report = play(lab, tmp_path, 120, faults)
     assert not violations, report
-    assert sum(running.done.values()) > 50, report
+    # A cut takes 13 s, in which there is no other fault.
+    cuts = running.done["cut a"] + running.done["cut b"]
+    assert sum(running.done.values()) + 30 * cuts > 50, report

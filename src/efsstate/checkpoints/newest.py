@@ -31,7 +31,7 @@ _REMEMBERED = 1000  # folders of which `_settled` knows a save
 
 _ZEROS = repeat(0)
 epoch_of = itemgetter(0)
-# The save that the last load of a long folder returned, by root and folder. It counts for good.
+# The save that the last load of a folder returned, by root and folder. It counts for good.
 _settled: dict[tuple[str, str], Key] = {}
 process.at_reset(_settled.clear)
 
@@ -223,22 +223,33 @@ class StateFolder:
             except StaleListing:
                 listing, repeats = self._list_again(listing, repeats)
 
-    def _is_whole(self, listing: Listing, newest: Newest) -> bool:
+    def _list_before(self) -> Listing | None:
+        """Return an old listing before a process's first load, from what its client remembers."""
+        if (self.mount.path, self.folder) in _settled:
+            return None
+        names = self.mount.names_of_some_time_ago(self.folder)
+        return None if names is None else Listing(names)
+
+    def _is_whole(self, listing: Listing, newest: Newest, earlier: Listing | None) -> bool:
         """Return True unless a claim came while a long folder was listed in parts.
 
-        Then a save that does not count can be in the last part, and the claim not in the first. A
-        later look at the folder tells, unless the state is the one that the last load returned: a
-        state that counts once counts for good.
+        Then a save that does not count can be in the last part, and the claim not in the first. Two
+        listings that agree tell that none came: a claim comes before such a save, so the later
+        listing has the claim of each save in the earlier one, however old that is. Without an
+        earlier one a later look at the folder tells, unless the state is the one that the last load
+        returned: a state that counts once counts for good.
         """
-        place = (self.mount.path, self.folder)
+        is_known = _settled.get((self.mount.path, self.folder)) == newest.key
+        is_known = is_known or (earlier is not None and earlier.ours == listing.ours)
         # MUT: a-long-listing-is-looked-at-twice
-        if _settled.get(place) != newest.key and self.list().top > listing.top:
-            return False
+        return is_known or self.list().top <= listing.top
+
+    def _settle(self, newest: Newest) -> None:
+        """Note that the state counts for good."""
         if newest.save is not None:
             if len(_settled) >= _REMEMBERED:
                 _settled.clear()
-            _settled[place] = newest.key
-        return True
+            _settled[self.mount.path, self.folder] = newest.key
 
     def newest(self) -> tuple[Newest, bool]:
         """Return the newest state, and if it is settled: no later load can return an older one.
@@ -246,6 +257,7 @@ class StateFolder:
         Raises `CorruptEntryError` if something was saved and all of it is damaged.
         """
         listing: Listing | None = None
+        earlier = self._list_before()
         repeats, until = 0, 0.0
         while True:
             before = listing
@@ -265,8 +277,10 @@ class StateFolder:
             if newest.decided:
                 if newest.save is None and not repeats:
                     continue
-                if len(listing.names) > _ONE_REPLY and not self._is_whole(listing, newest):
+                is_long = len(listing.names) > _ONE_REPLY
+                if is_long and not self._is_whole(listing, newest, earlier):
                     continue
+                self._settle(newest)
                 return newest, True
             if newest.lost is not None:
                 # To go on from less than was acknowledged is the claimant's decision.
