@@ -26,6 +26,23 @@ def on(lab, client, name="k", **options):
     return made
 
 
+@pytest.mark.parametrize(("kib", "reads"), [(100, 1), (512, 1), (1024, 2), (4096, 5)])
+def test_a_first_hit_of_a_large_result(lab, kib, reads):
+    """An OPEN, a READ for each MiB and one for the rest, a CLOSE; a new folder takes 3 more."""
+    value = b"x" * (kib << 10)
+    a, b = (
+        cached(name=f"large {kib}", root=lab.path(client), memory=0)(lambda x: value)
+        for client in "ab"
+    )
+    a(1)
+    with pytest.raises(KeyError):
+        b.peek(2)  # its process has begun to use the cache
+    with lab.count("b") as sent:
+        assert b(1) == value
+    assert sent.ops["OPEN"] <= 2 and sent.ops["READ"] == reads and sent.ops["CLOSE"] <= 2, sent.ops
+    assert sent.total <= reads + 2 + 3, sent.ops
+
+
 def test_a_hit_of_another_clients_entry_is_three_requests(lab):
     a, b = on(lab, "a"), on(lab, "b")
     for x in range(64):
