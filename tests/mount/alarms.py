@@ -23,6 +23,15 @@ def _is_skipped(frame):
 
 def at_each_moment(act):
     """Yield the number of each moment of `act`, after an alarm was raised there."""
+    gc.collect()
+    gc.freeze()  # the collections below look at new objects alone: other tests have left millions
+    try:
+        yield from _moments(act)
+    finally:
+        gc.unfreeze()
+
+
+def _moments(act):
     moment, package = 0, os.sep + "efsstate" + os.sep
     while True:
         seen, is_raised = 0, False
