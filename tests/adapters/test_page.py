@@ -1,10 +1,14 @@
 """The page's examples, and what the import of an adapter adds to its framework's."""
 
+import ast
 import asyncio
+import importlib.util
+import io
 import os
 import pathlib
 import subprocess
 import sys
+import tokenize
 
 import pytest
 
@@ -116,3 +120,20 @@ def test_the_example_for_django_has_our_backend():
     kind = getattr(__import__(module, fromlist=[name]), name)
     cache = kind(os.environ["EFSSTATE_ROOT"], backend)
     assert isinstance(cache, base.BaseCache) and cache._cache.name == "shop"
+
+
+@pytest.mark.parametrize("adapter", FRAMEWORKS)
+def test_an_adapter_has_at_most_150_lines_of_code(adapter):
+    """Blank lines, comments and docstrings are not counted; more would be a framework of ours."""
+    module = importlib.util.find_spec(f"efsstate.adapters.{adapter}")
+    source = pathlib.Path(module.origin).read_text()
+    lines = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT):
+            lines.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(source)):
+        is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if is_text and isinstance(node.value.value, str):
+            lines.difference_update(range(node.lineno, node.end_lineno + 1))
+    print(f"{adapter}: {len(lines)} lines of code")
+    assert len(lines) <= 150
