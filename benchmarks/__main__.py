@@ -18,7 +18,7 @@ LAB_PARTS = {
 
 
 def measured(root, other, parts, options):
-    """Return one run on one root: what it was made on, and its figures.
+    """Return one run on one root: the machine it was made on, and its figures.
 
     The file of `--json` has them after each part, so that a run that is ended early leaves some.
     """

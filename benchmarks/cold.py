@@ -210,7 +210,7 @@ def lean():
 
 
 def handler(event, context):
-    """Get ready for what comes first, then measure it."""
+    """Prepare the first operation of a process, then measure it."""
     operation = event["operation"]
     if operation == "prepare":
         return prepare(event["peers"])
@@ -259,7 +259,7 @@ OTHERS = {"recipe": "`filelock`: import and first lock"} | {
 
 
 def task_root(folder, *, bytecode):
-    """Make a function's package in `folder`: the handler, ours and what we depend on, as source."""
+    """Make a function's package in `folder`: handler, efsstate and its dependencies, as source."""
     os.makedirs(folder)
     for name in PACKAGES:
         source = importlib.util.find_spec(name).submodule_search_locations[0]

@@ -21,7 +21,7 @@ APART = 0.25  # seconds between the starts
 
 
 class Link:
-    """A link that all processes share, for one file: `free` is when it has sent what was asked."""
+    """A link that all processes share, for one file: at `free` all requests are answered."""
 
     def __init__(self, path, rate, folder):
         self._inode, self._rate, self._real = os.stat(path).st_ino, rate, os.preadv

@@ -1,4 +1,4 @@
-"""The caches in memory: how long a hit takes by its argument and result, and what it gets wrong.
+"""The caches in memory: a hit's time by its argument and result, and its wrong answers.
 
 And how much memory an entry takes.
 """
@@ -84,7 +84,7 @@ CACHES = {
 TEXTS = [f"key-{number}" for number in range(100)]
 FLOATS = [number + 0.5 for number in range(100)]
 TUPLES = [(number, "key") for number in range(100)]
-# What a call is hit by: how it is made of a number, and what its function returns.
+# Kinds of calls: how each is made of a number, and the result of its function.
 CALLS = {
     "a string": (lambda call, number: call(TEXTS[number]), kinds.value.__wrapped__),
     "a keyword": (lambda call, number: call(key=TEXTS[number]), kinds.value.__wrapped__),
@@ -120,7 +120,7 @@ def hits(name, *, rounds=100):
 
 
 def answers(name):
-    """Yield what a cache in memory confuses, and whether a caller may change what it was given."""
+    """Yield the arguments that a cache confuses, and whether callers get its own object."""
     folder = tempfile.mkdtemp()
     try:
         typed = CACHES[name](folder, lambda number: type(number).__name__)

@@ -33,7 +33,7 @@ class Subject:
         return value(key)
 
     def close(self):
-        """Let go of what a second environment in this process could not have beside this one."""
+        """Release what two environments of one process could not hold at once, such as locks."""
 
 
 class Function(Subject):

@@ -193,7 +193,7 @@ class DiskcacheRsNfs(DiskcacheRs):
 
 
 class Cachau(Function):
-    """It digests what a function captures: this one captures nothing, and asks the last subject."""
+    """joblib digests captured variables: this function captures none, and asks the last subject."""
 
     name, package, claims = 'cachau `cache(coalesce="processes")`', "cachau", True
     last = None

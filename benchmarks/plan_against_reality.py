@@ -1,4 +1,4 @@
-"""Print what `efsstate plan` predicts, requests and bytes, beside what was counted on NFS.
+"""Print the requests and bytes that `efsstate plan` predicts beside those counted on NFS.
 
     python -m benchmarks.plan_against_reality [FIGURES]
     python -m benchmarks.plan_against_reality --count      count again, in the NFS lab
@@ -34,7 +34,7 @@ ROWS = (
     ("miss", "efsstate `cached`", "misses"),
     ("save", "efsstate `checkpoint`", "saves"),
 )
-# The field with the size of what each operation moves.
+# The field with the bytes that each operation moves.
 SIZES = {"hits": "entry", "puts": "entry", "misses": "entry", "saves": "state"}
 SIZES |= {"cold_starts": "model"}
 

@@ -1,4 +1,4 @@
-"""Count what the operations that a plan knows cost on NFS: requests by kind, and bytes.
+"""Count the requests, by kind, and the bytes on NFS of each operation that a plan knows.
 
     python -m tests.nfs.lab -- python -m benchmarks.plan_counts /mnt/a /mnt/b
 

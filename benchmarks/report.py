@@ -507,7 +507,7 @@ PAGES = {"README.md": in_readme, "docs/models.md": in_models}
 
 
 def filled(text, body):
-    """Return a page's text with what stands between its marks replaced."""
+    """Return a page's text with the part between its marks replaced."""
     before, _, rest = text.partition(BEGIN)
     return f"{before}{BEGIN}\n{body}\n\n{END}{rest.partition(END)[2]}"
 

@@ -132,7 +132,7 @@ def _lean(places):
 
 
 def _memory(places):
-    """Hits in memory, what they get wrong, and the memory that entries take."""
+    """Hits in memory, their wrong answers, and the memory that entries take."""
     if places.name == "local":
         for name in in_memory.CACHES:
             if places.takes(name) or name == in_memory.BESIDE:

@@ -1,4 +1,4 @@
-"""What is left of what was acknowledged: after a kill, of two writers, and of a counter.
+"""Count the acknowledged writes that are still there: after a kill, of two writers, of a counter.
 
 An acknowledgement is a call that returned. A new process reads afterwards, on NFS by client b.
 """
@@ -61,7 +61,7 @@ def _putting(subject, folder, prefix, count):
 
 
 def _read(subject, folder, keys):
-    """Yield what a new environment finds under `keys`, and whether it can still be used."""
+    """Yield how many `keys` a new environment finds lost or wrong, and whether the cache works."""
     reader, found = subject(folder), {"lost": 0, "wrong": 0, "errors": 0}
     for key in keys:
         before = reader.computed

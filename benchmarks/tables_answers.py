@@ -1,4 +1,4 @@
-"""The tables of what each cache gets wrong, and of what it keeps."""
+"""The tables of each cache's wrong answers, and of the acknowledged writes that it keeps."""
 
 from benchmarks import subjects
 from benchmarks.budgets import CACHED, compared_hits

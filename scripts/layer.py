@@ -45,7 +45,7 @@ LEFT_OUT = (
     "efsstate/reporting/",
     "efsstate/testing/",
 )
-# What the function's process does not load needs no bytecode: who publishes is not in a hurry.
+# Modules that the function's process does not load need no bytecode: a publisher has time.
 NOT_COMPILED = (
     r"/msgpack/fallback"
     r"|/efsstate/(publisher|ops|notebook|worker\.|adapters/|cleanup/|publishing/|deploy/"

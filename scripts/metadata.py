@@ -1,4 +1,4 @@
-"""Add to the package's metadata what depends on where it is built: a hook of Hatchling.
+"""Add links and a badge to the package's metadata, where it is built on a forge: Hatchling's hook.
 
 A release is built by the workflow publish.yml, which knows the repository's address. There the
 description, which the package index shows, gets absolute links, a badge, and the commands that

@@ -217,7 +217,7 @@ def _command() -> str:
 
 
 def _documents() -> str:
-    """Return the page of what `--json` prints: a table of fields for each document."""
+    """Return the page of the documents that `--json` prints: a table of fields for each."""
     first = (
         "# Output for programs\n\nEach command prints one document with `--json`. `efsstate schema`"
         " prints these tables as JSON Schema (2020-12). A release may add fields; `version` is"

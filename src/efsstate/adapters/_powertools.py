@@ -1,4 +1,4 @@
-"""Reach the records of Powertools' layers on the mount, and remember what each run has seen."""
+"""Open the records of Powertools' layers, and remember the revision that each run began with."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MOST = 1000  # runs that a thread remembers; only those of nested functions are
 
 
 class Runs(threading.local):
-    """The revision that each run has seen when it began, by key and by thread.
+    """The revision of a record that each run began with, by key and by thread.
 
     A call claims, runs and finishes on one thread, and a claim of another thread is not its own.
     """

@@ -1,4 +1,4 @@
-"""Events of AWS durable functions: what the SDK's operations take, among our own events.
+"""Emit events for the operations of AWS durable functions: their durations and outcomes.
 
 @durable_execution(plugins=[EventsFactory()])
 def handler(event, context): ...
@@ -83,7 +83,7 @@ def _type(info: Any) -> str:
 
 
 def _seconds(info: Any) -> float:
-    """Return the seconds from the start, by the service's clock; 0 if it told none."""
+    """Return the seconds from start to end by the service's clock, or 0 if one is missing."""
     if info.start_time is None or info.end_time is None:
         return 0.0
     seconds: float = (info.end_time - info.start_time).total_seconds()

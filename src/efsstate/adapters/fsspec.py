@@ -75,7 +75,7 @@ class EfsCacheFileSystem(ChainedFileSystem):
         self._strip_protocol = lambda path: strip_of_source(strip(path))
 
     def __getattr__(self, name: str) -> Any:
-        """Return what only the source has, such as `bucket` methods of S3."""
+        """Return an attribute that only the source has, such as the `bucket` methods of S3."""
         if name == "fs" or name.startswith("__"):
             raise AttributeError(name)
         return getattr(self.fs, name)
@@ -99,7 +99,7 @@ class EfsCacheFileSystem(ChainedFileSystem):
         return _File(self, path, identity, options | {"size": size})
 
     def identify(self, path: str) -> tuple[str, int | None]:
-        """Return what names the present content of `path` at the source, and its size in bytes."""
+        """Return the ETag, or another mark, of the content at the source, and its size in bytes."""
         self.fs.invalidate_cache(path)  # else a listing of an hour ago might answer
         info = self.fs.info(path)
         if info["type"] == "directory":

@@ -26,7 +26,7 @@ def _use_no_files(*_: Any) -> Any:
 
 
 class EfsStoreBackend(StoreBackendBase):
-    """Keep what `Memory.cache` stores in a `Cache` that every host shares.
+    """Keep the results of `Memory.cache` in a `Cache` that every host shares.
 
     Memory's `location` is the root, and its `backend_options` are `name` (by default "joblib") and
     those of `Cache`. Values take efsstate's codec, and no pickle unless `codec="pickle"` asks for
@@ -78,11 +78,11 @@ class EfsStoreBackend(StoreBackendBase):
         self._cache.delete(("result", *call_id))
 
     def get_metadata(self, call_id: list[str]) -> Any:
-        """Return what joblib notes of a computation, or {}."""
+        """Return joblib's metadata of a computation, or {}."""
         return self._cache.get(("metadata", *call_id), {})
 
     def store_metadata(self, call_id: list[str], metadata: Any) -> None:
-        """Keep what joblib notes of a computation: its time, and the arguments as text."""
+        """Keep joblib's metadata of a computation: its duration, and the arguments as text."""
         self._cache.set(("metadata", *call_id), metadata, tags=call_id[:1])
 
     def get_cached_func_code(self, call_id: list[str]) -> Any:
@@ -102,9 +102,9 @@ class EfsStoreBackend(StoreBackendBase):
         return {"location": self.location}
 
     def clear_path(self, call_id: list[str]) -> None:
-        """Forget all results of a function, whose code was changed."""
+        """Remove all results of a function whose code has changed."""
         self._cache.invalidate_tag(call_id[0])
 
     def clear(self) -> None:
-        """Forget all results."""
+        """Remove all results."""
         self._cache.clear()

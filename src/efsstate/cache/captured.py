@@ -3,8 +3,8 @@
 They count as they are when the function is decorated, in the cache's name, and in the keys if they
 are bound to another object since. Plain values count by value, functions by their code and name,
 classes and modules by name. Other objects are refused: two functions of one `def` that capture two
-of them would share results. What a decorator that is a class keeps in its instance is captured,
-too.
+of them would share results. The attributes of an instance that decorates a function are captured
+variables, too.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _MARK = 24  # hex digits
 _MAX_DEPTH = 50  # functions that capture each other
 _NOT_SET = object()
-# What `functools.update_wrapper` sets.
+# Attributes that `functools.update_wrapper` sets.
 _WRAPPERS_OWN = frozenset(
     f"__{name}__"
     for name in (
@@ -83,7 +83,7 @@ class Captured:
         return False
 
     def follow(self) -> None:
-        """Take note of what the variables are bound to now."""
+        """Remember the objects to which the variables are bound now."""
         self._last = [_content(cell) for _, cell in self._variables]
 
     def __bool__(self) -> bool:
@@ -155,12 +155,12 @@ def _is_same(now: object, first: object) -> bool:
 
 
 def _state_of(function: Any, wrapped: object) -> Iterator[tuple[str, Any]]:
-    """Yield what an object keeps that is called in the place of a function, as variables.
+    """Yield the attributes of an object that is called in place of a function, as variables.
 
     A decorator that is a class keeps its options there, and one of wrapt its function.
     """
     kind = type(function)
-    if issubclass(kind, (FunctionType, type)):  # `isinstance` believes what a proxy says
+    if issubclass(kind, (FunctionType, type)):  # not `isinstance`: see `_describe`
         return
     if not isinstance(getattr(kind, "__call__", None), FunctionType):  # noqa: B004 - the method
         wrapper = getattr(function, "_self_wrapper", None)
@@ -189,7 +189,7 @@ def _describe(value: Any, outer: tuple[int, ...]) -> object:
     if id(value) in outer or len(outer) > _MAX_DEPTH:
         return "recursion", len(outer)
     outer = (*outer, id(value))
-    # `isinstance` believes what a proxy says that it is, and a lazy one loads to say it.
+    # Not `isinstance`: it asks a proxy for its class, for which a lazy proxy loads its object.
     kind = type(value)
     if _is_cached(value):
         return _describe(value.__wrapped__, outer)

@@ -362,8 +362,8 @@ class DiskTier:
     ) -> tuple[Buffer, bytes, int, int] | Item | None:
         """Return the payload, the meta, the creation time (ns) and the ttl (ms) of an entry.
 
-        No item is built. If there is more to it (it is large, has tags or a ttl of its own, is
-        older than a day, or knows of another clear than we do) return what `read` does.
+        No Item is built. Return an Item, as `read` does, of an entry that is large, has tags or a
+        ttl of its own, is older than a day, or has another clear stamp than this process knows.
         """
         now = time.time()
         folder = self.folders[digest[0]]

@@ -101,7 +101,7 @@ class FunctionCache:
         return None if keys is None else self._digest_by(keys, args, kwargs)
 
     def _follow_variables(self) -> None:
-        """Have keys count what the captured variables are bound to now."""
+        """Have keys count the objects to which the captured variables are bound now."""
         if self._variables is not None:
             self._variables.follow()
         if self.remembered:

@@ -279,8 +279,8 @@ class MemoryTier:
         a call is looked up. No two kinds of calls share one: as many types come first as there are
         positional arguments, then come values, and none of these is a type.
 
-        Of a value that may change each caller gets a copy, decoded anew. The arguments count as
-        part of the item.
+        Each caller gets a copy of its own, decoded from the payload, of a value that may change.
+        The arguments count as part of the item.
         """
         if len(item.raw_args) >= _MOST_CALLS:
             return

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class _Missing:
-    """In the place of a value that does not exist, as help() shows it."""
+    """The default that stands for no value; `help()` shows it as `<none>`."""
 
     __slots__ = ()
 
@@ -143,7 +143,8 @@ class TieredCache(Namespace):
     def read_plain(self, digest: str) -> tuple[Any, int] | Item | None:
         """Return a result that counts, and its size in bytes, for a cache without memory.
 
-        If there is more to tell, return what `read` does. It raises nothing.
+        Return an Item, as `read` does, if the result has expired or belongs to other code. Raise
+        nothing.
         """
         if self._newer:
             self._newer.discard(digest)

@@ -1,4 +1,4 @@
-"""Read compiled code: at which instruction a frame stands, and what a generator does with items."""
+"""Read bytecode: find a frame's present instruction, and loops that may keep items for later."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _ASYNC_GENERATOR = 0x200  # inspect.CO_ASYNC_GENERATOR
 _GENEXPR = "<genexpr>"
 _APPENDS = ("LIST_APPEND", "SET_ADD", "MAP_ADD")
 _ENDS = ("RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE")
-_REMEMBERED = 100  # code objects whose instructions are kept
+_REMEMBERED = 100  # code objects of which the decoded instructions are cached
 
 _instructions: dict[CodeType, list[Instruction]] = {}
 
 
 def instructions(code: CodeType) -> list[Instruction]:
-    """Return the instructions of `code`, without caches."""
+    """Return the instructions of `code`, without their inline caches."""
     if code not in _instructions:
         import dis
 
@@ -33,7 +33,7 @@ def instructions(code: CodeType) -> list[Instruction]:
 
 
 def instruction_at(code: CodeType, offset: int) -> Instruction | None:
-    """Return the instruction at `offset`, or the one whose caches are there."""
+    """Return the instruction at `offset`, or the one whose inline caches are at `offset`."""
     decoded = instructions(code)
     # A specialised instruction leaves the frame at one of the caches after it.
     number = bisect_right(decoded, offset, key=attrgetter("offset")) - 1
@@ -139,14 +139,14 @@ class _Loop:
         item = self._items[number]
         if item.opname.startswith("STORE_FAST"):
             return any(self._is_read_later(name) for how, name in _uses(item) if how == "STORE")
-        if item.opname == "POP_TOP":  # what a call returned was of no interest, its effect was
+        if item.opname == "POP_TOP":  # the result of a call is dropped: it was made for its effect
             before = self._items[number - 1].opname
             is_awaited = before in ("END_SEND", "JUMP_BACKWARD_NO_INTERRUPT")
             return before.startswith("CALL") or (self._is_async and is_awaited)
         return item.opname.startswith("STORE") or item.opname in _APPENDS
 
     def _is_read_later(self, name: str) -> bool:
-        """Return True if a later turn, or what follows the loop, reads `name` as it is now."""
+        """Return True if a later turn, or the code after the loop, reads this value of `name`."""
         first_use = {
             number: next((how for how, used in _uses(item) if used == name), "")
             for number, item in enumerate(self._items)

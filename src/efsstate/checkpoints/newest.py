@@ -224,7 +224,7 @@ class StateFolder:
                 listing, repeats = self._list_again(listing, repeats)
 
     def _list_before(self) -> Listing | None:
-        """Return an old listing before a process's first load, from what its client remembers."""
+        """Return the NFS client's cached listing, before a process's first load; else None."""
         if (self.mount.path, self.folder) in _settled:
             return None
         names = self.mount.names_of_some_time_ago(self.folder)

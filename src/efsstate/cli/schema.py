@@ -1,4 +1,4 @@
-"""`efsstate schema`: print the JSON Schema of what the commands print with `--json`."""
+"""`efsstate schema`: print the JSON Schema of the documents that commands print with `--json`."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ def is_staged(name: str) -> bool:
 
 
 def is_of_staged(name: str) -> bool:
-    """Return True for a part being written, and what its library writes beside it."""
+    """Return True for a part being written, and for files that its library writes beside it."""
     return _OF_STAGED.match(name) is not None
 
 

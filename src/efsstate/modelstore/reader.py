@@ -51,7 +51,7 @@ WRONG_DIGEST = (
 )
 _TOO_LARGE = "use files.mmap() or files.stage(); keep_old=False frees the old version first"
 _TURN = 0.25  # seconds; a reader cannot be stopped within a range, and holds its buffer
-_FIRST = 1 << 20  # bytes of the first range if it is to tell whether the rest fits
+_FIRST = 1 << 20  # bytes of the first range, where its time decides whether the rest fits
 _DEEPEST = 128 << 20  # bytes; the kernel keeps a list of a range's pages while it reads it
 _SHORT = 64 << 10  # bytes of the first range, and of the shortest, where a copy may be cut off
 _PULL = 1 << 20  # bytes of one request to the server

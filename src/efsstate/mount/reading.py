@@ -313,7 +313,7 @@ class ReadableFiles(ListedFolders):
         kind: type[E],
         status: os.stat_result | None = None,
     ) -> E | None:
-        """Return the entry in what was read, with the file's `status` if that is known."""
+        """Return the entry in the bytes that were read, with the file's `status` if it is known."""
         rest, hashed = b"", None
         if type(data) is tuple:
             data, rest, hashed = data

@@ -54,7 +54,7 @@ def _credits(plan: Plan) -> list[str]:
 
 
 def _earned(plan: Plan) -> list[str]:
-    """Say what an idle day earns in bursting mode, as AWS's guide does for 100 GiB."""
+    """Say how many credits an idle day earns in bursting mode, as AWS's guide does for 100 GiB."""
     if not plan.workload.stored:
         return []
     account = bursting.of_storage(plan.workload.standard, plan.rates)

@@ -70,7 +70,7 @@ class Decision(NamedTuple):
 
 
 class _Verdict(NamedTuple):
-    """What a role's policies say about an action; None if they do not tell."""
+    """The decision of a role's policies about an action; None if they leave it open."""
 
     allowed: bool | None
     denied: bool | None

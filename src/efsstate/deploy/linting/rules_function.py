@@ -43,7 +43,7 @@ def _too_short(stack: Stack) -> Iterator[Hit]:
         seconds = number(function.get("Timeout"))
         if function.get("Timeout") is None:
             yield Hit.on(function, "no Timeout: the default is 3 s")
-        elif seconds is not None and 1 <= seconds < SHORT:  # EFS046 tells of less
+        elif seconds is not None and 1 <= seconds < SHORT:  # EFS046 reports shorter ones
             yield Hit.on(function, f"Timeout is {seconds:g} s", "Timeout")
 
 

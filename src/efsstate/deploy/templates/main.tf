@@ -968,7 +968,7 @@ resource "aws_cloudwatch_metric_alarm" "state" {
   alarm_actions       = var.alarm_topic_arns
 }
 
-# An invocation whose mount fails may count neither as one nor as an error: what is seen is that none succeeds.
+# An invocation whose mount fails may count neither as one nor as an error: so the alarm looks for successes, and finds none.
 resource "aws_cloudwatch_event_rule" "mount_check" {
   count               = var.mount_check ? 1 : 0
   name_prefix         = substr("${var.name}-mount-", 0, 38)
