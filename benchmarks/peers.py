@@ -3,6 +3,7 @@
 A peer that is not installed fails at its turn, and the table says so.
 """
 
+import importlib
 import os
 import pickle
 from typing import ClassVar
@@ -69,11 +70,10 @@ class DiskcacheMemoize(Function):
 
 class DiskcacheCache(Store):
     name, package = "diskcache `Cache`", "diskcache"
+    module = "diskcache"
 
     def open(self):
-        from diskcache import Cache
-
-        self.cache = Cache(self.folder)
+        self.cache = importlib.import_module(self.module).Cache(self.folder)
         self.get = self.cache.get
 
     def put(self, key, data=None):
@@ -145,23 +145,9 @@ class SciqlopMemoize(Function):
         return Cache(self.folder).memoize()(work)
 
 
-class SciqlopCache(Store):
+class SciqlopCache(DiskcacheCache):
     name, package = "pysciqlop-cache `Cache`", "pysciqlop-cache"
-
-    def open(self):
-        from pysciqlop_cache import Cache
-
-        self.cache = Cache(self.folder)
-        self.get = self.cache.get
-
-    def put(self, key, data=None):
-        self.cache.set(key, data or value(key))
-
-    def add_one(self):
-        self.cache.incr("total", default=0)
-
-    def total(self):
-        return self.get("total")
+    module = "pysciqlop_cache"
 
 
 class DiskcacheRs(Store):
