@@ -22,9 +22,12 @@ HUGE_PAGE = 2 << 20  # bytes
 def memory(size: int) -> mmap.mmap:
     """Return `size` zeroed bytes, which begin at a page; they are freed with the last view.
 
-    A forked child has a copy of them, as of any other memory.
+    A forked child has a copy of them, as of any other memory. Raise `MemoryError`.
     """
-    mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:  # an OSError would stand for a failure of the mount
+        raise MemoryError(f"no memory for {size} bytes: {error.strerror}") from None
     if size >= HUGE_PAGE:
         try:
             mapping.madvise(mmap.MADV_HUGEPAGE)
