@@ -321,27 +321,30 @@ def test_what_is_kept_of_calls_takes_no_more_than_the_pool(kind, monkeypatch):
 
 
 @pytest.mark.parametrize("of", ["computed", "read"])
-def test_an_entry_takes_at_most_700_bytes_besides_its_value(of, another):
-    """Values of 16 characters, 65 bytes each; the calls' own arguments are not remembered yet."""
-    f = cached(name="small")(lambda x: f"value {x:010}")
+def test_an_entry_takes_at_most_600_bytes_besides_its_value(of, another):
+    """Values of 16 characters, 65 bytes each, under texts, which are remembered, too."""
+    f = cached(name="small")(lambda text: text[1:])
     reader = another(f) if of == "read" else f
     count = 5000
-    for i in range(-3, count if of == "read" else 0):
-        f(i)
-    reader(-3)
+    texts = [f"-{i:016}" for i in range(count)]
+    for text in ["warm", "warm", *(texts if of == "read" else ())]:
+        f(text)
+    reader("warm")
+    memory.pool.empty()
+    reader("warm")
     before_items = len(reader.cache._results.memory.by_digest)
     gc.collect()
     tracemalloc.start()
     try:
-        for i in range(count):
-            reader(i)
+        for text in texts * 2:
+            reader(text)
         gc.collect()
         taken = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
     assert len(reader.cache._results.memory.by_digest) - before_items == count
-    assert taken / count - sys.getsizeof("value 0000000000") <= 700
-    assert memory._OVERHEAD >= 700
+    assert taken / count - sys.getsizeof("0" * 16) <= 600
+    assert memory._OVERHEAD >= 600
 
 
 def test_forms_of_one_call_are_counted_too(small_pool):

@@ -156,6 +156,7 @@ def test_without_huge_pages_it_is_plain_memory(monkeypatch):
     monkeypatch.setattr(large.mmap, "mmap", Refusing)
     assert len(large.memory(4 << 20)) == 4 << 20
 
+
 def test_memory_that_is_not_there_is_no_failure_of_the_mount():
     """As of a `bytearray`: an OSError would be reported as the mount's."""
     with pytest.raises(MemoryError, match="no memory for"):

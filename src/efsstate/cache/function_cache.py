@@ -193,9 +193,12 @@ class FunctionCache:
                         elif len(args) == 1:  # the usual call: without `map` it is 0.1 us faster
                             (first,) = args
                             kind = type(first)
-                            form = (kind, first)
-                            if kind is tuple:  # as `nested_form` has it
+                            if kind is str:
+                                form = first
+                            elif kind is tuple:  # as `nested_form` has it
                                 form = (kind, first, (*map(type, first),))
+                            else:
+                                form = (kind, first)
                         else:
                             form = (*map(type, args), *args)
                         item = remembered.get(form)
@@ -209,7 +212,7 @@ class FunctionCache:
                     # the call below tells.
                     except Exception:
                         item = None
-                    if item is not None and item.since <= time.time() < item.until:
+                    if item is not None and 0 <= time.time() - item.since < item.span:
                         item.used = True
                         results.counts.memory += 1
                         if events.hit_listeners:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from _weakref import ref
 from _weakrefset import WeakSet  # as `threading` has it: the public module would be one more import
-from operator import attrgetter
 
 from efsstate import process
 from efsstate.format.entry import Entry
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _DEFAULT_SIZE = 64 * 2**20  # bytes of the pool, if the function's memory is not known
-_OVERHEAD = 800  # bytes that an item takes besides its value, measured
+_OVERHEAD = 700  # bytes that an item takes besides its value, measured
 _MOST_CALLS = 4  # calls that one item is found by without a digest
 _LARGEST_CALL = 1024  # bytes of the arguments of one such call
 _CALL_OVERHEAD = 250  # bytes that remembering a call takes besides its arguments
@@ -51,13 +50,14 @@ class Item(Entry):
         PACKED   view     [copy]      True        read for one caller alone, who may change it
         PACKED   b""      None        True        stored just now, and too large for memory
 
-    `raw_args` are the calls that find it without a digest. `since` and `until` are the wall clock's
-    times between which it is used without asking the mount; that clock may jump either way.
+    `raw_args` is the form of the call that finds it without a digest, or a list of several. It is
+    used without asking the mount for `span` seconds from `since`, a time of the wall clock, which
+    may jump either way.
     """
 
     __slots__ = (
         "clear_stamp", "cost", "digest", "identity", "not_cached", "own_ttl", "raw_args", "since",
-        "spare_copy", "tier", "until", "used", "value",
+        "span", "spare_copy", "tier", "used", "value",
     )  # fmt: skip
 
     tier: MemoryTier  # once it is there
@@ -73,9 +73,9 @@ class Item(Entry):
         self.identity: bytes | None = None
         self.not_cached = self.used = self.own_ttl = False
         self.cost = self.clear_stamp = 0
-        self.since = self.until = 0.0
+        self.since = self.span = 0.0
         self.value, self.digest = PACKED, ""
-        self.raw_args: tuple[Any, ...] = ()
+        self.raw_args: Any = None
 
 
 def nested_form(args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -107,6 +107,7 @@ def immutable_size(value: Any, depth: int = 0) -> int | None:
 class MemoryPool:
     """The items of all caches, in one `cachetools.LRUCache`, which is changed under one lock.
 
+    `size` is the bytes that they take, counted here: the LRUCache would keep a dict of sizes more.
     An item that was used since its last turn gets a second chance. A change is whole or not at all:
     a signal handler that raises in the middle of one empties the pool. A handler, or code that the
     garbage collector runs, may also enter while its own thread is in the middle of a change. Then
@@ -117,6 +118,7 @@ class MemoryPool:
         self.lock = process.lock()
         self._size: int | None = None
         self.recent: Any = None  # all items, the least recently used first; once there is one
+        self.size = 0
         self._tiers: WeakSet[MemoryTier] = WeakSet()
         self._is_changing = False
 
@@ -126,16 +128,6 @@ class MemoryPool:
         if self._size is None:
             self._size = (environment.function_memory() or _DEFAULT_SIZE * 16) // 16
         return self._size
-
-    @property
-    def size(self) -> int:
-        """The bytes that all items take."""
-        return 0 if self.recent is None else int(self.recent.currsize)
-
-    def begin(self) -> Any:
-        """Return `recent`, created for the first item."""
-        self.recent = new_lru(self.maxsize)
-        return self.recent
 
     def add_tier(self, tier: MemoryTier) -> None:
         """Have `tier` emptied with the pool."""
@@ -158,7 +150,7 @@ class MemoryPool:
 
     def empty(self) -> None:
         """Forget every item, in whatever state the pool is."""
-        self.recent = None
+        self.recent, self.size = None, 0
         for tier in list(self._tiers):
             tier.empty()
 
@@ -179,17 +171,15 @@ process.after_fork(pool.mend_in_child)
 process.at_reset(pool.forget_size)
 
 
-def new_lru(maxsize: int) -> Any:
-    """Return an empty LRUCache of items, bounded by their cost."""
-    from cachetools import LRUCache
+def make_room(owner: MemoryPool | MemoryTier, size: int) -> None:
+    """Evict items of `owner` until `size` more bytes fit in."""
+    if owner.recent is None:
+        from cachetools import LRUCache
 
-    return LRUCache(maxsize, getsizeof=attrgetter("cost"))
-
-
-def make_room(recent: Any, size: int) -> None:
-    """Evict from the LRUCache `recent` until `size` more bytes fit in."""
+        owner.recent = LRUCache(sys.maxsize)  # it holds the order, and the bound is ours
+    recent = owner.recent
     chances = len(recent)  # other threads may set marks as fast as they are taken away here
-    while recent and recent.currsize + size > recent.maxsize:
+    while recent and owner.size + size > owner.maxsize:
         _, item = recent.popitem()
         if item.used and chances > 0:
             chances -= 1
@@ -212,7 +202,7 @@ class MemoryTier:
         self.size = 0
         self.by_digest: dict[str, Item] = {}
         self._maxsize = 0
-        self._recent: Any = None  # only if there is a limit of its own
+        self.recent: Any = None  # only if there is a limit of its own
         pool.add_tier(self)
 
     @property
@@ -254,42 +244,46 @@ class MemoryTier:
             if changes.last_change(item.digest) != change:
                 self.forget(item)
 
-    def _add(self, item: Item) -> None:
+    def _make_room(self, size: int) -> None:
         if self.limit is not None:
-            if self._recent is None:
-                self._recent = new_lru(self.maxsize)
-            make_room(self._recent, item.cost)
-            self._recent[item] = item
-        recent = pool.begin() if pool.recent is None else pool.recent
-        make_room(recent, item.cost)
-        recent[item] = item
+            make_room(self, size)
+        make_room(pool, size)
+
+    def _add(self, item: Item) -> None:
+        self._make_room(item.cost)
+        if self.limit is not None:
+            self.recent[item] = item
+        pool.recent[item] = item
         self.size += item.cost
+        pool.size += item.cost
 
     def _take_out(self, item: Item) -> None:
         if pool.recent is not None:
             pool.recent.pop(item, None)
-        if self._recent is not None:
-            self._recent.pop(item, None)
+        if self.recent is not None:
+            self.recent.pop(item, None)
         self.size -= item.cost
+        pool.size -= item.cost
 
     def remember_call(self, args: tuple[Any, ...], kwargs: dict[str, Any], item: Item) -> None:
         """Have calls with these arguments find `item` without a digest, if all of them are plain.
 
         The calls' types have to be the same too; see `FunctionCache.wrapper` for the form in which
         a call is looked up. No two kinds of calls share one: as many types come first as there are
-        positional arguments, then come values, and none of these is a type.
+        positional arguments, then come values, and none of these is a type. A text alone is its own
+        form, which takes no memory.
 
         Each caller gets a copy of its own, decoded from the payload, of a value that may change.
         The arguments count as part of the item.
         """
-        if len(item.raw_args) >= _MOST_CALLS:
+        if type(item.raw_args) is list and len(item.raw_args) >= _MOST_CALLS:
             return
         values = (*args, *kwargs.values())
         kinds = (*map(type, values),)
         if kwargs:
             form = (*map(type, args), *args, *kwargs, *map(type, kwargs.values()), *kwargs.values())
         else:
-            form = (*kinds, *args)
+            form = args[0] if kinds == (str,) else (*kinds, *args)
         if not _PLAIN.issuperset(kinds):
             if kwargs or not _PLAIN_OR_TUPLE.issuperset(kinds):
                 return
@@ -305,25 +299,31 @@ class MemoryTier:
             size += sys.getsizeof(form) + sys.getsizeof(kinds) + _CALL_OVERHEAD
             pool.change(self._remember_call, form, size, item)
 
-    def _remember_call(self, call: tuple[Any, ...], size: int, item: Item) -> None:
+    def _remember_call(self, call: Any, size: int, item: Item) -> None:
         # Another thread may have dropped the item, or remembered the call.
         if (
             self.by_digest.get(item.digest) is item
             and call not in self.by_args
             and self.fits(item.cost + size)
         ):
-            self._take_out(item)
-            item.cost += size
-            self._add(item)
-            item.raw_args = (*item.raw_args, call)
-            self.by_args[call] = item
+            self._make_room(size)
+            if self.by_digest.get(item.digest) is item:  # else it had to go itself
+                item.cost += size
+                self.size += size
+                pool.size += size
+                forms = item.raw_args
+                if forms is None:
+                    item.raw_args = call
+                else:
+                    item.raw_args = [*(forms if type(forms) is list else [forms]), call]
+                self.by_args[call] = item
 
     def drop(self, digest: str) -> None:
         """Forget one item."""
         item = self.by_digest.get(digest)
         if item is not None:
             # At once: a change that this one interrupts leaves the item where it is.
-            item.until, item.identity = -1.0, None
+            item.span, item.identity = -1.0, None
             pool.change(self.forget, item)
 
     def forget(self, item: Item) -> None:
@@ -331,12 +331,13 @@ class MemoryTier:
 
         No caller gets it from memory from now on, although callers refer to it.
         """
-        item.until, item.identity = -1.0, None
+        item.span, item.identity = -1.0, None
         if self.by_digest.get(item.digest) is not item:
             return
         self._take_out(item)
         del self.by_digest[item.digest]
-        for call in item.raw_args:
+        forms = item.raw_args
+        for call in forms if type(forms) is list else [forms]:
             if self.by_args.get(call) is item:
                 del self.by_args[call]
 
@@ -349,7 +350,7 @@ class MemoryTier:
         """Forget all items, in whatever state the tier is; the pool is emptied too."""
         self.by_digest.clear()
         self.by_args.clear()
-        self.size, self._recent, self._maxsize = 0, None, 0
+        self.size, self.recent, self._maxsize = 0, None, 0
 
 
 class Changes:

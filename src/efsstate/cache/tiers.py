@@ -97,14 +97,14 @@ class TieredCache(Namespace):
         """Let memory serve the item without asking the mount for a while."""
         now = time.time()
         item.since = now
-        item.until = now + min(MAX_STALENESS, self.remaining(item))
+        item.span = min(MAX_STALENESS, self.remaining(item))
 
     # Reading
 
     def get_from_memory(self, digest: str) -> Item | None:
         """Return the item if memory may serve it without asking the mount."""
         item = self.memory.get(digest)
-        return item if item is not None and item.since <= time.time() < item.until else None
+        return item if item is not None and 0 <= time.time() - item.since < item.span else None
 
     def read(
         self, digest: str, *, fresh: bool = False, exact: bool = False, again: bool = False
@@ -233,7 +233,7 @@ class TieredCache(Namespace):
         """
         self._trust(item)
         # MUT: a-late-result-of-another-root-is-not-remembered
-        if item.until > item.since and tier is self._disk:
+        if item.span > 0 and tier is self._disk:
             self.memory.put(item, tier.changes, change)
 
     def value(self, item: Item, default: Any) -> Any:
