@@ -6,6 +6,7 @@ import pathlib
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tests.modelstore.conftest import fork_beside_threads, place
@@ -34,17 +35,18 @@ def local(tmp_path, monkeypatch):
 
 
 class Link:
-    """A link of `rate` bytes a second, which all readers of files of this size share."""
+    """A link of `rate` bytes a second, which all readers of these files share."""
 
-    def __init__(self, monkeypatch, path, rate):
+    def __init__(self, monkeypatch, path, rate, *more):
         self.rate, self.read, self.inode = rate, 0, os.stat(path).st_ino
+        self.inodes = {os.stat(each).st_ino for each in (path, *more)}
         self.slower = (0, rate)  # after so many bytes, it has so many bytes a second
         self._free, self._lock, self._real = 0.0, threading.Lock(), os.preadv
         monkeypatch.setattr(os, "preadv", self.preadv)
 
     def preadv(self, fd, buffers, offset):
         count = self._real(fd, buffers, offset)
-        if os.fstat(fd).st_ino != self.inode:
+        if os.fstat(fd).st_ino not in self.inodes:
             return count
         with self._lock:
             self.read += count
@@ -57,6 +59,11 @@ class Link:
         time.sleep(wait)
         return count
 
+    def cut(self):
+        """Have the link carry nothing more of what was asked for, as if its readers were killed."""
+        with self._lock:
+            self._free = 0.0
+
 
 @pytest.fixture
 def weights(root, tmp_path, monkeypatch):
@@ -67,9 +74,10 @@ def weights(root, tmp_path, monkeypatch):
     return (tmp_path / "w").read_bytes(), f"{place(root, 'm', version)}/w"
 
 
-def attempts(root, load, seconds, most, **more):
+def attempts(root, load, seconds, most, link, **more):
     """Load in invocations of so many seconds, each a new process as far as memory goes."""
     for count in range(1, most + 1):
+        link.cut()
         with efsstate.invocation(Context(seconds)):
             try:
                 return count, model("m", load, root=root, **more)()
@@ -92,7 +100,7 @@ def test_a_load_that_is_cut_off_continues(root, local, weights, monkeypatch, way
     if way == "mmap":  # of a local file no page is pulled
         monkeypatch.setattr(open_file, "is_on_network", lambda mount: True)
     link = Link(monkeypatch, path, 1.6 * MIB)
-    count, loaded = attempts(root, WAYS[way], 2.5, 5)
+    count, loaded = attempts(root, WAYS[way], 2.5, 5, link)
     assert loaded == data and 3 <= count <= 4
     assert link.read < 1.35 * len(data)
     assert not [name for name in os.listdir(local) if name.startswith(".tmp-")]
@@ -106,7 +114,7 @@ def test_a_link_that_slows_down_loses_nothing(root, local, weights, monkeypatch,
     monkeypatch.setattr(open_file, "is_on_network", lambda mount: True)
     link = Link(monkeypatch, path, 8 * MIB)
     link.slower = (2 * MIB, 1.5 * MIB)
-    count, loaded = attempts(root, WAYS[way], 2.5, 5)
+    count, loaded = attempts(root, WAYS[way], 2.5, 5, link)
     assert loaded == data and 2 <= count <= 4
     assert link.read < 1.35 * len(data)
 
@@ -141,6 +149,97 @@ def test_a_copy_that_became_whole_is_not_read_again(root, local, weights, monkey
     with efsstate.invocation(Context(60)):
         assert model("m", WAYS[way], root=root)() == data
     assert link.read == 0
+
+
+@pytest.fixture
+def shards(root, tmp_path, monkeypatch):
+    """A model of sixteen files of half a MiB, and their paths on the mount."""
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for number in range(16):
+        (folder / f"{number:02}").write_bytes(os.urandom(MIB // 2))
+    monkeypatch.setattr(open_file, "is_on_network", lambda mount: True)
+    base = place(root, "m", publish("m", folder, root=root))
+    names = sorted(os.listdir(folder))
+    return b"".join((folder / name).read_bytes() for name in names), [
+        f"{base}/{name}" for name in names
+    ]
+
+
+def one_by_one(files):
+    return b"".join(bytes(files.read(name)) for name in files.names)
+
+
+def mapped(files):
+    return b"".join(bytes(files.mmap(name)) for name in files.names)
+
+
+def side_by_side(files):
+    with ThreadPoolExecutor(4) as pool:
+        return b"".join(map(bytes, pool.map(files.read, files.names)))
+
+
+@pytest.mark.parametrize(("load", "most"), [(one_by_one, 1.8), (mapped, 1.8), (side_by_side, 2.5)])
+def test_a_load_of_many_files_continues(root, local, shards, monkeypatch, load, most):
+    """Each of them fits before the deadline, and all together take three times as long.
+
+    What is in flight at the deadline is read again: of several files where they are read at once.
+    """
+    data, paths = shards
+    link = Link(monkeypatch, paths[0], 1.6 * MIB, *paths[1:])
+    count, loaded = attempts(root, load, 2.5, 6, link)
+    assert loaded == data and 3 <= count <= 5
+    assert link.read < most * len(data)
+    assert not [name for name in os.listdir(local) if name.startswith(".tmp-")]
+
+
+def test_of_many_files_only_those_that_are_read_are_kept(root, local, shards, monkeypatch):
+    """The load needs two of the sixteen, and is slow; the others are neither read nor kept."""
+    data, paths = shards
+    link = Link(monkeypatch, paths[0], MIB, *paths[1:])
+    with efsstate.invocation(Context(3)):
+        loaded = model("m", lambda files: bytes(files.read("03")) + files.read("07"), root=root)()
+    half = MIB // 2
+    assert loaded == data[3 * half : 4 * half] + data[7 * half : 8 * half]
+    assert link.read == MIB
+    kept = [
+        path.name for path in local.rglob("*") if path.is_file() and path.stat().st_size == half
+    ]
+    assert set(kept) <= {"03", "07"}
+
+
+def test_many_files_that_fit_write_nothing(root, local, shards):
+    data, _ = shards
+    with efsstate.invocation(Context(60)):
+        assert model("m", one_by_one, root=root)() == data
+    assert os.listdir(local) == []
+
+
+def test_a_damaged_copy_of_one_file_is_read_again(root, local, shards, monkeypatch):
+    data, paths = shards
+    link = Link(monkeypatch, paths[0], 1.6 * MIB, *paths[1:])
+    with efsstate.invocation(Context(2.5)), pytest.raises(DeadlineExceeded):
+        model("m", one_by_one, root=root)()
+    kept = [path for path in local.rglob("[0-9][0-9]") if path.is_file()]
+    assert len(kept) > 2
+    for path in kept:
+        path.write_bytes(b"x" * 100)
+    link.rate = 0
+    with efsstate.invocation(Context(60)):
+        assert model("m", one_by_one, root=root)() == data
+
+
+def test_files_that_are_kept_stay_no_open_files(root, local, shards, monkeypatch):
+    data, paths = shards
+    link = Link(monkeypatch, paths[0], 1.5 * MIB, *paths[1:])
+    link.slower = (3 * MIB // 2, 1e12)  # it becomes faster
+    before = len(os.listdir("/proc/self/fd"))
+    with efsstate.invocation(Context(3.2)):
+        load = model("m", lambda files: (files, one_by_one(files)), root=root)
+        files, loaded = load()
+        assert loaded == data and len(list(local.rglob("[0-9][0-9]"))) > 1
+        assert len(os.listdir("/proc/self/fd")) < before + 12
+    del files
 
 
 def test_the_error_says_how_much_is_there(root, local, weights, monkeypatch):

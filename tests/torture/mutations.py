@@ -132,6 +132,11 @@ MUTATIONS = {
         become('raise CorruptEntryError(path, "?")'),
         ["mount/test_entry.py::test_a_newer_format_is_told_apart_from_damage"],
     ),
+    "a-load-of-several-files-is-judged-as-a-whole": Mutation(
+        "a load of several files is judged as a whole",
+        holds(False),
+        ["modelstore/test_resuming.py::test_a_load_of_many_files_continues"],
+    ),
     "what-is-huge-is-judged-before-it-is-read": Mutation(
         "what is huge is judged before it is read",
         holds(False),

@@ -57,6 +57,12 @@ class Manifest:
         """Return the bytes of all files."""
         return sum([size for size, _ in self.files.values()])
 
+    def only(self, name: str) -> Manifest:
+        """Return the manifest of the file `name` alone."""
+        executables = self.executables & {name}
+        files = {name: self.files[name]}
+        return Manifest(self.version, files, [], executables=executables, single=False)
+
     @property
     def content(self) -> str:
         """Return a digest of all but the id."""

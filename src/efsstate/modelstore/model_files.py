@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
     Place = tuple[Mount, str]  # a mount and a folder below it
-    CanSwitch = Callable[[], bool] | None
+    Read = Callable[[reader.Switch | None], memoryview]
 
 
 class ModelFiles:
@@ -42,6 +42,7 @@ class ModelFiles:
         *,
         verify: str | None = "size",
         stage: bool = False,
+        reserved: float | None = None,
     ) -> None:
         self.version = manifest.version
         self._manifest = manifest
@@ -52,9 +53,11 @@ class ModelFiles:
         self._staged: StagedCopy | None = None
         self._copying = process.lock()
         self._begun: tuple[str, memoryview] | None = None  # a file of which a part was read
+        self._copies: frozenset[str] | None = None  # those of earlier attempts, once they matter
+        self._load: reader.Load | None = None
         self._place = self._origin = mount, folder
         # Kept here too: the threads of a `load` have no context of their own.
-        self._reserved = deadline.reserved.get()
+        self._reserved = deadline.reserved.get() if reserved is None else reserved
         if stage:
             self._use_copy()
 
@@ -107,11 +110,11 @@ class ModelFiles:
         """
         name = self._require_name(name)
 
-        def read(can_switch: CanSwitch) -> memoryview:
+        def read(switch: reader.Switch | None) -> memoryview:
             opened, digest = self._open(name)
-            return reader.whole(opened, digest=digest, can_switch=can_switch)
+            return reader.whole(opened, digest=digest, switch=switch)
 
-        return self._read_or_stage(name, read)
+        return self._read_or_keep(name, read, lambda files: files.read(name))
 
     def mmap(self, name: str | None = None) -> memoryview:
         """Return the pages of the file `name`, read only, pulled in by several threads first.
@@ -122,44 +125,100 @@ class ModelFiles:
         """
         name = self._require_name(name)
 
-        def map_pages(can_switch: CanSwitch) -> memoryview:
+        def map_pages(switch: reader.Switch | None) -> memoryview:
             opened, digest = self._open(name, direct=False)
-            return reader.mapped(opened, digest=digest, can_switch=can_switch)
+            return reader.mapped(opened, digest=digest, switch=switch)
 
         # A signed file is mapped from a copy: pages that the kernel reads again are not checked.
-        return self._read_or_stage(name, map_pages, local=self._is_signed)
+        return self._read_or_keep(
+            name, map_pages, lambda files: files.mmap(name), local=self._is_signed
+        )
 
-    def _read_or_stage(
-        self, name: str, read: Callable[[CanSwitch], T], *, local: bool = False
-    ) -> T:
-        """Read the file; go on with a local copy if it does not fit before the deadline.
+    def _read_or_keep(
+        self,
+        name: str,
+        read: Read,
+        again: Callable[[ModelFiles], memoryview],
+        *,
+        local: bool = False,
+    ) -> memoryview:
+        """Read the file; keep it in a local copy if the load does not fit before the deadline.
 
-        Many environments that start at once share the server's throughput. A read that is cut off
-        starts again with nothing; a copy in /tmp outlives the timeout, and is continued.
+        Many environments that start at once share the server's throughput. A load that is cut off
+        starts again with nothing; a copy in /tmp outlives the timeout, and is continued. `again`
+        reads the file of other `ModelFiles`, from their copy.
         """
-        has_deadline = deadline.remaining() is not None
-        may_stage = has_deadline and self._place is self._origin and self._has_digests()
-        if may_stage:
-            from efsstate.modelstore import staging
-
-            local = local or staging.is_begun(self._copy_name())
-        can_switch = self._has_room if may_stage and not local else None
-        try:
-            return self._retry_damaged_copy(lambda: read(can_switch), local=local)
-        except reader.DoesNotFit as cut_off:
-            self._begun = (name, cut_off.view) if len(cut_off.view) else None
-        try:
+        is_remote = deadline.remaining() is not None and self._place is self._origin and not local
+        if not is_remote or not self._has_digests():
+            return self._retry_damaged_copy(lambda: read(None), local=local)
+        if self.is_begun(self._copies_before()):
             return self._retry_damaged_copy(lambda: read(None), local=True)
+        load, alone = self._begin(name), self._alone(name)
+        try:
+            if alone is not self and alone.is_begun(self._copies_before()):
+                return alone.keep(again)
+            try:
+                return self._retry_damaged_copy(lambda: read(reader.Switch(alone.has_room, load)))
+            except reader.DoesNotFit as late:
+                view, is_whole = late.view, late.is_whole
+            if not is_whole:
+                return alone.keep(again, (name, view))
+            try:
+                alone.keep(lambda _: view, (name, view))
+            except CorruptEntryError:
+                raise
+            except (EfsStateError, OSError):
+                pass  # the copy is for the next attempt, and this one has the file
+            return view
+        finally:
+            if alone is not self:
+                alone.end_load()
+
+    def keep(
+        self, work: Callable[[ModelFiles], T], begun: tuple[str, memoryview] | None = None
+    ) -> T:
+        """Do `work` with a local copy, made if need be; `begun` has a file's first bytes."""
+        self._begun = begun if begun is not None and len(begun[1]) else None
+        try:
+            return self._retry_damaged_copy(lambda: work(self), local=True)
         finally:
             self._begun = None
 
-    def _has_digests(self) -> bool:
-        return all(digest for _, digest in self._manifest.files.values())
+    def is_begun(self, copies: frozenset[str]) -> bool:
+        """Return True if an earlier attempt made the local copy, or a part of it."""
+        return bool(copies) and self._copy_name() in copies
 
-    def _has_room(self) -> bool:
+    def has_room(self) -> bool:
+        """Return True if the local copy fits without removing any other."""
         from efsstate.modelstore import staging
 
         return staging.has_room(self._copy_name(), self._manifest)
+
+    def _copies_before(self) -> frozenset[str]:
+        if self._copies is None:
+            from efsstate.modelstore import staging
+
+            self._copies = staging.begun()
+        return self._copies
+
+    def _alone(self, name: str) -> ModelFiles:
+        """Return the file as files of its own, so that it is kept without the others."""
+        if len(self._manifest.files) == 1:
+            return self
+        return ModelFiles(
+            *self._origin, self._manifest.only(name), verify=self._verify, reserved=self._reserved
+        )
+
+    def _begin(self, name: str) -> reader.Load:
+        """Return the load, in which `name` is a file that is read now."""
+        if self._load is None:
+            sizes = {name: size for name, (size, _) in self._manifest.files.items()}
+            self._load = reader.Load(sizes)
+        self._load.begin(name)
+        return self._load
+
+    def _has_digests(self) -> bool:
+        return all(digest for _, digest in self._manifest.files.values())
 
     def stage(self) -> str:
         """Return `path` of a copy on the local disk, which the environment's processes share.

@@ -7,7 +7,7 @@ import threading
 import time
 from functools import partial
 
-from efsstate import deadline
+from efsstate import deadline, process
 from efsstate.errors import CorruptEntryError
 from efsstate.mount import free_memory, large
 from efsstate.parallel import AHEAD, Batch, each
@@ -51,6 +51,7 @@ WRONG_DIGEST = (
 )
 _TOO_LARGE = "use files.mmap() or files.stage(); keep_old=False frees the old version first"
 _TURN = 0.25  # seconds; a reader cannot be stopped within a range, and holds its buffer
+_SURE = 0.5  # seconds of reads, after which their rate stands for the whole load's
 _FIRST = 1 << 20  # bytes of the first range, where its time decides whether the rest fits
 _DEEPEST = 128 << 20  # bytes; the kernel keeps a list of a range's pages while it reads it
 _SHORT = 64 << 10  # bytes of the first range, and of the shortest, where a copy may be cut off
@@ -136,24 +137,57 @@ def buffer(size: int) -> memoryview:
 
 
 class DoesNotFit(Exception):  # noqa: N818 - a decision, not an error: the caller goes on otherwise
-    """The rest of the file does not come before the deadline; `view` has the first part."""
+    """The rest of the load does not come before the deadline; `view` has the file's first part.
 
-    def __init__(self, view: memoryview) -> None:
+    `is_whole`: it has the whole file, and the load's other files do not come in time.
+    """
+
+    def __init__(self, view: memoryview, *, is_whole: bool = False) -> None:
         super().__init__()
-        self.view = view
+        self.view, self.is_whole = view, is_whole
+
+
+class Load:
+    """The reads of one load: how fast the files came so far, and how much is not read yet."""
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        self._unread, self._lock = dict(sizes), process.lock()
+        self.rest = sum(self._unread.values())  # bytes of the files of which no read has begun
+        self.bytes, self.seconds = 0, 0.0
+
+    def begin(self, name: str) -> None:
+        """Count the file `name` as read."""
+        with self._lock:
+            self.rest -= self._unread.pop(name, 0)
+
+    def end(self, size: int, seconds: float) -> None:
+        """Count a file that took so many seconds."""
+        with self._lock:
+            self.bytes += size
+            self.seconds += seconds
+
+
+class Switch:
+    """How a read goes on if the load does not fit before the deadline.
+
+    `can_switch` says whether the file can be read otherwise; then `DoesNotFit` is raised.
+    """
+
+    def __init__(self, can_switch: Callable[[], bool], load: Load) -> None:
+        self.can_switch, self.load = can_switch, load
 
 
 class _Pace:
-    """Whether a read fits before the deadline, at the rate so far; `can_switch` if it does not."""
+    """Whether a load fits before the deadline, at the rate so far; `switch` if it does not."""
 
-    def __init__(self, size: int, can_switch: Callable[[], bool] | None) -> None:
-        self._size, self._can_switch = size, can_switch
+    def __init__(self, size: int, switch: Switch | None) -> None:
+        self._size, self._switch = size, switch
         self._started = time.monotonic()
 
     @property
     def is_known(self) -> bool:
         """Return True if a deadline is known, so that the first ranges must be short."""
-        return self._can_switch is not None and deadline.remaining() is not None
+        return self._switch is not None and deadline.remaining() is not None
 
     def rounds(self) -> Iterable[tuple[list[tuple[int, int]], int]]:
         """Return the ranges to read, with the number of threads that read them."""
@@ -161,40 +195,56 @@ class _Pace:
             return _paced(0, self._size, RANGE, READERS, READERS)
         return [(ranges(self._size), READERS)]
 
-    def is_too_slow(self, done: int) -> bool:
-        """Return True if the rest will not come, and the caller can read it otherwise."""
-        remaining = None if self._can_switch is None else deadline.remaining()
-        if remaining is None or self._can_switch is None or done >= self._size:
-            return False
-        rate = done / max(time.monotonic() - self._started, 1e-9)
-        if (self._size - done) / max(rate, 1.0) <= remaining - deadline.MARGIN:
-            return False
-        if not self._can_switch():
-            self._can_switch = None  # asked once
-            return False
-        return True
+    def require_rest(self, done: int, first: Callable[[int], memoryview]) -> None:
+        """Raise DoesNotFit with `first(done)` if what follows these bytes will not come in time.
+
+        The rest is that of the file. When half a second of the load's reads has shown their rate,
+        it is that of all files which are not read yet: the first of them to be kept is this one.
+        """
+        remaining = None if self._switch is None else deadline.remaining()
+        if self._switch is None or remaining is None:
+            return
+        load, seconds = self._switch.load, max(time.monotonic() - self._started, 1e-9)
+        own, room = self._size - done, remaining - deadline.MARGIN
+        is_late = own > 0 and own * seconds > room * max(done, 1)
+        # MUT: a-load-of-several-files-is-judged-as-a-whole
+        if load.rest and load.seconds + seconds >= _SURE:
+            rate = max(load.bytes + done, 1) / (load.seconds + seconds)
+            is_late = is_late or (own + load.rest) / rate > room
+        if is_late and not self._switch.can_switch():
+            self._switch = None  # asked once
+        elif is_late:
+            raise DoesNotFit(first(done), is_whole=not own)
+
+    def end(self) -> None:
+        """Count the file: it was read."""
+        if self._switch is not None:
+            self._switch.load.end(self._size, time.monotonic() - self._started)
 
 
 def whole(
     file: ReadableFile,
     *,
     digest: str | None = None,
-    can_switch: Callable[[], bool] | None = None,
+    switch: Switch | None = None,
     advice: str = _TOO_LARGE,
 ) -> memoryview:
     """Return all bytes of the file in one buffer; compare their SHA-256 with `digest`, if given.
 
-    Raise DoesNotFit if the deadline comes first at the present rate, and `can_switch` agrees, and
+    Raise DoesNotFit if the deadline comes first at the present rate, and `switch` can be made, and
     `EfsStateError` with `advice` if the file is larger than the free memory.
     """
     free_memory.require(file.size, file.path, advice)
     view = buffer(file.size)
     batch, check = read_batch(file.path, file.size), _DigestCheck(digest)
-    pace = _Pace(file.size, can_switch)
+    pace = _Pace(file.size, switch)
 
     def fill(job: tuple[int, int]) -> None:
         offset, length = job
         file.read_into(view[offset : offset + length], offset)
+
+    def first(done: int) -> memoryview:
+        return view[:done]
 
     # With a digest, one range is read while another is digested. Through the page cache, a reader
     # waits for each request, so several read side by side.
@@ -208,14 +258,16 @@ def whole(
         for (offset, length), _ in each(fill, jobs, threads=threads, late=batch.late):
             batch.add(length)
             check.add(view[offset : offset + length])
-            if pace.is_too_slow(batch.done):
-                raise DoesNotFit(view[: batch.done])
+            if batch.done < file.size:
+                pace.require_rest(batch.done, first)
     check.end(file.path)
+    pace.require_rest(file.size, first)
+    pace.end()
     return view[: file.size]
 
 
 def mapped(
-    file: OpenFile, *, digest: str | None = None, can_switch: Callable[[], bool] | None = None
+    file: OpenFile, *, digest: str | None = None, switch: Switch | None = None
 ) -> memoryview:
     """Return the file's pages, read only, pulled from the server in parallel first.
 
@@ -223,22 +275,23 @@ def mapped(
     """
     if not file.size:
         return memoryview(b"")
-    batch = read_batch(file.path, file.size)
+    batch, pace = read_batch(file.path, file.size), _Pace(file.size, switch)
     if file.network:
-        _pull_pages(file, batch, _Pace(file.size, can_switch))
+        _pull_pages(file, batch, pace)
     view = _pages(file, file.size)
-    if digest is None:
-        return view
-    check = _DigestCheck(digest)
+    if digest is not None:
+        check = _DigestCheck(digest)
 
-    def add(job: tuple[int, int]) -> None:
-        offset, length = job
-        check.add(view[offset : offset + length])
+        def add(job: tuple[int, int]) -> None:
+            offset, length = job
+            check.add(view[offset : offset + length])
 
-    # In a thread, so that the deadline is watched: a page may have to be read again.
-    for _ in each(add, ranges(file.size), threads=1, late=batch.late):
-        pass
-    check.end(file.path)
+        # In a thread, so that the deadline is watched: a page may have to be read again.
+        for _ in each(add, ranges(file.size), threads=1, late=batch.late):
+            pass
+        check.end(file.path)
+    pace.require_rest(file.size, lambda _: view)
+    pace.end()
     return view
 
 
@@ -257,8 +310,8 @@ def _pull_pages(file: OpenFile, batch: Batch, pace: _Pace) -> None:
     for jobs, threads in pace.rounds():
         for (_, length), _ in each(pull, jobs, threads=threads, late=batch.late):
             batch.add(length)
-            if pace.is_too_slow(batch.done):
-                raise DoesNotFit(_pages(file, batch.done))
+            if batch.done < file.size:
+                pace.require_rest(batch.done, partial(_pages, file))
 
 
 def _pages(file: OpenFile, size: int) -> memoryview:

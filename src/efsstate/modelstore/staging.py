@@ -153,13 +153,14 @@ def _is_whole(local: Mount, name: str, manifest: Manifest) -> bool:
     return True
 
 
-def is_begun(name: str) -> bool:
-    """Return True if an earlier attempt made the copy `name`, or a part of it."""
+def begun() -> frozenset[str]:
+    """Return the names of the copies that an earlier attempt made, wholly or in part."""
     try:
-        local = roots.scratch(_SCRATCH)
-        return not {name, f"{layout.TEMPORARY}{name}{SUFFIX}"}.isdisjoint(local.names(""))
+        names = roots.scratch(_SCRATCH).names("")
     except (OSError, EfsStateError):
-        return False
+        return frozenset()
+    start, end = len(layout.TEMPORARY), -len(SUFFIX)
+    return frozenset([name[start:end] if name.endswith(SUFFIX) else name for name in names])
 
 
 def has_room(name: str, manifest: Manifest) -> bool:
