@@ -174,3 +174,21 @@ def test_a_link_that_an_alarm_interrupts_leaves_no_temporary(mount, tmp_path):
         assert os.listdir(tmp_path / "x") == ["l"], moment
         assert os.readlink(tmp_path / "x/l") in ("old", "new")
     assert moments > 5
+
+
+def test_an_error_of_a_partial_file_names_it(mount, tmp_path, monkeypatch):
+    """A full quota may show when the file's size is asked for, which has no name of its own."""
+    real, calls = os.fstat, []
+
+    def fstat(fd):
+        calls.append(fd)
+        if len(calls) == 2:  # the first sees whether it is a regular file
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        return real(fd)
+
+    before = len(os.listdir("/proc/self/fd"))
+    mount.handle("", make=True)
+    monkeypatch.setattr(os, "fstat", fstat)
+    with pytest.raises(OSError, match="/part'") as caught:
+        drafts.PartialFile(mount, "", "part")
+    assert caught.value.errno == errno.EDQUOT and len(os.listdir("/proc/self/fd")) <= before + 1

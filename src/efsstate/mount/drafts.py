@@ -25,7 +25,11 @@ class PartialFile:
         self.path, self._file = mount.path_of(folder, name), Descriptor()
         mount.open_into(self._file, folder, name, os.O_RDWR | os.O_CREAT)
         fd = self._file.fd
-        self.present = os.fstat(fd).st_size
+        try:
+            self.present = os.fstat(fd).st_size
+        except OSError as error:
+            self._file.close()
+            raise name_error(error, self.path) from None
         if executable:
             try:
                 os.fchmod(fd, mount.file_mode | (mount.file_mode & 0o444) >> 2)
