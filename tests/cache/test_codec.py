@@ -404,6 +404,21 @@ def test_no_bytes_raise_anything_but_value_error(data):
         read(b"\xc8" + len(data).to_bytes(2, "big") + bytes([code]) + data)
 
 
+@pytest.mark.parametrize("place", ["alone", "in a list", "beside an array"])
+def test_a_timestamp_of_messagepack_is_a_plain_number(place):
+    """No hook sees that extension. We write none; a class's object could not be kept again."""
+    stamp = b"\xd6\xff\x00\x00\x00\x3c"
+    if place == "beside an array":
+        message = b"\x92" + stamp + b"\x01"
+        data = b"\xc1" + len(message).to_bytes(4, "little") + message
+    else:
+        data = stamp if place == "alone" else b"\x92" + stamp + b"\x01"
+    value = codec.loads(data)
+    seconds = value if place == "alone" else value[0]
+    assert seconds == 60 and type(seconds) is float
+    assert codec.loads(codec.dumps(value)) == value
+
+
 def test_no_flip_or_cut_raises_anything_but_value_error():
     choose = random.Random(1)
     for value in (*VALUES, *ARRAYS):

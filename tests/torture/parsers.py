@@ -19,7 +19,7 @@ import uuid
 import numpy as np
 
 from efsstate.checkpoints import claimant, protocol, saves
-from efsstate.errors import CorruptEntryError, UnknownFormatError
+from efsstate.errors import CorruptEntryError, EncodeError, UnknownFormatError
 from efsstate.eviction import policy
 from efsstate.format import codec, entry, layout
 from efsstate.modelstore import manifest
@@ -217,7 +217,7 @@ def codec_again(data):
     value = codec.loads(data)
     try:
         again = codec.dumps(value)
-    except codec.EncodeError:
+    except EncodeError:
         return
     made = b"".join(map(bytes, again)) if isinstance(again, list) else bytes(again)
     assert len(packed(codec.loads(made))) == len(made)

@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 
     from efsstate.format.codec.wire import Buffer
 
+# MessagePack's own extension, which no hook sees and nothing here writes: a plain value, and no
+# object of a class that could not be kept again.
+_AS_FLOAT = 1
 _APART = b"\xc1"  # the one first byte that MessagePack never uses
 
 _pack, _unpack, _extension = msgpack.packb, msgpack.unpackb, msgpack.ExtType
@@ -151,6 +154,7 @@ def _decode_message(message: memoryview, into: In) -> Any:
         list_hook=into.array,
         object_pairs_hook=plain_map if into.is_strict else None,
         strict_map_key=False,
+        timestamp=_AS_FLOAT,
     )
 
 
@@ -165,7 +169,7 @@ def loads(payload: Any) -> Any:
         return payload[1]
     try:
         if payload[0] != _APART[0]:
-            return _unpack(payload, ext_hook=carried, strict_map_key=False)
+            return _unpack(payload, ext_hook=carried, strict_map_key=False, timestamp=_AS_FLOAT)
         view = memoryview(payload)
         length = 5 + int.from_bytes(view[1:5], "little")
         end = length if length == len(view) else length + padding(length)
