@@ -16,7 +16,7 @@ import time
 import pytest
 
 from efsstate import Cache, EncodeError, cached, sweep
-from efsstate.cache import disk, memory, puts, tiers
+from efsstate.cache import clearing, disk, memory, puts, tiers
 from efsstate.cache import flight as flights
 from efsstate.mount.files import Mount
 
@@ -705,8 +705,7 @@ def test_a_call_after_a_change_joins_no_earlier_flight(monkeypatch, computing, c
     end = computing("cached(name='k')(work)(1)")
     change_is, go_on = gate(
         monkeypatch,
-        disk.DiskTier,
-        "_read_clear_stamp" if change == "clear" else "read_head",
+        *(clearing.ClearStamps, "read") if change == "clear" else (disk.DiskTier, "read_head"),
         "change",
     )
     way = {
@@ -755,7 +754,7 @@ def test_what_was_read_before_a_change_is_in_memory_at_no_moment(monkeypatch):
 def test_of_two_clears_at_once_the_later_counts(monkeypatch):
     cache = Cache("k", memory=0)
     cache.set("x", 1)
-    written, go_on = gate(monkeypatch, disk.DiskTier, "_write_clear_stamp")
+    written, go_on = gate(monkeypatch, clearing.ClearStamps, "_write")
     first = started(cache.clear)
     assert written.wait(30)
     cache.clear()
@@ -773,7 +772,7 @@ def test_each_waiter_gets_an_array_of_its_own(computing):
     end = computing("import numpy\ncached(name='k')(lambda x: numpy.zeros(len(work()) * 2**19))(1)")
     got = []
     waiting = [started(lambda: got.append(f(1))) for _ in range(4)]
-    while f.cache._results.disk()._looked == 0:
+    while f.cache._results.disk().clears.looked == 0:
         time.sleep(0.01)
     end()
     for thread in waiting:

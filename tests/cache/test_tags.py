@@ -9,7 +9,7 @@ import time
 import pytest
 
 from efsstate import Cache, cached, sweep
-from efsstate.cache import disk
+from efsstate.cache import clearing, disk
 from efsstate.format import layout
 
 
@@ -154,7 +154,7 @@ def of_tags(folder):
 
 
 def test_the_marks_stay_few_and_a_clear_removes_them(root, monkeypatch):
-    monkeypatch.setattr(disk, "_MOST_TAG_MARKS", 8)
+    monkeypatch.setattr(clearing, "_MOST_TAG_MARKS", 8)
     cache = Cache("many")
 
     def marks():

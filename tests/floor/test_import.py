@@ -90,6 +90,7 @@ OURS = {  # written out, so that a new one is a decision
     "efsstate.cache.cache",
     "efsstate.cache.memory",
     "efsstate.cache.tiers",
+    "efsstate.cache.clearing",
     "efsstate.cache.disk",
     "efsstate.cache.signature",
     "efsstate.cache.io_threads",

@@ -244,7 +244,7 @@ MUTATIONS = {
     ),
     "a-clears-generation": Mutation(
         "a clear's generation",
-        without("_clear_stamp"),
+        without("clears"),
         [
             "cache/test_mapping.py::test_clear_forgets_everything_here_at_once",
             "cache/test_cached.py::test_invalidate_refresh_and_clear_show_at_once",

@@ -1,4 +1,4 @@
-"""Keep results on the mount: one namespace's entries and its clear stamp. Every failure is raised.
+"""Keep results on the mount: one namespace's entries. Every failure is raised.
 
 A result may be out of date when it is to be stored: another host changed or removed the entry
 during the computation. So each computation creates the file of its result when it begins, an empty
@@ -26,9 +26,10 @@ from _weakref import ref
 from functools import partial
 
 from efsstate import process
+from efsstate.cache.clearing import MAX_STALENESS, MOST, ClearStamps
 from efsstate.cache.memory import Changes, Item
 from efsstate.format import entry, layout
-from efsstate.mount import clock, links
+from efsstate.mount import clock
 from efsstate.mount.files import PendingFile
 
 TYPE_CHECKING = False
@@ -41,19 +42,14 @@ if TYPE_CHECKING:
     from efsstate.format.entry import Entry
     from efsstate.mount.files import Buffer, Mount
 
-# Staleness budget in seconds, spent twice: by the NFS client's name cache and by our memory tier.
-# The sum must stay below the documented 60 s.
-MAX_STALENESS = 20.0
 _DAY = 86400.0
 _META = struct.Struct("<QB")  # clear stamp, bytes of padding after the key; see `pack_meta`
 _TAG = struct.Struct("<8sQ")  # the id of a tag, and its clear stamp when the value was made
 _PADDING, _TAGGED, _OWN_TTL = 0x3F, 0x40, 0x80
-_MOST_TAG_MARKS = 1024  # of a namespace; with more, everything is cleared, and they are removed
 _IDENTITY = struct.Struct("<QqQ")  # inode, mtime, size: a fifth of the memory of three ints
 _STAMP = _META.unpack_from
 _META_OF = _META.unpack_from
 _LEAST_META, _HEADER = _META.size, entry.HEADER
-_MOST = 2**62  # clear stamps are milliseconds since the epoch, and never come near
 _GLANCE = entry.HEADER + 32 + entry.LONGEST_META  # bytes that contain an entry's head
 _ALIGN = 16  # bytes: a payload begins at a multiple, so that arrays are used where they were read
 
@@ -170,7 +166,7 @@ def forget_tiers() -> None:
 class DiskTier:
     """The entries of the namespace `component` below `mount`.
 
-    `changes` are those that this process makes to them.
+    `changes` are those that this process makes to them, and `clears` says what was cleared.
     """
 
     def __init__(self, mount: Mount, component: str) -> None:
@@ -180,156 +176,13 @@ class DiskTier:
         self.folder = f"{layout.CACHE}/{component}"
         # By a digest's first digit: every hit needs one.
         self.folders = {folder[-1]: folder for folder in layout.entry_folders(component)}
-        self._clear_stamp = 0
-        self._tag_stamps: dict[str, int] = {}  # of the tags that were invalidated
-        self._looked = 0.0  # when the clear stamp was read, by the wall clock; 0: never
-        # The folder's status and names then; no status if it could not show the next change.
-        self._status: os.stat_result | None = None
-        self._names: list[str] = []
-        # The mtime of folders since which the clear stamp is known to be the same.
-        self._settled: dict[str, int] = {}
-
-    # The clear stamp
+        self.clears = ClearStamps(mount, self.folder, tuple(self.folders.values()))
 
     def clear_stamp(self, *, older_than: float = MAX_STALENESS) -> int:
         """Return the number that `clear` raises, read again if `older_than` seconds have passed."""
-        if not 0 <= time.time() - self._looked < older_than:
-            self._read_clear_stamp()
-        return self._clear_stamp
-
-    def _list_folder(self) -> list[str] | None:
-        """Return the names in the namespace's folder now, or None if it does not exist.
-
-        That is one request if nothing has changed there since the last time, else two.
-        """
-        listing = self.mount.look(self.folder, self._status)
-        if listing is None:
-            self._status = None
-            return None
-        status, names = listing
-        if names is not None:
-            self._names = names
-        # A change right after this look may leave the folder's mtime as it is: then list it again.
-        self._status = status if clock.tells(status.st_mtime) else None
-        return self._names
-
-    def _read_clear_stamp(self) -> list[str]:
-        """Read the clear stamp, and return the names in the namespace's folder."""
-        now = time.time()
-        names = self._list_folder() or []
-        stamps, is_sound = {"": 0}, True  # by the tag; "": of all entries
-        for name, tag, number in layout.cleared_marks(names):
-            if self._is_mark(name, tag, number):
-                stamps[tag] = max(number, stamps.get(tag, 0))
-            else:
-                is_sound = False
-        stamp = stamps.pop("")
-        if not is_sound:
-            # Damaged or forged: clearing once more is safe, trusting the rest is not.
-            # MUT: a-damaged-cleared-clears-once-more
-            stamp = self._write_clear_stamp(max(stamp, self._clear_stamp))
-        # A clear removes the marks of tags: all that they put out of reach is so by the clear.
-        if stamp <= self._clear_stamp:
-            for tag, number in list(self._tag_stamps.items()):
-                stamps[tag] = max(number, stamps.get(tag, 0))
-        self._tag_stamps = stamps
-        if stamp > self._clear_stamp:
-            self._raise_clear_stamp(stamp)
-        self._looked = now
-        return names
-
-    def _raise_clear_stamp(self, number: int) -> None:
-        with _tiers_lock:  # of two clears at once here the later counts, whichever returns last
-            self._clear_stamp = max(self._clear_stamp, number)
-
-    def _is_mark(self, name: str, tag: str, stamp: int) -> bool:
-        return stamp < _MOST and name == links.mark(
-            self.mount, self.folder, layout.cleared_mark(stamp, tag)
-        )
-
-    def stamp_tags(self, tags: Iterable[str]) -> list[tuple[bytes, int]]:
-        """Return the tags (ids) with their clear stamps now, for the meta of a value."""
-        return [(bytes.fromhex(tag), self._tag_stamps.get(tag, 0)) for tag in tags]
-
-    def _has_stale_tag(self, meta: bytes) -> bool:
-        """Return True if a tag of the entry was invalidated since its value was made."""
-        for tag, stamp in tags_of(meta):
-            known = self._tag_stamps.get(tag, 0)
-            # MUT: a-tags-clear-stamp
-            if stamp < known:
-                return True
-            if stamp > known:  # its writer knows of an invalidation that we have not seen yet
-                self._tag_stamps[tag] = stamp
-        return False
-
-    def invalidate_tag(self, tag: str) -> None:
-        """Put every entry with the tag (its id) out of reach, as `clear` does for all entries.
-
-        It takes as many requests among a million entries as among ten.
-        """
-        marks = layout.cleared_marks(self._read_clear_stamp())
-        if len({other for _, other, _ in marks} - {tag, ""}) >= _MOST_TAG_MARKS:
-            self.clear()
-            return
-        stamp = self._create_mark(self._tag_stamps.get(tag, 0), tag)
-        self._tag_stamps[tag] = max(stamp, self._tag_stamps.get(tag, 0))
-        for name, other, number in marks:
-            if other == tag and number < stamp:
-                self.mount.remove(self.folder, name, quiet=True)
-        self._touch_folders()
-
-    def _create_mark(self, known: int, tag: str = "") -> int:
-        """Create the mark of a new clear stamp above `known`, of a tag or of all; return it."""
-        # By a clock that is behind, and with the last number lost, a new one might be below one
-        # that was cleared long ago.
-        self.mount.ask_time(self.folder)
-        stamp = max(known + 1, int(clock.now() * 1000))
-        while True:
-            try:
-                own = links.mark(self.mount, self.folder, layout.cleared_mark(stamp, tag))
-                self.mount.symlink(self.folder, own, "cleared")
-            except FileExistsError:
-                stamp += 1
-            else:
-                return stamp
-
-    def _touch_folders(self) -> None:
-        """Have every host that refreshes a folder see that it must read the clear stamps."""
-        for folder in self.folders.values():
-            self.mount.touch_folder(folder)
-
-    def _write_clear_stamp(self, known: int) -> int:
-        stamp = self._create_mark(known)
-        names = self.mount.names(self.folder)
-        for name, tag, number in layout.cleared_marks(names):
-            if number < stamp or not self._is_mark(name, tag, number):
-                self.mount.remove(self.folder, name, quiet=True)
-        return stamp
-
-    def clear(self) -> None:
-        """Put every entry out of reach: here and for exact reads at once, elsewhere within 60 s."""
-        marks = layout.cleared_marks(self._read_clear_stamp())
-        # The clear's number is above those of all marks of tags, which may be ahead of the clock:
-        # so the clear removes every mark that we have just listed.
-        known = [number for name, tag, number in marks if self._is_mark(name, tag, number)]
-        stamp = self._write_clear_stamp(max([self._clear_stamp, *known]))
-        self._tag_stamps = {tag: old for tag, old in self._tag_stamps.items() if old >= stamp}
-        self._raise_clear_stamp(stamp)
-        self._looked = time.time()
-        self._touch_folders()
-
-    def _refresh_exactly(self, folder: str) -> None:
-        """Ask for the names in `folder` and for clears: one request if nothing has changed there.
-
-        A clear touches the folders after it has raised the stamp. So if a folder has the mtime that
-        it had when we read the stamp, no clear has come since. An mtime of the current second
-        tells nothing: a touch might not change it.
-        """
-        status = self.mount.refresh(folder)
-        if status is None or self._settled.get(folder) != status.st_mtime_ns:
-            self._read_clear_stamp()
-            if status is not None and clock.now() - status.st_mtime > 1:
-                self._settled[folder] = status.st_mtime_ns
+        if not 0 <= time.time() - self.clears.looked < older_than:
+            self.clears.read()
+        return self.clears.stamp
 
     # Reading
 
@@ -350,9 +203,9 @@ class DiskTier:
         now = time.time()
         folder = self.folders[digest[0]]
         if exact:
-            self._refresh_exactly(folder)
-        elif not 0 <= now - self._looked < MAX_STALENESS:
-            self._read_clear_stamp()
+            self.clears.refresh_exactly(folder)
+        elif not 0 <= now - self.clears.looked < MAX_STALENESS:
+            self.clears.read()
         stale = None if exact else 0.0 if fresh else MAX_STALENESS
         item: Item | None = self.mount.find_entry(folder, digest, stale, True, Item, identified)
         return None if item is None else self._accept(item, folder, digest, codec_name, now)
@@ -367,8 +220,8 @@ class DiskTier:
         """
         now = time.time()
         folder = self.folders[digest[0]]
-        if not 0 <= now - self._looked < MAX_STALENESS:
-            self._read_clear_stamp()
+        if not 0 <= now - self.clears.looked < MAX_STALENESS:
+            self.clears.read()
         stored: Any = self.mount.find_fields(folder, digest, MAX_STALENESS, Item)
         if type(stored) is tuple:
             data, (middle, start, created, ttl) = stored
@@ -379,7 +232,7 @@ class DiskTier:
             # MUT: an-entry-of-another-codec-is-not-read-without-memory
             if (
                 is_own
-                and stamp == self._clear_stamp
+                and stamp == self.clears.stamp
                 and flags < _TAGGED
                 and now - created / 1e9 <= _DAY
             ):
@@ -404,19 +257,19 @@ class DiskTier:
             item.identity, item.stat = _identity(status), None
         meta = item.meta
         stamp = item.clear_stamp = _STAMP(meta)[0] if len(meta) >= _LEAST_META else -1
-        if stamp > self._clear_stamp:  # its writer knows of a clear that we have not seen yet
-            if stamp >= _MOST:
+        if stamp > self.clears.stamp:  # its writer knows of a clear that we have not seen yet
+            if stamp >= MOST:
                 return None
-            self._raise_clear_stamp(stamp)
+            self.clears.raise_to(stamp)
         # MUT: a-clears-generation
         # MUT: an-entry-of-another-codec-is-not-read
-        if stamp < self._clear_stamp or item.codec != codec_name:
+        if stamp < self.clears.stamp or item.codec != codec_name:
             return None
         item.codec = codec_name  # one string for all items
         flags = meta[_LEAST_META - 1]
         if flags >= _TAGGED:
             item.own_ttl = flags >= _OWN_TTL
-            if flags & _TAGGED and self._has_stale_tag(meta):
+            if flags & _TAGGED and self.clears.is_stale(tags_of(meta)):
                 return None
         if now - item.created > _DAY:
             self._note_use(folder, digest, status)
@@ -439,13 +292,17 @@ class DiskTier:
             return "there is no result"
         if item.codec != codec_name:
             return f"it was stored with codec {item.codec!r}"
-        return "a tag of it was invalidated" if self._has_stale_tag(item.meta) else "it was cleared"
+        return (
+            "a tag of it was invalidated"
+            if self.clears.is_stale(tags_of(item.meta))
+            else "it was cleared"
+        )
 
     def is_unchanged(self, digest: str, item: Item) -> bool:
         """Return True if the entry still is the file that `item` was read from."""
         if item.identity is None or self.clear_stamp() != item.clear_stamp:
             return False
-        if self._has_stale_tag(item.meta):
+        if self.clears.is_stale(tags_of(item.meta)):
             return False
         folder = self.folders[digest[0]]
         self.mount.refresh(folder, older_than=MAX_STALENESS)
@@ -472,8 +329,10 @@ class DiskTier:
         item = Item(b"", codec, meta, created, ttl)
         item.own_ttl = len(meta) >= _LEAST_META and meta[_LEAST_META - 1] >= _OWN_TTL
         stamp = _STAMP(meta)[0] if len(meta) >= _LEAST_META else -1
-        counts = self.clear_stamp() <= stamp < _MOST and codec == codec_name
-        is_stale = counts and meta[_LEAST_META - 1] & _TAGGED and self._has_stale_tag(meta)
+        counts = self.clear_stamp() <= stamp < MOST and codec == codec_name
+        is_stale = (
+            counts and meta[_LEAST_META - 1] & _TAGGED and self.clears.is_stale(tags_of(meta))
+        )
         return item if counts and not is_stale else None
 
     def digests(self) -> Iterator[str]:
@@ -494,7 +353,7 @@ class DiskTier:
         """
         start = Snapshot(self, flight, changing=changing)
         if tags:
-            start.tags = self.stamp_tags(tags)
+            start.tags = self.clears.of_tags(tags)
         try:
             if changing:
                 # MUT: a-refresh-ends-what-began-before
@@ -566,7 +425,7 @@ class DiskTier:
 
     def remove_drafts(self, digest: str) -> None:
         """Have no computation of the entry that began before be stored, on any host."""
-        for name in layout.drafts(digest, self._read_clear_stamp()):
+        for name in layout.drafts(digest, self.clears.read()):
             self.remove_draft(name)
 
     def remove_draft(self, name: str) -> None:

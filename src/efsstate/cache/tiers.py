@@ -7,7 +7,7 @@ import time
 from efsstate import events
 from efsstate.cache import disk, io_threads, memory
 from efsstate.cache import flight as flights
-from efsstate.cache.disk import MAX_STALENESS
+from efsstate.cache.clearing import MAX_STALENESS
 from efsstate.cache.namespace import ENDLESS, FAILURES, Namespace
 from efsstate.errors import EfsStateError, EncodeError, UnknownFormatError
 from efsstate.format.entry import FOREVER
@@ -333,7 +333,7 @@ class TieredCache(Namespace):
             # Hosts of two releases must not take turns at replacing each other's entry.
             if is_change or digest not in self._newer:
                 stamp = now if start is None else start.clear_stamp
-                tags = tier.stamp_tags(encoded.tags) if start is None else start.tags
+                tags = tier.clears.of_tags(encoded.tags) if start is None else start.tags
                 meta = disk.pack_meta(
                     stamp, encoded.key, self.codec_name, own_ttl=item.own_ttl, tags=tags
                 )
@@ -413,7 +413,7 @@ class TieredCache(Namespace):
     def clear(self) -> None:
         """Put all results out of reach, after `begin_change`. Raise the mount's errors."""
         try:
-            self.disk().clear()
+            self.disk().clears.clear()
         finally:
             if events.listeners:
                 events.emit("cache", "clear", self.name)
@@ -425,7 +425,7 @@ class TieredCache(Namespace):
         Raise the mount's errors.
         """
         try:
-            self.disk().invalidate_tag(tag)
+            self.disk().clears.invalidate_tag(tag)
         finally:
             if events.listeners:
                 events.emit("cache", "invalidate_tag", self.name, tag=tag)

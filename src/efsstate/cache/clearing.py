@@ -1,0 +1,182 @@
+"""The clear stamps of a namespace: what `clear` and `invalidate_tag` have put out of reach.
+
+A clear raises the namespace's clear stamp, and an entry that was made under a lower one counts no
+more. A tag has a stamp of its own. Each stamp is the number in the name of a link in the
+namespace's folder, so that a clear takes as many requests among a million entries as among ten.
+"""
+
+from __future__ import annotations
+
+import time
+
+from efsstate import process
+from efsstate.format import layout
+from efsstate.mount import clock, links
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable
+
+    from efsstate.mount.files import Mount
+
+# Staleness budget in seconds, spent twice: by the NFS client's name cache and by our memory tier.
+# The sum must stay below the documented 60 s.
+MAX_STALENESS = 20.0
+MOST = 2**62  # clear stamps are milliseconds since the epoch, and never come near
+_MOST_TAG_MARKS = 1024  # of a namespace; with more, everything is cleared, and they are removed
+
+
+class ClearStamps:
+    """The clear stamps of the namespace in `folder`, whose entries are in `folders`.
+
+    `stamp` is that of all entries, as this process knows it; `looked` is when it was read, by the
+    wall clock (0: never). Read it again if that was more than `MAX_STALENESS` ago.
+    """
+
+    def __init__(self, mount: Mount, folder: str, folders: Iterable[str]) -> None:
+        self.mount, self.folder, self._folders = mount, folder, folders
+        self.stamp = 0
+        self.looked = 0.0
+        self._lock = process.lock()
+        self._tag_stamps: dict[str, int] = {}  # of the tags that were invalidated
+        # The folder's status and names then; no status if it could not show the next change.
+        self._status: os.stat_result | None = None
+        self._names: list[str] = []
+        # The mtime of folders since which the stamp is known to be the same.
+        self._settled: dict[str, int] = {}
+
+    def _list_folder(self) -> list[str] | None:
+        """Return the names in the namespace's folder now, or None if it does not exist.
+
+        That is one request if nothing has changed there since the last time, else two.
+        """
+        listing = self.mount.look(self.folder, self._status)
+        if listing is None:
+            self._status = None
+            return None
+        status, names = listing
+        if names is not None:
+            self._names = names
+        # A change right after this look may leave the folder's mtime as it is: then list it again.
+        self._status = status if clock.tells(status.st_mtime) else None
+        return self._names
+
+    def read(self) -> list[str]:
+        """Read the clear stamp, and return the names in the namespace's folder."""
+        now = time.time()
+        names = self._list_folder() or []
+        stamps, is_sound = {"": 0}, True  # by the tag; "": of all entries
+        for name, tag, number in layout.cleared_marks(names):
+            if self._is_mark(name, tag, number):
+                stamps[tag] = max(number, stamps.get(tag, 0))
+            else:
+                is_sound = False
+        stamp = stamps.pop("")
+        if not is_sound:
+            # Damaged or forged: clearing once more is safe, trusting the rest is not.
+            # MUT: a-damaged-cleared-clears-once-more
+            stamp = self._write(max(stamp, self.stamp))
+        # A clear removes the marks of tags: all that they put out of reach is so by the clear.
+        if stamp <= self.stamp:
+            for tag, number in list(self._tag_stamps.items()):
+                stamps[tag] = max(number, stamps.get(tag, 0))
+        self._tag_stamps = stamps
+        if stamp > self.stamp:
+            self.raise_to(stamp)
+        self.looked = now
+        return names
+
+    def raise_to(self, number: int) -> None:
+        """Raise the stamp, unless it is above `number` already."""
+        with self._lock:  # of two clears at once here the later counts, whichever returns last
+            self.stamp = max(self.stamp, number)
+
+    def _is_mark(self, name: str, tag: str, stamp: int) -> bool:
+        return stamp < MOST and name == links.mark(
+            self.mount, self.folder, layout.cleared_mark(stamp, tag)
+        )
+
+    def of_tags(self, tags: Iterable[str]) -> list[tuple[bytes, int]]:
+        """Return the tags (ids) with their clear stamps now, for the meta of a value."""
+        return [(bytes.fromhex(tag), self._tag_stamps.get(tag, 0)) for tag in tags]
+
+    def is_stale(self, tags: Iterable[tuple[str, int]]) -> bool:
+        """Return True if any of an entry's tags, with its stamp then, was invalidated since."""
+        for tag, stamp in tags:
+            known = self._tag_stamps.get(tag, 0)
+            # MUT: a-tags-clear-stamp
+            if stamp < known:
+                return True
+            if stamp > known:  # its writer knows of an invalidation that we have not seen yet
+                self._tag_stamps[tag] = stamp
+        return False
+
+    def invalidate_tag(self, tag: str) -> None:
+        """Put every entry with the tag (its id) out of reach, as `clear` does for all entries.
+
+        It takes as many requests among a million entries as among ten.
+        """
+        marks = layout.cleared_marks(self.read())
+        if len({other for _, other, _ in marks} - {tag, ""}) >= _MOST_TAG_MARKS:
+            self.clear()
+            return
+        stamp = self._create_mark(self._tag_stamps.get(tag, 0), tag)
+        self._tag_stamps[tag] = max(stamp, self._tag_stamps.get(tag, 0))
+        for name, other, number in marks:
+            if other == tag and number < stamp:
+                self.mount.remove(self.folder, name, quiet=True)
+        self._touch_folders()
+
+    def _create_mark(self, known: int, tag: str = "") -> int:
+        """Create the mark of a new clear stamp above `known`, of a tag or of all; return it."""
+        # By a clock that is behind, and with the last number lost, a new one might be below one
+        # that was cleared long ago.
+        self.mount.ask_time(self.folder)
+        stamp = max(known + 1, int(clock.now() * 1000))
+        while True:
+            try:
+                own = links.mark(self.mount, self.folder, layout.cleared_mark(stamp, tag))
+                self.mount.symlink(self.folder, own, "cleared")
+            except FileExistsError:
+                stamp += 1
+            else:
+                return stamp
+
+    def _touch_folders(self) -> None:
+        """Have every host that refreshes a folder see that it must read the clear stamps."""
+        for folder in self._folders:
+            self.mount.touch_folder(folder)
+
+    def _write(self, known: int) -> int:
+        stamp = self._create_mark(known)
+        names = self.mount.names(self.folder)
+        for name, tag, number in layout.cleared_marks(names):
+            if number < stamp or not self._is_mark(name, tag, number):
+                self.mount.remove(self.folder, name, quiet=True)
+        return stamp
+
+    def clear(self) -> None:
+        """Put every entry out of reach: here and for exact reads at once, elsewhere within 60 s."""
+        marks = layout.cleared_marks(self.read())
+        # The clear's number is above those of all marks of tags, which may be ahead of the clock:
+        # so the clear removes every mark that we have just listed.
+        known = [number for name, tag, number in marks if self._is_mark(name, tag, number)]
+        stamp = self._write(max([self.stamp, *known]))
+        self._tag_stamps = {tag: old for tag, old in self._tag_stamps.items() if old >= stamp}
+        self.raise_to(stamp)
+        self.looked = time.time()
+        self._touch_folders()
+
+    def refresh_exactly(self, folder: str) -> None:
+        """Ask for the names in `folder` and for clears: one request if nothing has changed there.
+
+        A clear touches the folders after it has raised the stamp. So if a folder has the mtime that
+        it had when we read the stamp, no clear has come since. An mtime of the current second
+        tells nothing: a touch might not change it.
+        """
+        status = self.mount.refresh(folder)
+        if status is None or self._settled.get(folder) != status.st_mtime_ns:
+            self.read()
+            if status is not None and clock.now() - status.st_mtime > 1:
+                self._settled[folder] = status.st_mtime_ns
