@@ -97,8 +97,9 @@ $(VENV)/.venv:
 	touch $@
 
 # The groups of pyproject.toml: what tests need is installed beside the wheel, which comes later.
+# Their bytecode is compiled as they are imported: most modules never are, and pip would take 40 s.
 $(VENV)/.test: pyproject.toml $(VENV)/.venv
-	$(BIN)/python -m pip install --quiet --group test --group lint
+	$(BIN)/python -m pip install --quiet --no-compile --group test --group lint
 	touch $@
 
 $(VENV)/.heavy: pyproject.toml $(VENV)/.venv
