@@ -213,6 +213,31 @@ def test_only_two_modules_lock(module):
     assert not imported
 
 
+def test_no_lock_is_entered_by_its_condition():
+    """`Condition.__enter__` is Python code, and a signal handler that raises in it keeps the lock.
+
+    The harness of the tests has no alarms.
+    """
+    trees = {name: tree for name, tree in MODULES.items() if not name.startswith("testing")}
+    conditions = {
+        ast.unparse(node.targets[0]).rpartition(".")[2]
+        for tree in trees.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign)
+        and ast.unparse(node.value).startswith("threading.Condition")
+    }
+    assert len(conditions) > 1
+    entered = [
+        f"{name}:{node.lineno}"
+        for name, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.With)
+        for item in node.items
+        if ast.unparse(item.context_expr).rpartition(".")[2] in conditions
+    ]
+    assert entered == []
+
+
 @pytest.mark.parametrize("module", [m for m in CORE if m != "mount.environment"])
 def test_only_environment_reads_the_environment(module):
     assert not [

@@ -186,7 +186,7 @@ class Model(_Generic[T]):
     def _enter_gate(self, entry: list[int], until: float) -> tuple[Any, bool]:
         """Enter the gate and return (None, False); or return (the value to serve, True)."""
         state = self._state
-        with state.changed:
+        with state.lock:
             while state.owner is not None or (
                 state.loaded is not None and time.monotonic() < state.next_look
             ):
@@ -210,7 +210,7 @@ class Model(_Generic[T]):
         return None, False
 
     def _leave_gate(self, entry: list[int]) -> None:
-        with self._state.changed:
+        with self._state.lock:
             if self._state.owner is entry:  # another thread's entry must not end with ours
                 self._state.owner = None
                 self._state.changed.notify_all()

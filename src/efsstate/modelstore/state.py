@@ -23,9 +23,11 @@ class ModelState:
     last one. `next_look` is when the server is asked again, in seconds of `time.monotonic`.
     `pending_change` has the identity of an unmanaged model that changed, and when that was seen.
 
-    `changed` guards `owner`, and is notified when `owner` changes. `owner` is None while the gate
-    is open, else a list with the id of the thread that is inside: a new list per entry, so that
-    leaving twice never ends the entry of another.
+    `lock` guards `owner`, and `changed` is notified when `owner` changes. The lock is entered by
+    itself: `Condition.__enter__` is Python code, and a signal handler that raises in it would leave
+    the lock taken for good. `owner` is None while the gate is open, else a list with the id of the
+    thread that is inside: a new list per entry, so that leaving twice never ends the entry of
+    another.
     """
 
     __slots__ = (
@@ -33,6 +35,7 @@ class ModelState:
         "changed",
         "failure",
         "loaded",
+        "lock",
         "next_look",
         "owner",
         "pending_change",
@@ -45,7 +48,8 @@ class ModelState:
         self.failure: LoadFailure | None = None
         self.next_look = 0.0
         self.pending_change: tuple[str, float] | None = None
-        self.changed = threading.Condition(process.lock())
+        self.lock = process.lock()
+        self.changed = threading.Condition(self.lock)
         self.owner: list[int] | None = None
         _states.add(self)
 
