@@ -92,7 +92,8 @@ def _make_version(
         # Another publisher may have finished while we waited for the claim.
         if not (has_waited and _exists(mount, model, manifest, batch)):
             is_new = not is_known and not has_waited
-            inode = mount.handle(f"{staging}/{_FILES}", make=True).identify()[1]
+            files = f"{staging}/{_FILES}"
+            inode = mount.identify(mount.handle(files, make=True), files)[1]
             _copy(mount, staging, source, manifest, batch, is_new=is_new)
             _require_same_files(mount, staging, inode)
             _write_manifest(mount, model, staging, manifest)

@@ -168,7 +168,7 @@ def acquire(mount: Mount, folder: str, digest: str, *, keep_open: bool = True) -
     for attempt in (0, 1):
         # MUT: two-paths-to-one-root-share-its-byte-locks
         handle = mount.handle(folder, make=True)
-        key, file = handle.identity or handle.identify(), None
+        key, file = handle.identity or mount.identify(handle, folder), None
         lock = ByteLock(int(digest[:15], 16), None if keep_open else key)
         try:
             file = lock.join(key, mount.path)
@@ -183,6 +183,8 @@ def acquire(mount: Mount, folder: str, digest: str, *, keep_open: bool = True) -
             if is_refused:
                 return None
             if attempt or not isinstance(error, OSError):
+                if isinstance(error, OSError) and error.filename is None:
+                    mount.with_path(error, folder, layout.LOCK)
                 raise
             mount.forget(folder)
         else:

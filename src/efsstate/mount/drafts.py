@@ -40,8 +40,11 @@ class PartialFile:
         """Return True if `data` is at `offset` already."""
         if offset + len(data) > self.present:
             return False
-        with self._file as fd:
-            return os.pread(fd, len(data), offset) == data
+        try:
+            with self._file as fd:
+                return os.pread(fd, len(data), offset) == data
+        except OSError as error:
+            raise name_error(error, self.path) from None
 
     def put(self, data: memoryview, offset: int) -> None:
         """Write `data` at `offset`."""

@@ -141,14 +141,7 @@ class FolderHandle(Descriptor):
         # True if the file that was read last was small. The first one's size is asked for, which is
         # no request after an open: a large file that is read in two parts takes several more.
         self.reads_small = False
-        self.identity: tuple[int, int] | None = None
-
-    def identify(self) -> tuple[int, int]:
-        """Return the folder's device and inode: the same for every path that leads to it."""
-        if self.identity is None:
-            status = os.fstat(self.fd)
-            self.identity = status.st_dev, status.st_ino
-        return self.identity
+        self.identity: tuple[int, int] | None = None  # once it was asked for: see `identify`
 
 
 class Folders:
@@ -335,6 +328,16 @@ class Folders:
                     continue
                 raise self.with_path(error, folder, name) from None
         raise AssertionError
+
+    def identify(self, handle: FolderHandle, folder: str) -> tuple[int, int]:
+        """Return the device and inode of the open `folder`, the same by every path to it."""
+        if handle.identity is None:
+            try:
+                status = os.fstat(handle.fd)
+            except OSError as error:
+                raise self.with_path(error, folder) from None
+            handle.identity = status.st_dev, status.st_ino
+        return handle.identity
 
     def forget(self, folder: str, *, above: bool = True) -> None:
         """Close `folder`, all below it and all above it: any may have been removed or replaced.

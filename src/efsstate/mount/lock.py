@@ -214,6 +214,8 @@ def is_held(mount: Mount, folder: str, name: str) -> bool:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # a holder's is exclusive
     except BlockingIOError:
         return True
+    except OSError as error:
+        raise name_error(error, mount.path_of(folder, name)) from None
     finally:
         file.close()
     return False
