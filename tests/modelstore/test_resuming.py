@@ -174,8 +174,8 @@ def mapped(files):
     return b"".join(bytes(files.mmap(name)) for name in files.names)
 
 
-def side_by_side(files):
-    with ThreadPoolExecutor(4) as pool:
+def side_by_side(files, threads=4):
+    with ThreadPoolExecutor(threads) as pool:
         return b"".join(map(bytes, pool.map(files.read, files.names)))
 
 
@@ -212,6 +212,15 @@ def test_many_files_that_fit_write_nothing(root, local, shards):
     data, _ = shards
     with efsstate.invocation(Context(60)):
         assert model("m", one_by_one, root=root)() == data
+    assert os.listdir(local) == []
+
+
+def test_threads_that_share_a_link_are_not_taken_for_a_slow_one(root, local, shards, monkeypatch):
+    """Eight at once take eight times as long a file each: the load takes half of its time."""
+    data, paths = shards
+    Link(monkeypatch, paths[0], 3 * MIB, *paths[1:])
+    with efsstate.invocation(Context(5)):
+        assert model("m", lambda files: side_by_side(files, 8), root=root)() == data
     assert os.listdir(local) == []
 
 

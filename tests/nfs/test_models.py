@@ -241,7 +241,7 @@ def test_a_version_pruned_while_it_is_read_is_whole_or_an_error(lab, tmp_path, m
     opened = []
 
     def load(files):
-        file, _ = files._open("w")
+        file, _ = files._files.open("w")
         if not opened:
             assert lab.run("a", remove) == [first]
             opened.append(1)
@@ -287,7 +287,7 @@ def test_a_link_that_is_cut_ends_a_load_at_its_deadline(lab, tmp_path):
             return 3000
 
     def load(files):
-        file, _ = files._open("w")
+        file, _ = files._files.open("w")
         lab.cut("b")
         return reader.whole(file)
 

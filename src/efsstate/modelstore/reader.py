@@ -148,40 +148,77 @@ class DoesNotFit(Exception):  # noqa: N818 - a decision, not an error: the calle
 
 
 class Load:
-    """The reads of one load: how fast the files came so far, and how much is not read yet."""
+    """The reads of one load: how fast they come, and how many bytes of its files are to come.
 
-    def __init__(self, sizes: Mapping[str, int]) -> None:
-        self._unread, self._lock = dict(sizes), process.lock()
-        self.rest = sum(self._unread.values())  # bytes of the files of which no read has begun
-        self.bytes, self.seconds = 0, 0.0
+    `rest` is these bytes. `rate` is in bytes a second of the time in which any thread reads:
+    several that read at once share the link.
+    """
 
-    def begin(self, name: str) -> None:
-        """Count the file `name` as read."""
+    def __init__(self) -> None:
+        self._unread: dict[str, int] | None = None  # files that no read has begun with
+        self._lock = process.lock()
+        self._readers, self._bytes = 0, 0
+        self._seconds, self._since = 0.0, 0.0
+        self.rest = 0
+
+    def begin(self, name: str, files: Mapping[str, tuple[int, str]]) -> bool:
+        """Return True at the first read of `name`, one of `files`: sizes and digests by name."""
         with self._lock:
-            self.rest -= self._unread.pop(name, 0)
+            if self._unread is None:
+                self._unread = {each_name: size for each_name, (size, _) in files.items()}
+                self.rest = sum(self._unread.values())
+            return self._unread.pop(name, None) is not None
 
-    def end(self, size: int, seconds: float) -> None:
-        """Count a file that took so many seconds."""
+    def skip(self, length: int) -> None:
+        """Count bytes that need not come: they are in a local copy, or go into one."""
         with self._lock:
-            self.bytes += size
-            self.seconds += seconds
+            self.rest -= length
+
+    def enter(self) -> None:
+        """Count the time from here on."""
+        with self._lock:
+            if not self._readers:
+                self._since = time.monotonic()
+            self._readers += 1
+
+    def add(self, length: int, *, is_first: bool) -> None:
+        """Count bytes that have come; `is_first`: of a file that was not read before."""
+        with self._lock:
+            self._bytes += length
+            self.rest -= length if is_first else 0
+
+    def leave(self) -> None:
+        """Count no more time for the thread that called `enter`."""
+        with self._lock:
+            self._readers -= 1
+            if not self._readers:
+                self._seconds += time.monotonic() - self._since
+
+    @property
+    def rate(self) -> float | None:
+        """Return the rate, or None before half a second of reads has shown it."""
+        with self._lock:
+            now = time.monotonic() - self._since if self._readers else 0.0
+            seconds = self._seconds + now
+            return None if seconds < _SURE else max(self._bytes, 1) / seconds
 
 
 class Switch:
     """How a read goes on if the load does not fit before the deadline.
 
-    `can_switch` says whether the file can be read otherwise; then `DoesNotFit` is raised.
+    `can_switch` says whether the file can be read otherwise; then `DoesNotFit` is raised. The bytes
+    that come are counted in `load`; `is_first`: its file was not read before.
     """
 
-    def __init__(self, can_switch: Callable[[], bool], load: Load) -> None:
-        self.can_switch, self.load = can_switch, load
+    def __init__(self, can_switch: Callable[[], bool], load: Load, *, is_first: bool) -> None:
+        self.can_switch, self.load, self.is_first = can_switch, load, is_first
 
 
 class _Pace:
     """Whether a load fits before the deadline, at the rate so far; `switch` if it does not."""
 
     def __init__(self, size: int, switch: Switch | None) -> None:
-        self._size, self._switch = size, switch
+        self._size, self._switch, self._has_room = size, switch, True
         self._started = time.monotonic()
 
     @property
@@ -195,31 +232,39 @@ class _Pace:
             return _paced(0, self._size, RANGE, READERS, READERS)
         return [(ranges(self._size), READERS)]
 
-    def require_rest(self, done: int, first: Callable[[int], memoryview]) -> None:
-        """Raise DoesNotFit with `first(done)` if what follows these bytes will not come in time.
+    def __enter__(self) -> None:
+        if self._switch is not None:
+            self._switch.load.enter()
 
-        The rest is that of the file. When half a second of the load's reads has shown their rate,
-        it is that of all files which are not read yet: the first of them to be kept is this one.
+    def __exit__(self, *_: object) -> None:
+        if self._switch is not None:
+            self._switch.load.leave()
+
+    def add(self, length: int) -> None:
+        """Count bytes that have come."""
+        if self._switch is not None:
+            self._switch.load.add(length, is_first=self._switch.is_first)
+
+    def require_rest(self, done: int, first: Callable[[int], memoryview]) -> None:
+        """Raise DoesNotFit if the bytes behind the first `done` will not come in time.
+
+        `first(done)` returns these first bytes, for the copy. When half a second of the load's
+        reads has shown their rate, its files that are not read yet must come in time, too: if they
+        will not, this file is the first of them to be kept.
         """
         remaining = None if self._switch is None else deadline.remaining()
         if self._switch is None or remaining is None:
             return
-        load, seconds = self._switch.load, max(time.monotonic() - self._started, 1e-9)
         own, room = self._size - done, remaining - deadline.MARGIN
+        seconds, load = time.monotonic() - self._started, self._switch.load
         is_late = own > 0 and own * seconds > room * max(done, 1)
         # MUT: a-load-of-several-files-is-judged-as-a-whole
-        if load.rest and load.seconds + seconds >= _SURE:
-            rate = max(load.bytes + done, 1) / (load.seconds + seconds)
-            is_late = is_late or (own + load.rest) / rate > room
-        if is_late and not self._switch.can_switch():
-            self._switch = None  # asked once
-        elif is_late:
-            raise DoesNotFit(first(done), is_whole=not own)
-
-    def end(self) -> None:
-        """Count the file: it was read."""
-        if self._switch is not None:
-            self._switch.load.end(self._size, time.monotonic() - self._started)
+        if load.rest > own and (rate := load.rate) is not None:
+            is_late = is_late or load.rest > rate * room
+        if is_late and self._has_room:
+            self._has_room = self._switch.can_switch()  # asked once if there is none
+            if self._has_room:
+                raise DoesNotFit(first(done), is_whole=not own)
 
 
 def whole(
@@ -254,15 +299,16 @@ def whole(
         rounds = (([job], READERS) for job in _deep(file.size, is_cautious=pace.is_known))
     else:
         rounds = pace.rounds()
-    for jobs, threads in rounds:
-        for (offset, length), _ in each(fill, jobs, threads=threads, late=batch.late):
-            batch.add(length)
-            check.add(view[offset : offset + length])
-            if batch.done < file.size:
-                pace.require_rest(batch.done, first)
-    check.end(file.path)
-    pace.require_rest(file.size, first)
-    pace.end()
+    with pace:
+        for jobs, threads in rounds:
+            for (offset, length), _ in each(fill, jobs, threads=threads, late=batch.late):
+                batch.add(length)
+                pace.add(length)
+                check.add(view[offset : offset + length])
+                if batch.done < file.size:
+                    pace.require_rest(batch.done, first)
+        check.end(file.path)
+        pace.require_rest(file.size, first)
     return view[: file.size]
 
 
@@ -276,22 +322,22 @@ def mapped(
     if not file.size:
         return memoryview(b"")
     batch, pace = read_batch(file.path, file.size), _Pace(file.size, switch)
-    if file.network:
-        _pull_pages(file, batch, pace)
-    view = _pages(file, file.size)
-    if digest is not None:
-        check = _DigestCheck(digest)
+    with pace:
+        if file.network:
+            _pull_pages(file, batch, pace)
+        view = _pages(file, file.size)
+        if digest is not None:
+            check = _DigestCheck(digest)
 
-        def add(job: tuple[int, int]) -> None:
-            offset, length = job
-            check.add(view[offset : offset + length])
+            def add(job: tuple[int, int]) -> None:
+                offset, length = job
+                check.add(view[offset : offset + length])
 
-        # In a thread, so that the deadline is watched: a page may have to be read again.
-        for _ in each(add, ranges(file.size), threads=1, late=batch.late):
-            pass
-        check.end(file.path)
-    pace.require_rest(file.size, lambda _: view)
-    pace.end()
+            # In a thread, so that the deadline is watched: a page may have to be read again.
+            for _ in each(add, ranges(file.size), threads=1, late=batch.late):
+                pass
+            check.end(file.path)
+        pace.require_rest(file.size, lambda _: view)
     return view
 
 
@@ -310,6 +356,7 @@ def _pull_pages(file: OpenFile, batch: Batch, pace: _Pace) -> None:
     for jobs, threads in pace.rounds():
         for (_, length), _ in each(pull, jobs, threads=threads, late=batch.late):
             batch.add(length)
+            pace.add(length)
             if batch.done < file.size:
                 pace.require_rest(batch.done, partial(_pages, file))
 
