@@ -179,7 +179,7 @@ class DiskcacheRsNfs(DiskcacheRs):
 
 
 class Cachau(Function):
-    """joblib digests captured variables: this function captures none, and asks the last subject."""
+    """cachau digests captured variables: this function captures none, and asks the last subject."""
 
     name, package, claims = 'cachau `cache(coalesce="processes")`', "cachau", True
     last = None

@@ -102,7 +102,7 @@ class EfsStoreBackend(StoreBackendBase):
         return {"location": self.location}
 
     def clear_path(self, call_id: list[str]) -> None:
-        """Remove all results of a function whose code has changed."""
+        """Remove a function's results, which joblib asks for when its code has changed."""
         self._cache.invalidate_tag(call_id[0])
 
     def clear(self) -> None:

@@ -1,7 +1,8 @@
-"""The clear stamps of a namespace: what `clear` and `invalidate_tag` have put out of reach.
+"""Clear the entries of a namespace, all of them or those with a tag, without touching any entry.
 
-A clear raises the namespace's clear stamp, and an entry that was made under a lower one counts no
-more. A tag has a stamp of its own. Each stamp is the number in the name of a link in the
+A namespace has a number, its clear stamp, and each entry carries the stamp of its time. `clear`
+raises the namespace's stamp, and an entry with a lower one is a miss from then on. Each tag has a
+stamp of its own, which `invalidate_tag` raises. The stamps are in the names of links in the
 namespace's folder, so that a clear takes as many requests among a million entries as among ten.
 """
 
@@ -28,10 +29,10 @@ _MOST_TAG_MARKS = 1024  # of a namespace; with more, everything is cleared, and 
 
 
 class ClearStamps:
-    """The clear stamps of the namespace in `folder`, whose entries are in `folders`.
+    """The clear stamps of one namespace: its links are in `folder`, and its entries in `folders`.
 
-    `stamp` is that of all entries, as this process knows it; `looked` is when it was read, by the
-    wall clock (0: never). Read it again if that was more than `MAX_STALENESS` ago.
+    `stamp` is the namespace's own, as this process knows it. `looked` is the wall clock's time when
+    it was read, or 0 before the first time. A caller reads it again after `MAX_STALENESS` seconds.
     """
 
     def __init__(self, mount: Mount, folder: str, folders: Iterable[str]) -> None:

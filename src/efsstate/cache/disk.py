@@ -166,7 +166,8 @@ def forget_tiers() -> None:
 class DiskTier:
     """The entries of the namespace `component` below `mount`.
 
-    `changes` are those that this process makes to them, and `clears` says what was cleared.
+    `changes` are the changes that this process makes to them. `clears` has the stamps by which an
+    entry was cleared.
     """
 
     def __init__(self, mount: Mount, component: str) -> None:

@@ -176,7 +176,7 @@ def make_room(owner: MemoryPool | MemoryTier, size: int) -> None:
     if owner.recent is None:
         from cachetools import LRUCache
 
-        owner.recent = LRUCache(sys.maxsize)  # it holds the order, and the bound is ours
+        owner.recent = LRUCache(sys.maxsize)  # it keeps the order alone: bytes are counted here
     recent = owner.recent
     chances = len(recent)  # other threads may set marks as fast as they are taken away here
     while recent and owner.size + size > owner.maxsize:
@@ -307,7 +307,7 @@ class MemoryTier:
             and self.fits(item.cost + size)
         ):
             self._make_room(size)
-            if self.by_digest.get(item.digest) is item:  # else it had to go itself
+            if self.by_digest.get(item.digest) is item:  # else it was evicted itself
                 item.cost += size
                 self.size += size
                 pool.size += size

@@ -33,7 +33,7 @@ def instructions(code: CodeType) -> list[Instruction]:
 
 
 def instruction_at(code: CodeType, offset: int) -> Instruction | None:
-    """Return the instruction at `offset`, or the one whose inline caches are at `offset`."""
+    """Return the instruction that `offset` belongs to: its own, or that of one of its caches."""
     decoded = instructions(code)
     # A specialised instruction leaves the frame at one of the caches after it.
     number = bisect_right(decoded, offset, key=attrgetter("offset")) - 1

@@ -137,9 +137,10 @@ def buffer(size: int) -> memoryview:
 
 
 class DoesNotFit(Exception):  # noqa: N818 - a decision, not an error: the caller goes on otherwise
-    """The rest of the load does not come before the deadline; `view` has the file's first part.
+    """The rest of the load does not come before the deadline.
 
-    `is_whole`: it has the whole file, and the load's other files do not come in time.
+    `view` has the first bytes of the file. `is_whole`: it has all of them, and the load's other
+    files will not come in time.
     """
 
     def __init__(self, view: memoryview, *, is_whole: bool = False) -> None:
@@ -246,11 +247,10 @@ class _Pace:
             self._switch.load.add(length, is_first=self._switch.is_first)
 
     def require_rest(self, done: int, first: Callable[[int], memoryview]) -> None:
-        """Raise DoesNotFit if the bytes behind the first `done` will not come in time.
+        """Raise DoesNotFit if the rest of the file will not come before the deadline.
 
-        `first(done)` returns these first bytes, for the copy. When half a second of the load's
-        reads has shown their rate, its files that are not read yet must come in time, too: if they
-        will not, this file is the first of them to be kept.
+        `done` bytes of it have come, and `first(done)` returns them. Half a second of the load's
+        reads shows their rate. From then on the load's other files must come in time, too.
         """
         remaining = None if self._switch is None else deadline.remaining()
         if self._switch is None or remaining is None:

@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 
     from efsstate.format.codec.wire import Buffer
 
-# MessagePack's own extension, which no hook sees and nothing here writes: a plain value, and no
-# object of a class that could not be kept again.
+# How a timestamp is decoded, MessagePack's own extension, which never reaches `ext_hook`. Nothing
+# here writes one. As a float it is a plain value; the default is an object that `dumps` refuses.
 _AS_FLOAT = 1
 _APART = b"\xc1"  # the one first byte that MessagePack never uses
 
