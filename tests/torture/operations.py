@@ -469,7 +469,12 @@ def freeze(world):
     part = data.add(b"f" * 100, key=own)
     mine = data.freeze(own)
     require(part.name in mine.names, f"{data.name}: a part is missing in a snapshot")
-    list(mine.read(mine.order(seed=1)[:3], ahead=2))
+    try:
+        list(mine.read(mine.order(seed=1)[:3], ahead=2))
+    except (
+        efsstate.PartRemoved
+    ) as error:  # another process adds a part, and removes it, beside the freeze
+        require(not world.is_alone and part.name not in str(error), f"{data.name}: {error}")
     shared = data.freeze(name)
     require(data.at(name).names == shared.names, f"{data.name}: a snapshot has changed")
     require(name in data.snapshots(), f"{data.name}: a snapshot is not listed")
