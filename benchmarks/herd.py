@@ -109,7 +109,9 @@ def herd(way, root, folder, *, kill=True, apart=0.0):
 def limit(rate):
     """Limit the link of client b to `rate` bytes a second; None: as fast as the lab is."""
     more = [] if rate is None else ["rate", f"{rate * 8}bit"]
-    command = ["tc", "qdisc", "replace", "dev", "vb", "root", "netem", "delay", "1ms"]
+    # Removed first: what is there keeps its rate when it is replaced by one without.
+    subprocess.run(["tc", "qdisc", "del", "dev", "vb", "root"], stderr=subprocess.DEVNULL)
+    command = ["tc", "qdisc", "add", "dev", "vb", "root", "netem", "delay", "1ms"]
     subprocess.run([*command, "limit", "100000", *more], check=True)
 
 
@@ -117,6 +119,14 @@ def received():
     """Return the bytes that client b's link has carried to it."""
     with open("/sys/class/net/vb/statistics/tx_bytes") as file:
         return int(file.read())
+
+
+def wait_for_silence():
+    """Wait until the link carries nothing: what killed readers have asked for is still sent."""
+    before = -(1 << 20)
+    while received() - before > 64 << 10:
+        before = received()
+        time.sleep(1)
 
 
 def rate_of(root):
@@ -148,6 +158,7 @@ def measure(root, other):
         fair = ENVIRONMENTS * SIZE / rate
         for title, way in WAYS.items():
             places = tempfile.mkdtemp(dir=folder)
+            wait_for_silence()
             before, started = received(), time.monotonic()
             ends = herd(way, other, places)
             seconds = ends[-1] if len(ends) == ENVIRONMENTS else time.monotonic() - started
