@@ -269,6 +269,31 @@ def test_a_stream_that_fails_harms_nobody(caplog):
     assert "metrics could not be given out" in caplog.text
 
 
+@pytest.mark.parametrize("names", [False, True])
+def test_a_line_that_an_alarm_cuts_off_is_written_later(monkeypatch, names):
+    """The collector logs the alarm as an error of its sink; no count is lost with it."""
+    stream, alarms = io.StringIO(), [TimeoutError("an alarm")]
+    stop = metrics.emf(stream=stream, cache_names=names)
+    real = json.dumps
+
+    def dumps(*args, **options):
+        if alarms:
+            raise alarms.pop()
+        return real(*args, **options)
+
+    monkeypatch.setattr(json, "dumps", dumps)
+    try:
+        with invocation():
+            Cache("c").set(1, 1)
+        assert not stream.getvalue() and not alarms
+        with invocation():
+            Cache("c").set(2, 2)
+    finally:
+        stop()
+    puts = [json.loads(line).get("CachePut") for line in emf_lines(stream.getvalue())]
+    assert puts == ([2, 1, 1] if names else [2])
+
+
 def test_a_count_twice_is_noticed(lines, monkeypatch):
     """The check that the other tests rest on: with a bug put in, the sums differ."""
     real = collector.Collector._count

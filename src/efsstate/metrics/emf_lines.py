@@ -70,15 +70,27 @@ class EmfLines:
             self._named.append((name, values))
 
     def flush(self) -> None:
-        """Write a line with all that was taken, and one for each cache if asked for."""
+        """Write a line with all that was taken, and one for each cache if asked for.
+
+        If a line cannot be made, because a signal handler raises, the next flush writes them all.
+        """
         total, self._total = self._total, {}
         named, self._named = self._named, []
-        if total:
-            self._write(total, self._dimensions)
-        for name, values in named:
-            self._write(values, {**self._dimensions, "Cache": name[:_LONGEST]})
+        try:
+            lines = [self._line(total, self._dimensions)] if total else []
+            for name, values in named:
+                lines.append(self._line(values, {**self._dimensions, "Cache": name[:_LONGEST]}))
+        except BaseException:
+            merge(self._total, total)
+            self._named += named
+            raise
+        stream = self._stream or sys.stdout
+        for line in lines:
+            # One write: lines of threads must not meet within each other.
+            stream.write(line)
+            stream.flush()
 
-    def _write(self, values: Values, dimensions: dict[str, str]) -> None:
+    def _line(self, values: Values, dimensions: dict[str, str]) -> str:
         metrics = [{"Name": name, "Unit": UNITS[name]} for name in values]
         directive = {
             "Namespace": self._namespace,
@@ -90,10 +102,7 @@ class EmfLines:
             **dimensions,
             **{name: _shorten(value) for name, value in values.items()},
         }
-        stream = self._stream or sys.stdout
-        # One write: lines of threads must not meet within each other.
-        stream.write(json.dumps(line, separators=(",", ":")) + "\n")
-        stream.flush()
+        return json.dumps(line, separators=(",", ":")) + "\n"
 
 
 def _shorten(value: int | list[float]) -> int | list[float]:
