@@ -60,6 +60,19 @@ def nested(outer):
     return inner
 
 
+@cached
+def triple(x):
+    return 3 * x
+
+
+def wrapped(factor):
+    @functools.wraps(triple)
+    def wrapper(x):
+        return factor * triple(x)
+
+    return wrapper
+
+
 class Client:
     def get(self, key):
         return self, key
@@ -71,7 +84,7 @@ VALUES = [
     scaled(2), scaled(3), nested(abs), nested(double), nested(nested(abs)), nested(scaled(2)),
     "a".upper, "b".upper, str.upper, str.lower,
     functools.partial(double, 1), functools.partial(double, 2), functools.partial(double, x=1),
-    functools.lru_cache(scaled(5)), cached(scaled(6)),
+    functools.lru_cache(scaled(5)), cached(scaled(6)), triple, wrapped(2), wrapped(3),
 ]  # fmt: skip
 
 
@@ -429,6 +442,25 @@ def published(tmp_path):
 
 def load_text(files):
     return bytes(files.read("weights")).decode()
+
+
+def test_without_an_active_version_there_are_no_results():
+    """All else goes on, as without a mount."""
+    words = efsstate.model("words", load=load_text)
+    f = cached(name="f", version=words)(lambda x: x + 1)
+    assert (f(1), f.map([1, 2]), f.refresh(1), f.set(5, 1), f.invalidate(1)) == (
+        2, [2, 3], 2, None, False,
+    )  # fmt: skip
+    assert f.explain(1) == (
+        "miss: the call has no key now: no version of its model is active, or see the log"
+    )
+    with pytest.raises(KeyError, match="no result"):
+        f.peek(1)
+    with pytest.raises(LookupError, match=r"no key now; .* activate a version"):
+        f.cache_key(1)
+    for call in (f.peek, f.cache_key, f.invalidate):
+        with pytest.raises(TypeError, match="does not take these arguments"):
+            call(1, 2)
 
 
 @pytest.mark.parametrize("is_async", [False, True])

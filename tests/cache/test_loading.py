@@ -7,7 +7,7 @@ import sys
 import pytest
 
 FULL = """
-import asyncio, os, resource
+import asyncio, decimal, os, resource
 from efsstate import Cache, cached
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 
@@ -26,8 +26,14 @@ def empty(numbers):
 
 PLAIN = """
 f = cached(name="f")(lambda x, y=None: x + 1)
+number = decimal.Decimal(1)
 numbers = fill()
-values = [f(1), f(x=1), f.refresh(1), f.map([1, 2]), bool(f.invalidate(1))]
+values = [int(f(number)), int(f.refresh(number)), f.map([number]) == [2], f.invalidate(number)]
+values += [f(1), f(x=1), f.refresh(1), f.map([1, 2]), f.invalidate(1)]
+try:
+    values.append(f.peek(1))
+except KeyError:
+    values.append(f.explain(1)[-7:])
 empty(numbers)
 print(values, f(2), f(2), f.cache_info().hits)
 """
@@ -40,7 +46,7 @@ g = cached(name="g")(g)
 
 async def main():
     numbers = fill()
-    values = [await g(1), await g.refresh(1)]
+    values = [int(await g(decimal.Decimal(1))), await g(1), await g.refresh(1)]
     empty(numbers)
     print(values, await g(2), await g(2))
 
@@ -63,7 +69,7 @@ f = cached(name="f")(lambda x: x + 1)
 class Last:
     def __del__(self):
         try:
-            os.write(1, f"{f(1)} {bool(f.invalidate(1))}".encode())
+            os.write(1, f"{f(1)} {f.invalidate(1)}".encode())
         except BaseException as error:
             os.write(1, repr(error).encode())
 
@@ -80,8 +86,8 @@ def run(code):
 @pytest.mark.parametrize(
     ("code", "output"),
     [
-        (FULL + PLAIN, "[2, 2, 2, [2, 3], False] 3 3 1"),
-        (FULL + AWAITED, "[2, 2] 3 3"),
+        (FULL + PLAIN, "[2, 2, True, False, 2, 2, 2, [2, 3], False, 'the log'] 3 3 1"),
+        (FULL + AWAITED, "[2, 2, 2] 3 3"),
         (FULL + CACHE, "[2, None, None] 3"),
         (SHUTDOWN, "2 False"),
     ],

@@ -718,6 +718,11 @@ MUTATIONS = {
         drop(),
         ["cache/test_identity.py::test_captured_variables_count"],
     ),
+    "a-wrapper-of-a-cached-function-counts": Mutation(
+        "a wrapper of a cached function counts by its own code",
+        become("return True"),
+        ["cache/test_identity.py::test_captured_variables_count"],
+    ),
     "claims-without-a-save-go": Mutation(
         "claims without a save go",
         become("return"),

@@ -43,6 +43,11 @@ class Attributes:
     def __reduce__(self) -> Any:
         return Attributes, (self._owner,)
 
+    @property
+    def function(self) -> Any:
+        """Return the function that was decorated."""
+        return self._owner.function
+
     def all(self) -> dict[str, Callable[..., Any]]:
         """Return the functions with their names."""
         owner = self._owner
@@ -67,22 +72,32 @@ class Attributes:
 
     def cache_key(self, *args: Any, **kwargs: Any) -> str:
         """Return the digest of a call, 48 hex digits: the name of its file."""
-        return self._owner.require_digest(self._owner.digest(args, kwargs))
+        owner = self._owner
+        digest = owner.digest(args, kwargs)
+        if digest is None:
+            owner.demand_taken(args, kwargs)
+            raise LookupError(
+                f"{owner.name}: the call has no key now; see the log, or activate a version of the"
+                " model that is its version="
+            )
+        return digest
 
     def peek(self, *args: Any, **kwargs: Any) -> Any:
         """Return the result if there is one, else raise `KeyError`; nothing is computed."""
-        return self._run(self._peek, args, kwargs)
+        return self._run(partial(self._peek, args, kwargs), args, kwargs)
 
-    def _peek(self, digest: str | None) -> Steps:
-        from efsstate.cache.steps import CallMount, TakeValue
+    def _peek(self, args: tuple[Any, ...], kwargs: dict[str, Any], digest: str | None) -> Steps:
+        results, value = self._results, MISSING
+        if digest is None:
+            self._owner.demand_taken(args, kwargs)
+        if digest is not None and results.enabled:
+            from efsstate.cache.steps import CallMount, TakeValue
 
-        digest, results = self._owner.require_digest(digest), self._results
-        item = results.get_from_memory(digest) if results.enabled else None
-        if item is None and results.enabled:
-            item = yield CallMount("read a result", partial(results.read, digest))
-        value = MISSING
-        if item is not None and results.remaining(item) > 0:
-            value = yield TakeValue(item)
+            item = results.get_from_memory(digest)
+            if item is None:
+                item = yield CallMount("read a result", partial(results.read, digest))
+            if item is not None and results.remaining(item) > 0:
+                value = yield TakeValue(item)
         if value is MISSING:
             raise KeyError(f"{results.name}: no result for these arguments")
         return value
@@ -92,11 +107,15 @@ class Attributes:
 
         It shows at once in this process, and within 60 s elsewhere.
         """
-        return self._run(self._invalidate, args, kwargs)
+        return self._run(partial(self._invalidate, args, kwargs), args, kwargs)
 
-    def _invalidate(self, digest: str | None) -> Steps:
-        results, digest = self._results, digest or self._owner.require_digest(digest)
-        if not results.enabled:
+    def _invalidate(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], digest: str | None
+    ) -> Steps:
+        results = self._results
+        if digest is None:
+            self._owner.demand_taken(args, kwargs)
+        if digest is None or not results.enabled:
             return False
         from efsstate.cache.steps import CallMount
 
@@ -105,17 +124,21 @@ class Attributes:
 
     def explain(self, *args: Any, **kwargs: Any) -> Any:
         """Return why a call would hit or miss, as the server has it now."""
-        return self._run(self._explain, args, kwargs)
+        return self._run(partial(self._explain, args, kwargs), args, kwargs)
 
-    def _explain(self, digest: str | None) -> Steps:
-        from efsstate.cache import looking
-        from efsstate.cache.steps import CallMount
-
+    def _explain(self, args: tuple[Any, ...], kwargs: dict[str, Any], digest: str | None) -> Steps:
         results = self._results
         if not results.enabled:
             return "miss: EFSSTATE_DISABLE is set"
-        if digest is None:
+        if digest is None and not self._owner.takes(args, kwargs):
             return "miss: the function does not take these arguments"
+        if digest is None:
+            return (
+                "miss: the call has no key now: no version of its model is active, or see the log"
+            )
+        from efsstate.cache import looking
+        from efsstate.cache.steps import CallMount
+
         item = results.get_from_memory(digest)
         if item is not None:
             return f"hit: in memory, {looking.describe_remaining(results.remaining(item))}"
@@ -158,15 +181,20 @@ class Attributes:
         Raises `EncodeError` for a value that would not come back as it is.
         """
         owner, results = self._owner, self._results
-        entry = owner.require_digest(owner.digest(args, kwargs)), value, owner.fingerprint()
+        digest = owner.digest(args, kwargs)
+        if digest is None:
+            owner.demand_taken(args, kwargs)
+        entry = digest or "", value, owner.fingerprint()
         seconds = owner.options.life_of(value)
         loop = _running_loop() if owner.is_async else None
+        is_kept = results.enabled and digest is not None
         if loop is None:
-            if results.enabled:
+            if is_kept:
                 puts.put(results, [entry], seconds, own_ttl=False, tags=owner.tags(args, kwargs))
             return None
-        if not results.enabled or seconds == 0:
-            return loop.create_task(self._run_async(self._invalidate, args, kwargs))
+        if not is_kept or seconds == 0:
+            invalidate = partial(self._invalidate, args, kwargs)
+            return loop.create_task(self._run_async(invalidate, args, kwargs))
         # Now, and not in the task: the caller may change the value after this call.
         tags = owner.tags(args, kwargs)
         write = puts.encode(results, entry, seconds, own_ttl=False, detach=True, tags=tags)
@@ -198,7 +226,9 @@ class Attributes:
             return loop.create_task(self._run_async(steps, args, kwargs))
         digest = None if kwargs is None else self._owner.digest(args, kwargs)
         singleflight = self._owner.load_singleflight()
-        return None if singleflight is None else singleflight.run(self._results, steps(digest))
+        if singleflight is None:
+            return _run_without_mount(steps, kwargs)
+        return singleflight.run(self._results, steps(digest))
 
     async def _run_async(
         self,
@@ -208,7 +238,7 @@ class Attributes:
     ) -> Any:
         aio = self._owner.load_aio()
         if aio is None:
-            return None
+            return _run_without_mount(steps, kwargs)
         digest = None if kwargs is None else await self._owner.digest_async(args, kwargs)
         return await aio.run(self._results, steps(digest))
 
@@ -238,10 +268,12 @@ class Attributes:
 
     def map(self, iterable: Iterable[Any]) -> list[Any]:
         """Return the results of a call with each item, in order; the mount is read many at once."""
-        items = list(iterable)
-        values = fetch_many(self._results, self._digests(items))
+        items, owner = list(iterable), self._owner
+        is_on = self._results.enabled  # else the calls are plain ones, of arguments of any type
+        digests = [owner.digest((item,), {}) if is_on else None for item in items]
+        values = fetch_many(self._results, digests)
         return [
-            self._owner.call((item,), {}) if value is MISSING else value
+            owner.call((item,), {}) if value is MISSING else value
             for item, value in zip(items, values, strict=True)
         ]
 
@@ -266,10 +298,18 @@ class Attributes:
                 task.cancel()
         return values
 
-    def _digests(self, items: list[Any]) -> list[str]:
-        if not self._results.enabled:  # the calls are plain ones, of arguments of any type
-            return [""] * len(items)
-        return [self._owner.require_digest(self._owner.digest((item,), {})) for item in items]
+
+def _run_without_mount(steps: Callable[[str | None], Steps], kwargs: dict[str, Any] | None) -> Any:
+    """Return or raise the outcome of `steps` where no module can be loaded to perform them.
+
+    Those of a call take no step without its digest.
+    """
+    if kwargs is not None:
+        try:
+            next(steps(None))
+        except StopIteration as end:
+            return end.value
+    return None
 
 
 def _running_loop() -> Any:

@@ -18,7 +18,7 @@ from efsstate.generic import Generic, TypeVar
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Any, overload
 
     from efsstate.cache.info import CacheInfo
@@ -385,13 +385,18 @@ def pack_key(key: object) -> bytes:
     return bytes(packed) if not isinstance(packed, list) and len(packed) <= _LONGEST_KEY else b""
 
 
-def fetch_many(results: TieredCache, digests: list[str]) -> list[Any]:
-    """Return the values that count, else MISSING: of memory, then of the mount, many at once."""
+def fetch_many(results: TieredCache, digests: Sequence[str | None]) -> list[Any]:
+    """Return the values that count, else MISSING: of memory, then of the mount, many at once.
+
+    A digest that is None has no value.
+    """
     if not results.enabled:
         return [MISSING] * len(digests)
     began = time.monotonic()
-    recalled = [results.get_from_memory(digest) for digest in digests]
-    missing = [index for index, item in enumerate(recalled) if item is None]
+    recalled = [None if digest is None else results.get_from_memory(digest) for digest in digests]
+    missing = [
+        index for index, item in enumerate(recalled) if item is None and digests[index] is not None
+    ]
     wanted = [digests[index] for index in missing]
     fetched = io_threads.spread(results.root_path, results.read, wanted, results.io_timeout)
     read = dict(zip(missing, fetched, strict=True))

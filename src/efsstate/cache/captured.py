@@ -215,9 +215,15 @@ def _describe(value: Any, outer: tuple[int, ...]) -> object:
 
 
 def _is_cached(value: Any) -> bool:
-    """Return True if `value` is a function that `cached` made: it has the code of ours."""
-    has_cache = type(value) is FunctionType and hasattr(value, "__wrapped__")
-    return has_cache and isinstance(vars(value).get("cache_key"), MethodType)
+    """Return True if `value` is a function that `cached` made.
+
+    A wrapper around one that was made with `functools.wraps` has copies of its attributes.
+    """
+    if type(value) is not FunctionType or not hasattr(value, "__wrapped__"):
+        return False
+    attributes = getattr(vars(value).get("cache_key"), "__self__", None)
+    # MUT: a-wrapper-of-a-cached-function-counts
+    return getattr(attributes, "function", None) is value.__wrapped__
 
 
 def _describe_function(function: Any, outer: tuple[int, ...]) -> object:

@@ -89,16 +89,27 @@ class FunctionCache:
     def digest(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         """Return the digest of a call; None if the function does not take the arguments.
 
-        None, too, if its version is a model's and none is active: then the call is a plain one.
+        None, too, if its version is a model's and none is active, or a module could not be loaded:
+        then the call is a plain one.
         """
         # MUT: a-variable-that-is-bound-again-counts
         if self._variables is not None and self._variables.has_moved():
             self._follow_variables()
         if self._versions is None and self.options.key is None:
             bound = self.signature.bind(args, kwargs)
-            return None if bound is None else self.keys.digest_call(bound)
+            try:
+                return None if bound is None else self.keys.digest_call(bound)
+            except (ImportError, OSError) as error:
+                self._go_without_key(error)
+                return None
         keys = self.keys if self._versions is None else self._versions.current()
         return None if keys is None else self._digest_by(keys, args, kwargs)
+
+    def _go_without_key(self, error: Exception) -> None:
+        """Report that a module could not be loaded to make a key; raise any other error."""
+        if not is_load_failure(error):
+            raise error
+        self.results.report_failure(error, "make a key")
 
     def _follow_variables(self) -> None:
         """Have keys count the objects to which the captured variables are bound now."""
@@ -114,14 +125,17 @@ class FunctionCache:
         self, keys: KeyBuilder, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> str | None:
         if self.options.key is not None:
-            return keys.digest(self.options.key(*args, **kwargs), _KEY_OPTION)
-        bound = self.signature.bind(args, kwargs)
+            key = self.options.key(*args, **kwargs)
+            digest = partial(keys.digest, key, _KEY_OPTION)
+        else:
+            bound = self.signature.bind(args, kwargs)
+            if bound is None:
+                return None
+            digest = partial(keys.digest_call, bound)
         try:
-            return None if bound is None else keys.digest_call(bound)
+            return digest()
         except (ImportError, OSError) as error:
-            if not is_load_failure(error):
-                raise
-            self.results.report_failure(error, "make a key")
+            self._go_without_key(error)
             return None
 
     async def digest_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
@@ -138,11 +152,20 @@ class FunctionCache:
             keys = self.keys
         if keys is None:
             return None
+        parts: Any
         if self.options.key is not None:
-            key = self.options.key(*args, **kwargs)
-            return await aio.digest(lambda key: keys.digest(key, _KEY_OPTION), key)
-        bound = self.signature.bind(args, kwargs)
-        return None if bound is None else await aio.digest(keys.digest_call, tuple(bound))
+            parts = self.options.key(*args, **kwargs)
+            digest: Callable[[Any], str] = partial(keys.digest, option=_KEY_OPTION)
+        else:
+            bound = self.signature.bind(args, kwargs)
+            if bound is None:
+                return None
+            parts, digest = tuple(bound), keys.digest_call
+        try:
+            return await aio.digest(digest, parts)
+        except (ImportError, OSError) as error:
+            self._go_without_key(error)
+            return None
 
     def fingerprint(self) -> bytes:
         """Return the fingerprint of the function's code, which its entries carry."""
@@ -152,11 +175,14 @@ class FunctionCache:
             self._fingerprint = fingerprint.of_function(self.function)
         return self._fingerprint
 
-    def require_digest(self, digest: str | None) -> str:
-        """Return the digest; raise `TypeError` if the function does not take the arguments."""
-        if digest is None:
+    def takes(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Return False if the function does not take the arguments, as far as is known."""
+        return self.options.key is not None or self.signature.bind(args, kwargs) is not None
+
+    def demand_taken(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Raise `TypeError` if the function does not take the arguments."""
+        if not self.takes(args, kwargs):
             raise TypeError(f"{self.name}: the function does not take these arguments")
-        return digest
 
     # Calls
 
