@@ -3,6 +3,7 @@
 And that state and position always belong together.
 """
 
+import dataclasses
 import time
 from datetime import timedelta
 
@@ -221,14 +222,20 @@ def test_a_lost_claim_ends_the_loop_with_claimlost(root):
     assert checkpoint("job", root=root).load() == 3
 
 
-def test_a_failing_save_at_the_end_does_not_hide_the_blocks(root):
+@dataclasses.dataclass(frozen=True)
+class FrozenStop(Exception):  # noqa: N818 - as Stop
+    code: int = 0
+
+
+@pytest.mark.parametrize("kind", [Stop, FrozenStop])
+def test_a_failing_save_at_the_end_does_not_hide_the_blocks(root, kind):
     """A failing save at the end does not hide the blocks own error."""
-    with pytest.raises(Stop) as raised, checkpoint("job", root=root) as job:  # noqa: PT012
+    with pytest.raises(kind) as raised, checkpoint("job", root=root) as job:  # noqa: PT012
         for item in job.resume(range(10)):
             job.state = item
             if item == 4:
                 checkpoint("job", root=root).break_claim()
-                raise Stop
+                raise kind
     assert "could not be saved" in raised.value.__notes__[0]
 
 

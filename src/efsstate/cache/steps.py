@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     Steps = Generator["Step", Any, Any]
 
+_set_context: Any = vars(BaseException)["__context__"].__set__
+
 
 class Interrupted(BaseException):
     """Thrown into the generator in place of the exception that interrupts it.
@@ -56,7 +58,8 @@ class Outcome:
         try:
             raise error
         finally:
-            error.__context__ = context
+            # Not by assignment: a class may refuse that, such as a frozen dataclass.
+            _set_context(error, context)
             del error, context
 
 

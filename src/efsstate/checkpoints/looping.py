@@ -278,7 +278,9 @@ class Looping(Saving[S]):
         except Exception as problem:
             if error is None:
                 raise
-            error.add_note(f"efsstate: the progress before this could not be saved: {problem!r}")
+            note = f"efsstate: the progress before this could not be saved: {problem!r}"
+            # Not by `add_note`: a class may refuse attributes, such as a frozen dataclass.
+            vars(error).setdefault("__notes__", []).append(note)
 
     def _warn_of_standstill(self, loop: Loop, error: BaseException | None) -> None:
         """Warn if this claim, like the one before, handed out one item and did not come to its end.
