@@ -12,7 +12,7 @@ from efsstate.deploy.linting.network_acls import HIGH_PORTS, LAST, Entry, decide
 from efsstate.deploy.linting.permissions import permissions_of, role_of
 from efsstate.deploy.linting.resource import Resource
 from efsstate.deploy.linting.security_groups import NFS
-from efsstate.deploy.linting.stack import Stack
+from efsstate.deploy.linting.stack import Stack, are_other_zones
 from efsstate.deploy.linting.values import Unknown, items
 
 # Service, its name in an endpoint, the severity, and the actions of Lambda's own pollers, which run
@@ -85,8 +85,8 @@ def _are_neighbours(stack: Stack, here: Any, there: Any, *, alone: bool) -> bool
     """Return True if environments in one subnet use the mount target in the other."""
     if stack.subnet(here) is None or stack.subnet(there) is None:
         return False
-    zones = [stack.zone(here), stack.zone(there)]
-    return zones[0] == zones[1] if None not in zones else alone
+    zones = stack.zone(here), stack.zone(there)
+    return zones[0] == zones[1] is not None or (alone and not are_other_zones(*zones))
 
 
 def _crossings(stack: Stack, here: Any, there: Any) -> Iterator[Hit]:

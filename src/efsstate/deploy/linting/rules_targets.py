@@ -8,7 +8,7 @@ from typing import Any
 from efsstate.deploy.findings import Hit, Rule
 from efsstate.deploy.linting.resource import Resource
 from efsstate.deploy.linting.security_groups import opening
-from efsstate.deploy.linting.stack import Stack
+from efsstate.deploy.linting.stack import Stack, are_other_zones
 from efsstate.deploy.linting.values import Unknown, target, text
 
 _BETWEEN_VPCS = (
@@ -55,7 +55,7 @@ def _far_subnets(
         name, zone, vpc = str(target(subnet) or subnet), stack.zone(subnet), stack.vpc(subnet)
         if vpc is not None and vpcs and vpc not in vpcs and not are_joined:
             elsewhere.append((name, vpc))
-        elif zone is not None and None not in zones and zone not in zones:
+        elif all(are_other_zones(zone, place) for place in zones):
             uncovered.append(f"{name} is in {zone}")
     if elsewhere:
         names = ", ".join(name for name, _ in elsewhere)
@@ -134,7 +134,7 @@ def _beyond_the_zone(stack: Stack, file_system: Resource, zone: str) -> Iterator
     targets = stack.mount_targets(file_system)
     for mount_target in targets:
         other = stack.zone(mount_target.get("SubnetId"))
-        if other not in (None, zone) and "of the region" not in str(other) + zone:
+        if are_other_zones(other, zone):
             evidence = f"it is in {other}; {file_system.name} is in {zone} only"
             yield Hit.on(mount_target, evidence, "SubnetId")
     places = {stack.zone(each.get("SubnetId")) for each in targets} - {None}
@@ -143,9 +143,13 @@ def _beyond_the_zone(stack: Stack, file_system: Resource, zone: str) -> Iterator
         yield Hit.on(file_system, evidence, "AvailabilityZoneName")
     for function, used, _ in stack.served():
         zones = {stack.zone(subnet) for subnet in _subnets_of(function)}
-        own = {stack.zone(each.get("SubnetId")) for each in targets} if targets else {zone}
-        others = sorted(str(other) for other in zones - {None, zone} - own)
-        if used is file_system and others and None not in own:
+        own = {stack.zone(each.get("SubnetId")) for each in targets}
+        others = sorted(
+            str(other)
+            for other in zones
+            if all(are_other_zones(other, place) for place in own or {zone})
+        )
+        if used is file_system and others:
             evidence = f"{file_system.name} is in {zone} only, {function.name} also in "
             yield Hit.on(file_system, evidence + ", ".join(others), "AvailabilityZoneName")
 

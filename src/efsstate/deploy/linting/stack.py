@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from efsstate.deploy.linting.resource import Resource
 from efsstate.deploy.linting.security_groups import Opening, opening
-from efsstate.deploy.linting.values import Unknown, is_known, items, target, text
+from efsstate.deploy.linting.values import Joined, Unknown, is_known, items, target, text
 from efsstate.errors import TemplateError
 
 MAX_RESOURCES = 2000
@@ -168,11 +169,12 @@ class Stack:
         return self.find(value, "AWS::EC2::Subnet")
 
     def zone(self, subnet: Any) -> str | None:
-        """Return the availability zone of a subnet, if it is known."""
+        """Return the availability zone of a subnet as it is written, if it can be compared."""
         resource = self.subnet(subnet)
         if resource is None or resource.is_many:
             return None
-        return text(resource.get("AvailabilityZone") or resource.get("AvailabilityZoneId"))
+        value = resource.get("AvailabilityZone") or resource.get("AvailabilityZoneId")
+        return str(value) if is_known(value) or isinstance(value, Joined) else None
 
     def range(self, subnet: Any) -> str | None:
         """Return the addresses of a subnet, if they are known."""
@@ -205,3 +207,23 @@ class Stack:
                 if name in self.resources:
                     pending.extend(self.resources[name].depends)
         return seen
+
+
+def are_other_zones(one_zone: str | None, other_zone: str | None) -> bool:
+    """Return True if two zones certainly differ.
+
+    A zone's name, its id, and its place in a list of zones cannot be compared.
+    """
+    if one_zone is None or other_zone is None or one_zone == other_zone:
+        return False
+    return _style(one_zone) == _style(other_zone)
+
+
+def _style(zone: str) -> str:
+    """Return how a zone is named; two names of one style are the same zone only if equal."""
+    if re.fullmatch(r"zone \d+ of the region", zone):
+        return "place"
+    if re.search(r"-az\d+$", zone):
+        return "id"
+    # Of unknown text only one letter behind the same expression can be compared.
+    return "name" if "${" not in zone else zone[:-1] if zone[-2:-1] == "}" else zone
