@@ -29,6 +29,7 @@ from efsstate.errors import TemplateError
 
 _STEP = re.compile(r"\.([\w-]+)|\[(\d+)\]|\[\"([^\"]+)\"\]")
 _INDEX = re.compile(r"\[([^\]\"\d*][^\]]*)\]")
+_DIRECTIVE = re.compile(r"(?<!%)%\{")  # %{ if … } and %{ for … } in quoted text
 _SIGNS = ("||", "&&", "==", "!=")
 _ATTRIBUTES = {"arn": "Arn", "id": ""}
 MAX_DEPTH = 40
@@ -96,6 +97,8 @@ class Scope:
         """Resolve quoted text, with each `${…}` in it."""
         if text.startswith("<<"):  # a heredoc: its marks are the first and the last line
             text = "\n".join(text.splitlines()[1:-1])
+        if _DIRECTIVE.search(text):
+            return Unknown(text[:200])
         if "${" not in text:
             return text.replace('\\"', '"')
         refs: list[Ref] = []
@@ -169,12 +172,12 @@ class Scope:
         unknown = Unknown(text[:200])
         if function in ("jsonencode", "toset", "tolist", "tostring", "tonumber", "tobool"):
             return self.expression(arguments)
-        if function in ("sort", "distinct", "compact"):
-            return self.expression(arguments)
         if function == "file":
             return self._file(self.expression(arguments), unknown)
         values = [self.expression(part) for part in split_arguments(arguments)]
-        if function == "length" and isinstance(values[0], list):
+        if function in _OF_LISTS and isinstance(values[0], list):
+            return _OF_LISTS[function](values[0], unknown)
+        if function == "length" and (isinstance(values[0], list | dict) or is_known(values[0])):
             return str(len(values[0]))
         if function == "concat" and all(isinstance(value, list) for value in values):
             return [part for value in values for part in value]
@@ -349,3 +352,25 @@ def _follow(value: Any, path: str, unknown: Unknown) -> Any:
         except (KeyError, IndexError):
             return unknown
     return value
+
+
+def _sort(values: list[Any], _: Unknown) -> list[Any]:
+    return sorted(values) if all(map(is_known, values)) else values
+
+
+def _distinct(values: list[Any], _: Unknown) -> list[Any]:
+    return [value for index, value in enumerate(values) if value not in values[:index]]
+
+
+def _compact(values: list[Any], unknown: Unknown) -> Any:
+    """Leave out what is null or empty, which an unknown value may be."""
+    if any(isinstance(value, Unknown) for value in values):
+        return unknown
+    return [value for value in values if value not in (None, "")]
+
+
+_OF_LISTS: dict[str, Callable[[list[Any], Unknown], Any]] = {
+    "sort": _sort,
+    "distinct": _distinct,
+    "compact": _compact,
+}

@@ -8,7 +8,15 @@ from collections.abc import Iterator
 from efsstate.deploy.findings import Hit, Rule
 from efsstate.deploy.linting.resource import Resource
 from efsstate.deploy.linting.stack import Stack
-from efsstate.deploy.linting.values import Joined, Ref, Unknown, is_known, number, text
+from efsstate.deploy.linting.values import (
+    Joined,
+    Ref,
+    Unknown,
+    is_known,
+    items,
+    number,
+    text,
+)
 
 _MODE = re.compile(r"[0-7]{3,4}")
 _PATH = re.compile(r"/|(/(?!\.)[^$#<>;`|&?{}^*/\n]+){1,4}")
@@ -97,17 +105,20 @@ def _of_another_owner(point: Resource) -> str:
     """Return why the user cannot write to the directory that CreationInfo creates, or ""."""
     info = point.get("RootDirectory", "CreationInfo")
     mode = text(point.get("RootDirectory", "CreationInfo", "Permissions"))
-    user, group = (text(point.get("PosixUser", name)) for name in ("Uid", "Gid"))
+    user = text(point.get("PosixUser", "Uid"))
+    more = items(point.get("PosixUser", "SecondaryGids"))
+    groups = [text(group) for group in [point.get("PosixUser", "Gid"), *more]]
     if not isinstance(info, dict) or not mode or not _MODE.fullmatch(mode) or _is_root(point):
         return ""
     owner, owners = text(info.get("OwnerUid")), text(info.get("OwnerGid"))
-    if None in (user, group, owner, owners) or user == "0":
+    if None in (user, *groups, owner, owners) or user == "0":
         return ""
     digits = mode[-3:]
-    digit = int(digits[0] if user == owner else digits[1] if group == owners else digits[2])
+    digit = int(digits[0] if user == owner else digits[1] if owners in groups else digits[2])
     if digit & 3 == 3:
         return ""
-    who = f"user {user}:{group} gets {digit} of {mode} on a directory of {owner}:{owners}"
+    names = ",".join(map(str, groups))
+    who = f"user {user}:{names} gets {digit} of {mode} on a directory of {owner}:{owners}"
     return f"{who}: it cannot write there"
 
 

@@ -137,7 +137,9 @@ def _file_system(body: Body) -> Converted:
 def _access_point(body: Body) -> Converted:
     properties: dict[str, Any] = body.pick({"file_system_id": "FileSystemId"})
     for user in body.blocks("posix_user")[:1]:
-        properties["PosixUser"] = user.pick({"uid": "Uid", "gid": "Gid"})
+        properties["PosixUser"] = user.pick(
+            {"uid": "Uid", "gid": "Gid", "secondary_gids": "SecondaryGids"}
+        )
     info_names = {"owner_uid": "OwnerUid", "owner_gid": "OwnerGid", "permissions": "Permissions"}
     for directory in body.blocks("root_directory")[:1]:
         root = directory.pick({"path": "Path"})
@@ -179,6 +181,11 @@ def _policy(kind: str) -> Callable[[Body], Converted]:
 def _attachment(body: Body) -> Converted:
     roles = items(body["role"]) + items(body["roles"])
     return Converted("attachment", {"Roles": roles, "Arn": body["policy_arn"]}, {})
+
+
+def _attachments(body: Body) -> Converted:
+    properties = {"Roles": items(body["role_name"]), "Arn": body["policy_arns"]}
+    return Converted("attachment", properties, {})
 
 
 def _file_system_policy(body: Body) -> Converted:
@@ -247,6 +254,7 @@ MAKERS: dict[str, Callable[[Body], Converted]] = {
     "aws_iam_role_policy": _policy("AWS::IAM::Policy"),
     "aws_iam_policy": _policy("AWS::IAM::ManagedPolicy"),
     "aws_iam_role_policy_attachment": _attachment,
+    "aws_iam_role_policy_attachments_exclusive": _attachments,
     "aws_iam_policy_attachment": _attachment,
     "aws_cloudwatch_metric_alarm": _alarm,
 }
@@ -259,9 +267,9 @@ def attach_policies(stack: Stack) -> None:
             role = _role_of(stack, value)
             # An attachment to a role that is not known may be to any of them.
             for each in [role] if role else stack.of("AWS::IAM::Role"):
-                arn = attachment.properties["Arn"] if role else Unknown(f"attached to {value}")
+                more = attachment.properties["Arn"] if role else Unknown(f"attached to {value}")
                 arns = items(each.get("ManagedPolicyArns"))
-                each.properties["ManagedPolicyArns"] = [*arns, arn]
+                each.properties["ManagedPolicyArns"] = [*arns, *items(more)]
     for policy in stack.of("AWS::IAM::Policy"):
         roles = [(_role_of(stack, value), value) for value in items(policy.get("Roles"))]
         policy.properties["Roles"] = [Ref(role.name) if role else value for role, value in roles]
