@@ -104,7 +104,7 @@ class _Reader:
         raw = raw if isinstance(raw, Map) else Map()
         is_sam_function = kind == "AWS::Serverless::Function"
         if is_sam_function:
-            raw = sam.with_globals(raw, self.tree.get("Globals"))
+            raw = sam.with_globals(raw, self.tree.get("Globals"), body.get("IgnoreGlobals"))
         value = self.values.resolve(raw)
         properties = value if isinstance(value, dict) else {}
         line = self.raw.lines.get(name, body.line)

@@ -169,6 +169,8 @@ class Intrinsics:
         for key in map(self.resolve, argument[:3]):
             if not is_known(key):
                 return None
+            if key not in value:
+                return self.resolve(argument[3]["DefaultValue"])
             value = value[key]
         return self.resolve(value)
 

@@ -15,6 +15,13 @@ MAX_NODES = 200_000
 MAX_DEPTH = 100
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _OCTAL = re.compile(r"0[0-7]+")
+# Plain words that are truth values in YAML 1.1, and so for CloudFormation.
+_TRUTH = {
+    word: truth
+    for truth, words in (("true", ("yes", "true", "on")), ("false", ("no", "false", "off")))
+    for each in words
+    for word in (each, each.capitalize(), each.upper())
+}
 
 
 class Map(dict[str, Any]):
@@ -155,6 +162,8 @@ class _Builder:
             return value
         if value in ("~", "null"):
             return ""
+        if value in _TRUTH:
+            return _TRUTH[value]
         # YAML 1.1 reads a plain 0750 as an octal number, and so does CloudFormation.
         return str(int(value, 8)) if _OCTAL.fullmatch(value) and not self.is_json else value
 
@@ -194,9 +203,11 @@ class _Builder:
                 self.duplicates.append((value, line))
             container.lines[value] = line
         else:
-            if frame.key == "<<" and isinstance(value, Map):
-                for name, item in value.items():
-                    container.setdefault(name, item)
+            merged = value if isinstance(value, Seq) else [value]
+            if frame.key == "<<" and all(isinstance(part, Map) for part in merged):
+                for part in merged:
+                    for name, item in part.items():
+                        container.setdefault(name, item)
             else:
                 container[frame.key] = value
             frame.key = None

@@ -48,7 +48,7 @@ def permissions_of(stack: Stack, role: Resource | None) -> Policy:
     parts += [_attached(stack, arn, role) for arn in items(role.get("ManagedPolicyArns"))]
     for policy in stack.of(*_POLICIES):
         roles = items(policy.get("Roles")) + items(policy.get("RoleName"))
-        if any(stack.find(value) is role for value in roles):
+        if any(_leads_to(stack, value, role) for value in roles):
             parts.append(_document_of(policy))
         elif any(isinstance(value, Unknown | Joined) for value in roles):
             parts.append(Policy([], is_complete=False))
@@ -56,6 +56,11 @@ def permissions_of(stack: Stack, role: Resource | None) -> Policy:
     whole = all(part.is_complete for part in parts) and not stack.is_partial
     has_boundary = role.get("PermissionsBoundary") is not None
     return Policy(statements, is_complete=whole and not has_boundary)
+
+
+def _leads_to(stack: Stack, value: Any, role: Resource) -> bool:
+    """Return True if a value leads to a role, or is the role's name."""
+    return stack.find(value) is role or (is_known(value) and role.get("RoleName") == value)
 
 
 def _attached(stack: Stack, arn: Any, role: Resource) -> Policy:

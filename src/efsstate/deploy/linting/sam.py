@@ -23,13 +23,19 @@ _TEMPLATES = {
 }
 
 
-def with_globals(raw: Map, common: Any) -> Map:
+def with_globals(raw: Map, common: Any, ignored: Any = None) -> Map:
     """Join a function's properties with those in Globals, as SAM does.
 
     Mappings are merged and lists are concatenated, the Globals' part first; all else is replaced.
+    `ignored` is the function's IgnoreGlobals: the names to leave out, or "*".
     """
     common = common.get("Function") if isinstance(common, dict) else None
-    return _merged(common, raw) if isinstance(common, Map) else raw
+    if not isinstance(common, Map) or ignored == "*":
+        return raw
+    wanted = Map(common.line)
+    wanted.lines = common.lines
+    wanted.update({key: value for key, value in common.items() if key not in items(ignored)})
+    return _merged(wanted, raw)
 
 
 def _merged(common: Map, own: Map) -> Map:

@@ -32,7 +32,11 @@ def read(tree: Map, path: str, parameters: Mapping[str, str] | None = None) -> S
     if isinstance(functions, str) or isinstance(resources, str):
         raise TemplateError(f"{path}: its functions or resources are in other files; {_HINT}")
     service = _Service(tree, parameters or {})
+    if isinstance(written := tree.get("functions"), list):
+        service.unseen += [f"functions in {part}" for part in written if isinstance(part, str)]
     template = service.template(functions)
+    if not template["Resources"]:
+        return Stack([], unseen=service.unseen)
     stack = cloudformation.read(template, path, parameters)
     stack.unseen += service.unseen
     return stack
@@ -137,6 +141,8 @@ class _Service:
 
     def _role_of(self, body: Map) -> Any:
         """Return the role that a function names, or None if it has the Framework's own."""
+        if "role" not in body and ("iamRoleStatements" in body or "iam" in body):
+            return _unknown("a role of this function alone")
         return body.get("role", self._provider_role())
 
     def _provider_role(self) -> Any:
