@@ -43,6 +43,16 @@ def test_an_old_file_of_a_users_own_stays(tree, name):
     assert tree.there(name)
 
 
+@pytest.mark.parametrize("folder", ["mine", 16 * "a", None])
+def test_a_users_file_among_the_marks_of_sweeps_stays(tree, folder):
+    """In a folder of its own, in that of another kind of sweep, and in that of this one."""
+    tree.sweep(older_than="900d")
+    (kind,) = os.listdir(tree.full(layout.SWEEPS))
+    name = tree.file(f"{layout.SWEEPS}/{folder or kind}/notes.txt", age=900 * DAY)
+    assert not tree.sweep(older_than="900d").errors
+    assert tree.there(name)
+
+
 def test_a_users_folder_in_a_finished_checkpoint_stays(tree):
     """The checkpoint stays whole around it, and the report names what is in the way (I9)."""
     finish(tree, "job")

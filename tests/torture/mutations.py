@@ -723,6 +723,11 @@ MUTATIONS = {
         become("return True"),
         ["cache/test_identity.py::test_captured_variables_count"],
     ),
+    "only-marks-are-forgotten": Mutation(
+        "only marks are forgotten",
+        holds(False),
+        ["cleanup/test_removal.py::test_a_users_file_among_the_marks_of_sweeps_stays"],
+    ),
     "claims-without-a-save-go": Mutation(
         "claims without a save go",
         become("return"),

@@ -11,6 +11,7 @@ Sweeps that were asked for different things have marks of their own.
 from __future__ import annotations
 
 import os
+import stat
 
 from efsstate import events
 from efsstate.errors import EfsStateError
@@ -29,6 +30,11 @@ _FORGOTTEN = 7 * 86400.0  # seconds after which unused marks are those of a swee
 def _swept_at(mark: os.stat_result) -> float:
     """Return when the folder of this mark was swept last; 0 if no sweep of it came to its end."""
     return 0.0 if mark.st_atime_ns == mark.st_mtime_ns else mark.st_atime
+
+
+def _is_mark(status: os.stat_result) -> bool:
+    """Return True if a file in a folder of marks can be one: it is empty. Another is a user's."""
+    return stat.S_ISREG(status.st_mode) and not status.st_size
 
 
 def begin(mount: Mount, kind: str, *, fresh: bool) -> SweepRound | None:
@@ -67,9 +73,11 @@ class SweepRound:
         self._marks: dict[str, float] = {}
         for item in mount.scan(self._folder):
             try:
-                self._marks[item.name] = _swept_at(item.stat(follow_symlinks=False))
+                status = item.stat(follow_symlinks=False)
             except OSError:
                 continue
+            if _is_mark(status):
+                self._marks[item.name] = _swept_at(status)
         if self._marks.pop(layout.ROUND, None) is None:
             mount.create(self._folder, layout.ROUND, lambda _created: (), durable=False)
         # A mark's name is its folder's path, with commas: see `layout.sweep_mark`.
@@ -123,19 +131,21 @@ class SweepRound:
                 self._mount.remove(self._folder, name, quiet=True)  # of a folder that is gone
         own = self._folder.rpartition("/")[2]
         for kind in self._mount.names(layout.SWEEPS):
-            if kind != own:
+            if kind != own and layout.is_sweep_kind(kind):
                 self._forget(f"{layout.SWEEPS}/{kind}")
 
     def _forget(self, folder: str) -> None:
         """Remove the marks of another kind of sweep if none was asked for in a while."""
         try:
             items = [
-                (item.name, item.stat(follow_symlinks=False).st_atime)
-                for item in self._mount.scan(folder)
+                (item.name, item.stat(follow_symlinks=False)) for item in self._mount.scan(folder)
             ]
         except (OSError, EfsStateError):
             return  # another sweeper forgets it at the same time, or it is not ours
-        if all(self.start - swept > _FORGOTTEN for _, swept in items):
+        # MUT: only-marks-are-forgotten
+        if not all(_is_mark(status) for _, status in items):
+            return
+        if all(self.start - status.st_atime > _FORGOTTEN for _, status in items):
             for name, _ in items:
                 self._mount.remove(folder, name, quiet=True)
             self._mount.remove_folder(folder)

@@ -333,6 +333,11 @@ def sweep_marks(kind: str) -> str:
     return f"{SWEEPS}/{blake2b()(kind.encode(), digest_size=8).hexdigest()}"
 
 
+def is_sweep_kind(name: str) -> bool:
+    """Return True if `name` can be that of the folder of marks of one kind of sweep."""
+    return len(name) == 16 and _HEX.issuperset(name)
+
+
 def sweep_mark(folder: str) -> str:
     """Return the name of the mark of `folder`, in `sweep_marks`: one for any folder's name."""
     plain = folder.replace("%", "%25").replace("/", ",")
