@@ -76,6 +76,24 @@ class Last:
 builtins.last = Last()
 """
 
+ENDING = """
+import asyncio, os, threading
+from efsstate import AsyncCache, cached
+
+async def count(data):
+    return len(data)
+
+async def main():
+    threading.main_thread().join()
+    values = [await count(bytes(2**21)), await count(b"")]
+    values += [await box.get("k"), await box.get_many([1])]
+    os.write(1, repr(values).encode())
+
+count = cached(name="count")(count)
+box = AsyncCache("box")
+threading.Thread(target=lambda: asyncio.run(main())).start()
+"""
+
 
 def run(code):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
@@ -90,8 +108,9 @@ def run(code):
         (FULL + AWAITED, "[2, 2, 2] 3 3"),
         (FULL + CACHE, "[2, None, None] 3"),
         (SHUTDOWN, "2 False"),
+        (ENDING, "[2097152, 0, None, {}]"),
     ],
-    ids=["plain", "awaited", "Cache", "shutdown"],
+    ids=["plain", "awaited", "Cache", "shutdown", "ending"],
 )
 def test_what_cannot_be_loaded_costs_a_computation(code, output):
     assert run(code) == output

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextvars import copy_context
+from functools import partial
 
 from efsstate.cache import flight as flights
 from efsstate.cache import io_threads
@@ -227,13 +229,26 @@ async def take(cache: TieredCache, item: Item) -> Any:
     Not on a thread of the mount: all of those may hang. Raise ValueError if it cannot be read.
     """
     if item.value is PACKED and not item.spare_copy and item.cost >= _HEAVY:
-        return await asyncio.to_thread(cache.take, item)
+        return await on_thread(cache.take, item)
     return cache.take(item)
 
 
 async def digest(function: Callable[[Any], str], parts: Any) -> str:
     """Return `function(parts)`, called on a thread if there is much to digest."""
-    return await asyncio.to_thread(function, parts) if _is_heavy(parts) else function(parts)
+    return await on_thread(function, parts) if _is_heavy(parts) else function(parts)
+
+
+async def on_thread(function: Callable[..., Any], *args: Any) -> Any:
+    """Return `function(*args)`, called on a thread of the loop, or here if that has no thread.
+
+    So it is for reads alone: a function that was refused a thread may be called twice.
+    """
+    work = partial(copy_context().run, function, *args)
+    try:
+        future = asyncio.get_running_loop().run_in_executor(None, work)
+    except RuntimeError:  # no more threads, or the interpreter is ending
+        return function(*args)
+    return await future
 
 
 def _is_heavy(parts: Any) -> bool:

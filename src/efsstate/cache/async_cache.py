@@ -46,7 +46,7 @@ class AsyncCache(Generic[K, V]):
         """Return the value of `key`, a copy of the caller's own, or `default`."""
         if not fresh and self._cache.is_in_memory(key):
             return self._cache.get(key, default)
-        return await asyncio.to_thread(self._cache.get, key, default, fresh=fresh)
+        return await aio.on_thread(partial(self._cache.get, key, default, fresh=fresh))
 
     def set(
         self, key: K, value: V, ttl: Duration | None = None, *, tags: Iterable[str] = ()
@@ -103,7 +103,7 @@ class AsyncCache(Generic[K, V]):
 
     async def contains(self, key: object) -> bool:
         """Return True if `key` has a value."""
-        return await asyncio.to_thread(self._cache.__contains__, key)
+        return bool(await aio.on_thread(self._cache.__contains__, key))
 
     async def clear(self) -> None:
         """Forget all values: here at once, elsewhere within 60 s."""
@@ -120,7 +120,8 @@ class AsyncCache(Generic[K, V]):
 
     async def get_many(self, keys: Iterable[K]) -> dict[K, V]:
         """Return the values of those of `keys` (hashable) that have one; the mount is read once."""
-        return await asyncio.to_thread(self._cache.get_many, list(keys))
+        values: dict[K, V] = await aio.on_thread(self._cache.get_many, list(keys))
+        return values
 
     async def get_or_compute(self, key: K, function: Callable[[], Awaitable[V]]) -> V:
         """Return the value of `key`, or the awaited result of `function()`, computed once."""

@@ -145,9 +145,7 @@ class FunctionCache:
         if self._variables is not None and self._variables.has_moved():
             self._follow_variables()
         if self._versions is not None:
-            import asyncio
-
-            keys = await asyncio.to_thread(self._versions.current)
+            keys = await aio.on_thread(self._versions.current)
         else:
             keys = self.keys
         if keys is None:
