@@ -46,6 +46,15 @@ def test_a_new_project_works_at_once(tmp_path, monkeypatch, capsys, variant):
     assert [each for each in lint(str(folder / "template.yaml")) if each.level == "error"] == []
 
 
+def test_the_next_command_can_be_pasted(tmp_path, monkeypatch, capsys):
+    """The folder's path is quoted for the shell; the project's own name has no blanks."""
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = new(capsys, "my projects/shop")
+    assert code == 0 and "cd 'my projects/shop' && make test" in out
+    makefile = (tmp_path / "my projects" / "shop" / "Makefile").read_text()
+    assert "--cli-read-timeout 0" in makefile  # else the command line invokes twice
+
+
 def placeholders(path):
     """Return what is left of the marks that the project's own words take the place of."""
     text = path.read_text()

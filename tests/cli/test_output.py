@@ -190,6 +190,42 @@ def test_a_reader_that_has_enough_is_no_error(tree):
     assert run.stderr == "" and run.returncode == 0
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_text_that_an_encoding_lacks_is_spelled(encoding, tree):
+    """Python's standard output is ASCII in a locale C without coercion, and in many containers."""
+    tree.file("cache/caf\u00e9 \u65e5/0/" + "0" * 48, body=b"x" * 5000)
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    for command in ("ls", "stat"):
+        run = subprocess.run(
+            [sys.executable, "-m", "efsstate.cli.main", command],
+            capture_output=True,
+            env=environment,
+        )
+        assert run.returncode == 0 and run.stderr == b""
+        assert b"\\u65e5" in run.stdout and b"\\u258" not in run.stdout
+    assert b"##" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "message"),
+    [
+        ("ls >&-", 0, ""),
+        ("ls <&- >&- 2>&-", 0, ""),
+        ("gc <&-", 2, "without a terminal it needs -y"),
+        ("ls --json >/dev/full", 3, "No space left on device"),
+        ("ls >/dev/full", 3, "No space left on device"),
+    ],
+)
+def test_standard_streams_that_are_closed_or_full(redirection, code, message, tree):
+    run = subprocess.run(
+        ["bash", "-c", f"exec {sys.executable} -m efsstate.cli.main {redirection}"],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == code and message in run.stderr
+    assert run.stderr.count("\n") == bool(message)
+
+
 def test_names_on_the_mount_do_not_drive_the_terminal(shell):
     shell.tree.file("cache/stray\x1b[31m")
     _, out, _ = shell("gc", "-y")

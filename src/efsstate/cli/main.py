@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
+import io
+import os
 import sys
 
 TYPE_CHECKING = False
@@ -24,7 +27,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         return COULD_NOT_CHECK
     from efsstate.cli import app
 
+    if argv is None:
+        _prepare_streams()
     return app.run(list(sys.argv[1:] if argv is None else argv))
+
+
+def _prepare_streams() -> None:
+    """Open the standard streams that are closed, and let any text be printed.
+
+    A file on the mount would get the number of a closed stream. In an encoding such as ASCII what
+    it lacks is printed as an escape.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115
+            setattr(sys, name, stream)
+    codecs.register_error("efsstate", _spell)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="efsstate")
+
+
+def _spell(error: UnicodeError) -> tuple[str, int]:
+    """Return what is printed for characters that the encoding lacks: `#` for a piece of a bar."""
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end]
+    spelled = ["#" if "\u2580" <= each <= "\u259f" else ascii(each)[1:-1] for each in text]
+    return "".join(spelled), error.end
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
+import shlex
 import shutil
 from typing import NamedTuple
 
@@ -130,7 +131,7 @@ def command(name: str, kind: str | None, wheel: str | None, as_json: bool) -> in
     if wheel is not None:
         os.makedirs(os.path.join(name, "wheels"))
         shutil.copy(wheel, os.path.join(name, "wheels"))
-    out.say(f"{name}: {variant.about}\nNow: cd {name} && make test")
+    out.say(f"{name}: {variant.about}\nNow: cd {shlex.quote(name)} && make test")
     if wheel is None and _is_installed_from_a_file():
         out.say(
             "This efsstate did not come from a package index; if `make test` finds none there,"

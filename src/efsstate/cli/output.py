@@ -138,9 +138,10 @@ class Output:
     def error(self, kind: str, message: str, code: int) -> None:
         """Print an error: a document under `--json`, else one line on standard error."""
         if self.json:
-            self.document("error", error={"type": kind, "message": message, "exit": code})
-        else:
-            click.echo(f"efsstate: {message}", err=True)
+            with contextlib.suppress(OSError):  # standard output itself may be what failed
+                self.document("error", error={"type": kind, "message": message, "exit": code})
+                return
+        click.echo(f"efsstate: {plain(message)}", err=True)
 
     @contextlib.contextmanager
     def progress(self, what: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
