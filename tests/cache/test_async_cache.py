@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import threading
+import time
 
 import pytest
 
@@ -76,6 +77,28 @@ def test_get_or_compute_awaits_once_for_all_tasks(box):
         return 1 / 0
 
     asyncio.run(main())
+
+
+def test_a_plain_call_does_not_wait_for_a_task_of_its_thread(box):
+    """The task could not go on: the loop would stand still until the end of the wait."""
+
+    async def main():
+        inside, end = asyncio.Event(), asyncio.Event()
+
+        async def compute():
+            inside.set()
+            await end.wait()
+            return "the task's"
+
+        task = asyncio.create_task(box.get_or_compute("k", compute))
+        await inside.wait()
+        plain = Cache("box").get_or_compute("k", lambda: "plain")
+        end.set()
+        return plain, await task
+
+    began = time.monotonic()
+    assert asyncio.run(main()) == ("plain", "the task's")
+    assert time.monotonic() - began < 30  # and not the 60 s of a wait
 
 
 def test_a_lock_excludes_tasks_and_threads(box):

@@ -444,6 +444,15 @@ def load_text(files):
     return bytes(files.read("weights")).decode()
 
 
+def test_what_wraps_a_cached_function_needs_another_name():
+    """Under one name the two would share results."""
+    for function in (triple, wrapped(2)):
+        with pytest.raises(TypeError, match="is cached under this name already; pass a name="):
+            cached(function)
+    assert cached(name="six")(wrapped(2))(1) == 6 and triple(1) == 3
+    assert cached(timed(wrapped(2)))(2) == 12
+
+
 def test_without_an_active_version_there_are_no_results():
     """All else goes on, as without a mount."""
     words = efsstate.model("words", load=load_text)

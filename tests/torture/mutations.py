@@ -728,6 +728,11 @@ MUTATIONS = {
         holds(False),
         ["cleanup/test_removal.py::test_a_users_file_among_the_marks_of_sweeps_stays"],
     ),
+    "no-thread-waits-for-itself": Mutation(
+        "no thread waits for a task of its own",
+        holds(False),
+        ["cache/test_async_cache.py::test_a_plain_call_does_not_wait_for_a_task_of_its_thread"],
+    ),
     "claims-without-a-save-go": Mutation(
         "claims without a save go",
         become("return"),

@@ -47,6 +47,7 @@ class Captured:
 
     def __init__(self, function: Any, ignore: frozenset[str]) -> None:
         variables = list(_variables(function))
+        self._wraps_cached = _wraps_cached(function)
         self.names = frozenset([name for name, _ in variables])
         self._function = function
         self._variables = [item for item in variables if item[0] not in ignore]
@@ -56,8 +57,14 @@ class Captured:
     def mark(self, cache: str) -> str:
         """Return the text that tells a cache from others of its name; "" if nothing is captured.
 
-        Raises `TypeError` for a variable that can't count; `cache` is the name for the message.
+        Raises `TypeError` for a variable that can't count, and if the function wraps a cached one
+        of its name: they would share results. `cache` is the name for the message.
         """
+        if self._wraps_cached:
+            raise TypeError(
+                f"{cache}: it is, or wraps, a function that is cached under this name already; pass"
+                " a name= of its own"
+            )
         was_set = zip(self._variables, self._first, strict=True)
         pieces = self._encode([item for item, value in was_set if value is not _NOT_SET], cache)
         return f"[{new_hash(pieces).hexdigest()[:_MARK]}]" if pieces else ""
@@ -130,6 +137,18 @@ def _variables(function: Any) -> Iterator[tuple[str, Any]]:
         if wrapped is None:
             return
         function = wrapped
+
+
+def _wraps_cached(function: Any) -> bool:
+    """Return True if `function`, or one that it wraps under its name, is a cached function."""
+    for _ in range(_MAX_DEPTH):
+        if _is_cached(function):
+            return True
+        wrapped = getattr(function, "__wrapped__", None)
+        if not _has_name_of(function, wrapped):
+            return False
+        function = wrapped
+    return False
 
 
 def _has_name_of(function: Any, wrapped: Any) -> bool:

@@ -34,12 +34,12 @@ class Flight:
     """
 
     __slots__ = (
-        "callbacks", "discarded", "draft", "finished", "item", "key", "stored", "tags",
+        "callbacks", "discarded", "draft", "finished", "item", "key", "stored", "tags", "thread",
         "waits_for",
     )  # fmt: skip
 
     def __init__(self, key: Key, tags: tuple[str, ...] = ()) -> None:
-        self.key, self.tags = key, tags
+        self.key, self.tags, self.thread = key, tags, threading.get_ident()
         self.finished = False
         self.discarded = self.stored = False
         self.item: Any = None
@@ -56,7 +56,14 @@ class Flight:
         function()
 
     def wait(self, timeout: float) -> bool:
-        """Wait for at most `timeout` seconds; return True if the flight finished."""
+        """Wait for at most `timeout` seconds; return True if the flight finished.
+
+        A flight of this very thread is a task of its event loop, or is interrupted by the signal
+        handler that asks: it could not go on meanwhile, so return False at once.
+        """
+        # MUT: no-thread-waits-for-itself
+        if self.thread == threading.get_ident():
+            return self.finished
         event, until = threading.Event(), time.monotonic() + timeout
         self.call_when_finished(event.set)
         while not self.finished and (remaining := until - time.monotonic()) > 0:
