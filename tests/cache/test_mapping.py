@@ -262,6 +262,8 @@ def test_disabled_it_forgets_everything(monkeypatch, root):
         and list(cache.keys()) == []
         and cache.get_or_compute("k", lambda: 9) == 9
     )
+    with pytest.raises(TimeoutError, match="incr needs the mount, and EFSSTATE_DISABLE is set"):
+        cache.incr("k")
     assert list(root.iterdir()) == []
 
 
@@ -405,6 +407,8 @@ def test_touch_lets_a_value_live_on(cache, elsewhere, later):
     assert cache.get("touched", fresh=True) == ["touched"] and "left" not in elsewhere
     assert not cache.touch("left")
     assert sorted(cache.keys()) == ["touched"]
+    assert cache.touch("touched", ttl=0) and "touched" not in cache  # as `set` with a ttl of 0
+    assert not cache.touch("touched", ttl=0)
 
 
 def test_incr_counts_from_nothing_by_any_step(cache, elsewhere):
@@ -416,6 +420,11 @@ def test_incr_counts_from_nothing_by_any_step(cache, elsewhere):
     ]
     assert cache.get("n") == elsewhere.get("n", fresh=True) == 5 and cache.incr("n", 2**70) > 2**70
     cache.set("text", "5")
+    for delta in (1.5, "2", None):
+        with pytest.raises(TypeError, match="incr by what is no int"):
+            cache.incr("n", delta)
+    assert type(cache.incr("numpy", np.int64(2))) is int and cache.incr("numpy") == 3
+    assert cache.incr("numpy", ttl=0) == 4 and "numpy" not in cache  # as `set` with a ttl of 0
     with pytest.raises(TypeError, match="no int: '5'"):
         cache.incr("text")
     assert cache.get("text") == "5"

@@ -197,10 +197,10 @@ class Cache(Generic[K, V]):
         """Have the value of `key` count from now on, for `ttl` if given; True if it has one."""
         from efsstate.cache.updates import Update
 
-        results = self._results
-        update = Update(
-            results.take, key=pack_key(key), ttl=self.life(ttl), own_ttl=ttl is not None
-        )
+        results, seconds = self._results, self.life(ttl)
+        if seconds == 0:  # as of `set`
+            return self.delete(key)
+        update = Update(results.take, key=pack_key(key), ttl=seconds, own_ttl=ttl is not None)
         return update.run(results, self._keys.digest(key))
 
     def incr(self, key: K, delta: int = 1, ttl: Duration | None = None) -> int:

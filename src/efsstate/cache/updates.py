@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from efsstate.cache import singleflight
+from operator import index
+
+from efsstate.cache import puts, singleflight
 from efsstate.errors import MountTimeout
 
 TYPE_CHECKING = False
@@ -82,8 +84,13 @@ def add(
 ) -> int:
     """Add `delta` to the int that is the value (0 if there is none), and return the sum.
 
-    Raise TypeError if it is no int, MountTimeout if the sum could not be stored; both name `place`.
+    Raise TypeError if it or `delta` is no int, MountTimeout if the sum could not be stored; both
+    name `place`.
     """
+    try:
+        delta = index(delta)  # of numpy's, too: the sum would be one, which the next call refuses
+    except TypeError:
+        raise TypeError(f"{place}: incr by what is no int: {delta!r:.80}") from None
     sums: list[int] = []
 
     def make(item: Item | None) -> int:
@@ -93,6 +100,13 @@ def add(
         sums.append(value + delta)
         return sums[-1]
 
+    if not results.enabled:
+        raise MountTimeout(f"{place}: incr needs the mount, and EFSSTATE_DISABLE is set; unset it")
+    if ttl == 0:  # the sum is not kept, as of `set`
+        item = results.read(digest, exact=True)
+        make(item if item is not None and results.remaining(item) > 0 else None)
+        puts.remove(results, digest)
+        return sums[-1]
     update = Update(make, key=key, ttl=ttl, own_ttl=own_ttl, create=True)
     for _ in range(_TRIES):
         if update.run(results, digest):
