@@ -18,11 +18,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
     from types import TracebackType
-    from typing import Any
+    from typing import Any, overload
 
     from efsstate.cache.info import CacheInfo
     from efsstate.cache.mutex import Mutex
     from efsstate.units import Duration
+
+    D = TypeVar("D")
 
 K = TypeVar("K", default="Any")
 V = TypeVar("V", default="Any")
@@ -42,7 +44,14 @@ class AsyncCache(Generic[K, V]):
     def __repr__(self) -> str:
         return f"AsyncCache({self.name!r})"
 
-    async def get(self, key: K, default: Any = None, *, fresh: bool = False) -> Any:
+    if TYPE_CHECKING:
+
+        @overload
+        async def get(self, key: K, default: None = None, *, fresh: bool = False) -> V | None: ...
+        @overload
+        async def get(self, key: K, default: D, *, fresh: bool = False) -> V | D: ...
+
+    async def get(self, key: Any, default: Any = None, *, fresh: bool = False) -> Any:
         """Return the value of `key`, a copy of the caller's own, or `default`."""
         if not fresh and self._cache.is_in_memory(key):
             return self._cache.get(key, default)
@@ -140,7 +149,14 @@ class AsyncCache(Generic[K, V]):
         steps = singleflight.compute(results, self._cache.digest(key), request, None)
         return await aio.run(results, steps)  # type: ignore[no-any-return]
 
-    async def pop(self, key: K, default: Any = MISSING) -> Any:
+    if TYPE_CHECKING:
+
+        @overload
+        async def pop(self, key: K) -> V: ...
+        @overload
+        async def pop(self, key: K, default: D) -> V | D: ...
+
+    async def pop(self, key: Any, default: Any = MISSING) -> Any:
         """Remove `key` and return its value; of callers on all hosts one gets it."""
         if default is MISSING:
             return await asyncio.to_thread(self._cache.pop, key)

@@ -41,15 +41,26 @@ Cache(ttl=5)  # error
 Cache("x", lock_timeout=5)  # error
 
 
+async def fetch() -> int:
+    return 5
+
+
 async def use() -> None:
     box = AsyncCache[str, int]("box", ttl="1h")
     await box.set("a", 1)
+    assert_type(await box.get("a"), int | None)
+    assert_type(await box.get("a", "none", fresh=True), int | str)
+    assert_type(await box.pop("a"), int)
+    assert_type(await box.pop("a", None), int | None)
+    assert_type(await box.get_or_compute("a", fetch), int)
     assert_type(await box.get_many(["a"]), dict[str, int])
     assert_type(await box.incr("a"), int)
     assert_type([key async for key in box.keys()], list[str])  # noqa: SIM118
     async with box.lock("a"):
         pass
     await box.set("a", "1")  # error
+    await box.get(1)  # error
+    await box.pop(1)  # error
 
 
 class Image:
