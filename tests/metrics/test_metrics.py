@@ -208,6 +208,19 @@ def test_many_values_keep_their_least_and_their_most(lines):
     assert values[0] == 0 and values[-1] == 199 and values == sorted(values)
 
 
+def test_a_name_that_cloudwatch_lacks_is_spelled(root):
+    """A dimension's value is printable ASCII (botocore 1.44.8); CloudWatch drops other lines."""
+    stream = io.StringIO()
+    stop = metrics.emf(stream=stream, cache_names=True)
+    try:
+        Cache("B\u00fccher \u65e5\n", root=root).set("k", 1)
+        metrics.flush()
+    finally:
+        stop()
+    _, line = emf_lines(stream.getvalue())
+    assert json.loads(line)["Cache"] == "B\\xfccher \\u65e5\\n"
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -217,6 +230,13 @@ def test_many_values_keep_their_least_and_their_most(lines):
         {"dimensions": {"CacheHit": "x"}},
         {"dimensions": {"_aws": "x"}},
         {"dimensions": {"Stage": "x" * 1025}},
+        {"dimensions": {"Stage": "Entw\u00fcrfe"}},
+        {"dimensions": {"Stage": "  "}},
+        {"dimensions": {"Stage": "a\nb"}},
+        {"dimensions": {":Stage": "x"}},
+        {"dimensions": {"x" * 256: "x"}},
+        {"namespace": "B\u00fccher"},
+        {"namespace": ":shop"},
         {"dimensions": {f"d{number}": "x" for number in range(31)}},
         {"dimensions": {"Cache": "x"}, "cache_names": True},
     ],

@@ -31,11 +31,12 @@ def emf(
     namespace: the namespace of the metrics in CloudWatch.
     dimensions: the dimensions of every metric; default: FunctionName, on Lambda. CloudWatch bills
         each combination of values as a metric.
-    cache_names: write a further line for each cache, with its name as the dimension Cache.
+    cache_names: write a further line for each cache, with its name as the dimension Cache,
+        in which characters outside of ASCII are written as escapes.
     stream: where to write; default: standard output, which Lambda sends to CloudWatch Logs.
 
     Return a function that stops it. An invocation in which nothing happened writes no line. Raise
-    ValueError for more than 30 dimensions, or an empty one.
+    ValueError for more than 30 dimensions, or one that CloudWatch would not take.
     """
     from efsstate.metrics.emf_lines import EmfLines
 

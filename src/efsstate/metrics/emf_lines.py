@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _MOST_DIMENSIONS = 30  # of CloudWatch
 _MOST_VALUES = 20  # of one metric in a line: CloudWatch takes 100, and bills the line's bytes
 _LONGEST = 1024  # characters of a dimension's value, of CloudWatch
+_LONGEST_NAME = 255  # characters of a namespace, and of a dimension's name
 
 
 class EmfLines:
@@ -47,18 +48,17 @@ class EmfLines:
 
     def _require_dimensions(self) -> None:
         taken = {"Cache"} if self._cache_names else set()
-        if not self._namespace or len(self._dimensions) + len(taken) > _MOST_DIMENSIONS:
-            raise ValueError(
-                f"emf: a namespace and at most {_MOST_DIMENSIONS} dimensions are needed, not"
-                f" {self._namespace!r} and {len(self._dimensions)}"
-            )
+        if len(self._dimensions) + len(taken) > _MOST_DIMENSIONS:
+            count = len(self._dimensions)
+            raise ValueError(f"emf: at most {_MOST_DIMENSIONS} dimensions are taken, not {count}")
+        _require_name(self._namespace, "the namespace")
         for key, value in self._dimensions.items():
-            if not key or not value or key in UNITS or key in taken or key == "_aws":
+            if key in UNITS or key in taken or key == "_aws":
                 raise ValueError(
-                    f"emf: the dimension {key!r}={value!r} is empty or a metric's name"
+                    f"emf: the dimension {key!r} is a name of the line's own; rename it"
                 )
-            if len(value) > _LONGEST:
-                raise ValueError(f"emf: the dimension {key!r} is over {_LONGEST} characters")
+            _require_name(key, "a dimension's name")
+            _require(value, f"the dimension {key!r}", _LONGEST)
 
     def see(self, event: Event) -> None:
         """Do nothing: only sums are written."""
@@ -79,7 +79,8 @@ class EmfLines:
         try:
             lines = [self._line(total, self._dimensions)] if total else []
             for name, values in named:
-                lines.append(self._line(values, {**self._dimensions, "Cache": name[:_LONGEST]}))
+                spelled = name.encode("unicode_escape").decode()[:_LONGEST]
+                lines.append(self._line(values, {**self._dimensions, "Cache": spelled}))
         except BaseException:
             merge(self._total, total)
             self._named += named
@@ -103,6 +104,23 @@ class EmfLines:
             **{name: _shorten(value) for name, value in values.items()},
         }
         return json.dumps(line, separators=(",", ":")) + "\n"
+
+
+def _require_name(text: str, what: str) -> None:
+    """Raise ValueError unless CloudWatch takes a namespace, or a dimension's name."""
+    _require(text, what, _LONGEST_NAME)
+    if text[0] == ":":
+        raise ValueError(f"emf: {what} is {text!r:.80}; CloudWatch takes no colon at its beginning")
+
+
+def _require(text: str, what: str, longest: int) -> None:
+    """Raise ValueError for text that CloudWatch refuses: it drops such a line without a word."""
+    is_plain = isinstance(text, str) and text.isascii() and text.isprintable()
+    if not is_plain or not text.strip() or len(text) > longest:
+        raise ValueError(
+            f"emf: {what} is {text!r:.80}; CloudWatch takes up to {longest:,} printable ASCII"
+            " characters that are not all blanks"
+        )
 
 
 def _shorten(value: int | list[float]) -> int | list[float]:
