@@ -8,6 +8,7 @@ run there, in order: they let go of descriptors, locks and computations that bel
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from _weakrefset import WeakSet  # as `threading` has it: the public module would be one more import
@@ -90,8 +91,20 @@ def reset() -> None:
 def _before_fork() -> None:
     _forking.append(threading.get_ident())
     until = time.monotonic() + _PATIENCE
-    while _opening and time.monotonic() < until:
+    # MUT: a-fork-waits-for-who-imports
+    while (_opening or _others_import()) and time.monotonic() < until:
         time.sleep(_PAUSE)
+
+
+def _others_import() -> bool:
+    """Return True if another thread is importing a module.
+
+    Python leaves the lock of that module taken in the child: it would hang at its first use of what
+    this package imports when it is asked for.
+    """
+    locks: dict[str, Any] = getattr(sys.modules.get("_frozen_importlib"), "_module_locks", {})
+    own = (None, threading.get_ident())
+    return any(getattr(known(), "owner", None) not in own for known in list(locks.values()))
 
 
 def _in_parent() -> None:

@@ -94,6 +94,29 @@ box = AsyncCache("box")
 threading.Thread(target=lambda: asyncio.run(main())).start()
 """
 
+FORK = """
+import os, signal, sys, threading, time
+from efsstate import cached
+
+class Slow:
+    def find_spec(self, name, path, target=None):
+        if name == "efsstate.cache.looking":
+            inside.set()
+            time.sleep(0.3)
+
+inside = threading.Event()
+sys.meta_path.insert(0, Slow())
+f = cached(name="f")(lambda x: x)
+f(1)
+threading.Thread(target=f.explain, args=(2,)).start()
+inside.wait()
+child = os.fork()
+if not child:
+    signal.alarm(10)
+    os._exit(not f.explain(3).startswith("miss"))
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
 
 def run(code):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
@@ -114,6 +137,11 @@ def run(code):
 )
 def test_what_cannot_be_loaded_costs_a_computation(code, output):
     assert run(code) == output
+
+
+def test_a_child_of_a_fork_beside_an_import_can_import():
+    """The import's lock would stay taken in the child, whose first use of the module would hang."""
+    assert run(FORK) == "0"
 
 
 def test_a_users_own_import_error_travels():

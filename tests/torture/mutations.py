@@ -733,6 +733,11 @@ MUTATIONS = {
         holds(False),
         ["cache/test_async_cache.py::test_a_plain_call_does_not_wait_for_a_task_of_its_thread"],
     ),
+    "a-fork-waits-for-who-imports": Mutation(
+        "a fork waits for a thread that imports a module",
+        drop(),
+        ["cache/test_loading.py::test_a_child_of_a_fork_beside_an_import_can_import"],
+    ),
     "claims-without-a-save-go": Mutation(
         "claims without a save go",
         become("return"),
