@@ -7,7 +7,6 @@ import errno
 import os
 import random
 import threading
-import time
 
 import pytest
 from tests.checkpoints.model.explore import explore
@@ -242,9 +241,9 @@ class Replay:
             elif "reply lost" in what:
                 outcome = "reply lost"
             process.step(outcome)
-        assert self.files() == (sorted(after.epochs), sorted(after.bases), sorted(after.saves)), (
-            what
-        )
+        assert self.files() == tuple(
+            map(sorted, (after.folder.epochs, after.folder.bases, after.folder.saves))
+        ), what
         if who[0] == "w":
             before, now = state.workers[int(who[1])], after.workers[int(who[1])]
             if now.at == OWN and before.at != OWN and before.number == 0:
@@ -253,7 +252,7 @@ class Replay:
                 assert self.processes[who].ended
             assert self.saved.get(int(who[1]), 0) == now.saved
         if who[0] == "l" and after.loaders[0].at == 0 and state.loaders[0].at != 0:
-            assert self.loaded.pop(0) & ~after.seen == 0
+            assert self.loaded.pop(0) & ~after.folder.seen == 0
 
 
 @pytest.mark.parametrize(
@@ -268,8 +267,8 @@ def test_the_codes_requests_are_the_models(options, tmp_path, monkeypatch):
     seed = int.from_bytes(os.urandom(4), "little")
     print(f"seed {seed}")
     chance = random.Random(seed)
-    asked, until = 0, time.monotonic() + 6
-    while time.monotonic() < until:
+    asked = 0
+    while asked < 3000:
         print("a walk")
         path = tmp_path / str(asked)
         path.mkdir()
@@ -290,4 +289,3 @@ def test_the_codes_requests_are_the_models(options, tmp_path, monkeypatch):
             state, asked = after, asked + 1
         for who in list(replay.processes):
             replay.end(who)
-    assert asked > 200  # the walks were real ones

@@ -53,8 +53,7 @@ def explore(model, *, limit=5_000_000, stop=True):
             steps += 1
             if bad and bad.split()[0] not in found:
                 found[bad.split()[0]] = (bad, trace(at, label))
-            if state not in number:
-                number[state] = len(states)
+            if number.setdefault(state, len(states)) == len(states):
                 states.append(state)
                 parent.append(at)
         at += 1

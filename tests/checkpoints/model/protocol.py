@@ -23,6 +23,7 @@ Checked, at every step:
   SILENT  a load lacks what was acknowledged, damaged since, and gave no warning
 """
 
+import functools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -143,13 +144,13 @@ class Loader(NamedTuple):
     known: tuple = NOTHING  # the save that the last load returned
 
 
-class State(NamedTuple):
+class Folder(NamedTuple):
+    """What all processes share: the files, and what was acknowledged and shown."""
+
     epochs: frozenset
     bases: tuple  # (epoch, target)
     saves: tuple  # (epoch, number, condition, mask), sorted
     behind: tuple  # the highest save behind which owners may remove
-    workers: tuple
-    loaders: tuple
     acked: int
     seen: int
     lost: int
@@ -157,29 +158,25 @@ class State(NamedTuple):
     flips: int
 
 
+class State(NamedTuple):
+    folder: Folder
+    workers: tuple
+    loaders: tuple
+
+
 class Protocol:
     def __init__(self, rules):
         self.rules = rules
+        # Most states differ only in what the other processes are at: a process has the same steps.
+        self.steps = functools.cache(self.all_steps)
         self.done = (
             sum(bit(w, n - 1) for w, n in enumerate(rules.saves) if n) if rules.finish else 0
         )
 
     def initial(self):
         r = self.rules
-        workers = tuple(Worker(claims=n) for n in r.claims)
-        return State(
-            frozenset(),
-            (),
-            (),
-            NOTHING,
-            workers,
-            (Loader(),) * r.loaders,
-            0,
-            0,
-            r.lost,
-            r.errors,
-            r.flips,
-        )
+        folder = Folder(frozenset(), (), (), NOTHING, 0, 0, r.lost, r.errors, r.flips)
+        return State(folder, tuple(Worker(claims=n) for n in r.claims), (Loader(),) * r.loaders)
 
     # Listings and walks
 
@@ -272,22 +269,24 @@ class Protocol:
 
     # Steps
 
-    def next(self, s):
-        for i, w in enumerate(s.workers):
-            for label, change, w2, bad in self.worker(s, i, w):
-                yield (
-                    (f"w{i}", label),
-                    s._replace(workers=(*s.workers[:i], w2, *s.workers[i + 1 :]), **change),
-                    bad,
-                )
-        for i, p in enumerate(s.loaders):
-            for label, change, p2, bad in self.loader(s, p):
-                yield (
-                    (f"l{i}", label),
-                    s._replace(loaders=(*s.loaders[:i], p2, *s.loaders[i + 1 :]), **change),
-                    bad,
-                )
-        yield from self.surroundings(s)
+    def next(self, state):
+        folder, workers, loaders = state
+        for i, w in enumerate(workers):
+            for label, after, w2, bad in self.steps(self.worker, folder, i, w):
+                yield label, State(after, (*workers[:i], w2, *workers[i + 1 :]), loaders), bad
+        for i, p in enumerate(loaders):
+            for label, after, p2, bad in self.steps(self.loader, folder, i, p):
+                yield label, State(after, workers, (*loaders[:i], p2, *loaders[i + 1 :])), bad
+        for label, after, _, bad in self.steps(self.surroundings, folder):
+            yield label, State(after, workers, loaders), bad
+
+    def all_steps(self, of, folder, *process):
+        """Return the steps: who and what, the folder and the process after it, the violation."""
+        who = f"{of.__name__[0]}{''.join(map(str, process[:1]))}"
+        return [
+            ((who, label), folder._replace(**change), after, bad)
+            for label, change, after, bad in of(folder, *process)
+        ]
 
     def listing(self, s, p, then, second):
         """The steps of a listing: at once, or its first part now and the second at `second`.
@@ -558,7 +557,7 @@ class Protocol:
         }
         return change, w._replace(at=at, saved=w.saved + 1, half=()), bad
 
-    def loader(self, s, p):
+    def loader(self, s, i, p):
         r = self.rules
         blank = Loader(known=p.known)
         again = blank._replace(at=LIST, need=p.need, shown=p.shown, before=p.names)
@@ -591,7 +590,7 @@ class Protocol:
             label, outcome, p2 = self.search(s, p)
 
             def step(p3):
-                return self.loader(s, p3) if label is None else [(label, {}, p3, None)]
+                return self.loader(s, i, p3) if label is None else [(label, {}, p3, None)]
 
             p3 = p2._replace(limit=())
             if outcome == "again":
@@ -690,27 +689,23 @@ class Protocol:
                 behind = max([behind, *[f[:2] for f in s.saves if f[2] == WHOLE]])
         old = [f for f in s.saves if f[:2] < behind]
         for f in old[:1] if r.oldest_first else old:
-            after = s._replace(saves=tuple(x for x in s.saves if x != f))
-            yield ("s", f"remove {f[0]}-{f[1]}"), after, self.kept(after)
+            change = {"saves": tuple(x for x in s.saves if x != f)}
+            yield f"remove {f[0]}-{f[1]}", change, None, self.kept(s._replace(**change))
         links = s.behind[0] + (not r.top_stays)
         for e in sorted(s.epochs)[:1]:
             if e < links:
-                yield ("s", f"remove e{e}"), s._replace(epochs=s.epochs - {e}), None
+                yield f"remove e{e}", {"epochs": s.epochs - {e}}, None, None
         for e, _ in s.bases[:1]:
             if e < links:
-                after = s._replace(bases=s.bases[1:])
-                yield ("s", f"remove b{e}"), after, self.kept(after)
+                change = {"bases": s.bases[1:]}
+                yield f"remove b{e}", change, None, self.kept(s._replace(**change))
         yield from self.prune_claims(s, bases, links)
         if s.flips:
             for f in s.saves:
                 if f[2] == WHOLE:
-                    yield (
-                        ("s", f"damage {f[0]}-{f[1]}"),
-                        s._replace(
-                            saves=put(s.saves, f[0], f[1], DAMAGED, f[3]), flips=s.flips - 1
-                        ),
-                        None,
-                    )
+                    saves = put(s.saves, f[0], f[1], DAMAGED, f[3])
+                    change = {"saves": saves, "flips": s.flips - 1}
+                    yield f"damage {f[0]}-{f[1]}", change, None, None
 
     def prune_claims(self, s, bases, links):
         """Claimants that remove the links of former claims without a save: base, then epoch."""
@@ -720,11 +715,10 @@ class Protocol:
         former = [e for e in sorted(s.epochs) if links <= e < decided and e not in saved]
         for e in former[:1]:
             if e in bases:
-                after = s._replace(bases=tuple(b for b in s.bases if b[0] != e))
-                yield ("s", f"remove b{e}"), after, self.kept(after)
+                name, change = f"b{e}", {"bases": tuple(b for b in s.bases if b[0] != e)}
             else:
-                after = s._replace(epochs=s.epochs - {e})
-                yield ("s", f"remove e{e}"), after, self.kept(after)
+                name, change = f"e{e}", {"epochs": s.epochs - {e}}
+            yield f"remove {name}", change, None, self.kept(s._replace(**change))
 
 
 def bit(worker, save):
