@@ -510,3 +510,25 @@ def test_datasets_are_swept_of_what_is_abandoned(tree):
     assert report.reasons == {"temporary": 1} and not report.errors
     assert not tree.there(staged) and len(reviews.parts()) == 1
     assert report.foreign_paths == [tree.full(notes)] and tree.there(notes)
+
+
+def test_all_counts_of_two_reports_are_added():
+    reports = [SweepReport(), SweepReport()]
+    for factor, report in enumerate(reports, 1):
+        for place, (name, value) in enumerate(report.as_dict().items()):
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                setattr(report, name, factor * (place + 1))
+        report.reasons = {"old": factor, f"only {factor}": 1}
+        report.foreign_paths = [f"{factor}-{i}" for i in range(15)]
+        report.error_texts = [f"{factor}"]
+    expected = {
+        name: value * 3
+        for name, value in reports[0].as_dict().items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    reports[0].add(reports[1])
+    fields = reports[0].as_dict()
+    assert len(expected) == 14 and expected == {name: fields[name] for name in expected}
+    assert reports[0].reasons == {"old": 3, "only 1": 1, "only 2": 1}
+    assert reports[0].foreign_paths[13:17] == ["1-13", "1-14", "2-0", "2-1"]
+    assert len(reports[0].foreign_paths) == 20 and reports[0].error_texts == ["1", "2"]

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 _MOST_LISTED = 20  # paths and errors: a sweep of a broken tree must not need memory for each
+_COUNTS = (
+    *("looked", "kept", "kept_bytes", "opened", "removed", "removed_bytes", "foreign", "newer"),
+    *("damaged", "errors", "folders", "elsewhere", "left", "seconds"),
+)
 
 
 class SweepReport:
@@ -84,15 +88,13 @@ class SweepReport:
 
     def add(self, other: SweepReport) -> None:
         """Add another worker's report."""
-        for name in self.__slots__:
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if isinstance(mine, dict):
-                for reason, count in theirs.items():
-                    mine[reason] = mine.get(reason, 0) + count
-            elif isinstance(mine, list):
-                mine.extend(theirs[: _MOST_LISTED - len(mine)])
-            elif not isinstance(mine, bool):
-                setattr(self, name, mine + theirs)
+        for name in _COUNTS:
+            if count := getattr(other, name):
+                setattr(self, name, getattr(self, name) + count)
+        for reason, count in other.reasons.items():
+            self.reasons[reason] = self.reasons.get(reason, 0) + count
+        self.foreign_paths += other.foreign_paths[: _MOST_LISTED - len(self.foreign_paths)]
+        self.error_texts += other.error_texts[: _MOST_LISTED - len(self.error_texts)]
 
     def as_dict(self) -> dict[str, object]:
         """Return all fields as plain values, for a log or a reply."""
