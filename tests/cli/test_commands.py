@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import pathlib
 import threading
+import time
 
 import pytest
 
@@ -735,3 +737,40 @@ def test_an_empty_root_is_no_error(tmp_path, capfd):
         assert app.run([*command.split(), "--root", str(tmp_path)]) == 0, command
     capfd.readouterr()
     assert os.listdir(tmp_path) == []
+
+
+def test_verify_reads_records(shell, tree):
+    """A record is a chain of links, and a long value a file; each damaged one is named."""
+    from efsstate.mount import links
+    from efsstate.records.revision import CLAIMED, DONE, Content
+    from efsstate.records.store import RecordStore
+
+    before = shell.json("verify")["checked"]
+    store = RecordStore(tree.mount, "orders", 10**7)
+    expires = int(time.time()) + 3600
+    store.claim("a", Content(CLAIMED, expires))
+    store.put("b", Content(DONE, expires, value="short"))
+    store.put("c", Content(DONE, expires, value="long" * 2000))
+    assert shell.json("verify")["checked"] == before + 4, "three links and a file"
+    assert shell.json("verify", "records/orders.10000000")["checked"] == 4
+    files = [path for path in pathlib.Path(tree.path, "records").rglob("*") if path.is_file()]
+    found = sorted(path for path in pathlib.Path(tree.path, "records").rglob("*.1"))
+    (value,) = [path for path in files if "-" in path.name]
+    changed = value.read_bytes()[:-1] + b"!"
+    value.write_bytes(changed)
+    target = os.readlink(found[0])
+    os.unlink(found[0])
+    os.symlink(target.replace("claimed", "freed").replace("done", "freed"), found[0])
+    os.unlink(found[1])
+    os.mkdir(found[1])
+    os.unlink(found[2])
+    folder, name = os.path.relpath(found[2].parent, tree.path), found[2].name
+    links.create(tree.mount, folder, name, "no revision")
+    told = shell.json("verify", "records", code=1)
+    assert sorted(each["where"] for each in told["findings"]) == sorted(map(str, [*found, value]))
+    reasons = " ".join(each["what"] for each in told["findings"])
+    assert "checksum" in reasons and "its text is no revision's" in reasons, reasons
+    assert "where a link of ours belongs" in reasons, reasons
+    assert all("its key is refused" in each["do"] for each in told["findings"])
+    assert told["checked"] == 4 and value.read_bytes() == changed
+    assert shell("verify", "--repair", "-y")[0] == 1 and value.exists()

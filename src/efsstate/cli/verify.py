@@ -11,7 +11,7 @@ from efsstate.cli.inventory import count_folders
 from efsstate.cli.output import Consent, Output, count_text
 from efsstate.cli.places import folders, locate, open_root
 from efsstate.errors import CorruptEntryError, EfsStateError, UnknownFormatError
-from efsstate.format import dataset_layout, entry, layout
+from efsstate.format import dataset_layout, entry, layout, record_layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from efsstate.cli.places import Place
     from efsstate.mount.files import Mount
 
+_REFUSED = (
+    "its key is refused until the window is over: a run under way can't end, and no other begins;"
+    " if they are signed, run this with the functions' EFSSTATE_SIGNING_KEY"
+)
 _NOT_TOLD = "damaged, or signed with another key: run this with the functions' EFSSTATE_SIGNING_KEY"
 
 
@@ -30,12 +34,13 @@ _NOT_TOLD = "damaged, or signed with another key: run this with the functions' E
 def command(
     place: str | None, repair: bool, out: Output, root: str | None, consent: Consent
 ) -> int:
-    """Check the checksum of every cache entry, checkpoint and model, or of those at PLACE.
+    """Check the checksum of every cache entry, checkpoint, model and record, or those at PLACE.
 
     Exit code 1 if something is damaged and was not repaired. --repair removes damaged cache
     entries. An entry that may only be signed with another key stays: run this with the functions'
     EFSSTATE_SIGNING_KEY. A damaged save of a checkpoint stays, and readers pass over it with a
-    warning. A damaged model version stays: publish it again, under a new id.
+    warning. A damaged model version stays: publish it again, under a new id. A damaged record
+    stays: its key is refused until it expires.
     """
     mount = open_root(root)
     located = locate(mount, place) if place is not None else None
@@ -92,6 +97,9 @@ class _Check:
         for name in folders(self._mount, layout.MODELS, self._place):
             yield from self._model(name)
             self._advance(1)
+        for base in folders(self._mount, record_layout.RECORDS, self._place):
+            yield from self._records(f"{record_layout.RECORDS}/{base}")
+            self._advance(1)
 
     # Cache entries
 
@@ -122,7 +130,10 @@ class _Check:
     def _files(self, folder: str, is_wanted: Callable[[str], bool]) -> Iterator[dict[str, Any]]:
         try:
             for item in self._mount.scan(folder):
-                if is_wanted(item.name) and (finding := self._file(folder, item.name)) is not None:
+                if not is_wanted(item.name):
+                    continue
+                check = self._revision if record_layout.is_revision(item.name) else self._file
+                if (finding := check(folder, item.name)) is not None:
                     yield finding
         except (OSError, EfsStateError) as error:
             self.failed = True
@@ -159,7 +170,9 @@ class _Check:
     ) -> dict[str, Any]:
         path = self._mount.path_of(folder, name)
         if not folder.startswith(f"{layout.CACHE}/"):
-            return _finding(path, error.reason, "readers pass over it for the save before it")
+            is_record = folder.startswith(f"{record_layout.RECORDS}/")
+            do = _REFUSED if is_record else "readers pass over it for the save before it"
+            return _finding(path, error.reason, do)
         return _finding(path, error.reason, "efsstate verify --repair") | {
             "size": size,
             "repairable": layout.is_digest(name),
@@ -182,6 +195,34 @@ class _Check:
         for name in self._mount.names(folder):
             if (layout.parse_shard(name) or "")[:1] == ("s",):
                 yield from self._files(f"{folder}/{name}", _is_save)
+
+    # Records
+
+    def _records(self, folder: str) -> Iterator[dict[str, Any]]:
+        for window in record_layout.windows(self._mount.names(folder)):
+            yield from self._files(f"{folder}/{window}", _is_record)
+
+    def _revision(self, folder: str, name: str) -> dict[str, Any] | None:
+        """Return a finding if the link is not that of a revision, else None."""
+        from efsstate.mount import links
+        from efsstate.records.revision import parse
+
+        path = self._mount.path_of(folder, name)
+        try:
+            text = links.read(self._mount, folder, name)
+            fault = None if parse(text) is not None else "its text is no revision's"
+        except FileNotFoundError:
+            return None
+        except CorruptEntryError as error:
+            fault = error.reason
+        except OSError as error:
+            self.failed = True
+            return _finding(path, error.strerror or str(error), "look at its permissions")
+        self.checked += 1
+        if fault is not None:
+            return _finding(path, fault, _REFUSED)
+        self.size += len(text)
+        return None
 
     # Models
 
@@ -212,6 +253,11 @@ class _Check:
 
 def _is_save(name: str) -> bool:
     return (layout.parse_claim(name) or "")[:1] == ("g",)
+
+
+def _is_record(name: str) -> bool:
+    is_value = record_layout.is_value(name) and not layout.is_temporary(name)
+    return is_value or record_layout.is_revision(name)
 
 
 def _finding(where: str, what: str, do: str) -> dict[str, Any]:
