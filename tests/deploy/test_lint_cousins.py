@@ -186,6 +186,25 @@ def test_a_module(name, tmp_path):
     assert alarms(write(tmp_path, main_tf=MODULES[name])) == set(expected.split())
 
 
+CALLED = T.replace("timeout       = 60", "timeout       = var.seconds")
+CALLS = {
+    ": for an empty map": ("  for_each = {}\n  seconds = 3", ""),
+    ": for an empty set": ("  for_each = toset([])\n  seconds = 3", ""),
+    "EFS041: for a set": ('  for_each = toset(["a"])\n  seconds = 3', ""),
+    ": null for the default": ("  seconds = null", "default = 60\n  nullable = false"),
+    "EFS041: null in place of the default": ("  seconds = null", "default = 60"),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_module_that_is_called(name, tmp_path):
+    expected, _, _ = name.partition(":")
+    call, variable = CALLS[name]
+    child = CALLED + f'variable "seconds" {{\n  {variable}\n}}\n'
+    root = f'module "m" {{\n  source = "./m"\n{call}\n}}\nresource "aws_vpc" "more" {{}}\n'
+    assert alarms(write(tmp_path, main_tf=root, m__main_tf=child)) == set(expected.split())
+
+
 def test_policies_of_one_function_of_a_service(tmp_path):
     """serverless-iam-roles-per-function makes a role of its own, without the EFS statement."""
     statements = "    iamRoleStatements:\n      - {Effect: Allow, Action: '*', Resource: '*'}\n"

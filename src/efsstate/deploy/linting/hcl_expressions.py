@@ -43,6 +43,8 @@ class Scope:
         self.folder, self.prefix, self.parent = folder, prefix, parent
         self.declared: set[str] = set()
         self.defaults: dict[str, Any] = {}
+        self.not_nullable: set[str] = set()
+        """The variables that take their default in place of a null."""
         self.arguments: dict[str, Any] = {}
         self.has_unknown_caller = False
         self.locals: dict[str, Any] = {}
@@ -265,7 +267,9 @@ class Scope:
         if self.has_unknown_caller:
             return unknown
         if key in self.arguments:
-            return (self.parent or self).value(self.arguments[key])
+            value = (self.parent or self).value(self.arguments[key])
+            if value is not None or key not in self.not_nullable:
+                return value
         return self.value(self.defaults[key]) if key in self.defaults else unknown
 
     def _output(self, module: Scope, path: str, unknown: Unknown) -> Any:

@@ -150,6 +150,8 @@ class _Reader:
                 scope.declared.add(name)
                 if "default" in body:
                     scope.defaults[name] = body["default"]
+                if scope.value(body.get("nullable")) == "false":
+                    scope.not_nullable.add(name)
         for block in items(tree.get("locals")):
             pairs = block.items() if isinstance(block, dict) else ()
             scope.locals.update({key: value for key, value in pairs if not key.startswith("__")})
@@ -162,7 +164,8 @@ class _Reader:
         """Follow the call of a local module; note a module from elsewhere."""
         source = scope.value(body.get("source"))
         count = scope.value(body["count"]) if "count" in body else None
-        if number(count) == 0:
+        each = scope.value(body.get("for_each"))
+        if number(count) == 0 or (isinstance(each, list | dict) and not each):
             return  # not created with these variables
         folder = os.path.normpath(os.path.join(scope.folder, str(source)))
         files = files_in(folder) if str(source).startswith(("./", "../")) else []
