@@ -321,8 +321,13 @@ def test_what_is_kept_of_calls_takes_no_more_than_the_pool(kind, monkeypatch):
 
 
 @pytest.mark.parametrize("of", ["computed", "read"])
-def test_an_entry_takes_at_most_600_bytes_besides_its_value(of, another):
-    """Values of 16 characters, 65 bytes each, under texts, which are remembered, too."""
+def test_an_entry_takes_at_most_600_bytes_besides_its_value(of, another, monkeypatch):
+    """Values of 16 characters, 65 bytes each, under texts, which are remembered, too.
+
+    Time stands still: an entry that is read again is removed first, and then a dict grows sooner.
+    """
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
     f = cached(name="small")(lambda text: text[1:])
     reader = another(f) if of == "read" else f
     count = 5000

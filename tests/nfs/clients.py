@@ -69,6 +69,14 @@ class Worker:
         line, newline, self._data[self._lines] = self._data[self._lines].partition(b"\n")
         return (line + newline).decode()
 
+    def is_running(self):
+        """Whether it has yet to end."""
+        try:
+            self.wait(0)
+        except TimeoutError:
+            return True
+        return False
+
     def wait(self, timeout=60):
         """Its exit code; negative for the signal that ended it."""
         end = time.monotonic() + timeout
