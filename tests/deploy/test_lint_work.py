@@ -8,9 +8,10 @@ import hcl2
 import pytest
 from tests.deploy.faults import T, Y
 
-from efsstate.deploy.linting import hcl_text, lint
+from efsstate.deploy.linting import hcl_expressions, hcl_text, lint
 from efsstate.deploy.linting.lint import check
 from efsstate.deploy.template import render
+from efsstate.errors import TemplateError
 
 
 @pytest.fixture
@@ -73,3 +74,18 @@ def test_a_cloudformation_template_is_parsed_once(monkeypatch, tmp_path):
     path.write_text(Y)
     assert check(str(path)).functions == 1
     assert counts == {str(path): 1}
+
+
+@pytest.mark.parametrize(
+    "each", ['"${local.a%(next)d}${local.a%(next)d}"', "[local.a%(next)d, local.a%(next)d]"]
+)
+def test_references_that_double_do_not_hang(each, monkeypatch, tmp_path):
+    monkeypatch.setattr(hcl_expressions, "MAX_RESOLVED", 2_000)
+    doubled = "".join(f"  a{i} = {each % {'next': i + 1}}\n" for i in range(30))
+    path = tmp_path / "main.tf"
+    path.write_text(
+        f'locals {{\n{doubled}  a30 = "x"\n}}\n'
+        'resource "aws_vpc" "v" {\n  cidr_block = local.a0\n}\n'
+    )
+    with pytest.raises(TemplateError, match=r"main.tf: its references unfold to over 2,000"):
+        check(str(path))

@@ -33,6 +33,7 @@ _DIRECTIVE = re.compile(r"(?<!%)%\{")  # %{ if … } and %{ for … } in quoted 
 _SIGNS = ("||", "&&", "==", "!=")
 _ATTRIBUTES = {"arn": "Arn", "id": ""}
 MAX_DEPTH = 40
+MAX_RESOLVED = 200_000  # expressions; the largest public module has 7,000
 
 
 class Scope:
@@ -62,6 +63,8 @@ class Scope:
         self.iterators: dict[str, tuple[Any, Any]] = {}
         """The key and the value of each `dynamic` block around, by the name of its iterator."""
         self.depth = 0
+        self.work: list[int] = [0] if parent is None else parent.work
+        """How many expressions were resolved, one number for all modules."""
 
     def inside(self, iterator: str, key: Any, value: Any) -> Scope:
         """Return this scope within one of the blocks that a `dynamic` block makes."""
@@ -131,6 +134,10 @@ class Scope:
     def expression(self, text: str) -> Any:
         """Resolve an expression outside quotes."""
         self.depth += 1
+        self.work[0] += 1
+        if self.work[0] > MAX_RESOLVED:
+            limit = f"over {MAX_RESOLVED:,} expressions"
+            raise TemplateError(f"its references unfold to {limit}; no module does")
         try:
             if self.depth > MAX_DEPTH:
                 return Unknown(text[:200])
@@ -209,6 +216,8 @@ class Scope:
             return Unknown(text[:200])
         try:
             return self.value(parse_literal(text))
+        except TemplateError:
+            raise
         except Exception:  # the parser raises errors of several families
             return Unknown(text[:200])
 
