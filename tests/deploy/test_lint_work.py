@@ -85,7 +85,7 @@ def test_references_that_double_do_not_hang(each, monkeypatch, tmp_path):
     path = tmp_path / "main.tf"
     path.write_text(
         f'locals {{\n{doubled}  a30 = "x"\n}}\n'
-        'resource "aws_vpc" "v" {\n  cidr_block = local.a0\n}\n'
+        'resource "aws_subnet" "s" {\n  cidr_block = local.a0\n}\n'
     )
     with pytest.raises(TemplateError, match=r"main.tf: its references unfold to over 2,000"):
         check(str(path))
