@@ -134,6 +134,13 @@ def test_other_formats_are_named(name, text, message, tmp_path):
         assert "\n" not in str(error.value)
 
 
+def test_a_state_of_terraform_is_named(tmp_path):
+    path = tmp_path / "terraform.tfstate"
+    path.write_text('{"version": 4, "terraform_version": "1.9.0", "resources": []}')
+    with pytest.raises(TemplateError, match="terraform show -json"):
+        check(str(path))
+
+
 @pytest.fixture
 def slow(tmp_path):
     path = tmp_path / "a b,%.yaml"

@@ -39,6 +39,8 @@ def _hint(tree: Map) -> str:
         return "a Terraform file ends in .tf or .tf.json"
     if "app" in tree and "context" in tree:
         return "this is cdk.json; run `cdk synth` and check the folder cdk.out"
+    if "terraform_version" in tree and "resources" in tree:
+        return "this is Terraform's state; check `terraform show -json > state.json`"
     if "runtime" in tree and "name" in tree:
         return PULUMI
     return "it has no Resources"
