@@ -205,6 +205,16 @@ def test_a_module_that_is_called(name, tmp_path):
     assert alarms(write(tmp_path, main_tf=root, m__main_tf=child)) == set(expected.split())
 
 
+@pytest.mark.parametrize("off", ["count = 0", "for_each = var.items"])
+def test_a_folder_whose_modules_are_all_off(off, tmp_path):
+    """A wrapper of a module makes nothing by default; it is a module all the same."""
+    root = (
+        f'module "m" {{\n  source = "./m"\n  {off}\n}}\nvariable "items" {{\n  default = {{}}\n}}\n'
+    )
+    report = check(str(write(tmp_path, main_tf=root, m__main_tf=T)))
+    assert (report.findings, report.functions, report.skipped) == ([], 0, 1)
+
+
 def test_policies_of_one_function_of_a_service(tmp_path):
     """serverless-iam-roles-per-function makes a role of its own, without the EFS statement."""
     statements = "    iamRoleStatements:\n      - {Effect: Allow, Action: '*', Resource: '*'}\n"

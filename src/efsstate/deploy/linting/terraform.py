@@ -74,7 +74,7 @@ def read(path: str, parameters: Mapping[str, str] | None = None) -> Stack:
         scope.has_unknown_caller = True
         reader.unseen.append("the caller of this module, which decides its variables")
     reader.read_module(scope, files, is_many=False)
-    if not reader.blocks and not reader.unseen:
+    if not (reader.blocks or reader.unseen or reader.skipped):
         raise TemplateError(f"{path}: no Terraform resources in it")
     return reader.stack()
 
@@ -85,6 +85,7 @@ class _Reader:
     def __init__(self) -> None:
         self.blocks: list[_Written] = []
         self.unseen: list[str] = []
+        self.skipped: list[str] = []  # modules that are not created with these variables
         self.modules = 0
         self._files: dict[str, tuple[dict[str, Any], list[str]]] = {}
 
@@ -93,7 +94,7 @@ class _Reader:
             # One file of several: something missing in it may stand in another.
             if has_undeclared(block.scope, block.raw):
                 self.unseen.append("names declared in other files")
-        resources, skipped = [], []
+        resources, skipped = [], list(self.skipped)
         for block in self.blocks:
             converted = _convert(block)
             resources += converted
@@ -166,7 +167,8 @@ class _Reader:
         count = scope.value(body["count"]) if "count" in body else None
         each = scope.value(body.get("for_each"))
         if number(count) == 0 or (isinstance(each, list | dict) and not each):
-            return  # not created with these variables
+            self.skipped.append(f"{scope.prefix}module.{name}")
+            return
         folder = os.path.normpath(os.path.join(scope.folder, str(source)))
         files = files_in(folder) if str(source).startswith(("./", "../")) else []
         if not files:
