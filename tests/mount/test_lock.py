@@ -253,6 +253,14 @@ def test_an_alarm_at_any_moment_leaks_no_descriptor_and_no_lock(mount, tmp_path,
     assert moments > 10
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_alarm_during_a_look_at_a_folder_leaks_no_descriptor(mount):
+    mount.make("looked-at")
+    for moment in alarms.at_each_moment(lambda: mount.look("looked-at")):
+        assert len(opened("looked-at")) <= 1, moment  # that of the folder, which stays open
+    assert moment > 3
+
+
 def test_a_child_that_outlives_a_killed_owner_keeps_no_lock(mount, tmp_path):
     program = f"""
 import os, sys, time

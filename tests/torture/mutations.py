@@ -589,7 +589,7 @@ MUTATIONS = {
     ),
     "the-fresh-open": Mutation(
         "the fresh open",
-        become("fd = os.dup(handle.fd)"),
+        become("opened.append(os.dup(handle.fd))"),
         ["nfs/test_mount.py"],
         nfs=True,
     ),

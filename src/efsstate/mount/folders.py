@@ -401,15 +401,20 @@ class Folders:
         above it, was missing.
         """
         for attempt in (0, 1):
+            opened: list[int] = []
             try:
                 handle = self._folders.get(folder) or self.handle(folder)
                 now = time.time()
-                # MUT: the-fresh-open
                 try:
-                    fd = os.open(f"{OPEN_FILES}/{handle.fd}", AGAIN)
-                except FileNotFoundError:  # no /proc here
-                    fd = os.open(".", DIRECTORY, dir_fd=handle.fd)
-                try:
+                    # In C, as in `Descriptor`: a signal handler that raises loses no descriptor.
+                    # MUT: the-fresh-open
+                    try:
+                        path = f"{OPEN_FILES}/{handle.fd}"
+                        opened.extend(map(partial(os.open, flags=AGAIN), (path,)))
+                    except FileNotFoundError:  # no /proc here
+                        again = partial(os.open, flags=DIRECTORY, dir_fd=handle.fd)
+                        opened.extend(map(again, (".",)))
+                    fd = opened[0]
                     status = os.fstat(fd)
                     if status.st_nlink:  # else it was removed, perhaps created again since
                         unchanged = before is not None and _moment(status) == _moment(before)
@@ -417,7 +422,7 @@ class Folders:
                         handle.refreshed = now
                         return status, names
                 finally:
-                    os.close(fd)
+                    list(map(os.close, opened))
             except OSError as error:
                 if error.errno not in GONE:
                     raise self.with_path(error, folder) from None
