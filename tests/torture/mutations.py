@@ -848,6 +848,29 @@ MUTATIONS = {
         holds(False),
         ["checkpoints/test_loops.py::test_a_second_loop_needs_a_name"],
     ),
+    "a-name-beside-a-loop-without-one": Mutation(
+        "a name beside a loop without one is refused",
+        holds(False),
+        [
+            "checkpoints/test_several_loops.py"
+            "::test_a_name_beside_a_loop_without_one_is_refused",
+        ],
+    ),
+    "a-second-loop-of-a-name-goes-on": Mutation(
+        "a second loop of a name goes on",
+        become("pass"),
+        ["checkpoints/test_several_loops.py::test_a_loop_that_is_tried_again_goes_on"],
+    ),
+    "a-second-loop-does-what-was-read-ahead": Mutation(
+        "a second loop does the items that were read ahead",
+        holds(False),
+        ["checkpoints/test_several_loops.py::test_items_that_were_read_ahead_come_again"],
+    ),
+    "no-items-after-the-block": Mutation(
+        "no items are given after the block",
+        holds(False),
+        ["checkpoints/test_several_loops.py::test_no_items_are_given_after_the_block"],
+    ),
     "a-shorter-source-is-not-finished": Mutation(
         "a shorter source is not finished",
         holds(False),

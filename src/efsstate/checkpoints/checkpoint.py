@@ -9,6 +9,7 @@ from efsstate import deadline, events, process
 from efsstate.checkpoints.claiming import Claiming
 from efsstate.checkpoints.protocol import CheckpointFolder
 from efsstate.checkpoints.saves import States
+from efsstate.errors import EfsStateError
 from efsstate.format import layout
 from efsstate.format.codec import resolve_codec
 from efsstate.generic import TypeVar
@@ -266,6 +267,13 @@ class Checkpoint(Claiming[S]):
     def _reset(self) -> None:
         claim = self._require_claim()
         self._before_reset()
+        if self._loops is not None:
+            path = self._open_folder().path()
+            self._loops.end(
+                EfsStateError(
+                    f"{path}: it was reset while its loop was running; leave the loop after reset()"
+                )
+            )
         self._loops, self._attempts, self.skipped = None, None, []
         self.finished, self._state = False, self._states.copy(self._options["initial"])
         self._write(claim, self._states.encode(None), None, 0, empty=True)

@@ -6,7 +6,7 @@ import time
 
 from efsstate import deadline, events
 from efsstate.checkpoints.looping import Looping
-from efsstate.errors import ClaimedError
+from efsstate.errors import ClaimedError, NotClaimed
 from efsstate.generic import TypeVar
 from efsstate.mount.root import resolve
 
@@ -89,6 +89,13 @@ class Claiming(Looping[S]):
                 self._leave_loops(error)
         finally:
             self._release()
+            if self._loops is not None:
+                self._loops.end(
+                    NotClaimed(
+                        f"{self.name}: its `with` was left before the loop; read the items inside"
+                        " `with checkpoint(...) as job:`"
+                    )
+                )
             self._loops = None
             self._leave_invocation()
 

@@ -247,8 +247,8 @@ class Looping(Saving[S]):
         if self._loops is None:
             state, encode = lambda: self._state, self._states.encode
             job = Job(claim.folder.path(), state, encode, self._save_loop, self._save_kept)
-            self._loops = Loops(job, self._position, self._items, notes.get("phases", {}))
-        loop = self._loops.begin(source, pace, options)
+            self._loops = Loops(job, notes.get("phases", {}))
+        loop = self._loops.begin(source, pace, options, *self._start())
         if attempts is not None:
             tries = self._newest.tries if self._newest is not None else 0
             crashes, error = claim.crashes(), str(notes.get("error", ""))
@@ -260,6 +260,14 @@ class Looping(Saving[S]):
             loop.exhausted = not self.finished
             return None
         return loop
+
+    def _start(self) -> tuple[Any, int]:
+        """Return the position and the count of items from which the next loop goes on."""
+        loop = self._loop
+        # MUT: a-second-loop-does-what-was-read-ahead
+        if loop is not None and not loop.may_count:
+            return self._position, self._items
+        return self.position, self.items
 
     def _leave_loops(self, error: BaseException | None) -> None:
         """Save the progress of the loops, and finish the job if they came to their ends.

@@ -21,18 +21,21 @@ class Loops:
     `phases` has the position, the count of items and the end of each loop that has a name.
     """
 
-    def __init__(self, job: Job, position: Any, items: int, phases: dict[str, Phase]) -> None:
+    def __init__(self, job: Job, phases: dict[str, Phase]) -> None:
         self._job = job
-        self._position, self._items = position, items
         self.phases = {name: list(phase) for name, phase in phases.items()}
         self.has_names = bool(phases)
         self.current: Loop | None = None
         self._begun: list[Loop] = []
 
-    def begin(self, source: Any, pace: Pace, options: Options) -> Loop:
+    def begin(
+        self, source: Any, pace: Pace, options: Options, position: Any, items: int
+    ) -> Loop:
         """Return a new loop, which starts where the last one of its name stopped.
 
-        Raises `EfsStateError` if another one is running, or is at its end and has no name.
+        `position` and `items` are the job's, which may be ahead of the last save. Raises
+        `EfsStateError` if another loop is running, or is at its end and has no name, or if some
+        loops have names and others have none.
         """
         before, path = self.current, self._job.name
         if before is not None and before.running:
@@ -42,16 +45,29 @@ class Loops:
             raise EfsStateError(
                 f"{path}: it has loops with names ({names}); give this resume a name=, too"
             )
+        is_unnamed = items > 0 if before is None else before.options.name is None
+        # MUT: a-name-beside-a-loop-without-one
+        if options.name is not None and not self.phases and is_unnamed:
+            raise EfsStateError(
+                f"{path}: it has a loop without a name, which did {items:,} items; leave out name="
+                " here, or give each loop a name from the start (reset() starts over)"
+            )
         # MUT: a-second-loop-needs-a-name
         if options.name is None and before is not None and before.exhausted:
             raise EfsStateError(
                 f"{path}: resume came to its source's end already, and a second one would begin in"
                 " the middle of its own; give each a name=, for a position of its own"
             )
-        if before is not None and before.options.name != options.name:
-            self._job.save(True)  # that loop is over: its end counts
+        if before is not None and before.may_count:
+            if before.options.name != options.name:
+                self._job.save(True)  # that loop is over: its end counts
+            # MUT: a-second-loop-of-a-name-goes-on
+            self.note_phase(position, items)
         loop = Loop(self._job, source, pace, options)
-        loop.begin(*self._start_of(options.name))
+        if options.name is None:
+            loop.begin(position, items)
+        else:
+            loop.begin(*self.phases.get(options.name, (None, 0, False))[:2])
         self.current = loop
         self.has_names = self.has_names or options.name is not None
         self._begun.append(loop)
@@ -61,16 +77,13 @@ class Loops:
     def _is_named(loop: Loop | None) -> bool:
         return loop is not None and loop.options.name is not None
 
-    def _start_of(self, name: str | None) -> tuple[Any, int]:
-        if name is not None:
-            position, items, _ = self.phases.get(name, (None, 0, False))
-            return position, items
-        if self.current is not None:  # it may be ahead of the last save
-            return self.current.position, self.current.items
-        return self._position, self._items
+    def end(self, reason: EfsStateError) -> None:
+        """Give no further items: raise `reason` for the next one."""
+        for loop in self._begun:
+            loop.ended = reason
 
     def has_ended(self, name: str | None) -> bool:
-        """Return True if the loop of that name came to its end in an earlier claim."""
+        """Return True if the loop of that name came to its end before."""
         return name is not None and bool(self.phases.get(name, (None, 0, False))[2])
 
     def note_phase(self, position: Any, items: int) -> dict[str, Phase]:

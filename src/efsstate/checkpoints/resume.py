@@ -73,6 +73,7 @@ class Loop:
         self.early_position: Any = None  # of an item that is handed out before an earlier one
         self.kept = Kept(job, None, 0)
         self.running = self.exhausted = False
+        self.ended: EfsStateError | None = None  # why no further item may be given
         self._started = 0.0
         self.begun = 0.0  # when the item was handed out
         self._thread = threading.get_ident()
@@ -83,13 +84,30 @@ class Loop:
         self.kept = Kept(self.job, position, items)
         self.kept.keep(position, items, time.monotonic(), 0.0)
 
+    @property
+    def is_direct(self) -> bool:
+        """Return True if its reader takes an item only once the one before is done."""
+        return self.consumer is None or self.consumer.is_direct
+
+    @property
+    def may_count(self) -> bool:
+        """Return True if the items that were taken are done, though the block goes on."""
+        return self.is_direct or self.exhausted
+
     # The steps of a loop, for `run` and its variants
 
     def start(self) -> None:
         """Begin to run."""
+        self.require_block()
         self.running = True
         self._started = now = time.monotonic()
         self.pace.start(now)
+
+    def require_block(self) -> None:
+        """Raise if the block that holds the claim was left, or the job was reset."""
+        # MUT: no-items-after-the-block
+        if self.ended is not None:
+            raise self.ended
 
     def remaining_items(self) -> Iterator[Any]:
         """Return an iterator over the items that are not done yet."""
@@ -135,6 +153,8 @@ class Loop:
 
     def finish_item(self, now: float) -> None:
         """Count the item that was handed out as done, and save if it is time."""
+        if self.ended is not None:
+            self.require_block()
         self.is_inside = False
         self.position, self.items = self.next_position, self.next_items
         if self.consumer is None or self.consumer.is_direct:
@@ -177,8 +197,7 @@ class Loop:
 
     def end(self) -> None:
         """Save at the loop's end before the deadline."""
-        is_direct = self.consumer is None or self.consumer.is_direct
-        if is_direct and self.items > self.saved_items:
+        if self.is_direct and self.items > self.saved_items:
             self.job.save(True)
 
     def save_before_item(self) -> None:
@@ -336,8 +355,7 @@ class Loop:
         their end. If it raised elsewhere, what the loop did may have been for nothing, as if its
         items were only collected there: nothing beyond the last save counts.
         """
-        consumer, kept = self.consumer, self.kept
-        is_direct = consumer is None or consumer.is_direct
+        consumer, kept, is_direct = self.consumer, self.kept, self.is_direct
         if error is not None:
             # MUT: an-error-outside-the-loop-counts-nothing
             is_in_loop = consumer is None or consumer.raised_in_body(error.__traceback__)
