@@ -9,6 +9,13 @@ class Stop(Exception):  # noqa: N818 - the work failed, and no error of ours
     """The work failed."""
 
 
+def fail_once(item, failures):
+    """Raise if `item` is in `failures`, and take it out."""
+    if item in failures:
+        failures.remove(item)
+        raise Stop
+
+
 @pytest.mark.parametrize("saves", [False, True], ids=["unsaved", "saved"])
 @pytest.mark.parametrize("name", [None, "rows"])
 def test_a_loop_that_is_tried_again_goes_on(root, name, saves):
@@ -19,15 +26,12 @@ def test_a_loop_that_is_tried_again_goes_on(root, name, saves):
         while not job.complete:
             try:
                 for item in job.resume(range(7), name=name):
-                    if not saves and item in failures:
-                        failures.remove(item)
-                        raise Stop
+                    if not saves:
+                        fail_once(item, failures)
                     job.state += item
                     if saves:
                         job.save()
-                    if item in failures:
-                        failures.remove(item)
-                        raise Stop
+                        fail_once(item, failures)
             except Stop:
                 pass
     assert (job.state, job.items, job.finished) == (21, 7, True)
@@ -39,9 +43,7 @@ def test_items_that_were_read_ahead_come_again(root, name):
     failures, results = [3], []
 
     def work(item):
-        if item in failures:
-            failures.remove(item)
-            raise Stop
+        fail_once(item, failures)
         return item
 
     with checkpoint("job", root=root) as job:
@@ -121,14 +123,15 @@ def test_no_items_are_given_after_the_block(root, leave):
 
 
 def test_a_reset_ends_the_loop(root):
-    with (
-        pytest.raises(EfsStateError, match="leave the loop after reset"),
-        checkpoint("job", root=root) as job,
-    ):
-        for item in job.resume(range(4)):
-            job.state = (job.state or 0) + item
-            if item == 2:
-                job.reset()
+    def run():
+        with checkpoint("job", root=root) as job:
+            for item in job.resume(range(4)):
+                job.state = (job.state or 0) + item
+                if item == 2:
+                    job.reset()
+
+    with pytest.raises(EfsStateError, match="leave the loop after reset"):
+        run()
     with checkpoint("job", root=root) as job:
         assert job.state is None
         assert list(job.resume(range(4))) == [0, 1, 2, 3]

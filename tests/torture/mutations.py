@@ -852,8 +852,7 @@ MUTATIONS = {
         "a name beside a loop without one is refused",
         holds(False),
         [
-            "checkpoints/test_several_loops.py"
-            "::test_a_name_beside_a_loop_without_one_is_refused",
+            "checkpoints/test_several_loops.py::test_a_name_beside_a_loop_without_one_is_refused",
         ],
     ),
     "a-second-loop-of-a-name-goes-on": Mutation(

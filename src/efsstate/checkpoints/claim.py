@@ -68,8 +68,11 @@ class HeldClaim:
         """
         folder = self.folder
         here = (folder.mount.path, folder.folder)
-        other = _claims.get(here, _nothing)()
-        if other is not None and other.is_held() and other.thread == threading.get_ident():
+        if self._is_held_by_thread(here):
+            import gc
+
+            gc.collect()  # an alarm may have left it behind in a loop, which is a cycle
+        if self._is_held_by_thread(here):
             raise ClaimedError(
                 f"{folder.path()}: already claimed by this thread, in an enclosing block; use that"
                 " claim, or leave it first"
@@ -83,6 +86,11 @@ class HeldClaim:
         self.ended = ""
         _claims[here] = ref(self)
         return waited
+
+    def _is_held_by_thread(self, here: tuple[str, str]) -> bool:
+        """Return True if this thread holds a claim of this checkpoint already."""
+        other = _claims.get(here, _nothing)()
+        return other is not None and other.is_held() and other.thread == self.thread
 
     def _acquire_epoch(self, until: float, *, accept_older: bool) -> bool:
         """Take the lock and make an epoch; return True if another owner had to be waited for."""

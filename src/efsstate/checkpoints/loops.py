@@ -28,9 +28,7 @@ class Loops:
         self.current: Loop | None = None
         self._begun: list[Loop] = []
 
-    def begin(
-        self, source: Any, pace: Pace, options: Options, position: Any, items: int
-    ) -> Loop:
+    def begin(self, source: Any, pace: Pace, options: Options, position: Any, items: int) -> Loop:
         """Return a new loop, which starts where the last one of its name stopped.
 
         `position` and `items` are the job's, which may be ahead of the last save. Raises

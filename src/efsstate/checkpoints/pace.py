@@ -102,28 +102,39 @@ class Kept:
 
     def __init__(self, job: Job, position: Any, items: int) -> None:
         self._job = job
-        self._state: Any = None
-        self._encoded: list[Buffer] | None = None  # instead of a state that can change in place
+        # The state, or its bytes if it can change in place, with its position and items. All are
+        # replaced in one step: an alarm in between would give the state another item's position.
+        self._kept: tuple[Any, list[Buffer] | None, Any, int] = (None, None, position, items)
         self._is_large = False
         self._copying = 0.0  # seconds
-        self.position, self.items = position, items
+
+    @property
+    def position(self) -> Any:
+        """Return the position of the state."""
+        return self._kept[2]
+
+    @property
+    def items(self) -> int:
+        """Return the count of items that the state has."""
+        return self._kept[3]
 
     def keep(self, position: Any, items: int, now: float, elapsed: float) -> None:
         """Keep the state as it is `now`, `elapsed` seconds after the loop began."""
         state = self._job.state()
         if type(state) in _FIXED:
-            self._state, self._encoded = state, None
+            self._kept = (state, None, position, items)
         elif self._is_large or self._copying > _FREE + _SHARE * elapsed:
             return
         else:
             try:
-                self._encoded = self._job.encode(state)
+                encoded = self._job.encode(state)
             except EncodeError:
                 return  # the next save will say so
-            self._is_large = sum(map(len, self._encoded)) > _LARGEST
+            self._kept = (None, encoded, position, items)
+            self._is_large = sum(map(len, encoded)) > _LARGEST
             self._copying += time.monotonic() - now
-        self.position, self.items = position, items
 
     def encoded(self) -> list[Buffer]:
         """Return the kept state, encoded."""
-        return self._job.encode(self._state) if self._encoded is None else self._encoded
+        state, encoded = self._kept[:2]
+        return self._job.encode(state) if encoded is None else encoded
