@@ -1,5 +1,8 @@
 """Loops that are tried again in one claim, loops with and without names, and loops left behind."""
 
+import asyncio
+from functools import partial
+
 import pytest
 
 from efsstate import EfsStateError, NotClaimed, checkpoint
@@ -135,3 +138,70 @@ def test_a_reset_ends_the_loop(root):
     with checkpoint("job", root=root) as job:
         assert job.state is None
         assert list(job.resume(range(4))) == [0, 1, 2, 3]
+
+
+class Mute:
+    """An item, or an error, that cannot be shown."""
+
+    def __repr__(self):
+        raise Stop
+
+    __str__ = __repr__
+
+
+class MuteError(Mute, Exception):
+    """An error without a text."""
+
+
+def test_an_item_that_cannot_be_shown_is_skipped(root):
+    """And what was done before it is saved, though the text of its error cannot be had."""
+
+    def run():
+        with checkpoint("job", root=root) as job:
+            for item in job.resume([1, Mute(), 3], attempts=1):
+                if type(item) is Mute:
+                    raise MuteError
+                job.state = (job.state or 0) + item
+        return job
+
+    with pytest.raises(MuteError):
+        run()
+    job = run()
+    assert job.finished and job.state == 4
+    assert job.skipped == [
+        {
+            "item": "<Mute whose text raised Stop>",
+            "position": 2,
+            "error": "MuteError: <MuteError whose text raised Stop>",
+        }
+    ]
+
+
+async def rows(count, position):
+    for row in range(position or 0, count):
+        yield row
+
+
+@pytest.mark.parametrize("source", [partial(rows, 5), lambda position: rows(5, position)])
+def test_a_function_that_returns_an_async_source(root, source):
+    async def run(stop):
+        seen = []
+        async with checkpoint("job", root=root) as job:
+            async for row in job.resume(source):
+                if row == stop:
+                    break
+                seen.append(row)
+        return seen, job.finished
+
+    assert asyncio.run(run(2)) == ([0, 1], False)
+    assert asyncio.run(run(None)) == ([2, 3, 4], True)
+
+
+def test_async_for_needs_a_coroutine_function_for_map(root):
+    async def run():
+        async with checkpoint("job", root=root) as job:
+            async for _ in job.map(lambda item: item, range(3)):
+                pass
+
+    with pytest.raises(TypeError, match="needs a coroutine function for map"):
+        asyncio.run(run())

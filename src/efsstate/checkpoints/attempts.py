@@ -106,7 +106,8 @@ class Attempts:
     def fail(self, error: BaseException) -> None:
         """Note that the item which was begun raised `error`."""
         self.tries = self.tries or 1
-        self.error = f"{type(error).__name__}: {error}"[:_ERROR].encode(errors="replace").decode()
+        text = f"{type(error).__name__}: {_text(error, str)}"[:_ERROR]
+        self.error = text.encode(errors="replace").decode()
 
     def leave(self) -> None:
         """Note that the item which was begun was left without an error: that is no failure."""
@@ -121,5 +122,13 @@ def _storable(item: Any) -> Any:
     try:
         codec.dumps(item)
     except EncodeError:
-        return repr(item)[:_ERROR]
+        return _text(item, repr)[:_ERROR]
     return item
+
+
+def _text(value: object, convert: Callable[[object], str]) -> str:
+    """Return the text of `value`, though its own code may raise."""
+    try:
+        return convert(value)
+    except Exception as error:
+        return f"<{type(value).__name__} whose text raised {type(error).__name__}>"

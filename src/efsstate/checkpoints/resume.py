@@ -393,6 +393,7 @@ class Items(Generic[T]):
     ) -> None:
         self._generator: Any = loop.run(self) if run is None else run(self)
         self._name = loop.job.name
+        self._loop = loop if run is None else None  # None for the results of a `map`
         self.is_for = False  # True once a `for` statement asked for the iterator
 
     def __repr__(self) -> str:
@@ -406,6 +407,15 @@ class Items(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         self.is_for = is_for_statement(frame_above(1))
         return self._generator  # type: ignore[no-any-return]
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        """Return the items of a source that only its call shows to be async, such as a partial."""
+        if self._loop is None:
+            raise TypeError(
+                f"{self._name}: `async for` needs a coroutine function for map; this one is plain:"
+                " write `for`, or make it an `async def`"
+            )
+        return self._loop.run_async()
 
     def __next__(self) -> T:
         return next(self._generator)  # type: ignore[no-any-return]
