@@ -1,6 +1,7 @@
 """Loops that are tried again in one claim, loops with and without names, and loops left behind."""
 
 import asyncio
+import contextlib
 from functools import partial
 
 import pytest
@@ -205,3 +206,35 @@ def test_async_for_needs_a_coroutine_function_for_map(root):
 
     with pytest.raises(TypeError, match="needs a coroutine function for map"):
         asyncio.run(run())
+
+
+def bad_ones_last(items):
+    """Give the items that cannot be read at the end."""
+    bad = []
+    for item in items:
+        try:
+            number = int(item)
+        except ValueError:
+            bad.append(item)
+        else:
+            yield number
+    yield from bad
+
+
+def bad_ones_left_out(items):
+    for item in items:
+        try:
+            number = int(item)
+        except ValueError:
+            continue
+        with contextlib.suppress(KeyError):
+            yield number
+
+
+@pytest.mark.parametrize(("tidy", "saved"), [(bad_ones_last, 0), (bad_ones_left_out, 2)])
+def test_a_generator_that_keeps_bad_items_for_later(root, tidy, saved):
+    """An item that an `except` clause keeps is not done when the next one is asked for."""
+    with checkpoint("job", root=root) as job:
+        for item in tidy(job.resume(["1", "x", "3"], every=1)):
+            if item == 3:
+                assert checkpoint("job", root=root).status()["items"] == saved

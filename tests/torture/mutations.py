@@ -855,6 +855,11 @@ MUTATIONS = {
             "checkpoints/test_several_loops.py::test_a_name_beside_a_loop_without_one_is_refused",
         ],
     ),
+    "an-except-clause-may-hold-items-back": Mutation(
+        "an except clause of a generator may hold items back",
+        become("pass"),
+        ["checkpoints/test_several_loops.py::test_a_generator_that_keeps_bad_items_for_later"],
+    ),
     "a-second-loop-of-a-name-goes-on": Mutation(
         "a second loop of a name goes on",
         become("pass"),

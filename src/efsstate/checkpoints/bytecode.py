@@ -76,6 +76,8 @@ class _Loop:
         self._index = {item.offset: number for number, item in enumerate(self._items)}
         self._head = self._index[head]
         self._following = [self._followers(number) for number in range(len(self._items))]
+        # MUT: an-except-clause-may-hold-items-back
+        self._add_handlers(code)
         self._body = self._body_start()
 
     def holds_items_back(self) -> bool:
@@ -95,6 +97,21 @@ class _Loop:
             is_certain = item.opname.startswith("JUMP_") and "_IF_" not in item.opname
             return [target] if is_certain else [target, *following]
         return following
+
+    def _add_handlers(self, code: CodeType) -> None:
+        """Let each instruction of a `try` lead to its `except` clauses, too.
+
+        The end of a `with` is left out: it hands exceptions on, but for the few that suppress them.
+        """
+        import dis
+
+        for entry in getattr(dis.Bytecode(code), "exception_entries", ()):
+            handler = self._index.get(entry.target)
+            if handler is None or self._items[handler + 1].opname == "WITH_EXCEPT_START":
+                continue
+            for number, item in enumerate(self._items):
+                if entry.start <= item.offset < entry.end and not self._yields(number):
+                    self._following[number].append(handler)
 
     def _body_start(self) -> int:
         """Return the first instruction after those that assign the item to its names."""
