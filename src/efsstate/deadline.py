@@ -12,11 +12,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
-    from typing import Any, TypeVar, overload
+    from typing import Any, Protocol, TypeVar, overload
 
     from efsstate.units import Duration
 
     F = TypeVar("F", bound=Callable[..., Any])
+
+    class LambdaContext(Protocol):
+        """The second argument of a handler."""
+
+        def get_remaining_time_in_millis(self) -> float:
+            """Return the milliseconds until the function is stopped."""
 
 _REMAINING = "get_remaining_time_in_millis"
 _COROUTINE = 0x80  # inspect.CO_COROUTINE, without the import
@@ -221,9 +227,11 @@ def warn_if_unknown(what: str) -> None:
 if TYPE_CHECKING:
 
     @overload
-    def invocation(target: F) -> F: ...  # type: ignore[overload-overlap]
+    def invocation(target: F) -> F: ...
     @overload
-    def invocation(target: object = None, *, seconds: Duration | None = None) -> Invocation: ...
+    def invocation(
+        target: LambdaContext | None = None, *, seconds: Duration | None = None
+    ) -> Invocation: ...
 
 
 def invocation(target: Any = None, *, seconds: Duration | None = None) -> Any:

@@ -65,6 +65,25 @@ def handler(event: dict[str, str], context: object) -> dict[str, bool]:
     return {"finished": job.finished}
 
 
+@invocation
+def untyped(event: dict[str, Any], context: Any) -> dict[str, bool]:
+    with invocation(context), invocation(None), invocation(seconds=3):
+        return handler(event, context)
+
+
+assert_type(untyped({}, None), dict[str, bool])
+invocation(5)  # error
+
+
+class Context:
+    def get_remaining_time_in_millis(self) -> int:
+        return 5
+
+
+with invocation(Context()):
+    pass
+
+
 def shard_work() -> None:
     job = checkpoint("big")
     for shard in job.shards(4):
