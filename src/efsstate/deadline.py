@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         def get_remaining_time_in_millis(self) -> float:
             """Return the milliseconds until the function is stopped."""
 
+
 _REMAINING = "get_remaining_time_in_millis"
 _COROUTINE = 0x80  # inspect.CO_COROUTINE, without the import
 WAIT = 60.0  # the most seconds that a wait lasts if no deadline is known

@@ -332,6 +332,23 @@ def test_two_paths_to_one_root_share_its_byte_locks(tmp_path):
     assert elsewhere(first, digest)
 
 
+def test_another_path_to_the_root_is_as_another_process(tmp_path):
+    """The kernel has one lock for the process, but no thread of one path waits for the other's."""
+    (tmp_path / "root").mkdir()
+    os.symlink("root", tmp_path / "alias")
+    first, second = Mount(str(tmp_path / "root")), Mount(str(tmp_path / "alias"))
+    digest = "0" * 48
+    held, shared = (byte_locks.acquire(first, "x", digest) for _ in range(2))
+    held.release()
+    assert byte_locks.acquire(second, "x", digest) is None
+    shared.release()
+    other = byte_locks.acquire(second, "x", digest)
+    assert other is not None and byte_locks.acquire(first, "x", digest) is None
+    assert not elsewhere(first, digest)
+    other.release()
+    assert elsewhere(first, digest)
+
+
 def test_a_folder_made_again_has_its_own_byte_locks(mount, tmp_path):
     digest = "0" * 48
     byte_locks.acquire(mount, "x", digest).release()

@@ -788,6 +788,11 @@ MUTATIONS = {
         first('folder = f"{mount.path}/../{os.path.basename(mount.path)}/{folder}"'),
         ["mount/test_lock.py::test_a_folder_made_again_has_its_own_byte_locks"],
     ),
+    "another-path-to-the-root-is-another-process": Mutation(
+        "another path to the root is another process",
+        holds(False),
+        ["mount/test_lock.py::test_another_path_to_the_root_is_as_another_process"],
+    ),
     "what-a-partial-fixes-counts": Mutation(
         "what a partial fixes counts",
         instead("(*fixed, *args)", "args"),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from efsstate.mount.folders import FolderHandle
 
 _MAX_OPEN = 64  # lock files of a root
-_NOBODY: set[int] = set()
+_NOBODY: dict[int, str] = {}
 _CHECK = 20.0  # seconds after which an open lock file is checked to still have its name
 
 
@@ -44,7 +44,8 @@ class _SharedLockFile:
         self.is_usable = False  # becomes False only while there are no users
         # By the locks' ids, and not counts: an interrupted change is made again without harm.
         self.users: set[int] = set()
-        self.holders: dict[int, set[int]] = {}  # byte -> the locks of this process that share it
+        # byte -> the locks of this process that share it, with their roots' paths
+        self.holders: dict[int, dict[int, str]] = {}
         self.checked = 0.0
         self.opening = process.lock()
 
@@ -75,19 +76,19 @@ def _close_idle() -> None:
 class ByteLock:
     """A byte of a folder's lock file, locked once `take` has returned."""
 
-    __slots__ = ("_closes", "_file", "_offset", "_pid")
+    __slots__ = ("_closes", "_file", "_offset", "_pid", "_root")
 
-    def __init__(self, offset: int, closes: tuple[int, int] | None) -> None:
+    def __init__(self, offset: int, root: str, closes: tuple[int, int] | None) -> None:
         self._file: _SharedLockFile | None = None
-        self._offset, self._pid = offset, os.getpid()
+        self._offset, self._root, self._pid = offset, root, os.getpid()
         self._closes = closes  # the lock file to close afterwards, if it has no other users
 
-    def join(self, key: tuple[int, int], root: str) -> _SharedLockFile:
+    def join(self, key: tuple[int, int]) -> _SharedLockFile:
         """Return the folder's lock file, and use it."""
         with _guard:
             file = _shared_files.get(key)
             if file is None:
-                file = _shared_files[key] = _SharedLockFile(root)
+                file = _shared_files[key] = _SharedLockFile(self._root)
             elif not file.users and not 0 <= time.time() - file.checked < _CHECK:
                 file.is_usable = False  # the folder may have been removed and created again
             self._file = file
@@ -98,7 +99,11 @@ class ByteLock:
         return file
 
     def take(self) -> None:
-        """Lock the byte. Raise `BlockingIOError` if another process has it, `OSError`."""
+        """Lock the byte. Raise `BlockingIOError` if another process has it, `OSError`.
+
+        Raise it, too, if this process has it by another path of the root: the threads and caches of
+        that path know nothing of ours.
+        """
         import fcntl
 
         file, offset = self._file, self._offset
@@ -106,11 +111,14 @@ class ByteLock:
         try:
             with file.opening:  # or it might be closed meanwhile
                 fd = file.file.fd
+                # MUT: another-path-to-the-root-is-another-process
+                if any(root != self._root for root in file.holders.get(offset, _NOBODY).values()):
+                    raise BlockingIOError(errno.EAGAIN, "locked by another path of the root")
                 try:
                     fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
                     # The kernel has one lock for the whole process: without this set, the first
                     # release would free them all.
-                    file.holders.setdefault(offset, set()).add(id(self))
+                    file.holders.setdefault(offset, {})[id(self)] = self._root
                 except OSError:
                     raise
                 except BaseException:  # a signal handler raised right after it was taken
@@ -133,12 +141,12 @@ class ByteLock:
             with file.opening:  # else a thread that locks the byte at this moment would lose it
                 holders = file.holders.get(self._offset, _NOBODY)
                 # MUT: a-claim-that-is-shared-outlives-the-first
-                if holders <= {id(self)} and self._offset in file.holders:
+                if holders.keys() <= {id(self)} and self._offset in file.holders:
                     fcntl.lockf(file.file.fd, fcntl.LOCK_UN, 1, self._offset)
                     file.holders.pop(self._offset, None)
-                holders.discard(id(self))
+                holders.pop(id(self), None)
         except OSError:  # it was lost already: cut off for longer than the server's lease
-            file.holders.get(self._offset, _NOBODY).discard(id(self))
+            file.holders.get(self._offset, _NOBODY).pop(id(self), None)
         with _guard:
             file.users.discard(id(self))
         self._file = None
@@ -158,8 +166,8 @@ def acquire(mount: Mount, folder: str, digest: str, *, keep_open: bool = True) -
     """Lock the byte of `digest` (hex); None if another process, of any host, has it.
 
     It may exclude two digests that begin alike: they wait for each other. Within this process it
-    excludes nothing: locks of one byte share it. A forked child has no part in it. Raise `OSError`
-    if the mount can't lock.
+    excludes nothing, unless it was taken by another path of the root: locks of one byte share it. A
+    forked child has no part in it. Raise `OSError` if the mount can't lock.
 
     `keep_open`: keep the lock file open for the next lock. Without it, each takes two requests
     more, but the process can end while the client is cut off: with a file open there, the kernel
@@ -169,9 +177,9 @@ def acquire(mount: Mount, folder: str, digest: str, *, keep_open: bool = True) -
         # MUT: two-paths-to-one-root-share-its-byte-locks
         handle = mount.handle(folder, make=True)
         key, file = handle.identity or mount.identify(handle, folder), None
-        lock = ByteLock(int(digest[:15], 16), None if keep_open else key)
+        lock = ByteLock(int(digest[:15], 16), mount.path, None if keep_open else key)
         try:
-            file = lock.join(key, mount.path)
+            file = lock.join(key)
             if not file.is_usable:
                 _open_file(file, mount, handle, folder)
             lock.take()
