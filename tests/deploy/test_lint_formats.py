@@ -211,6 +211,24 @@ def test_parameters_from_the_command_line_and_from_files(slow, tmp_path):
     assert run("lint", slow, "--parameters", tmp_path / "none.json").code == 3
 
 
+def test_a_value_for_a_parameter_that_is_not_there_is_refused(slow, tmp_path):
+    """As Terraform and CloudFormation do it; a file may have values for other templates."""
+    slow.write_text("Parameters:\n  Seconds: {Type: Number, Default: 60}\n" + BASE)
+    done = run("lint", slow, "--parameters", "seconds=3")
+    assert done.code == 2 and "seconds: no parameter or variable of that name: Seconds" in done.err
+    (tmp_path / "more.json").write_text('{"Seconds": "3", "Others": "4"}')
+    assert run("lint", slow, "--parameters", tmp_path / "more.json").code == 0
+    other = tmp_path / "other.yaml"
+    other.write_text("Parameters: {Others: {Type: String}}\n" + BASE)
+    assert run("lint", slow, other, "--parameters", "Others=x").code == 0
+    module = tmp_path / "module"
+    module.mkdir()
+    (module / "main.tf").write_text('resource "aws_lambda_function" "f" {}\nvariable "size" {}\n')
+    assert run("lint", module, "--parameters", "size=3").code in (0, 1)
+    assert run("lint", module, "--parameters", "sise=3").code == 2
+    assert run("lint", module / "main.tf", "--parameters", "sise=3").code in (0, 1)
+
+
 def test_ignored_codes(slow):
     """An ignored code is counted as silenced; one that does not exist is a usage error."""
     done = run("lint", slow, "--ignore", "efs041")

@@ -12,7 +12,7 @@ from efsstate.cli.output import Output, plain
 from efsstate.deploy.findings import SEVERITIES
 from efsstate.deploy.linting import formats
 from efsstate.deploy.linting.lint import Report, check
-from efsstate.deploy.linting.parameter_files import read_parameters
+from efsstate.deploy.linting.parameter_files import parameter_name, read_parameters
 from efsstate.deploy.rule_docs import page
 from efsstate.deploy.rules import RULES
 from efsstate.errors import TemplateError
@@ -70,6 +70,8 @@ def command(
     for code in codes - set(RULES):
         raise click.UsageError(_unknown(code))
     reports, failed = _check_all(templates, parameters, codes)
+    if not failed:
+        _require_known(parameters, reports)
     _show(out, reports, failed, form=form, notes=notes or strict)
     findings = [finding for report in reports for finding in report.findings]
     out.document(
@@ -100,6 +102,22 @@ def _check_all(
         except TemplateError as error:
             failed.append(str(error))
     return reports, failed
+
+
+def _require_known(given: Sequence[str], reports: Sequence[Report]) -> None:
+    """Raise click.UsageError if a value is given for a parameter that no template has.
+
+    A file may have values for other templates, too.
+    """
+    known: set[str] = set()
+    for report in reports:
+        if report.parameters is None:
+            return
+        known |= set(report.parameters)
+    for name in filter(None, map(parameter_name, given)):
+        if name not in known:
+            names = ", ".join(sorted(known)) or "there are none"
+            raise click.UsageError(f"{name}: no parameter or variable of that name: {names}")
 
 
 def _show(

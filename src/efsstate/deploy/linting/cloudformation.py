@@ -80,6 +80,7 @@ class _Reader:
             form="sam" if self.is_sam else "cloudformation",
             implies=self.values.conditions.implies,
             duplicates=self.tree.duplicates,
+            parameters=self.values.parameters,
         )
 
     def _is_resource(self, name: str, body: Any) -> bool:

@@ -31,6 +31,8 @@ class Report(NamedTuple):
     """Findings that a comment or `ignore` keeps quiet."""
     skipped: int = 0
     """Resources that are not created with the parameters at hand."""
+    parameters: Collection[str] | None = None
+    """The names of all parameters; None if they are not known."""
 
 
 def check(
@@ -42,18 +44,22 @@ def check(
     to leave out. Raise TemplateError, of one line, if the path cannot be checked.
     """
     findings: dict[Finding, None] = {}
+    names: set[str] | None = set()
     functions, silenced, skipped, unseen = 0, 0, 0, dict[str, None]()
     lines: dict[str, list[str]] = {}
     for stack in read_all(path, parameters):
         functions += len({function.name for function, _ in stack.mounted()})
         skipped += len(stack.skipped)
+        if names is not None:
+            names = None if stack.parameters is None else names | stack.parameters
         unseen.update(dict.fromkeys(stack.unseen))
         for finding in run(RULES.values(), stack):
             if finding.code in ignore or is_silenced(finding, stack, lines):
                 silenced += 1
             else:
                 findings[finding] = None
-    return Report(sorted(findings, key=sort_key), functions, list(unseen), silenced, skipped)
+    found = sorted(findings, key=sort_key)
+    return Report(found, functions, list(unseen), silenced, skipped, names)
 
 
 def lint(path: str) -> list[Finding]:

@@ -18,12 +18,18 @@ def read_parameters(given: Iterable[str]) -> dict[str, str]:
     """
     values: dict[str, str] = {}
     for part in given:
-        name, separator, value = part.partition("=")
-        if separator and name.replace("_", "").replace("-", "").isalnum():
-            values[name] = value
+        if name := parameter_name(part):
+            values[name] = part.partition("=")[2]
         else:
             values.update(_read_file(part))
     return values
+
+
+def parameter_name(given: str) -> str:
+    """Return the name in NAME=VALUE; empty if `given` is the path of a file."""
+    name, separator, _ = given.partition("=")
+    is_name = name.replace("_", "").replace("-", "").isalnum()
+    return name if separator and is_name else ""
 
 
 def _read_file(path: str) -> dict[str, str]:

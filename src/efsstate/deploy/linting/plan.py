@@ -94,7 +94,7 @@ class _Plan:
         ]
         unseen = () if self.has_configuration else ("references, which a state does not have",)
         relevant = [each for each in resources if not _KEPT.match(each.type)]
-        stack = Stack(relevant, unseen=unseen, form="terraform")
+        stack = Stack(relevant, unseen=unseen, form="terraform", parameters=())
         attach_policies(stack)
         return stack
 

@@ -39,6 +39,7 @@ def read(tree: Map, path: str, parameters: Mapping[str, str] | None = None) -> S
         return Stack([], unseen=service.unseen)
     stack = cloudformation.read(template, path, parameters)
     stack.unseen += service.unseen
+    stack.parameters = None  # ${param:…} needs no declaration
     return stack
 
 

@@ -26,6 +26,7 @@ class Stack:
         form: str = "cloudformation",
         implies: Callable[[str, str], bool] = lambda one_name, other_name: one_name == other_name,
         duplicates: Iterable[tuple[str, int]] = (),
+        parameters: Iterable[str] | None = None,
     ) -> None:
         """Hold `resources`.
 
@@ -33,6 +34,7 @@ class Stack:
         it is not empty, a missing resource proves nothing. `skipped` names the resources that are
         not created with the parameters at hand. `implies` compares two undecided
         conditions. `duplicates` are the keys, with lines, that stand twice in one mapping.
+        `parameters` are the names that may be given values; None if they are not known.
         """
         self.resources = {resource.name: resource for resource in resources}
         if len(self.resources) > MAX_RESOURCES:
@@ -42,6 +44,7 @@ class Stack:
         self.skipped = list(skipped)
         self.form = form
         self.duplicates = list(duplicates)
+        self.parameters = None if parameters is None else set(parameters)
         self._implies = implies
 
     @property

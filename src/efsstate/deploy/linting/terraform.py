@@ -76,7 +76,10 @@ def read(path: str, parameters: Mapping[str, str] | None = None) -> Stack:
     reader.read_module(scope, files, is_many=False)
     if not (reader.blocks or reader.unseen or reader.skipped):
         raise TemplateError(f"{path}: no Terraform resources in it")
-    return reader.stack()
+    stack = reader.stack()
+    if is_folder:  # one file of several may use variables that another declares
+        stack.parameters = set(scope.declared)
+    return stack
 
 
 class _Reader:
