@@ -58,8 +58,8 @@ def check(
                 silenced += 1
             else:
                 findings[finding] = None
-    found = sorted(findings, key=sort_key)
-    return Report(found, functions, list(unseen), silenced, skipped, names)
+    ordered = sorted(findings, key=sort_key)
+    return Report(ordered, functions, list(unseen), silenced, skipped, names)
 
 
 def lint(path: str) -> list[Finding]:
