@@ -372,6 +372,21 @@ def test_a_set_is_refused_unless_positions_order_it(root):
         assert list(job.resume({"b", "c", "a"}, position=same)) == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("position", [float("nan"), "array", "NaT"])
+def test_a_position_equals_itself(position, root):
+    """Else the next claim skips the whole source, and says that it has other items now."""
+    numpy = pytest.importorskip("numpy")
+    others = {"array": numpy.arange(2), "NaT": numpy.datetime64("NaT")}
+    value = others.get(position, position) if isinstance(position, str) else position
+    with checkpoint("job", root=root) as job:
+        loop = job.resume([1, 2], position=lambda item: value if item == 2 else item)
+        assert next(iter(loop)) == 1
+        with pytest.raises(ValueError, match="for the item 2, which does not equal itself"):
+            list(loop)
+    with checkpoint("job", root=root) as job:
+        assert list(job.resume([1, 2], position=lambda item: item)) == [2]
+
+
 def test_none_is_no_position(root):
     pages = [{"next": 1}, {"next": 2}, {"next": None}]
     with pytest.raises(ValueError, match="returned None"), checkpoint("job", root=root) as job:

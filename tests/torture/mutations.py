@@ -905,6 +905,11 @@ MUTATIONS = {
         holds(False),
         ["checkpoints/test_loops.py::test_none_is_no_position"],
     ),
+    "a-position-is-found-again": Mutation(
+        "a position is found again",
+        holds(False),
+        ["checkpoints/test_loops.py::test_a_position_equals_itself"],
+    ),
     "other-threads-are-refused": Mutation(
         "other threads are refused",
         holds(False),

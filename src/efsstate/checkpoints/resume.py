@@ -128,6 +128,13 @@ class Loop:
                 f"position: it returned None for the item {item!r:.200}; None means that nothing is"
                 " done, so the job would start over: return another value for it"
             )
+        # MUT: a-position-is-found-again
+        if not _equals_itself(position):
+            raise ValueError(
+                f"position: it returned {position!r:.200} for the item {item!r:.200}, which does"
+                " not equal itself, as NaN, so the next claim could not find it: return a number or"
+                " a text that no other item has"
+            )
         return position
 
     def require_reader(self, generator: Any, frame: Any, *, is_for: bool) -> None:
@@ -423,3 +430,10 @@ class Items(Generic[T]):
     def close(self) -> None:
         """End the loop."""
         self._generator.close()
+
+
+def _equals_itself(value: Any) -> bool:
+    try:
+        return bool(value == value)  # noqa: PLR0124 - that is the question
+    except (TypeError, ValueError):  # an array
+        return False
