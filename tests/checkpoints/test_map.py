@@ -1,6 +1,7 @@
 """`job.map`: several items of one claim at a time, and a watermark that passes none undone."""
 
 import asyncio
+import functools
 import random
 import subprocess
 import sys
@@ -301,6 +302,43 @@ def test_coroutines_run_as_tasks(root, source):
     assert asyncio.run(run()) == (list(range(7, 20)), True)
     assert checkpoint("job", root=root).load() == sum(range(20))
     assert most == 5
+
+
+@pytest.mark.parametrize("form", ["partial", "object", "method"])
+def test_what_calls_a_coroutine_function_runs_as_tasks(root, form):
+    class Fetcher:
+        async def __call__(self, item):
+            return item * 10
+
+        async def fetch(self, item):
+            return item * 10
+
+    async def fetch(factor, item):
+        return factor * item
+
+    functions = {
+        "partial": functools.partial(functools.partial(fetch), 10),
+        "object": Fetcher(),
+        "method": Fetcher().fetch,
+    }
+
+    async def work():
+        with checkpoint("job", root=root) as job:
+            return [result async for result in job.map(functions[form], [1, 2, 3])]
+
+    assert asyncio.run(work()) == [10, 20, 30]
+
+
+def test_a_coroutine_is_no_result(root):
+    """Nobody can tell from a lambda what it returns: the first result does."""
+
+    async def fetch(item):
+        return item
+
+    with checkpoint("job", root=root) as job, pytest.raises(TypeError, match="a coroutine"):
+        list(job.map(lambda item: fetch(item + 1), [1, 2]))
+    with checkpoint("job", root=root) as job:
+        assert job.items == 0
 
 
 def test_context_variables_reach_the_workers(root):

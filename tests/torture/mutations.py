@@ -905,6 +905,11 @@ MUTATIONS = {
         holds(False),
         ["checkpoints/test_loops.py::test_none_is_no_position"],
     ),
+    "no-coroutine-is-taken-for-a-result": Mutation(
+        "no coroutine is taken for a result",
+        holds(False),
+        ["checkpoints/test_map.py::test_a_coroutine_is_no_result"],
+    ),
     "a-position-is-found-again": Mutation(
         "a position is found again",
         holds(False),

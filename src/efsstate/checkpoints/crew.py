@@ -7,6 +7,7 @@ passes an item that is not done, that is, whose result was not given and asked b
 from __future__ import annotations
 
 import time
+from functools import partial
 from sys import _getframe as frame_above
 
 from efsstate import deadline
@@ -47,16 +48,23 @@ class Crew:
         if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
             raise ValueError(f"workers: a whole number from 1 is needed, not {workers!r}")
         self._function, self._workers, self._ordered = function, workers, ordered
-        flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
-        self.is_async = bool(flags & _COROUTINE)
+        self.is_async = _is_async(function)
 
     def _call(self, loop: Loop, task: Task) -> Any:
         working.set((loop, task.position))
         started = time.monotonic()
         try:
-            return self._function(task.item)
+            result = self._function(task.item)
         finally:
             task.seconds = time.monotonic() - started
+        # MUT: no-coroutine-is-taken-for-a-result
+        if hasattr(result, "cr_await"):
+            result.close()
+            raise TypeError(
+                "map: the function returned a coroutine, which does nothing until it is awaited;"
+                " pass an `async def` function, or a partial or a method of one, with `async for`"
+            )
+        return result
 
     async def _call_async(self, loop: Loop, task: Task, turns: Semaphore) -> Any:
         working.set((loop, task.position))
@@ -268,3 +276,13 @@ def _patience() -> float | None:
     """Return how long to wait for a result: until shortly before the deadline."""
     remaining = deadline.remaining()
     return None if remaining is None else max(0.0, remaining - deadline.MARGIN)
+
+
+def _is_async(function: Any) -> bool:
+    """Return True for a coroutine function, and a partial or an object that calls one."""
+    while isinstance(function, partial):
+        function = function.func
+    code = getattr(function, "__code__", None)
+    if code is None:
+        code = getattr(type(function).__call__, "__code__", None)
+    return bool(getattr(code, "co_flags", 0) & _COROUTINE)
