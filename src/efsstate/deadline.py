@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 
 _REMAINING = "get_remaining_time_in_millis"
-_COROUTINE = 0x80  # inspect.CO_COROUTINE, without the import
 WAIT = 60.0  # the most seconds that a wait lasts if no deadline is known
 _LONG = 3600.0  # and a wait for another process's long work
 MARGIN = 0.25  # seconds before the deadline at which a wait that must report ends
@@ -253,8 +252,9 @@ def invocation(target: Any = None, *, seconds: Duration | None = None) -> Any:
         return Invocation(target)
     if not callable(target):
         demand_context(target, "invocation")
-    code = getattr(target, "__code__", None)
-    if code is not None and code.co_flags & _COROUTINE:
+    from efsstate.callables import is_coroutine_function
+
+    if is_coroutine_function(target):
 
         async def run_async(event: Any, context: Any = None, *more: Any, **named: Any) -> Any:
             with Invocation(context):

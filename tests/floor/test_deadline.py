@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import functools
 import threading
 import time
 
@@ -183,3 +184,24 @@ def test_an_invocation_that_an_alarm_interrupts_ends():
         moments += 1
         assert deadline.current() is None and deadline.remaining() is None, moment
     assert moments > 5
+
+
+@pytest.mark.parametrize("form", ["function", "partial", "object"])
+def test_what_calls_a_coroutine_function_is_an_async_handler(form):
+    """The deadline holds until its coroutine has ended, and not only until there is one."""
+
+    async def work(factor, event, context):
+        await asyncio.sleep(0)
+        return factor * event, deadline.remaining()
+
+    class Handler:
+        async def __call__(self, event, context):
+            return await work(2, event, context)
+
+    async def function(event, context):
+        return await work(2, event, context)
+
+    forms = {"function": function, "partial": functools.partial(work, 2), "object": Handler()}
+    handler = invocation(forms[form])
+    value, seconds = asyncio.run(handler(4, Context(5)))
+    assert value == 8 and 0 < seconds <= 5

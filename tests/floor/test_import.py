@@ -74,6 +74,7 @@ SMALL = {
 }
 OURS = {  # written out, so that a new one is a decision
     "efsstate",
+    "efsstate.callables",
     "efsstate.cache",
     "efsstate.cache.decorator",
     "efsstate.cache.attributes",

@@ -11,7 +11,7 @@ SOURCE = pathlib.Path(efsstate.__file__).parent
 
 # Each floor imports only from those below it (listed here from the lowest up), and within itself.
 FLOORS = [
-    ["process"],
+    ["process", "callables"],
     ["errors", "generic", "notebook", "units", "events", "parallel", "deadline", "format"],
     ["mount.clock", "mount.environment", "mount.free_memory", "mount.large"],
     ["mount.folders", "mount.readdir"],

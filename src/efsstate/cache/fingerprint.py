@@ -14,7 +14,7 @@ import sys
 from efsstate import events
 from efsstate.cache.captured import describe_code
 from efsstate.cache.key_encoding import encode, new_hash
-from efsstate.cache.signature import code_of
+from efsstate.callables import code_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import sys
 from functools import partial
 
 from efsstate import events
-from efsstate.cache.signature import code_of
+from efsstate.callables import code_of
 from efsstate.mount import environment
 
 TYPE_CHECKING = False

@@ -7,9 +7,10 @@ whether its code hands them on unchanged. Any other callable's arguments are tak
 from __future__ import annotations
 
 import functools
-import sys
 from functools import partial
 from types import CodeType, ModuleType
+
+from efsstate.callables import code_of, is_coroutine_function
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 # Flags of code objects, as in `inspect`, which costs 5 ms.
-_VARARGS, _VARKEYWORDS, _COROUTINE, _GENERATORS = 0x04, 0x08, 0x80, 0x220
+_VARARGS, _VARKEYWORDS, _GENERATORS = 0x04, 0x08, 0x220
 _MAX_WRAPPED = 100  # wrappers inside each other: some objects have a `__wrapped__` without end
 _PLACEHOLDER = id(getattr(functools, "Placeholder", None))  # of a partial, since Python 3.14
 
@@ -268,15 +269,6 @@ def bound_to(function: Any) -> Any:
     return None if isinstance(owner, ModuleType) else owner
 
 
-def code_of(function: Any) -> Any:
-    """Return the code that a call of `function` runs; None if it is not Python's."""
-    while isinstance(function, partial):
-        function = function.func
-    if not hasattr(function, "__code__"):
-        function = getattr(type(function), "__call__", None)  # noqa: B004 - the method is needed
-    return getattr(function, "__code__", None)
-
-
 def is_async(function: Any) -> bool:
     """Return True if a call's result is awaited; raise `TypeError` for a generator function."""
     flags = getattr(code_of(function), "co_flags", 0)
@@ -285,7 +277,4 @@ def is_async(function: Any) -> bool:
             f"cached: {function!r} is a generator function, and an iterator can't be cached;"
             " return a list"
         )
-    # Constraint: a function is marked as async by `inspect`, which is imported if one was.
-    inspect = sys.modules.get("inspect")
-    is_marked = inspect is not None and inspect.iscoroutinefunction(function)
-    return bool(flags & _COROUTINE) or is_marked
+    return is_coroutine_function(function)

@@ -7,10 +7,10 @@ passes an item that is not done, that is, whose result was not given and asked b
 from __future__ import annotations
 
 import time
-from functools import partial
 from sys import _getframe as frame_above
 
 from efsstate import deadline
+from efsstate.callables import is_coroutine_function
 from efsstate.checkpoints.consumer import Consumer
 from efsstate.checkpoints.resume import Items, working
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from efsstate.checkpoints.resume import Loop
 
-_COROUTINE = 0x80  # inspect.CO_COROUTINE
 _AHEAD = 2  # items that are begun for each worker, while earlier results wait
 
 
@@ -48,7 +47,7 @@ class Crew:
         if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
             raise ValueError(f"workers: a whole number from 1 is needed, not {workers!r}")
         self._function, self._workers, self._ordered = function, workers, ordered
-        self.is_async = _is_async(function)
+        self.is_async = is_coroutine_function(function)
 
     def _call(self, loop: Loop, task: Task) -> Any:
         working.set((loop, task.position))
@@ -276,13 +275,3 @@ def _patience() -> float | None:
     """Return how long to wait for a result: until shortly before the deadline."""
     remaining = deadline.remaining()
     return None if remaining is None else max(0.0, remaining - deadline.MARGIN)
-
-
-def _is_async(function: Any) -> bool:
-    """Return True for a coroutine function, and a partial or an object that calls one."""
-    while isinstance(function, partial):
-        function = function.func
-    code = getattr(function, "__code__", None)
-    if code is None:
-        code = getattr(type(function).__call__, "__code__", None)
-    return bool(getattr(code, "co_flags", 0) & _COROUTINE)
