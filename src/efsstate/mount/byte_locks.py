@@ -111,8 +111,9 @@ class ByteLock:
         try:
             with file.opening:  # or it might be closed meanwhile
                 fd = file.file.fd
+                roots = {*file.holders.get(offset, _NOBODY).values()}
                 # MUT: another-path-to-the-root-is-another-process
-                if any(root != self._root for root in file.holders.get(offset, _NOBODY).values()):
+                if roots and roots != {self._root}:
                     raise BlockingIOError(errno.EAGAIN, "locked by another path of the root")
                 try:
                     fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
