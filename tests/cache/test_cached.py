@@ -748,6 +748,26 @@ def test_set_keeps_a_result_without_computing(another, entries):
     assert f(2) == (2, 0)
 
 
+def test_who_leaves_out_a_methods_object_is_told_so(root):
+    class Shape(str):
+        __slots__ = ()
+
+        @cached(name="area", root=root)
+        def area(self, unit):
+            return unit
+
+        @classmethod
+        @cached(name="count", root=root)
+        def count(cls, unit):
+            return unit
+
+    for use in (lambda: Shape().area.peek("cm"), lambda: Shape.count.invalidate("cm")):
+        with pytest.raises(TypeError, match="of a method, its object comes first"):
+            use()
+    with pytest.raises(TypeError, match=r"arguments$"):
+        cached(lambda unit: unit, name="free", root=root).peek()
+
+
 def test_set_counts_for_the_ttl_of_the_function(later):
     f = counting(ttl={"short": 10, "never": 0}.get)
     for value in ("short", "long", "never"):

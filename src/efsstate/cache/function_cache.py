@@ -13,6 +13,7 @@ from efsstate.cache.memory import PACKED, nested_form
 from efsstate.cache.namespace import FAILURES, is_load_failure
 from efsstate.cache.options import tag_ids
 from efsstate.cache.tiers import MISSING, TieredCache
+from efsstate.callables import code_of
 from efsstate.errors import EncodeError
 from efsstate.format.entry import blake2b
 from efsstate.mount.environment import DISABLE, ROOT, peek
@@ -179,8 +180,11 @@ class FunctionCache:
 
     def demand_taken(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Raise `TypeError` if the function does not take the arguments."""
-        if not self.takes(args, kwargs):
-            raise TypeError(f"{self.name}: the function does not take these arguments")
+        if self.takes(args, kwargs):
+            return
+        is_method = getattr(code_of(self.function), "co_varnames", ())[:1] in (("self",), ("cls",))
+        hint = "; of a method, its object comes first: obj.m.peek(obj, …)" if is_method else ""
+        raise TypeError(f"{self.name}: the function does not take these arguments{hint}")
 
     # Calls
 
