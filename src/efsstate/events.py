@@ -26,6 +26,8 @@ _logged: set[str] = set()
 _counted: dict[int, tuple[ref[Any], str, Any]] = {}  # of living caches: see `count_for`
 _ended: list[int] = []  # the keys in `_counted` of caches that are gone
 _retired: dict[str, dict[str, int]] = {}  # sums of the caches that are gone, by name
+OTHERS = "(others)"  # in `totals`, the name of all caches that are gone beyond so many names
+_MOST_NAMES = 1000
 _lock = process.lock()
 process.at_reset(_logged.clear)
 
@@ -87,21 +89,32 @@ def _add_ended() -> None:
     """Add the counts of the caches that are gone to `_retired`; call it with `_lock`."""
     while _ended:
         _, name, counts = _counted.pop(_ended.pop())
-        _add(_retired.setdefault(name, {}), counts)
+        _add(_sums_of(name), counts)
+
+
+def _sums_of(name: str) -> dict[str, int]:
+    """Return the sums of the caches called `name` that are gone."""
+    # MUT: names-of-caches-do-not-add-up
+    if len(_retired) >= _MOST_NAMES and name not in _retired:
+        name = OTHERS
+    return _retired.setdefault(name, {})
 
 
 def restart(counts: Any, fields: tuple[str, ...]) -> None:
     """Set these fields of `counts` to 0, without a loss to `totals`."""
     with _lock:
         known = _counted.get(id(counts))
-        sums = {} if known is None else _retired.setdefault(known[1], {})
+        sums = {} if known is None else _sums_of(known[1])
         for field in fields:
             sums[field] = sums.get(field, 0) + getattr(counts, field)
             setattr(counts, field, 0)
 
 
 def totals() -> dict[str, dict[str, int]]:
-    """Return the sums of the counters (memory, mount, computed, …) by the name of the cache."""
+    """Return the sums of the counters (memory, mount, computed, …) by the name of the cache.
+
+    What was counted under a name may be among the `OTHERS` the next time.
+    """
     with _lock:
         _add_ended()
         sums = {name: dict(fields) for name, fields in _retired.copy().items()}

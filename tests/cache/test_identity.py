@@ -641,3 +641,21 @@ def test_the_advice_for_a_method_does_not_mislead():
     efsstate.register(Scale, lambda scale: scale.factor)
     assert (Scale(2).times(10), Scale(1).times(10), Scale(2).times(x=10)) == (20, 10, 20)
     assert Scale.times.cache_info().hits == 1
+
+
+def test_names_of_captured_values_are_not_all_remembered(root, monkeypatch, caplog):
+    """A handler may decorate a function in each of its calls; a twin is told of all the same."""
+    from efsstate.cache import naming
+
+    monkeypatch.setattr(naming, "_MOST_DECORATED", len(naming._decorated) + 5)
+    known = len(naming._decorated)
+
+    def handler(tenant):
+        @cached(root=root)
+        def fetch(key):
+            return tenant, key
+
+        return fetch(1)
+
+    assert [handler(tenant) for tenant in range(20)] == [(tenant, 1) for tenant in range(20)]
+    assert len(naming._decorated) == known + 5 and not caplog.text

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 from tests.calls import Calls
@@ -502,3 +503,27 @@ def test_a_cache_that_is_collected_meanwhile_counts_once(lines, monkeypatch):
         other.get_or_compute("key", lambda: 1)
     (counts,) = map(validate, emf_lines(stream.getvalue()))
     assert (counts["CacheMiss"], counts["CachePut"]) == (1, 1)
+
+
+def test_sums_of_many_names_stay_small_and_exact(lines, monkeypatch):
+    """A name for each tenant: beyond some, the caches that are gone are counted together."""
+    monkeypatch.setattr(events, "_MOST_NAMES", len(events._retired) + 3)
+    known = len(events._retired)
+    stream = lines(cache_names=True)
+    living = []
+    for number in range(12):
+        cache = Cache(f"tenant {number}")
+        for key in range(2):
+            with invocation():
+                cache.get_or_compute(str(key), lambda: 1)
+        living = [cache]  # the one before is gone now, and was counted under its name
+    del cache, living
+    gc.collect()
+    with invocation():
+        Cache("tenant 0").get_or_compute("another", lambda: 1)
+    counted = Counter()
+    for line in emf_lines(stream.getvalue()):
+        counted[json.loads(line).get("Cache", "")] += validate(line).get("CacheMiss", 0)
+    assert counted.pop("") == counted.total() == 25
+    assert counted == {f"tenant {number}": 2 + (number == 0) for number in range(12)}
+    assert len(events._retired) <= known + 4 and events.OTHERS in events.totals()

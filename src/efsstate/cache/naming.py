@@ -20,6 +20,7 @@ _MAINS = ("__main__", "__mp_main__")
 _TYPED = ("<stdin>", "<python-input", "<ipython-input")  # how the code's file is called
 _session = ""  # the name of this process's session, once there is a need for it
 _decorated: dict[tuple[str, str], list[Any]] = {}  # the codes of the functions of a name, version
+_MOST_DECORATED = 10_000  # names: a function that captures other values each time has many
 
 
 def namespace(function: Any, version: object, mark: Callable[[str], str]) -> str:
@@ -85,8 +86,11 @@ def _session_name() -> str:
 
 
 def _warn_of_twins(function: Any, namespace: str, version: object) -> None:
-    codes = _codes(function)
-    if _decorated.setdefault((namespace, repr(version)), codes) != codes:
+    key, codes = (namespace, repr(version)), _codes(function)
+    # MUT: decorated-names-do-not-add-up
+    if len(_decorated) < _MOST_DECORATED:
+        _decorated.setdefault(key, codes)
+    if _decorated.get(key, codes) != codes:
         events.log(
             "warning",
             "cached: two functions are called %s, and their code differs: they share results; give"

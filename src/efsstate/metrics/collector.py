@@ -154,11 +154,18 @@ class Collector:
         """Add the counts of the caches since the last time."""
         sums, before = events.totals(), self._seen
         self._seen = sums
-        for name, fields in sums.items():
-            for field, metric in _COUNTERS.items():
-                total, old = fields.get(field, 0), before.get(name, {}).get(field, 0)
-                count = max(0, total - old)
-                if count:
+        none: dict[str, int] = {}
+        for field, metric in _COUNTERS.items():
+            counts = {
+                name: sums.get(name, none).get(field, 0) - before.get(name, none).get(field, 0)
+                for name in {**before, **sums}
+            }
+            # A sum never falls: what is missing is counted among the others now.
+            # MUT: what-moved-to-the-others-counts-once
+            if events.OTHERS in counts:
+                counts[events.OTHERS] += sum(min(0, count) for count in counts.values())
+            for name, count in counts.items():
+                if count > 0:
                     metrics = values.setdefault(name, {})
                     metrics[metric] = metrics.get(metric, 0) + count  # type: ignore[operator]
 
