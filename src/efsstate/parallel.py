@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 AHEAD = 2  # results that may wait for the consumer, besides those that threads work on
+_LOOK = 0.1  # seconds between two looks of who waits for calls: a handler may lose a wake-up
+_IDLE = 5.0  # seconds between two looks of a thread without work at whether it is to end
 _this_thread = threading.local()  # `run`: it works for that `each`, which watches the deadline
 
 
@@ -194,6 +197,123 @@ class _Run:
             if worker.ident is not None:  # it has begun
                 worker.join(limit)
         self._error = None  # its traceback refers to the buffers: they would keep each other alive
+
+
+class Call:
+    """A call that a thread of `Workers` makes; `is_over` once it has returned or raised."""
+
+    __slots__ = ("_context", "_error", "_function", "_value", "is_over", "is_taken")
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        import contextvars
+
+        self._function, self._context = function, contextvars.copy_context()
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self.is_taken = self.is_over = False
+
+    def run(self) -> None:
+        """Make the call, in the context of who asked for it."""
+        try:
+            self._value = self._context.run(self._function)
+        except BaseException as error:
+            self._error = error
+
+    def result(self) -> Any:
+        """Return what the call returned, or raise what it raised; once."""
+        value, error = self._value, self._error
+        self._value = self._error = None
+        try:
+            if error is not None:
+                raise error
+            return value
+        finally:
+            del value, error  # their frames would keep each other
+
+
+class Workers:
+    """At most `most` threads that make the calls of one other thread.
+
+    A signal handler may raise at any line of that one. In the executors of `concurrent.futures` it
+    would leave a lock taken, for which their threads wait for ever. Here it takes none in Python.
+    """
+
+    def __init__(self, most: int, name: str) -> None:
+        from queue import SimpleQueue
+
+        self._most, self._name = most, name
+        self._queue: SimpleQueue[Call | None] = SimpleQueue()
+        self._calls: list[Call] = []
+        self._threads: list[threading.Thread] = []
+        self._wake = threading.Lock()
+        self._pid = os.getpid()
+        self._is_stopped = False
+
+    def submit(self, function: Callable[[], Any]) -> Call:
+        """Have a thread call `function`, after the calls before."""
+        call = Call(function)
+        self._calls = [*(before for before in self._calls if not before.is_over), call]
+        self._queue.put(call)
+        if len(self._threads) < self._most:
+            thread = threading.Thread(target=self._work, daemon=True, name=self._name)
+            self._threads.append(thread)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                if "new thread" not in str(error):
+                    # A handler raised within `start`, whose locks complain that they are free.
+                    raise (error.__context__ or error) from None
+                self._threads.remove(thread)
+                if not self._threads:
+                    raise
+                self._most = len(self._threads)  # the process may have no more
+        return call
+
+    def first(self, calls: Sequence[Call], seconds: float | None) -> Call | None:
+        """Return the first of `calls` that is over; None if none is after so many seconds."""
+        until = None if seconds is None else time.monotonic() + seconds
+        while True:
+            for call in calls:
+                if call.is_over:
+                    return call
+            remaining = _LOOK if until is None else until - time.monotonic()
+            if remaining <= 0:
+                return None
+            self._wake.acquire(timeout=min(remaining, _LOOK))
+
+    def stop(self, *, wait: bool) -> None:
+        """Begin no call any more; `wait` for those that were begun."""
+        # MUT: no-call-begins-after-the-stop
+        self._is_stopped = True
+        for _ in self._threads:
+            self._queue.put(None)
+        if self._pid != os.getpid():
+            return  # a forked child has none of the threads
+        # Not for the threads: one that a handler cut off as it was started never gets to its end.
+        # MUT: calls-that-were-begun-are-waited-for
+        while wait and any(call.is_taken and not call.is_over for call in self._calls):
+            self._wake.acquire(timeout=_LOOK)
+
+    def _work(self) -> None:
+        from queue import Empty
+
+        while not self._is_stopped:
+            try:
+                call = self._queue.get(timeout=_IDLE)
+            except Empty:  # a handler may have cut off `stop`
+                continue
+            if call is None:
+                return
+            # In this order: `stop` asks for the two in the other one.
+            call.is_taken = True
+            if not self._is_stopped:
+                call.run()
+            call.is_over = True
+            del call  # its result may be large
+            try:
+                self._wake.release()
+            except RuntimeError:
+                pass  # nobody has waited since the one before
 
 
 def spread(items: Iterable[T], work: Callable[[T], None], *, workers: int) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import os
 import random
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 
 import pytest
 from tests.checkpoints.test_checkpoint import Context
+from tests.mount.alarms import at_each_moment
 
 from efsstate import EfsStateError, checkpoint
 
@@ -339,6 +341,51 @@ def test_a_coroutine_is_no_result(root):
         list(job.map(lambda item: fetch(item + 1), [1, 2]))
     with checkpoint("job", root=root) as job:
         assert job.items == 0
+
+
+# The thread that an alarm cuts off as it is started: its own start fails, and Python says so.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_alarm_among_the_threads_of_a_map_hangs_nothing(root):
+    """One that cuts off a `Condition` as it is entered leaves its lock taken for ever."""
+    done = []
+
+    def work(item):
+        done.append(item)
+        return item
+
+    def act():
+        with checkpoint("job", root=root) as job:
+            job.reset()
+            for _ in job.map(work, range(3), workers=2):
+                pass
+
+    late = []
+
+    def try_each():
+        for moment in at_each_moment(act, "threading.py"):
+            count = len(done)
+            time.sleep(0.001)
+            late.append(len(done) - count)
+            assert moment < 1000
+        act()
+
+    thread = threading.Thread(target=try_each, daemon=True)
+    thread.start()
+    thread.join(100)
+    assert not thread.is_alive() and done[-1] == 2
+    assert len(late) > 20 and not any(late), "a thread went on after the block was left"
+
+
+def test_a_forked_child_waits_for_no_thread_of_a_map(root):
+    with checkpoint("job", root=root) as job:
+        items = iter(job.map(square, range(30), workers=2))
+        next(items)
+        child = os.fork()
+        if not child:
+            items.close()
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        items.close()
 
 
 def test_context_variables_reach_the_workers(root):

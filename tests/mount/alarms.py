@@ -21,24 +21,24 @@ def _is_skipped(frame):
     return False
 
 
-def at_each_moment(act):
-    """Yield the number of each moment of `act`, after an alarm was raised there."""
+def at_each_moment(act, files=os.sep + "efsstate" + os.sep):
+    """Yield the number of each moment of `act` in `files`, after an alarm was raised there."""
     gc.collect()
     gc.freeze()  # the collections below look at new objects alone: other tests have left millions
     try:
-        yield from _moments(act)
+        yield from _moments(act, files)
     finally:
         gc.unfreeze()
 
 
-def _moments(act):
-    moment, package = 0, os.sep + "efsstate" + os.sep
+def _moments(act, files):
+    moment = 0
     while True:
         seen, is_raised = 0, False
 
         def profile(frame, event, _argument):
             nonlocal seen, is_raised
-            if is_raised or package not in frame.f_code.co_filename or _is_skipped(frame):
+            if is_raised or files not in frame.f_code.co_filename or _is_skipped(frame):
                 return
             # A handler runs at the end of a call of C code, and as a function begins.
             if event in ("c_return", "call"):

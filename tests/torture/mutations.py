@@ -920,6 +920,16 @@ MUTATIONS = {
         holds(False),
         ["checkpoints/test_loops.py::test_none_is_no_position"],
     ),
+    "no-call-begins-after-the-stop": Mutation(
+        "no call begins after the stop",
+        drop(),
+        ["floor/test_parallel.py::test_a_stop_waits_for_what_began_and_begins_nothing"],
+    ),
+    "calls-that-were-begun-are-waited-for": Mutation(
+        "calls that were begun are waited for",
+        holds(False),
+        ["floor/test_parallel.py::test_a_stop_waits_for_what_began_and_begins_nothing"],
+    ),
     "no-coroutine-is-taken-for-a-result": Mutation(
         "no coroutine is taken for a result",
         holds(False),

@@ -7,6 +7,7 @@ passes an item that is not done, that is, whose result was not given and asked b
 from __future__ import annotations
 
 import time
+from functools import partial
 from sys import _getframe as frame_above
 
 from efsstate import deadline
@@ -18,10 +19,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import Semaphore
     from collections.abc import AsyncIterator, Callable, Iterator
-    from concurrent.futures import Future, ThreadPoolExecutor
     from typing import Any
 
     from efsstate.checkpoints.resume import Loop
+    from efsstate.parallel import Workers
 
 _AHEAD = 2  # items that are begun for each worker, while earlier results wait
 
@@ -81,23 +82,23 @@ class Crew:
         return Items(loop, lambda reader: self._run(loop, reader))
 
     def _run(self, loop: Loop, reader: Items[Any]) -> Iterator[Any]:
-        from concurrent.futures import ThreadPoolExecutor
+        from efsstate.parallel import Workers
 
         loop.require_reader(*reader.consumer(frame_above(1)), is_for=reader.is_for)
         del reader  # it has this generator, which must end with its last user
         loop.require_thread()
         loop.start()
         window = Window(loop, self._workers)
-        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="efsstate-map")
+        workers = Workers(self._workers, "efsstate-map")
         try:
-            yield from self._give_results(loop, window, pool, loop.remaining_items())
+            yield from self._give_results(loop, window, workers, loop.remaining_items())
         finally:
             loop.running = False
             # A thread that went on would work on items that the next claim is given.
-            pool.shutdown(wait=True, cancel_futures=True)
+            workers.stop(wait=True)
 
     def _give_results(
-        self, loop: Loop, window: Window, pool: ThreadPoolExecutor, items: Iterator[Any]
+        self, loop: Loop, window: Window, workers: Workers, items: Iterator[Any]
     ) -> Iterator[Any]:
         while True:
             while window.has_room():
@@ -108,10 +109,10 @@ class Crew:
                     break
                 task = window.add(item)
                 if task is not None:
-                    task.future = self._submit(loop, pool, task)
+                    task.future = workers.submit(partial(self._call, loop, task))
             if not window.tasks:
                 break
-            chosen = window.next_thread_task(ordered=self._ordered)
+            chosen = window.next_thread_task(workers, ordered=self._ordered)
             if chosen is None:
                 # The deadline came: items under way are done again. The save comes first, because
                 # the threads are waited for, perhaps beyond the deadline.
@@ -128,11 +129,6 @@ class Crew:
         loop.exhausted = window.is_at_end
         if not loop.exhausted:
             loop.end()
-
-    def _submit(self, loop: Loop, pool: ThreadPoolExecutor, task: Task) -> Future[Any]:
-        import contextvars
-
-        return pool.submit(contextvars.copy_context().run, self._call, loop, task)
 
     # In tasks
 
@@ -225,13 +221,11 @@ class Window:
         self._open.append(task)
         return task
 
-    def next_thread_task(self, *, ordered: bool) -> Task | None:
+    def next_thread_task(self, workers: Workers, *, ordered: bool) -> Task | None:
         """Wait for the next task with a result; None if the deadline comes first."""
-        from concurrent.futures import FIRST_COMPLETED, wait
-
-        futures = [task.future for task in (self.tasks[:1] if ordered else self.tasks)]
-        done, _ = wait(futures, timeout=_patience(), return_when=FIRST_COMPLETED)
-        return next((task for task in self.tasks if task.future in done), None)
+        calls = [task.future for task in (self.tasks[:1] if ordered else self.tasks)]
+        call = workers.first(calls, _patience())
+        return next((task for task in self.tasks if task.future is call), None)
 
     async def next_async_task(self, *, ordered: bool) -> Task | None:
         """Do as `next_thread_task`, for tasks of an event loop."""

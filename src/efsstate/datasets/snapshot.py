@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import time
 from collections import deque
+from functools import partial
 
 from efsstate import events
 from efsstate.datasets import freezing
@@ -16,12 +17,12 @@ from efsstate.format import entry
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from concurrent.futures import Future
     from typing import Any, Literal
 
     from efsstate.datasets.base import DatasetBase
     from efsstate.datasets.freezing import Frozen
     from efsstate.datasets.protocol import PartFolders
+    from efsstate.parallel import Call
     from efsstate.units import Size
 
     Loaded = tuple[Part, memoryview, float]  # with the seconds that it took
@@ -126,7 +127,7 @@ class Snapshot:
             raise ValueError(f"missing={missing!r}: it is 'raise' or 'skip'")
         if ahead < 0:
             raise ValueError(f"ahead={ahead!r}: a number of parts, from 0, is needed")
-        from concurrent.futures import ThreadPoolExecutor
+        from efsstate.parallel import Workers
 
         def load(part: Part) -> Loaded:
             began = time.monotonic()
@@ -134,28 +135,29 @@ class Snapshot:
             return part, data, time.monotonic() - began
 
         # While the caller waits for a part, the one behind it is opened and begun, too.
-        pool = ThreadPoolExecutor(ahead + 1, "efsstate-read")
-        waiting: deque[Future[Loaded]] = deque()
+        workers = Workers(ahead + 1, "efsstate-read")
+        waiting: deque[Call] = deque()
         source = iter(self if parts is None else parts)
         try:
             while True:
                 while len(waiting) <= ahead and (part := next(source, None)) is not None:
-                    waiting.append(pool.submit(load, part))
+                    waiting.append(workers.submit(partial(load, part)))
                 if not waiting:
                     return
                 try:
                     # No local name keeps the buffer once the caller asks for the next one.
+                    workers.first([waiting[0]], None)
                     yield self._hand_out(waiting.popleft())
                 except PartRemoved:
                     if missing == "raise":
                         raise
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            workers.stop(wait=False)
 
-    def _hand_out(self, future: Future[Loaded]) -> tuple[Part, memoryview]:
-        """Return a part with its bytes once they are there, and emit an event about it."""
+    def _hand_out(self, call: Call) -> tuple[Part, memoryview]:
+        """Return a part with its bytes, which are there, and emit an event about it."""
         try:
-            part, data, seconds = future.result()
+            part, data, seconds = call.result()
         except CorruptEntryError as error:
             if events.listeners:
                 kind, message = type(error).__name__, str(error)
