@@ -123,23 +123,19 @@ class _Run:
         self._error: BaseException | None = None
         self._taken = self._consumed = 0
         self.is_stopped = False
-        self._workers: list[threading.Thread] = []
+        self._begun: list[threading.Thread] = []
 
     def start(self) -> None:
-        for _ in range(min(self._threads, len(self._jobs))):
+        for number in range(min(self._threads, len(self._jobs))):
             worker = threading.Thread(target=self._run, daemon=True, name="efsstate-model")
-            # Before it starts: a signal handler may raise as it has, and `stop` must wait for it.
-            # MUT: a-thread-is-known-before-it-starts
-            self._workers.append(worker)
-            try:
-                worker.start()
-            except RuntimeError:
-                self._workers.remove(worker)
-                if not self._workers:
-                    raise
-                break  # the process may have no more threads; those it has do all jobs
+            if not _start(worker, has_others=number > 0):
+                break  # those do all jobs
 
     def _run(self) -> None:
+        # By itself: a signal handler may raise in `start` after it was started, and `stop` must
+        # wait for it.
+        # MUT: a-thread-is-known-before-it-works
+        self._begun.append(threading.current_thread())
         _this_thread.run = self
         while (index := self._take()) is not None:
             try:
@@ -189,13 +185,13 @@ class _Run:
         with self._lock:
             self.is_stopped = True
             self._changed.notify_all()
-        for worker in self._workers:
+        # One that has yet to begin does nothing: a handler may have cut it off as it was started.
+        for worker in self._begun:
             # A thread that hangs is left behind. The others end before the caller closes the files.
             limit = None
             if self._until is not None:
                 limit = max(0.0, self._until + deadline.MARGIN / 2 - time.monotonic())
-            if worker.ident is not None:  # it has begun
-                worker.join(limit)
+            worker.join(limit)
         self._error = None  # its traceback refers to the buffers: they would keep each other alive
 
 
@@ -257,16 +253,9 @@ class Workers:
         if len(self._threads) < self._most:
             thread = threading.Thread(target=self._work, daemon=True, name=self._name)
             self._threads.append(thread)
-            try:
-                thread.start()
-            except RuntimeError as error:
-                if "new thread" not in str(error):
-                    # A handler raised within `start`, whose locks complain that they are free.
-                    raise (error.__context__ or error) from None
+            if not _start(thread, has_others=len(self._threads) > 1):
                 self._threads.remove(thread)
-                if not self._threads:
-                    raise
-                self._most = len(self._threads)  # the process may have no more
+                self._most = len(self._threads)
         return call
 
     def first(self, calls: Sequence[Call], seconds: float | None) -> Call | None:
@@ -314,6 +303,20 @@ class Workers:
                 self._wake.release()
             except RuntimeError:
                 pass  # nobody has waited since the one before
+
+
+def _start(thread: threading.Thread, *, has_others: bool) -> bool:
+    """Start a thread; return False if the process may have no more, and there are others."""
+    try:
+        thread.start()
+    except RuntimeError as error:
+        if "new thread" not in str(error):
+            # A handler raised within `start`, whose locks complain that they are free.
+            raise (error.__context__ or error) from None
+        if not has_others:
+            raise
+        return False
+    return True
 
 
 def spread(items: Iterable[T], work: Callable[[T], None], *, workers: int) -> None:

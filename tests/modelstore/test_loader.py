@@ -1062,13 +1062,15 @@ def test_a_thread_that_an_alarm_leaves_is_waited_for(monkeypatch):
     class Interrupted(threading.Thread):
         def start(self):
             super().start()
+            assert is_at_work.wait(20)
             raise TimeoutError("an alarm")
 
     def work(_job):
+        is_at_work.set()
         time.sleep(0.3)
         done.append(1)
 
-    done = []
+    done, is_at_work = [], threading.Event()
     monkeypatch.setattr(threading, "Thread", Interrupted)
     with pytest.raises(TimeoutError, match="an alarm"):
         list(parallel.each(work, [1, 2], threads=2, late=str))

@@ -552,8 +552,8 @@ MUTATIONS = {
         holds(True),
         ["checkpoints/test_damage.py::test_an_alarm_in_a_decoder_is_no_damage"],
     ),
-    "a-thread-is-known-before-it-starts": Mutation(
-        "a thread is known before it starts",
+    "a-thread-is-known-before-it-works": Mutation(
+        "a thread is known before it works",
         drop(),
         ["modelstore/test_loader.py::test_a_thread_that_an_alarm_leaves_is_waited_for"],
     ),
