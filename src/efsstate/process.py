@@ -91,8 +91,9 @@ def reset() -> None:
 def _before_fork() -> None:
     _forking.append(threading.get_ident())
     until = time.monotonic() + _PATIENCE
+    # Who opens is looked for last: to open takes some bytecodes, and an import milliseconds.
     # MUT: a-fork-waits-for-who-imports
-    while (_opening or _others_import()) and time.monotonic() < until:
+    while (_others_import() or _opening) and time.monotonic() < until:
         time.sleep(_PAUSE)
 
 
