@@ -11,7 +11,7 @@ import time
 
 import pytest
 from tests.checkpoints.test_checkpoint import Context
-from tests.mount.alarms import at_each_moment
+from tests.mount.alarms import at_each_moment, succeeds_in_child
 
 from efsstate import EfsStateError, checkpoint
 
@@ -343,11 +343,8 @@ def test_a_coroutine_is_no_result(root):
         assert job.items == 0
 
 
-# The thread that an alarm cuts off as it is started: its own start fails, and Python says so.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_alarm_among_the_threads_of_a_map_hangs_nothing(root):
     """One that cuts off a `Condition` as it is entered leaves its lock taken for ever."""
-    done = []
 
     def work(item):
         done.append(item)
@@ -359,8 +356,6 @@ def test_an_alarm_among_the_threads_of_a_map_hangs_nothing(root):
             for _ in job.map(work, range(3), workers=2):
                 pass
 
-    late = []
-
     def try_each():
         for moment in at_each_moment(act, "threading.py"):
             count = len(done)
@@ -368,12 +363,11 @@ def test_an_alarm_among_the_threads_of_a_map_hangs_nothing(root):
             late.append(len(done) - count)
             assert moment < 1000
         act()
+        assert done[-1] == 2 and len(late) > 20
+        assert not any(late), "a thread went on after the block was left"
 
-    thread = threading.Thread(target=try_each, daemon=True)
-    thread.start()
-    thread.join(100)
-    assert not thread.is_alive() and done[-1] == 2
-    assert len(late) > 20 and not any(late), "a thread went on after the block was left"
+    done, late = [], []
+    assert succeeds_in_child(try_each)
 
 
 def test_a_forked_child_waits_for_no_thread_of_a_map(root):

@@ -7,7 +7,7 @@ import time
 import weakref
 
 import pytest
-from tests.mount.alarms import at_each_moment
+from tests.mount.alarms import at_each_moment, succeeds_in_child
 
 from efsstate.parallel import Workers, each
 
@@ -78,22 +78,18 @@ def test_threads_end_and_keep_no_result():
         time.sleep(0.005)
 
 
-# The thread that an alarm cuts off as it is started: its own start fails, and Python says so.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_alarm_as_a_thread_is_started_hangs_nothing():
     """One that cuts off a `Condition` as it is entered leaves its lock taken for ever."""
-    done, late = [], []
+
+    def act():
+        list(each(done.append, range(3), threads=2, late=str))
 
     def try_each():
-        for _ in at_each_moment(
-            lambda: list(each(done.append, range(3), threads=2, late=str)), "threading.py"
-        ):
+        for _ in at_each_moment(act, "threading.py"):
             count = len(done)
             time.sleep(0.001)
             late.append(len(done) - count)
+        assert len(late) > 20 and not any(late), "a thread went on after its caller"
 
-    thread = threading.Thread(target=try_each, daemon=True)
-    thread.start()
-    thread.join(100)
-    assert not thread.is_alive() and len(late) > 20
-    assert not any(late), "a thread went on after its caller"
+    done, late = [], []
+    assert succeeds_in_child(try_each)

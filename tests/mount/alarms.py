@@ -3,6 +3,9 @@
 import gc
 import os
 import sys
+import time
+import traceback
+import warnings
 
 HERE = os.path.dirname(sys.modules["efsstate"].__file__) if "efsstate" in sys.modules else ""
 
@@ -60,3 +63,31 @@ def _moments(act, files):
             return
         yield moment
         moment += 1
+
+
+def succeeds_in_child(act):
+    """Return True if `act` ends without an error in a child, within 100 s.
+
+    Threads that an alarm cuts off as they are started stay for ever: so they end with the child.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that threads are running
+        child = os.fork()
+    if not child:
+        code = 1
+        try:
+            act()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    until = time.monotonic() + 100
+    while time.monotonic() < until:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status) == 0
+        time.sleep(0.01)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    return False
