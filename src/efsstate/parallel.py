@@ -6,7 +6,7 @@ import os
 import threading
 import time
 
-from efsstate import deadline
+from efsstate import deadline, process
 from efsstate.errors import DeadlineExceeded
 
 TYPE_CHECKING = False
@@ -128,8 +128,12 @@ class _Run:
     def start(self) -> None:
         for number in range(min(self._threads, len(self._jobs))):
             worker = threading.Thread(target=self._run, daemon=True, name="efsstate-model")
-            if not _start(worker, has_others=number > 0):
-                break  # those do all jobs
+            try:
+                process.start(worker)
+            except RuntimeError:
+                if not number:
+                    raise
+                break  # the process may have no more threads; those it has do all jobs
 
     def _run(self) -> None:
         # By itself: a signal handler may raise in `start` after it was started, and `stop` must
@@ -185,7 +189,8 @@ class _Run:
         with self._lock:
             self.is_stopped = True
             self._changed.notify_all()
-        # One that has yet to begin does nothing: a handler may have cut it off as it was started.
+        # A thread that has yet to begin will do nothing: it need not be waited for. A handler may
+        # have cut it off as it was started, and then it never begins.
         for worker in self._begun:
             # A thread that hangs is left behind. The others end before the caller closes the files.
             limit = None
@@ -216,22 +221,23 @@ class Call:
             self._error = error
 
     def result(self) -> Any:
-        """Return what the call returned, or raise what it raised; once."""
+        """Return what the call returned, or raise what it raised; to be asked for once."""
         value, error = self._value, self._error
         self._value = self._error = None
-        try:
-            if error is not None:
-                raise error
+        if error is None:
             return value
+        try:
+            raise error
         finally:
-            del value, error  # their frames would keep each other
+            del error  # it would be in a cycle with this frame
 
 
 class Workers:
     """At most `most` threads that make the calls of one other thread.
 
-    A signal handler may raise at any line of that one. In the executors of `concurrent.futures` it
-    would leave a lock taken, for which their threads wait for ever. Here it takes none in Python.
+    A signal handler may raise at any line of that other thread. In an executor of
+    `concurrent.futures` it would leave a lock taken, for which the threads wait for ever. Here the
+    other thread takes locks only by calls of C code, which no handler interrupts.
     """
 
     def __init__(self, most: int, name: str) -> None:
@@ -253,9 +259,13 @@ class Workers:
         if len(self._threads) < self._most:
             thread = threading.Thread(target=self._work, daemon=True, name=self._name)
             self._threads.append(thread)
-            if not _start(thread, has_others=len(self._threads) > 1):
+            try:
+                process.start(thread)
+            except RuntimeError:
                 self._threads.remove(thread)
-                self._most = len(self._threads)
+                if not self._threads:
+                    raise
+                self._most = len(self._threads)  # the process may have no more
         return call
 
     def first(self, calls: Sequence[Call], seconds: float | None) -> Call | None:
@@ -293,7 +303,8 @@ class Workers:
                 continue
             if call is None:
                 return
-            # In this order: `stop` asks for the two in the other one.
+            # This thread notes the call, and then looks at the stop; `stop` does the two in the
+            # opposite order. So one of them sees the other.
             call.is_taken = True
             if not self._is_stopped:
                 call.run()
@@ -302,21 +313,7 @@ class Workers:
             try:
                 self._wake.release()
             except RuntimeError:
-                pass  # nobody has waited since the one before
-
-
-def _start(thread: threading.Thread, *, has_others: bool) -> bool:
-    """Start a thread; return False if the process may have no more, and there are others."""
-    try:
-        thread.start()
-    except RuntimeError as error:
-        if "new thread" not in str(error):
-            # A handler raised within `start`, whose locks complain that they are free.
-            raise (error.__context__ or error) from None
-        if not has_others:
-            raise
-        return False
-    return True
+                pass  # the wake-up of an earlier call was not needed yet
 
 
 def spread(items: Iterable[T], work: Callable[[T], None], *, workers: int) -> None:
@@ -341,7 +338,7 @@ def spread(items: Iterable[T], work: Callable[[T], None], *, workers: int) -> No
 
     threads = [threading.Thread(target=run, daemon=True) for _ in range(workers - 1)]
     for thread in threads:
-        thread.start()
+        process.start(thread)
     run()
     for thread in threads:
         thread.join()

@@ -44,6 +44,48 @@ def lock(*, reentrant: bool = True) -> Any:
     return new
 
 
+class Latch:
+    """What one thread waits for until another sets it, once.
+
+    `threading.Event` is entered by Python code: a signal handler that raises in it leaves a lock
+    taken, and then the thread that sets the event waits for ever.
+    """
+
+    __slots__ = ("_lock", "is_set")
+
+    def __init__(self) -> None:
+        self._lock, self.is_set = threading.Lock(), False
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """Let the waiting thread go on."""
+        self.is_set = True
+        try:
+            self._lock.release()
+        except RuntimeError:
+            pass  # it was set before
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for at most `timeout` seconds, or for ever; return True if it is set."""
+        if not self.is_set:
+            self._lock.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
+        return self.is_set
+
+
+def start(thread: threading.Thread) -> None:
+    """Start a thread; raise `RuntimeError` if the process may have no more.
+
+    A signal handler that raises within Python's own `start` makes it fail with a `RuntimeError`
+    about a lock; raise the handler's exception in its place.
+    """
+    try:
+        thread.start()
+    except RuntimeError as error:
+        if "new thread" in str(error) or error.__context__ is None:
+            raise
+        raise error.__context__ from None
+
+
 class Opening:
     """While a thread is in it, no other thread forks; for at most a second.
 
@@ -91,7 +133,8 @@ def reset() -> None:
 def _before_fork() -> None:
     _forking.append(threading.get_ident())
     until = time.monotonic() + _PATIENCE
-    # Who opens is looked for last: to open takes some bytecodes, and an import milliseconds.
+    # Threads that open a lock file are looked for last, right before the fork: a thread begins to
+    # open one within some bytecodes, and the look for imports takes longer.
     # MUT: a-fork-waits-for-who-imports
     while (_others_import() or _opening) and time.monotonic() < until:
         time.sleep(_PAUSE)
@@ -100,8 +143,8 @@ def _before_fork() -> None:
 def _others_import() -> bool:
     """Return True if another thread is importing a module.
 
-    Python leaves the lock of that module taken in the child: it would hang at its first use of what
-    this package imports when it is asked for.
+    In a child that is forked meanwhile, the import lock of that module stays taken for ever: the
+    child would hang as soon as it imports the module itself.
     """
     locks: dict[str, Any] = getattr(sys.modules.get("_frozen_importlib"), "_module_locks", {})
     own = (None, threading.get_ident())

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import threading
 import time
 
 import pytest
+from tests.mount.alarms import at_each_moment, succeeds_in_child
 
 from efsstate import Cache, cached, invocation
 from efsstate.cache import flight
@@ -580,3 +582,36 @@ def test_tasks_compute_once():
         return await asyncio.gather(*[f(1) for _ in range(50)])
 
     assert asyncio.run(main()) == [[1]] * 50 and calls == [1]
+
+
+def test_an_alarm_of_a_waiter_does_not_stop_who_computes():
+    """The computing thread tells the waiter; a lock that the waiter left taken would hang it."""
+
+    def try_each():
+        begun, keys, numbers = queue.SimpleQueue(), queue.SimpleQueue(), itertools.count()
+        cache = Cache("box")
+
+        def compute():
+            begun.put(True)
+            time.sleep(0.005)
+            return 1
+
+        def lead():
+            while (key := keys.get()) is not None:
+                cache.get_or_compute(key, compute)
+
+        def act():
+            key = next(numbers)
+            keys.put(key)
+            begun.get()
+            cache.get_or_compute(key, lambda: pytest.fail("it is being computed"))
+
+        leader = threading.Thread(target=lead, daemon=True)
+        leader.start()
+        for _ in at_each_moment(act, "threading.py"):
+            pass
+        keys.put(None)
+        leader.join(20)
+        assert not leader.is_alive()
+
+    assert succeeds_in_child(try_each)

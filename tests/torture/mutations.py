@@ -29,8 +29,8 @@ MUTATIONS = {
         holds(False),
         ["metrics/test_metrics.py::test_sums_of_many_names_stay_small_and_exact"],
     ),
-    "what-moved-to-the-others-counts-once": Mutation(
-        "what moved to the others counts once",
+    "counts-that-move-are-given-out-once": Mutation(
+        "counts that move to another name are given out once",
         holds(False),
         ["metrics/test_metrics.py::test_sums_of_many_names_stay_small_and_exact"],
     ),
@@ -885,7 +885,7 @@ MUTATIONS = {
         become("pass"),
         ["checkpoints/test_several_loops.py::test_a_loop_that_is_tried_again_goes_on"],
     ),
-    "a-second-loop-does-what-was-read-ahead": Mutation(
+    "a-second-loop-repeats-items-read-ahead": Mutation(
         "a second loop does the items that were read ahead",
         holds(False),
         ["checkpoints/test_several_loops.py::test_items_that_were_read_ahead_come_again"],
@@ -919,6 +919,11 @@ MUTATIONS = {
         "none is no position",
         holds(False),
         ["checkpoints/test_loops.py::test_none_is_no_position"],
+    ),
+    "a-waiter-leaves-no-lock-taken": Mutation(
+        "a waiter that an alarm interrupts leaves no lock taken",
+        instead("process.Latch()", "threading.Event()"),
+        ["cache/test_single_flight.py::test_an_alarm_of_a_waiter_does_not_stop_who_computes"],
     ),
     "no-call-begins-after-the-stop": Mutation(
         "no call begins after the stop",

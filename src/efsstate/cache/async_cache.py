@@ -7,6 +7,7 @@ import threading
 import time
 from functools import partial
 
+from efsstate import process
 from efsstate.cache import aio, puts, singleflight
 from efsstate.cache.cache import Cache, pack_key
 from efsstate.cache.namespace import FAILURES
@@ -187,7 +188,7 @@ class AsyncMutex:
 
     def __init__(self, mutex: Mutex) -> None:
         self._mutex = mutex
-        self._entered: tuple[threading.Event, asyncio.Future[None]] | None = None
+        self._entered: tuple[process.Latch, asyncio.Future[None]] | None = None
 
     def __repr__(self) -> str:
         return repr(self._mutex)
@@ -196,7 +197,7 @@ class AsyncMutex:
         loop = asyncio.get_running_loop()
         entered: asyncio.Future[None] = loop.create_future()
         released: asyncio.Future[None] = loop.create_future()
-        leave = threading.Event()  # of this thread alone: one that timed out may still wait
+        leave = process.Latch()  # of this thread alone: one that timed out may still wait
 
         def resolve(future: asyncio.Future[None], error: BaseException | None) -> None:
             if not future.done():
@@ -219,7 +220,7 @@ class AsyncMutex:
                 tell(released)
 
         try:
-            threading.Thread(target=hold, name="efsstate-lock", daemon=True).start()
+            process.start(threading.Thread(target=hold, name="efsstate-lock", daemon=True))
             await entered
             self._entered = leave, released
         except BaseException:  # cancelled, or an alarm's: the thread lets go once it has entered

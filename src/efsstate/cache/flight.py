@@ -64,10 +64,11 @@ class Flight:
         # MUT: no-thread-waits-for-itself
         if self.thread == threading.get_ident():
             return self.finished
-        event, until = threading.Event(), time.monotonic() + timeout
-        self.call_when_finished(event.set)
+        # MUT: a-waiter-leaves-no-lock-taken
+        latch, until = process.Latch(), time.monotonic() + timeout
+        self.call_when_finished(latch.set)
         while not self.finished and (remaining := until - time.monotonic()) > 0:
-            event.wait(min(remaining, _POLL))
+            latch.wait(min(remaining, _POLL))
         return self.finished
 
 

@@ -49,7 +49,7 @@ class Job:
 
     def __init__(self, function: Callable[[], Any], root: str | None) -> None:
         self._function, self._root = function, root
-        self._done = threading.Event()
+        self._done = process.Latch()
         self._lock = threading.RLock()
         self._on_done: Callable[[], object] | None = None
         self._on_late_result: Callable[[Any], object] | None = None
@@ -97,7 +97,7 @@ class Job:
 
     def wait(self, timeout: float | None) -> bool:
         """Wait for at most `timeout` seconds (see `remaining`); return True if it is done."""
-        while not self._done.is_set():
+        while not self._done.is_set:
             remaining = self.remaining(timeout)
             if remaining is not None and remaining <= 0:
                 return False
@@ -107,7 +107,7 @@ class Job:
     def call_when_done(self, function: Callable[[], object]) -> None:
         """Call `function` when the job is done, on any thread; at once if it is."""
         with self._lock:
-            if not self._done.is_set():
+            if not self._done.is_set:
                 self._on_done = function
                 return
         function()
@@ -118,7 +118,7 @@ class Job:
         Return False if it is done.
         """
         with self._lock:
-            if self._done.is_set():
+            if self._done.is_set:
                 return False
             self._on_late_result = on_late_result
             self._withdrawn = self._root is not None
@@ -127,7 +127,7 @@ class Job:
     def withdraw(self) -> bool:
         """Keep the call from being begun; return False if it is under way, or done."""
         with self._lock:
-            self._withdrawn = not self._began and not self._done.is_set()
+            self._withdrawn = not self._began and not self._done.is_set
             return self._withdrawn
 
     def outcome(self) -> Any:
@@ -198,7 +198,7 @@ class IoPool:
     def _add_thread(self) -> None:
         if self._due > self._threads and self._threads < _MOST + breaker.count():
             try:
-                threading.Thread(target=self._work, name="efsstate-io", daemon=True).start()
+                process.start(threading.Thread(target=self._work, name="efsstate-io", daemon=True))
             except RuntimeError as error:  # no more threads, or the interpreter is ending
                 if not self._threads:
                     raise OSError(errno.EAGAIN, f"no thread for the mount: {error}") from None

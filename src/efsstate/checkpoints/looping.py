@@ -264,7 +264,7 @@ class Looping(Saving[S]):
     def _start(self) -> tuple[Any, int]:
         """Return the position and the count of items from which the next loop goes on."""
         loop = self._loop
-        # MUT: a-second-loop-does-what-was-read-ahead
+        # MUT: a-second-loop-repeats-items-read-ahead
         if loop is not None and not loop.may_count:
             return self._position, self._items
         return self.position, self.items

@@ -160,8 +160,9 @@ class Collector:
                 name: sums.get(name, none).get(field, 0) - before.get(name, none).get(field, 0)
                 for name in {**before, **sums}
             }
-            # A sum never falls: what is missing is counted among the others now.
-            # MUT: what-moved-to-the-others-counts-once
+            # Counters never fall. If the sum of a name did, its counts moved to the name OTHERS,
+            # and they were given out already.
+            # MUT: counts-that-move-are-given-out-once
             if events.OTHERS in counts:
                 counts[events.OTHERS] += sum(min(0, count) for count in counts.values())
             for name, count in counts.items():

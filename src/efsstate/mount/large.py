@@ -11,6 +11,8 @@ import os
 import threading
 from queue import SimpleQueue
 
+from efsstate import process
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -74,7 +76,7 @@ class _Digesting:
             target=self._run, name="efsstate-digest", daemon=True
         )
         try:
-            self._thread.start()
+            process.start(self._thread)
         except RuntimeError:  # no thread can be started: none is left, or Python shuts down
             self._thread = None
 
