@@ -1,4 +1,7 @@
-"""Tell what a call of a function, a partial or an object runs, without the cost of `inspect`."""
+"""Find the code behind a callable, and whether it is async, without importing `inspect`.
+
+A callable is a function, a method, a `functools.partial`, or an object with `__call__`.
+"""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ _logged: set[str] = set()
 _counted: dict[int, tuple[ref[Any], str, Any]] = {}  # of living caches: see `count_for`
 _ended: list[int] = []  # the keys in `_counted` of caches that are gone
 _retired: dict[str, dict[str, int]] = {}  # sums of the caches that are gone, by name
-OTHERS = "(others)"  # in `totals`, the name of all caches that are gone beyond so many names
-_MOST_NAMES = 1000
+OTHERS = "(others)"  # the name under which `totals` counts further caches that are gone
+_MOST_NAMES = 1000  # names of caches that are gone, before others are counted together
 _lock = process.lock()
 process.at_reset(_logged.clear)
 
@@ -113,7 +113,7 @@ def restart(counts: Any, fields: tuple[str, ...]) -> None:
 def totals() -> dict[str, dict[str, int]]:
     """Return the sums of the counters (memory, mount, computed, …) by the name of the cache.
 
-    What was counted under a name may be among the `OTHERS` the next time.
+    When a cache is gone, its counts may move from its own name to the name `OTHERS`.
     """
     with _lock:
         _add_ended()

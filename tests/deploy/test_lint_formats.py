@@ -215,7 +215,8 @@ def test_a_value_for_a_parameter_that_is_not_there_is_refused(slow, tmp_path):
     """As Terraform and CloudFormation do it; a file may have values for other templates."""
     slow.write_text("Parameters:\n  Seconds: {Type: Number, Default: 60}\n" + BASE)
     done = run("lint", slow, "--parameters", "seconds=3")
-    assert done.code == 2 and "seconds: no parameter or variable of that name: Seconds" in done.err
+    assert done.code == 2 and "--parameters seconds: the templates have no parameter" in done.err
+    assert "those that they have: Seconds" in done.err
     (tmp_path / "more.json").write_text('{"Seconds": "3", "Others": "4"}')
     assert run("lint", slow, "--parameters", tmp_path / "more.json").code == 0
     other = tmp_path / "other.yaml"

@@ -116,8 +116,11 @@ def _require_known(given: Sequence[str], reports: Sequence[Report]) -> None:
         known |= set(report.parameters)
     for name in filter(None, map(parameter_name, given)):
         if name not in known:
-            names = ", ".join(sorted(known)) or "there are none"
-            raise click.UsageError(f"{name}: no parameter or variable of that name: {names}")
+            names = ", ".join(sorted(known)) or "none"
+            raise click.UsageError(
+                f"--parameters {name}: the templates have no parameter or variable of that name;"
+                f" those that they have: {names}"
+            )
 
 
 def _show(

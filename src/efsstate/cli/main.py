@@ -33,10 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _prepare_streams() -> None:
-    """Open the standard streams that are closed, and let any text be printed.
+    """Replace the standard streams that are closed, and let standard output print any text.
 
-    A file on the mount would get the number of a closed stream. In an encoding such as ASCII what
-    it lacks is printed as an escape.
+    If standard output is closed, the next file that is opened gets its descriptor, and what is
+    printed would be written into that file. Characters that the output's encoding does not have are
+    printed as escapes.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -48,7 +49,10 @@ def _prepare_streams() -> None:
 
 
 def _spell(error: UnicodeError) -> tuple[str, int]:
-    """Return what is printed for characters that the encoding lacks: `#` for a piece of a bar."""
+    """Return what to print in place of characters that the output's encoding does not have.
+
+    Parts of a progress bar become `#`, all others the escape that Python writes for them.
+    """
     assert isinstance(error, UnicodeEncodeError)
     text = error.object[error.start : error.end]
     spelled = ["#" if "\u2580" <= each <= "\u259f" else ascii(each)[1:-1] for each in text]

@@ -138,7 +138,7 @@ class Output:
     def error(self, kind: str, message: str, code: int) -> None:
         """Print an error: a document under `--json`, else one line on standard error."""
         if self.json:
-            with contextlib.suppress(OSError):  # standard output itself may be what failed
+            with contextlib.suppress(OSError):  # the error may be that of standard output
                 self.document("error", error={"type": kind, "message": message, "exit": code})
                 return
         click.echo(f"efsstate: {plain(message)}", err=True)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from efsstate.mount.files import Mount
 
 _REFUSED = (
-    "its key is refused until the window is over: a run under way can't end, and no other begins;"
-    " if they are signed, run this with the functions' EFSSTATE_SIGNING_KEY"
+    "calls with its key fail until the record expires; remove this file if they may run again. If"
+    " records are signed, run this with the functions' EFSSTATE_SIGNING_KEY first"
 )
 _NOT_TOLD = "damaged, or signed with another key: run this with the functions' EFSSTATE_SIGNING_KEY"
 

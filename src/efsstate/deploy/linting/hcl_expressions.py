@@ -376,7 +376,7 @@ def _distinct(values: list[Any], _: Unknown) -> list[Any]:
 
 
 def _compact(values: list[Any], unknown: Unknown) -> Any:
-    """Leave out what is null or empty, which an unknown value may be."""
+    """Return the values that are neither null nor empty; unknown if any of them is unknown."""
     if any(isinstance(value, Unknown) for value in values):
         return unknown
     return [value for value in values if value not in (None, "")]
