@@ -30,8 +30,10 @@ PATIENCE = 5.0  # seconds within which an operation of some milliseconds must ha
 THREADS = 60  # that the I/O pool may have, and some
 LOCK = f"/{layout.LOCK}"
 INHERITED = "the parent's lock files are open"
+OF_ONE_ROOT = 1000  # tries, before the next root
 MOST = 200  # violations, after which it ends
 FOLDERS = 700  # that may be open: the folders of two mounts, lock files, and others
+WAITING = {"_work", "_worker"}  # where a worker waits: ours, or concurrent.futures'
 SETTLED = 2.0  # seconds in which a thread that nobody waits for any more has closed its file
 
 
@@ -112,6 +114,14 @@ def temporaries(root):
     ]
 
 
+def is_at_work():
+    """Return True if another thread does something: it is not a worker that waits for work."""
+    return any(
+        ident != threading.get_ident() and frame.f_code.co_name not in WAITING
+        for ident, frame in sys._current_frames().items()
+    )
+
+
 def _left(root, count):
     """Yield what is left of an operation that is over; close the files, so that they count once.
 
@@ -120,8 +130,10 @@ def _left(root, count):
     """
     gc.collect()
     until = time.monotonic() + SETTLED
-    while (paths := open_files(root)) and time.monotonic() < until:
-        time.sleep(0.02)  # a thread may still be at what nobody waits for any more
+    idle = 0  # looks in turn that met no thread at what nobody waits for any more
+    while (paths := open_files(root)) and idle < 5 and time.monotonic() < until:
+        time.sleep(0.02)
+        idle = 0 if is_at_work() else idle + 1
     for fd, path in paths.items():
         if is_for_reading(fd):
             count["lost"] += 1
@@ -163,12 +175,20 @@ class Alarms:
     """One operation after the other, each cut off at a random moment by a signal's handler."""
 
     def __init__(self, root, chance, names):
-        self.chance, self.names = chance, names
-        self.world = World(root, chance)
-        self.world.prepare()
+        self.root, self.chance, self.names = root, chance, names
         self.count, self.wrong = collections.Counter(), []
         self._is_armed, self._kind, self._at = False, Alarm, ""
-        self._times = {name: self._time(OPERATIONS[name]) for name in names}
+        self._begin()
+
+    def _begin(self):
+        """Begin with a root that is empty: what lies on it is looked through after each try."""
+        process.reset()  # the folders of the one before are open
+        self.world = World(f"{self.root}{self.count['tries']}", self.chance)
+        os.mkdir(self.world.root, 0o700)
+        self.world.prepare()
+        self._times = {name: self._time(OPERATIONS[name]) for name in self.names}
+        gc.collect()
+        gc.freeze()
 
     def _time(self, operation):
         durations = []
@@ -191,6 +211,8 @@ class Alarms:
         before = signal.signal(signal.SIGALRM, self._ring)
         try:
             while time.monotonic() < until and self.count["met"] < most and len(self.wrong) < MOST:
+                if self.count["tries"] % OF_ONE_ROOT == OF_ONE_ROOT - 1:
+                    self._begin()
                 name = self.names[self.count["tries"] % len(self.names)]
                 self.count["tries"] += 1
                 self._try(name)
@@ -207,7 +229,6 @@ class Alarms:
         self._at = ""
         problems = self._cut(operation, delay)
         problems += [*_left(self.world.root, self.count), *_again(operation, self.world)]
-        problems += _left(self.world.root, self.count)
         if self._at:
             self.count["met"] += 1
         # Nobody is at work: what is temporary was left by somebody, and is counted once.
