@@ -1,5 +1,6 @@
 """Django: its own tests of cache backends on ours, and what they leave out."""
 
+import errno
 import os
 import re
 import subprocess
@@ -16,6 +17,7 @@ if not settings.configured:
 from django.core.cache import CacheHandler  # noqa: E402
 
 from efsstate.adapters.django import EfsCache  # noqa: E402
+from efsstate.cache import disk  # noqa: E402
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -29,6 +31,21 @@ def test_djangos_own_tests_pass(source_package, environment):
     assert process.returncode == 0, process.stdout + process.stderr
     ran = int(re.search(r"Ran (\d+) tests", process.stderr)[1])
     assert ran >= 54 and "OK (skipped=3)" in process.stderr, process.stderr
+
+
+def test_a_number_that_cannot_be_read_is_not_missing(root, monkeypatch):
+    """Else a caller sets it anew, as Django's documentation shows it."""
+    cache = EfsCache(str(root), {})
+    cache.set("hits", 41)
+
+    def fail(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk.DiskTier, "read", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            cache.incr("hits")
+    assert cache.incr("hits") == 42
 
 
 def test_settings_name_it(root):

@@ -7,6 +7,7 @@ import decimal
 import enum
 import os
 import pathlib
+import pickle
 import random
 import sys
 import types
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.mount.alarms import at_each_moment
 
 from efsstate import EncodeError
 from efsstate.format import codec
@@ -24,6 +26,31 @@ from efsstate.format import codec
 
 class Color(enum.Enum):
     RED = 1
+
+
+class PickleByHand:
+    dumps = staticmethod(pickle.dumps)
+    loads = staticmethod(pickle.loads)
+
+
+@pytest.mark.parametrize("name", ["msgpack", "pickle", PickleByHand])
+@pytest.mark.parametrize("value", [7, {"a": (1, dt.date(2026, 1, 2), np.arange(3))}])
+def test_what_a_signal_handler_raises_is_no_damage(name, value):
+    """The bytes are a value, and the value can be stored: the handler's exception goes on."""
+    _, dumps, loads = codec.resolve_codec(name, signed=True)
+    encoded = dumps(value)
+    payload = bytes(encoded) if not isinstance(encoded, list) else b"".join(encoded)
+    for act in (lambda: dumps(value), lambda: loads(payload)):
+        calls, ends = 0, 0
+
+        def run(act=act):
+            nonlocal calls, ends
+            calls += 1
+            act()
+            ends += 1
+
+        moments = list(at_each_moment(run, f"{os.sep}efsstate{os.sep}format"))
+        assert moments and (calls, ends) == (len(moments) + 1, 1)
 
 
 class Level(enum.IntEnum):

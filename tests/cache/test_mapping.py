@@ -11,9 +11,14 @@ import time
 
 import numpy as np
 import pytest
+from tests.mount.alarms import Alarm
 
 from efsstate import Cache, EncodeError, RootError, cached, on_event
+from efsstate.cache import disk
 from efsstate.errors import MountTimeout
+from efsstate.format import codec
+from efsstate.format.codec import msgpack
+from efsstate.mount import byte_locks
 
 
 @pytest.fixture
@@ -82,6 +87,26 @@ def test_add_keeps_only_what_is_not_there(cache, elsewhere):
     assert cache.get("k") == 1
     cache.delete("k")
     assert elsewhere.add("k", 4) is True and cache.get("k") == 4
+
+
+def test_add_keeps_a_value_that_came_meanwhile(cache, elsewhere, monkeypatch):
+    def find_and_interfere(*_, **__):
+        elsewhere.set("k", 1)
+
+    monkeypatch.setattr(cache, "_find", find_and_interfere)
+    assert cache.add("k", 2) is False and elsewhere.get("k", fresh=True) == 1
+
+
+def test_where_the_mount_cannot_lock_add_keeps_nothing(cache, monkeypatch):
+    """Else two hosts add, and each goes on as the one."""
+
+    def fail(*_, **__):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(byte_locks, "acquire", fail)
+        assert cache.add("k", 1) is False
+    assert "k" not in cache and cache.add("k", 2) is True
 
 
 def test_what_add_does_not_keep_is_nowhere(cache, root):
@@ -451,17 +476,17 @@ def test_incr_is_exact_across_processes_and_threads(cache):
 def test_incr_loses_no_set_that_comes_meanwhile(cache, monkeypatch):
     """A sum of the value before it would undo the set."""
     results = cache._results
-    read, interfered = type(results).read, []
+    read, interfered = type(results).read_for_change, []
 
     def read_and_interfere(self, digest, **options):
         item = read(self, digest, **options)
-        if options.get("exact") and not interfered:
+        if not interfered:
             interfered.append(1)
             Cache("box").set("n", 100)
         return item
 
     cache.set("n", 1)
-    monkeypatch.setattr(type(results), "read", read_and_interfere)
+    monkeypatch.setattr(type(results), "read_for_change", read_and_interfere)
     assert cache.incr("n") == 101 and interfered and cache.get("n", fresh=True) == 101
 
 
@@ -489,6 +514,73 @@ def test_a_sum_that_cannot_be_stored_leaves_the_number(cache, elsewhere, monkeyp
     assert [cache.incr("n"), elsewhere.incr("n")] == [42, 43]
     cache.invalidate_tag("t")
     assert cache.get("n") is None
+
+
+def unreadable(*_, **__):
+    raise OSError(errno.EIO, "Input/output error")
+
+
+def test_what_cannot_be_read_is_not_replaced(cache, elsewhere, monkeypatch):
+    """Else `incr` counts from nothing after one failed read, and `pop` says that there is none."""
+    cache.set("n", 41)
+    with monkeypatch.context() as patch:
+        patch.setattr(disk.DiskTier, "read", unreadable)
+        for change in (cache.incr, lambda key: cache.incr(key, ttl=0), cache.pop):
+            with pytest.raises(OSError, match="Input/output error"):
+                change("n")
+        assert cache.touch("n") is False and cache.add("n", 0) is False
+    assert elsewhere.get("n", fresh=True) == 41 and cache.incr("n") == 42
+
+
+def test_what_cannot_be_decoded_is_not_replaced(monkeypatch):
+    class Codec:
+        name = "mine"
+        dumps = staticmethod(pickle.dumps)
+        loads = staticmethod(pickle.loads)
+
+    box = Cache("mine", codec=Codec, memory=0)
+    box.set("n", 41)
+    with monkeypatch.context() as patch:
+        patch.setattr(box._results, "loads", lambda _: codec.loads(b"\xc1"))
+        for change in (box.incr, box.pop):
+            with pytest.raises(ValueError, match="its payload can't be read"):
+                change("n")
+        assert box.touch("n") is False and box.add("n", 0) is False
+    assert box.incr("n") == 42 and box.pop("n") == 42
+
+
+def test_of_a_damaged_number_nothing_is_left_to_lose(cache, elsewhere, entries, caplog):
+    cache.set("n", 41)
+    (path,) = entries()
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert elsewhere.incr("n") == 1 and "checksum" in caplog.text
+
+
+def test_pop_gives_only_what_it_has_removed(cache, elsewhere, monkeypatch):
+    """Else two callers get it."""
+    cache.set("n", 41)
+    with monkeypatch.context() as patch:
+        patch.setattr(disk.DiskTier, "remove", unreadable)
+        with pytest.raises(OSError, match="Input/output error"):
+            cache.pop("n")
+    assert elsewhere.pop("n") == 41 and cache.pop("n", None) is None
+
+
+def test_a_handler_that_raises_loses_no_count(cache, monkeypatch):
+    """A number is decoded as an alarm rings: it does not begin anew as if it were damaged."""
+    unpack, rings = msgpack._unpack, [Alarm]
+
+    def unpack_and_ring(*arguments, **options):
+        number = unpack(*arguments, **options)
+        if rings:
+            raise rings.pop()
+        return number
+
+    cache.set("n", 41)
+    monkeypatch.setattr(msgpack, "_unpack", unpack_and_ring)
+    with pytest.raises(Alarm):
+        cache.incr("n")
+    assert cache.incr("n") == 42
 
 
 def test_where_the_mount_fails_incr_does_not_go_on(cache, root):

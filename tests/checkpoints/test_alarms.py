@@ -6,6 +6,7 @@ import pytest
 
 from efsstate import checkpoint
 from efsstate.checkpoints.pace import Job, Kept
+from efsstate.format.codec import msgpack
 
 
 class Stop(Exception):  # noqa: N818 - an alarm, and no error of ours
@@ -29,6 +30,26 @@ def test_a_claim_that_an_alarm_left_behind_ends(root):
             assert list(job.resume(range(3))) == [0, 1, 2]
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_save_that_an_alarm_met_is_not_damaged(root, monkeypatch, number):
+    """Neither its notes nor its state: the alarm's exception goes on."""
+    unpack, calls = msgpack._unpack, []
+    with checkpoint("job", root=root) as job:
+        job.save({"number": 7})
+
+    def unpack_and_ring(*arguments, **options):
+        value = unpack(*arguments, **options)
+        calls.append(value)
+        if len(calls) == number + 1:
+            raise Stop
+        return value
+
+    monkeypatch.setattr(msgpack, "_unpack", unpack_and_ring)
+    with pytest.raises(Stop):
+        checkpoint("job", root=root).load()
+    assert checkpoint("job", root=root).load() == {"number": 7}
 
 
 class Cut(bytes):

@@ -424,6 +424,31 @@ MUTATIONS = {
         drop(),
         ["cache/test_mutex.py::test_a_task_that_is_interrupted_as_its_thread_begins_lets_go"],
     ),
+    "a-change-needs-what-it-changes": Mutation(
+        "a change needs what it changes",
+        become("item = self.read(digest, exact=True)"),
+        ["cache/test_mapping.py::test_what_cannot_be_read_is_not_replaced"],
+    ),
+    "pop-gives-what-it-has-removed": Mutation(
+        "pop gives what it has removed",
+        become("puts.remove(results, digest)"),
+        ["cache/test_mapping.py::test_pop_gives_only_what_it_has_removed"],
+    ),
+    "what-a-handler-raises-is-no-damage": Mutation(
+        "what a handler raises is no damage",
+        holds(False),
+        ["cache/test_mapping.py::test_a_handler_that_raises_loses_no_count"],
+    ),
+    "add-replaces-nothing": Mutation(
+        "add replaces nothing",
+        holds(False),
+        ["cache/test_mapping.py::test_add_keeps_a_value_that_came_meanwhile"],
+    ),
+    "one-caller-adds": Mutation(
+        "one caller adds",
+        instead("self.lock(key)", "__import__('contextlib').nullcontext()"),
+        ["cache/test_mapping.py::test_where_the_mount_cannot_lock_add_keeps_nothing"],
+    ),
     "a-sum-that-is-not-stored-leaves-the-number": Mutation(
         "a sum that is not stored leaves the number",
         without("keeps_old"),

@@ -101,7 +101,7 @@ class EfsCache(BaseCache):
         """
         name, results = self.make_and_validate_key(key, version), self._cache.results
         with self._cache.lock(name):
-            item = results.read(self._cache.digest(name), exact=True) if results.enabled else None
+            item = results.read_for_change(self._cache.digest(name)) if results.enabled else None
             seconds = 0.0 if item is None else results.remaining(item)
             if seconds <= 0:
                 raise ValueError(f"Key '{key}' not found")

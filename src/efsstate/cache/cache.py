@@ -8,6 +8,7 @@ from functools import partial
 from efsstate import units
 from efsstate.cache import io_threads, puts
 from efsstate.cache.keys import KeyBuilder
+from efsstate.cache.namespace import FAILURES
 from efsstate.cache.options import Options, tag_ids
 from efsstate.cache.tiers import MISSING, TieredCache
 from efsstate.errors import EncodeError
@@ -148,23 +149,18 @@ class Cache(Generic[K, V]):
         if item is not None:
             io_threads.discard_spare_copy(item)
             return False
-        results.memory.drop(digest)
-        from efsstate.cache import singleflight
+        from efsstate.cache import updates
 
-        request = singleflight.ComputeRequest(
-            lambda: value,
-            key=pack_key(key),
-            ttl=seconds,
-            own_ttl=ttl is not None,
-            adding=True,
-        )
-        singleflight.run(results, singleflight.compute(results, digest, request, None))
-        if request.refusal is not None:
-            raise request.refusal
-        if not request.was_kept:
-            # The mount failed: without this, memory would serve a value that no other host has.
-            results.memory.drop(digest)
-        return request.was_kept
+        packed, own_ttl = pack_key(key), ttl is not None
+        try:
+            # MUT: one-caller-adds
+            with self.lock(key):
+                return updates.add(results, digest, value, key=packed, ttl=seconds, own_ttl=own_ttl)
+        except EncodeError:
+            raise
+        except (*FAILURES, ValueError) as error:
+            results.report_failure(error, "keep a value")
+            return False
 
     def delete(self, key: K) -> bool:
         """Remove `key`; return True if it had a value."""
@@ -185,13 +181,28 @@ class Cache(Generic[K, V]):
         the errors of `lock` too.
         """
         with self.lock(key):
-            value = self.get(key, MISSING, fresh=True)
+            value = self._pop(self._keys.digest(key))
             if value is not MISSING:
-                self.delete(key)
                 return value
         if default is MISSING:
             raise KeyError(key)
         return default
+
+    def _pop(self, digest: str) -> Any:
+        """Remove a value and return it; MISSING if there is none. Raise the mount's errors."""
+        results, began = self._results, time.monotonic()
+        if not results.enabled:
+            return MISSING
+        item = results.read_for_change(digest)
+        if item is None:
+            self._count_miss(digest, began)
+            return MISSING
+        value = results.take(item)
+        results.count_hit(item, "mount", began)
+        results.begin_change(digest)
+        # MUT: pop-gives-what-it-has-removed
+        io_threads.call(results.root_path, lambda: results.remove(digest), results.io_timeout)
+        return value
 
     def touch(self, key: K, ttl: Duration | None = None) -> bool:
         """Have the value of `key` count from now on, for `ttl` if given; True if it has one."""
@@ -201,7 +212,11 @@ class Cache(Generic[K, V]):
         if seconds == 0:  # as of `set`
             return self.delete(key)
         update = Update(results.take, key=pack_key(key), ttl=seconds, own_ttl=ttl is not None)
-        return update.run(results, self._keys.digest(key))
+        try:
+            return update.run(results, self._keys.digest(key))
+        except (*FAILURES, ValueError) as error:
+            results.report_failure(error, "touch a value")
+            return False
 
     def incr(self, key: K, delta: int = 1, ttl: Duration | None = None) -> int:
         """Add `delta` to the number that `key` has (0 if none), and return the sum.
@@ -213,7 +228,7 @@ class Cache(Generic[K, V]):
 
         digest, seconds, own_ttl = self._keys.digest(key), self.life(ttl), ttl is not None
         with self.lock(key):
-            return updates.add(
+            return updates.increment(
                 self._results,
                 digest,
                 delta,
@@ -287,8 +302,7 @@ class Cache(Generic[K, V]):
         values = fetch_many(results, digests)
         for digest, value in zip(digests, values, strict=True):
             if value is MISSING and results.enabled:
-                results.counts.computed += 1
-                results.emit("miss", began, key=digest)
+                self._count_miss(digest, began)
         return {
             key: value for key, value in zip(wanted, values, strict=True) if value is not MISSING
         }
@@ -334,9 +348,12 @@ class Cache(Generic[K, V]):
             results.count_hit(item, "mount", began)
             return item
         if counts_miss:
-            results.counts.computed += 1
-            results.emit("miss", began, key=digest)
+            self._count_miss(digest, began)
         return None
+
+    def _count_miss(self, digest: str, began: float) -> None:
+        self._results.counts.computed += 1
+        self._results.emit("miss", began, key=digest)
 
     @property
     def results(self) -> TieredCache:

@@ -48,12 +48,12 @@ __all__ = ["ComputeRequest", "compute", "run"]
 class ComputeRequest:
     """The wish of one call, and after it, the fate of the result.
 
-    `forced`: compute even if there is a result, and replace it. `keeps_old`: a result that cannot
-    be stored leaves the one before, of which it was made. `adding`: the caller has to know
-    `was_kept`, so the result is stored even if the last one could not be. The result counts for
-    `ttl` seconds (None: for ever), or for as long as `ttl_of(result)` says; with `own_ttl` the
-    cache's ttl does not shorten that. `refusal` is why the result cannot be stored. `replaced` is
-    the item that the function made its result of: the result has its tags.
+    `forced`: compute even if there is a result, and replace it. `adding`: the function raises if
+    there is one, so what others began before need not be undone. `keeps_old`: a result that cannot
+    be stored leaves the one before, of which it was made. The result counts for `ttl` seconds
+    (None: for ever), or for as long as `ttl_of(result)` says; with `own_ttl` the cache's ttl does
+    not shorten that. `refusal` is why the result cannot be stored. `replaced` is the item that the
+    function made its result of: the result has its tags.
     """
 
     __slots__ = (
@@ -101,11 +101,7 @@ def compute(
     """
     mine, began = Flight(cache.flight_key(digest), request.tags), time.monotonic()
     try:  # from before others know the flight: they would wait for one that was interrupted
-        is_alone = (
-            request.forced
-            or flights.is_computing(mine.key)
-            or (digest in cache.unstorable and not request.adding)
-        )
+        is_alone = request.forced or flights.is_computing(mine.key) or digest in cache.unstorable
         flight = mine if is_alone else flights.join(mine)
         if flight is not mine:
             value = MISSING
@@ -120,7 +116,7 @@ def compute(
             flights.register(mine)
             start = yield CallMount(
                 "begin a result",
-                partial(cache.start, digest, mine, changing=request.forced),
+                partial(cache.start, digest, mine, changing=request.forced and not request.adding),
                 _discard_late_start,
             )
             return (yield from _compute(cache, digest, request, mine, old, start))

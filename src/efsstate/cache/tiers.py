@@ -9,7 +9,7 @@ from efsstate.cache import disk, io_threads, memory
 from efsstate.cache import flight as flights
 from efsstate.cache.clearing import MAX_STALENESS
 from efsstate.cache.namespace import ENDLESS, FAILURES, Namespace
-from efsstate.errors import EfsStateError, EncodeError, UnknownFormatError
+from efsstate.errors import CorruptEntryError, EfsStateError, UnknownFormatError
 from efsstate.format.entry import FOREVER
 from efsstate.mount import clock
 
@@ -180,6 +180,27 @@ class TieredCache(Namespace):
 
         fingerprint.warn_of_other_code(self.name, self._fingerprint, disk.key_of(item))
 
+    def read_for_change(self, digest: str, *, exact: bool = True) -> Item | None:
+        """Return the item on the mount that counts, for a change that depends on it.
+
+        None if there is none, or a damaged one, which is reported. `exact`: ask the server about
+        clears, too. Raise the mount's errors, and ValueError if the value can't be decoded: to go
+        on without would lose it.
+        """
+
+        def look() -> Item | None:
+            item: Item | None = None
+            try:
+                item = self.disk().read(digest, self.codec_name, not exact, exact)
+            except CorruptEntryError as error:
+                self.report_failure(error, "read a value")
+            counts = item is not None and self.remaining(item) > 0
+            return self._decode_alone(item) if item is not None and counts else None
+
+        # MUT: a-change-needs-what-it-changes
+        item: Item | None = io_threads.call(self.root_path, look, self.io_timeout)
+        return item
+
     def read_in_time(self, digest: str) -> Item | None:
         """Return `read(digest)`, within the io_timeout."""
         if self.io_timeout is None:
@@ -283,15 +304,7 @@ class TieredCache(Namespace):
         """
         if self._disk is None:
             self.disk()
-        try:
-            payload = self._dumps(value)
-        except (EncodeError, MemoryError):
-            raise
-        except Exception as error:
-            raise EncodeError(
-                f"{type(value).__name__}: the codec raised {error!r}; return plain values, or use"
-                " another codec"
-            ) from error
+        payload = self._dumps(value)
         item = memory.Item(None, self.codec_name, b"", 0.0, ttl)
         item.digest, item.own_ttl = digest, own_ttl
         # A codec of the user's may decode another value than it encoded: JSON has no tuples.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from efsstate.cache.memory import Item
     from efsstate.cache.tiers import TieredCache
 
+_ADDS = 3  # tries of `add`, which may fail
 _TRIES = 100  # of an addition; each is lost to a `set` at the same time, or to a failing mount
 
 
@@ -23,7 +24,8 @@ class Update:
 
     `make` gets the item of the present value and returns the new one; without a present value it
     gets None if `create`, else nothing is done. The new value counts for `ttl` seconds, which the
-    cache's ttl does not shorten if `own_ttl`. `key` is as an entry stores it.
+    cache's ttl does not shorten if `own_ttl`. `key` is as an entry stores it. `adding`: `make`
+    raises if there is a value.
     """
 
     def __init__(
@@ -34,19 +36,22 @@ class Update:
         ttl: float | None,
         own_ttl: bool,
         create: bool = False,
+        adding: bool = False,
     ) -> None:
-        self.make, self.create = make, create
+        self.make, self.create, self.adding = make, create, adding
         self.key, self.ttl, self.own_ttl = key, ttl, own_ttl
 
     def run(self, results: TieredCache, digest: str) -> bool:
-        """Replace the value; return False if there is none, or if it was changed meanwhile."""
+        """Replace the value; return False if there is none, or if it was changed meanwhile.
+
+        Raise the errors of `TieredCache.read_for_change`.
+        """
         if not results.enabled:
             return False
 
         def compute() -> Any:
-            item = results.read(digest, exact=True)
-            if item is not None and results.remaining(item) <= 0:
-                item = None
+            # Whoever adds has asked about clears before it took the lock.
+            item = results.read_for_change(digest, exact=not self.adding)
             if item is None and not self.create:
                 raise _NoValueError
             request.replaced = item
@@ -58,6 +63,7 @@ class Update:
             ttl=self.ttl,
             own_ttl=self.own_ttl,
             forced=True,
+            adding=self.adding,
             keeps_old=True,
         )
         results.begin_change(digest)
@@ -65,6 +71,8 @@ class Update:
             singleflight.run(results, singleflight.compute(results, digest, request, None))
         except _NoValueError:
             return False
+        if request.refusal is not None:
+            raise request.refusal
         return request.was_kept
 
 
@@ -72,7 +80,39 @@ class _NoValueError(Exception):
     """There is no value to replace."""
 
 
+class _HasValueError(Exception):
+    """There is a value already."""
+
+
 def add(
+    results: TieredCache,
+    digest: str,
+    value: Any,
+    *,
+    key: bytes,
+    ttl: float | None,
+    own_ttl: bool,
+) -> bool:
+    """Keep `value` unless there is one; return True if it was kept.
+
+    The caller holds the key's lock. Raise `EncodeError`, and as `TieredCache.read_for_change`.
+    """
+
+    def make(item: Item | None) -> Any:
+        # MUT: add-replaces-nothing
+        if item is not None:
+            raise _HasValueError
+        return value
+
+    update = Update(make, key=key, ttl=ttl, own_ttl=own_ttl, create=True, adding=True)
+    try:
+        # Again, since a `delete` of no value at the same time removes the draft, too.
+        return any(update.run(results, digest) for _ in range(_ADDS))
+    except _HasValueError:
+        return False
+
+
+def increment(
     results: TieredCache,
     digest: str,
     delta: int,
@@ -103,8 +143,7 @@ def add(
     if not results.enabled:
         raise MountTimeout(f"{place}: incr needs the mount, and EFSSTATE_DISABLE is set; unset it")
     if ttl == 0:  # the sum is not kept, as of `set`
-        item = results.read(digest, exact=True)
-        make(item if item is not None and results.remaining(item) > 0 else None)
+        make(results.read_for_change(digest))
         puts.remove(results, digest)
         return sums[-1]
     update = Update(make, key=key, ttl=ttl, own_ttl=own_ttl, create=True)

@@ -85,12 +85,12 @@ def dumps(value: Any) -> Buffer | list[Buffer]:
         try:
             message: bytes = _pack(value, default=_encode_large_int, strict_types=True)
             return message  # noqa: TRY300
-        except Exception:
+        except (ValueError, OverflowError, MemoryError, EncodeError):
             pass  # a lone surrogate, or beyond 4 GiB: taken apart below
     return _dumps_by_parts(value)
 
 
-def _dumps_by_parts(value: Any) -> Buffer | list[Buffer]:
+def _dumps_by_parts(value: Any, *, is_again: bool = False) -> Buffer | list[Buffer]:
     """Do as `dumps`, for a value that MessagePack does not keep as it is."""
     out = Out(_extension)
     try:
@@ -105,6 +105,9 @@ def _dumps_by_parts(value: Any) -> Buffer | list[Buffer]:
     except EncodeError:
         raise
     except Exception as error:
+        if not is_again:
+            _dumps_by_parts(value, is_again=True)
+            raise  # the value can be stored: a signal handler raised
         # A library's or a class's own code may raise anything: the caller keeps its result.
         raise EncodeError(
             f"the value can't be stored as msgpack: {type(error).__name__}: {error}"
@@ -158,7 +161,7 @@ def _decode_message(message: memoryview, into: In) -> Any:
     )
 
 
-def loads(payload: Any) -> Any:
+def loads(payload: Any, *, is_again: bool = False) -> Any:
     """Return the value in `payload`; it is the caller's own.
 
     Of a payload in two parts, the second is the value (`bytes_start`). A numpy array is a view into
@@ -182,6 +185,10 @@ def loads(payload: Any) -> Any:
         if into.position != len(view) or into.open_marks:
             raise ValueError("its arrays or its marks do not add up")  # noqa: TRY301
     except Exception as error:
+        # MUT: what-a-handler-raises-is-no-damage
+        if not is_again:
+            loads(payload, is_again=True)
+            raise  # the bytes are a value: a signal handler raised
         # Whatever it was (a FormatError, a KeyError, a MemoryError of a hostile length), the bytes
         # are no value.
         raise ValueError(f"its payload can't be read: {type(error).__name__}: {error}") from error

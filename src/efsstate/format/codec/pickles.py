@@ -43,12 +43,15 @@ def resolve(codec: Any, *, signed: bool) -> tuple[str, Dumps, Loads]:
 
 
 def _encoder(function: Callable[[Any], Any], name: str) -> Dumps:
-    def encode(value: Any) -> Buffer:
+    def encode(value: Any, *, is_again: bool = False) -> Buffer:
         try:
             payload = function(value)
             payload = payload.encode() if isinstance(payload, str) else payload
             return memoryview(payload).cast("B")
         except Exception as error:
+            if not is_again:
+                encode(value, is_again=True)
+                raise  # the value can be stored: a signal handler raised
             kind = type(value)
             raise EncodeError(
                 f"a {kind.__module__}.{kind.__qualname__} can't be stored by {name}: {error}"
@@ -58,10 +61,13 @@ def _encoder(function: Callable[[Any], Any], name: str) -> Dumps:
 
 
 def _decoder(function: Callable[[Any], Any]) -> Loads:
-    def decode(payload: Buffer) -> Any:
+    def decode(payload: Buffer, *, is_again: bool = False) -> Any:
         try:
             return function(payload)
         except Exception as error:
+            if not is_again:
+                decode(payload, is_again=True)
+                raise  # the bytes are a value: a signal handler raised
             raise ValueError(
                 f"its payload can't be read: {type(error).__name__}: {error}"
             ) from error
