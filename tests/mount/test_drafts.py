@@ -165,6 +165,17 @@ def test_of_many_threads_that_close_one_does(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_draft_that_an_alarm_met_as_it_was_given_up_is_gone(mount, tmp_path):
+    """Else the sweep removes it, an hour later."""
+
+    def give_up():
+        files.PendingFile(mount, "x", ".tmp-1").discard()
+
+    moments = list(alarms.at_each_moment(give_up))
+    assert os.listdir(tmp_path / "x") == [] and len(moments) > 10
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_link_that_an_alarm_interrupts_leaves_no_temporary(mount, tmp_path):
     """CURRENT of a model, or a job's number of shards: the old text or the new, at any moment."""
     mount.relink("x", "l", "old")

@@ -48,7 +48,7 @@ PLAN = [
     [[("power", 12), ("hostile", 2), ("clocks", 0.5)], [("mutation", 14.5)]],
     [[("growth", 13)]],
     [[("load", 9)], [("syscalls", 5), ("fuzz", 3.5)]],
-    [[("partitions", 6)], [("interrupts", 7.5)], [("budgets", 3), ("model", 1)]],
+    [[("partitions", 6)], [("interrupts", 8)], [("budgets", 3), ("model", 1)]],
 ]
 
 

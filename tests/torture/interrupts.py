@@ -32,8 +32,9 @@ LOCK = f"/{layout.LOCK}"
 INHERITED = "the parent's lock files are open"
 OF_ONE_ROOT = 1000  # tries, before the next root
 MOST = 200  # violations, after which it ends
-FOLDERS = 700  # that may be open: the folders of two mounts, lock files, and others
+FOLDERS = 400  # that may be open below one root: 256 of its mount, and lock files
 WAITING = {"_work", "_worker"}  # where a worker waits: ours, or concurrent.futures'
+SWITCH = 5e-4  # seconds that the thread which works may keep the one that forks waiting
 SETTLED = 2.0  # seconds in which a thread that nobody waits for any more has closed its file
 
 
@@ -65,22 +66,29 @@ def is_swallowed(frame):
     return False
 
 
-def open_files(root):
-    """Return {descriptor: file below `root`}, but for folders and the caches' lock files.
+def open_below(root):
+    """Return {descriptor: file or folder} of those at `root` and below it."""
+    paths = {}
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            path = os.readlink(f"/proc/self/fd/{fd}")
+            if path == root or path.startswith(f"{root}/"):
+                paths[int(fd)] = path.removeprefix(root)
+    return paths
+
+
+def open_files(paths):
+    """Return those of `open_below` that are neither folders nor the caches' lock files.
 
     Those stay open, up to a bound: it is the locks in them that are held or not.
     """
-    paths = {}
-    for fd in os.listdir("/proc/self/fd"):
-        try:
-            path = os.readlink(f"/proc/self/fd/{fd}")
-            is_lock = path.startswith(f"{root}/cache/") and path.endswith(LOCK)
-            is_kept = is_lock or stat.S_ISDIR(os.fstat(int(fd)).st_mode)
-            if path.startswith(root) and not is_kept:
-                paths[int(fd)] = path.removeprefix(root)
-        except OSError:
-            pass
-    return paths
+    files = {}
+    for fd, path in paths.items():
+        with contextlib.suppress(OSError):
+            is_lock = path.startswith("/cache/") and path.endswith(LOCK)
+            if not is_lock and not stat.S_ISDIR(os.fstat(fd).st_mode):
+                files[fd] = path
+    return files
 
 
 def is_for_reading(fd):
@@ -131,7 +139,9 @@ def _left(root, count):
     gc.collect()
     until = time.monotonic() + SETTLED
     idle = 0  # looks in turn that met no thread at what nobody waits for any more
-    while (paths := open_files(root)) and idle < 5 and time.monotonic() < until:
+    while (
+        (paths := open_files(below := open_below(root))) and idle < 5 and time.monotonic() < until
+    ):
         time.sleep(0.02)
         idle = 0 if is_at_work() else idle + 1
     for fd, path in paths.items():
@@ -144,8 +154,8 @@ def _left(root, count):
         yield f"file locks are held: {held}"
     if threading.active_count() > THREADS:
         yield f"{threading.active_count()} threads are running"
-    if len(os.listdir("/proc/self/fd")) > FOLDERS:
-        yield f"{len(os.listdir('/proc/self/fd'))} descriptors are open"
+    if len(below) > FOLDERS:
+        yield f"{len(below)} descriptors are open"
 
 
 def _again(operation, world):
@@ -182,7 +192,10 @@ class Alarms:
 
     def _begin(self):
         """Begin with a root that is empty: what lies on it is looked through after each try."""
-        process.reset()  # the folders of the one before are open
+        self.world = None
+        process.reset()
+        gc.unfreeze()
+        gc.collect()  # the one before has folders open
         self.world = World(f"{self.root}{self.count['tries']}", self.chance)
         os.mkdir(self.world.root, 0o700)
         self.world.prepare()
@@ -276,7 +289,7 @@ def _is_reported(text, at):
 
 
 class Forks:
-    """A thread does one operation after the other; children are forked meanwhile, and do others."""
+    """A thread does one operation after the other; children are forked meanwhile, and do one."""
 
     def __init__(self, root, chance, names):
         self.chance, self.names = chance, names
@@ -304,6 +317,8 @@ class Forks:
                     self.wrong.append(f"parent, {doing[0]}: {text}")
 
         thread = threading.Thread(target=act, daemon=True)
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH)
         thread.start()
         try:
             while time.monotonic() < until and self.count["met"] < most and len(self.wrong) < MOST:
@@ -313,6 +328,7 @@ class Forks:
         finally:
             stop.set()
             thread.join(4 * PATIENCE)
+            sys.setswitchinterval(interval)
         if thread.is_alive():
             self.wrong.append(f"parent: {doing[0]} hangs")
         self.wrong += [f"parent: {text}" for text in _left(self.world.root, self.count)]
@@ -352,17 +368,17 @@ class Forks:
             job = self.world.job
             if job is not None:
                 problems += self._save_in_child(job)
-            paths = open_files(self.world.root).values()
+            paths = open_files(open_below(self.world.root)).values()
             if held := [path for path in paths if "LOCK" in path]:
                 problems.append(f"{INHERITED}: {held}")
-            for name in chance.sample(self.names, 2):
-                try:
-                    OPERATIONS[name](self.world)
-                except BUSY:
-                    pass
-                except Exception as error:
-                    text = "".join(traceback.format_exception(error))[-1500:]
-                    problems.append(f"{name}: {text}")
+            name = chance.choice(self.names)
+            try:
+                OPERATIONS[name](self.world)
+            except BUSY:
+                pass
+            except Exception as error:
+                text = "".join(traceback.format_exception(error))[-1500:]
+                problems.append(f"{name}: {text}")
         except BaseException as error:
             problems.append("".join(traceback.format_exception(error))[-1500:])
         finally:

@@ -449,6 +449,11 @@ MUTATIONS = {
         instead("self.lock(key)", "__import__('contextlib').nullcontext()"),
         ["cache/test_mapping.py::test_where_the_mount_cannot_lock_add_keeps_nothing"],
     ),
+    "a-draft-is-gone-once-it-is-removed": Mutation(
+        "a draft is gone once it is removed",
+        instead("self._is_gone", "self.is_over"),
+        ["mount/test_drafts.py::test_a_draft_that_an_alarm_met_as_it_was_given_up_is_gone"],
+    ),
     "a-sum-that-is-not-stored-leaves-the-number": Mutation(
         "a sum that is not stored leaves the number",
         without("keeps_old"),

@@ -273,11 +273,11 @@ class PendingFile:
         # MUT: a-drafts-name-is-never-used-again
         self.name = prefix + os.urandom(8).hex()
         self._mount, self._folder, self._file = mount, folder, Descriptor()
-        self.is_over = True
+        self.is_over = self._is_gone = True
         _pending.add(self)
         try:
             status = mount.create_open(self._file, folder, self.name, os.O_EXCL)
-            self.is_over = False
+            self.is_over = self._is_gone = False
         except BaseException:
             self._discard_if_created()
             raise
@@ -320,7 +320,7 @@ class PendingFile:
                 return False
             mount.rename_at(folder, self.name, to_folder, name)
         except FileNotFoundError:
-            self.is_over = True
+            self.is_over = self._is_gone = True
             # A lost reply makes a rename look so.
             return mount.is_inode(to_folder, name, self._inode)
         except BaseException as error:
@@ -331,38 +331,34 @@ class PendingFile:
                     error.filename2 = mount.path_of(to_folder, name)
             self.discard()
             raise
-        self.is_over = True
+        self.is_over = self._is_gone = True
         return True
 
     def discard(self) -> None:
         """Close and remove it, unless it is over. A write on another thread ends by itself."""
-        if self.is_over:
+        # MUT: a-draft-is-gone-once-it-is-removed
+        if self._is_gone:
             return
-        self.is_over = True
-        self.leave()
-        # Removed after the close: of an open file an NFS client keeps a copy, `.nfs…`.
-        self._mount.remove(self._folder, self.name, quiet=True)
-
-    def leave(self) -> None:
-        """Close it, and leave the file that has its name."""
         self.is_over = True
         try:
             self._file.close()
         except OSError:
             pass
+        # Removed after the close: of an open file an NFS client keeps a copy, `.nfs…`.
+        self._mount.remove(self._folder, self.name, quiet=True)
+        self._is_gone = True
 
     def leave_to_parent(self) -> None:
         """Close it in a forked child: both would write into one file.
 
         And a file that is open in the child can't be removed by the parent without a copy.
         """
-        self.is_over = True
+        self.is_over = self._is_gone = True
         self._file.abandon()
 
     def __del__(self) -> None:
         try:
-            if not self.is_over:  # its owner had no stack left for it, or was interrupted
-                self.discard()
+            self.discard()  # its owner had no stack left for it, or was interrupted
         except Exception:
             pass
 
