@@ -17,11 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tests.modelstore.conftest import dying, fork_beside_threads, place, tree
+from tests.mount.alarms import at_each_moment
 
 import efsstate
 from efsstate import CorruptEntryError, EfsStateError, RootError, deadline, model, publish
 from efsstate.errors import DeadlineExceeded
 from efsstate.modelstore import reader, staging
+from efsstate.modelstore.copied_files import CopiedFiles
 
 
 @pytest.fixture
@@ -593,3 +595,23 @@ def test_the_wait_for_anothers_copy_ends_before_the_deadline(root, source, local
         assert deadline.remaining() > 0  # so that the error still reaches somebody
     held.release()
     assert model("m", stage=True, root=root)()
+
+
+def test_an_alarm_leaves_no_copy_locked(root, source, local):
+    """Else the load's other threads wait until the deadline, or for ever."""
+    publish("m", source, root=root)
+    files = model("m", load=lambda files: files, root=root)()
+    copied = next(made for made in gc.get_objects() if type(made) is CopiedFiles)
+
+    def is_free():
+        is_acquired = copied._copying.acquire(False)
+        if is_acquired:
+            copied._copying.release()
+        return is_acquired
+
+    moments = 0
+    for moment in at_each_moment(files.stage, "copied_files.py"):
+        moments += 1
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(is_free).result(), moment
+    assert moments > 3

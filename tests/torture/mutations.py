@@ -454,6 +454,11 @@ MUTATIONS = {
         instead("self._is_gone", "self.is_over"),
         ["mount/test_drafts.py::test_a_draft_that_an_alarm_met_as_it_was_given_up_is_gone"],
     ),
+    "an-alarm-leaves-no-copy-locked": Mutation(
+        "an alarm leaves no copy locked",
+        become("acquired += [self._copying.acquire(True, seconds)]"),
+        ["modelstore/test_staging.py::test_an_alarm_leaves_no_copy_locked"],
+    ),
     "a-sum-that-is-not-stored-leaves-the-number": Mutation(
         "a sum that is not stored leaves the number",
         without("keeps_old"),

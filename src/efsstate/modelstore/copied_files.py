@@ -174,14 +174,20 @@ class CopiedFiles:
 
     def _one_at_a_time(self, work: Callable[[], T]) -> T:
         """Do `work` while no other thread does any; wait for it until the deadline."""
-        if not self._copying.acquire(timeout=max(0.0, deadline.until_done() - time.monotonic())):
-            raise DeadlineExceeded(
-                f"{self.path()}: another thread was still copying it when the deadline came"
-            )
+        acquired: list[bool] = []
         try:
+            # In C, so that no signal handler comes between the acquisition and its record.
+            seconds = max(0.0, deadline.until_done() - time.monotonic())
+            # MUT: an-alarm-leaves-no-copy-locked
+            acquired.extend(map(self._copying.acquire, (True,), (seconds,)))
+            if acquired != [True]:
+                raise DeadlineExceeded(
+                    f"{self.path()}: another thread was still copying it when the deadline came"
+                )
             return work()
         finally:
-            self._copying.release()
+            if acquired == [True]:
+                self._copying.release()
 
 
 def _in_use(error: CorruptEntryError | FileNotFoundError) -> CorruptEntryError:
