@@ -120,6 +120,7 @@ def run(
             if model is None:
                 result["path"] = _move(mount, folder, objects, to or "")
             else:
+                _require_whole(mount, folder, objects, source)
                 is_single = len(objects) == 1 and objects[0].key == prefix
                 path = mount.path_of(f"{folder}/{_FILES}", objects[0].name if is_single else "")
                 result["version"] = versions.publish(
@@ -210,9 +211,13 @@ class _Copy:
         try:
             data, _ = self._mount.read_stat(self._folder, _PROGRESS, 100)
             index, offset = json.loads(bytes(data))
-            return int(index), int(offset)
         except (OSError, ValueError, TypeError):
             return 0, 0
+        if type(index) is not int or type(offset) is not int:
+            return 0, 0
+        sizes = [*(item.size for item in self._objects), 1]
+        is_sound = 0 <= index < len(sizes) and 0 <= offset < max(1, sizes[index])
+        return (index, offset) if is_sound else (0, 0)
 
     def _write_progress(self) -> None:
         text = f"[{self._index}, {self._offset}]".encode()
@@ -267,6 +272,25 @@ class _Copy:
 
     def _late(self) -> str:
         return f"{self._store.source}: the deadline came while a range was read; call again"
+
+
+def _require_whole(mount: Mount, folder: str, objects: list[Object], source: str) -> None:
+    """Raise EfsStateError if a file of the copy is gone, or not whole.
+
+    A call that was frozen for longer than a lease, and had the claim before, may have removed it.
+    """
+    for item in objects:
+        above, _, last = f"{folder}/{_FILES}/{item.name}".rpartition("/")
+        try:
+            size = mount.stat(above, last).st_size
+        except FileNotFoundError:
+            size = -1
+        # MUT: a-copy-is-published-whole
+        if size != item.size:
+            raise EfsStateError(
+                f"{source}: {item.name}: its copy was removed or changed before it was published;"
+                " call again"
+            )
 
 
 def _move(mount: Mount, folder: str, objects: list[Object], to: str) -> str:

@@ -270,6 +270,99 @@ def test_copies_given_up_a_day_ago_go(s3, tmp_path):
     assert left_over(tmp_path) == [young.name]
 
 
+class Killed(BaseException):
+    """The end of a process."""
+
+
+def test_a_kill_during_the_clean_up_loses_no_file(s3, tmp_path, monkeypatch):
+    """Lambda invokes it again: it must not go on behind files that the clean-up had removed."""
+    files = {f"{name}.bin": name.encode() * 100 for name in "abcdef"}
+    for name, data in files.items():
+        put(s3, f"net/{name}", data)
+    removals, kills, real = 0, 0, Mount.remove
+
+    def remove(mount, folder, name, **options):
+        nonlocal removals, kills
+        if ".incoming-" in folder:
+            removals += 1
+            if removals > kills:
+                raise Killed
+        return real(mount, folder, name, **options)
+
+    names = Mount.names  # of a folder, in an order that a file system may have
+    for kills in range(20):
+        removals = 0
+        with monkeypatch.context() as patch:
+            patch.setattr(Mount, "names", lambda *one: sorted(names(*one), reverse=True))
+            patch.setattr(Mount, "remove", remove)
+            try:
+                publisher.run(f"s3://{s3.bucket}/net/", model="net")
+                break
+            except Killed:
+                pass
+        told = publisher.run(f"s3://{s3.bucket}/net/", model="net")
+        path = tmp_path / "root" / "models" / "net" / "versions" / told["version"]
+        assert {name: (path / name).read_bytes() for name in files} == files, kills
+        assert left_over(tmp_path) == []
+    assert kills >= len(files)
+
+
+def test_a_file_that_went_before_the_publication_is_missed(s3, tmp_path, monkeypatch):
+    """Another call, which was frozen and has lost its claim, may remove what this one copies."""
+    for name in "abc":
+        put(s3, f"net/{name}", name.encode())
+    real = publisher._Copy.run
+
+    def run(copy):
+        is_finished = real(copy)
+        copy._mount.remove(f"{copy._folder}/files", "b")
+        return is_finished
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publisher._Copy, "run", run)
+        with pytest.raises(EfsStateError, match="net/: b: its copy was removed or changed"):
+            publisher.run(f"s3://{s3.bucket}/net/", model="net")
+    assert left_over(tmp_path) == []
+    told = publisher.run(f"s3://{s3.bucket}/net/", model="net")
+    path = tmp_path / "root" / "models" / "net" / "versions" / told["version"]
+    assert sorted(name for name in os.listdir(path) if len(name) == 1) == [*"abc"]
+
+
+def test_a_copy_keeps_its_lock_until_all_is_removed(s3, tmp_path, monkeypatch):
+    """Else another call begins a copy in the folder, and loses its files to this one's removal."""
+    for name in "abc":
+        put(s3, f"net/{name}", b"x")
+    removed, real = [], Mount.remove
+
+    def remove(mount, folder, name, **options):
+        if ".incoming-" in folder:
+            removed.append(name)
+        return real(mount, folder, name, **options)
+
+    monkeypatch.setattr(Mount, "remove", remove)
+    publisher.run(f"s3://{s3.bucket}/net/", model="net")
+    assert removed[0] == "PROGRESS" and removed[-1] == "LOCK" and {*"abc"} < set(removed)
+
+
+@pytest.mark.parametrize(
+    "note", ["[9, 0]", "[-1, 0]", "[0, -5]", "[0, 9]", "[true, 0]", "[0.0, 0]"]
+)
+def test_a_damaged_note_begins_anew(s3, tmp_path, monkeypatch, note):
+    put(s3, "net/a", b"x" * 5)
+    real = Mount.read_stat
+
+    def read_stat(mount, folder, name, *rest):
+        if name == "PROGRESS":
+            return note.encode(), None
+        return real(mount, folder, name, *rest)
+
+    monkeypatch.setattr(Mount, "read_stat", read_stat)
+    told = publisher.run(f"s3://{s3.bucket}/net/", model="net")
+    assert (told["bytes"], told["finished"]) == (5, True)
+    path = tmp_path / "root" / "models" / "net" / "versions" / told["version"]
+    assert (path / "a").read_bytes() == b"x" * 5
+
+
 def test_a_users_own_folder_is_no_abandoned_copy(s3, tmp_path):
     """By its name, by what is in it, and where another call holds the lock."""
     shared = tmp_path / "root" / "shared-data"

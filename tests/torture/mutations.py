@@ -459,6 +459,21 @@ MUTATIONS = {
         become("acquired += [self._copying.acquire(True, seconds)]"),
         ["modelstore/test_staging.py::test_an_alarm_leaves_no_copy_locked"],
     ),
+    "what-is-noted-of-a-copy-goes-before-its-files": Mutation(
+        "what is noted of a copy goes before its files",
+        drop(),
+        ["deploy/test_publisher.py::test_a_kill_during_the_clean_up_loses_no_file"],
+    ),
+    "a-lock-is-removed-last": Mutation(
+        "a lock is removed last",
+        instead("layout.LOCK.__eq__", "layout.LOCK.__ne__"),
+        ["deploy/test_publisher.py::test_a_copy_keeps_its_lock_until_all_is_removed"],
+    ),
+    "a-copy-is-published-whole": Mutation(
+        "a copy is published whole",
+        holds(False),
+        ["deploy/test_publisher.py::test_a_file_that_went_before_the_publication_is_missed"],
+    ),
     "a-sum-that-is-not-stored-leaves-the-number": Mutation(
         "a sum that is not stored leaves the number",
         without("keeps_old"),

@@ -58,4 +58,7 @@ def remove_unused(mount: Mount, folder: str) -> int:
 
 def remove(mount: Mount, folder: str) -> int:
     """Remove a copy while the caller holds its lock; return the bytes that were freed."""
+    # First: if this is cut short, the next call must not go on behind files that are gone.
+    # MUT: what-is-noted-of-a-copy-goes-before-its-files
+    mount.remove(folder, "PROGRESS")
     return removal.remove_tree(mount, folder, grammar.incoming).size

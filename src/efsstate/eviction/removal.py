@@ -83,7 +83,9 @@ def walk(mount: Mount, folder: str, level: Level) -> Iterator[Item]:
 
 
 def _list(mount: Mount, folder: str, level: Level, device: int) -> Iterator[Item]:
-    for name in mount.names(folder):
+    # The lock last: once it is gone, others may begin anew beside it.
+    # MUT: a-lock-is-removed-last
+    for name in sorted(mount.names(folder), key=layout.LOCK.__eq__):
         try:
             status = mount.stat(folder, name)
         except FileNotFoundError:
