@@ -116,7 +116,10 @@ class PartRemoved(EfsStateError, LookupError):  # noqa: N818 - a state, not a fa
 
 
 class MountTimeout(TimeoutError):  # noqa: N818 - a state of the mount, which the cache forgives
-    """The mount did not answer within `io_timeout`, or the circuit is open because it did not."""
+    """The mount did not answer within `io_timeout`, or the circuit is open because it did not.
+
+    Or a lock of the cache was not free in time.
+    """
 
 
 class UnstableError(TypeError):

@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import dataclasses
 import gc
+import os
 import traceback
 import weakref
 
 import pytest
 
-from efsstate import Cache, cached
+from efsstate import Cache, cached, process
 
 
 def raises_in_handler():
@@ -138,6 +139,53 @@ def test_the_exception_of_a_coroutine_is_its_own(function, catch):
     assert chain(catch(lambda: asyncio.run(cached_one()))) == chain(
         catch(lambda: asyncio.run(plain()))
     )
+
+
+def work(key):
+    return key
+
+
+OPERATIONS = {
+    "get": lambda box, function: box.get(1),
+    "get without memory": lambda box, function: Cache("flat", memory=0).get(1),
+    "set": lambda box, function: box.set(1, 1),
+    "add": lambda box, function: box.add(2, 1),
+    "delete": lambda box, function: box.delete(1),
+    "touch": lambda box, function: box.touch(1),
+    "pop": lambda box, function: box.pop(1, None),
+    "incr": lambda box, function: box.incr(3),
+    "clear": lambda box, function: box.clear(),
+    "invalidate_tag": lambda box, function: box.invalidate_tag("tag"),
+    "get_or_compute": lambda box, function: box.get_or_compute(4, lambda: 4),
+    "a call": lambda box, function: function(5),
+    "invalidate": lambda box, function: function.invalidate(6),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_time_limit_is_no_failure_of_the_mount(name, monkeypatch):
+    """A signal handler's TimeoutError is an OSError, and must reach the caller all the same."""
+    box, function = Cache("box"), cached(name="work")(work)
+    box.set(1, 1)
+    Cache("flat", memory=0).set(1, 1)
+    function(1)
+    process.reset()
+    rings = [TimeoutError("the time limit of the caller")]
+
+    def ring(real):
+        def call(*arguments, **options):
+            if rings:
+                raise rings.pop()
+            return real(*arguments, **options)
+
+        return call
+
+    box, function = Cache("box"), cached(name="work")(work)
+    for call in ("open", "stat", "symlink"):
+        monkeypatch.setattr(os, call, ring(getattr(os, call)))
+    with pytest.raises(TimeoutError, match="the time limit of the caller"):
+        OPERATIONS[name](box, function)
+    OPERATIONS[name](box, function)
 
 
 def test_a_task_in_a_handler_keeps_its_context():

@@ -32,7 +32,7 @@ LOCK = f"/{layout.LOCK}"
 INHERITED = "the parent's lock files are open"
 OF_ONE_ROOT = 1000  # tries, before the next root
 MOST = 200  # violations, after which it ends
-FOLDERS = 400  # that may be open below one root: 256 of its mount, and lock files
+FOLDERS = 600  # that may be open below one root: 256 of its mount, and lock files
 WAITING = {"_work", "_worker"}  # where a worker waits: ours, or concurrent.futures'
 SWITCH = 5e-4  # seconds that the thread which works may keep the one that forks waiting
 SETTLED = 2.0  # seconds in which a thread that nobody waits for any more has closed its file
@@ -40,6 +40,10 @@ SETTLED = 2.0  # seconds in which a thread that nobody waits for any more has cl
 
 class Alarm(Exception):  # noqa: N818 - it is an event, as its name in users' code is
     """What a time-out by SIGALRM raises."""
+
+
+class Late(TimeoutError):  # noqa: N818
+    """What most handlers of SIGALRM raise: an OSError, as the mount's errors are."""
 
 
 class Break(KeyboardInterrupt):
@@ -238,7 +242,7 @@ class Alarms:
         operation = OPERATIONS[name]
         faulthandler.dump_traceback_later(12 * PATIENCE, exit=True)  # a hang is told by its stacks
         delay = self.chance.random() ** 1.5 * 1.2 * self._times[name] + 2e-6
-        self._kind = self.chance.choice((Alarm, Break))
+        self._kind = self.chance.choice((Alarm, Late, Break))
         self._at = ""
         problems = self._cut(operation, delay)
         problems += [*_left(self.world.root, self.count), *_again(operation, self.world)]
@@ -266,7 +270,7 @@ class Alarms:
         except BaseException as caught:
             error = caught
         self._is_armed = False
-        if isinstance(error, (Alarm, Break)):
+        if isinstance(error, (Alarm, Late, Break)):
             self.count["raised"] += 1
         elif isinstance(error, Wrong) and _is_reported(str(error), self._at):
             self.count["reported"] += 1

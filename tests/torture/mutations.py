@@ -474,6 +474,11 @@ MUTATIONS = {
         holds(False),
         ["deploy/test_publisher.py::test_a_file_that_went_before_the_publication_is_missed"],
     ),
+    "a-time-limit-is-no-failure-of-the-mount": Mutation(
+        "a time limit is no failure of the mount",
+        holds(False),
+        ["cache/test_exceptions.py::test_a_time_limit_is_no_failure_of_the_mount"],
+    ),
     "a-sum-that-is-not-stored-leaves-the-number": Mutation(
         "a sum that is not stored leaves the number",
         without("keeps_old"),

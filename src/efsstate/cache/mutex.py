@@ -6,6 +6,7 @@ import time
 from weakref import WeakValueDictionary
 
 from efsstate import deadline, process
+from efsstate.errors import MountTimeout
 from efsstate.mount import byte_locks
 
 TYPE_CHECKING = False
@@ -107,5 +108,5 @@ class Mutex:
                 raise self._timeout()
             time.sleep(min(remaining, next(pauses)))
 
-    def _timeout(self) -> TimeoutError:
-        return TimeoutError(f"{self._description}: timed out waiting for the lock; pass wait=")
+    def _timeout(self) -> MountTimeout:
+        return MountTimeout(f"{self._description}: timed out waiting for the lock; pass wait=")

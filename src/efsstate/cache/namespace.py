@@ -9,7 +9,7 @@ from weakref import WeakSet
 
 from efsstate import events, process
 from efsstate.cache import disk, memory
-from efsstate.errors import CorruptEntryError, EfsStateError, RootError
+from efsstate.errors import CorruptEntryError, EfsStateError, MountTimeout, RootError
 from efsstate.format import codec, layout
 from efsstate.mount import environment, root
 
@@ -27,6 +27,14 @@ if TYPE_CHECKING:
 FAILURES = (OSError, EfsStateError, MemoryError, ImportError)
 ENDLESS = float("inf")  # seconds
 _FOREVER = 10.0**10  # seconds: the shortest life of an entry that never expires, for the sweep
+
+
+def is_of_handler(error: BaseException) -> bool:
+    """Return True for an OSError of no number, as a signal handler's TimeoutError is.
+
+    The mount's errors have one, but for our own.
+    """
+    return isinstance(error, OSError) and error.errno is None and type(error) is not MountTimeout
 
 
 def is_load_failure(error: Exception) -> bool:
@@ -198,7 +206,17 @@ class Namespace:
     # Events and failures
 
     def report_failure(self, error: BaseException, doing: str) -> None:
-        """Count and log that the mount failed while `doing` something."""
+        """Count and log that the mount failed while `doing` something.
+
+        Raise the error if it is a signal handler's: that limits the caller's time.
+        """
+        # MUT: a-time-limit-is-no-failure-of-the-mount
+        if is_of_handler(error):
+            raise error
+        self.count_failure(error, doing)
+
+    def count_failure(self, error: BaseException, doing: str) -> None:
+        """Count and log an error that is the mount's, or of the caller's code."""
         is_damage = isinstance(error, CorruptEntryError)
         self.counts.damaged += is_damage
         self.counts.errors += not is_damage

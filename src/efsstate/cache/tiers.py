@@ -90,7 +90,7 @@ class TieredCache(Namespace):
         """Return True if `old` may be served because computing it again raised `error`."""
         if not isinstance(error, Exception) or self.remaining(old) <= -self.stale:
             return False
-        self.report_failure(error, "compute a result again")
+        self.count_failure(error, "compute a result again")
         return True
 
     def _trust(self, item: Item) -> None:

@@ -8,6 +8,7 @@ import os
 from efsstate import process
 from efsstate.errors import CorruptEntryError, EfsStateError
 from efsstate.mount import free_memory
+from efsstate.mount.folders import name_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class OpenFile:
         try:
             return os.fstat(self._fds[0])
         except OSError as error:
-            error.filename = self.path
+            name_error(error, self.path)
             raise
 
     def has_moved(self) -> bool:
@@ -82,7 +83,7 @@ class OpenFile:
                     self._fds.append(self._mount.open(self._folder, self._name))
                     self.direct = False
                     continue
-                error.filename = self.path
+                name_error(error, self.path)
                 raise
             if not count:
                 end = offset + done

@@ -20,7 +20,7 @@ from efsstate import process
 from efsstate.errors import CorruptEntryError
 from efsstate.format import entry, layout
 from efsstate.mount import clock
-from efsstate.mount.folders import GONE, Descriptor
+from efsstate.mount.folders import GONE, Descriptor, name_error
 from efsstate.mount.reading import ReadableFiles
 
 TYPE_CHECKING = False
@@ -161,7 +161,7 @@ class Mount(ReadableFiles):
             ):
                 if layout.is_temporary(name):
                     self.remove(folder, name, quiet=True)
-                self.with_path(error, folder, name).filename2 = self.path_of(to_folder, to_name)
+                name_error(error, self.path_of(folder, name), self.path_of(to_folder, to_name))
                 raise
         if durable:
             self.sync(to_folder)
@@ -358,7 +358,8 @@ class PendingFile:
 
     def __del__(self) -> None:
         try:
-            self.discard()  # its owner had no stack left for it, or was interrupted
+            if not self._is_gone:  # its owner had no stack left for it, or was interrupted
+                self.discard()
         except Exception:
             pass
 

@@ -35,13 +35,18 @@ OPEN_FILES, AGAIN = "/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _MAX_OPEN = 256  # folders, of the 1,024 descriptors that Lambda allows
 
 
-def name_error(error: OSError, path: str) -> OSError:
+def name_error(error: OSError, path: str, second: str | None = None) -> OSError:
     """Return `error` with the full path: system calls get names within an open folder.
 
-    It names no second path: the text of a symbolic link is none.
+    `second` is the other path of a rename; the text of a symbolic link is none. An error without a
+    number is a signal handler's, and keeps its words.
     """
+    if error.errno is None:
+        return error
     error.filename = path
-    if error.filename2 is not None:
+    if second is not None:
+        error.filename2 = second
+    elif error.filename2 is not None:
         del error.filename2  # None would be printed as a path
     return error
 
