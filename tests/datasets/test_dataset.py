@@ -378,15 +378,56 @@ def test_a_long_list_is_in_memory_once_while_it_is_written(ds, monkeypatch):
     assert list(ds.at("run").names) == names
 
 
-def test_a_snapshot_whose_list_was_swept_is_not_found(ds):
-    """That is how a snapshot looks to a host that does not know yet that it was forgotten."""
-    for i in range(200):
-        ds.add(b"x", key=str(i))
-    ds.freeze("run")
+def lose_list(ds):
+    """Remove the file with the list of the only snapshot, as an incomplete copy lacks it."""
     [name] = [n for n in os.listdir(ds.path + "/../snapshots") if layout.is_list(n)]
     os.unlink(f"{ds.path}/../snapshots/{name}")
-    with pytest.raises(SnapshotNotFound):
-        ds.at("run")
+
+
+def test_a_snapshot_that_lost_its_list_is_damaged(ds):
+    """It is there: `freeze` must not make another one, nor `prune` take it for forgotten."""
+    parts = [ds.add(b"x", key=str(i)) for i in range(20)]
+    ds.freeze("run")
+    for part in parts:
+        os.utime(part.path, (0, 0))
+    lose_list(ds)
+    for call in (
+        lambda: ds.at("run"),
+        lambda: ds.freeze("run"),
+        lambda: ds.prune(older_than="1d"),
+    ):
+        with pytest.raises(CorruptEntryError, match="its list of parts is missing"):
+            call()
+    assert len(ds.parts()) == 20 and ds.snapshots() == ["run"] and ds.forget("run")
+
+
+@pytest.mark.parametrize("then", [None, "run"])
+def test_a_snapshot_that_is_forgotten_meanwhile_is_gone(ds, monkeypatch, then):
+    """A reader knows the link, and misses the list that `forget` removed after the link."""
+    for i in range(20):
+        ds.add(b"x", key=str(i))
+    ds.freeze("run")
+    read_list, calls = freezing._read_list, []
+
+    def read_after_forget(folders, name):
+        calls.append(name)
+        if len(calls) == 2:  # the link was read again, as the server has it
+            ds.forget("run")
+            if then:
+                ds.add(b"more")
+                monkeypatch.undo()
+                ds.freeze(then)
+        if len(calls) == 1:
+            raise FileNotFoundError(name)
+        return read_list(folders, name)
+
+    monkeypatch.setattr(freezing, "_read_list", read_after_forget)
+    if then:
+        assert len(ds.at("run")) == 21
+    else:
+        with pytest.raises(SnapshotNotFound):
+            ds.at("run")
+    assert len(calls) == 2
 
 
 def test_a_damaged_list_is_told(ds):
@@ -630,21 +671,45 @@ def test_prune_beside_who_removes_and_forgets_raises_nothing(ds, monkeypatch):
     """What it has listed, another may have removed: a part, or a snapshot."""
     ds.freeze("s", [ds.add(b"1", key="k")])
     ds.add(b"2", key="o")
-    scan, names = ListedFolders.scan, freezing.snapshot_names
+    scan, names = ListedFolders.scan, ListedFolders.names
 
     def scan_and_remove(self, folder):
         for item in scan(self, folder):
             os.unlink(f"{ds.path}/{item.name}")
             yield item
 
-    def list_and_forget(folders):
-        listed = names(folders)
-        ds.forget("s")
+    def list_and_forget(self, folder):
+        listed = names(self, folder)
+        monkeypatch.setattr(ListedFolders, "names", names)
+        assert listed == ["s"] and ds.forget("s")
         return listed
 
     monkeypatch.setattr(ListedFolders, "scan", scan_and_remove)
-    monkeypatch.setattr(freezing, "snapshot_names", list_and_forget)
+    monkeypatch.setattr(ListedFolders, "names", list_and_forget)
     assert ds.prune(older_than="1d") == []
+
+
+@pytest.mark.parametrize("name", ["run", "Ev/1", "2026-11-30T12:00:00Z", "x" * 300])
+@pytest.mark.parametrize("key", [None, "k" * 32])
+def test_prune_removes_nothing_beside_a_damaged_snapshot(ds, monkeypatch, name, key):
+    """Whatever its name: damaged, or signed and read by a process without the key."""
+    if key:
+        monkeypatch.setenv("EFSSTATE_SIGNING_KEY", key)
+    kept = ds.add(b"1", key="k")
+    os.utime(kept.path, (0, 0))
+    ds.freeze(name)
+    link = f"{ds.path}/../snapshots/{layout.snapshot_name(name)}"
+    if key:
+        monkeypatch.delenv("EFSSTATE_SIGNING_KEY")
+    else:
+        os.unlink(link)
+        os.symlink("damaged", link)
+    for is_dry in (True, False):
+        with pytest.raises(CorruptEntryError):
+            ds.prune(older_than="1d", dry_run=is_dry)
+    assert ds.parts() == [kept]
+    assert ds.snapshots() == [name if len(name) < 200 else os.path.basename(link)]
+    assert ds.forget(name) and ds.prune(older_than="1d") == [kept]
 
 
 # From one dataset to the next

@@ -1085,6 +1085,21 @@ MUTATIONS = {
         without("_is_certain"),
         ["torture/test_measures.py::test_an_item_that_nobody_noted_is_not_skipped"],
     ),
+    "a-snapshot-without-its-list-is-not-a-forgotten-one": Mutation(
+        "a snapshot without its list is not a forgotten one",
+        become("if text == text_without_list:", "    return None"),
+        ["datasets/test_dataset.py::test_a_snapshot_that_lost_its_list_is_damaged"],
+    ),
+    "a-prune-reads-every-snapshot-that-is-there": Mutation(
+        "a prune reads every snapshot that is there",
+        become(
+            "try:",
+            "    frozen = _find_file(folders, safe)",
+            "except CorruptEntryError:",
+            "    frozen = None",
+        ),
+        ["datasets/test_dataset.py::test_prune_removes_nothing_beside_a_damaged_snapshot"],
+    ),
     "a-list-that-the-sweep-took-is-written-again": Mutation(
         "a list that the sweep took is written again",
         become("return"),

@@ -166,11 +166,14 @@ class Dataset(DatasetBase):
         return Snapshot(self, frozen)
 
     def at(self, name: str) -> Snapshot:
-        """Return the snapshot `name`; raise `SnapshotNotFound` (a `LookupError`) if none."""
+        """Return the snapshot `name`; raise `SnapshotNotFound` (a `LookupError`) if none.
+
+        Raise `CorruptEntryError` if it is there and cannot be read.
+        """
         return Snapshot(self, freezing.read(self.folders(), name))
 
     def snapshots(self) -> list[str]:
-        """Return the names of all snapshots, sorted."""
+        """Return the names of all snapshots, sorted; a damaged one may show as its file name."""
         return freezing.snapshot_names(self.folders())
 
     def forget(self, name: str) -> bool:
@@ -204,6 +207,8 @@ class Dataset(DatasetBase):
         Nothing else removes parts, because a part that is yet to be frozen looks the same as one
         that is not needed. As with `remove`, a pruned key can never be added again, and a snapshot
         that was being made meanwhile reports its parts as removed.
+
+        Raise `CorruptEntryError`, and remove no part, if a snapshot cannot be read.
         """
         folders = self.folders(reading=dry_run)
         above = folders.mount.path_of(folders.parts)

@@ -117,20 +117,39 @@ def read(folders: PartFolders, name: str) -> Frozen:
 
 def _find(folders: PartFolders, name: str) -> Frozen | None:
     """Return the snapshot `name`, or None; a missing one is asked of the server."""
-    safe = layout.snapshot_name(name)
+    return _find_file(folders, layout.snapshot_name(name))
+
+
+def _find_file(folders: PartFolders, safe: str) -> Frozen | None:
+    """Return the snapshot of the link `safe`, or None if the server has no such link.
+
+    Raise `CorruptEntryError` if the link is there and its list is not.
+    """
     # A link never changes, so the client's copy will do. That it is missing, or that its list is,
     # the client may remember for up to a minute.
-    for is_fresh in (False, True):
-        if is_fresh:
-            folders.mount.refresh(folders.snapshots)
+    is_fresh, text_without_list = False, ""
+    while True:
         try:
-            return _parse(folders, safe, links.read(folders.mount, folders.snapshots, safe))
+            text = links.read(folders.mount, folders.snapshots, safe)
         except FileNotFoundError:
-            continue
-    return None
+            if is_fresh:
+                return None
+        else:
+            # `forget` removes the link first, and then the list. A link that stays is damaged.
+            # MUT: a-snapshot-without-its-list-is-not-a-forgotten-one
+            if text == text_without_list:
+                path = folders.mount.path_of(folders.snapshots, safe)
+                raise CorruptEntryError(path, "its list of parts is missing; restore or forget it")
+            try:
+                return _parse(folders, safe, text)
+            except FileNotFoundError:
+                text_without_list = text if is_fresh else ""
+        folders.mount.refresh(folders.snapshots)
+        is_fresh = True
 
 
 def _parse(folders: PartFolders, safe: str, text: str) -> Frozen:
+    """Return the snapshot of a link's text; raise `FileNotFoundError` if its list is missing."""
     frozen, count = _parse_head(folders, safe, text)
     if frozen.list != _INLINE:
         frozen.names = _read_list(folders, frozen.list)
@@ -177,18 +196,24 @@ def _read_list(folders: PartFolders, list_name: str) -> tuple[str, ...]:
 
 
 def snapshot_names(folders: PartFolders) -> list[str]:
-    """Return the names of all snapshots, sorted; damaged ones by their file name."""
+    """Return the names of all snapshots, sorted.
+
+    A damaged one is listed by the name that its file name gives back, else by its file name.
+    """
     names = []
-    for safe in folders.mount.names(folders.snapshots):
-        if safe.startswith("."):
-            continue
+    for safe in _link_names(folders):
         try:
             names.append(read_head(folders, safe).name)
         except CorruptEntryError:
-            names.append(safe)
+            names.append(layout.name_of_snapshot(safe) or safe)
         except SnapshotNotFound:
             continue  # forgotten since it was listed
     return sorted(names)
+
+
+def _link_names(folders: PartFolders) -> list[str]:
+    """Return the file names of all snapshots, as the server has them now."""
+    return [safe for safe in folders.mount.names(folders.snapshots) if not safe.startswith(".")]
 
 
 def forget(folders: PartFolders, name: str) -> bool:
@@ -209,14 +234,18 @@ def forget(folders: PartFolders, name: str) -> bool:
 
 
 def prune(folders: PartFolders, older_than: Duration, *, dry_run: bool) -> list[str]:
-    """Remove the parts that no snapshot names and that are old enough; return their names."""
+    """Remove the parts that no snapshot names and that are old enough; return their names.
+
+    Raise `CorruptEntryError` or `OSError` for a snapshot that cannot be read; no part is removed.
+    """
     limit = clock.now() - units.seconds(older_than, "older_than")
     kept: set[str] = set()
-    for name in snapshot_names(folders):
-        try:
-            kept.update(read(folders, name).names)
-        except SnapshotNotFound:
-            continue  # forgotten since it was listed
+    for safe in _link_names(folders):
+        # A snapshot that cannot be read may name any part, so its error ends the call here.
+        # MUT: a-prune-reads-every-snapshot-that-is-there
+        frozen = _find_file(folders, safe)
+        if frozen is not None:  # else it was forgotten since it was listed
+            kept.update(frozen.names)
     pruned = []
     for name, status in folders.mount.statuses(folders.parts):
         fields = layout.parse_part(name)

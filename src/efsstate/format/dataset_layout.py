@@ -19,7 +19,7 @@ import os
 import re
 
 from efsstate.format.entry import blake2b
-from efsstate.format.layout import TEMPORARY, component
+from efsstate.format.layout import TEMPORARY, component, readable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -177,6 +177,15 @@ def is_process(name: str) -> bool:
 def snapshot_name(name: str) -> str:
     """Return the file name of the snapshot `name`, which may be any text, such as an event's id."""
     return component(name, "snapshot name")
+
+
+def name_of_snapshot(safe: str) -> str:
+    """Return the name of the snapshot with the file name `safe`, or "" if that does not tell it."""
+    name = readable(safe)
+    try:
+        return name if snapshot_name(name) == safe else ""
+    except ValueError:
+        return ""
 
 
 def list_name() -> str:
