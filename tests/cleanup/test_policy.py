@@ -7,12 +7,14 @@ import types
 
 import msgpack
 import pytest
+from tests.cleanup.conftest import DAY
 
 from efsstate.errors import UnknownFormatError
 from efsstate.eviction import policy as policies
 from efsstate.eviction.policy import LIVE, UNSURE, Policy, read
 from efsstate.format import layout
 from efsstate.mount import lock
+from efsstate.mount.files import Mount
 
 
 def found(age, unused=None, now=1000.0):
@@ -88,6 +90,30 @@ def test_a_policy_that_is_none_lets_headers_decide(tree, payload):
     policy, problem = read(tree.mount, "f")
     assert "POLICY" in str(problem)
     assert policy.judge(found(1e9), 1000.0, None, None) == UNSURE
+
+
+@pytest.mark.parametrize("fault", ["damaged", "signed", "EIO"])
+def test_what_a_policy_cannot_tell_stays(tree, monkeypatch, fault):
+    """It may say that entries stay unused, as those of durable functions do."""
+    tree.policy("f", keeps_unused=True)
+    entry = tree.entry("f", "k", age=40 * DAY)
+    if fault == "damaged":
+        with open(tree.full("cache/f/POLICY"), "r+b") as file:
+            file.truncate(60)
+    elif fault == "signed":
+        monkeypatch.setattr(tree.mount, "key", b"k" * 32)
+    else:
+        real = Mount.read_entry
+
+        def fail(mount, folder, name, **options):
+            if name == layout.POLICY:
+                raise OSError(5, "Input/output error")
+            return real(mount, folder, name, **options)
+
+        monkeypatch.setattr(Mount, "read_entry", fail)
+    report = tree.sweep(unused_for="30d")
+    assert tree.there(entry) and report.removed == 0 and report.errors == 1
+    assert tree.sweep(older_than="30d").reasons == {"old": 1}
 
 
 def test_without_a_policy_headers_decide(tree):

@@ -1255,4 +1255,9 @@ MUTATIONS = {
         instead("is_unused and not self.keeps_unused", "is_unused"),
         ["cleanup/test_policy.py::test_what_must_stay_is_not_unused"],
     ),
+    "what-cannot-be-told-stays": Mutation(
+        "what cannot be told stays",
+        drop(),
+        ["cleanup/test_policy.py::test_what_a_policy_cannot_tell_stays"],
+    ),
 }

@@ -147,6 +147,7 @@ def read(mount: Mount, namespace: str) -> tuple[Policy, Exception | None]:
     """Return the policy of `namespace` with its last clear, and the error that POLICY gave.
 
     If POLICY is missing or gave an error, the policy leaves every verdict to the entries' headers.
+    If it gave an error, entries stay however long they are not used: it may say that they must.
     Raise UnknownFormatError for a newer release's namespace, which is to be left as it is. It takes
     two or three requests each for POLICY and for the folder's listing.
     """
@@ -158,6 +159,8 @@ def read(mount: Mount, namespace: str) -> tuple[Policy, Exception | None]:
         raise
     except (CorruptEntryError, OSError) as error:
         problem = error
+        # MUT: what-cannot-be-told-stays
+        policy.keeps_unused = True
     policy.cleared = _cleared_at(mount, f"{layout.CACHE}/{namespace}")
     return policy, problem
 
