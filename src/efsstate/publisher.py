@@ -112,13 +112,15 @@ def run(
         raise ClaimedError(f"{source}: another call copies it at this moment; call again later")
     result: dict[str, object] = {"source": source, "files": len(objects)}
     try:
-        copy = _Copy(mount, folder, objects, store)
+        copy = _Copy(mount, folder, objects, store, claim)
         result["total"] = copy.total
         try:
             if not copy.run():
                 return {**result, "finished": False, "bytes": copy.done}
+            _require_claim(claim, source)
             if model is None:
-                result["path"] = _move(mount, folder, objects, to or "")
+                target = f"{layout.SHARED}/{to}" if to else layout.SHARED
+                result["path"] = _move(mount, folder, objects, source, target)
             else:
                 _require_whole(mount, folder, objects, source)
                 is_single = len(objects) == 1 and objects[0].key == prefix
@@ -194,8 +196,11 @@ class _Copy:
     as of the last window.
     """
 
-    def __init__(self, mount: Mount, folder: str, objects: list[Object], store: Bucket) -> None:
+    def __init__(
+        self, mount: Mount, folder: str, objects: list[Object], store: Bucket, claim: lock.Lock
+    ) -> None:
         self._mount, self._folder, self._objects, self._store = mount, folder, objects, store
+        self._claim = claim
         self.total = sum([item.size for item in objects])
         self._index, self._offset = self._read_progress()
         self._slowest = 0.0  # seconds of a window
@@ -253,6 +258,11 @@ class _Copy:
         folder = f"{self._folder}/{_FILES}" + (f"/{above}" if above else "")
         end = min(item.size, self._offset + _PARTS * _PART)
         target = PartialFile(self._mount, folder, last)
+        # MUT: a-copy-goes-on-behind-bytes-that-are-there
+        if target.present < self._offset:
+            target.close()
+            self._start_over()
+            return
 
         def fetch(start: int) -> None:
             self._store.fetch(item, start, min(end, start + _PART), target)
@@ -261,8 +271,10 @@ class _Copy:
             starts = range(self._offset, end, _PART)
             for _ in each(fetch, starts, threads=_PARTS, late=self._late):
                 pass
-            # On disk, and cut to the whole ranges: a killed call may have left more behind them.
-            target.finish(end)
+            # Not cut to `end`: a call that was frozen, and lost the claim without notice, would cut
+            # off what another has written behind it.
+            # MUT: a-call-that-was-frozen-cuts-nothing-off
+            target.finish(end if end == item.size else None)
         finally:
             target.close()
         if end == item.size:
@@ -270,20 +282,51 @@ class _Copy:
         else:
             self._offset = end
 
+    def _start_over(self) -> None:
+        """Begin with the first byte; raise ClaimedError if another call has finished the copy.
+
+        How bytes that were copied may be gone:
+
+        1. A call is frozen for longer than a lease, and loses the claim without notice.
+        2. The next call finishes the copy and removes it. The first goes on, or notes how far it
+           came, and is killed.
+        """
+        _require_claim(self._claim, self._store.source)
+        self._index = self._offset = 0
+
     def _late(self) -> str:
         return f"{self._store.source}: the deadline came while a range was read; call again"
 
 
-def _require_whole(mount: Mount, folder: str, objects: list[Object], source: str) -> None:
-    """Raise EfsStateError if a file of the copy is gone, or not whole.
+def _require_claim(claim: lock.Lock, source: str) -> None:
+    """Raise ClaimedError if another call has finished the copy: it removed the lock's file."""
+    # MUT: a-copy-that-another-call-finished-is-not-published
+    if not claim.is_current():
+        raise _taken_over(source)
+
+
+def _taken_over(source: str) -> ClaimedError:
+    return ClaimedError(
+        f"{source}: this call was frozen, and another call has finished the copy meanwhile; call"
+        " again"
+    )
+
+
+def _require_whole(
+    mount: Mount, folder: str, objects: list[Object], source: str, target: str | None = None
+) -> list[Object]:
+    """Return the files of the copy; raise EfsStateError if one is gone, or not whole.
 
     A call that was frozen for longer than a lease, and had the claim before, may have removed it.
+    With `target`, those that an earlier call moved there are left out.
     """
+    present = []
     for item in objects:
-        above, _, last = f"{folder}/{_FILES}/{item.name}".rpartition("/")
         try:
-            size = mount.stat(above, last).st_size
+            size = mount.stat(*_place(f"{folder}/{_FILES}", item)).st_size
         except FileNotFoundError:
+            if target is not None and _is_moved(mount, folder, item, target):
+                continue
             size = -1
         # MUT: a-copy-is-published-whole
         if size != item.size:
@@ -291,18 +334,33 @@ def _require_whole(mount: Mount, folder: str, objects: list[Object], source: str
                 f"{source}: {item.name}: its copy was removed or changed before it was published;"
                 " call again"
             )
+        present.append(item)
+    return present
 
 
-def _move(mount: Mount, folder: str, objects: list[Object], to: str) -> str:
+def _is_moved(mount: Mount, folder: str, item: Object, target: str) -> bool:
+    """Return True if an earlier call moved the file to `target`, and did not come to its end."""
+    try:
+        status = mount.stat(*_place(target, item))
+        begun = mount.stat(folder, layout.LOCK).st_mtime
+    except FileNotFoundError:
+        return False
+    # MUT: an-older-file-is-none-that-this-copy-moved
+    is_of_this_copy = status.st_mtime >= begun
+    return is_of_this_copy and status.st_size == item.size
+
+
+def _place(folder: str, item: Object) -> tuple[str, str]:
+    """Return the folder and the name of an object's file below `folder`."""
+    above, _, last = f"{folder}/{item.name}".rpartition("/")
+    return above, last
+
+
+def _move(mount: Mount, folder: str, objects: list[Object], source: str, target: str) -> str:
     """Rename each file to its place: a reader sees the old file or the new one."""
-    target = f"{layout.SHARED}/{to}" if to else layout.SHARED
-    for item in objects:
-        above, _, last = item.name.rpartition("/")
-        tail = f"/{above}" if above else ""
+    for item in _require_whole(mount, folder, objects, source, target):
         try:
-            mount.rename(f"{folder}/{_FILES}{tail}", last, f"{target}{tail}", last, durable=True)
+            mount.rename(*_place(f"{folder}/{_FILES}", item), *_place(target, item), durable=True)
         except FileNotFoundError:
-            if mount.stat(f"{target}{tail}", last).st_size != item.size:
-                raise
-            # else the call before moved it, and did not come to its end
+            raise _taken_over(source) from None
     return mount.path_of(target)

@@ -5,6 +5,7 @@ What arrives, that it goes on where it was, and what it says when it cannot.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -18,8 +19,11 @@ import pytest
 from botocore.exceptions import ClientError
 from tests.s3 import Context
 
+import efsstate
 from efsstate import publisher
 from efsstate.errors import ClaimedError, EfsStateError
+from efsstate.mount import lock
+from efsstate.mount.drafts import PartialFile
 from efsstate.mount.files import Mount
 
 MIB = 1 << 20
@@ -326,6 +330,152 @@ def test_a_file_that_went_before_the_publication_is_missed(s3, tmp_path, monkeyp
     told = publisher.run(f"s3://{s3.bucket}/net/", model="net")
     path = tmp_path / "root" / "models" / "net" / "versions" / told["version"]
     assert sorted(name for name in os.listdir(path) if len(name) == 1) == [*"abc"]
+
+
+def freeze():
+    """Lose all locks without notice, as one does that is frozen for longer than a lease."""
+    for claim in list(lock._locks):
+        if claim._file.is_open:
+            with claim._file as fd:
+                fcntl.flock(fd, fcntl.LOCK_UN)
+
+
+def frozen_before(start, s3, **target):
+    """A client of a call that is frozen at the request for the byte `start`, while a retry ends."""
+    results = []
+
+    def before(operation, arguments):
+        if arguments.get("Range", "").startswith(f"bytes={start}-") and not results:
+            results.append({})
+            freeze()
+            results[0] |= publisher.run(f"s3://{s3.bucket}/net", **target)
+
+    return Counting(s3, before), results
+
+
+@pytest.mark.parametrize("target", [{"model": "net"}, {"to": "x"}])
+def test_a_call_that_was_frozen_leaves_no_hole_of_zeros(s3, tmp_path, monkeypatch, target):
+    """Its retry has finished, and removed the first ranges: it must not write on behind them."""
+    small(monkeypatch)
+    data = os.urandom(6 * 64 * 1024)
+    put(s3, "net", data)
+    client, results = frozen_before(2 * 64 * 1024, s3, **target)
+    with pytest.raises(ClaimedError, match="another call has finished the copy"):
+        publisher.run(f"s3://{s3.bucket}/net", client=client, **target)
+    assert results[0]["finished"]
+    again = publisher.run(f"s3://{s3.bucket}/net", **target)
+    assert left_over(tmp_path) == []
+    if "to" in target:
+        assert (tmp_path / "root" / "shared-data" / "x" / "net").read_bytes() == data
+        return
+    from efsstate import model, versions
+
+    assert [each.id for each in versions("net")] == [results[0]["version"]] == [again["version"]]
+    with open(model("net")(), "rb") as file:
+        assert file.read() == data
+
+
+def test_a_note_from_before_a_freeze_leads_to_no_hole(s3, tmp_path, monkeypatch):
+    """The frozen call writes it into the folder of the next copy, and is killed."""
+    small(monkeypatch)
+    data = os.urandom(6 * 64 * 1024)
+    put(s3, "net", data)
+    real = publisher._Copy._write_progress
+
+    def write_progress(copy):
+        monkeypatch.setattr(publisher._Copy, "_write_progress", real)
+        freeze()
+        publisher.run(f"s3://{s3.bucket}/net", model="net")
+        real(copy)
+        raise Killed
+
+    monkeypatch.setattr(publisher._Copy, "_write_progress", write_progress)
+    with pytest.raises(Killed):
+        publisher.run(f"s3://{s3.bucket}/net", model="net")
+    assert len(left_over(tmp_path)) == 1
+    version = publisher.run(f"s3://{s3.bucket}/net", model="net")["version"]
+    path = tmp_path / "root" / "models" / "net" / "versions" / version
+    assert (path / "net").read_bytes() == data
+    assert left_over(tmp_path) == []
+
+
+def test_a_call_that_was_frozen_cuts_nothing_off(s3, tmp_path, monkeypatch):
+    """Another call goes on in the same file: its ranges lie behind those of the frozen one."""
+    small(monkeypatch)
+    data = os.urandom(8 * 64 * 1024)
+    put(s3, "net", data)
+    finish, sizes = PartialFile.finish, []
+
+    def fail(operation, arguments):
+        if arguments.get("Range", "").startswith(f"bytes={6 * 64 * 1024}-"):
+            raise ClientError({"Error": {"Code": "SlowDown", "Message": "slow down"}}, operation)
+
+    def frozen(target, size):
+        monkeypatch.setattr(PartialFile, "finish", finish)
+        freeze()
+        with pytest.raises(EfsStateError, match="SlowDown"):
+            publisher.run(f"s3://{s3.bucket}/net", model="net", client=Counting(s3, fail))
+        finish(target, size)
+        sizes.append(os.path.getsize(target.path))
+        raise Killed
+
+    monkeypatch.setattr(PartialFile, "finish", frozen)
+    with pytest.raises(Killed):
+        publisher.run(f"s3://{s3.bucket}/net", model="net")
+    assert sizes[0] >= 6 * 64 * 1024
+    again = Counting(s3)
+    version = publisher.run(f"s3://{s3.bucket}/net", model="net", client=again)["version"]
+    path = tmp_path / "root" / "models" / "net" / "versions" / version
+    assert (path / "net").read_bytes() == data
+    assert len([each for each in again.asked if each[0] == "get_object"]) == 2
+
+
+@pytest.mark.parametrize("target", [{"model": "net"}, {"to": "x"}])
+def test_a_call_that_was_frozen_takes_nothing_back(s3, tmp_path, target):
+    """Its retry has finished, and what is served was changed since."""
+    put(s3, "net", b"new")
+    frozen, results = frozen_before(0, s3, **target)
+
+    def before(operation, arguments):
+        is_first = not results
+        frozen.before(operation, arguments)
+        if results and is_first:
+            (tmp_path / "newer").write_bytes(b"newer")
+            if "to" in target:
+                os.replace(tmp_path / "newer", tmp_path / "root" / "shared-data" / "x" / "net")
+            else:
+                efsstate.publish("net", tmp_path / "newer", version="newer")
+
+    with pytest.raises(ClaimedError, match="another call has finished the copy"):
+        publisher.run(f"s3://{s3.bucket}/net", client=Counting(s3, before), **target)
+    if "to" in target:
+        assert (tmp_path / "root" / "shared-data" / "x" / "net").read_bytes() == b"newer"
+    else:
+        assert [each.id for each in efsstate.versions("net") if each.active] == ["newer"]
+
+
+def test_an_older_file_of_that_size_was_not_moved(s3, tmp_path, monkeypatch):
+    """A file of the copy is gone, and the one in its place is not the copy's own."""
+    for name in "abc":
+        put(s3, f"net/{name}", b"new " + name.encode())
+    old = tmp_path / "root" / "shared-data" / "x" / "b"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"old b")
+    os.utime(old, (0, time.time() - 60))
+    real = publisher._Copy.run
+
+    def run(copy):
+        is_finished = real(copy)
+        copy._mount.remove(f"{copy._folder}/files", "b")
+        return is_finished
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publisher._Copy, "run", run)
+        with pytest.raises(EfsStateError, match="net/: b: its copy was removed or changed"):
+            publisher.run(f"s3://{s3.bucket}/net/", to="x")
+    assert left_over(tmp_path) == [] and os.listdir(old.parent) == ["b"]
+    publisher.run(f"s3://{s3.bucket}/net/", to="x")
+    assert old.read_bytes() == b"new b"
 
 
 def test_a_copy_keeps_its_lock_until_all_is_removed(s3, tmp_path, monkeypatch):

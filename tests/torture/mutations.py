@@ -474,6 +474,29 @@ MUTATIONS = {
         holds(False),
         ["deploy/test_publisher.py::test_a_file_that_went_before_the_publication_is_missed"],
     ),
+    "a-copy-goes-on-behind-bytes-that-are-there": Mutation(
+        "a copy goes on behind bytes that are there",
+        holds(False),
+        [
+            "deploy/test_publisher.py::test_a_call_that_was_frozen_leaves_no_hole_of_zeros",
+            "deploy/test_publisher.py::test_a_note_from_before_a_freeze_leads_to_no_hole",
+        ],
+    ),
+    "a-call-that-was-frozen-cuts-nothing-off": Mutation(
+        "a call that was frozen cuts nothing off",
+        instead("end if end == item.size else None", "end"),
+        ["deploy/test_publisher.py::test_a_call_that_was_frozen_cuts_nothing_off"],
+    ),
+    "a-copy-that-another-call-finished-is-not-published": Mutation(
+        "a copy that another call finished is not published",
+        holds(False),
+        ["deploy/test_publisher.py::test_a_call_that_was_frozen_takes_nothing_back"],
+    ),
+    "an-older-file-is-none-that-this-copy-moved": Mutation(
+        "an older file is none that this copy moved",
+        become("is_of_this_copy = True"),
+        ["deploy/test_publisher.py::test_an_older_file_of_that_size_was_not_moved"],
+    ),
     "a-time-limit-is-no-failure-of-the-mount": Mutation(
         "a time limit is no failure of the mount",
         holds(False),

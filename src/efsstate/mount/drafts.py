@@ -56,11 +56,12 @@ class PartialFile:
         except OSError as error:
             raise name_error(error, self.path) from None
 
-    def finish(self, size: int) -> None:
-        """Cut it to `size`, flush it to disk, and close it."""
+    def finish(self, size: int | None) -> None:
+        """Cut it to `size`, unless that is None, flush it to disk, and close it."""
         try:
             with self._file as fd:
-                os.ftruncate(fd, size)
+                if size is not None:
+                    os.ftruncate(fd, size)
                 os.fsync(fd)
         except OSError as error:
             raise name_error(error, self.path) from None
