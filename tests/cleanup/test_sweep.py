@@ -253,6 +253,8 @@ def test_a_finished_checkpoint_goes_and_so_does_a_rest_of_one(tree):
             job.finish(1)
     rest = os.path.dirname(tree.file("checkpoints/.tmp-111111111111111111111111/1-1"))
     young = os.path.dirname(tree.file("checkpoints/.tmp-222222222222222222222222/1-1"))
+    for folder in (rest, young):
+        tree.file(f"{folder}/REMOVED")
     os.utime(tree.full(rest), (1, 1))
     time.sleep(0.01)
     assert tree.sweep(dry_run=True).reasons == {"checkpoint": 1, "temporary": 1} and tree.there(

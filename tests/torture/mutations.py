@@ -464,10 +464,33 @@ MUTATIONS = {
         drop(),
         ["deploy/test_publisher.py::test_a_kill_during_the_clean_up_loses_no_file"],
     ),
-    "a-lock-is-removed-last": Mutation(
-        "a lock is removed last",
-        instead("layout.LOCK.__eq__", "layout.LOCK.__ne__"),
-        ["deploy/test_publisher.py::test_a_copy_keeps_its_lock_until_all_is_removed"],
+    "a-killed-removal-leaves-nothing-that-counts": Mutation(
+        "a killed removal leaves nothing that counts",
+        become("return sorted(names, reverse=True)"),
+        [
+            "deploy/test_publisher.py::test_a_copy_keeps_its_lock_until_all_is_removed",
+            "checkpoints/test_removal_killed.py",
+        ],
+    ),
+    "a-folder-that-was-removed-is-not-read": Mutation(
+        "a removed folder is not read",
+        holds(False),
+        ["checkpoints/test_removal_killed.py::test_a_warm_load_does_not_follow_a_removal"],
+    ),
+    "no-claim-in-a-folder-that-was-removed": Mutation(
+        "no claim in a removed folder",
+        holds(False),
+        ["checkpoints/test_removal_killed.py::test_a_warm_claim_leaves_another_removal_alone"],
+    ),
+    "a-removal-looks-at-the-shards-again": Mutation(
+        "a removal looks at the shards again",
+        become("return True"),
+        ["checkpoints/test_removal_killed.py::test_a_frozen_removal_sees_claims_of_shards"],
+    ),
+    "the-rest-of-a-removal-says-so": Mutation(
+        "the rest of a removal says so",
+        become("return False"),
+        ["checkpoints/test_removal_killed.py::test_a_sweep_keeps_saves_that_may_count"],
     ),
     "a-copy-is-published-whole": Mutation(
         "a copy is published whole",

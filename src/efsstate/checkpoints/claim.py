@@ -106,7 +106,7 @@ class HeldClaim:
                     claimant.describe(folder.name), accept_older=accept_older, reader=self._reader
                 )
             except (protocol.Superseded, protocol.BeingRemoved) as signal:
-                if isinstance(signal, protocol.BeingRemoved) and self._end_dead_removal():
+                if isinstance(signal, protocol.BeingRemoved) and self._is_back():
                     self.close_lock()
                     continue
                 self.close_lock()
@@ -140,6 +140,15 @@ class HeldClaim:
                 return False
             has_waited = True
 
+    def _is_back(self) -> bool:
+        """Return True if the folder that has the name now may be claimed."""
+        folder, held_lock = self.folder, self._lock
+        folder.mount.forget(folder.folder)
+        # MUT: no-claim-in-a-folder-that-was-removed
+        if held_lock is not None and not held_lock.is_current():
+            return True  # ours was renamed away by a removal, and goes
+        return self._end_dead_removal()
+
     def _end_dead_removal(self) -> bool:
         """Take back a removal whose remover died; return False if it is still at work.
 
@@ -152,10 +161,13 @@ class HeldClaim:
             remover_lock = lock.attempt(folder.mount, job, layout.LOCK)
             if remover_lock is None:
                 return False
-        folder.mount.remove(folder.folder, layout.REMOVED, quiet=True)
-        if remover_lock is not None:
-            folder.mount.remove(job, layout.REMOVED, quiet=True)
-            remover_lock.release()
+        try:
+            folder.mount.remove(folder.folder, layout.REMOVED)
+            if remover_lock is not None:
+                folder.mount.remove(job, layout.REMOVED)
+        finally:
+            if remover_lock is not None:
+                remover_lock.release()
         return True
 
     def _claimed_error(self) -> ClaimedError:

@@ -3,7 +3,7 @@
     fence    lock · claim an epoch, which fences every owner before it · judge the newest state
              make REMOVED, exclusively · list: a higher epoch means that the removal is given up
     remove   rename the folder away · list it: a higher epoch, or no REMOVED, means rename it back
-             remove it piece by piece
+             remove it piece by piece, REMOVED last: see `layout.removal_order`
 
 Race with a claimant that does not see our lock, because we were frozen for longer than a lease:
 1. It makes its epoch before we list: we see it, and give up.
@@ -19,6 +19,7 @@ import os
 import time
 
 from efsstate.checkpoints import claimant
+from efsstate.checkpoints.newest import Listing
 from efsstate.checkpoints.protocol import CheckpointFolder, Superseded
 from efsstate.errors import ClaimedError, ForeignFilesError
 from efsstate.eviction import removal
@@ -44,26 +45,26 @@ def remove(mount: Mount, folder: str, may_go: Judge | None = None) -> removal.Re
     """
     here = CheckpointFolder(mount, folder)
     with_lock = _lock(here)
-    fenced: list[CheckpointFolder] = []
+    fenced: set[str] = set()  # shards
     try:
         names = mount.names(folder)
         if layout.SHARDS in names:
             epoch, is_fenced = 0, _fence_shards(here, may_go, fenced)
             if is_fenced:
-                here.make_link(layout.REMOVED, "removed")
+                _mark(here)
         else:
             epoch = _fence(here, may_go)
             is_fenced = epoch > 0
         result = None
         if is_fenced:
-            fenced.clear()  # from here on the removal is not taken back
-            result = _remove_fenced(here, epoch)
+            shards, fenced = fenced, set()  # from here on the removal is not taken back
+            result = _remove_fenced(here, epoch, shards)
         if result is None and may_go is None:
             raise _claimed_error(here)
         return result
     finally:
         for shard in fenced:
-            mount.remove(shard.folder, layout.REMOVED, quiet=True)
+            mount.remove(f"{folder}/{shard}", layout.REMOVED, quiet=True)
         with_lock.release()
 
 
@@ -94,20 +95,23 @@ def _fence(here: CheckpointFolder, may_go: Judge | None) -> int:
     # MUT: a-removal-judges-under-its-fence
     if may_go is not None and not may_go(newest.save):
         return 0
-    try:
-        here.make_link(layout.REMOVED, "removed")
-    except FileExistsError:
-        pass  # of a remover that died: we have its lock
+    _mark(here)
     # MUT: a-removal-gives-up-for-a-later-claim
-    if here.list().top > epoch:
+    if Listing(here.mount.names(here.folder)).top > epoch:
         here.mount.remove(here.folder, layout.REMOVED)
         return 0
     return epoch
 
 
-def _fence_shards(
-    here: CheckpointFolder, may_go: Judge | None, fenced: list[CheckpointFolder]
-) -> bool:
+def _mark(here: CheckpointFolder) -> None:
+    """Say that the folder, whose lock we hold, is removed."""
+    try:
+        here.make_link(layout.REMOVED, "removed")
+    except FileExistsError:
+        pass  # of a remover that died: we have its lock
+
+
+def _fence_shards(here: CheckpointFolder, may_go: Judge | None, fenced: set[str]) -> bool:
     """Fence each shard of a job whose lock we hold; return False if one stays."""
     known: set[str] = set()
     while True:
@@ -123,11 +127,11 @@ def _fence_shards(
                     return False
             finally:
                 with_lock.release()
-            fenced.append(shard)
+            fenced.add(name)
         known |= begun
 
 
-def _remove_fenced(here: CheckpointFolder, epoch: int) -> removal.Removal | None:
+def _remove_fenced(here: CheckpointFolder, epoch: int, shards: set[str]) -> removal.Removal | None:
     mount, folder = here.mount, here.folder
     try:
         removal.require_ours(mount, folder, grammar.checkpoint)
@@ -137,9 +141,23 @@ def _remove_fenced(here: CheckpointFolder, epoch: int) -> removal.Removal | None
     away = f"{layout.TEMPORARY}{os.urandom(12).hex()}"
     mount.rename(parent, name, parent, away)
     mount.forget(folder)
-    moved = CheckpointFolder(mount, f"{parent}/{away}").list()
+    moved = Listing(mount.names(f"{parent}/{away}"))
+    is_fenced = layout.REMOVED in moved.names and (not epoch or moved.top <= epoch)
     # MUT: a-removal-looks-again-after-the-rename
-    if layout.REMOVED not in moved.names or (epoch and moved.top > epoch):
+    if not is_fenced or not _are_fenced(mount, f"{parent}/{away}", moved.names, shards):
         mount.rename(parent, away, parent, name)
         return None
     return removal.remove_tree(mount, f"{parent}/{away}", grammar.checkpoint)
+
+
+def _are_fenced(mount: Mount, folder: str, names: list[str], shards: set[str]) -> bool:
+    """Return True if nobody has claimed a shard of the job since it was fenced.
+
+    A worker may have done so while we were frozen, and had lost the job's lock: then it took the
+    shard's REMOVED away, or began a shard that we do not know.
+    """
+    begun = {name for name in names if name[0] == "s" and layout.parse_shard(name)}
+    # MUT: a-removal-looks-at-the-shards-again
+    if not begun <= shards:
+        return False
+    return all(layout.REMOVED in mount.names(f"{folder}/{name}") for name in begun)

@@ -99,7 +99,13 @@ class StateFolder:
 
     def list(self) -> Listing:
         """List the names, as the server has them now."""
-        return Listing(self.mount.names(self.folder))
+        names = self.mount.names(self.folder)
+        # A removal renames the folder away, and an open folder follows: look by its name.
+        # MUT: a-folder-that-was-removed-is-not-read
+        if layout.REMOVED in names:
+            self.mount.forget(self.folder)
+            names = self.mount.names(self.folder)
+        return Listing(names)
 
     def _list_again(self, before: Listing | None, repeats: int) -> tuple[Listing, int]:
         """List again, and count the equal listings before; pause if there was one."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from efsstate.cleanup.work import Job, Work
     from efsstate.eviction.report import SweepReport
+    from efsstate.mount.files import Mount
 
 _GROUP = 16  # checkpoints, or shards, of a group: few enough for the shortest of budgets
 _WINDOW = 65_536  # names held at a time
@@ -72,6 +73,9 @@ def _remove_rest(work: Work, folder: str, status: os.stat_result) -> None:
     options, report = work.options, work.report
     if options.now - status.st_mtime < scan.ABANDONED:
         return
+    if _counts(work.mount, folder):
+        report.leave("foreign", work.mount.path_of(folder))
+        return
     if not options.dry_run:
         rest = removal.remove_tree(work.mount, folder, grammar.checkpoint, is_over=options.is_over)
         for path in rest.foreign:
@@ -79,6 +83,14 @@ def _remove_rest(work: Work, folder: str, status: os.stat_result) -> None:
         if rest.foreign or not rest.is_complete:
             return
     report.note_removed("temporary")
+
+
+def _counts(mount: Mount, folder: str) -> bool:
+    """Return True if it may be a checkpoint whose remover was killed as it took the rename back."""
+    names = mount.names(folder)
+    has_saves = layout.SHARDS in names or bool(layout.parse_claims(names)["g"])
+    # MUT: the-rest-of-a-removal-says-so
+    return has_saves and layout.REMOVED not in names
 
 
 def _sweep_group(work: Work, names: list[str], report: SweepReport) -> bool:

@@ -83,9 +83,7 @@ def walk(mount: Mount, folder: str, level: Level) -> Iterator[Item]:
 
 
 def _list(mount: Mount, folder: str, level: Level, device: int) -> Iterator[Item]:
-    # The lock last: once it is gone, others may begin anew beside it.
-    # MUT: a-lock-is-removed-last
-    for name in sorted(mount.names(folder), key=layout.LOCK.__eq__):
+    for name in layout.removal_order(mount.names(folder)):
         try:
             status = mount.stat(folder, name)
         except FileNotFoundError:

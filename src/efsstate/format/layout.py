@@ -328,6 +328,32 @@ def parse_claims(names: Iterable[str]) -> dict[str, set[Any]]:
     return parsed
 
 
+def removal_order(names: Iterable[str]) -> list[str]:
+    """Return `names` in the order in which they are removed with their folder.
+
+    A removal may be killed at any name, and others go on from what is left. The lock is late,
+    because others begin anew beside it. Of a checkpoint the newest save counts until its claims are
+    gone, from the latest down, each base before its epoch; REMOVED is the very last: without it the
+    rest of the folder would count.
+    """
+    names = list(names)
+    newest = max(parse_claims(names)["g"], default=(0, 0)) if REMOVED in names else (0, 0)
+
+    def rank(name: str) -> tuple[int, int, int]:
+        if name in (LOCK, REMOVED):
+            return (4 if name == LOCK else 5), 0, 0
+        claim = parse_claim(name) if newest[0] else None
+        if claim is None:
+            return 0, 0, 0
+        kind, epoch, number = claim
+        if kind == "g":
+            return (3 if (epoch, number) == newest else 1), epoch, number
+        return 2, -epoch, kind == "e"
+
+    # MUT: a-killed-removal-leaves-nothing-that-counts
+    return sorted(names, key=rank)
+
+
 def sweep_marks(kind: str) -> str:
     """Return the folder of the marks of sweeps of one `kind`, i.e. with equal options."""
     return f"{SWEEPS}/{blake2b()(kind.encode(), digest_size=8).hexdigest()}"
