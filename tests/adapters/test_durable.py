@@ -32,6 +32,7 @@ from aws_durable_execution_sdk_python.serdes import (
 
 from efsstate.adapters.durable import EfsSerDes
 from efsstate.adapters.durable_events import EventsFactory
+from efsstate.eviction import policy
 from efsstate.mount.files import Mount
 
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:etl:1/durable-execution/{}/1"
@@ -219,6 +220,31 @@ def test_the_sweep_leaves_an_entry_until_its_ttl(entries, root):
         os.utime(path, (moment, moment))
         sweep(root=root, unused_for="30d")
         assert path.exists() == remains
+
+
+def test_no_entry_is_acknowledged_without_its_policy(entries, root, monkeypatch):
+    """After one failed write the retry, in the same process, writes it."""
+    real, serdes, attempts = policy.write, EfsSerDes(), []
+
+    def fail_twice(*arguments):
+        attempts.append(arguments)
+        if len(attempts) < 3:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(*arguments)
+
+    monkeypatch.setattr(policy, "write", fail_twice)
+    for _ in range(2):
+        with pytest.raises(RetryableSerDesError):
+            serdes.serialize(LARGE, FIRST)
+        assert entries() == []
+    text = serdes.serialize(LARGE, FIRST)
+    (path,) = entries()
+    moment = time.time() - 40 * 86400
+    os.utime(path, (moment, moment))
+    sweep(root=root, unused_for="30d")
+    assert serdes.deserialize(text, FIRST) == LARGE
+    serdes.serialize(OTHER, FIRST)
+    assert len(attempts) == 3
 
 
 def test_the_pages_example_has_this_serialiser():

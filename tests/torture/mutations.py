@@ -1306,4 +1306,15 @@ MUTATIONS = {
         drop(),
         ["cleanup/test_policy.py::test_what_a_policy_cannot_tell_stays"],
     ),
+    "a-policy-is-known-once-it-is-written": Mutation(
+        "a policy is known once it is written",
+        first(
+            "self.shortest = wanted.shortest",
+            "self.longest = ENDLESS if wanted.longest is None else wanted.longest",
+        ),
+        [
+            "adapters/test_durable.py::test_no_entry_is_acknowledged_without_its_policy",
+            "cache/test_cached.py::test_a_policy_that_could_not_be_written_is_tried_again",
+        ],
+    ),
 }

@@ -73,22 +73,20 @@ class Upkeep:
     """The policy of one namespace, as far as this process knows it.
 
     `shortest` and `longest` are the lives in seconds, with the time that a result may be served
-    stale, between which POLICY covers a result; as yet, none.
+    stale, between which POLICY covers a result; as yet, none. Before `retry_at` (monotonic) a put
+    does not try again to widen it.
     """
 
     def __init__(self, name: str, component: str, options: Options) -> None:
         self._name, self._component, self._options = name, component, options
-        self.shortest, self.longest = ENDLESS, 0.0
+        self.shortest, self.longest, self.retry_at = ENDLESS, 0.0, 0.0
 
     def forget(self) -> None:
         """Know nothing of the policy: there is another root now."""
-        self.shortest, self.longest = ENDLESS, 0.0
+        self.shortest, self.longest, self.retry_at = ENDLESS, 0.0, 0.0
 
     def widen(self, mount: Mount, life: float) -> None:
-        """Make POLICY cover a result with this life. Raise the mount's errors, ValueError.
-
-        A policy that cannot be written is not tried again at every put.
-        """
+        """Make POLICY cover a result with this life. Raise the mount's errors, ValueError."""
         from efsstate.eviction import policy
 
         options, is_endless = self._options, life == ENDLESS
@@ -99,13 +97,10 @@ class Upkeep:
             self._name, shortest, longest, options.max_bytes, options.max_entries
         )
         wanted.keeps_unused = options.keeps_unused
-        self._know(wanted.shortest, wanted.longest)
+        # MUT: a-policy-is-known-once-it-is-written
         stored = policy.widen(mount, self._component, wanted)
-        self._know(stored.shortest, stored.longest)
-
-    def _know(self, shortest: float, longest: float | None) -> None:
-        self.shortest = shortest
-        self.longest = ENDLESS if longest is None else longest
+        self.shortest = stored.shortest
+        self.longest = ENDLESS if stored.longest is None else stored.longest
 
     def trim(self, mount: Mount) -> None:
         """Remove a few of the least recently used results if there are too many."""

@@ -35,6 +35,7 @@ class _Missing:
 
 
 MISSING: Any = _Missing()
+_POLICY_PAUSE = 60.0  # seconds from a put that could not widen POLICY to the next that tries
 _SKEW = 5.0  # seconds that a clock may be behind the server's
 _MOST_NOTED = 1024  # digests of entries that are newer, or of results that cannot be stored
 
@@ -379,13 +380,16 @@ class TieredCache(Namespace):
 
     def _look_after(self, tier: DiskTier, life: float) -> None:
         """Widen the namespace's policy to cover a put, and trim the namespace to its limit."""
+        upkeep = self.upkeep
+        is_covered = upkeep.shortest <= life <= upkeep.longest
         try:
-            if not self.upkeep.shortest <= life <= self.upkeep.longest:
-                self.upkeep.widen(tier.mount, life)
+            if not is_covered and time.monotonic() >= upkeep.retry_at:
+                upkeep.widen(tier.mount, life)
         except (*FAILURES, ValueError) as error:
             self.report_failure(error, "write the policy")
+            upkeep.retry_at = time.monotonic() + _POLICY_PAUSE
         if self.has_limit:
-            self.upkeep.trim(tier.mount)
+            upkeep.trim(tier.mount)
 
     # Changing
 
