@@ -11,7 +11,9 @@ joblib = pytest.importorskip("joblib", reason="pip install joblib")
 np = pytest.importorskip("numpy", reason="pip install numpy")
 from joblib.memory import CacheWarning  # noqa: E402
 
+from efsstate.adapters import joblib as adapter  # noqa: E402
 from efsstate.adapters.joblib import EfsStoreBackend  # noqa: E402
+from efsstate.cache.tiers import TieredCache  # noqa: E402
 from efsstate.mount.files import Mount  # noqa: E402
 
 joblib.register_store_backend("efsstate", EfsStoreBackend)
@@ -63,6 +65,70 @@ def test_a_function_with_other_code_loses_its_results(memory):
 
     assert define("x + 1")(1) == 2 == define("x + 1")(1) and calls == [1]
     assert define("x + 5")(1) == 6 and calls == [1, 1]
+
+
+def deployed(memory, version):
+    """Return the function "deployed" as a process with code of that version calls it."""
+    names, codes = {}, {}
+    exec(f"def deployed(x):\n    return {version}, x", names)
+    names["deployed"].__module__ = "deployed"
+    function = memory.cache(names["deployed"])
+
+    def call(x):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(adapter, "_codes", codes)
+            return function(x)
+
+    return call
+
+
+def lose_code(memory, _):
+    memory.store_backend._cache.delete(("code", "deployed/deployed"))
+
+
+def fail_once(monkeypatch, name):
+    real = getattr(TieredCache, name)
+
+    def fail(*_, **__):
+        monkeypatch.setattr(TieredCache, name, real)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(TieredCache, name, fail)
+
+
+def fail_to_read_code(_, monkeypatch):
+    fail_once(monkeypatch, "read")
+
+
+def fail_to_clear(_, monkeypatch):
+    fail_once(monkeypatch, "invalidate_tag")
+
+
+@pytest.mark.filterwarnings("ignore:Cannot detect name collisions")
+@pytest.mark.parametrize("happens", [lose_code, fail_to_read_code, fail_to_clear])
+def test_a_result_of_old_code_is_never_given_to_new(root, monkeypatch, happens):
+    def memory():
+        return joblib.Memory(str(root), backend="efsstate", verbose=0)
+
+    old = deployed(memory(), 1)
+    assert [old(x) for x in range(3)] == [(1, x) for x in range(3)]
+    there = memory()
+    happens(there, monkeypatch)
+    new = deployed(there, 2)
+    assert [new(x) for x in range(3)] == [(2, x) for x in range(3)] == [new(x) for x in range(3)]
+
+
+@pytest.mark.filterwarnings("ignore:Cannot detect name collisions")
+def test_old_and_new_code_run_beside_each_other(root):
+    """While a function is deployed: what the old code stores late is not the new one's."""
+    old, new = (
+        deployed(joblib.Memory(str(root), backend="efsstate", verbose=0), version)
+        for version in (1, 2)
+    )
+    for x in range(6):
+        first, second = ((old, 1), (new, 2))[:: 1 if x % 2 else -1]
+        for call, version in (first, second, first, second):
+            assert call(x) == (version, x)
 
 
 def test_results_can_be_cleared(memory):

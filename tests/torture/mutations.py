@@ -1146,6 +1146,11 @@ MUTATIONS = {
         ),
         ["datasets/test_dataset.py::test_prune_removes_nothing_beside_a_damaged_snapshot"],
     ),
+    "a-result-counts-for-the-code-that-made-it": Mutation(
+        "a result counts for the code that made it",
+        instead("digest, *call_id", '"", *call_id'),
+        ["adapters/test_joblib.py::test_a_result_of_old_code_is_never_given_to_new"],
+    ),
     "a-list-that-the-sweep-took-is-written-again": Mutation(
         "a list that the sweep took is written again",
         become("return"),
