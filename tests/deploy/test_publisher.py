@@ -274,6 +274,23 @@ def test_copies_given_up_a_day_ago_go(s3, tmp_path):
     assert left_over(tmp_path) == [young.name]
 
 
+@pytest.mark.parametrize("present", [[], ["files"]])
+def test_a_copy_without_note_and_lock_goes_after_a_day(s3, tmp_path, present):
+    """A call that was killed as it began, or as it ended, leaves neither."""
+    folder = tmp_path / "root" / "shared-data" / f".incoming-{24 * '1'}"
+    folder.mkdir(parents=True)
+    for name in present:
+        (folder / name).mkdir()
+        (folder / name / "net").write_bytes(b"x" * 1000)
+    old = time.time() - 1.1 * 86400
+    for path in [folder, *(folder / name for name in present)]:
+        efsstate.sweep(root=tmp_path / "root")
+        assert left_over(tmp_path) == [folder.name], "one that still changes stays"
+        os.utime(path, (old, old))
+    report = efsstate.sweep(root=tmp_path / "root")
+    assert left_over(tmp_path) == [] and report.removed_bytes >= 1000 * len(present)
+
+
 class Killed(BaseException):
     """The end of a process."""
 

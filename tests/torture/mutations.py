@@ -497,6 +497,11 @@ MUTATIONS = {
         holds(False),
         ["deploy/test_publisher.py::test_a_file_that_went_before_the_publication_is_missed"],
     ),
+    "a-copy-whose-files-change-is-not-abandoned": Mutation(
+        "a copy whose files change is not abandoned",
+        become("return changed"),
+        ["deploy/test_publisher.py::test_a_copy_without_note_and_lock_goes_after_a_day"],
+    ),
     "a-copy-goes-on-behind-bytes-that-are-there": Mutation(
         "a copy goes on behind bytes that are there",
         holds(False),

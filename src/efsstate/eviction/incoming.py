@@ -32,11 +32,22 @@ def abandoned(mount: Mount) -> Iterator[str]:
 
 
 def _last_progress(mount: Mount, folder: str) -> float:
-    """Return when a call last noted its progress; before the first note, when the copy began."""
+    """Return when a call last noted its progress; before the first note, when the copy began.
+
+    A call that was killed as it began, or after it removed the lock's file, leaves neither.
+    """
+    for name in ("PROGRESS", layout.LOCK):
+        try:
+            return mount.stat(folder, name).st_mtime
+        except FileNotFoundError:
+            continue
+    above, _, last = folder.rpartition("/")
+    changed = mount.stat(above, last).st_mtime
     try:
-        return mount.stat(folder, "PROGRESS").st_mtime
+        # MUT: a-copy-whose-files-change-is-not-abandoned
+        return max(changed, mount.stat(folder, "files").st_mtime)
     except FileNotFoundError:
-        return mount.stat(folder, layout.LOCK).st_mtime
+        return changed
 
 
 def remove_abandoned(mount: Mount, *, keep: str = "") -> int:
