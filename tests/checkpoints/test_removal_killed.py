@@ -10,7 +10,7 @@ import pytest
 from efsstate import checkpoint, process, sweep
 from efsstate.checkpoints import fenced_removal
 from efsstate.checkpoints.protocol import CheckpointFolder
-from efsstate.errors import ClaimedError
+from efsstate.errors import ClaimedError, ShardsError
 from efsstate.eviction import removal
 from efsstate.mount import lock
 from efsstate.mount.files import Mount
@@ -129,6 +129,21 @@ def test_a_frozen_removal_sees_claims_of_shards(root, monkeypatch, begun):
     process.reset()
     with checkpoint("job", root=root).shards() as shards:
         assert [shards.shard(index).load() for index in (0, 1)] == ["second"] * 2
+
+
+def test_a_warm_worker_does_not_follow_a_removal(root, monkeypatch):
+    """Else it begins a shard in the folder that was renamed away."""
+    with checkpoint("job", root=root).shards(3) as shards:
+        next(iter(shards)).save("first")
+    assert killed_removal(root, monkeypatch, 0)
+    with checkpoint("job", root=root).shards() as shards:
+        with pytest.raises(ShardsError, match="it was removed"):
+            next(iter(shards))
+    with checkpoint("job", root=root).shards(3) as shards:
+        for shard in shards:
+            shard.save("new")
+    process.reset()
+    assert checkpoint("job", root=root).shards().shard(0).load() == "new"
 
 
 def test_a_job_is_removed_after_a_killed_removal(root, monkeypatch):

@@ -492,6 +492,11 @@ MUTATIONS = {
         become("return False"),
         ["checkpoints/test_removal_killed.py::test_a_sweep_keeps_saves_that_may_count"],
     ),
+    "no-shard-of-a-job-that-was-removed": Mutation(
+        "no shard of a job that was removed",
+        holds(False),
+        ["checkpoints/test_removal_killed.py::test_a_warm_worker_does_not_follow_a_removal"],
+    ),
     "a-copy-is-published-whole": Mutation(
         "a copy is published whole",
         holds(False),

@@ -193,9 +193,12 @@ class ShardFolder:
     def begun(self) -> set[int]:
         """List the folder: learn which shards are marked, and return those that have a folder.
 
-        A shard that was reset is not marked any more.
+        A shard that was reset is not marked any more. Raise ShardsError if the job was removed.
         """
-        names = self.folder.mount.names(self.folder.folder)
+        names = self.folder.list().names
+        # MUT: no-shard-of-a-job-that-was-removed
+        if layout.SHARDS not in names:
+            self.count()  # raises
         begun, self.marked = set(), set()
         for kind, index, signature in filter(None, map(layout.parse_shard, names)):
             if index >= self.n:
