@@ -1,5 +1,6 @@
 """A dataset: parts are whole or absent, each key has one, snapshots never change."""
 
+import errno
 import multiprocessing
 import os
 import pathlib
@@ -650,6 +651,30 @@ def test_a_removed_key_never_comes_back(ds):
     assert again.removed and not again.added and not os.path.exists(again.path)
     assert not ds.remove("b") and ds.add(b"1", key="b").removed
     assert ds.parts() == [] and "a" in ds
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES])
+def test_a_removal_that_cannot_take_a_staged_file_raises(ds, monkeypatch, code):
+    """Its writer is frozen before the rename, which would bring the removed key back."""
+    reveal, unlink = PartFolders._reveal, os.unlink
+
+    def fail(path, **options):
+        if layout.is_staged(path):
+            raise OSError(code, os.strerror(code), path)
+        unlink(path, **options)
+
+    def remove_before(self, claim):
+        monkeypatch.setattr(PartFolders, "_reveal", reveal)
+        monkeypatch.setattr(os, "unlink", fail)
+        with pytest.raises(OSError, match=os.strerror(code)):
+            ds.remove("k")
+        monkeypatch.setattr(os, "unlink", unlink)
+        return reveal(self, claim)
+
+    monkeypatch.setattr(PartFolders, "_reveal", remove_before)
+    ds.add(b"secret", key="k")
+    assert ds.remove("k")  # so the caller tries again, and this finishes the work
+    assert ds.parts() == [] and ds.add(b"again", key="k").removed
 
 
 def test_a_part_without_a_key_is_removed_by_itself(ds):

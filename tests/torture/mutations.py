@@ -1161,6 +1161,11 @@ MUTATIONS = {
         instead("digest, *call_id", '"", *call_id'),
         ["adapters/test_joblib.py::test_a_result_of_old_code_is_never_given_to_new"],
     ),
+    "a-removal-that-leaves-the-staged-file-fails": Mutation(
+        "a removal that leaves the staged file fails",
+        instead("claim.staged", "claim.staged, quiet=True"),
+        ["datasets/test_dataset.py::test_a_removal_that_cannot_take_a_staged_file_raises"],
+    ),
     "a-list-that-the-sweep-took-is-written-again": Mutation(
         "a list that the sweep took is written again",
         become("return"),

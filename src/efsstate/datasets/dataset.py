@@ -189,7 +189,8 @@ class Dataset(DatasetBase):
         """Remove the part of `key` for good; return True if there was one.
 
         The key can never be added again. Snapshots that name the part report it as removed. Pass a
-        `Part` to remove a part that was added without a key.
+        `Part` to remove a part that was added without a key. After an `OSError` call it again: the
+        part may still be there, or may still be added by a writer that has begun.
         """
         folders = self.folders(reading=False)
         if isinstance(key, Part):

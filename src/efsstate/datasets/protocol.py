@@ -230,7 +230,8 @@ class PartFolders:
     def remove(self, key: str, part: str = "") -> bool:
         """Remove the part of `key` for good; return True if there was one.
 
-        `part` is the name of a part that was added without a key.
+        `part` is the name of a part that was added without a key. After an `OSError` the removal
+        may be half done; another call finishes it.
         """
         # MUT: a-removal-marks-the-key-before-it-unlinks
         self._mark_gone(key)
@@ -266,7 +267,9 @@ class PartFolders:
         if self.mount.remove(self.parts, claim.part):
             return True
         # Staged first: once that is gone, no rename can bring the part back after our second look.
-        self.mount.remove(self.staging(claim.process), claim.staged, quiet=True)
+        # If it stays, that is the caller's to know: another call finishes the removal.
+        # MUT: a-removal-that-leaves-the-staged-file-fails
+        self.mount.remove(self.staging(claim.process), claim.staged)
         self.mount.refresh(self.parts)
         return self.mount.remove(self.parts, claim.part)
 
