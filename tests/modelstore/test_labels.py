@@ -288,6 +288,62 @@ def test_another_activation_ends_a_canary(root, three, lambda_environment):
     assert three[1] in prune("m", keep=1, root=root)
 
 
+@pytest.fixture
+def ended_canary(root, three, lambda_environment):
+    """Version 1 was a canary beside 0, and is active; the activation was killed before its end."""
+    activate("m", three[0], root=root)
+    activate("m", three[1], share=0.5, root=root)
+    link = place(root, "m", "CURRENT%")
+    text = os.readlink(link)
+    activate("m", three[1], root=root)
+    os.symlink(text, link)
+    return text
+
+
+@pytest.mark.parametrize("how", ["activate", "rollback", "publish"])
+def test_a_canary_that_ended_does_not_begin_again(root, three, ended_canary, put, how):
+    """When the version that it was beside is served again."""
+    if how == "publish":
+        put("0")
+    elif how == "activate":
+        activate("m", three[0], root=root)
+    else:
+        assert rollback("m", root=root) == three[0]
+    assert set(environments(root, 40)) == {"0"} and "CURRENT%" not in names(root)
+    assert active(root, "m") == three[0]
+
+
+def test_no_kill_lets_a_canary_begin_again(root, three, ended_canary):
+    for at in range(1, 60):
+        copy = f"{root}.{at}"
+        shutil.copytree(root, copy, symlinks=True)
+        code, *_ = dying(lambda: activate("m", three[0], root=copy), at)
+        assert set(environments(copy, 20)) in ({"0"}, {"1"}), at
+        if code == 0:
+            break
+    assert at > 3 and set(environments(copy, 20)) == {"0"}
+
+
+def test_a_failed_activation_leaves_a_canary(root, three, lambda_environment, monkeypatch):
+    """Its version goes as it is activated, so what was active is put back, with its canary."""
+    from efsstate.modelstore import activation, pointer
+
+    activate("m", three[0], root=root)
+    activate("m", three[1], share=0.5, root=root)
+    real = pointer.write
+
+    def write(*given):
+        monkeypatch.setattr(pointer, "write", real)
+        shutil.rmtree(place(root, "m", three[2]))
+        real(*given)
+
+    monkeypatch.setattr(pointer, "write", write)
+    monkeypatch.setattr(activation, "_PAUSE", 0)
+    with pytest.raises(ModelNotFound, match="no such version"):
+        activate("m", three[2], root=root)
+    assert set(environments(root, 40)) == {"0", "1"}
+
+
 def test_a_label_has_canaries_of_its_own(root, three, lambda_environment):
     activate("m", three[0], label="staging", root=root)
     activate("m", three[1], label="staging", share=0.5, root=root)
@@ -458,6 +514,18 @@ def test_a_model_with_files_of_its_own_is_not_removed(root, three):
     pathlib.Path(root, "models", "hand.bin").write_text("x")
     with pytest.raises(ModelNotFound, match="unmanaged"):
         remove("hand.bin", root=root)
+
+
+def test_a_removal_again_keeps_what_was_active(root, three):
+    """The first may have been killed before all labels were gone."""
+    activate("m", three[0], label="x", root=root)
+    link = place(root, "m", "@x")
+    text = os.readlink(link)
+    remove("m", root=root)
+    os.symlink(text, link)
+    remove("m", root=root)
+    assert "@x" not in names(root)
+    assert rollback("m", root=root) == three[2] and serve(root) == "2"
 
 
 def test_a_killed_removal_is_finished_by_the_next(root, three):

@@ -507,6 +507,24 @@ MUTATIONS = {
         become("return changed"),
         ["deploy/test_publisher.py::test_a_copy_without_note_and_lock_goes_after_a_day"],
     ),
+    "a-canary-that-ended-does-not-begin-again": Mutation(
+        "a canary that ended does not begin again",
+        holds(False),
+        [
+            "modelstore/test_labels.py::test_a_canary_that_ended_does_not_begin_again",
+            "modelstore/test_labels.py::test_no_kill_lets_a_canary_begin_again",
+        ],
+    ),
+    "a-canary-that-ended-is-not-rolled-back": Mutation(
+        "a canary that ended is not rolled back",
+        instead("label, link.version)", "label, None)"),
+        ["modelstore/test_labels.py::test_a_canary_that_ended_does_not_begin_again"],
+    ),
+    "a-removal-again-keeps-what-was-active": Mutation(
+        "a removal again keeps what was active",
+        holds(False),
+        ["modelstore/test_labels.py::test_a_removal_again_keeps_what_was_active"],
+    ),
     "a-copy-goes-on-behind-bytes-that-are-there": Mutation(
         "a copy goes on behind bytes that are there",
         holds(False),

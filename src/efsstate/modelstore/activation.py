@@ -26,11 +26,14 @@ def activate(
     manifest: Manifest,
     label: str | None = None,
     share: float = 1.0,
+    *,
+    restores: bool = False,
 ) -> None:
     """Make the published version of `manifest` the active one; raise ModelNotFound if it is gone.
 
     `label`: under this label, instead of by default. `share`: of that part of the environments, as
-    a canary beside the active version.
+    a canary beside the active version. `restores`: after an activation that failed, so that the
+    version's canary counts again.
 
     Race with a prune, which renames the version away, then reads CURRENT, then the stamp:
 
@@ -41,10 +44,11 @@ def activate(
     """
     above, version = layout.version_folder(model, ""), manifest.version
     names = mount.names(above)
-    previous = pointer.known_or_none(mount, model, label)
     canary, canary_link = None, layout.canary_name(label)
+    # Before CURRENT: what is read here and does not count beside that has ended, and is not new.
     if canary_link in names:
         canary = pointer.read_canary(mount, model, label, beside=None)
+    previous = pointer.known_or_none(mount, model, label)
     if previous is not None and previous.version == version and _is_same(previous, manifest):
         if canary is not None:  # so this is how a canary is rolled back
             stamp(mount, model, canary.version)
@@ -63,13 +67,19 @@ def activate(
     for other in outgoing:
         if other not in ("", version):
             stamp(mount, model, other)
+    has_ended = canary is not None and (previous is None or canary.previous != previous.version)
+    # Else it would begin again beside the version, though a killed activation had ended it.
+    # MUT: a-canary-that-ended-does-not-begin-again
+    if has_ended and not restores:
+        mount.remove(above, canary_link)
+        canary = None
     pointer.write(mount, model, label, manifest, _before(previous, version))
     try:
         wait_for(mount, name, model, version)
     except ModelNotFound:
         if previous is not None and previous.version not in ("", version):
             restored = catalog.find(mount, name, model, previous.version)
-            activate(mount, name, model, restored, label)
+            activate(mount, name, model, restored, label, restores=True)
         raise
     # An ended canary costs each reader a request. One that was started beside ours stays.
     if canary is not None and pointer.read_canary(mount, model, label, version) is None:
@@ -138,7 +148,12 @@ def withdraw(mount: Mount, model: str, *, has_grace: bool) -> None:
         in_use = served.named
     for version in sorted(in_use) if has_grace else ():
         stamp(mount, model, version)
-    pointer.write(mount, model, None, None, served.active or "")
+    before = served.active or ""
+    # MUT: a-removal-again-keeps-what-was-active
+    if served.is_removed:  # a removal was killed before all labels were gone
+        link = pointer.known_or_none(mount, model)
+        before = link.previous if link is not None else ""
+    pointer.write(mount, model, None, None, before)
     for name in mount.names(above):
         if layout.is_pointer(name) and name != layout.CURRENT:
             mount.remove(above, name)

@@ -149,7 +149,9 @@ def rollback(name: str, *, label: str | None = None, root: Root = None) -> str:
     link = pointer.known_or_none(mount, model, label)
     version = link.previous if link else ""
     if link is not None and link.version and layout.canary_name(label) in names:
-        version = link.version
+        # MUT: a-canary-that-ended-is-not-rolled-back
+        canary = pointer.read_canary(mount, model, label, link.version)
+        version = link.version if canary is not None else version
     if not version:
         path = mount.path_of(layout.version_folder(model, ""), layout.pointer_name(label))
         raise ModelNotFound(f"{path}: no version was active before; activate one by its id")
