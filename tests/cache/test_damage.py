@@ -175,6 +175,52 @@ def test_a_forged_clear_stamp_clears_everything_and_heals(f, root, make, apart):
         assert len(marks(root)) == 1
 
 
+def test_without_the_key_nothing_is_cleared_for_others(root, monkeypatch, apart):
+    """A sound mark looks forged to whom the key is missing."""
+    monkeypatch.setenv("EFSSTATE_SIGNING_KEY", "the key")
+    owner = Cache("n", ttl="30d", memory=0)
+    owner.set("other", 1, tags=["t"])
+    owner.clear()
+    owner.invalidate_tag("t")
+    for _ in range(5):
+        owner.incr("count")
+    before = sorted(marks(root))
+    monkeypatch.delenv("EFSSTATE_SIGNING_KEY")
+    for process in range(2):
+        apart()
+        stranger = Cache("n", ttl="1d", memory=0)
+        assert stranger.get("count", fresh=True) is None
+        assert stranger.get("own", fresh=True) == (process or None)
+        stranger.set("own", 1)
+        assert stranger.get("own", fresh=True) == 1
+    assert sorted(marks(root)) == before
+    monkeypatch.setenv("EFSSTATE_SIGNING_KEY", "the key")
+    apart()
+    owner = Cache("n", ttl="30d", memory=0)
+    assert owner.get("count", fresh=True) == 5 and owner.incr("count") == 6
+
+
+@pytest.mark.parametrize("number", ["7", None, 2**62 - 1])
+def test_without_the_key_what_was_cleared_stays_so(root, monkeypatch, apart, number):
+    """What a host without a key stored before a clear by one with the key, whatever its mark."""
+    monkeypatch.setenv("EFSSTATE_SIGNING_KEY", "the key")
+    owner = Cache("n", memory=0)
+    owner.set("other", 1)
+    monkeypatch.delenv("EFSSTATE_SIGNING_KEY")
+    stranger = Cache("n", memory=0)
+    stranger.set("k", 1)
+    assert stranger.get("k", fresh=True) == 1
+    time.sleep(0.01)
+    owner.clear()
+    (mark,) = marks(root)
+    if number:
+        mark.rename(mark.with_name(f"CLEARED.{number}.{'0' * 32}"))
+    assert stranger.get("k", fresh=True) is None
+    assert stranger._results.disk().clear_stamp() < time.time() * 1000 + 60_000
+    apart()
+    assert Cache("n", memory=0).get("k", fresh=True) is None
+
+
 def test_a_lost_generation_does_not_bring_cleared_results_back(f, root, entries):
     f(2)
     kept = {path: path.read_bytes() for path in entries()}

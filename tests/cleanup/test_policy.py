@@ -1,5 +1,6 @@
 """What may be judged without opening an entry, and when POLICY itself is no help."""
 
+import itertools
 import os
 import pathlib
 import threading
@@ -136,6 +137,48 @@ def test_a_policy_widens_and_never_narrows(tree):
     assert policies.widen(tree.mount, "f", Policy("f", 30, 90)) == Policy("f", 30, 600)
     assert policies.widen(tree.mount, "f", Policy("f", 90, None)) == Policy("f", 30, None)
     assert policies.load(tree.mount, "f") == Policy("f", 30, None)
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_policy_that_may_be_signed_is_left_as_it_is(tree, monkeypatch, cut):
+    """Without the key a sound one looks damaged; one whose length does not fit is."""
+    monkeypatch.setattr(tree.mount, "key", b"k" * 32)
+    policies.widen(tree.mount, "f", Policy("f", 60, 600, max_entries=5000))
+    path, stranger = pathlib.Path(tree.full("cache/f/POLICY")), Policy("f", 30, 30)
+    if cut:
+        os.truncate(path, 60)
+    before = path.read_bytes()
+    monkeypatch.setattr(tree.mount, "key", None)
+    assert policies.widen(tree.mount, "f", stranger) == stranger
+    assert (path.read_bytes() == before) != cut
+    monkeypatch.setattr(tree.mount, "key", b"another key")
+    assert policies.widen(tree.mount, "f", stranger) == stranger
+    assert policies.load(tree.mount, "f") == stranger
+
+
+def test_a_policy_that_says_nothing_is_replaced(tree):
+    tree.mount.write_entry("cache/f", layout.POLICY, b"\xc1", codec="msgpack")
+    policies.widen(tree.mount, "f", Policy("f", 60, 60))
+    assert policies.load(tree.mount, "f") == Policy("f", 60, 60)
+
+
+@pytest.mark.parametrize("error", [TimeoutError, ValueError])
+@pytest.mark.parametrize("nth", [1, 2])
+def test_an_alarm_is_no_damage_of_a_policy(tree, monkeypatch, error, nth):
+    """It comes in the first reading of POLICY, or in that of the writer whose turn it is."""
+    policies.widen(tree.mount, "f", Policy("f", 60, 600, max_entries=5000))
+    before = policies.load(tree.mount, "f")
+    real, count = msgpack.unpackb, itertools.count(1)
+
+    def unpack(payload):
+        if next(count) == nth:
+            raise error("alarm")
+        return real(payload)
+
+    monkeypatch.setattr(msgpack, "unpackb", unpack)
+    with pytest.raises(error, match="alarm"):
+        policies.widen(tree.mount, "f", Policy("f", 30, 30))
+    assert policies.load(tree.mount, "f") == before
 
 
 def test_a_covered_policy_is_not_written_again(tree):

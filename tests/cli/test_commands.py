@@ -705,9 +705,28 @@ def test_repair_with_ones_own_policy_removes_no_signed_entry(shell, tree, signed
         monkeypatch.setenv("EFSSTATE_SIGNING_KEY", key)
         process.reset()
     paths = digests(tree, "signed")
+    os.remove(tree.full("cache/signed/POLICY"))  # without a key it would be left as it is
     Cache("signed", root=tree.path, ttl="1d").set("mine", 1)
     assert shell.json("verify", "cache/signed", "--repair", "-y", code=1)["repaired"] == 0
     assert tree.there(*paths) == paths
+
+
+def test_repair_leaves_what_cannot_be_read_again(shell, tree, signed, monkeypatch):
+    """One failed read does not tell a signed entry from one that is cut."""
+    from efsstate.format import entry
+    from efsstate.mount.files import Mount
+
+    paths, real, failed = digests(tree, "signed"), Mount.read_stat, []
+
+    def read_stat(mount, folder, name, limit=None, **more):
+        if limit == entry.HEADER and name != "POLICY" and not failed:
+            failed.append(name)
+            raise OSError(5, "Input/output error")
+        return real(mount, folder, name, limit, **more)
+
+    monkeypatch.setattr(Mount, "read_stat", read_stat)
+    assert shell.json("verify", "cache/signed", "--repair", "-y", code=1)["repaired"] == 0
+    assert failed and tree.there(*paths) == paths
 
 
 def test_repair_of_an_entry_that_is_cut_needs_no_key(shell, tree, signed):

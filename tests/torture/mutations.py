@@ -1344,6 +1344,26 @@ MUTATIONS = {
         drop(),
         ["cleanup/test_policy.py::test_what_a_policy_cannot_tell_stays"],
     ),
+    "what-may-be-signed-is-not-overwritten": Mutation(
+        "a POLICY that may be signed is not overwritten",
+        holds(False),
+        ["cleanup/test_policy.py::test_a_policy_that_may_be_signed_is_left_as_it_is"],
+    ),
+    "what-a-handler-raises-says-nothing-about-a-policy": Mutation(
+        "what a handler raises says nothing about a policy",
+        holds(False),
+        ["cleanup/test_policy.py::test_an_alarm_is_no_damage_of_a_policy"],
+    ),
+    "without-the-key-nothing-is-cleared-for-others": Mutation(
+        "without the key nothing is cleared for others",
+        holds(False),
+        ["cache/test_damage.py::test_without_the_key_nothing_is_cleared_for_others"],
+    ),
+    "what-cannot-be-read-again-is-not-removed": Mutation(
+        "what cannot be read again is not removed",
+        instead("return True", "return False"),
+        ["cli/test_commands.py::test_repair_leaves_what_cannot_be_read_again"],
+    ),
     "a-policy-is-known-once-it-is-written": Mutation(
         "a policy is known once it is written",
         first(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 
 from efsstate import process
+from efsstate.errors import EfsStateError
 from efsstate.format import layout
 from efsstate.mount import clock, links
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 # The sum must stay below the documented 60 s.
 MAX_STALENESS = 20.0
 MOST = 2**62  # clear stamps are milliseconds since the epoch, and never come near
+_DAY = 86_400_000  # milliseconds
 _MOST_TAG_MARKS = 1024  # of a namespace; with more, everything is cleared, and they are removed
 
 
@@ -41,6 +43,7 @@ class ClearStamps:
         self.looked = 0.0
         self._lock = process.lock()
         self._tag_stamps: dict[str, int] = {}  # of the tags that were invalidated
+        self._guesses: dict[str, int] = {}  # the stamps of marks that only their key can verify
         # The folder's status and names then; no status if it could not show the next change.
         self._status: os.stat_result | None = None
         self._names: list[str] = []
@@ -67,14 +70,17 @@ class ClearStamps:
         """Read the clear stamp, and return the names in the namespace's folder."""
         now = time.time()
         names = self._list_folder() or []
-        stamps, is_sound = {"": 0}, True  # by the tag; "": of all entries
+        stamps, unsound = {"": 0}, []  # by the tag; "": of all entries
         for name, tag, number in layout.cleared_marks(names):
             if self._is_mark(name, tag, number):
                 stamps[tag] = max(number, stamps.get(tag, 0))
             else:
-                is_sound = False
+                unsound.append((name, number))
         stamp = stamps.pop("")
-        if not is_sound:
+        # MUT: without-the-key-nothing-is-cleared-for-others
+        if unsound and self._may_be_signed():
+            stamp = max(stamp, *self._guess_stamps(unsound))
+        elif unsound:
             # Damaged or forged: clearing once more is safe, trusting the rest is not.
             # MUT: a-damaged-cleared-clears-once-more
             stamp = self._write(max(stamp, self.stamp))
@@ -87,6 +93,35 @@ class ClearStamps:
             self.raise_to(stamp)
         self.looked = now
         return names
+
+    def _may_be_signed(self) -> bool:
+        """Return True if unsound marks may be sound ones, because there is no key here.
+
+        POLICY tells, which was made with the namespace's key: without one it can be read, or not.
+        """
+        if self.mount.key:
+            return False
+        from efsstate.eviction import policy
+
+        try:
+            return policy.load(self.mount, self.folder.rpartition("/")[2]) is None
+        except EfsStateError:
+            return True
+
+    def _guess_stamps(self, marks: list[tuple[str, int]]) -> Iterable[int]:
+        """Return stamps as high as those that marks of a key that is not here stand for.
+
+        A stamp is the server's time at which its mark was made, or a little more.
+        """
+        guesses = {}
+        for name, number in marks:
+            guess = self._guesses.get(name)
+            if guess is None:
+                guess = int(self.mount.stat(self.folder, name).st_mtime * 1000) + 1
+                guess = max(guess, number if number < guess + _DAY else 0)
+            guesses[name] = guess
+        self._guesses = guesses
+        return guesses.values()
 
     def raise_to(self, number: int) -> None:
         """Raise the stamp, unless it is above `number` already."""

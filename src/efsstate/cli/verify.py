@@ -11,7 +11,8 @@ from efsstate.cli.inventory import count_folders
 from efsstate.cli.output import Consent, Output, count_text
 from efsstate.cli.places import folders, locate, open_root
 from efsstate.errors import CorruptEntryError, EfsStateError, UnknownFormatError
-from efsstate.format import dataset_layout, entry, layout, record_layout
+from efsstate.eviction.policy import is_well_formed
+from efsstate.format import dataset_layout, layout, record_layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -176,19 +177,18 @@ class _Check:
         return _finding(path, error.reason, "efsstate verify --repair") | {
             "size": size,
             "repairable": layout.is_digest(name),
-            "is_mismatch": self._is_mismatch(folder, name, size),
+            "is_mismatch": self._may_be_signed(folder, name),
             "folder": folder,
             "entry": name,
         }
 
-    def _is_mismatch(self, folder: str, name: str, size: int) -> bool:
-        """Return True if the entry is well formed, so that the checksum alone speaks against it."""
+    def _may_be_signed(self, folder: str, name: str) -> bool:
+        """Return True unless more than its checksum speaks against the entry."""
+        # MUT: what-cannot-be-read-again-is-not-removed
         try:
-            head, _ = self._mount.read_stat(folder, name, entry.HEADER)
-            entry.peek(bytes(head), size, self._mount.path_of(folder, name))
-        except (OSError, EfsStateError):
-            return False
-        return True
+            return is_well_formed(self._mount, folder, name)
+        except OSError:
+            return True
 
     def _checkpoint(self, folder: str) -> Iterator[dict[str, Any]]:
         yield from self._files(folder, _is_save)

@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import time
 
-from efsstate.errors import CorruptEntryError, UnknownFormatError
-from efsstate.format import layout
+from efsstate.errors import CorruptEntryError, EfsStateError, UnknownFormatError
+from efsstate.format import entry, layout
 from efsstate.mount import links
 
 TYPE_CHECKING = False
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
 LIVE, UNSURE = "", "unsure"  # `judge`: it stays; only its header can tell
 _WAIT = 1.0  # seconds that a writer waits for its turn: a put waits for it
+
+
+class _NoPolicyError(CorruptEntryError):
+    """POLICY is a sound entry, and says what no cache says."""
 
 
 class Policy:
@@ -179,11 +183,26 @@ def load(mount: Mount, namespace: str) -> Policy | None:
     return _parse(bytes(stored.payload), layout.readable(namespace), path)
 
 
+def is_well_formed(mount: Mount, folder: str, name: str) -> bool:
+    """Return True if nothing but its checksum can speak against the entry `name`.
+
+    If that does not match, the entry is damaged, or it is sound and signed with another key than
+    ours: only who has that key can tell. Raise OSError.
+    """
+    head, status = mount.read_stat(folder, name, entry.HEADER)
+    try:
+        entry.peek(bytes(head), status.st_size, mount.path_of(folder, name))
+    except EfsStateError:
+        return False
+    return True
+
+
 def widen(mount: Mount, namespace: str, wanted: Policy) -> Policy:
     """Make POLICY cover `wanted` too, and return the result.
 
-    A newer release's POLICY is left as it is, and `wanted` returned. A damaged one is replaced.
-    Raise OSError if POLICY cannot be read or written.
+    A newer release's POLICY is left as it is, and `wanted` returned; so is one that may be signed,
+    if there is no key here. A damaged one is replaced. Raise OSError if POLICY cannot be read or
+    written.
     """
     try:
         merged, is_stored = _merge(mount, namespace, wanted)
@@ -212,10 +231,15 @@ def write(mount: Mount, namespace: str, policy: Policy) -> None:
 
 
 def _merge(mount: Mount, namespace: str, wanted: Policy) -> tuple[Policy, bool]:
-    """Return the policy that covers POLICY and `wanted`, and True if POLICY says just that."""
+    """Return the policy that covers POLICY and `wanted`, and True if POLICY is to be left so."""
     try:
         stored = load(mount, namespace)
+    except _NoPolicyError:
+        stored = None
     except CorruptEntryError:
+        # MUT: what-may-be-signed-is-not-overwritten
+        if not mount.key and is_well_formed(mount, f"{layout.CACHE}/{namespace}", layout.POLICY):
+            return wanted, True
         stored = None
     merged = wanted if stored is None else stored.widened(wanted)
     return merged, merged == stored
@@ -244,7 +268,7 @@ def _cleared_at(mount: Mount, folder: str) -> float | None:
         return None
 
 
-def _parse(payload: bytes, name: str, path: str) -> Policy:
+def _parse(payload: bytes, name: str, path: str, *, is_again: bool = False) -> Policy:
     import msgpack
 
     try:
@@ -252,10 +276,14 @@ def _parse(payload: bytes, name: str, path: str) -> Policy:
         shortest, longest = fields.get("shortest") or 0.0, fields.get("longest")
         limits = fields.get("max_bytes"), fields.get("max_entries")
     except Exception:  # msgpack raises a dozen kinds, all of which say that no cache wrote this
-        raise CorruptEntryError(path, "not a policy") from None
+        # MUT: what-a-handler-raises-says-nothing-about-a-policy
+        if not is_again:
+            _parse(payload, name, path, is_again=True)
+            raise  # the bytes are a policy: a signal handler raised
+        raise _NoPolicyError(path, "not a policy") from None
     numbers = [shortest, *[0 if number is None else number for number in (longest, *limits)]]
     if not all(_is_measure(number) for number in numbers):
-        raise CorruptEntryError(path, "not a policy: a length of time or a limit is no number")
+        raise _NoPolicyError(path, "not a policy: a length of time or a limit is no number")
     longest = None if longest is None else float(longest)
     policy = Policy(str(fields.get("name") or name), float(shortest), longest, *limits)
     policy.keeps_unused = fields.get("keeps_unused") is True
