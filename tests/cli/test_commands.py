@@ -1,14 +1,19 @@
 """Each command: what it shows, what it changes, what it refuses."""
 
 import contextlib
+import errno
 import os
 import pathlib
+import re
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from efsstate import ClaimLost, CorruptEntryError, checkpoint, dataset
+from efsstate.checkpoints.checkpoint import Checkpoint
+from efsstate.checkpoints.newest import StateFolder
 from efsstate.format import layout
 
 from .conftest import DAY
@@ -484,6 +489,68 @@ def test_a_long_name_is_whole_and_found_again(shell, tree, name):
     assert shell.json("checkpoint", "break", row["name"], "-y")["broken"]
     assert shell.json("checkpoint", "show", name)["name"] == name, "a break keeps the name"
     assert name in [row["name"] for row in shell.json("ls", "checkpoints")["rows"]]
+
+
+@pytest.fixture
+def no_records(monkeypatch):
+    """Each record of a claim is unreadable, as after an I/O error or a damage."""
+    read_link = StateFolder.read_link
+
+    def fail(self, name):
+        if re.fullmatch(r"e\d+", name):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read_link(self, name)
+
+    monkeypatch.setattr(StateFolder, "read_link", fail)
+
+
+@pytest.mark.parametrize("name", [LONG, "x" * 300])
+@pytest.mark.parametrize("verb", ["break", "cancel"])
+def test_a_name_that_no_record_gives_back_is_the_typed_one(shell, tree, no_records, name, verb):
+    """Not the folder's name with "…": that is another checkpoint, and the owner would go on."""
+    before = sorted(os.listdir(tree.full("checkpoints")))
+    with checkpoint(name, root=tree.path) as job:
+        job.save(1)
+        with ThreadPoolExecutor(1) as pool:  # a thread has one claim, and its own is that of `job`
+            code, _, err = pool.submit(shell, "checkpoint", verb, name, "-y").result()
+        assert code == 0, err
+        with pytest.raises(ClaimLost):
+            job.save(2)
+    after = sorted(os.listdir(tree.full("checkpoints")))
+    assert len(after) == len(before) + 1 and layout.component(name) in after
+    assert checkpoint(name, root=tree.path).status()["finished"] == (verb == "cancel")
+
+
+@pytest.mark.parametrize("verb", ["break", "cancel", "finish", "reset"])
+def test_a_checkpoint_whose_name_is_unknown_is_not_changed(shell, tree, no_records, verb):
+    """By its path, which `ls` prints, the command cannot know it."""
+    with checkpoint(LONG, root=tree.path) as job:
+        job.save(1)
+    before = sorted(os.walk(tree.full("checkpoints")))
+    path = f"checkpoints/{layout.component(LONG)}"
+    code, out, err = shell("checkpoint", verb, path, "-y")
+    assert (code, out) == (3, "") and "type the whole name" in err
+    assert sorted(os.walk(tree.full("checkpoints"))) == before
+
+
+@pytest.mark.parametrize("name", ["start", "s", "s/s1", LONG])
+def test_a_shard_of_any_job_can_be_broken(shell, tree, name):
+    with checkpoint(name, root=tree.path).shards(2) as shards:
+        shard = next(iter(shards))
+        shard.save(1)
+        assert shell.json("checkpoint", "break", f"{name}[{shard.index}]", "-y")["broken"]
+        with pytest.raises(ClaimLost):
+            shard.save(2)
+
+
+def test_a_break_that_fences_nobody_is_no_success(shell, tree, monkeypatch):
+    """The checkpoint was removed after the command had looked at it."""
+    monkeypatch.setattr(Checkpoint, "break_claim", lambda _: {})
+    os.mkdir(tree.full("checkpoints/blank"))
+    assert shell.json("checkpoint", "break", "blank", "-y")["broken"] is False
+    with checkpoint("backfill", root=tree.path):
+        code, out, err = shell("checkpoint", "break", "backfill", "-y")
+        assert (code, out) == (3, "") and "not fenced; it was removed meanwhile" in err
 
 
 def test_a_sharded_job_is_listed_by_its_shards(shell, tree):

@@ -1184,6 +1184,16 @@ MUTATIONS = {
         instead("claim.staged", "claim.staged, quiet=True"),
         ["datasets/test_dataset.py::test_a_removal_that_cannot_take_a_staged_file_raises"],
     ),
+    "a-command-changes-the-checkpoint-that-it-located": Mutation(
+        "a command changes the checkpoint that it located",
+        holds(True),
+        ["cli/test_commands.py::test_a_checkpoint_whose_name_is_unknown_is_not_changed"],
+    ),
+    "a-break-is-reported-if-there-is-a-new-epoch": Mutation(
+        "a break is reported if there is a new epoch",
+        become("is_broken = True"),
+        ["cli/test_commands.py::test_a_break_that_fences_nobody_is_no_success"],
+    ),
     "a-list-that-the-sweep-took-is-written-again": Mutation(
         "a list that the sweep took is written again",
         become("return"),

@@ -8,12 +8,14 @@ import click
 
 from efsstate.checkpoints.checkpoint import checkpoint
 from efsstate.checkpoints.claimant import sentence
+from efsstate.checkpoints.protocol import CheckpointFolder
 from efsstate.cli import completion, jobs, output, rebase
 from efsstate.cli.inventory import Inventory
 from efsstate.cli.lookup import find, is_folder
 from efsstate.cli.output import Consent, Listing, Output, count_text
 from efsstate.cli.places import Place, open_root
 from efsstate.cli.values import describe, shorten
+from efsstate.errors import EfsStateError
 from efsstate.format import layout
 
 if TYPE_CHECKING:
@@ -131,13 +133,14 @@ def _locate(mount: Mount, name: str) -> str:
         raise click.UsageError(str(error)) from None
 
 
-def _open(mount: Mount, folder: str) -> Checkpoint[Any]:
-    """Return the checkpoint or shard in `folder`."""
-    name, _, shard = folder.partition("/s") if folder.count("/") == 2 else (folder, "", "")
-    job: Checkpoint[Any] = checkpoint(jobs.whole_name(mount, name), root=mount.path)
-    if not shard:
+def _open(mount: Mount, folder: str, typed: str) -> Checkpoint[Any]:
+    """Return the checkpoint or shard in `folder`, which was located by the name `typed`."""
+    is_shard = folder.count("/") == 2
+    above, _, shard = folder.rpartition("/s") if is_shard else (folder, "", "")
+    job: Checkpoint[Any] = checkpoint(jobs.opening_name(mount, above, typed), root=mount.path)
+    if not is_shard:
         return job
-    status = jobs.status(mount, name)
+    status = jobs.status(mount, above)
     return job.shards(status["shards"]["total"]).shard(int(shard))
 
 
@@ -166,13 +169,17 @@ def break_(name: str, out: Output, root: str | None, consent: Consent) -> int:
         return output.FINE
     # Also if the lock is free: an owner that was cut off lost it, and goes on saving once it is
     # back.
-    fields["owner"] = _open(mount, folder).break_claim()
+    fields["owner"] = _open(mount, folder, name).break_claim()
+    # MUT: a-break-is-reported-if-there-is-a-new-epoch
+    is_broken = CheckpointFolder(mount, folder).list().top > status["epoch"]
+    if is_held and not is_broken:
+        raise EfsStateError(f"{mount.path_of(folder)}: not fenced; it was removed meanwhile")
     out.say(
         f"broke {what}"
         if is_held
         else f"the claim of {name} was not held ({_last(status)}); it can be claimed"
     )
-    out.document("checkpoint.break", **fields, broken=True)
+    out.document("checkpoint.break", **fields, broken=is_broken)
     return output.FINE
 
 
@@ -193,7 +200,7 @@ def _change(
         out.say(f"would {verb} {name}" if consent.dry_run else "nothing was changed")
         out.document(f"checkpoint.{verb}", **fields, done=False)
         return output.FINE
-    act(_open(mount, folder))
+    act(_open(mount, folder, name))
     out.say(f"{name}: {verb} done")
     out.document(f"checkpoint.{verb}", **fields, done=True)
     return output.FINE

@@ -35,15 +35,33 @@ def locate(mount: Mount, name: str) -> str:
 
 
 def whole_name(mount: Mount, folder: str) -> str:
-    """Return the name as the program gave it.
+    """Return the name as the program gave it, to be shown.
 
-    A folder's name does not tell all of a long one, so that stands in the record of a claim.
+    A folder's name does not tell all of a long one, so that stands in the record of a claim. If
+    that cannot be read, the name is cut, and leads to no checkpoint: see `opening_name`.
     """
     component, _, shard = folder.removeprefix(f"{layout.CHECKPOINTS}/").partition("/")
     text = layout.readable(component)
     if layout.component(text) != component:
         text = _recorded_name(mount, f"{layout.CHECKPOINTS}/{component}", component) or f"{text}…"
     return f"{text}[{shard[1:]}]" if shard else text
+
+
+def opening_name(mount: Mount, folder: str, typed: str) -> str:
+    """Return the name by which a program opens the checkpoint in `folder`, not that of a shard.
+
+    It is `typed`, the line's name of it or of its shard, if that leads there, else the recorded
+    one. Raise `EfsStateError` if neither does.
+    """
+    component = folder.removeprefix(f"{layout.CHECKPOINTS}/")
+    match = _SHARD.fullmatch(typed)
+    for name in (typed, match[1] if match else "", whole_name(mount, folder)):
+        # MUT: a-command-changes-the-checkpoint-that-it-located
+        if name and layout.component(name) == component:
+            return name
+    raise EfsStateError(
+        f"{mount.path_of(folder)}: its name cannot be read from its last claim; type the whole name"
+    )
 
 
 def _recorded_name(mount: Mount, folder: str, component: str) -> str:
