@@ -6,10 +6,12 @@ import time
 import pytest
 from tests.cleanup.conftest import DAY
 
-from efsstate import checkpoint
+from efsstate import Cache, checkpoint
+from efsstate.cache import disk
 from efsstate.errors import ForeignFilesError
 from efsstate.eviction import removal
 from efsstate.format import grammar, layout
+from efsstate.mount.files import Mount
 
 TEMPORARY = ".tmp-" + 24 * "a"
 DIGEST = 48 * "a"
@@ -88,6 +90,38 @@ def test_what_is_foreign_in_a_rest_stays(tree):
     report = tree.sweep()
     assert not tree.there(mine) and tree.there(other)
     assert report.foreign_paths == [tree.full(f"checkpoints/{TEMPORARY}/output")]
+
+
+def test_a_killed_removal_brings_no_cleared_value_back(tree, monkeypatch):
+    """A process that starts later sees the clear for as long as it sees an entry."""
+    real, removed = Mount.remove, []
+
+    def remove(mount, folder, name, **options):
+        read = [Cache("f", root=tree.path, memory=0).get(key) for key in range(9)]
+        assert read == [None] * 9, removed
+        disk._tiers.clear()
+        removed.append(name)
+        return real(mount, folder, name, **options)
+
+    cache = Cache("f", root=tree.path, memory=0)
+    for key in range(9):
+        cache.set(key, key, tags=["t"] if key % 2 else [])
+    cache.clear()
+    for key in range(1, 9, 2):
+        cache.set(key, key, tags=["t"])
+    cache.invalidate_tag("t")
+    tree.file("cache/f/LOCK", body=b"")
+    names = [name for _, _, names in os.walk(tree.full("cache/f")) for name in names]
+    monkeypatch.setattr(layout, "removal_order", with_first("CLEARED", layout.removal_order))
+    monkeypatch.setattr(Mount, "remove", remove)
+    removal.remove_tree(tree.mount, "cache/f", grammar.namespace)
+    assert sorted(removed) == sorted(names) and removed[-2:] == ["POLICY", "LOCK"]
+    assert not tree.there("cache/f")
+
+
+def with_first(start, order):
+    """The function `order` of names, given those first that begin so: a listing has no order."""
+    return lambda names: order(sorted(names, key=lambda name: not name.startswith(start)))
 
 
 class Elsewhere:

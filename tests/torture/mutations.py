@@ -1374,6 +1374,11 @@ MUTATIONS = {
         instead("return True", "return False"),
         ["cli/test_commands.py::test_repair_leaves_what_cannot_be_read_again"],
     ),
+    "a-clear-outlasts-its-entries": Mutation(
+        "a clear outlasts its entries",
+        holds(False),
+        ["cleanup/test_removal.py::test_a_killed_removal_brings_no_cleared_value_back"],
+    ),
     "a-policy-is-known-once-it-is-written": Mutation(
         "a policy is known once it is written",
         first(

@@ -332,9 +332,10 @@ def removal_order(names: Iterable[str]) -> list[str]:
     """Return `names` in the order in which they are removed with their folder.
 
     A removal may be killed at any name, and others go on from what is left. The lock is late,
-    because others begin anew beside it. Of a checkpoint the newest save counts until its claims are
-    gone, from the latest down, each base before its epoch; REMOVED is the very last: without it the
-    rest of the folder would count.
+    because others begin anew beside it. Of a namespace, the marks of clears go after the entries,
+    which would count again without them, and then POLICY. Of a checkpoint the newest save counts
+    until its claims are gone, from the latest down, each base before its epoch; REMOVED is the very
+    last: without it the rest of the folder would count.
     """
     names = list(names)
     newest = max(parse_claims(names)["g"], default=(0, 0)) if REMOVED in names else (0, 0)
@@ -342,6 +343,9 @@ def removal_order(names: Iterable[str]) -> list[str]:
     def rank(name: str) -> tuple[int, int, int]:
         if name in (LOCK, REMOVED):
             return (4 if name == LOCK else 5), 0, 0
+        # MUT: a-clear-outlasts-its-entries
+        if name == POLICY or is_cleared(name):
+            return (3 if name == POLICY else 2), 0, 0
         claim = parse_claim(name) if newest[0] else None
         if claim is None:
             return 0, 0, 0
