@@ -85,6 +85,7 @@ def test_a_users_file_in_a_finished_sharded_checkpoint_stays(tree):
 def test_what_is_foreign_in_a_rest_stays(tree):
     """A killed sweep's rest goes but for what a user put there since."""
     mine = tree.file(f"checkpoints/{TEMPORARY}/1-1")
+    tree.file(f"checkpoints/{TEMPORARY}/REMOVED")
     other = tree.file(f"checkpoints/{TEMPORARY}/output/part.csv")
     os.utime(tree.full(f"checkpoints/{TEMPORARY}"), (1, 1))
     report = tree.sweep()
