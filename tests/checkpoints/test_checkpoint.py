@@ -3,11 +3,13 @@
 States, claims, finishes, updates, retention, and clear errors for bad input.
 """
 
+import errno
 import os
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import numpy as np
@@ -22,6 +24,7 @@ from efsstate import (
     checkpoint,
     invocation,
 )
+from efsstate.format import layout
 
 
 class Context:
@@ -353,6 +356,28 @@ def test_break_claim_fences_the_holder_and_lets_others_in(root):
             job.save("late")
         with pytest.raises(ClaimLost):
             job.save("later")
+    assert checkpoint("job", root=root).load() == 2
+
+
+def test_break_claim_that_cannot_free_the_lock_raises(root, monkeypatch):
+    """Others could not claim, so it must not say that they may; the next call finishes the work."""
+    unlink = os.unlink
+
+    def fail(path, **options):
+        if path == layout.LOCK:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES), path)
+        unlink(path, **options)
+
+    with checkpoint("job", root=root) as job:
+        monkeypatch.setattr(os, "unlink", fail)
+        with pytest.raises(PermissionError):
+            checkpoint("job", root=root).break_claim()
+        with pytest.raises(ClaimLost):
+            job.save(1)
+        monkeypatch.setattr(os, "unlink", unlink)
+        checkpoint("job", root=root).break_claim()
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(checkpoint("job", root=root).update, lambda _: 2).result()
     assert checkpoint("job", root=root).load() == 2
 
 

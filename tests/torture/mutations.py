@@ -1194,6 +1194,11 @@ MUTATIONS = {
         become("is_broken = True"),
         ["cli/test_commands.py::test_a_break_that_fences_nobody_is_no_success"],
     ),
+    "a-break-that-leaves-the-lock-fails": Mutation(
+        "a break that leaves the lock fails",
+        instead("layout.LOCK", "layout.LOCK, quiet=True"),
+        ["checkpoints/test_checkpoint.py::test_break_claim_that_cannot_free_the_lock_raises"],
+    ),
     "a-list-that-the-sweep-took-is-written-again": Mutation(
         "a list that the sweep took is written again",
         become("return"),

@@ -285,7 +285,8 @@ class Checkpoint(Claiming[S]):
         """Fence the claim's holder: none of its later saves counts, and others may claim at once.
 
         Returns the record of the last claimant; {} for a name that does not exist, and then nothing
-        is made.
+        is made. After an `OSError` the holder may be fenced, and nobody may be able to claim yet:
+        call it again.
         """
         from efsstate.checkpoints import claimant, protocol
 
@@ -299,7 +300,8 @@ class Checkpoint(Claiming[S]):
         except (protocol.Superseded, protocol.BeingRemoved):
             pass  # it has an epoch all the same, which fences
         # A hung holder has the lock file locked: the next claimant makes its own.
-        folder.mount.remove(folder.folder, layout.LOCK, quiet=True)
+        # MUT: a-break-that-leaves-the-lock-fails
+        folder.mount.remove(folder.folder, layout.LOCK)
         return record
 
     def status(self) -> Status:
