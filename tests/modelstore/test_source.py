@@ -1,5 +1,6 @@
 """What of a folder is published: executable bits, leftovers of tools, links of hub snapshots."""
 
+import errno
 import json
 import os
 import pathlib
@@ -10,7 +11,9 @@ from tests.modelstore.conftest import place, tree
 
 import efsstate
 from efsstate import EfsStateError, model, publish, versions
+from efsstate.modelstore import publishing
 from efsstate.modelstore.patterns import DEFAULT_EXCLUDE, Patterns
+from efsstate.mount.listing import ListedFolders
 
 
 def program(path, text="#!/bin/sh\necho runs\n"):
@@ -203,3 +206,73 @@ def test_meta_that_json_does_not_keep_is_refused(root, tmp_path, meta):
     with pytest.raises((TypeError, ValueError)):
         publish("m", tmp_path / "w", meta=meta, root=root)
     assert os.listdir(root) == []
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A folder that a trainer has written."""
+    folder = tmp_path / "trained"
+    (folder / "weights").mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "weights" / "w.bin").write_bytes(b"w" * 100)
+    return folder
+
+
+def test_a_folder_that_is_not_there_for_a_moment_is_missed(root, trained, monkeypatch):
+    """A trainer swaps it between the listing of the folder above it and its own."""
+    real, moved = ListedFolders.reopen, trained.parent / "moved"
+
+    def reopen(mount, name, **more):
+        if name != "weights":
+            return real(mount, name, **more)
+        monkeypatch.undo()
+        os.rename(trained / name, moved)
+        try:
+            return real(mount, name, **more)
+        finally:
+            os.rename(moved, trained / name)
+
+    monkeypatch.setattr(ListedFolders, "reopen", reopen)
+    with pytest.raises(EfsStateError, match="weights: can't be published: it changes meanwhile"):
+        publish("m", trained, root=root)
+    version = publish("m", trained, root=root)
+    assert tree(place(root, "m", version)) == tree(trained)
+
+
+def test_a_stale_folder_is_not_published_as_an_empty_one(root, trained, monkeypatch):
+    real = ListedFolders.reopen
+
+    def reopen(mount, folder, **more):
+        if folder == "weights":
+            raise mount.with_path(OSError(errno.ESTALE, os.strerror(errno.ESTALE)), folder)
+        return real(mount, folder, **more)
+
+    monkeypatch.setattr(ListedFolders, "reopen", reopen)
+    with pytest.raises(OSError, match="weights") as caught:
+        publish("m", trained, root=root)
+    assert caught.value.errno == errno.ESTALE
+    with pytest.raises(efsstate.ModelNotFound):
+        versions("m", root=root)
+
+
+@pytest.mark.parametrize("how", ["filled", "gone", "another"])
+def test_a_folder_that_is_filled_meanwhile_is_missed(root, trained, monkeypatch, how):
+    """It was empty as it was listed, because the trainer makes it anew."""
+    (trained / "weights" / "w.bin").rename(trained / "w.bin")
+    real = publishing._copy_file
+
+    def copy_file(*given):
+        monkeypatch.setattr(publishing, "_copy_file", real)
+        if how != "filled":
+            (trained / "weights").rename(trained / "old")
+        if how == "another":
+            (trained / "weights").mkdir()
+        if how != "gone":
+            (trained / "weights" / "w.bin").write_bytes(b"w")
+        real(*given)
+
+    monkeypatch.setattr(publishing, "_copy_file", copy_file)
+    with pytest.raises(EfsStateError, match="weights: can't be published: it changes meanwhile"):
+        publish("m", trained, root=root)
+    version = publish("m", trained, root=root)
+    assert tree(place(root, "m", version)) == tree(trained)

@@ -525,6 +525,16 @@ MUTATIONS = {
         holds(False),
         ["modelstore/test_labels.py::test_a_removal_again_keeps_what_was_active"],
     ),
+    "a-missing-folder-is-not-an-empty-one": Mutation(
+        "a missing folder is not an empty one",
+        instead("required or ", ""),
+        ["modelstore/test_source.py::test_a_stale_folder_is_not_published_as_an_empty_one"],
+    ),
+    "an-empty-folder-is-looked-at-again": Mutation(
+        "an empty folder is looked at again",
+        drop(),
+        ["modelstore/test_source.py::test_a_folder_that_is_filled_meanwhile_is_missed"],
+    ),
     "a-copy-goes-on-behind-bytes-that-are-there": Mutation(
         "a copy goes on behind bytes that are there",
         holds(False),

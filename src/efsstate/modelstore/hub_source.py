@@ -87,6 +87,9 @@ class HubSource:
                     self._room -= len(data)
         return RemoteFile(self, file, data)
 
+    def require_empty(self, _folder: str) -> None:
+        """Do nothing: a commit has no empty folders, and never changes."""
+
     def receive(self, file: HubFile, view: memoryview, offset: int) -> None:
         """Fill `view` with the file's bytes from `offset` on, from the hub."""
         self._repository.read_into(file, view, offset)

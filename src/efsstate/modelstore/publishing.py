@@ -227,6 +227,8 @@ def _copy(
     for _ in reader.every(source.sizes, copy_file, batch):
         pass
     for name in manifest.folders:
+        # MUT: an-empty-folder-is-looked-at-again
+        source.require_empty(name)
         mount.make(f"{staging}/{_FILES}/{name}")
 
 

@@ -13,6 +13,7 @@ from efsstate.mount.files import Mount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from efsstate.modelstore.patterns import Patterns
@@ -65,7 +66,7 @@ class Source:
 
     def _walk(self, folder: str) -> None:
         is_empty = True
-        for item in self.mount.scan(folder):
+        for item in self._list(folder):
             name = f"{folder}/{item.name}" if folder else item.name
             if name == layout.MANIFEST and item.is_file(follow_symlinks=False):
                 continue  # of the version that this folder was copied from
@@ -86,6 +87,19 @@ class Source:
                 )
         if is_empty and folder and self._patterns.includes(folder):
             self.folders.append(folder)
+
+    def _list(self, folder: str) -> Iterator[os.DirEntry[str]]:
+        """Yield the entries of `folder`; raise EfsStateError if it is missing by now."""
+        try:
+            yield from self.mount.scan(folder, required=True)
+        except FileNotFoundError:
+            raise self.changed(f"{self.path}/{folder}".rstrip("/")) from None
+
+    def require_empty(self, folder: str) -> None:
+        """Raise EfsStateError if a folder that was listed as empty is gone, or is being filled."""
+        self.mount.forget(folder)
+        if any(True for _ in self._list(folder)):
+            raise self.changed(f"{self.path}/{folder}")
 
     def _follow(self, name: str) -> os.stat_result:
         """Return the stat of the blob that a link of a hub snapshot leads to."""

@@ -104,16 +104,18 @@ class ListedFolders(Folders):
         handle = self.reopen(folder, make=True)
         return FolderReader(handle.fd, self.path_of(folder))
 
-    def scan(self, folder: str) -> Iterator[os.DirEntry[str]]:
-        """Yield the entries of `folder`, fresh, without a list of them; none if it is missing."""
+    def scan(self, folder: str, *, required: bool = False) -> Iterator[os.DirEntry[str]]:
+        """Yield the entries of `folder`, fresh, without a list of them; none if it is missing.
+
+        `required`: raise FileNotFoundError, or OSError (ESTALE), if it is missing.
+        """
         try:
             handle = self.reopen(folder)
-        except FileNotFoundError:
-            return
         except OSError as error:
-            if error.errno == errno.ESTALE:
-                return
-            raise
+            # MUT: a-missing-folder-is-not-an-empty-one
+            if required or error.errno not in (errno.ENOENT, errno.ESTALE):
+                raise
+            return
         try:
             with os.scandir(handle.fd) as entries:
                 yield from entries
