@@ -13,7 +13,9 @@ pytest.importorskip("cachelib", reason="pip install cachelib")
 
 from efsstate.adapters.cachelib import EfsCache
 from efsstate.cache.cache import Cache
+from efsstate.cache.disk import DiskTier
 from efsstate.mount.files import Mount
+from efsstate.testing import disabled
 
 
 def test_cachelibs_own_tests_pass(source_package, monkeypatch):
@@ -109,4 +111,32 @@ def test_a_sum_that_cannot_be_stored_is_none(monkeypatch):
 
     monkeypatch.setattr(Mount, "write_entry", fail)
     assert cache.inc("n") is None
-    assert cache.set("other", 1) and cache.get("n") == 1
+    assert not cache.set("other", 1) and cache.get("n") == 1
+
+
+@pytest.mark.parametrize("timeout", [60, -1])
+def test_a_value_that_is_not_kept_is_no_success(monkeypatch, timeout):
+    """Its contract has False for an error of the backend, and for the keys that were set."""
+    cache, pairs = EfsCache("sets"), {"a": 1, "b": 2, "c": 3}
+    assert cache.set("a", 0) and cache.set_many(pairs, timeout) == ["a", "b", "c"]
+    broken = cache._cache.digest("b")
+    write, remove = DiskTier.write, DiskTier.remove
+
+    def fail(method):
+        def call(self, digest, *args, **options):
+            if digest == broken:
+                raise OSError(5, "Input/output error")
+            return method(self, digest, *args, **options)
+
+        return call
+
+    monkeypatch.setattr(DiskTier, "write", fail(write))
+    monkeypatch.setattr(DiskTier, "remove", fail(remove))
+    assert cache.set_many(pairs, timeout) == ["a", "c"]
+    assert cache.set("a", 1, timeout) and not cache.set("b", 1, timeout)
+
+
+def test_a_cache_that_is_switched_off_fails_in_nothing():
+    """As cachelib's own `NullCache`."""
+    with disabled():
+        assert EfsCache("off").set("key", 1) and EfsCache("off").set_many({"key": 1}) == ["key"]

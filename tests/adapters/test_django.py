@@ -18,6 +18,7 @@ from django.core.cache import CacheHandler  # noqa: E402
 
 from efsstate.adapters.django import EfsCache  # noqa: E402
 from efsstate.cache import disk  # noqa: E402
+from efsstate.cache.disk import DiskTier  # noqa: E402
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -97,6 +98,20 @@ def test_a_value_that_cannot_be_pickled_raises_pickles_error():
         cache.set("key", lambda: 1)
     with pytest.raises((AttributeError, TypeError)):
         cache.set_many({"key": lambda: 1})
+
+
+def test_the_keys_that_could_not_be_kept_are_returned(monkeypatch):
+    cache, write = EfsCache("", {}), DiskTier.write
+    assert cache.set_many({"a": 1, "b": 2}) == []
+    broken = cache._cache.digest(cache.make_key("b"))
+
+    def fail(self, digest, *args, **options):
+        if digest == broken:
+            raise OSError(5, "Input/output error")
+        return write(self, digest, *args, **options)
+
+    monkeypatch.setattr(DiskTier, "write", fail)
+    assert cache.set_many({"a": 1, "b": 2}) == ["b"]
 
 
 def test_a_broken_mount_is_a_miss(root, tmp_path):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cachelib import BaseCache
 
-from efsstate.cache.cache import Cache
+from efsstate.cache.cache import Cache, put_many
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,15 +49,15 @@ class EfsCache(BaseCache):
         return [values.get(key) for key in keys]
 
     def set(self, key: str, value: Any, timeout: int | dt.timedelta | None = None) -> bool:
-        """Keep `value` under `key`; return True."""
-        return self.set_many({key: value}, timeout) == [key]
+        """Keep `value` under `key`; return False if the mount fails."""
+        return bool(self.set_many({key: value}, timeout))
 
     def set_many(
         self, mapping: Mapping[str, Any], timeout: int | dt.timedelta | None = None
     ) -> list[Any]:
-        """Keep all of `mapping`; return its keys."""
-        self._cache.set_many(mapping, self._seconds(timeout))
-        return list(mapping)
+        """Keep all of `mapping`; return its keys, but for those with which the mount failed."""
+        failed = put_many(self._cache, mapping, self._seconds(timeout))
+        return [key for key in mapping if key not in failed] if failed else list(mapping)
 
     def add(self, key: str, value: Any, timeout: int | dt.timedelta | None = None) -> bool:
         """Keep `value` unless a host has a value for `key`; return True if it was kept."""

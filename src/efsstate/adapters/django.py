@@ -11,7 +11,7 @@ import pickle
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 
-from efsstate.cache.cache import Cache
+from efsstate.cache.cache import Cache, put_many
 from efsstate.cache.namespace import ENDLESS
 from efsstate.errors import EncodeError
 
@@ -74,11 +74,11 @@ class EfsCache(BaseCache):
         timeout: Any = DEFAULT_TIMEOUT,
         version: int | None = None,
     ) -> list[Any]:
-        """Keep all of `data`, several at once; return []."""
-        values = {self.make_and_validate_key(key, version): data[key] for key in data}
+        """Keep all of `data`, several at once; return the keys with which the mount failed."""
+        names = {self.make_and_validate_key(key, version): key for key in data}
+        values = {name: data[key] for name, key in names.items()}
         with _PickleErrors():
-            self._cache.set_many(values, self._seconds(timeout))
-        return []
+            return [names[name] for name in put_many(self._cache, values, self._seconds(timeout))]
 
     def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         """Have the value of `key` count from now on; return True if it has one."""

@@ -137,7 +137,7 @@ class Cache(Generic[K, V]):
         """
         if not hasattr(values, "items"):
             raise TypeError(f"set_many: a dict of keys and values is needed, not {values!r:.80}")
-        self._put(list(values.items()), ttl)
+        put_many(self, values, ttl)
 
     def add(self, key: K, value: V, ttl: Duration | None = None) -> bool:
         """Keep `value` under `key` unless a host has a value for it; return True if it was kept."""
@@ -380,6 +380,18 @@ class Cache(Generic[K, V]):
         entries = [(self._keys.digest(key), value, pack_key(key)) for key, value in pairs]
         if results.enabled:
             puts.put(results, entries, seconds, own_ttl=ttl is not None, tags=tags)
+
+
+def put_many(
+    cache: Cache[Any, Any], values: Mapping[Any, Any], ttl: Duration | None = None
+) -> list[Any]:
+    """Keep all of `values`, as `set_many` does; return the keys with which the mount failed."""
+    results, seconds = cache.results, cache.life(ttl)
+    entries = [(cache.digest(key), value, pack_key(key)) for key, value in values.items()]
+    if not results.enabled:
+        return []
+    outcomes = puts.put(results, entries, seconds, own_ttl=ttl is not None)
+    return [key for key, is_done in zip(values, outcomes, strict=True) if not is_done]
 
 
 def _require_distinct(keys: list[Any], digests: list[str]) -> None:

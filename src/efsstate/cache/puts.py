@@ -45,34 +45,40 @@ def put(
     *,
     own_ttl: bool,
     tags: tuple[str, ...] = (),
-) -> None:
+) -> list[bool]:
     """Set values that count for `seconds`; raise the first `EncodeError` after storing the others.
 
     `own_ttl`: the cache's ttl does not shorten that. `tags` are ids. Failures of the mount are
-    counted and logged.
+    counted and logged. Return False for each entry with which the mount failed.
     """
     if seconds == 0:
-        for digest, _, _ in entries:
-            remove(results, digest)
-        return
+        return [_attempt_removal(results, digest) is not None for digest, _, _ in entries]
     began = time.monotonic()
     outcomes: list[Outcome | None] = []
     if len(entries) == 1 and results.io_timeout is None:
         # On this thread, while the caller waits: there is nothing to hand over.
         write = encode(results, entries[0], seconds, own_ttl=own_ttl, detach=False, tags=tags)
-        report(results, [store(results, write)], began)
-        return
+        outcome = store(results, write)
+        report(results, [outcome], began)
+        return [outcome[1] is None]
     encode_one = partial(encode, results, seconds=seconds, own_ttl=own_ttl, detach=True, tags=tags)
     store_one = partial(store, results)
     for batch in _batches(map(encode_one, entries)):
         outcomes += io_threads.spread(results.root_path, store_one, batch, results.io_timeout)
     report(results, outcomes, began)
+    return [outcome is not None and outcome[1] is None for outcome in outcomes]
 
 
 def remove(results: TieredCache, digest: str) -> bool:
     """Remove a value; return True if there was one."""
+    return bool(_attempt_removal(results, digest))
+
+
+def _attempt_removal(results: TieredCache, digest: str) -> bool | None:
+    """Remove a value; return True if there was one, and None if the mount failed."""
     results.begin_change(digest)
-    return bool(results.attempt("remove a value", lambda: results.remove(digest), False))
+    was_there: bool | None = results.attempt("remove a value", lambda: results.remove(digest))
+    return was_there
 
 
 def encode(
