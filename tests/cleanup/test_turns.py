@@ -15,6 +15,7 @@ from efsstate.cleanup import rounds, work
 from efsstate.cleanup import sweep as sweep_module
 from efsstate.eviction import scan
 from efsstate.format import layout
+from efsstate.mount.files import Mount
 
 from .conftest import DAY, HOUR
 
@@ -140,6 +141,30 @@ def test_a_second_sweep_looks_again(tree):
     assert tree.sweep().removed == 1
     second = tree.entry("f", 1, age=2 * HOUR)
     assert first == second and tree.sweep().removed == 1
+
+
+@pytest.mark.parametrize("can_stamp", [True, False])
+def test_a_round_that_cannot_be_removed_begins_anew(tree, monkeypatch, can_stamp):
+    """Else the next call finds every folder done, does nothing, and says that it is finished."""
+    tree.entry("f", 1, age=HOUR, ttl=60)
+    real_remove, real_stamp = Mount.remove, Mount.stamp
+
+    def remove(mount, folder, name, **options):
+        return name != layout.ROUND and real_remove(mount, folder, name, **options)
+
+    def stamp(mount, folder, name):
+        if not can_stamp:
+            raise OSError(5, "Input/output error")
+        time.sleep(0.05)  # a file's time is that of the last tick
+        real_stamp(mount, folder, name)
+
+    monkeypatch.setattr(Mount, "remove", remove)
+    monkeypatch.setattr(Mount, "stamp", stamp)
+    report = tree.sweep(budget="1h")
+    assert report.finished and report.removed == 1 and bool(report.errors) != can_stamp
+    if can_stamp:
+        tree.entry("f", 2, age=HOUR, ttl=60)
+        assert tree.sweep(budget="1h").removed == 1
 
 
 def test_a_folder_that_another_sweeper_has_is_left_to_it(tree):

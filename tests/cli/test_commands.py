@@ -5,6 +5,7 @@ import errno
 import os
 import pathlib
 import re
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -265,6 +266,22 @@ def test_verify_reads_models(shell, tree):
         opened.write(b"X")
     told = shell.json("verify", "models", code=1)
     assert len(told["findings"]) == 1 and "resnet50" in told["findings"][0]["where"]
+
+
+def test_verify_misses_the_versions_of_a_model(shell, tree, tmp_path):
+    """One that is served, that is: not those of a model that was removed, nor unmanaged files."""
+    from efsstate.modelstore import versions
+
+    (row,) = shell.json("ls", "models/resnet50")["rows"]
+    tree.file("models/copied/weights.bin")
+    os.makedirs(tree.full("models/empty/versions"))
+    assert shell.json("verify", "models")["findings"] == []
+    shutil.rmtree(tree.full(row["path"]))
+    (finding,) = shell.json("verify", "models", code=1)["findings"]
+    assert finding["where"] == tree.full("models/resnet50") and "no versions" in finding["what"]
+    versions.publish("gone", tree.full("models/copied/weights.bin"), root=tree.path)
+    versions.remove("gone", grace=0, root=tree.path)
+    assert len(shell.json("verify", "models", code=1)["findings"]) == 1
 
 
 def test_verify_counts_the_files_of_models_and_their_bytes(shell, tree, tmp_path):

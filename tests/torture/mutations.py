@@ -1394,6 +1394,16 @@ MUTATIONS = {
         holds(False),
         ["cleanup/test_removal.py::test_a_killed_removal_brings_no_cleared_value_back"],
     ),
+    "a-model-that-lost-its-versions-is-damaged": Mutation(
+        "a model that lost its versions is damaged",
+        holds(False),
+        ["cli/test_commands.py::test_verify_misses_the_versions_of_a_model"],
+    ),
+    "a-round-that-stays-begins-anew": Mutation(
+        "a round that stays begins anew",
+        drop(),
+        ["cleanup/test_turns.py::test_a_round_that_cannot_be_removed_begins_anew"],
+    ),
     "a-policy-is-known-once-it-is-written": Mutation(
         "a policy is known once it is written",
         first(

@@ -121,10 +121,14 @@ class SweepRound:
             turn.release()
 
     def end(self, *, is_finished: bool, folders: Iterable[str]) -> None:
-        """End the call; if the sweep is finished, end the round and forget marks of no use."""
+        """End the call; if the sweep is finished, end the round and forget marks of no use.
+
+        Raise OSError if the round cannot be ended: the next call would find nothing to do.
+        """
         if not is_finished:
             return
-        self._mount.remove(self._folder, layout.ROUND, quiet=True)
+        if not self._mount.remove(self._folder, layout.ROUND, quiet=True):
+            self._begin_anew()
         known = {layout.sweep_mark(folder) for folder in folders}
         for name, swept in self._marks.items():
             if name not in known and self.start - swept > _FORGOTTEN:
@@ -133,6 +137,14 @@ class SweepRound:
         for kind in self._mount.names(layout.SWEEPS):
             if kind != own and layout.is_sweep_kind(kind):
                 self._forget(f"{layout.SWEEPS}/{kind}")
+
+    def _begin_anew(self) -> None:
+        """Have ROUND, which could not be removed, begin a round after this one."""
+        # MUT: a-round-that-stays-begins-anew
+        try:
+            self._mount.stamp(self._folder, layout.ROUND)
+        except FileNotFoundError:
+            pass  # another sweeper has ended the round
 
     def _forget(self, folder: str) -> None:
         """Remove the marks of another kind of sweep if none was asked for in a while."""

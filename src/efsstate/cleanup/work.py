@@ -110,7 +110,10 @@ class Work:
         # Entries beyond a limit may have been counted as kept by an earlier call.
         report.kept, report.kept_bytes = max(0, report.kept), max(0, report.kept_bytes)
         if self._round:
-            self._round.end(is_finished=report.finished, folders=self._units)
+            try:
+                self._round.end(is_finished=report.finished, folders=self._units)
+            except (OSError, EfsStateError) as error:
+                report.note_error(error)
 
     # The units
 

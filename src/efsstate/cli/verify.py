@@ -24,6 +24,7 @@ _REFUSED = (
     "calls with its key fail until the record expires; remove this file if they may run again. If"
     " records are signed, run this with the functions' EFSSTATE_SIGNING_KEY first"
 )
+_LOST = "one of its versions is served, and it has no versions"
 _NOT_TOLD = "damaged, or signed with another key: run this with the functions' EFSSTATE_SIGNING_KEY"
 
 
@@ -242,13 +243,30 @@ class _Check:
             for where, what, do in findings(model, root=root, progress=note_progress):
                 yield _finding(where, what, do)
         except (LookupError, ValueError, NotImplementedError):
-            return  # unmanaged: there is nothing to check it by
+            yield from self._lost_versions(name)
+            return  # else it is unmanaged, or was removed: there is nothing to check it by
         except (OSError, EfsStateError) as error:
             self.failed = True
             yield _finding(path, output.words(error), "look at its permissions")
             return
         self.checked += files
         self.size += read
+
+    def _lost_versions(self, name: str) -> Iterator[dict[str, Any]]:
+        """Yield a finding if a version of the model is served, and it has none."""
+        from efsstate.modelstore import catalog
+
+        mount, model = self._mount, f"{layout.MODELS}/{name}"
+        path = mount.path_of(model)
+        try:
+            is_served = any(map(layout.is_pointer, mount.names(layout.version_folder(model, ""))))
+            is_lost = is_served and not catalog.is_removed(mount, model)
+            # MUT: a-model-that-lost-its-versions-is-damaged
+            if is_lost and not catalog.list_versions(mount, model):
+                yield _finding(path, _LOST, "publish one, or restore them from a backup")
+        except (OSError, EfsStateError) as error:
+            self.failed = True
+            yield _finding(path, output.words(error), "look at its permissions")
 
 
 def _is_save(name: str) -> bool:
