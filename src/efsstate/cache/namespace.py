@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # the interpreter shuts down.
 FAILURES = (OSError, EfsStateError, MemoryError, ImportError)
 ENDLESS = float("inf")  # seconds
+_PAUSE = 60.0  # seconds until a put tries again to widen a POLICY that it could not write twice
 _FOREVER = 10.0**10  # seconds: the shortest life of an entry that never expires, for the sweep
 
 
@@ -79,11 +80,12 @@ class Upkeep:
 
     def __init__(self, name: str, component: str, options: Options) -> None:
         self._name, self._component, self._options = name, component, options
-        self.shortest, self.longest, self.retry_at = ENDLESS, 0.0, 0.0
+        self.forget()
 
     def forget(self) -> None:
         """Know nothing of the policy: there is another root now."""
-        self.shortest, self.longest, self.retry_at = ENDLESS, 0.0, 0.0
+        self.shortest, self.longest = ENDLESS, 0.0
+        self.retry_at, self._has_failed = 0.0, False
 
     def widen(self, mount: Mount, life: float) -> None:
         """Make POLICY cover a result with this life. Raise the mount's errors, ValueError."""
@@ -101,6 +103,16 @@ class Upkeep:
         stored = policy.widen(mount, self._component, wanted)
         self.shortest = stored.shortest
         self.longest = ENDLESS if stored.longest is None else stored.longest
+        self._has_failed = False
+
+    def postpone(self) -> None:
+        """Note that a put could not widen POLICY: the next one tries again, and then none for long.
+
+        One failure may pass at once; if POLICY may not be written, each put would pay for a try.
+        """
+        if self._has_failed:
+            self.retry_at = time.monotonic() + _PAUSE
+        self._has_failed = True
 
     def trim(self, mount: Mount) -> None:
         """Remove a few of the least recently used results if there are too many."""

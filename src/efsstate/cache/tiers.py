@@ -35,7 +35,6 @@ class _Missing:
 
 
 MISSING: Any = _Missing()
-_POLICY_PAUSE = 60.0  # seconds from a put that could not widen POLICY to the next that tries
 _SKEW = 5.0  # seconds that a clock may be behind the server's
 _MOST_NOTED = 1024  # digests of entries that are newer, or of results that cannot be stored
 
@@ -387,7 +386,7 @@ class TieredCache(Namespace):
                 upkeep.widen(tier.mount, life)
         except (*FAILURES, ValueError) as error:
             self.report_failure(error, "write the policy")
-            upkeep.retry_at = time.monotonic() + _POLICY_PAUSE
+            upkeep.postpone()
         if self.has_limit:
             upkeep.trim(tier.mount)
 
