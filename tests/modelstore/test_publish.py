@@ -22,6 +22,7 @@ from efsstate.modelstore import disposal, manifest, publishing, reader
 from efsstate.modelstore.patterns import Patterns
 from efsstate.modelstore.source import Source
 from efsstate.mount import lock
+from efsstate.mount import root as roots
 from efsstate.mount.files import Mount
 
 strace = pytest.mark.skipif(faults.MISSING is not None, reason=str(faults.MISSING))
@@ -270,13 +271,18 @@ def test_a_second_publisher_waits_for_the_first(root, source, early):
 
 def publish_in_child(root, source, version):
     """Publish in another process, whose claim is free: the server gave the first one's up."""
+    in_child(root, source, lambda: publish("m", source, version=version, root=root) == version)
+
+
+def in_child(root, source, is_done):
+    """Call `is_done` in another process, while no claim is held on the staging folder."""
     staging = next(iter(staged(root, source)))
-    pathlib.Path(root, staging + layout.LOCK_SUFFIX).unlink()
+    pathlib.Path(root, staging + layout.LOCK_SUFFIX).unlink(missing_ok=True)
     pid = fork_beside_threads()
     if not pid:
         code = 1
         try:
-            code = publish("m", source, version=version, root=root) != version
+            code = not is_done()
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
@@ -302,6 +308,122 @@ def test_one_content_under_two_ids_at_once(root, source, monkeypatch, step):
         assert tree(place(root, "m", made)) == tree(source)
     assert efsstate.verify("m", root=root) == []
     assert not [n for n in os.listdir(os.path.dirname(place(root, "m", "x"))) if n[0] == "."]
+
+
+@pytest.mark.parametrize(
+    "step", ["_copy_file", "_require_same_files", "_write_manifest", "_rename_into_place"]
+)
+def test_a_prune_while_a_publisher_is_frozen(root, source, monkeypatch, step):
+    """Its claim is lost, so the prune takes its files: it copies them again."""
+    real = getattr(publishing, step)
+
+    def frozen(*given, **named):
+        monkeypatch.setattr(publishing, step, real)
+        in_child(root, source, lambda: efsstate.prune("m", grace=0, root=root) == [])
+        return real(*given, **named)
+
+    monkeypatch.setattr(publishing, step, frozen)
+    version = publish("m", source, root=root)
+    assert tree(place(root, "m", version)) == tree(source)
+    assert efsstate.verify("m", root=root) == []
+
+
+class Killed(BaseException):
+    """The end of a process."""
+
+
+def kill_before_the_rename(root, source, monkeypatch):
+    """Leave a staging folder that has all files."""
+
+    def killed(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publishing, "_rename_into_place", killed)
+        with pytest.raises(Killed):
+            publish("m", source, root=root)
+
+
+@pytest.mark.parametrize("remover", ["prune", "publisher"])
+def test_a_removal_that_was_frozen_takes_no_version(root, source, tmp_path, monkeypatch, remover):
+    """Before each of its changes of the disk: meanwhile another publisher ends."""
+    monkeypatch.setattr(reader, "THREADS", 1)
+    (tmp_path / "old").write_text("old")
+    publish("m", tmp_path / "old", root=root)
+
+    kill_before_the_rename(root, source, monkeypatch)
+    staging = next(iter(staged(root, source)))
+    for at in range(1, 99):
+        copy, count = f"{root}.{at}", 0
+        shutil.copytree(root, copy, symlinks=True)
+        with monkeypatch.context() as patch:
+
+            def freeze(real, copy=copy, at=at, patch=patch):
+                def change(*given, **named):
+                    nonlocal count
+                    count += 1
+                    if count == at:
+                        patch.undo()
+                        in_child(copy, source, lambda: publish("m", source, root=copy))
+                    return real(*given, **named)
+
+                return change
+
+            for name in ("unlink", "rmdir", "rename"):
+                patch.setattr(os, name, freeze(getattr(os, name)))
+            if remover == "prune":
+                efsstate.prune("m", grace=0, root=copy)
+            else:
+                publishing._remove_rest(roots.resolve(copy, durable=True), staging)
+        if count < at:
+            break
+        assert efsstate.verify("m", root=copy) == [], at
+        (version,) = [each.id for each in efsstate.versions("m", root=copy) if each.active]
+        assert tree(place(copy, "m", version)) == tree(source), at
+        efsstate.prune("m", grace=0, root=copy)
+        assert not any(name[0] == "." for name in os.listdir(f"{copy}/models/m/versions")), at
+    assert at > 8
+
+
+def taken_over(mount, staging):
+    """The claim of the next publisher, while the holder before it is frozen."""
+    folder, name = disposal.staging_lock(staging)
+    mount.remove(folder, name)
+    return lock.acquire(mount, folder, name, until=0)
+
+
+def test_a_removal_leaves_the_lock_of_another(root, source, monkeypatch):
+    """A prune that was frozen: else a third publisher comes in beside the second."""
+    real, claims = disposal.remove_rest, []
+
+    def remove_rest(mount, staging):
+        is_gone = real(mount, staging)
+        claims.append(taken_over(mount, staging))
+        return is_gone
+
+    kill_before_the_rename(root, source, monkeypatch)
+    monkeypatch.setattr(disposal, "remove_rest", remove_rest)
+    efsstate.prune("m", grace=0, root=root)
+    (claim,) = claims
+    assert claim.is_current()
+    claim.release(remove=True)
+
+
+def test_a_publisher_leaves_the_lock_of_another(root, source, monkeypatch):
+    """One that was frozen, and finds its files gone: it waits for the second publisher."""
+    real, claims = publishing._require_same_files, []
+
+    def same_files(mount, staging, inode):
+        if not claims:
+            claims.append(taken_over(mount, staging))
+            threading.Timer(0.2, claims[0].release, kwargs={"remove": True}).start()
+            raise mount.with_path(FileNotFoundError(2, "gone"), staging, "files")
+        claims.append(claims[0]._file.is_open)
+        real(mount, staging, inode)
+
+    monkeypatch.setattr(publishing, "_require_same_files", same_files)
+    version = publish("m", source, root=root)
+    assert claims[1:] == [False] and tree(place(root, "m", version)) == tree(source)
 
 
 def test_files_that_are_taken_again_and_again(root, source, monkeypatch):

@@ -535,6 +535,26 @@ MUTATIONS = {
         drop(),
         ["modelstore/test_source.py::test_a_folder_that_is_filled_meanwhile_is_missed"],
     ),
+    "files-are-put-aside-before-they-are-removed": Mutation(
+        "files are put aside before they are removed",
+        become("above, aside = staging, FILES"),
+        ["modelstore/test_publish.py::test_a_removal_that_was_frozen_takes_no_version"],
+    ),
+    "a-removal-leaves-the-lock-of-another": Mutation(
+        "a removal leaves the lock of another",
+        become("is_current = True"),
+        ["modelstore/test_publish.py::test_a_removal_leaves_the_lock_of_another"],
+    ),
+    "a-publisher-leaves-the-lock-of-another": Mutation(
+        "a publisher leaves the lock of another",
+        drop(),
+        ["modelstore/test_publish.py::test_a_publisher_leaves_the_lock_of_another"],
+    ),
+    "a-manifest-without-its-files-is-not-published": Mutation(
+        "a manifest without its files is not published",
+        holds(False),
+        ["modelstore/test_publish.py::test_a_prune_while_a_publisher_is_frozen"],
+    ),
     "a-copy-goes-on-behind-bytes-that-are-there": Mutation(
         "a copy goes on behind bytes that are there",
         holds(False),

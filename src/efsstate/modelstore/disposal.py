@@ -16,11 +16,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from efsstate.mount.files import Mount
 
+PARTS, FILES = "parts", "files"  # in a staging folder: files half copied, and whole ones
+_GONE = f"{layout.TEMPORARY}gone-"
+
 
 def put_aside(mount: Mount, model: str, version: str) -> str:
     """Rename the version to a temporary, and return its name."""
     above = layout.version_folder(model, "")
-    aside = f"{layout.TEMPORARY}gone-{version}-{os.urandom(4).hex()}"
+    aside = f"{_GONE}{version}-{os.urandom(4).hex()}"
     mount.forget(f"{above}/{version}", above=False)
     mount.rename(above, version, above, aside)
     return aside
@@ -74,11 +77,54 @@ def remove_staging(mount: Mount, above: str, name: str) -> None:
     staging = f"{above}/{name}"
     attempt = lock.attempt(mount, *staging_lock(staging))
     if attempt is not None:
+        is_current = False
         try:
-            remove(mount, above, name)
+            if name.startswith(_GONE) or not _is_folder(mount, above, name):
+                remove(mount, above, name)
+            elif not remove_rest(mount, staging):
+                for other in set(mount.names(staging)) - {PARTS, FILES}:
+                    remove(mount, staging, other)
+                mount.remove_folder(staging)
+            # MUT: a-removal-leaves-the-lock-of-another
+            is_current = attempt.is_current()
         except OSError as error:
             log_remains(mount, staging, error)
-        attempt.release(remove=True)
+        attempt.release(remove=is_current)
+
+
+def remove_rest(mount: Mount, staging: str) -> bool:
+    """Remove the files in a staging folder, and then the folder; return True if that went.
+
+    Race with the next publisher of that content, if we are frozen for longer than a lease:
+
+    1. We remove the files, one by one.
+    2. It works in the same folder, and renames `files` to its version.
+
+    A walk would follow that rename by its open folders, and remove the version's files. So `files`
+    gets a name first that no version is made of. If it has that, the other finds nothing to rename,
+    and copies again.
+    """
+    above, _, name = staging.rpartition("/")
+    mount.forget(staging, above=False)
+    # The parts first: on a full disk, a new name may need the room.
+    removal.remove_tree(mount, f"{staging}/{PARTS}", grammar.anything)
+    aside = f"{_GONE}{name.removeprefix(layout.TEMPORARY)}-{os.urandom(4).hex()}"
+    try:
+        # MUT: files-are-put-aside-before-they-are-removed
+        mount.rename(staging, FILES, above, aside)
+    except FileNotFoundError:
+        pass  # another publisher made its version of them; or it has none
+    else:
+        remove(mount, above, aside)
+    return mount.remove_folder(staging)
+
+
+def _is_folder(mount: Mount, above: str, name: str) -> bool:
+    mount.refresh(above)
+    try:
+        return stat.S_ISDIR(mount.stat(above, name).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def log_remains(mount: Mount, staging: str, error: OSError) -> None:

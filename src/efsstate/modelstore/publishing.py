@@ -7,10 +7,10 @@ from functools import partial
 
 from efsstate import deadline
 from efsstate.errors import ClaimedError, EfsStateError
-from efsstate.eviction import removal
-from efsstate.format import entry, grammar, layout
+from efsstate.format import entry, layout
 from efsstate.modelstore import checking, disposal, reader
 from efsstate.modelstore import manifest as manifests
+from efsstate.modelstore.disposal import FILES, PARTS
 from efsstate.modelstore.manifest import Manifest
 from efsstate.modelstore.open_file import OpenFile
 from efsstate.mount import lock
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     Source: TypeAlias = Folder | HubSource
     Meta = dict[str, Any] | None
     Progress = Callable[[int, int], object]
-
-_PARTS, _FILES = "parts", "files"  # in a staging folder: files half copied, and whole ones
 
 
 def run(
@@ -88,25 +86,28 @@ def _make_version(
     Raise FileNotFoundError if another publisher took the files of the staging folder.
     """
     claim, has_waited = _claim(mount, staging)
+    may_be_lost = False
     try:
         # Another publisher may have finished while we waited for the claim.
         if not (has_waited and _exists(mount, model, manifest, batch)):
             is_new = not is_known and not has_waited
-            files = f"{staging}/{_FILES}"
+            files = f"{staging}/{FILES}"
             inode = mount.identify(mount.handle(files, make=True), files)[1]
             _copy(mount, staging, source, manifest, batch, is_new=is_new)
             _require_same_files(mount, staging, inode)
-            _write_manifest(mount, model, staging, manifest)
+            _write_manifest(mount, model, staging, manifest, inode)
             _rename_into_place(mount, model, staging, manifest, batch, inode)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             # It cannot be finished, and must not keep the disk full.
-            removal.remove_tree(mount, staging, grammar.staging)
+            disposal.remove_rest(mount, staging)
+        # MUT: a-publisher-leaves-the-lock-of-another
+        may_be_lost = isinstance(error, FileNotFoundError)
         raise
     else:
         _remove_rest(mount, staging)
     finally:
-        claim.release(remove=True)
+        claim.release(remove=not may_be_lost)
 
 
 def _describe(
@@ -216,7 +217,7 @@ def _copy(
 
     def copy_file(name: str, advance: Callable[[int], None] | None) -> None:
         size = manifest.files[name][0]
-        folder, _, last = f"{staging}/{_FILES}/{name}".rpartition("/")
+        folder, _, last = f"{staging}/{FILES}/{name}".rpartition("/")
         # A file gets its name here only once it is whole and on disk; one that a killed publisher
         # left needs no second look.
         if is_new or _size(mount, folder, last) != size:
@@ -229,7 +230,7 @@ def _copy(
     for name in manifest.folders:
         # MUT: an-empty-folder-is-looked-at-again
         source.require_empty(name)
-        mount.make(f"{staging}/{_FILES}/{name}")
+        mount.make(f"{staging}/{FILES}/{name}")
 
 
 def _copy_file(
@@ -244,7 +245,7 @@ def _copy_file(
     from hashlib import sha256
 
     size, digest = manifest.files[name]
-    parts, part = f"{staging}/{_PARTS}", sha256(name.encode()).hexdigest()
+    parts, part = f"{staging}/{PARTS}", sha256(name.encode()).hexdigest()
     opened, target = (
         source.open(name),
         PartialFile(mount, parts, part, executable=name in manifest.executables),
@@ -267,7 +268,7 @@ def _copy_file(
     if copied != digest or opened.has_moved():
         mount.remove(parts, part, quiet=True)
         raise source.changed(opened.path)
-    folder, _, last = f"{staging}/{_FILES}/{name}".rpartition("/")
+    folder, _, last = f"{staging}/{FILES}/{name}".rpartition("/")
     mount.rename(parts, part, folder, last, durable=True)
 
 
@@ -281,12 +282,16 @@ def _size(mount: Mount, folder: str, name: str) -> int | None:
 def _require_same_files(mount: Mount, staging: str, inode: int) -> None:
     """Raise FileNotFoundError unless the folder of the files that we copied still is there."""
     # MUT: files-that-another-took-are-copied-again
-    if mount.stat(staging, _FILES).st_ino != inode:
-        gone = FileNotFoundError(errno.ENOENT, "another publisher has taken it")
-        raise mount.with_path(gone, staging, _FILES)
+    if mount.stat(staging, FILES).st_ino != inode:
+        raise _files_are_gone(mount, staging)
 
 
-def _write_manifest(mount: Mount, model: str, staging: str, manifest: Manifest) -> None:
+def _files_are_gone(mount: Mount, staging: str) -> OSError:
+    gone = FileNotFoundError(errno.ENOENT, "another process has taken or removed it")
+    return mount.with_path(gone, staging, FILES)
+
+
+def _write_manifest(mount: Mount, model: str, staging: str, manifest: Manifest, inode: int) -> None:
     """Put the manifest among the files of the staging folder: it comes last."""
     place = f"{layout.version_folder(model, manifest.version)}/{layout.MANIFEST}"
     build = partial(
@@ -294,7 +299,12 @@ def _write_manifest(mount: Mount, model: str, staging: str, manifest: Manifest) 
         place=place, codec=manifests.CODEC, ttl=None, key=mount.key,
     )  # fmt: skip
     # If it is half written, the next try overwrites it, and the version is not renamed before.
-    mount.create(f"{staging}/{_FILES}", layout.MANIFEST, build)
+    files = f"{staging}/{FILES}"
+    mount.create(files, layout.MANIFEST, build)
+    # Our folder may have been removed meanwhile, and made anew for the manifest. No request.
+    # MUT: a-manifest-without-its-files-is-not-published
+    if mount.identify(mount.handle(files), files)[1] != inode:
+        raise _files_are_gone(mount, staging)
 
 
 def _rename_into_place(
@@ -302,10 +312,10 @@ def _rename_into_place(
 ) -> None:
     """Rename: before, there is no version or a damaged one; after, a whole one."""
     above, version = layout.version_folder(model, ""), manifest.version
-    mount.forget(f"{staging}/{_FILES}", above=False)
+    mount.forget(f"{staging}/{FILES}", above=False)
     while True:
         try:
-            mount.rename(staging, _FILES, above, version, inode=inode, durable=True)
+            mount.rename(staging, FILES, above, version, inode=inode, durable=True)
         except OSError as error:
             judged = _inode(mount, above, version)
             if _exists(mount, model, manifest, batch):  # another publisher was faster
@@ -341,8 +351,8 @@ def _inode(mount: Mount, above: str, name: str) -> int | None:
 
 def _remove_rest(mount: Mount, staging: str) -> None:
     try:
-        mount.remove_folder(f"{staging}/{_PARTS}")
+        mount.remove_folder(f"{staging}/{PARTS}")
         if not mount.remove_folder(staging):
-            removal.remove_tree(mount, staging, grammar.staging)
+            disposal.remove_rest(mount, staging)
     except OSError as error:
         disposal.log_remains(mount, staging, error)
