@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from efsstate import deadline
 from efsstate.deadline import Invocation
 from efsstate.errors import ClaimedError, DeadlineExceeded, EfsStateError
 from efsstate.eviction import incoming
 from efsstate.format import layout
-from efsstate.modelstore import versions
+from efsstate.modelstore import publication
 from efsstate.modelstore.manifest import bad_name
+from efsstate.modelstore.patterns import DEFAULT_EXCLUDE, Patterns
+from efsstate.modelstore.source import Source
 from efsstate.mount import lock
 from efsstate.mount import root as roots
 from efsstate.mount.drafts import PartialFile
@@ -125,8 +128,15 @@ def run(
                 _require_whole(mount, folder, objects, source)
                 is_single = len(objects) == 1 and objects[0].key == prefix
                 path = mount.path_of(f"{folder}/{_FILES}", objects[0].name if is_single else "")
-                result["version"] = versions.publish(
-                    model, path, version=version, activate=activate, root=root
+                taken = objects if is_single else _published(objects)
+                result["version"] = publication.publish(
+                    model,
+                    partial(_open_whole, path, taken, source),
+                    version=version,
+                    is_activated=activate,
+                    meta=None,
+                    progress=None,
+                    root=root,
                 )
         except DeadlineExceeded:
             return {**result, "finished": False, "bytes": copy.done}
@@ -336,6 +346,27 @@ def _require_whole(
             )
         present.append(item)
     return present
+
+
+def _published(objects: list[Object]) -> list[Object]:
+    """Return those of the files in a folder that a publication of it takes."""
+    patterns = Patterns(None, DEFAULT_EXCLUDE)
+    return [item for item in objects if item.name != layout.MANIFEST and patterns.takes(item.name)]
+
+
+def _open_whole(path: str, objects: list[Object], source: str, mount: Mount, model: str) -> Source:
+    """Return the copy as the source of a publication; raise ClaimedError if files are missing.
+
+    If this call is frozen after its last look, another one may be removing them at this moment.
+    """
+    try:
+        files = Source(path, mount, model, Patterns(None, DEFAULT_EXCLUDE))
+    except FileNotFoundError:
+        raise _taken_over(source) from None
+    # MUT: a-copy-is-published-with-all-its-files
+    if any(files.sizes.get(item.name) != item.size for item in objects):
+        raise _taken_over(source)
+    return files
 
 
 def _is_moved(mount: Mount, folder: str, item: Object, target: str) -> bool:

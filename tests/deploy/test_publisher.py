@@ -471,6 +471,35 @@ def test_a_call_that_was_frozen_takes_nothing_back(s3, tmp_path, target):
         assert [each.id for each in efsstate.versions("net") if each.active] == ["newer"]
 
 
+@pytest.mark.parametrize("names", ["b", "abc"])
+def test_a_call_frozen_before_the_publication_misses_files(s3, tmp_path, monkeypatch, names):
+    """Its retry has finished, and removes the copy at this moment, file by file."""
+    for name in [*"abc", "d.lock"]:
+        put(s3, f"net/{name}", name.encode())
+    real = publisher._require_whole
+
+    def require_whole(mount, folder, *more):
+        monkeypatch.setattr(publisher, "_require_whole", real)
+        try:
+            return real(mount, folder, *more)
+        finally:
+            mount.remove(folder, "PROGRESS")
+            for name in names:
+                mount.remove(f"{folder}/files", name)
+            if names == "abc":
+                mount.remove(f"{folder}/files", "d.lock")
+                mount.remove_folder(f"{folder}/files")
+
+    monkeypatch.setattr(publisher, "_require_whole", require_whole)
+    with pytest.raises(ClaimedError, match="another call has finished the copy"):
+        publisher.run(f"s3://{s3.bucket}/net/", model="net")
+    version = publisher.run(f"s3://{s3.bucket}/net/", model="net")["version"]
+    assert [each.id for each in efsstate.versions("net")] == [version]
+    path = tmp_path / "root" / "models" / "net" / "versions" / version
+    assert sorted(name for name in os.listdir(path) if name[0] != ".") == [*"abc"]
+    assert left_over(tmp_path) == []
+
+
 def test_an_older_file_of_that_size_was_not_moved(s3, tmp_path, monkeypatch):
     """A file of the copy is gone, and the one in its place is not the copy's own."""
     for name in "abc":

@@ -555,6 +555,11 @@ MUTATIONS = {
         holds(False),
         ["modelstore/test_publish.py::test_a_prune_while_a_publisher_is_frozen"],
     ),
+    "a-copy-is-published-with-all-its-files": Mutation(
+        "a copy is published with all its files",
+        holds(False),
+        ["deploy/test_publisher.py::test_a_call_frozen_before_the_publication_misses_files"],
+    ),
     "a-copy-goes-on-behind-bytes-that-are-there": Mutation(
         "a copy goes on behind bytes that are there",
         holds(False),
