@@ -190,14 +190,15 @@ class ShardFolder:
         self.folder.mount.remove(self.folder.folder, self._mark_name(index))
         self.marked.discard(index)
 
-    def begun(self) -> set[int]:
+    def begun(self, *, working: bool = False) -> set[int]:
         """List the folder: learn which shards are marked, and return those that have a folder.
 
-        A shard that was reset is not marked any more. Raise ShardsError if the job was removed.
+        A shard that was reset is not marked any more. If it is for `working`, raise ShardsError for
+        a job that was removed.
         """
         names = self.folder.list().names
         # MUT: no-shard-of-a-job-that-was-removed
-        if layout.SHARDS not in names:
+        if working and layout.SHARDS not in names:
             self.count()  # raises
         begun, self.marked = set(), set()
         for kind, index, signature in filter(None, map(layout.parse_shard, names)):
@@ -301,7 +302,7 @@ class Shards(Generic[C]):
         if environment.on_lambda():
             deadline.warn_if_unknown("the loop over shards")
         folder = self._opened()
-        folder.begun()
+        folder.begun(working=True)
         stale = 0
         for index in _shuffled(folder.n):
             is_known = index in folder.marked
@@ -310,7 +311,7 @@ class Shards(Generic[C]):
                 # Others finish shards meanwhile. A listing tells of all of them: without it each
                 # of w workers would ask for each shard, which is w lookups a shard.
                 if stale > folder.n // _STALE:
-                    folder.begun()
+                    folder.begun(working=True)
                     stale = 0
                 continue
             remaining = deadline.remaining()
