@@ -95,7 +95,7 @@ def _make_version(
             inode = mount.identify(mount.handle(files, make=True), files)[1]
             _copy(mount, staging, source, manifest, batch, is_new=is_new)
             _require_same_files(mount, staging, inode)
-            _write_manifest(mount, model, staging, manifest, inode)
+            _write_manifest(mount, staging, manifest, inode)
             _rename_into_place(mount, model, staging, manifest, batch, inode)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -291,9 +291,10 @@ def _files_are_gone(mount: Mount, staging: str) -> OSError:
     return mount.with_path(gone, staging, FILES)
 
 
-def _write_manifest(mount: Mount, model: str, staging: str, manifest: Manifest, inode: int) -> None:
+def _write_manifest(mount: Mount, staging: str, manifest: Manifest, inode: int) -> None:
     """Put the manifest among the files of the staging folder: it comes last."""
-    place = f"{layout.version_folder(model, manifest.version)}/{layout.MANIFEST}"
+    above = staging.rpartition("/")[0]  # the folder of the versions
+    place = f"{above}/{manifest.version}/{layout.MANIFEST}"
     build = partial(
         entry.encode, manifest.encoded,
         place=place, codec=manifests.CODEC, ttl=None, key=mount.key,
@@ -311,7 +312,7 @@ def _rename_into_place(
     mount: Mount, model: str, staging: str, manifest: Manifest, batch: Batch, inode: int
 ) -> None:
     """Rename: before, there is no version or a damaged one; after, a whole one."""
-    above, version = layout.version_folder(model, ""), manifest.version
+    above, version = staging.rpartition("/")[0], manifest.version
     mount.forget(f"{staging}/{FILES}", above=False)
     while True:
         try:
