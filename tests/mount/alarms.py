@@ -24,17 +24,21 @@ def _is_skipped(frame):
     return False
 
 
-def at_each_moment(act, files=os.sep + "efsstate" + os.sep):
+class Late(TimeoutError):  # noqa: N818
+    """Raised by the handler of a time limit: an OSError, as the mount's errors are."""
+
+
+def at_each_moment(act, files=os.sep + "efsstate" + os.sep, kind=Alarm):
     """Yield the number of each moment of `act` in `files`, after an alarm was raised there."""
     gc.collect()
     gc.freeze()  # the collections below look at new objects alone: other tests have left millions
     try:
-        yield from _moments(act, files)
+        yield from _moments(act, files, kind)
     finally:
         gc.unfreeze()
 
 
-def _moments(act, files):
+def _moments(act, files, kind):
     moment = 0
     while True:
         seen, is_raised = 0, False
@@ -47,14 +51,14 @@ def _moments(act, files):
             if event in ("c_return", "call"):
                 if seen == moment:
                     is_raised = True
-                    raise Alarm
+                    raise kind
                 seen += 1
 
         gc.collect()
         sys.setprofile(profile)
         try:
             act()
-        except Alarm:
+        except kind:
             pass
         finally:
             sys.setprofile(None)

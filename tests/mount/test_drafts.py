@@ -203,3 +203,9 @@ def test_an_error_of_a_partial_file_names_it(mount, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="/part'") as caught:
         drafts.PartialFile(mount, "", "part")
     assert caught.value.errno == errno.EDQUOT and len(os.listdir("/proc/self/fd")) <= before + 1
+
+
+def test_a_time_limit_leaves_no_file_of_a_look_at_the_clock(mount, tmp_path):
+    """A handler's TimeoutError is an OSError, and no refusal of the server's."""
+    moments = list(alarms.at_each_moment(lambda: mount.ask_time("x"), kind=alarms.Late))
+    assert os.listdir(tmp_path / "x") == [] and len(moments) > 10

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tests.mount import alarms
+from tests.torture.interrupts import locks
 
 from efsstate import process
 from efsstate.mount import byte_locks, lock
@@ -366,3 +367,19 @@ def test_reset_closes_the_lock_files(mount):
     assert len(opened("LOCK")) == 5
     process.reset()
     assert not byte_locks._shared_files and opened("LOCK") == []
+
+
+@pytest.mark.parametrize("kind", [alarms.Alarm, alarms.Late])
+def test_an_alarm_leaves_no_byte_locked(tmp_path, kind):
+    """A handler's TimeoutError is an OSError, and no sign that the lock was lost already."""
+    mount = Mount(str(tmp_path))
+
+    def lock_and_unlock():
+        byte_locks.acquire(mount, "x", "0" * 48).release()
+
+    lock_and_unlock()
+    moments = 0
+    for moment in alarms.at_each_moment(lock_and_unlock, kind=kind):
+        moments += 1
+        assert locks() == [], moment
+    assert moments > 10

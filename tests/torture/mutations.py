@@ -497,6 +497,16 @@ MUTATIONS = {
         holds(False),
         ["checkpoints/test_removal_killed.py::test_a_warm_worker_does_not_follow_a_removal"],
     ),
+    "a-handlers-time-out-loses-no-lock": Mutation(
+        "a handler's time-out loses no lock",
+        holds(False),
+        ["mount/test_lock.py::test_an_alarm_leaves_no_byte_locked"],
+    ),
+    "a-handlers-time-out-leaves-no-file": Mutation(
+        "a handler's time-out leaves no file",
+        holds(True),
+        ["mount/test_drafts.py::test_a_time_limit_leaves_no_file_of_a_look_at_the_clock"],
+    ),
     "a-copy-is-published-whole": Mutation(
         "a copy is published whole",
         holds(False),

@@ -120,10 +120,10 @@ class ByteLock:
                     # The kernel has one lock for the whole process: without this set, the first
                     # release would free them all.
                     file.holders.setdefault(offset, {})[id(self)] = self._root
-                except OSError:
-                    raise
-                except BaseException:  # a signal handler raised right after it was taken
-                    if not file.holders.get(offset):
+                except BaseException as error:
+                    is_refused = isinstance(error, OSError) and error.errno is not None
+                    # Else a signal handler raised right after it was taken.
+                    if not is_refused and not file.holders.get(offset):
                         fcntl.lockf(fd, fcntl.LOCK_UN, 1, offset)
                     raise
         except PermissionError as error:  # some systems' way of saying that it is locked
@@ -146,7 +146,11 @@ class ByteLock:
                     fcntl.lockf(file.file.fd, fcntl.LOCK_UN, 1, self._offset)
                     file.holders.pop(self._offset, None)
                 holders.pop(id(self), None)
-        except OSError:  # it was lost already: cut off for longer than the server's lease
+        except OSError as error:
+            # MUT: a-handlers-time-out-loses-no-lock
+            if error.errno is None:
+                raise  # a signal handler's
+            # It was lost already: cut off for longer than the server's lease.
             file.holders.get(self._offset, _NOBODY).pop(id(self), None)
         with _guard:
             file.users.discard(id(self))
