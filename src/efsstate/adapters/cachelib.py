@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cachelib import BaseCache
 
-from efsstate.cache.cache import Cache, put_many
+from efsstate.cache.cache import Cache, store_many
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,9 +55,10 @@ class EfsCache(BaseCache):
     def set_many(
         self, mapping: Mapping[str, Any], timeout: int | dt.timedelta | None = None
     ) -> list[Any]:
-        """Keep all of `mapping`; return its keys, but for those with which the mount failed."""
-        failed = put_many(self._cache, mapping, self._seconds(timeout))
-        return [key for key in mapping if key not in failed] if failed else list(mapping)
+        """Keep all of `mapping`; return the keys of the values that the mount took."""
+        cache, seconds = self._cache, self._seconds(timeout)
+        taken = store_many(cache.results, cache.digest, mapping.items(), seconds)
+        return [key for key, is_taken in zip(mapping, taken, strict=True) if is_taken]
 
     def add(self, key: str, value: Any, timeout: int | dt.timedelta | None = None) -> bool:
         """Keep `value` unless a host has a value for `key`; return True if it was kept."""

@@ -11,7 +11,7 @@ import pickle
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 
-from efsstate.cache.cache import Cache, put_many
+from efsstate.cache.cache import Cache, store_many
 from efsstate.cache.namespace import ENDLESS
 from efsstate.errors import EncodeError
 
@@ -74,11 +74,12 @@ class EfsCache(BaseCache):
         timeout: Any = DEFAULT_TIMEOUT,
         version: int | None = None,
     ) -> list[Any]:
-        """Keep all of `data`, several at once; return the keys with which the mount failed."""
+        """Keep all of `data`; return the keys of the values that the mount did not take."""
         names = {self.make_and_validate_key(key, version): key for key in data}
-        values = {name: data[key] for name, key in names.items()}
+        pairs, cache = [(name, data[key]) for name, key in names.items()], self._cache
         with _PickleErrors():
-            return [names[name] for name in put_many(self._cache, values, self._seconds(timeout))]
+            taken = store_many(cache.results, cache.digest, pairs, self._seconds(timeout))
+        return [key for key, is_taken in zip(names.values(), taken, strict=True) if not is_taken]
 
     def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         """Have the value of `key` count from now on; return True if it has one."""

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from typing import Any
 
 _MISSING: Any = object()
-# By a function's id in joblib: the digest of its code in this process. joblib, too, remembers for
-# all of its stores that it has compared the code.
+# The digest of each function's code in this process, by the function's id in joblib. It holds for
+# all stores: joblib compares the code of a function once in a process.
 _codes: dict[str, str] = {}
 
 
 class _ComparedCodes(threading.local):
-    """The digests that this thread gave to joblib, which has not said yet whether they match."""
+    """The digests of codes that joblib is comparing with those of the functions, by thread."""
 
     def __init__(self) -> None:
         self.digests: dict[str, str] = {}

@@ -118,7 +118,8 @@ class Cache(Generic[K, V]):
 
         Raises `EncodeError` for a value that would not come back as it is.
         """
-        self._put([(key, value)], ttl, tag_ids(tags) if tags else ())
+        ids = tag_ids(tags) if tags else ()
+        store_many(self._results, self._keys.digest, [(key, value)], ttl, ids)
 
     def invalidate_tag(self, tag: str) -> None:
         """Forget all values with this tag: here at once, elsewhere within 60 s.
@@ -137,10 +138,14 @@ class Cache(Generic[K, V]):
         """
         if not hasattr(values, "items"):
             raise TypeError(f"set_many: a dict of keys and values is needed, not {values!r:.80}")
-        put_many(self, values, ttl)
+        store_many(self._results, self._keys.digest, values.items(), ttl)
 
     def add(self, key: K, value: V, ttl: Duration | None = None) -> bool:
-        """Keep `value` under `key` unless a host has a value for it; return True if it was kept."""
+        """Keep `value` under `key` unless a host has a value for it; return True if it was kept.
+
+        Of callers on all hosts one gets True; none does where the mount fails. Raises `EncodeError`
+        as `set` does.
+        """
         results, digest = self._results, self._keys.digest(key)
         seconds = self.life(ttl)
         if not results.enabled:
@@ -178,7 +183,7 @@ class Cache(Generic[K, V]):
         """Remove `key` and return its value; of callers on all hosts one gets it.
 
         If `key` has no value, return `default`, or raise `KeyError` if there is no default. Raises
-        the errors of `lock` too.
+        the mount's errors, as `lock` does, and `ValueError` for a value that can't be decoded.
         """
         with self.lock(key):
             value = self._pop(self._keys.digest(key))
@@ -189,7 +194,7 @@ class Cache(Generic[K, V]):
         return default
 
     def _pop(self, digest: str) -> Any:
-        """Remove a value and return it; MISSING if there is none. Raise the mount's errors."""
+        """Remove a value and return it; MISSING if there is none. Raise as `pop` does."""
         results, began = self._results, time.monotonic()
         if not results.enabled:
             return MISSING
@@ -200,7 +205,7 @@ class Cache(Generic[K, V]):
         value = results.take(item)
         results.count_hit(item, "mount", began)
         results.begin_change(digest)
-        # MUT: pop-gives-what-it-has-removed
+        # MUT: pop-removes-the-value-that-it-returns
         io_threads.call(results.root_path, lambda: results.remove(digest), results.io_timeout)
         return value
 
@@ -222,7 +227,8 @@ class Cache(Generic[K, V]):
         """Add `delta` to the number that `key` has (0 if none), and return the sum.
 
         Calls of `incr` on all hosts together add up exactly. Raises `TypeError` if the value is not
-        an int. Raises the errors of `lock` too: unlike `get` and `set`, `incr` needs the mount.
+        an int, `ValueError` if it can't be decoded, and the mount's errors, as `lock` does: unlike
+        `get` and `set`, `incr` needs the mount.
         """
         from efsstate.cache import updates
 
@@ -371,27 +377,7 @@ class Cache(Generic[K, V]):
 
     def life(self, ttl: Duration | None) -> float | None:
         """Return the seconds for which a value counts that is set with `ttl`."""
-        return self._results.ttl if ttl is None else units.seconds(ttl, "ttl")
-
-    def _put(
-        self, pairs: list[tuple[Any, Any]], ttl: Duration | None, tags: tuple[str, ...] = ()
-    ) -> None:
-        results, seconds = self._results, self.life(ttl)
-        entries = [(self._keys.digest(key), value, pack_key(key)) for key, value in pairs]
-        if results.enabled:
-            puts.put(results, entries, seconds, own_ttl=ttl is not None, tags=tags)
-
-
-def put_many(
-    cache: Cache[Any, Any], values: Mapping[Any, Any], ttl: Duration | None = None
-) -> list[Any]:
-    """Keep all of `values`, as `set_many` does; return the keys with which the mount failed."""
-    results, seconds = cache.results, cache.life(ttl)
-    entries = [(cache.digest(key), value, pack_key(key)) for key, value in values.items()]
-    if not results.enabled:
-        return []
-    outcomes = puts.put(results, entries, seconds, own_ttl=ttl is not None)
-    return [key for key, is_done in zip(values, outcomes, strict=True) if not is_done]
+        return life_of(self._results, ttl)
 
 
 def _require_distinct(keys: list[Any], digests: list[str]) -> None:
@@ -412,6 +398,29 @@ def pack_key(key: object) -> bytes:
     except (EncodeError, ImportError, OSError):
         return b""
     return bytes(packed) if not isinstance(packed, list) and len(packed) <= _LONGEST_KEY else b""
+
+
+def life_of(results: TieredCache, ttl: Duration | None) -> float | None:
+    """Return the seconds for which a value counts that is set with `ttl`."""
+    return results.ttl if ttl is None else units.seconds(ttl, "ttl")
+
+
+def store_many(
+    results: TieredCache,
+    digest: Callable[[Any], str],
+    pairs: Iterable[tuple[Any, Any]],
+    ttl: Duration | None,
+    tags: tuple[str, ...] = (),
+) -> list[bool]:
+    """Set the value of each (key, value); return for each, in order, if the mount took it.
+
+    `tags` are ids. Raise the first `EncodeError` after storing the others.
+    """
+    seconds = life_of(results, ttl)
+    entries = [(digest(key), value, pack_key(key)) for key, value in pairs]
+    if not results.enabled:
+        return [True] * len(entries)
+    return puts.put(results, entries, seconds, own_ttl=ttl is not None, tags=tags)
 
 
 def fetch_many(results: TieredCache, digests: Sequence[str | None]) -> list[Any]:

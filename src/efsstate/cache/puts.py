@@ -49,7 +49,7 @@ def put(
     """Set values that count for `seconds`; raise the first `EncodeError` after storing the others.
 
     `own_ttl`: the cache's ttl does not shorten that. `tags` are ids. Failures of the mount are
-    counted and logged. Return False for each entry with which the mount failed.
+    counted and logged. Return for each entry, in order, if it was stored.
     """
     if seconds == 0:
         return [_attempt_removal(results, digest) is not None for digest, _, _ in entries]
