@@ -142,13 +142,20 @@ def run(
             return {**result, "finished": False, "bytes": copy.done}
         except (EfsStateError, ValueError) as error:
             if _is_final(error, is_copied=copy.done == copy.total):
-                incoming.remove(mount, folder)
+                _clean_up(mount, folder, claim)
             raise
-        incoming.remove(mount, folder)
+        _clean_up(mount, folder, claim)
     finally:
         claim.release()
         mount.remove_folder(folder)  # if empty: an NFS client cannot while the lock's file is open
     return {**result, "finished": True, "bytes": copy.total}
+
+
+def _clean_up(mount: Mount, folder: str, claim: lock.Lock) -> None:
+    """Remove the copy, unless this call was frozen, and another one has begun it anew."""
+    # MUT: a-call-that-was-frozen-removes-no-other-copy
+    if claim.is_current():
+        incoming.remove(mount, folder)
 
 
 def _copy_parts(source: str, dataset: str, root: str | None, client: Any) -> dict[str, object]:

@@ -332,15 +332,8 @@ def test_a_file_that_went_before_the_publication_is_missed(s3, tmp_path, monkeyp
     """Another call, which was frozen and has lost its claim, may remove what this one copies."""
     for name in "abc":
         put(s3, f"net/{name}", name.encode())
-    real = publisher._Copy.run
-
-    def run(copy):
-        is_finished = real(copy)
-        copy._mount.remove(f"{copy._folder}/files", "b")
-        return is_finished
-
     with monkeypatch.context() as patch:
-        patch.setattr(publisher._Copy, "run", run)
+        copy_without_b(patch)
         with pytest.raises(EfsStateError, match="net/: b: its copy was removed or changed"):
             publisher.run(f"s3://{s3.bucket}/net/", model="net")
     assert left_over(tmp_path) == []
@@ -500,6 +493,36 @@ def test_a_call_frozen_before_the_publication_misses_files(s3, tmp_path, monkeyp
     assert left_over(tmp_path) == []
 
 
+def test_a_call_frozen_before_its_clean_up_removes_nothing(s3, tmp_path, monkeypatch):
+    """Its retry has finished, and a third call copies the same again."""
+    put(s3, "net/a", b"a")
+    real, others = publisher.publication.publish, []
+
+    def publish(*arguments, **options):
+        version = real(*arguments, **options)
+        (folder,) = (tmp_path / "root/shared-data").glob(".incoming-*")
+        (folder / "LOCK").unlink()
+        (folder / "LOCK").touch()
+        others.extend([folder / "PROGRESS", folder / "files" / "a"])
+        return version
+
+    monkeypatch.setattr(publisher.publication, "publish", publish)
+    assert publisher.run(f"s3://{s3.bucket}/net/", model="net")["finished"]
+    assert all(path.exists() for path in others) and len(others) == 2
+
+
+def copy_without_b(monkeypatch):
+    """Have the next copy lose the file `b` when it is whole."""
+    real = publisher._Copy.run
+
+    def run(copy):
+        is_finished = real(copy)
+        copy._mount.remove(f"{copy._folder}/files", "b")
+        return is_finished
+
+    monkeypatch.setattr(publisher._Copy, "run", run)
+
+
 def test_an_older_file_of_that_size_was_not_moved(s3, tmp_path, monkeypatch):
     """A file of the copy is gone, and the one in its place is not the copy's own."""
     for name in "abc":
@@ -508,15 +531,8 @@ def test_an_older_file_of_that_size_was_not_moved(s3, tmp_path, monkeypatch):
     old.parent.mkdir(parents=True)
     old.write_bytes(b"old b")
     os.utime(old, (0, time.time() - 60))
-    real = publisher._Copy.run
-
-    def run(copy):
-        is_finished = real(copy)
-        copy._mount.remove(f"{copy._folder}/files", "b")
-        return is_finished
-
     with monkeypatch.context() as patch:
-        patch.setattr(publisher._Copy, "run", run)
+        copy_without_b(patch)
         with pytest.raises(EfsStateError, match="net/: b: its copy was removed or changed"):
             publisher.run(f"s3://{s3.bucket}/net/", to="x")
     assert left_over(tmp_path) == [] and os.listdir(old.parent) == ["b"]
