@@ -146,6 +146,25 @@ def test_a_warm_worker_does_not_follow_a_removal(root, monkeypatch):
     assert checkpoint("job", root=root).shards().shard(0).load() == "new"
 
 
+def test_a_frozen_removal_in_place_sees_a_later_claim(root, monkeypatch):
+    """A user's file keeps the folder from being renamed, so nothing is looked at after that."""
+    save_three(root)
+    with open(f"{root}/{JOB}/notes.txt", "w") as file:
+        file.write("mine")
+    real = fenced_removal._remove_fenced
+
+    def freeze_and_remove(*arguments):
+        lose_locks()
+        with checkpoint("job", root=root) as job:
+            job.save("later")
+        return real(*arguments)
+
+    monkeypatch.setattr(fenced_removal, "_remove_fenced", freeze_and_remove)
+    with pytest.raises(ClaimedError, match="and not removed"):
+        fenced_removal.remove(Mount(root), JOB)
+    assert cold_load(root) == "later"
+
+
 def test_a_job_is_removed_after_a_killed_removal(root, monkeypatch):
     """One that had said so, and had not renamed it: nobody else takes that back."""
     with checkpoint("job", root=root).shards(2) as shards:

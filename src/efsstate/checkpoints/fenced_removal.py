@@ -104,7 +104,7 @@ def _fence(here: CheckpointFolder, may_go: Judge | None) -> int:
 
 
 def _mark(here: CheckpointFolder) -> None:
-    """Say that the folder, whose lock we hold, is removed."""
+    """Create REMOVED in the folder; the caller holds its lock."""
     try:
         here.make_link(layout.REMOVED, "removed")
     except FileExistsError:
@@ -132,31 +132,37 @@ def _fence_shards(here: CheckpointFolder, may_go: Judge | None, fenced: set[str]
 
 
 def _remove_fenced(here: CheckpointFolder, epoch: int, shards: set[str]) -> removal.Removal | None:
+    """Remove the folder, unless somebody has claimed it or a shard since it was fenced."""
     mount, folder = here.mount, here.folder
     try:
         removal.require_ours(mount, folder, grammar.checkpoint)
     except ForeignFilesError:  # which must not move with it
+        # MUT: a-removal-in-place-looks-again
+        if not _is_fenced(mount, folder, epoch, shards):
+            return None
         return removal.remove_tree(mount, folder, grammar.checkpoint)
     parent, _, name = folder.rpartition("/")
     away = f"{layout.TEMPORARY}{os.urandom(12).hex()}"
     mount.rename(parent, name, parent, away)
     mount.forget(folder)
-    moved = Listing(mount.names(f"{parent}/{away}"))
-    is_fenced = layout.REMOVED in moved.names and (not epoch or moved.top <= epoch)
     # MUT: a-removal-looks-again-after-the-rename
-    if not is_fenced or not _are_fenced(mount, f"{parent}/{away}", moved.names, shards):
+    if not _is_fenced(mount, f"{parent}/{away}", epoch, shards):
         mount.rename(parent, away, parent, name)
         return None
     return removal.remove_tree(mount, f"{parent}/{away}", grammar.checkpoint)
 
 
-def _are_fenced(mount: Mount, folder: str, names: list[str], shards: set[str]) -> bool:
-    """Return True if nobody has claimed a shard of the job since it was fenced.
+def _is_fenced(mount: Mount, folder: str, epoch: int, shards: set[str]) -> bool:
+    """Return True if nobody has claimed the checkpoint since it was fenced, nor a shard of it.
 
-    A worker may have done so while we were frozen, and had lost the job's lock: then it took the
-    shard's REMOVED away, or began a shard that we do not know.
+    `epoch` is the one that fences a checkpoint without shards. If we were frozen, and lost the
+    lock, an owner or a worker may have removed REMOVED and claimed, or begun a shard that is not
+    among `shards`, which we fenced.
     """
-    begun = {name for name in names if name[0] == "s" and layout.parse_shard(name)}
+    listing = Listing(mount.names(folder))
+    if layout.REMOVED not in listing.names or (epoch and listing.top > epoch):
+        return False
+    begun = {name for name in listing.names if name[0] == "s" and layout.parse_shard(name)}
     # MUT: a-removal-looks-at-the-shards-again
     if not begun <= shards:
         return False
