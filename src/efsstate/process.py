@@ -44,8 +44,17 @@ def lock(*, reentrant: bool = True) -> Any:
     return new
 
 
+def is_of_handler(error: BaseException) -> bool:
+    """Return True if a signal handler raised the error: an OSError that has no errno.
+
+    A handler that limits the time of its program usually raises TimeoutError, which is an OSError.
+    The errors of system calls have an errno.
+    """
+    return isinstance(error, OSError) and error.errno is None
+
+
 class Latch:
-    """What one thread waits for until another sets it, once.
+    """An event that one thread waits for, and that another thread sets once.
 
     `threading.Event` is entered by Python code: a signal handler that raises in it leaves a lock
     taken, and then the thread that sets the event waits for ever.

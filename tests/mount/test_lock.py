@@ -1,5 +1,6 @@
 """Locks exclude threads and processes, go with their holder, and stay with a fork's parent."""
 
+import errno
 import fcntl
 import os
 import signal
@@ -383,3 +384,17 @@ def test_an_alarm_leaves_no_byte_locked(tmp_path, kind):
         moments += 1
         assert locks() == [], moment
     assert moments > 10
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "error"), alarms.Late("late")])
+def test_a_failed_look_at_a_lock_says_nothing_of_it(mount, monkeypatch, error):
+    """Else its holder takes it for lost, and says that another has it."""
+    held = lock.attempt(mount, "x", "l")
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(Mount, "stat", fail)
+    with pytest.raises(type(error)) as caught:
+        held.is_current()
+    assert caught.value is error

@@ -402,7 +402,7 @@ class DiskTier:
     def remove_since(self, digest: str, start: Snapshot | None) -> None:
         """Remove the entry, if it is the one that was there at the `start`, as far as that tells.
 
-        Raise nothing.
+        Raise only what a signal handler raised.
         """
         try:
             if (
@@ -411,8 +411,9 @@ class DiskTier:
                 or self._find_identity(digest) == start.seen
             ):
                 self.mount.remove(self.folders[digest[0]], digest)
-        except OSError:
-            pass
+        except OSError as error:
+            if process.is_of_handler(error):
+                raise
 
     def remove(self, digest: str) -> bool:
         """Remove an entry, whatever it is, and the drafts of computations of it on any host.

@@ -26,16 +26,8 @@ if TYPE_CHECKING:
 # the interpreter shuts down.
 FAILURES = (OSError, EfsStateError, MemoryError, ImportError)
 ENDLESS = float("inf")  # seconds
-_PAUSE = 60.0  # seconds until a put tries again to widen a POLICY that it could not write twice
+_PAUSE = 60.0  # seconds until puts try again to widen POLICY, after two of them failed
 _FOREVER = 10.0**10  # seconds: the shortest life of an entry that never expires, for the sweep
-
-
-def is_of_handler(error: BaseException) -> bool:
-    """Return True for an OSError of no number, as a signal handler's TimeoutError is.
-
-    The mount's errors have one, but for our own.
-    """
-    return isinstance(error, OSError) and error.errno is None and type(error) is not MountTimeout
 
 
 def is_load_failure(error: Exception) -> bool:
@@ -74,8 +66,8 @@ class Upkeep:
     """The policy of one namespace, as far as this process knows it.
 
     `shortest` and `longest` are the lives in seconds, with the time that a result may be served
-    stale, between which POLICY covers a result; as yet, none. Before `retry_at` (monotonic) a put
-    does not try again to widen it.
+    stale, between which POLICY covers a result; at first it covers none. Before the monotonic time
+    `retry_at` a put does not try again to widen POLICY.
     """
 
     def __init__(self, name: str, component: str, options: Options) -> None:
@@ -106,9 +98,10 @@ class Upkeep:
         self._has_failed = False
 
     def postpone(self) -> None:
-        """Note that a put could not widen POLICY: the next one tries again, and then none for long.
+        """Note that a put could not widen POLICY.
 
-        One failure may pass at once; if POLICY may not be written, each put would pay for a try.
+        The next put tries again, because most failures are short. If that fails too, puts try again
+        after `_PAUSE` seconds: each try costs a put several requests.
         """
         if self._has_failed:
             self.retry_at = time.monotonic() + _PAUSE
@@ -215,15 +208,16 @@ class Namespace:
     def report_failure(self, error: BaseException, doing: str) -> None:
         """Count and log that the mount failed while `doing` something.
 
-        Raise the error if it is a signal handler's: that limits the caller's time.
+        Raise the error if a signal handler raised it: the handler limits the caller's time.
         """
+        is_own = isinstance(error, MountTimeout)  # it has no errno, either
         # MUT: a-time-limit-is-no-failure-of-the-mount
-        if is_of_handler(error):
+        if process.is_of_handler(error) and not is_own:
             raise error
         self.count_failure(error, doing)
 
     def count_failure(self, error: BaseException, doing: str) -> None:
-        """Count and log an error that is the mount's, or of the caller's code."""
+        """Count and log an error of the mount, or of the caller's function."""
         is_damage = isinstance(error, CorruptEntryError)
         self.counts.damaged += is_damage
         self.counts.errors += not is_damage

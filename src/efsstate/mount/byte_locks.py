@@ -121,8 +121,8 @@ class ByteLock:
                     # release would free them all.
                     file.holders.setdefault(offset, {})[id(self)] = self._root
                 except BaseException as error:
-                    is_refused = isinstance(error, OSError) and error.errno is not None
-                    # Else a signal handler raised right after it was taken.
+                    is_refused = isinstance(error, OSError) and not process.is_of_handler(error)
+                    # Else a signal handler raised right after the lock was taken.
                     if not is_refused and not file.holders.get(offset):
                         fcntl.lockf(fd, fcntl.LOCK_UN, 1, offset)
                     raise
@@ -148,8 +148,8 @@ class ByteLock:
                 holders.pop(id(self), None)
         except OSError as error:
             # MUT: a-handlers-time-out-loses-no-lock
-            if error.errno is None:
-                raise  # a signal handler's
+            if process.is_of_handler(error):
+                raise
             # It was lost already: cut off for longer than the server's lease.
             file.holders.get(self._offset, _NOBODY).pop(id(self), None)
         with _guard:

@@ -241,24 +241,26 @@ class Mount(ReadableFiles):
             self._write(folder, name, lambda _: (), flags=0, durable=False)
             self.remove(folder, name, quiet=True)
         except BaseException as error:
+            is_refused = isinstance(error, (OSError, CorruptEntryError))
             # MUT: a-handlers-time-out-leaves-no-file
-            if isinstance(error, CorruptEntryError) or getattr(error, "errno", None) is not None:
+            if is_refused and not process.is_of_handler(error):
                 return False
-            self.remove(folder, name, quiet=True)  # a signal handler's, before the removal
+            # A signal handler raised before the file was removed.
+            self.remove(folder, name, quiet=True)
             raise
         return True
 
     def remove(self, folder: str, name: str, *, quiet: bool = False) -> bool:
         """Remove the file or link `name`; return True if it was there.
 
-        `quiet`: return False instead of raising an error.
+        `quiet`: return False instead of raising an error of the mount.
         """
         try:
             self.call_at(os.unlink, folder, name)
         except OSError as error:
-            if error.errno in GONE or (quiet and error.errno is not None):
+            if error.errno in GONE or (quiet and not process.is_of_handler(error)):
                 return False
-            raise  # with `quiet` it is a signal handler's
+            raise
         return True
 
 

@@ -19,6 +19,7 @@ import stat
 import time
 from functools import partial
 
+from efsstate import process
 from efsstate.errors import CorruptEntryError
 
 TYPE_CHECKING = False
@@ -38,10 +39,10 @@ _MAX_OPEN = 256  # folders, of the 1,024 descriptors that Lambda allows
 def name_error(error: OSError, path: str, second: str | None = None) -> OSError:
     """Return `error` with the full path: system calls get names within an open folder.
 
-    `second` is the other path of a rename; the text of a symbolic link is none. An error without a
-    number is a signal handler's, and keeps its words.
+    `second` is the other path of a rename; the text of a symbolic link is none. What a signal
+    handler raised is returned as it is.
     """
-    if error.errno is None:
+    if process.is_of_handler(error):
         return error
     error.filename = path
     if second is not None:

@@ -13,7 +13,7 @@ import time
 from _weakrefset import WeakSet  # as `threading` has it: the public module would be one more import
 
 from efsstate import process, units
-from efsstate.mount.folders import Descriptor, name_error
+from efsstate.mount.folders import GONE, Descriptor, name_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,13 +101,13 @@ class Lock:
             self._mount.refresh(self.folder)
             with self._file as fd:
                 own = os.fstat(fd)
+            named = self._mount.stat(self.folder, self.name)
         except OSError as error:
+            # MUT: a-failed-look-at-a-lock-is-no-loss
+            if error.errno in GONE:
+                return False
             self.release()
             raise name_error(error, self._mount.path_of(self.folder, self.name)) from None
-        try:
-            named = self._mount.stat(self.folder, self.name)
-        except OSError:
-            return False
         # MUT: the-identity-of-a-locks-file
         return os.path.samestat(named, own)
 
