@@ -221,7 +221,7 @@ class Call:
             self._error = error
 
     def result(self) -> Any:
-        """Return what the call returned, or raise what it raised; to be asked for once."""
+        """Return the call's result, or raise its exception. The caller asks for it once."""
         value, error = self._value, self._error
         self._value = self._error = None
         if error is None:

@@ -273,15 +273,26 @@ def test_a_canary_is_rolled_back(root, three, lambda_environment, how):
     assert prune("m", keep=1, root=root) == [three[0]]  # the canary has its grace
 
 
-def test_another_activation_ends_a_canary(root, three, lambda_environment):
-    """In the same step: a canary counts beside the version that it was started beside, only."""
+def end_canary(root, three, version):
+    """Start version 1 as a canary beside 0, and activate `version`; return the canary's text.
+
+    The canary's link is there, as if the process had been killed before it removed the link.
+    """
     activate("m", three[0], root=root)
     activate("m", three[1], share=0.5, root=root)
     link = place(root, "m", "CURRENT%")
     text = os.readlink(link)
-    activate("m", three[2], root=root)
-    assert set(environments(root, 40)) == {"2"}
-    os.symlink(text, link)  # as if the process had been killed before it removed the link
+    activate("m", version, root=root)
+    assert not os.path.lexists(link)
+    served = str(three.index(version))
+    assert set(environments(root, 40)) == {served}
+    os.symlink(text, link)
+    return text
+
+
+def test_another_activation_ends_a_canary(root, three, lambda_environment):
+    """In the same step: a canary counts beside the version that it was started beside, only."""
+    end_canary(root, three, three[2])
     assert set(environments(root, 40)) == {"2"}
     assert active(root, "m") == three[2] and verify("m", root=root) == []
     age(root, three[1])
@@ -291,13 +302,7 @@ def test_another_activation_ends_a_canary(root, three, lambda_environment):
 @pytest.fixture
 def ended_canary(root, three, lambda_environment):
     """Version 1 was a canary beside 0, and is active; the activation was killed before its end."""
-    activate("m", three[0], root=root)
-    activate("m", three[1], share=0.5, root=root)
-    link = place(root, "m", "CURRENT%")
-    text = os.readlink(link)
-    activate("m", three[1], root=root)
-    os.symlink(text, link)
-    return text
+    return end_canary(root, three, three[1])
 
 
 @pytest.mark.parametrize("how", ["activate", "rollback", "publish"])

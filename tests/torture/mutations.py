@@ -424,18 +424,18 @@ MUTATIONS = {
         drop(),
         ["cache/test_mutex.py::test_a_task_that_is_interrupted_as_its_thread_begins_lets_go"],
     ),
-    "a-change-needs-what-it-changes": Mutation(
-        "a change needs what it changes",
+    "a-change-needs-a-readable-value": Mutation(
+        "a change needs a readable value",
         become("item = self.read(digest, exact=True)"),
         ["cache/test_mapping.py::test_what_cannot_be_read_is_not_replaced"],
     ),
-    "pop-gives-what-it-has-removed": Mutation(
-        "pop gives what it has removed",
+    "pop-removes-the-value-that-it-returns": Mutation(
+        "pop removes the value that it returns",
         become("puts.remove(results, digest)"),
         ["cache/test_mapping.py::test_pop_gives_only_what_it_has_removed"],
     ),
-    "what-a-handler-raises-is-no-damage": Mutation(
-        "what a handler raises is no damage",
+    "an-alarm-is-no-damage": Mutation(
+        "an alarm is no damage",
         holds(False),
         ["cache/test_mapping.py::test_a_handler_that_raises_loses_no_count"],
     ),
@@ -459,8 +459,8 @@ MUTATIONS = {
         become("acquired += [self._copying.acquire(True, seconds)]"),
         ["modelstore/test_staging.py::test_an_alarm_leaves_no_copy_locked"],
     ),
-    "what-is-noted-of-a-copy-goes-before-its-files": Mutation(
-        "what is noted of a copy goes before its files",
+    "progress-is-removed-before-the-files": Mutation(
+        "progress is removed before the files",
         drop(),
         ["deploy/test_publisher.py::test_a_kill_during_the_clean_up_loses_no_file"],
     ),
@@ -487,8 +487,8 @@ MUTATIONS = {
         become("return True"),
         ["checkpoints/test_removal_killed.py::test_a_frozen_removal_sees_claims_of_shards"],
     ),
-    "the-rest-of-a-removal-says-so": Mutation(
-        "the rest of a removal says so",
+    "saves-that-may-count-are-not-swept": Mutation(
+        "saves that may count are not swept",
         become("return False"),
         ["checkpoints/test_removal_killed.py::test_a_sweep_keeps_saves_that_may_count"],
     ),
@@ -507,13 +507,28 @@ MUTATIONS = {
         holds(True),
         ["mount/test_drafts.py::test_a_time_limit_leaves_no_file_of_a_look_at_the_clock"],
     ),
+    "a-failed-look-at-a-lock-is-no-loss": Mutation(
+        "a failed look at a lock is no loss",
+        holds(True),
+        ["mount/test_lock.py::test_a_failed_look_at_a_lock_says_nothing_of_it"],
+    ),
+    "a-removal-in-place-looks-again": Mutation(
+        "a removal in place looks again",
+        holds(False),
+        ["checkpoints/test_removal_killed.py::test_a_frozen_removal_in_place_sees_a_later_claim"],
+    ),
+    "a-call-that-was-frozen-removes-no-other-copy": Mutation(
+        "a call that was frozen removes no other copy",
+        holds(True),
+        ["deploy/test_publisher.py::test_a_call_frozen_before_its_clean_up_removes_nothing"],
+    ),
     "a-copy-is-published-whole": Mutation(
         "a copy is published whole",
         holds(False),
         ["deploy/test_publisher.py::test_a_file_that_went_before_the_publication_is_missed"],
     ),
-    "a-copy-whose-files-change-is-not-abandoned": Mutation(
-        "a copy whose files change is not abandoned",
+    "a-copy-that-changes-is-not-abandoned": Mutation(
+        "a copy that changes is not abandoned",
         become("return changed"),
         ["deploy/test_publisher.py::test_a_copy_without_note_and_lock_goes_after_a_day"],
     ),
@@ -530,8 +545,8 @@ MUTATIONS = {
         instead("label, link.version)", "label, None)"),
         ["modelstore/test_labels.py::test_a_canary_that_ended_does_not_begin_again"],
     ),
-    "a-removal-again-keeps-what-was-active": Mutation(
-        "a removal again keeps what was active",
+    "a-second-removal-keeps-the-previous-version": Mutation(
+        "a second removal keeps the previous version",
         holds(False),
         ["modelstore/test_labels.py::test_a_removal_again_keeps_what_was_active"],
     ),
@@ -1399,18 +1414,18 @@ MUTATIONS = {
         instead("is_unused and not self.keeps_unused", "is_unused"),
         ["cleanup/test_policy.py::test_what_must_stay_is_not_unused"],
     ),
-    "what-cannot-be-told-stays": Mutation(
-        "what cannot be told stays",
+    "an-unreadable-policy-keeps-unused-entries": Mutation(
+        "an unreadable policy keeps unused entries",
         drop(),
         ["cleanup/test_policy.py::test_what_a_policy_cannot_tell_stays"],
     ),
-    "what-may-be-signed-is-not-overwritten": Mutation(
-        "a POLICY that may be signed is not overwritten",
+    "a-policy-that-may-be-signed-is-not-written": Mutation(
+        "a policy that may be signed is not written",
         holds(False),
         ["cleanup/test_policy.py::test_a_policy_that_may_be_signed_is_left_as_it_is"],
     ),
-    "what-a-handler-raises-says-nothing-about-a-policy": Mutation(
-        "what a handler raises says nothing about a policy",
+    "an-alarm-does-not-damage-a-policy": Mutation(
+        "an alarm does not damage a policy",
         holds(False),
         ["cleanup/test_policy.py::test_an_alarm_is_no_damage_of_a_policy"],
     ),
@@ -1419,8 +1434,8 @@ MUTATIONS = {
         holds(False),
         ["cache/test_damage.py::test_without_the_key_nothing_is_cleared_for_others"],
     ),
-    "what-cannot-be-read-again-is-not-removed": Mutation(
-        "what cannot be read again is not removed",
+    "an-entry-that-cannot-be-read-is-not-removed": Mutation(
+        "an entry that cannot be read is not removed",
         instead("return True", "return False"),
         ["cli/test_commands.py::test_repair_leaves_what_cannot_be_read_again"],
     ),
@@ -1434,8 +1449,8 @@ MUTATIONS = {
         holds(False),
         ["cli/test_commands.py::test_verify_misses_the_versions_of_a_model"],
     ),
-    "a-round-that-stays-begins-anew": Mutation(
-        "a round that stays begins anew",
+    "a-round-file-that-stays-begins-a-new-round": Mutation(
+        "a round's file that stays begins a new round",
         drop(),
         ["cleanup/test_turns.py::test_a_round_that_cannot_be_removed_begins_anew"],
     ),

@@ -43,7 +43,8 @@ class ClearStamps:
         self.looked = 0.0
         self._lock = process.lock()
         self._tag_stamps: dict[str, int] = {}  # of the tags that were invalidated
-        self._guesses: dict[str, int] = {}  # the stamps of marks that only their key can verify
+        # The stamps of marks that cannot be verified without the signing key, by the mark's name.
+        self._guesses: dict[str, int] = {}
         # The folder's status and names then; no status if it could not show the next change.
         self._status: os.stat_result | None = None
         self._names: list[str] = []
@@ -95,9 +96,10 @@ class ClearStamps:
         return names
 
     def _may_be_signed(self) -> bool:
-        """Return True if unsound marks may be sound ones, because there is no key here.
+        """Return True if marks that do not match their checksum may be signed.
 
-        POLICY tells, which was made with the namespace's key: without one it can be read, or not.
+        Only a process that has no signing key cannot tell. POLICY is signed, too, if the namespace
+        is: if it can be verified without a key, the marks are not signed either.
         """
         if self.mount.key:
             return False
@@ -109,9 +111,10 @@ class ClearStamps:
             return True
 
     def _guess_stamps(self, marks: list[tuple[str, int]]) -> Iterable[int]:
-        """Return stamps as high as those that marks of a key that is not here stand for.
+        """Return a stamp for each mark, a name and its number, that cannot be verified here.
 
-        A stamp is the server's time at which its mark was made, or a little more.
+        It is at least as high as the stamp for which the mark stands, if the mark is sound: that is
+        the server's time at which the mark was made, or a little more.
         """
         guesses = {}
         for name, number in marks:

@@ -197,7 +197,7 @@ class TieredCache(Namespace):
             counts = item is not None and self.remaining(item) > 0
             return self._decode_alone(item) if item is not None and counts else None
 
-        # MUT: a-change-needs-what-it-changes
+        # MUT: a-change-needs-a-readable-value
         item: Item | None = io_threads.call(self.root_path, look, self.io_timeout)
         return item
 

@@ -50,7 +50,7 @@ class Update:
             return False
 
         def compute() -> Any:
-            # Whoever adds has asked about clears before it took the lock.
+            # `Cache.add` asked the server about clears before it took the key's lock.
             item = results.read_for_change(digest, exact=not self.adding)
             if item is None and not self.create:
                 raise _NoValueError

@@ -285,8 +285,8 @@ class Checkpoint(Claiming[S]):
         """Fence the claim's holder: none of its later saves counts, and others may claim at once.
 
         Returns the record of the last claimant; {} for a name that does not exist, and then nothing
-        is made. After an `OSError` the holder may be fenced, and nobody may be able to claim yet:
-        call it again.
+        is made. If it raises `OSError`, the holder may be fenced while its lock file still keeps
+        others from claiming: call it again.
         """
         from efsstate.checkpoints import claimant, protocol
 

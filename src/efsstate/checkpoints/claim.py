@@ -106,7 +106,7 @@ class HeldClaim:
                     claimant.describe(folder.name), accept_older=accept_older, reader=self._reader
                 )
             except (protocol.Superseded, protocol.BeingRemoved) as signal:
-                if isinstance(signal, protocol.BeingRemoved) and self._is_back():
+                if isinstance(signal, protocol.BeingRemoved) and self._may_claim_again():
                     self.close_lock()
                     continue
                 self.close_lock()
@@ -140,13 +140,18 @@ class HeldClaim:
                 return False
             has_waited = True
 
-    def _is_back(self) -> bool:
-        """Return True if the folder that has the name now may be claimed."""
-        folder, held_lock = self.folder, self._lock
+    def _may_claim_again(self) -> bool:
+        """Return True if another try of the claim may succeed, after REMOVED was listed.
+
+        A removal that was killed had renamed our folder away, and the open folder followed: then
+        the next try opens the folder that has the name by now. Or the remover died before its
+        rename. Return False if it is still at work.
+        """
+        folder, our_lock = self.folder, self._lock
         folder.mount.forget(folder.folder)
         # MUT: no-claim-in-a-folder-that-was-removed
-        if held_lock is not None and not held_lock.is_current():
-            return True  # ours was renamed away by a removal, and goes
+        if our_lock is not None and not our_lock.is_current():
+            return True
         return self._end_dead_removal()
 
     def _end_dead_removal(self) -> bool:

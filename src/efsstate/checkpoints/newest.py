@@ -100,7 +100,8 @@ class StateFolder:
     def list(self) -> Listing:
         """List the names, as the server has them now."""
         names = self.mount.names(self.folder)
-        # A removal renames the folder away, and an open folder follows: look by its name.
+        # A removal renames the folder away, and the folder that we have open follows the rename.
+        # So list the folder that has the name by now.
         # MUT: a-folder-that-was-removed-is-not-read
         if layout.REMOVED in names:
             self.mount.forget(self.folder)

@@ -193,8 +193,8 @@ class ShardFolder:
     def begun(self, *, working: bool = False) -> set[int]:
         """List the folder: learn which shards are marked, and return those that have a folder.
 
-        A shard that was reset is not marked any more. If it is for `working`, raise ShardsError for
-        a job that was removed.
+        A shard that was reset is not marked any more. `working`: the caller goes on to claim a
+        shard, so raise ShardsError if the job was removed.
         """
         names = self.folder.list().names
         # MUT: no-shard-of-a-job-that-was-removed

@@ -73,7 +73,7 @@ def _remove_rest(work: Work, folder: str, status: os.stat_result) -> None:
     options, report = work.options, work.report
     if options.now - status.st_mtime < scan.ABANDONED:
         return
-    if _counts(work.mount, folder):
+    if _may_count(work.mount, folder):
         report.leave("foreign", work.mount.path_of(folder))
         return
     if not options.dry_run:
@@ -85,11 +85,15 @@ def _remove_rest(work: Work, folder: str, status: os.stat_result) -> None:
     report.note_removed("temporary")
 
 
-def _counts(mount: Mount, folder: str) -> bool:
-    """Return True if it may be a checkpoint whose remover was killed as it took the rename back."""
+def _may_count(mount: Mount, folder: str) -> bool:
+    """Return True if the saves in a folder that a removal had renamed away may count.
+
+    The remover looks for later claims after its rename, and then renames the folder back. If it was
+    killed between the two, the folder has saves, and no REMOVED.
+    """
     names = mount.names(folder)
     has_saves = layout.SHARDS in names or bool(layout.parse_claims(names)["g"])
-    # MUT: the-rest-of-a-removal-says-so
+    # MUT: saves-that-may-count-are-not-swept
     return has_saves and layout.REMOVED not in names
 
 

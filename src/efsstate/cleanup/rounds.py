@@ -123,7 +123,7 @@ class SweepRound:
     def end(self, *, is_finished: bool, folders: Iterable[str]) -> None:
         """End the call; if the sweep is finished, end the round and forget marks of no use.
 
-        Raise OSError if the round cannot be ended: the next call would find nothing to do.
+        Raise OSError if the round cannot be ended: then the next call would sweep nothing.
         """
         if not is_finished:
             return
@@ -139,8 +139,8 @@ class SweepRound:
                 self._forget(f"{layout.SWEEPS}/{kind}")
 
     def _begin_anew(self) -> None:
-        """Have ROUND, which could not be removed, begin a round after this one."""
-        # MUT: a-round-that-stays-begins-anew
+        """Have the file ROUND, which could not be removed, stand for a new round."""
+        # MUT: a-round-file-that-stays-begins-a-new-round
         try:
             self._mount.stamp(self._folder, layout.ROUND)
         except FileNotFoundError:

@@ -35,9 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _prepare_streams() -> None:
     """Replace the standard streams that are closed, and let standard output print any text.
 
-    If standard output is closed, the next file that is opened gets its descriptor, and what is
-    printed would be written into that file. Characters that the output's encoding does not have are
-    printed as escapes.
+    If standard output is closed, its descriptor goes to the next file that is opened, and text that
+    is printed would be written into that file. A character that the encoding of the output does not
+    contain is printed as an escape.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -49,7 +49,7 @@ def _prepare_streams() -> None:
 
 
 def _spell(error: UnicodeError) -> tuple[str, int]:
-    """Return what to print in place of characters that the output's encoding does not have.
+    """Return the text to print for characters that the encoding of the output does not contain.
 
     Parts of a progress bar become `#`, all others the escape that Python writes for them.
     """

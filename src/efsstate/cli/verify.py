@@ -24,7 +24,7 @@ _REFUSED = (
     "calls with its key fail until the record expires; remove this file if they may run again. If"
     " records are signed, run this with the functions' EFSSTATE_SIGNING_KEY first"
 )
-_LOST = "one of its versions is served, and it has no versions"
+_LOST = "CURRENT or a label names a version, and the model has no versions"
 _NOT_TOLD = "damaged, or signed with another key: run this with the functions' EFSSTATE_SIGNING_KEY"
 
 
@@ -185,7 +185,7 @@ class _Check:
 
     def _may_be_signed(self, folder: str, name: str) -> bool:
         """Return True unless more than its checksum speaks against the entry."""
-        # MUT: what-cannot-be-read-again-is-not-removed
+        # MUT: an-entry-that-cannot-be-read-is-not-removed
         try:
             return is_well_formed(self._mount, folder, name)
         except OSError:
@@ -253,7 +253,7 @@ class _Check:
         self.size += read
 
     def _lost_versions(self, name: str) -> Iterator[dict[str, Any]]:
-        """Yield a finding if a version of the model is served, and it has none."""
+        """Yield a finding if CURRENT or a label names a version, and the model has none."""
         from efsstate.modelstore import catalog
 
         mount, model = self._mount, f"{layout.MODELS}/{name}"

@@ -34,7 +34,8 @@ def abandoned(mount: Mount) -> Iterator[str]:
 def _last_progress(mount: Mount, folder: str) -> float:
     """Return when a call last noted its progress; before the first note, when the copy began.
 
-    A call that was killed as it began, or after it removed the lock's file, leaves neither.
+    A call that was killed as it began, or as it cleaned up, leaves neither a note nor a lock file:
+    then return when the copy's folder or its `files` last changed.
     """
     for name in ("PROGRESS", layout.LOCK):
         try:
@@ -44,7 +45,7 @@ def _last_progress(mount: Mount, folder: str) -> float:
     above, _, last = folder.rpartition("/")
     changed = mount.stat(above, last).st_mtime
     try:
-        # MUT: a-copy-whose-files-change-is-not-abandoned
+        # MUT: a-copy-that-changes-is-not-abandoned
         return max(changed, mount.stat(folder, "files").st_mtime)
     except FileNotFoundError:
         return changed
@@ -69,7 +70,8 @@ def remove_unused(mount: Mount, folder: str) -> int:
 
 def remove(mount: Mount, folder: str) -> int:
     """Remove a copy while the caller holds its lock; return the bytes that were freed."""
-    # First: if this is cut short, the next call must not go on behind files that are gone.
-    # MUT: what-is-noted-of-a-copy-goes-before-its-files
+    # First: if this call is killed, the next one must not continue the copy after the files that
+    # are gone.
+    # MUT: progress-is-removed-before-the-files
     mount.remove(folder, "PROGRESS")
     return removal.remove_tree(mount, folder, grammar.incoming).size

@@ -36,7 +36,7 @@ _WAIT = 1.0  # seconds that a writer waits for its turn: a put waits for it
 
 
 class _NoPolicyError(CorruptEntryError):
-    """POLICY is a sound entry, and says what no cache says."""
+    """The checksum of POLICY matches, but its content is not a policy."""
 
 
 class Policy:
@@ -151,7 +151,7 @@ def read(mount: Mount, namespace: str) -> tuple[Policy, Exception | None]:
     """Return the policy of `namespace` with its last clear, and the error that POLICY gave.
 
     If POLICY is missing or gave an error, the policy leaves every verdict to the entries' headers.
-    If it gave an error, entries stay however long they are not used: it may say that they must.
+    If it gave an error, the policy keeps entries that are not used, because POLICY may say so.
     Raise UnknownFormatError for a newer release's namespace, which is to be left as it is. It takes
     two or three requests each for POLICY and for the folder's listing.
     """
@@ -163,7 +163,7 @@ def read(mount: Mount, namespace: str) -> tuple[Policy, Exception | None]:
         raise
     except (CorruptEntryError, OSError) as error:
         problem = error
-        # MUT: what-cannot-be-told-stays
+        # MUT: an-unreadable-policy-keeps-unused-entries
         policy.keeps_unused = True
     policy.cleared = _cleared_at(mount, f"{layout.CACHE}/{namespace}")
     return policy, problem
@@ -200,9 +200,9 @@ def is_well_formed(mount: Mount, folder: str, name: str) -> bool:
 def widen(mount: Mount, namespace: str, wanted: Policy) -> Policy:
     """Make POLICY cover `wanted` too, and return the result.
 
-    A newer release's POLICY is left as it is, and `wanted` returned; so is one that may be signed,
-    if there is no key here. A damaged one is replaced. Raise OSError if POLICY cannot be read or
-    written.
+    A newer release's POLICY is left as it is, and `wanted` returned. The same goes for one that may
+    be signed, if this process has no key. A damaged one is replaced. Raise OSError if POLICY cannot
+    be read or written.
     """
     try:
         merged, is_stored = _merge(mount, namespace, wanted)
@@ -231,13 +231,13 @@ def write(mount: Mount, namespace: str, policy: Policy) -> None:
 
 
 def _merge(mount: Mount, namespace: str, wanted: Policy) -> tuple[Policy, bool]:
-    """Return the policy that covers POLICY and `wanted`, and True if POLICY is to be left so."""
+    """Return the policy that covers POLICY and `wanted`, and True if POLICY need not be written."""
     try:
         stored = load(mount, namespace)
     except _NoPolicyError:
         stored = None
     except CorruptEntryError:
-        # MUT: what-may-be-signed-is-not-overwritten
+        # MUT: a-policy-that-may-be-signed-is-not-written
         if not mount.key and is_well_formed(mount, f"{layout.CACHE}/{namespace}", layout.POLICY):
             return wanted, True
         stored = None
@@ -276,7 +276,7 @@ def _parse(payload: bytes, name: str, path: str, *, is_again: bool = False) -> P
         shortest, longest = fields.get("shortest") or 0.0, fields.get("longest")
         limits = fields.get("max_bytes"), fields.get("max_entries")
     except Exception:  # msgpack raises a dozen kinds, all of which say that no cache wrote this
-        # MUT: what-a-handler-raises-says-nothing-about-a-policy
+        # MUT: an-alarm-does-not-damage-a-policy
         if not is_again:
             _parse(payload, name, path, is_again=True)
             raise  # the bytes are a policy: a signal handler raised

@@ -329,13 +329,16 @@ def parse_claims(names: Iterable[str]) -> dict[str, set[Any]]:
 
 
 def removal_order(names: Iterable[str]) -> list[str]:
-    """Return `names` in the order in which they are removed with their folder.
+    """Return the names in one folder in the order in which a removal of the folder takes them.
 
-    A removal may be killed at any name, and others go on from what is left. The lock is late,
-    because others begin anew beside it. Of a namespace, the marks of clears go after the entries,
-    which would count again without them, and then POLICY. Of a checkpoint the newest save counts
-    until its claims are gone, from the latest down, each base before its epoch; REMOVED is the very
-    last: without it the rest of the folder would count.
+    A removal may be killed after any name, and other processes then use what is left:
+
+    - The lock file goes last but one: once it is gone, another process may begin in the folder.
+    - Of a namespace, the entries go first, then the marks of clears, then POLICY. An entry without
+      the mark of its clear would count again.
+    - Of a checkpoint, the older saves go first, then the links of claims, the latest claim first
+      and each base before its epoch, then the newest save. So a load finds the newest save, or
+      none. REMOVED goes last: without it, what is left would count.
     """
     names = list(names)
     newest = max(parse_claims(names)["g"], default=(0, 0)) if REMOVED in names else (0, 0)

@@ -45,7 +45,8 @@ def activate(
     above, version = layout.version_folder(model, ""), manifest.version
     names = mount.names(above)
     canary, canary_link = None, layout.canary_name(label)
-    # Before CURRENT: what is read here and does not count beside that has ended, and is not new.
+    # The canary is read before CURRENT. So if it does not count beside the version that is read
+    # then, it has ended; it cannot be one that was started meanwhile.
     if canary_link in names:
         canary = pointer.read_canary(mount, model, label, beside=None)
     previous = pointer.known_or_none(mount, model, label)
@@ -68,7 +69,8 @@ def activate(
         if other not in ("", version):
             stamp(mount, model, other)
     has_ended = canary is not None and (previous is None or canary.previous != previous.version)
-    # Else it would begin again beside the version, though a killed activation had ended it.
+    # An activation that was killed had ended this canary, and left its link. Beside `version` the
+    # canary would count again.
     # MUT: a-canary-that-ended-does-not-begin-again
     if has_ended and not restores:
         mount.remove(above, canary_link)
@@ -149,7 +151,7 @@ def withdraw(mount: Mount, model: str, *, has_grace: bool) -> None:
     for version in sorted(in_use) if has_grace else ():
         stamp(mount, model, version)
     before = served.active or ""
-    # MUT: a-removal-again-keeps-what-was-active
+    # MUT: a-second-removal-keeps-the-previous-version
     if served.is_removed:  # a removal was killed before all labels were gone
         link = pointer.known_or_none(mount, model)
         before = link.previous if link is not None else ""

@@ -302,7 +302,8 @@ def _write_manifest(mount: Mount, staging: str, manifest: Manifest, inode: int) 
     # If it is half written, the next try overwrites it, and the version is not renamed before.
     files = f"{staging}/{FILES}"
     mount.create(files, layout.MANIFEST, build)
-    # Our folder may have been removed meanwhile, and made anew for the manifest. No request.
+    # The folder with our files may have been removed meanwhile: then `create` has made another one,
+    # with the manifest alone. This check takes no request.
     # MUT: a-manifest-without-its-files-is-not-published
     if mount.identify(mount.handle(files), files)[1] != inode:
         raise _files_are_gone(mount, staging)

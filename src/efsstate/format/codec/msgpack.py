@@ -185,7 +185,7 @@ def loads(payload: Any, *, is_again: bool = False) -> Any:
         if into.position != len(view) or into.open_marks:
             raise ValueError("its arrays or its marks do not add up")  # noqa: TRY301
     except Exception as error:
-        # MUT: what-a-handler-raises-is-no-damage
+        # MUT: an-alarm-is-no-damage
         if not is_again:
             loads(payload, is_again=True)
             raise  # the bytes are a value: a signal handler raised
