@@ -863,7 +863,7 @@ def test_an_interrupt_between_two_steps_leaves_nothing_behind(root):
         thread = threading.Thread(target=call)
         thread.start()
         thread.join()
-        assert not flights._in_flight and not flights._joinable, at
+        assert not flights.in_flight and not flights._joinable, at
         gc.collect()
         assert not any(file.holders for file in byte_locks._shared_files.values()), at
     assert at > 20  # lines that the loop comes to

@@ -460,7 +460,7 @@ def test_nothing_is_left_of_flights_and_claims():
         return x
 
     together(30, lambda i: f(i % 10))
-    assert not flight._joinable and not flight._in_flight
+    assert not flight._joinable and not flight.in_flight
     from efsstate.mount import byte_locks
 
     assert {key: file.users for key, file in byte_locks._shared_files.items() if file.users} == {}
@@ -615,3 +615,16 @@ def test_an_alarm_of_a_waiter_does_not_stop_who_computes():
         assert not leader.is_alive()
 
     assert succeeds_in_child(try_each)
+
+
+def test_an_alarm_leaves_no_flight():
+    """Neither one that a change would have to discard, nor one that its context computes."""
+    work, numbers = cached(name="work")(lambda x: x), itertools.count()
+    work(next(numbers))
+    count = 0
+    for _ in range(2):
+        for moment in at_each_moment(lambda: work(next(numbers))):
+            assert not flight.in_flight, moment
+            assert len(flight.computing.get()) <= 1, moment  # the next one takes it away
+            count += 1
+    assert count > 200

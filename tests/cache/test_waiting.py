@@ -155,7 +155,7 @@ def test_waiters_of_a_discarded_computation_get_its_result():
     for thread in threads:
         thread.start()
     inside.wait(30)
-    while sum(map(len, [flight.callbacks for flight in flights._in_flight])) < 3:
+    while sum(map(len, [flight.callbacks for flight in flights.in_flight])) < 3:
         time.sleep(0.01)
     f.invalidate(1)
     gate.set()

@@ -1,9 +1,9 @@
 """Track the computations in flight in this process: who computes a key, and who waits for which.
 
 It knows keys as tuples, and nothing else of the cache. A flight is joinable from `join` until its
-waiters are released; it is in flight until `leave`. A signal handler may raise at any point, and
-cut the clean-up of a frame short. So `Flight.finished` is a plain attribute, which the owner sets
-first of all, and a finished flight that is still registered is replaced, never waited for.
+waiters are released. A signal handler may raise at any point, and cut the clean-up of a frame
+short. So `Flight.finished` is a plain attribute, which the owner sets first of all, and a finished
+flight that is still joinable is replaced, never waited for.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ class Flight:
 
 
 _lock = process.lock()
-_joinable: dict[Key, Flight] = {}  # at most one for a key
-_in_flight: set[Flight] = set()  # those, and flights that no call may wait for
+in_flight: set[Flight] = set()  # all flights; its owner takes a flight that is over away
+_joinable: dict[Key, Flight] = {}  # those that a call may wait for: at most one for a key
 computing: ContextVar[tuple[Flight, ...]] = ContextVar("efsstate_flights", default=())
 
 
@@ -83,7 +83,7 @@ computing: ContextVar[tuple[Flight, ...]] = ContextVar("efsstate_flights", defau
 def forget_all() -> None:
     """Forget every flight: in a forked child, the threads that were computing do not exist."""
     _joinable.clear()
-    _in_flight.clear()
+    in_flight.clear()
 
 
 def join(flight: Flight) -> Flight:
@@ -93,25 +93,20 @@ def join(flight: Flight) -> Flight:
         # MUT: a-finished-flight-is-replaced
         if current is None or current.finished:
             _joinable[flight.key] = current = flight
-            _in_flight.add(flight)
+            in_flight.add(flight)
         return current
 
 
 def register(flight: Flight) -> None:
     """Register `flight`, for which no call waits."""
     with _lock:
-        _in_flight.add(flight)
+        in_flight.add(flight)
 
 
-def release_waiters(flight: Flight, *, is_over: bool = False) -> None:
-    """Let the waiters of `flight` go on, and no other join.
-
-    It goes on computing, unless it `is_over`: then it is unregistered.
-    """
+def release_waiters(flight: Flight) -> None:
+    """Let the waiters of `flight` go on, and no other join; it may go on computing."""
     flight.finished = True
     with _lock:
-        if is_over:
-            _in_flight.discard(flight)
         if _joinable.get(flight.key) is flight:
             del _joinable[flight.key]
         callbacks, flight.callbacks = flight.callbacks, []
@@ -127,7 +122,7 @@ def discard_in_flight(*key: str, tag: str | None = None) -> list[Flight]:
     """
     stale = []
     with _lock:
-        for flight in list(_in_flight):
+        for flight in list(in_flight):
             if flight.key[: len(key)] == key and (tag is None or tag in flight.tags):
                 # MUT: what-was-invalidated-meanwhile-is-not-kept
                 flight.discarded = True
@@ -139,7 +134,12 @@ def discard_in_flight(*key: str, tag: str | None = None) -> list[Flight]:
 
 def start_computing(flight: Flight) -> Token[tuple[Flight, ...]]:
     """Have the current context compute `flight`; return a token for `stop_computing`."""
-    return computing.set((*computing.get(), flight))
+    outer = computing.get()
+    if outer:
+        # One that is over is still there if a signal handler raised before `stop_computing`.
+        # MUT: a-context-forgets-flights-that-are-over
+        outer = tuple([own for own in outer if not own.finished])
+    return computing.set((*outer, flight))
 
 
 def stop_computing(token: Token[tuple[Flight, ...]]) -> None:

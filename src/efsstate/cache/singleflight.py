@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from efsstate import deadline, events
+from efsstate import deadline, events, process
 from efsstate.cache import flight as flights
 from efsstate.cache import io_threads
 from efsstate.cache.disk import Snapshot, tags_of
@@ -122,8 +122,11 @@ def compute(
             return (yield from _compute(cache, digest, request, mine, old, start))
         return (yield from _lead(cache, digest, request, mine, old))
     finally:
-        mine.finished = True  # first, and without a call that a signal handler could interrupt
-        flights.release_waiters(mine, is_over=True)
+        # First, an attribute and a call of C code: no signal handler runs before they are done.
+        mine.finished = True
+        # MUT: a-flight-that-is-over-is-not-kept
+        flights.in_flight.discard(mine)
+        flights.release_waiters(mine)
 
 
 def _wait_for(
@@ -338,6 +341,7 @@ def _store(
         _refuse(cache, digest, request, error)
         return
     except Exception as error:
+        process.raise_of_handler(error)
         cache.counts.unstored += 1
         events.log(
             "warning", "cache %s: a result was not kept: ttl or cache_if raised %r", cache.name,
