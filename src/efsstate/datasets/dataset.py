@@ -70,8 +70,13 @@ class Dataset(DatasetBase):
         claim = folders.stage(digest_of, names.check_suffix(suffix))
         checksum = entry.digest(folders.mount.key, f"{folders.parts}/{digest_of}", *content).hex()
         claim.part = names.part_name(digest_of, size, checksum, suffix)
-        folders.mount.create(folders.staging(claim.process), claim.staged, lambda _now: content)
-        return self._publish(folders, digest_of, claim, began, exclusive=key is not None)
+        try:
+            folders.mount.create(folders.staging(claim.process), claim.staged, lambda _now: content)
+            return self._publish(folders, digest_of, claim, began, exclusive=key is not None)
+        except BaseException:
+            # MUT: a-part-that-failed-leaves-no-file
+            folders.discard(claim)
+            raise
 
     @contextmanager
     def part(self, suffix: str = "", *, key: Key | None = None) -> Iterator[PartPath]:
@@ -90,11 +95,11 @@ class Dataset(DatasetBase):
             yield path
             began = time.monotonic()
             size, checksum = self._digest_file(folders, staging, claim.staged, digest_of)
+            claim.part = names.part_name(digest_of, size, checksum, suffix)
+            path.part = self._publish(folders, digest_of, claim, began, exclusive=key is not None)
         except BaseException:
             folders.discard(claim)
             raise
-        claim.part = names.part_name(digest_of, size, checksum, suffix)
-        path.part = self._publish(folders, digest_of, claim, began, exclusive=key is not None)
 
     def _key_digest(self, folders: PartFolders, key: Key | None) -> str:
         return names.random_key() if key is None else names.key_digest(key, folders.mount.key)

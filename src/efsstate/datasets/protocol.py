@@ -119,7 +119,7 @@ class PartFolders:
         return claim.part, self._explain(key, claim)
 
     def discard(self, claim: Claim) -> None:
-        """Remove a staged file that is not going to be a part."""
+        """Remove a staged file that is not going to be a part; a claim that names it is dead."""
         self.mount.remove(self.staging(claim.process), claim.staged, quiet=True)
 
     def _claim(self, key: str, slot: int, claim: Claim) -> Claim:
