@@ -6,6 +6,8 @@ An `OSError` and the caller's own exceptions travel untouched. A message reads
 
 from __future__ import annotations
 
+import errno
+
 
 class EfsStateError(Exception):
     """Base of the errors that tell about the root, its files, and claims on them."""
@@ -120,6 +122,11 @@ class MountTimeout(TimeoutError):  # noqa: N818 - a state of the mount, which th
 
     Or a lock of the cache was not free in time.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        # An OSError that has no errno is taken for a signal handler's.
+        self.errno = errno.ETIMEDOUT
 
 
 class UnstableError(TypeError):

@@ -53,6 +53,15 @@ def is_of_handler(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno is None
 
 
+def raise_of_handler(error: BaseException) -> None:
+    """Raise the error again if a signal handler raised it.
+
+    For code that goes on without what failed: a caller's time limit is no failure of the mount.
+    """
+    if isinstance(error, OSError) and error.errno is None:
+        raise error
+
+
 class Latch:
     """An event that one thread waits for, and that another thread sets once.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from efsstate import deadline
+from efsstate import deadline, process
 from efsstate.deadline import Invocation
 from efsstate.errors import ClaimedError, DeadlineExceeded, EfsStateError
 from efsstate.eviction import incoming
@@ -233,7 +233,8 @@ class _Copy:
         try:
             data, _ = self._mount.read_stat(self._folder, _PROGRESS, 100)
             index, offset = json.loads(bytes(data))
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError) as error:
+            process.raise_of_handler(error)
             return 0, 0
         if type(index) is not int or type(offset) is not int:
             return 0, 0

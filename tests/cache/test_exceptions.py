@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import gc
 import os
 import traceback
@@ -11,6 +12,8 @@ import weakref
 import pytest
 
 from efsstate import Cache, cached, process
+from efsstate.cache import disk, io_threads
+from efsstate.mount.files import Mount
 
 
 def raises_in_handler():
@@ -280,3 +283,39 @@ def test_an_operation_leaves_no_cycle(operation):
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+def test_a_time_limit_ends_a_put_of_many(monkeypatch):
+    """What is left of it is not stored first."""
+    box, stored = Cache("box", memory=0), []
+    box.set(0, 0)
+
+    def late(_mount, _folder, name, *_, **__):
+        stored.append(name)
+        raise TimeoutError("the time limit of the caller")
+
+    monkeypatch.setattr(Mount, "write_entry", late)
+    with pytest.raises(TimeoutError, match="the time limit of the caller"):
+        box.set_many({1: 1})
+    monkeypatch.setattr(io_threads, "submit", refuse_a_thread)
+    with pytest.raises(TimeoutError, match="the time limit of the caller"):
+        box.set_many({number: number for number in range(9)})
+    assert len(stored) == 2
+
+
+def refuse_a_thread(*_):
+    raise OSError(errno.EAGAIN, "no thread")
+
+
+def test_a_time_limit_ends_a_call_before_its_work(monkeypatch):
+    called = []
+    function = cached(name="called")(called.append)
+    function(1)
+
+    def late(*_):
+        raise TimeoutError("the time limit of the caller")
+
+    monkeypatch.setattr(disk, "PendingFile", late)
+    with pytest.raises(TimeoutError, match="the time limit of the caller"):
+        function(2)
+    assert called == [1]

@@ -608,6 +608,36 @@ MUTATIONS = {
         become("is_of_this_copy = True"),
         ["deploy/test_publisher.py::test_an_older_file_of_that_size_was_not_moved"],
     ),
+    "a-time-limit-ends-a-put-of-many": Mutation(
+        "a time limit ends a put of many",
+        drop(),
+        ["cache/test_exceptions.py::test_a_time_limit_ends_a_put_of_many"],
+    ),
+    "a-time-limit-ends-a-computation": Mutation(
+        "a time limit ends a computation",
+        without("is_of_handler"),
+        ["cache/test_exceptions.py::test_a_time_limit_ends_a_call_before_its_work"],
+    ),
+    "a-time-limit-ends-a-wait-for-a-byte": Mutation(
+        "a time limit ends a wait for a byte",
+        without("is_of_handler"),
+        ["torture/test_time_limits.py::test_a_time_limit_reaches_its_caller[a call]"],
+    ),
+    "a-flight-that-is-over-is-not-kept": Mutation(
+        "a flight that is over is not kept",
+        drop(),
+        ["cache/test_single_flight.py::test_an_alarm_leaves_no_flight"],
+    ),
+    "a-context-forgets-flights-that-are-over": Mutation(
+        "a context forgets flights that are over",
+        drop(),
+        ["cache/test_single_flight.py::test_an_alarm_leaves_no_flight"],
+    ),
+    "a-part-that-failed-leaves-no-file": Mutation(
+        "a part that failed leaves no file",
+        drop(),
+        ["torture/test_time_limits.py::test_a_time_limit_reaches_its_caller[a part]"],
+    ),
     "a-time-limit-is-no-failure-of-the-mount": Mutation(
         "a time limit is no failure of the mount",
         holds(False),

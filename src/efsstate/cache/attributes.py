@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from functools import partial
 
+from efsstate import process
 from efsstate.cache import puts
 from efsstate.cache.cache import Cache, fetch_many
 from efsstate.cache.namespace import FAILURES
@@ -147,6 +148,7 @@ class Attributes:
             try:
                 return looking.explain(results, digest)
             except (ValueError, *FAILURES) as error:
+                process.raise_of_handler(error)
                 return f"miss: {error}"
 
         return (yield CallMount("explain a call", explain)) or "miss: the mount does not answer"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from efsstate import units
+from efsstate import process, units
 from efsstate.cache import io_threads, puts
 from efsstate.cache.keys import KeyBuilder
 from efsstate.cache.namespace import FAILURES
@@ -395,7 +395,8 @@ def pack_key(key: object) -> bytes:
     """Return the bytes that an entry stores of its key, for `keys()`; b"" if it can't be listed."""
     try:
         packed = codecs.dumps(key)
-    except (EncodeError, ImportError, OSError):
+    except (EncodeError, ImportError, OSError) as error:
+        process.raise_of_handler(error)
         return b""
     return bytes(packed) if not isinstance(packed, list) and len(packed) <= _LONGEST_KEY else b""
 

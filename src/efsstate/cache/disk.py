@@ -281,7 +281,8 @@ class DiskTier:
         try:
             # No request: this host's client knows the status, for it has just opened the file.
             status = status or self.mount.stat(folder, digest)
-        except OSError:
+        except OSError as error:
+            process.raise_of_handler(error)
             return
         if clock.now() - max(status.st_atime, status.st_mtime) > _DAY:
             self.mount.touch(folder, digest, status)
@@ -363,11 +364,12 @@ class DiskTier:
             if flight is not None:
                 flight.draft = start.draft.name
             start.seen = self._find_identity(digest)
-        except OSError as error:
+        except BaseException as error:
+            # MUT: a-time-limit-ends-a-computation
+            if not isinstance(error, OSError) or process.is_of_handler(error):
+                start.discard()  # no other code knows of its draft
+                raise
             start.error = error
-        except BaseException:
-            start.discard()  # no other code knows of its draft
-            raise
         return start
 
     def write(
@@ -412,8 +414,7 @@ class DiskTier:
             ):
                 self.mount.remove(self.folders[digest[0]], digest)
         except OSError as error:
-            if process.is_of_handler(error):
-                raise
+            process.raise_of_handler(error)
 
     def remove(self, digest: str) -> bool:
         """Remove an entry, whatever it is, and the drafts of computations of it on any host.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from efsstate import events
+from efsstate import events, process
 from efsstate.cache import naming, signature
 from efsstate.cache.captured import Captured
 from efsstate.cache.keys import KeyBuilder
@@ -238,7 +238,8 @@ class FunctionCache:
                             value = results.loads(item.payload)
                     # An argument has no hash, its `__hash__` raises, or the value can't be read:
                     # the call below tells.
-                    except Exception:
+                    except Exception as error:
+                        process.raise_of_handler(error)
                         item = None
                     if item is not None and 0 <= time.time() - item.since < item.span:
                         item.used = True

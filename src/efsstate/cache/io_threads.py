@@ -353,8 +353,9 @@ def spread(
             # Added one by one: if the next fails, those that were started are waited for.
             for _ in range(min(width, len(arguments)) - (timeout is None)):
                 jobs += [submit(spreading.turn, None if timeout is None else root)]
-        except (OSError, ImportError):
-            pass  # no more threads: those that exist do the work
+        except (OSError, ImportError) as error:
+            process.raise_of_handler(error)
+            # No more threads: those that exist do the work.
         while timeout is None and spreading.turn() is _ANOTHER_TURN:
             pass
         for job in jobs:

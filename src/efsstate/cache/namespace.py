@@ -9,7 +9,7 @@ from weakref import WeakSet
 
 from efsstate import events, process
 from efsstate.cache import disk, memory
-from efsstate.errors import CorruptEntryError, EfsStateError, MountTimeout, RootError
+from efsstate.errors import CorruptEntryError, EfsStateError, RootError
 from efsstate.format import codec, layout
 from efsstate.mount import environment, root
 
@@ -199,8 +199,9 @@ class Namespace:
             path = None if self.options.root is None else os.fspath(self.options.root)
             try:
                 self._root_path = root.place(path)
-            except OSError:  # a relative one, and the working directory is gone: no root
-                return path or ""
+            except OSError as error:
+                process.raise_of_handler(error)
+                return path or ""  # a relative one, and the working directory is gone: no root
         return self._root_path
 
     # Events and failures
@@ -210,10 +211,8 @@ class Namespace:
 
         Raise the error if a signal handler raised it: the handler limits the caller's time.
         """
-        is_own = isinstance(error, MountTimeout)  # it has no errno, either
         # MUT: a-time-limit-is-no-failure-of-the-mount
-        if process.is_of_handler(error) and not is_own:
-            raise error
+        process.raise_of_handler(error)
         self.count_failure(error, doing)
 
     def count_failure(self, error: BaseException, doing: str) -> None:

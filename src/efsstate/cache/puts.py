@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from efsstate import events
+from efsstate import events, process
 from efsstate.cache import io_threads
 from efsstate.cache.namespace import FAILURES
 from efsstate.cache.tiers import TieredCache
@@ -99,6 +99,7 @@ def encode(
         )
         write.encoded.tags = tags
     except (EncodeError, *FAILURES) as error:
+        process.raise_of_handler(error)
         write.error = error
     return write
 
@@ -112,6 +113,8 @@ def store(results: TieredCache, write: Write) -> Outcome:
         results.end_drafts(write.stale)
         results.store(write.encoded)
     except FAILURES as error:
+        # MUT: a-time-limit-ends-a-put-of-many
+        process.raise_of_handler(error)
         return None, error
     return write.encoded.item, None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from efsstate import events
+from efsstate import events, process
 from efsstate.cache import disk, io_threads, memory
 from efsstate.cache import flight as flights
 from efsstate.cache.clearing import MAX_STALENESS
@@ -133,6 +133,7 @@ class TieredCache(Namespace):
                     self._note_other_code(item)
                 return self._decode(digest, item, tier, change)
         except (*FAILURES, ValueError) as error:
+            process.raise_of_handler(error)
             self._note_newer(digest, error)
             if not again:
                 self.report_failure(error, "read a result")
@@ -412,11 +413,9 @@ class TieredCache(Namespace):
         tier = self._disk or self.disk()
         try:
             item = tier.read_head(digest, self.codec_name)
-        except (
-            OSError,
-            EfsStateError,
-        ):  # damaged, newer, or unreadable: it is removed all the same
-            item = None
+        except (OSError, EfsStateError) as error:
+            process.raise_of_handler(error)
+            item = None  # damaged, newer, or unreadable: it is removed all the same
         try:
             was_removed = tier.remove(digest)
         finally:

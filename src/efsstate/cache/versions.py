@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from efsstate import process
 from efsstate.cache.keys import KeyBuilder
 from efsstate.errors import EfsStateError
 
@@ -31,8 +32,9 @@ class VersionedKeys:
             return self._keys_of(self._source())
         try:
             return self._keys_of(self._identify())
-        except (OSError, EfsStateError):  # the call will say so, if it uses the model
-            return None
+        except (OSError, EfsStateError) as error:
+            process.raise_of_handler(error)
+            return None  # the call will say so, if it uses the model
 
     def are_current(self, keys: KeyBuilder) -> bool:
         """Return True if the version is still the one of `keys`, after a computation."""

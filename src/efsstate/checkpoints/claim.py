@@ -220,8 +220,9 @@ class HeldClaim:
             return
         try:
             held_lock.release()
-        except OSError:
-            pass  # the server took the lock back long ago: there is nothing to give back
+        except OSError as error:
+            # Any other: the server took the lock back long ago, and there is none to give back.
+            process.raise_of_handler(error)
 
     # Saving
 

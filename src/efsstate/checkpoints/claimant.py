@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from efsstate import deadline
+from efsstate import deadline, process
 from efsstate.errors import CorruptEntryError
 from efsstate.format import layout
 from efsstate.mount import clock
@@ -81,7 +81,8 @@ def read(folder: CheckpointFolder, epoch: int) -> dict[str, Any]:
 
     try:
         record = json.loads(folder.read_link(layout.epoch_name(epoch)))
-    except (OSError, ValueError, RecursionError, CorruptEntryError):
+    except (OSError, ValueError, RecursionError, CorruptEntryError) as error:
+        process.raise_of_handler(error)
         return {}
     return record if isinstance(record, dict) else {}
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import time
 from operator import methodcaller
 
+from efsstate import process
 from efsstate.checkpoints.newest import Listing, StaleListing, StateFolder, epoch_of
 from efsstate.errors import ClaimLost
 from efsstate.format import layout
@@ -167,6 +168,7 @@ class CheckpointFolder(StateFolder):
                 durable=True,
             )
         except OSError as error:
+            process.raise_of_handler(error)
             try:
                 listing = self.list()
             except OSError:
@@ -228,6 +230,7 @@ class CheckpointFolder(StateFolder):
             for name in names:
                 self.mount.remove(self.folder, name)
         except OSError as error:
+            process.raise_of_handler(error)
             from efsstate import events
 
             text = "an old save could not be removed: %s"

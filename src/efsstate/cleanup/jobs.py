@@ -11,6 +11,7 @@ from collections import defaultdict
 from functools import partial
 from zlib import crc32
 
+from efsstate import process
 from efsstate.errors import EfsStateError, ForeignFilesError, UnknownFormatError
 from efsstate.eviction import removal, scan
 from efsstate.eviction.scan import BudgetExhausted
@@ -57,7 +58,8 @@ def _list(work: Work, *, reports: bool) -> Iterator[str]:
             raise BudgetExhausted
         try:
             status = item.stat(follow_symlinks=False)
-        except OSError:
+        except OSError as error:
+            process.raise_of_handler(error)
             continue  # removed since it was listed
         is_folder = stat.S_ISDIR(status.st_mode) and not options.is_elsewhere(status)
         if is_folder and layout.is_component(item.name):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import stat
 
-from efsstate import events
+from efsstate import events, process
 from efsstate.errors import EfsStateError
 from efsstate.format import layout
 from efsstate.mount import clock, lock
@@ -74,7 +74,8 @@ class SweepRound:
         for item in mount.scan(self._folder):
             try:
                 status = item.stat(follow_symlinks=False)
-            except OSError:
+            except OSError as error:
+                process.raise_of_handler(error)
                 continue
             if _is_mark(status):
                 self._marks[item.name] = _swept_at(status)
@@ -152,7 +153,8 @@ class SweepRound:
             items = [
                 (item.name, item.stat(follow_symlinks=False)) for item in self._mount.scan(folder)
             ]
-        except (OSError, EfsStateError):
+        except (OSError, EfsStateError) as error:
+            process.raise_of_handler(error)
             return  # another sweeper forgets it at the same time, or it is not ours
         # MUT: only-marks-are-forgotten
         if not all(_is_mark(status) for _, status in items):

@@ -183,7 +183,8 @@ class Work:
                     raise BudgetExhausted
                 try:
                     status = item.stat(follow_symlinks=False)
-                except OSError:
+                except OSError as error:
+                    process.raise_of_handler(error)
                     continue  # removed since it was listed
                 if not stat.S_ISDIR(status.st_mode):
                     if self._is_to_tidy(folder, item.name, status, is_strict=is_strict):

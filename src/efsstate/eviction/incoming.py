@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from efsstate import process
 from efsstate.errors import CorruptEntryError
 from efsstate.eviction import removal
 from efsstate.format import grammar, layout
@@ -27,7 +28,8 @@ def abandoned(mount: Mount) -> Iterator[str]:
         try:
             if _last_progress(mount, folder) < clock.now() - ABANDONED:
                 yield folder
-        except (OSError, CorruptEntryError):
+        except (OSError, CorruptEntryError) as error:
+            process.raise_of_handler(error)
             continue  # removed meanwhile; or a file or a link, which no copy makes
 
 

@@ -100,7 +100,8 @@ def list_uses(mount: Mount, folder: str, options: SweepOptions) -> Iterator[tupl
             continue
         try:
             status = item.stat(follow_symlinks=False)
-        except OSError:
+        except OSError as error:
+            process.raise_of_handler(error)
             continue  # removed since it was listed
         if not stat.S_ISREG(status.st_mode) or options.is_elsewhere(status):
             continue
@@ -116,7 +117,8 @@ def survey(mount: Mount, folders: Iterable[str], options: SweepOptions, uses: Us
         try:
             for _, when, size in list_uses(mount, folder, options):
                 uses.add(when, size)
-        except (OSError, CorruptEntryError):
+        except (OSError, CorruptEntryError) as error:
+            process.raise_of_handler(error)
             continue  # the sweep of that folder reported it; the others are counted
 
 
@@ -158,8 +160,8 @@ class Trim:
                     return False
         except BudgetExhausted:
             return False
-        except (OSError, CorruptEntryError):
-            pass  # as in `survey`
+        except (OSError, CorruptEntryError) as error:
+            process.raise_of_handler(error)  # the others as in `survey`
         return True
 
     def _gather(self, entries: Iterator[tuple[str, int, int]], doomed: Doomed) -> bool:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import time
 
+from efsstate import process
 from efsstate.errors import CorruptEntryError, EfsStateError, UnknownFormatError
 from efsstate.format import entry, layout
 from efsstate.mount import links
@@ -162,6 +163,7 @@ def read(mount: Mount, namespace: str) -> tuple[Policy, Exception | None]:
     except UnknownFormatError:
         raise
     except (CorruptEntryError, OSError) as error:
+        process.raise_of_handler(error)
         problem = error
         # MUT: an-unreadable-policy-keeps-unused-entries
         policy.keeps_unused = True
@@ -251,7 +253,8 @@ def _wait_for_turn(mount: Mount, folder: str) -> Lock | None:
 
     try:
         return lock.acquire(mount, folder, layout.LOCK, until=time.monotonic() + _WAIT)
-    except OSError:
+    except OSError as error:
+        process.raise_of_handler(error)
         return None  # a mount without locks: writing POLICY unlocked is better than not at all
 
 
@@ -264,7 +267,8 @@ def _cleared_at(mount: Mount, folder: str) -> float | None:
             if not tag and name == links.mark(mount, folder, layout.cleared_mark(number))
         ]
         return mount.stat(folder, max(numbers)[1]).st_mtime if numbers else None
-    except OSError:
+    except OSError as error:
+        process.raise_of_handler(error)
         return None
 
 

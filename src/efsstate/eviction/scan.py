@@ -146,7 +146,8 @@ def judge_all(
         name = item.name
         try:
             status = item.stat(follow_symlinks=False)
-        except OSError:
+        except OSError as error:
+            process.raise_of_handler(error)
             continue  # removed since it was listed
         if not layout.is_digest(name):
             tidy(mount, folder, name, status, options, report)

@@ -53,7 +53,8 @@ def trim(
     _due[key] = now + PAUSE
     try:
         return _trim_in_turn(mount, namespace, (max_bytes, max_entries), now + seconds)
-    except (OSError, EfsStateError):
+    except (OSError, EfsStateError) as error:
+        process.raise_of_handler(error)
         return 0  # a put must not fail for it; the sweep reports the error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from efsstate import events
+from efsstate import events, process
 from efsstate.errors import CorruptEntryError, EfsStateError, ModelNotFound
 from efsstate.format import layout
 from efsstate.modelstore import catalog, pointer
@@ -175,6 +175,7 @@ def stamp(mount: Mount, model: str, version: str) -> None:
     try:
         mount.stamp(layout.version_folder(model, version), layout.MANIFEST)
     except (OSError, CorruptEntryError) as error:
+        process.raise_of_handler(error)
         # It is missing, or another user's: a prune judges it by its older stamp.
         events.log(
             "warning",

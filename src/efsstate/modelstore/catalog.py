@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 
+from efsstate import process
 from efsstate.errors import CorruptEntryError, EfsStateError, ModelNotFound
 from efsstate.format import layout
 from efsstate.modelstore import manifest as manifests
@@ -163,7 +164,8 @@ def is_removed(mount: Mount, model: str) -> bool:
     """Return True if the model was removed, and waits for its versions' grace."""
     try:
         text = mount.readlink(layout.version_folder(model, ""), layout.CURRENT)
-    except (OSError, CorruptEntryError):
+    except (OSError, CorruptEntryError) as error:
+        process.raise_of_handler(error)
         return False
     return text[:1] == pointer.REMOVED
 

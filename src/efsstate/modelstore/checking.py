@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 
+from efsstate import process
 from efsstate.errors import (
     CorruptEntryError,
     DeadlineExceeded,
@@ -141,6 +142,7 @@ def _check_file(
     except DeadlineExceeded:
         raise
     except OSError as error:
+        process.raise_of_handler(error)
         advice = "look at its permissions, and whether the mount answers"
         return path, error.strerror or str(error), advice
     except EfsStateError as error:

@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 
-from efsstate import events
+from efsstate import events, process
 from efsstate.errors import CorruptEntryError
 from efsstate.eviction import removal
 from efsstate.format import grammar, layout
@@ -128,7 +128,8 @@ def _is_folder(mount: Mount, above: str, name: str) -> bool:
 
 
 def log_remains(mount: Mount, staging: str, error: OSError) -> None:
-    """Log that a staging folder could not be removed."""
+    """Log that a staging folder could not be removed; raise what a signal handler raised."""
+    process.raise_of_handler(error)
     path = mount.path_of(staging)
     events.log(
         "warning",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from efsstate import deadline
+from efsstate import deadline, process
 from efsstate.errors import CorruptEntryError, EfsStateError
 from efsstate.modelstore import reader
 from efsstate.modelstore.copied_files import CopiedFiles
@@ -161,7 +161,8 @@ class ModelFiles:
             return alone.with_copy(lambda: view, (name, view))
         except CorruptEntryError:
             raise
-        except (EfsStateError, OSError):
+        except (EfsStateError, OSError) as error:
+            process.raise_of_handler(error)
             return view  # the copy is for the next attempt, and this one has the file
 
     def _copies_before(self) -> frozenset[str]:

@@ -116,6 +116,7 @@ def _is_nfs(path: str) -> bool:
         wanted = f"{os.major(device)}:{os.minor(device)}"
         lines = free_memory.read_text(f"/proc/{os.getpid()}/mountinfo").splitlines()
         kinds = [line.partition(" - ")[2] for line in lines if line.split(" ", 3)[2] == wanted]
-    except (OSError, EfsStateError, IndexError):
+    except (OSError, EfsStateError, IndexError) as error:
+        process.raise_of_handler(error)
         return False
     return any(kind.startswith(("nfs ", "nfs4 ")) for kind in kinds)

@@ -10,6 +10,7 @@ import json
 import threading
 import time
 
+from efsstate import process
 from efsstate.errors import CorruptEntryError
 from efsstate.format import layout
 
@@ -36,7 +37,8 @@ class Progress:
             data, _ = self._local.read_stat("", self._file, _MOST)
             noted = json.loads(bytes(data))
             return {str(file): int(offset) for file, offset in noted.items()}
-        except (OSError, CorruptEntryError, ValueError, TypeError, AttributeError):
+        except (OSError, CorruptEntryError, ValueError, TypeError, AttributeError) as error:
+            process.raise_of_handler(error)
             return {}
 
     def start(self, file: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from functools import partial
 
-from efsstate import deadline
+from efsstate import deadline, process
 from efsstate.errors import ClaimedError, EfsStateError
 from efsstate.format import entry, layout
 from efsstate.modelstore import checking, disposal, reader
@@ -319,6 +319,7 @@ def _rename_into_place(
         try:
             mount.rename(staging, FILES, above, version, inode=inode, durable=True)
         except OSError as error:
+            process.raise_of_handler(error)
             judged = _inode(mount, above, version)
             if _exists(mount, model, manifest, batch):  # another publisher was faster
                 return

@@ -6,6 +6,7 @@ import os
 import stat
 import time
 
+from efsstate import process
 from efsstate.errors import CorruptEntryError, ModelNotFound
 from efsstate.format import layout
 from efsstate.modelstore import pointer
@@ -88,8 +89,8 @@ class ResolvedModel:
             from efsstate.modelstore import users
 
             users.note(self._mount, self._folder.rsplit("/", 2)[0], self._manifest.version)
-        except (OSError, CorruptEntryError):
-            pass
+        except (OSError, CorruptEntryError) as error:
+            process.raise_of_handler(error)
 
     def files(self, *, verify: str | None, stage: bool) -> ModelFiles:
         """Return the files, for `load`."""

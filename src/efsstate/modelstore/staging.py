@@ -8,7 +8,7 @@ import stat
 import sys
 import threading
 
-from efsstate import deadline, events
+from efsstate import deadline, events, process
 from efsstate.errors import CorruptEntryError, DeadlineExceeded, EfsStateError
 from efsstate.eviction import removal
 from efsstate.format import grammar, layout
@@ -148,7 +148,8 @@ def _is_whole(local: Mount, name: str, manifest: Manifest) -> bool:
         try:
             if local.stat(folder, last).st_size != size:
                 return False
-        except (OSError, CorruptEntryError):
+        except (OSError, CorruptEntryError) as error:
+            process.raise_of_handler(error)
             return False
     return True
 
@@ -157,7 +158,8 @@ def begun() -> frozenset[str]:
     """Return the names of the copies that an earlier attempt made, wholly or in part."""
     try:
         names = roots.scratch(_SCRATCH).names("")
-    except (OSError, EfsStateError):
+    except (OSError, EfsStateError) as error:
+        process.raise_of_handler(error)
         return frozenset()
     start, end = len(layout.TEMPORARY), -len(SUFFIX)
     return frozenset([name[start:end] if name.endswith(SUFFIX) else name for name in names])
@@ -168,7 +170,8 @@ def has_room(name: str, manifest: Manifest) -> bool:
     try:
         local = roots.scratch(_SCRATCH)
         return _free(local) + _size(local, layout.TEMPORARY + name) >= _room(local, manifest)
-    except (OSError, EfsStateError):
+    except (OSError, EfsStateError) as error:
+        process.raise_of_handler(error)
         return False
 
 

@@ -195,7 +195,8 @@ def acquire(mount: Mount, folder: str, digest: str, *, keep_open: bool = True) -
             lock.release()
             if is_refused:
                 return None
-            if attempt or not isinstance(error, OSError):
+            # MUT: a-time-limit-ends-a-wait-for-a-byte
+            if attempt or not isinstance(error, OSError) or process.is_of_handler(error):
                 if isinstance(error, OSError) and error.filename is None:
                     mount.with_path(error, folder, layout.LOCK)
                 raise
@@ -246,8 +247,8 @@ def _close_guarded(key: tuple[int, int], file: _SharedLockFile) -> None:
         file.is_usable = False
     try:
         file.close()
-    except OSError:
-        pass  # it is closed all the same
+    except OSError as error:
+        process.raise_of_handler(error)  # any other: it is closed all the same
     with _guard:
         if not file.users and _shared_files.get(key) is file:
             del _shared_files[key]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from efsstate import process
 from efsstate.mount.folders import Descriptor, name_error
 
 TYPE_CHECKING = False
@@ -33,8 +34,8 @@ class PartialFile:
         if executable:
             try:
                 os.fchmod(fd, mount.file_mode | (mount.file_mode & 0o444) >> 2)
-            except OSError:
-                pass  # another user's: its mode is theirs to choose
+            except OSError as error:
+                process.raise_of_handler(error)  # else another user's: its mode is theirs to choose
 
     def has(self, data: memoryview, offset: int) -> bool:
         """Return True if `data` is at `offset` already."""

@@ -103,8 +103,8 @@ class Mount(ReadableFiles):
             status = self._write(folder, temporary, build, flags=0, durable=durable)
             self.rename(folder, temporary, folder, name, inode=status.st_ino, durable=durable)
         except BaseException as error:
-            if not isinstance(error, OSError):  # a signal handler's, between the two
-                # MUT: an-interrupted-write-leaves-no-temporary
+            # MUT: an-interrupted-write-leaves-no-temporary
+            if not isinstance(error, OSError) or process.is_of_handler(error):  # between the two
                 self.remove(folder, temporary, quiet=True)
             raise
 
@@ -174,7 +174,8 @@ class Mount(ReadableFiles):
         self.refresh(folder)
         try:
             return self.stat(folder, name).st_ino == inode
-        except OSError:
+        except OSError as error:
+            process.raise_of_handler(error)
             return False
 
     def create(
@@ -345,8 +346,8 @@ class PendingFile:
         self.is_over = True
         try:
             self._file.close()
-        except OSError:
-            pass
+        except OSError as error:
+            process.raise_of_handler(error)
         # Removed after the close: of an open file an NFS client keeps a copy, `.nfs…`.
         self._mount.remove(self._folder, self.name, quiet=True)
         self._is_gone = True

@@ -229,12 +229,14 @@ class Folders:
             if self._top is not None and os.fstat(self._top.fd).st_nlink:
                 return False
         except OSError as error:
+            process.raise_of_handler(error)
             if error.errno not in GONE:
                 return False
         self._folders.clear()
         try:
             self.open_top()
-        except OSError:
+        except OSError as error:
+            process.raise_of_handler(error)
             return False
         return True
 
@@ -252,7 +254,11 @@ class Folders:
         if make:
             try:
                 opened = FolderHandle(name, DIRECTORY, dir_fd=parent.fd)
-            except OSError:  # whatever it is: missing, or no folder, which the next step tells
+            except FileNotFoundError:
+                opened = self._make_folder(folder, parent_name, name)
+            except OSError as error:
+                process.raise_of_handler(error)
+                # No folder, perhaps, which this tells.
                 opened = self._make_folder(folder, parent_name, name)
         else:
             opened = self._open_folder(folder, parent, name)
@@ -305,8 +311,8 @@ class Folders:
             self.give_to_owner(opened.fd, status)
             if stat.S_IMODE(status.st_mode) & 0o777 != self.folder_mode & 0o777:
                 os.fchmod(opened.fd, self.folder_mode)
-        except OSError:
-            pass  # another user's folder: its mode is theirs to choose
+        except OSError as error:
+            process.raise_of_handler(error)  # else another user's: its mode is theirs to choose
         return opened
 
     def give_to_owner(self, fd: int, status: os.stat_result) -> None:

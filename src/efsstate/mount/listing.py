@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
+from efsstate import process
 from efsstate.mount.folders import AGAIN, DIRECTORY, GONE, OPEN_FILES, FolderHandle, Folders
 
 TYPE_CHECKING = False
@@ -70,7 +71,8 @@ class ListedFolders(Folders):
         try:
             handle = self._folders.get(folder) or self.handle(folder)
             return os.listdir(handle.fd)
-        except OSError:
+        except OSError as error:
+            process.raise_of_handler(error)
             return None
 
     def reopen(self, folder: str, *, make: bool = False) -> FolderHandle:

@@ -42,8 +42,8 @@ class FolderReader:
     __slots__ = ("_directory", "_fd", "_libc", "_path")
 
     def __init__(self, fd: int, path: str) -> None:
+        self._directory: int | None = None  # first: `__del__` looks at it
         self._path = path
-        self._directory: int | None = None
         self._libc = _directory_functions()
         try:
             self._fd = os.dup(fd)

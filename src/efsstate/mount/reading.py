@@ -11,6 +11,7 @@ import os
 import stat
 import time
 
+from efsstate import process
 from efsstate.errors import CorruptEntryError
 from efsstate.format import entry
 from efsstate.format.entry import Entry, decode, fields
@@ -354,8 +355,9 @@ class ReadableFiles(ListedFolders):
             if now.st_atime_ns != status.st_atime_ns and now.st_mtime_ns == status.st_mtime_ns:
                 times = (status.st_atime_ns, status.st_mtime_ns)
                 self.call_at(os.utime, folder, name, ns=times, follow_symlinks=False)
-        except OSError:
-            pass  # another user's file, or removed meanwhile: the use is only a hint
+        except OSError as error:
+            # Another user's file, or removed meanwhile: the use is only a hint.
+            process.raise_of_handler(error)
 
     def touch(self, folder: str, name: str, status: os.stat_result) -> None:
         """Record the use of `name` in its atime; its mtime, which tells its age, stays.
@@ -365,15 +367,15 @@ class ReadableFiles(ListedFolders):
         times = (int(clock.now() * 1e9), status.st_mtime_ns)
         try:
             self.call_at(os.utime, folder, name, ns=times, follow_symlinks=False)
-        except OSError:
-            pass
+        except OSError as error:
+            process.raise_of_handler(error)
 
     def set_mode(self, fd: int, status: os.stat_result) -> None:
         """Give a file that was just created the root's mode and, for uid 0, its owner."""
         try:
             self.give_to_owner(fd, status)
-        except OSError:
-            pass
+        except OSError as error:
+            process.raise_of_handler(error)
         # MUT: modes-whatever-the-umask
         if stat.S_IMODE(status.st_mode) & 0o777 != self.file_mode and (
             status.st_uid == os.geteuid()
@@ -381,8 +383,8 @@ class ReadableFiles(ListedFolders):
             try:
                 # The umask took bits away that the owner of the root grants.
                 os.fchmod(fd, self.file_mode)
-            except OSError:
-                pass
+            except OSError as error:
+                process.raise_of_handler(error)
 
 
 def _check_size(head: bytes, size: int, path: str) -> int:

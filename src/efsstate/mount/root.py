@@ -38,6 +38,7 @@ def scratch(name: str) -> Mount:
         os.makedirs(path, _MODE, exist_ok=True)
         status = os.lstat(path)
     except OSError as error:
+        process.raise_of_handler(error)
         raise RootError(
             f"{path}: can't be created: {error.strerror}; set TMPDIR to a folder that is writable"
         ) from error
@@ -149,6 +150,7 @@ def _create(path: str, source: str) -> None:
     except (FileExistsError, NotADirectoryError):
         raise _not_a_directory(path, source) from None
     except OSError as error:
+        process.raise_of_handler(error)
         raise RootError(
             f"{path}: the root ({source}) does not exist, and can't be created: {error.strerror};"
             f" {_FIX}"
@@ -159,6 +161,7 @@ def _create_unnamed(path: str) -> None:
     try:
         os.makedirs(path, _MODE, exist_ok=True)
     except OSError as error:
+        process.raise_of_handler(error)
         raise RootError(
             f"{path}: no root was named, and the default can't be created: {error.strerror}; {_FIX}"
         ) from error
@@ -204,7 +207,8 @@ def _choose(given: str | None) -> tuple[str, str, bool]:
         mounts = [
             f"/mnt/{name}" for name in sorted(os.listdir("/mnt")) if os.path.ismount(f"/mnt/{name}")
         ]
-    except OSError:
+    except OSError as error:
+        process.raise_of_handler(error)
         mounts = []
     if len(mounts) == 1:
         return mounts[0], "the only mount", True
