@@ -87,6 +87,20 @@ def test_a_reader_alone_takes_ranges_of_a_quarter_of_a_second(monkeypatch, rate)
     assert abs(lengths[1] - wanted[0]) <= 1 << 20 and abs(lengths[-2] - wanted[1]) <= 1 << 20
 
 
+def test_a_range_takes_an_eighth_of_the_time_before_a_deadline(monkeypatch):
+    """Many short ranges took a tenth of a herd's time on one processor; all may still be lost."""
+    now, size, mib = [100.0], 100 << 20, 1 << 20
+    monkeypatch.setattr(reader.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(reader.deadline, "remaining", lambda: 100 + 16.0 + deadline.MARGIN - now[0])
+    lengths = []
+    for _, length in reader._deep(size, is_cautious=True):
+        lengths.append(length)
+        now[0] += length / (10 * mib)
+    assert sum(lengths) == size and lengths[0] == mib
+    assert lengths[1] in (19 * mib, 20 * mib)  # 16 s are left, and it takes 2
+    assert lengths == [mib, *sorted(lengths[1:], reverse=True)]
+
+
 def test_with_o_direct_each_range_is_read_once_in_turn(tmp_path, monkeypatch):
     """Here the link is so fast that each is as long as may be."""
     mib = 1 << 20

@@ -51,6 +51,7 @@ WRONG_DIGEST = (
 )
 _TOO_LARGE = "use files.mmap() or files.stage(); keep_old=False frees the old version first"
 _TURN = 0.25  # seconds; a reader cannot be stopped within a range, and holds its buffer
+_SHARE = 1 / 8  # of the time before a deadline, which one range of a load that fits may take
 _SURE = 0.5  # seconds of reads, after which their rate stands for the whole load's
 _FIRST = 1 << 20  # bytes of the first range, where its time decides whether the rest fits
 _DEEPEST = 128 << 20  # bytes; the kernel keeps a list of a range's pages while it reads it
@@ -82,10 +83,11 @@ def _deep(size: int, *, is_cautious: bool = False) -> Iterator[tuple[int, int]]:
     Each is as long as takes a quarter of a second at the rate of the one before. One long range
     after the other is faster than several short ones side by side (measured: docs/models.md).
 
-    `is_cautious`: the first range is short, and so are those of a slow link. A range cannot be
-    stopped, and the bytes of one that the deadline or a kill cuts off were sent for nothing.
+    `is_cautious`: the first range is short, and so are those of a slow link, but for an eighth of
+    the time before the deadline. A range cannot be stopped, and the bytes of one that the deadline
+    or a kill cuts off were sent for nothing.
     """
-    offset, length, shortest = 0, READERS * RANGE, RANGE
+    offset, length, shortest, turn = 0, READERS * RANGE, RANGE, _TURN
     if is_cautious:
         # A file of two requests has both in flight at once.
         length, shortest = _FIRST if size > 2 * _FIRST else size, min(_PULL, RANGE)
@@ -94,7 +96,10 @@ def _deep(size: int, *, is_cautious: bool = False) -> Iterator[tuple[int, int]]:
         yield offset, length
         seconds = time.monotonic() - started
         offset += length
-        wanted = int(min(_DEEPEST, length * _TURN / max(seconds, 1e-9)))
+        remaining = deadline.remaining() if is_cautious else None
+        if remaining is not None:
+            turn = max(_TURN, (remaining - deadline.MARGIN) * _SHARE)
+        wanted = int(min(_DEEPEST, length * turn / max(seconds, 1e-9)))
         length = max(shortest, wanted // _PULL * _PULL)
 
 
