@@ -370,9 +370,13 @@ def test_reset_closes_the_lock_files(mount):
     assert not byte_locks._shared_files and opened("LOCK") == []
 
 
+@pytest.mark.parametrize("is_open", [False, True])
 @pytest.mark.parametrize("kind", [alarms.Alarm, alarms.Late])
-def test_an_alarm_leaves_no_byte_locked(tmp_path, kind):
-    """A handler's TimeoutError is an OSError, and no sign that the lock was lost already."""
+def test_an_alarm_leaves_no_byte_locked(tmp_path, kind, is_open):
+    """A handler's TimeoutError is an OSError, and no sign that the lock was lost already.
+
+    `is_open`: the lock file is open before.
+    """
     mount = Mount(str(tmp_path))
 
     def lock_and_unlock():
@@ -383,6 +387,8 @@ def test_an_alarm_leaves_no_byte_locked(tmp_path, kind):
     for moment in alarms.at_each_moment(lock_and_unlock, kind=kind):
         moments += 1
         assert locks() == [], moment
+        if is_open:
+            lock_and_unlock()
     assert moments > 10
 
 

@@ -13,13 +13,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.nfs.lab import missing
+from tests.sharing import durations
 from tests.torture.edits import SOURCE, marked
 from tests.torture.mutations import MUTATIONS
 
 HERE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-SLOWEST = 75  # seconds of one mutation's tests: a hang is red too
+SLOWEST = 25  # seconds for one mutation's tests, beside five times what they usually take
+WORKERS = 2  # mutations at once
 
 
 def mutated_text(statement, mutation):
@@ -113,19 +116,27 @@ def run_tests(folder, names, *more, patience=SLOWEST):
         return code, said.read().splitlines()
 
 
-def attempt(statement, mutation):
-    """Return (whether it was noticed, by which test or why not)."""
+def attempt(statement, mutation, usual=0.0):
+    """Return (whether it was noticed, by which test or why not); a hang is noticed, too.
+
+    `usual`: the seconds that its tests take without it.
+    """
     with tempfile.TemporaryDirectory() as folder:
         try:
             copied(folder, statement, mutated_text(statement, mutation))
         except LookupError as error:
             return False, f"it can't be made: {error}"
-        code, said = run_tests(folder, mutation.tests, "-x")
+        code, said = run_tests(folder, mutation.tests, "-x", patience=SLOWEST + 5 * usual)
     if code == "hangs":
         return True, f"hangs: tests/{mutation.tests[0]}"
     if code == 1 and _failed(said):
         return True, _failed(said)[0]
     return False, "green" if code == 0 else f"code {code}: {' | '.join(said[-3:])[:300]}"
+
+
+def is_in(test, name):
+    """Return True if `test`, without its parameters, is the test or in the module `name`."""
+    return f"{test}::".startswith(f"{name.partition('[')[0]}::")
 
 
 def _failed(said):
@@ -145,30 +156,36 @@ def run(seconds, seed, word="", say=print):
     rows, until = {}, time.monotonic() + (seconds if seconds < 120 else 10**6)
     every = sorted({test for mutation in chosen.values() for test in mutation.tests})
     with tempfile.TemporaryDirectory() as folder:
-        code, said = run_tests(copied(folder), every, patience=1500)
+        code, said = run_tests(copied(folder), every, "--durations=0", patience=1500)
         if code != 0:
             names = ", ".join(_failed(said)) or " | ".join(said[-2:])[:300]
             wrong.append(f"without any mutation: {names}")
+    usual = durations("\n".join(said))
     order = list(chosen)
     random.Random(seed).shuffle(order)
-    noticed = 0
-    for mark in order:
+    noticed = []
+
+    def try_one(mark):
         if time.monotonic() > until:
-            break
-        title = chosen[mark].title
-        is_noticed, by = attempt(statements[mark], chosen[mark])
-        noticed += is_noticed
+            return
+        title, names = chosen[mark].title, chosen[mark].tests
+        own = sum(usual[test] for test in usual if any(is_in(test, name) for name in names))
+        is_noticed, by = attempt(statements[mark], chosen[mark], own)
+        noticed.append(is_noticed)
         rows[title] = [statements[mark].file, by]
         say(f"{'red  ' if is_noticed else 'GREEN'}  {title:<48} {by}", flush=True)
         if not is_noticed:
             wrong.append(f"{title}: {by}")
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        list(pool.map(try_one, order))
     for text in wrong:
         say(f"VIOLATION {text}", flush=True)
     titles = [mutation.title for mutation in chosen.values()]
     return {
         "mutations": len(rows),
         "of": len(chosen),
-        "noticed": noticed,
+        "noticed": sum(noticed),
         "violations": len(wrong),
         "rows": {title: rows[title] for title in titles if title in rows},
     }
