@@ -18,7 +18,12 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 LONG = os.path.join(HERE, "long.txt")
 SECONDS = 0.5
 # Modules that take longest come first: the last to be claimed should be a short one.
-FIRST = ("test_model.py", "test_short.py", "test_history.py", "test_dogpile.py", "test_cache.py")
+FIRST = (
+    "test_model.py", "test_cache.py", "test_memory.py", "test_short.py", "test_turns.py",
+    "test_new.py", "test_history.py", "test_dogpile.py", "test_datasets.py", "test_checkpoints.py",
+    "test_models.py", "test_short_lab.py", "test_plugin.py", "test_resuming.py",
+    "test_time_limits.py", "test_template.py", "test_power.py",
+)  # fmt: skip
 
 
 def pytest_addoption(parser):
