@@ -50,13 +50,14 @@ class Break(KeyboardInterrupt):
     """What a Ctrl-C raises."""
 
 
+OS_PATH = {os.path.exists.__code__.co_filename, os.path.realpath.__code__.co_filename}
 # Functions in which what a handler raises may come to nothing: the interpreter drops it in
 # destructors and callbacks of weak references, a sweep reports it and goes on, metrics whose sink
 # raises are dropped, a model goes on with its old version, bytes are decoded a second time, and
-# `realpath` takes every OSError for a name that is no link.
+# Python's os.path (`exists`, `realpath` and others) takes every OSError for a missing name.
 MAY_DROP = {
     "__del__", "_remove", "count_for.<locals>.retire", "find.<locals>.forget", "backoff",
-    "sweep", "emit", "look", "_try_load", "loads", "decode", "_joinrealpath",
+    "sweep", "emit", "look", "_try_load", "loads", "decode", *OS_PATH,
 }  # fmt: skip
 LEFT_OUT = {"alarms": set(), "forks": {"sweep"}}
 LATER = 5e-5  # seconds until an alarm that would meet asyncio itself rings again
@@ -230,7 +231,8 @@ class Alarms:
             self._is_armed = False
             self._at = "".join(traceback.format_stack(frame, limit=6))
             codes = [each.f_code for each, _ in traceback.walk_stack(frame)]
-            self._within = {name for code in codes for name in (code.co_name, code.co_qualname)}
+            self._within = {code.co_name for code in codes} | {code.co_qualname for code in codes}
+            self._within.add(frame.f_code.co_filename)
             raise self._kind
 
     def run(self, until, most):
