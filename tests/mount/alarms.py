@@ -7,6 +7,7 @@ import time
 import traceback
 import warnings
 
+ALL = 10**9  # moments
 HERE = os.path.dirname(sys.modules["efsstate"].__file__) if "efsstate" in sys.modules else ""
 
 
@@ -28,7 +29,7 @@ class Late(TimeoutError):  # noqa: N818
     """Raised by the handler of a time limit: an OSError, as the mount's errors are."""
 
 
-def at_each_moment(act, files=os.sep + "efsstate" + os.sep, kind=Alarm, most=10**9):
+def at_each_moment(act, files=os.sep + "efsstate" + os.sep, kind=Alarm, most=ALL):
     """Yield the number of each moment of `act` in `files`, after an alarm was raised there.
 
     Of more than about `most` moments only some, at the same distance.
@@ -42,7 +43,7 @@ def at_each_moment(act, files=os.sep + "efsstate" + os.sep, kind=Alarm, most=10*
 
 
 def _moments(act, files, kind, most):
-    moment, every = -1, 0  # at first without an alarm
+    moment, every = (0, 1) if most == ALL else (-1, 0)  # at first without an alarm, to count
     while True:
         seen, is_raised = 0, False
 

@@ -135,11 +135,11 @@ def discard_in_flight(*key: str, tag: str | None = None) -> list[Flight]:
 def start_computing(flight: Flight) -> Token[tuple[Flight, ...]]:
     """Have the current context compute `flight`; return a token for `stop_computing`."""
     outer = computing.get()
-    if outer:
-        # One that is over is still there if a signal handler raised before `stop_computing`.
+    if outer and any(own.finished for own in outer):
+        # It is still there because a signal handler raised before `stop_computing`.
         # MUT: a-context-forgets-flights-that-are-over
-        outer = tuple([own for own in outer if not own.finished])
-    return computing.set((*outer, flight))
+        computing.set(tuple([own for own in outer if not own.finished]))
+    return computing.set((*computing.get(), flight))
 
 
 def stop_computing(token: Token[tuple[Flight, ...]]) -> None:
