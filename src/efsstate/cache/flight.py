@@ -135,10 +135,10 @@ def discard_in_flight(*key: str, tag: str | None = None) -> list[Flight]:
 def start_computing(flight: Flight) -> Token[tuple[Flight, ...]]:
     """Have the current context compute `flight`; return a token for `stop_computing`."""
     outer = computing.get()
-    if outer and any(own.finished for own in outer):
-        # It is still there because a signal handler raised before `stop_computing`.
+    if outer and (over := [own for own in outer if own.finished]):
+        # They are still there because a signal handler raised before `stop_computing`.
         # MUT: a-context-forgets-flights-that-are-over
-        computing.set(tuple([own for own in outer if not own.finished]))
+        computing.set(tuple([own for own in outer if own not in over]))
     return computing.set((*computing.get(), flight))
 
 
