@@ -2,6 +2,7 @@
 
 import importlib.util
 import pathlib
+import subprocess
 
 import pytest
 
@@ -47,6 +48,16 @@ def test_docstrings_and_comments_are_plain():
     """At most two in a thousand words are of the kind that leaves the noun out."""
     rate, places = house.private_words(SOURCE)
     assert rate <= 2, places
+
+
+def test_no_run_left_its_files_in_the_repository():
+    """A folder at the top is one that the project is made of, and not a run's cache."""
+    listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listing.returncode:
+        pytest.skip("not a git checkout")
+    folders = {name.partition("/")[0] for name in listing.stdout.splitlines() if "/" in name}
+    known = {".ci", ".github", "benchmarks", "docs", "examples", "scripts", "src", "tests"}
+    assert folders <= known
 
 
 def test_no_line_reaches_for_privates():
