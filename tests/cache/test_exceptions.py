@@ -10,6 +10,7 @@ import traceback
 import weakref
 
 import pytest
+from tests.mount import alarms
 
 from efsstate import Cache, cached, process
 from efsstate.cache import disk, io_threads
@@ -319,3 +320,25 @@ def test_a_time_limit_ends_a_call_before_its_work(monkeypatch):
     with pytest.raises(TimeoutError, match="the time limit of the caller"):
         function(2)
     assert called == [1]
+
+
+@pytest.mark.parametrize("rule", ["ttl", "cache_if"])
+def test_a_time_limit_in_a_rule_ends_the_call(rule):
+    def ask(value):
+        raise alarms.Late
+
+    work = cached(name=f"late {rule}", **{rule: ask})(lambda: 7)
+    with pytest.raises(alarms.Late):
+        work()
+
+
+@pytest.mark.parametrize("rule", ["ttl", "cache_if"])
+def test_a_rule_that_fails_loses_no_result(rule, caplog):
+    """The errors of some HTTP libraries are `OSError`s without a number."""
+
+    def ask(value):
+        raise ConnectionError("the service of limits is away")
+
+    work = cached(name=f"failing {rule}", **{rule: ask})(lambda: 7)
+    assert work() == 7
+    assert "ttl or cache_if raised ConnectionError" in caplog.text

@@ -341,7 +341,9 @@ def _store(
         _refuse(cache, digest, request, error)
         return
     except Exception as error:
-        process.raise_of_handler(error)
+        # MUT: ttl-may-fail-and-a-time-limit-may-not
+        if isinstance(error, TimeoutError):
+            process.raise_of_handler(error)  # of other kinds, HTTP libraries raise some like it
         cache.counts.unstored += 1
         events.log(
             "warning", "cache %s: a result was not kept: ttl or cache_if raised %r", cache.name,
