@@ -12,6 +12,7 @@ import pytest
 
 fixtures = pytest.importorskip("dogpile.testing.fixtures", reason="pip install dogpile.cache")
 from dogpile.cache import make_region, register_backend  # noqa: E402
+from tests.mount import alarms  # noqa: E402
 
 from efsstate.adapters.dogpile import EfsBackend  # noqa: E402
 from efsstate.mount import byte_locks  # noqa: E402
@@ -97,6 +98,45 @@ def test_a_key_of_ten_kilobytes_is_a_key():
     values = region(name="long keys")
     values.set("k" * 10_000, 1)
     assert values.get("k" * 10_000) == 1 and not values.get("k" * 9_999)
+
+
+@pytest.mark.parametrize("kind", [alarms.Alarm, alarms.Late])
+def test_an_alarm_leaves_no_mutex_taken(kind, monkeypatch):
+    """At whatever moment its handler raises, another thread takes the mutex after the last use."""
+    # The interpreter prints what is raised as it ends a generator.
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    backend = region(name="alarms").backend
+    other = backend.get_mutex("key")  # shares the lock of the process's threads
+
+    def hold():
+        mutex = backend.get_mutex("key")
+        mutex.acquire()
+        mutex.release()
+
+    def take():
+        taken.append(other.acquire(False))
+        other.release()
+
+    moments = 0
+    for moment in alarms.at_each_moment(hold, kind=kind):
+        moments += 1
+        taken = []
+        thread = Thread(target=take)
+        thread.start()
+        thread.join()
+        assert taken == [True], moment
+    assert moments > 40
+
+
+def test_an_alarm_before_the_release_leaves_no_mutex_taken():
+    """dogpile.cache acquires it in one line, and enters its `try` in the next."""
+    backend = region(name="forgotten").backend
+    mutex, other = backend.get_mutex("key"), backend.get_mutex("key")
+    mutex.acquire()
+    assert not other.acquire(False)
+    del mutex
+    assert other.acquire(False)
+    other.release()
 
 
 def test_a_forked_child_waits_for_no_thread_of_its_parent():

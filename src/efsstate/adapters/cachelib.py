@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from cachelib import BaseCache
 
+from efsstate import process
 from efsstate.cache.cache import Cache, store_many
 
 TYPE_CHECKING = False
@@ -84,7 +85,8 @@ class EfsCache(BaseCache):
         """
         try:
             return self._cache.incr(key, delta, self._seconds(None))
-        except OSError:
+        except OSError as error:
+            process.raise_of_handler(error)
             return None
 
     def dec(self, key: str, delta: int = 1) -> int | None:

@@ -7,6 +7,7 @@ dogpile.cache finds it under that name by an entry point.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from weakref import WeakValueDictionary
@@ -100,7 +101,7 @@ class _Mutex(CacheMutex):
     def __init__(self, cache: Cache, key: str, wait: Duration | None, threads: Any) -> None:
         self._cache, self._key, self._wait, self._threads = cache, key, wait, threads
         self._mutex: Mutex | None = None
-        self._owner = 0
+        self._owner: tuple[int, int] | None = None  # process and thread
 
     def __repr__(self) -> str:
         return f"<mutex of {self._key!r} in {self._cache.name!r}>"
@@ -112,45 +113,82 @@ class _Mutex(CacheMutex):
         is better than none.
         """
         seconds = None if self._wait is None else units.seconds(self._wait, "lock_timeout")
-        until = deadline.until(seconds) if wait else 0.0
-        # `Cache.lock` lets a thread enter again, and dogpile.cache must not.
-        if not self._threads.acquire(timeout=max(0.0, until - time.monotonic())):
-            return wait
-        mutex: Mutex | None = self._cache.lock(self._key, max(0.0, until - time.monotonic()))
+        until, owner = deadline.until(seconds) if wait else 0.0, _caller()
+        acquired: list[bool] = []
         try:
-            mutex.__enter__()  # type: ignore[union-attr]
-        except TimeoutError:
-            self._threads.release()
-            return wait
-        except (OSError, EfsStateError):
-            mutex = None
-        except BaseException:
-            self._threads.release()
+            # `Cache.lock` lets a thread enter again, and dogpile.cache must not.
+            # In C, so that no signal handler comes between the acquisition and its record.
+            acquired.extend(
+                map(self._threads.acquire, (True,), (max(0.0, until - time.monotonic()),))
+            )
+            if acquired == [True]:
+                mutex = self._lock_on_mount(max(0.0, until - time.monotonic()))
+                self._mutex, self._owner = mutex, owner
+        except BaseException as error:  # a handler's, too
+            # MUT: an-alarm-leaves-no-mutex-of-dogpile
+            if acquired == [True]:
+                self._threads.release()
+            if isinstance(error, TimeoutError) and process.is_of_system(error):
+                return wait  # another computes it
             raise
-        self._mutex, self._owner = mutex, threading.get_ident()
-        return True
+        return wait or acquired == [True]
 
     def release(self) -> None:
         """Let others compute; do nothing if the caller computed without the mutex."""
-        if self._owner != threading.get_ident():
-            return
-        mutex, self._mutex, self._owner = self._mutex, None, 0
+        if self._owner == _caller():
+            self._leave()
+
+    def _leave(self) -> None:
         try:
-            if mutex is not None:
-                mutex.__exit__(None, None, None)
+            if self._mutex is not None:
+                self._mutex.__exit__(None, None, None)
         finally:
+            self._mutex = self._owner = None
             self._threads.release()
+
+    def __del__(self) -> None:
+        # A signal handler may have raised before dogpile.cache could release it.
+        try:
+            # MUT: a-mutex-of-dogpile-goes-with-its-last-use
+            if self._owner is not None and self._owner[0] == os.getpid():
+                self._leave()
+        except (AttributeError, OSError):
+            pass  # it had not even begun, or the file system refuses
+
+    def _lock_on_mount(self, wait: float) -> Mutex | None:
+        """Return the mutex, or None if the mount can't lock; wait for at most `wait` seconds.
+
+        Raise TimeoutError if another caller of the fleet has it.
+        """
+        mutex = self._cache.lock(self._key, wait)
+        try:
+            mutex.__enter__()
+        except TimeoutError:
+            raise
+        except (OSError, EfsStateError) as error:
+            process.raise_of_handler(error)
+            return None
+        return mutex
 
     def locked(self) -> bool:
         """Return True if a thread of the fleet computes the value now."""
-        if not self._threads.acquire(blocking=False):
-            return True
+        acquired: list[bool] = []
+        is_free = False
         try:
-            with self._cache.lock(self._key, 0):
-                return False
-        except TimeoutError:
-            return True
-        except (OSError, EfsStateError):
-            return False
+            acquired.extend(map(self._threads.acquire, (False,)))
+            if acquired == [True]:
+                mutex = self._lock_on_mount(0)
+                if mutex is not None:
+                    mutex.__exit__(None, None, None)
+                is_free = True
+        except TimeoutError as error:
+            process.raise_of_handler(error)
         finally:
-            self._threads.release()
+            if acquired == [True]:
+                self._threads.release()
+        return not is_free
+
+
+def _caller() -> tuple[int, int]:
+    """Return the process and the thread that run."""
+    return os.getpid(), threading.get_ident()

@@ -25,7 +25,7 @@ from functools import partial
 from aws_durable_execution_sdk_python.exceptions import RetryableSerDesError, SerDesError
 from aws_durable_execution_sdk_python.serdes import SerDes
 
-from efsstate import units
+from efsstate import process, units
 from efsstate.cache import disk, io_threads
 from efsstate.cache.keys import KeyBuilder
 from efsstate.cache.options import Options
@@ -158,6 +158,7 @@ class EfsSerDes(SerDes):
         try:
             return io_threads.call(results.root_path, function, results.io_timeout)
         except OSError as error:
+            process.raise_of_handler(error)
             kind = SerDesError if error.errno in _PERMANENT else RetryableSerDesError
             raise kind(f"operation {operation}: the mount failed: {error}") from error
         except EfsStateError as error:

@@ -24,6 +24,7 @@ from aws_lambda_powertools.utilities.circuit_breaker.persistence.base import (
 from aws_lambda_powertools.utilities.circuit_breaker.persistence.record import CircuitStateRecord
 from aws_lambda_powertools.utilities.circuit_breaker.states import CircuitState
 
+from efsstate import process
 from efsstate.adapters._powertools import RecordMount
 from efsstate.errors import EfsStateError
 from efsstate.records.revision import CLAIMED, Content
@@ -90,6 +91,7 @@ class EfsCircuitBreakerPersistence(CircuitBreakerPersistenceLayer):
         try:
             self._mount.call(partial(_change, record=record, check=check))
         except (OSError, EfsStateError) as error:
+            process.raise_of_handler(error)
             raise CircuitBreakerPersistenceError(
                 f"circuit {record.name}: its state could not be kept", error
             ) from error
