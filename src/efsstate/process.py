@@ -17,7 +17,7 @@ from operator import methodcaller
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, TypeVar
+    from typing import Any, TypeGuard, TypeVar
 
     Hook = TypeVar("Hook", bound=Callable[[], object])
 
@@ -53,12 +53,17 @@ def is_of_handler(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno is None
 
 
+def is_of_system(error: BaseException) -> TypeGuard[OSError]:
+    """Return True if a system call failed: an OSError that no signal handler raised."""
+    return isinstance(error, OSError) and error.errno is not None
+
+
 def raise_of_handler(error: BaseException) -> None:
     """Raise the error again if a signal handler raised it.
 
     For code that goes on without what failed: a caller's time limit is no failure of the mount.
     """
-    if isinstance(error, OSError) and error.errno is None:
+    if is_of_handler(error):
         raise error
 
 

@@ -454,6 +454,21 @@ MUTATIONS = {
         instead("self._is_gone", "self.is_over"),
         ["mount/test_drafts.py::test_a_draft_that_an_alarm_met_as_it_was_given_up_is_gone"],
     ),
+    "an-alarm-leaves-no-mutex-of-dogpile": Mutation(
+        "an alarm leaves no mutex of dogpile",
+        holds(False),
+        ["adapters/test_dogpile.py::test_an_alarm_leaves_no_mutex_taken"],
+    ),
+    "a-mutex-of-dogpile-goes-with-its-last-use": Mutation(
+        "a mutex of dogpile goes with its last use",
+        holds(False),
+        ["adapters/test_dogpile.py::test_an_alarm_before_the_release_leaves_no_mutex_taken"],
+    ),
+    "ttl-may-fail-and-a-time-limit-may-not": Mutation(
+        "ttl may fail, and a time limit may not",
+        holds(False),
+        ["cache/test_exceptions.py::test_a_time_limit_in_a_rule_ends_the_call"],
+    ),
     "an-alarm-leaves-no-copy-locked": Mutation(
         "an alarm leaves no copy locked",
         become("acquired += [self._copying.acquire(True, seconds)]"),
@@ -499,7 +514,7 @@ MUTATIONS = {
     ),
     "a-handlers-time-out-loses-no-lock": Mutation(
         "a handler's time-out loses no lock",
-        holds(False),
+        drop(),
         ["mount/test_lock.py::test_an_alarm_leaves_no_byte_locked"],
     ),
     "a-handlers-time-out-leaves-no-file": Mutation(
@@ -615,12 +630,12 @@ MUTATIONS = {
     ),
     "a-time-limit-ends-a-computation": Mutation(
         "a time limit ends a computation",
-        without("is_of_handler"),
+        instead("not process.is_of_system(error)", "not isinstance(error, OSError)"),
         ["cache/test_exceptions.py::test_a_time_limit_ends_a_call_before_its_work"],
     ),
     "a-time-limit-ends-a-wait-for-a-byte": Mutation(
         "a time limit ends a wait for a byte",
-        without("is_of_handler"),
+        instead("not process.is_of_system(error)", "not isinstance(error, OSError)"),
         ["torture/test_time_limits.py::test_a_time_limit_reaches_its_caller[a call]"],
     ),
     "a-flight-that-is-over-is-not-kept": Mutation(

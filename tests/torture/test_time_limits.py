@@ -4,6 +4,7 @@ Most handlers of SIGALRM raise TimeoutError, which is an OSError, as the mount's
 that goes on without what failed must not go on without the limit.
 """
 
+import importlib
 import os
 import sys
 
@@ -83,6 +84,33 @@ def _publish():
     efsstate.remove("n")
 
 
+def _adapter(name):
+    return pytest.importorskip(f"efsstate.adapters.{name}", exc_type=ImportError)
+
+
+def _take_a_mutex_of_dogpile():
+    mutex = _adapter("dogpile").EfsBackend({"name": "mutexes"}).get_mutex("key")
+    assert mutex.acquire() and mutex.locked()
+    mutex.release()
+
+
+def _count_by_cachelib():
+    assert _adapter("cachelib").EfsCache("counts").inc("key") is not None
+
+
+def _open_a_circuit():
+    _adapter("powertools_breaker").EfsCircuitBreakerPersistence().save_open("pay", 5, 1000)
+
+
+def _keep_a_payload():
+    serdes = _adapter("durable").EfsSerDes(inline=0)
+    sdk = importlib.import_module("aws_durable_execution_sdk_python.serdes")
+    arn = "arn:aws:lambda:eu-west-1:123456789012:function:etl:1/durable-execution/first/1"
+    context = sdk.SerDesContext("step-1", arn)
+    value = os.urandom(4).hex()
+    assert serdes.deserialize(serdes.serialize(value, context), context) == value
+
+
 OPERATIONS = {
     "set": lambda: Cache("box").set(1, 1),
     "set many": lambda: Cache("box").set_many({1: 1, 2: 2, 3: 3}),
@@ -119,6 +147,10 @@ OPERATIONS = {
     "a verification": lambda: efsstate.verify("m"),
     "a prune": lambda: efsstate.prune("m", keep=2),
     "a status": lambda: checkpoint("job").status(),
+    "a mutex of dogpile.cache": _take_a_mutex_of_dogpile,
+    "a count by cachelib": _count_by_cachelib,
+    "a circuit of Powertools": _open_a_circuit,
+    "a payload of a durable function": _keep_a_payload,
 }
 
 

@@ -366,7 +366,7 @@ class DiskTier:
             start.seen = self._find_identity(digest)
         except BaseException as error:
             # MUT: a-time-limit-ends-a-computation
-            if not isinstance(error, OSError) or process.is_of_handler(error):
+            if not process.is_of_system(error):
                 start.discard()  # no other code knows of its draft
                 raise
             start.error = error

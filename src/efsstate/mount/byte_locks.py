@@ -121,9 +121,8 @@ class ByteLock:
                     # release would free them all.
                     file.holders.setdefault(offset, {})[id(self)] = self._root
                 except BaseException as error:
-                    is_refused = isinstance(error, OSError) and not process.is_of_handler(error)
-                    # Else a signal handler raised right after the lock was taken.
-                    if not is_refused and not file.holders.get(offset):
+                    # A signal handler may have raised right after the lock was taken.
+                    if not process.is_of_system(error) and not file.holders.get(offset):
                         fcntl.lockf(fd, fcntl.LOCK_UN, 1, offset)
                     raise
         except PermissionError as error:  # some systems' way of saying that it is locked
@@ -148,8 +147,7 @@ class ByteLock:
                 holders.pop(id(self), None)
         except OSError as error:
             # MUT: a-handlers-time-out-loses-no-lock
-            if process.is_of_handler(error):
-                raise
+            process.raise_of_handler(error)
             # It was lost already: cut off for longer than the server's lease.
             file.holders.get(self._offset, _NOBODY).pop(id(self), None)
         with _guard:
@@ -196,7 +194,7 @@ def acquire(mount: Mount, folder: str, digest: str, *, keep_open: bool = True) -
             if is_refused:
                 return None
             # MUT: a-time-limit-ends-a-wait-for-a-byte
-            if attempt or not isinstance(error, OSError) or process.is_of_handler(error):
+            if attempt or not process.is_of_system(error):
                 if isinstance(error, OSError) and error.filename is None:
                     mount.with_path(error, folder, layout.LOCK)
                 raise

@@ -104,7 +104,7 @@ class Mount(ReadableFiles):
             self.rename(folder, temporary, folder, name, inode=status.st_ino, durable=durable)
         except BaseException as error:
             # MUT: an-interrupted-write-leaves-no-temporary
-            if not isinstance(error, OSError) or process.is_of_handler(error):  # between the two
+            if not process.is_of_system(error):  # an alarm, between the two
                 self.remove(folder, temporary, quiet=True)
             raise
 
@@ -242,9 +242,8 @@ class Mount(ReadableFiles):
             self._write(folder, name, lambda _: (), flags=0, durable=False)
             self.remove(folder, name, quiet=True)
         except BaseException as error:
-            is_refused = isinstance(error, (OSError, CorruptEntryError))
             # MUT: a-handlers-time-out-leaves-no-file
-            if is_refused and not process.is_of_handler(error):
+            if isinstance(error, CorruptEntryError) or process.is_of_system(error):
                 return False
             # A signal handler raised before the file was removed.
             self.remove(folder, name, quiet=True)
@@ -259,7 +258,7 @@ class Mount(ReadableFiles):
         try:
             self.call_at(os.unlink, folder, name)
         except OSError as error:
-            if error.errno in GONE or (quiet and not process.is_of_handler(error)):
+            if error.errno in GONE or (quiet and process.is_of_system(error)):
                 return False
             raise
         return True

@@ -254,11 +254,10 @@ class Folders:
         if make:
             try:
                 opened = FolderHandle(name, DIRECTORY, dir_fd=parent.fd)
-            except FileNotFoundError:
-                opened = self._make_folder(folder, parent_name, name)
             except OSError as error:
-                process.raise_of_handler(error)
-                # No folder, perhaps, which this tells.
+                if error.errno != errno.ENOENT:
+                    process.raise_of_handler(error)
+                # It is missing, or it is no folder, which this tells.
                 opened = self._make_folder(folder, parent_name, name)
         else:
             opened = self._open_folder(folder, parent, name)

@@ -28,7 +28,7 @@ import os
 import time
 from functools import partial
 
-from efsstate import events
+from efsstate import events, process
 from efsstate.errors import ClaimLost, CorruptEntryError, EfsStateError
 from efsstate.format import entry
 from efsstate.format import record_layout as names
@@ -274,8 +274,8 @@ class RecordStore:
     def _free_quietly(self, revision: Revision) -> None:
         try:
             self.append(revision, Content(FREED))
-        except (OSError, EfsStateError):
-            pass  # it is closed already, or counts until its lease is over
+        except (OSError, EfsStateError) as error:
+            process.raise_of_handler(error)  # else closed already, or over with its lease
 
     # Looking
 
