@@ -357,7 +357,7 @@ def _require_whole(
 
 
 def _published(objects: list[Object]) -> list[Object]:
-    """Return those of the files in a folder that a publication of it takes."""
+    """Return the objects of a folder that its publication takes."""
     patterns = Patterns(None, DEFAULT_EXCLUDE)
     return [item for item in objects if item.name != layout.MANIFEST and patterns.takes(item.name)]
 

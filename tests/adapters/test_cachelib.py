@@ -116,7 +116,7 @@ def test_a_sum_that_cannot_be_stored_is_none(monkeypatch):
 
 @pytest.mark.parametrize("timeout", [60, -1])
 def test_a_value_that_is_not_kept_is_no_success(monkeypatch, timeout):
-    """Its contract has False for an error of the backend, and for the keys that were set."""
+    """For an error cachelib wants False, and from `set_many` the keys that were set."""
     cache, pairs = EfsCache("sets"), {"a": 1, "b": 2, "c": 3}
     assert cache.set("a", 0) and cache.set_many(pairs, timeout) == ["a", "b", "c"]
     broken = cache._cache.digest("b")

@@ -176,7 +176,7 @@ def test_a_forged_clear_stamp_clears_everything_and_heals(f, root, make, apart):
 
 
 def test_without_the_key_nothing_is_cleared_for_others(root, monkeypatch, apart):
-    """A sound mark looks forged to whom the key is missing."""
+    """Without the key, a sound mark looks forged."""
     monkeypatch.setenv("EFSSTATE_SIGNING_KEY", "the key")
     owner = Cache("n", ttl="30d", memory=0)
     owner.set("other", 1, tags=["t"])

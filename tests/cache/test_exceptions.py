@@ -287,7 +287,7 @@ def test_an_operation_leaves_no_cycle(operation):
 
 
 def test_a_time_limit_ends_a_put_of_many(monkeypatch):
-    """What is left of it is not stored first."""
+    """No other value is stored first."""
     box, stored = Cache("box", memory=0), []
     box.set(0, 0)
 

@@ -147,7 +147,7 @@ def test_a_warm_worker_does_not_follow_a_removal(root, monkeypatch):
 
 
 def test_a_frozen_removal_in_place_sees_a_later_claim(root, monkeypatch):
-    """A user's file keeps the folder from being renamed, so nothing is looked at after that."""
+    """A user's file prevents the rename, so the removal looks for claims before it begins."""
     save_three(root)
     with open(f"{root}/{JOB}/notes.txt", "w") as file:
         file.write("mine")

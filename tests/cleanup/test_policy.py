@@ -141,7 +141,7 @@ def test_a_policy_widens_and_never_narrows(tree):
 
 @pytest.mark.parametrize("cut", [False, True])
 def test_a_policy_that_may_be_signed_is_left_as_it_is(tree, monkeypatch, cut):
-    """Without the key a sound one looks damaged; one whose length does not fit is."""
+    """Without the key a sound POLICY looks damaged; one that is cut off is damaged."""
     monkeypatch.setattr(tree.mount, "key", b"k" * 32)
     policies.widen(tree.mount, "f", Policy("f", 60, 600, max_entries=5000))
     path, stranger = pathlib.Path(tree.full("cache/f/POLICY")), Policy("f", 30, 30)

@@ -121,7 +121,7 @@ def test_a_killed_removal_brings_no_cleared_value_back(tree, monkeypatch):
 
 
 def with_first(start, order):
-    """The function `order` of names, given those first that begin so: a listing has no order."""
+    """Return `order`, called with the names that begin with `start` first, as a listing may."""
     return lambda names: order(sorted(names, key=lambda name: not name.startswith(start)))
 
 

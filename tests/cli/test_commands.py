@@ -268,8 +268,8 @@ def test_verify_reads_models(shell, tree):
     assert len(told["findings"]) == 1 and "resnet50" in told["findings"][0]["where"]
 
 
-def test_verify_misses_the_versions_of_a_model(shell, tree, tmp_path):
-    """One that is served, that is: not those of a model that was removed, nor unmanaged files."""
+def test_verify_reports_lost_versions(shell, tree, tmp_path):
+    """It reports a model that is served, not one that was removed, nor unmanaged files."""
     from efsstate.modelstore import versions
 
     (row,) = shell.json("ls", "models/resnet50")["rows"]
@@ -540,7 +540,7 @@ def test_a_name_that_no_record_gives_back_is_the_typed_one(shell, tree, no_recor
 
 @pytest.mark.parametrize("verb", ["break", "cancel", "finish", "reset"])
 def test_a_checkpoint_whose_name_is_unknown_is_not_changed(shell, tree, no_records, verb):
-    """By its path, which `ls` prints, the command cannot know it."""
+    """The path that `ls` prints has only part of the name."""
     with checkpoint(LONG, root=tree.path) as job:
         job.save(1)
     before = sorted(os.walk(tree.full("checkpoints")))

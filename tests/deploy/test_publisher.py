@@ -465,7 +465,7 @@ def test_a_call_that_was_frozen_takes_nothing_back(s3, tmp_path, target):
 
 
 @pytest.mark.parametrize("names", ["b", "abc"])
-def test_a_call_frozen_before_the_publication_misses_files(s3, tmp_path, monkeypatch, names):
+def test_a_call_frozen_before_the_publication_raises(s3, tmp_path, monkeypatch, names):
     """Its retry has finished, and removes the copy at this moment, file by file."""
     for name in [*"abc", "d.lock"]:
         put(s3, f"net/{name}", name.encode())

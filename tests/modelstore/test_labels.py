@@ -330,7 +330,7 @@ def test_no_kill_lets_a_canary_begin_again(root, three, ended_canary):
 
 
 def test_a_failed_activation_leaves_a_canary(root, three, lambda_environment, monkeypatch):
-    """Its version goes as it is activated, so what was active is put back, with its canary."""
+    """The new version is removed meanwhile; the old one is active again, with its canary."""
     from efsstate.modelstore import activation, pointer
 
     activate("m", three[0], root=root)

@@ -314,7 +314,7 @@ def test_one_content_under_two_ids_at_once(root, source, monkeypatch, step):
     "step", ["_copy_file", "_require_same_files", "_write_manifest", "_rename_into_place"]
 )
 def test_a_prune_while_a_publisher_is_frozen(root, source, monkeypatch, step):
-    """Its claim is lost, so the prune takes its files: it copies them again."""
+    """The prune removes its files, and the publisher copies them again."""
     real = getattr(publishing, step)
 
     def frozen(*given, **named):
@@ -346,7 +346,7 @@ def kill_before_the_rename(root, source, monkeypatch):
 
 @pytest.mark.parametrize("remover", ["prune", "publisher"])
 def test_a_removal_that_was_frozen_takes_no_version(root, source, tmp_path, monkeypatch, remover):
-    """Before each of its changes of the disk: meanwhile another publisher ends."""
+    """Another publisher ends before any one of its unlinks and renames."""
     monkeypatch.setattr(reader, "THREADS", 1)
     (tmp_path / "old").write_text("old")
     publish("m", tmp_path / "old", root=root)
@@ -393,7 +393,7 @@ def taken_over(mount, staging):
 
 
 def test_a_removal_leaves_the_lock_of_another(root, source, monkeypatch):
-    """A prune that was frozen: else a third publisher comes in beside the second."""
+    """If a frozen prune removed it, a third publisher would come in beside the second."""
     real, claims = disposal.remove_rest, []
 
     def remove_rest(mount, staging):
@@ -410,7 +410,7 @@ def test_a_removal_leaves_the_lock_of_another(root, source, monkeypatch):
 
 
 def test_a_publisher_leaves_the_lock_of_another(root, source, monkeypatch):
-    """One that was frozen, and finds its files gone: it waits for the second publisher."""
+    """A frozen publisher whose files are gone waits for the second publisher."""
     real, claims, is_over = publishing._require_same_files, [], threading.Event()
 
     def end():

@@ -88,7 +88,7 @@ def test_a_reader_alone_takes_ranges_of_a_quarter_of_a_second(monkeypatch, rate)
 
 
 def test_a_range_takes_an_eighth_of_the_time_before_a_deadline(monkeypatch):
-    """Many short ranges took a tenth of a herd's time on one processor; all may still be lost."""
+    """Short ranges cost a herd a tenth of its time; a deadline cuts off at most an eighth."""
     now, size, mib = [100.0], 100 << 20, 1 << 20
     monkeypatch.setattr(reader.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(reader.deadline, "remaining", lambda: 100 + 16.0 + deadline.MARGIN - now[0])

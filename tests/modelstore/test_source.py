@@ -218,7 +218,7 @@ def trained(tmp_path):
     return folder
 
 
-def test_a_folder_that_is_not_there_for_a_moment_is_missed(root, trained, monkeypatch):
+def test_a_folder_that_is_not_there_for_a_moment_raises(root, trained, monkeypatch):
     """A trainer swaps it between the listing of the folder above it and its own."""
     real, moved = ListedFolders.reopen, trained.parent / "moved"
 
@@ -256,7 +256,7 @@ def test_a_stale_folder_is_not_published_as_an_empty_one(root, trained, monkeypa
 
 
 @pytest.mark.parametrize("how", ["filled", "gone", "another"])
-def test_a_folder_that_is_filled_meanwhile_is_missed(root, trained, monkeypatch, how):
+def test_a_folder_that_is_filled_meanwhile_raises(root, trained, monkeypatch, how):
     """It was empty as it was listed, because the trainer makes it anew."""
     (trained / "weights" / "w.bin").rename(trained / "w.bin")
     real = publishing._copy_file

@@ -32,7 +32,7 @@ class Late(TimeoutError):  # noqa: N818
 def at_each_moment(act, files=os.sep + "efsstate" + os.sep, kind=Alarm, most=ALL):
     """Yield the number of each moment of `act` in `files`, after an alarm was raised there.
 
-    Of more than about `most` moments only some, at the same distance.
+    Of more than `most` moments, take about `most`, evenly spaced.
     """
     gc.collect()
     gc.freeze()  # the collections below look at new objects alone: other tests have left millions

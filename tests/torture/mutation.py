@@ -21,7 +21,7 @@ from tests.torture.edits import SOURCE, marked
 from tests.torture.mutations import MUTATIONS
 
 HERE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-SLOWEST = 25  # seconds for one mutation's tests, beside five times what they usually take
+SLOWEST = 25  # seconds for a mutation's tests, plus five times their usual time
 WORKERS = 2  # mutations at once
 
 

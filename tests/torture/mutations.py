@@ -573,7 +573,7 @@ MUTATIONS = {
     "an-empty-folder-is-looked-at-again": Mutation(
         "an empty folder is looked at again",
         drop(),
-        ["modelstore/test_source.py::test_a_folder_that_is_filled_meanwhile_is_missed"],
+        ["modelstore/test_source.py::test_a_folder_that_is_filled_meanwhile_raises"],
     ),
     "files-are-put-aside-before-they-are-removed": Mutation(
         "files are put aside before they are removed",
@@ -598,7 +598,7 @@ MUTATIONS = {
     "a-copy-is-published-with-all-its-files": Mutation(
         "a copy is published with all its files",
         holds(False),
-        ["deploy/test_publisher.py::test_a_call_frozen_before_the_publication_misses_files"],
+        ["deploy/test_publisher.py::test_a_call_frozen_before_the_publication_raises"],
     ),
     "a-copy-goes-on-behind-bytes-that-are-there": Mutation(
         "a copy goes on behind bytes that are there",
@@ -1492,7 +1492,7 @@ MUTATIONS = {
     "a-model-that-lost-its-versions-is-damaged": Mutation(
         "a model that lost its versions is damaged",
         holds(False),
-        ["cli/test_commands.py::test_verify_misses_the_versions_of_a_model"],
+        ["cli/test_commands.py::test_verify_reports_lost_versions"],
     ),
     "a-round-file-that-stays-begins-a-new-round": Mutation(
         "a round's file that stays begins a new round",

@@ -165,7 +165,7 @@ def root(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_a_time_limit_reaches_its_caller(name, root, tmp_path, monkeypatch):
-    """At each moment of the call, and nothing that is temporary stays."""
+    """It is raised at about `MOMENTS` moments of each call, and no temporary file stays."""
     Cache("box").set_many({1: 1, 2: 2})
     Cache("flat", memory=0).set(1, 1)
     work(1), tagged(1), dataset("parts").add(b"one", suffix=".txt")
@@ -189,7 +189,7 @@ def test_a_time_limit_reaches_its_caller(name, root, tmp_path, monkeypatch):
     moments = 0
     for moment in alarms.at_each_moment(act, kind=alarms.Late, most=MOMENTS):
         moments += 1
-        assert reached, f"{name}: it did not at moment {moment}"
+        assert reached, f"{name}: lost at moment {moment}"
         reached.clear()
         act()  # what was cut off is over by now
     assert moments > 20

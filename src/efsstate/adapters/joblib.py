@@ -27,7 +27,7 @@ _codes: dict[str, str] = {}
 
 
 class _ComparedCodes(threading.local):
-    """The digests of codes that joblib is comparing with those of the functions, by thread."""
+    """The digests of the stored codes that joblib is comparing in this thread, by function."""
 
     def __init__(self) -> None:
         self.digests: dict[str, str] = {}

@@ -143,7 +143,7 @@ class Cache(Generic[K, V]):
     def add(self, key: K, value: V, ttl: Duration | None = None) -> bool:
         """Keep `value` under `key` unless a host has a value for it; return True if it was kept.
 
-        Of callers on all hosts one gets True; none does where the mount fails. Raises `EncodeError`
+        One of the callers on all hosts gets True, or none if the mount fails. Raises `EncodeError`
         as `set` does.
         """
         results, digest = self._results, self._keys.digest(key)
@@ -376,7 +376,7 @@ class Cache(Generic[K, V]):
         return results.enabled and results.get_from_memory(self._keys.digest(key)) is not None
 
     def life(self, ttl: Duration | None) -> float | None:
-        """Return the seconds for which a value counts that is set with `ttl`."""
+        """Return the life in seconds of a value that is set with `ttl`."""
         return life_of(self._results, ttl)
 
 
@@ -402,7 +402,7 @@ def pack_key(key: object) -> bytes:
 
 
 def life_of(results: TieredCache, ttl: Duration | None) -> float | None:
-    """Return the seconds for which a value counts that is set with `ttl`."""
+    """Return the life in seconds of a value that is set with `ttl`."""
     return results.ttl if ttl is None else units.seconds(ttl, "ttl")
 
 

@@ -98,8 +98,8 @@ class ClearStamps:
     def _may_be_signed(self) -> bool:
         """Return True if marks that do not match their checksum may be signed.
 
-        Only a process that has no signing key cannot tell. POLICY is signed, too, if the namespace
-        is: if it can be verified without a key, the marks are not signed either.
+        A process that has the signing key can tell. POLICY is signed, too, if the namespace is: if
+        it can be verified without a key, the marks are not signed either.
         """
         if self.mount.key:
             return False
@@ -113,8 +113,8 @@ class ClearStamps:
     def _guess_stamps(self, marks: list[tuple[str, int]]) -> Iterable[int]:
         """Return a stamp for each mark, a name and its number, that cannot be verified here.
 
-        It is at least as high as the stamp for which the mark stands, if the mark is sound: that is
-        the server's time at which the mark was made, or a little more.
+        If the mark is sound, its own stamp is not higher: the server's time when the mark was made,
+        or a little more.
         """
         guesses = {}
         for name, number in marks:

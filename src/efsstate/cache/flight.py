@@ -73,7 +73,7 @@ class Flight:
 
 
 _lock = process.lock()
-in_flight: set[Flight] = set()  # all flights; its owner takes a flight that is over away
+in_flight: set[Flight] = set()  # all flights; the owner removes one that is over
 _joinable: dict[Key, Flight] = {}  # those that a call may wait for: at most one for a key
 computing: ContextVar[tuple[Flight, ...]] = ContextVar("efsstate_flights", default=())
 

@@ -49,11 +49,11 @@ class ComputeRequest:
     """The wish of one call, and after it, the fate of the result.
 
     `forced`: compute even if there is a result, and replace it. `adding`: the function raises if
-    there is a result, so computations that began before may still store theirs. `keeps_old`: a
-    result that cannot be stored leaves the one before, of which it was made. The result counts for
-    `ttl` seconds (None: for ever), or for as long as `ttl_of(result)` says; with `own_ttl` the
-    cache's ttl does not shorten that. `refusal` is why the result cannot be stored. `replaced` is
-    the item that the function made its result of: the result has its tags.
+    there is a result, so computations that began before may still store theirs. `keeps_old`: if the
+    result cannot be stored, the old one that it was made from stays. The result counts for `ttl`
+    seconds (None: for ever), or for as long as `ttl_of(result)` says; with `own_ttl` the cache's
+    ttl does not shorten that. `refusal` is why the result cannot be stored. `replaced` is the item
+    that the function made its result of: the result has its tags.
     """
 
     __slots__ = (

@@ -143,9 +143,9 @@ class HeldClaim:
     def _may_claim_again(self) -> bool:
         """Return True if another try of the claim may succeed, after REMOVED was listed.
 
-        A removal that was killed had renamed our folder away, and the open folder followed: then
-        the next try opens the folder that has the name by now. Or the remover died before its
-        rename. Return False if it is still at work.
+        If the file of our lock is not the one with the name, a removal has renamed our folder away,
+        and the next try opens the new folder. Else end the removal if the remover died, or return
+        False if it is still at work.
         """
         folder, our_lock = self.folder, self._lock
         folder.mount.forget(folder.folder)
@@ -221,7 +221,7 @@ class HeldClaim:
         try:
             held_lock.release()
         except OSError as error:
-            # Any other: the server took the lock back long ago, and there is none to give back.
+            # After any other error there is no lock to give back: the server took it long ago.
             process.raise_of_handler(error)
 
     # Saving

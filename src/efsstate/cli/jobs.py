@@ -37,8 +37,8 @@ def locate(mount: Mount, name: str) -> str:
 def whole_name(mount: Mount, folder: str) -> str:
     """Return the name as the program gave it, to be shown.
 
-    A folder's name does not tell all of a long one, so that stands in the record of a claim. If
-    that cannot be read, the name is cut, and leads to no checkpoint: see `opening_name`.
+    A folder's name holds only part of a long name; the record of a claim holds all of it. If that
+    record cannot be read, return the part with "…", which opens no checkpoint: see `opening_name`.
     """
     component, _, shard = folder.removeprefix(f"{layout.CHECKPOINTS}/").partition("/")
     text = layout.readable(component)
@@ -50,8 +50,8 @@ def whole_name(mount: Mount, folder: str) -> str:
 def opening_name(mount: Mount, folder: str, typed: str) -> str:
     """Return the name by which a program opens the checkpoint in `folder`, not that of a shard.
 
-    It is `typed`, the line's name of it or of its shard, if that leads there, else the recorded
-    one. Raise `EfsStateError` if neither does.
+    It is `typed`, without the number of a shard, if that is the name of this folder, else the
+    recorded name. Raise `EfsStateError` if neither is.
     """
     component = folder.removeprefix(f"{layout.CHECKPOINTS}/")
     match = _SHARD.fullmatch(typed)

@@ -184,7 +184,7 @@ class _Check:
         }
 
     def _may_be_signed(self, folder: str, name: str) -> bool:
-        """Return True unless more than its checksum speaks against the entry."""
+        """Return True if the entry may be sound, and signed with another key."""
         # MUT: an-entry-that-cannot-be-read-is-not-removed
         try:
             return is_well_formed(self._mount, folder, name)

@@ -267,7 +267,7 @@ class PartFolders:
         if self.mount.remove(self.parts, claim.part):
             return True
         # Staged first: once that is gone, no rename can bring the part back after our second look.
-        # If it stays, that is the caller's to know: another call finishes the removal.
+        # If it cannot be removed, this raises, and another call finishes the removal.
         # MUT: a-removal-that-leaves-the-staged-file-fails
         self.mount.remove(self.staging(claim.process), claim.staged)
         self.mount.refresh(self.parts)

@@ -161,7 +161,7 @@ class Trim:
         except BudgetExhausted:
             return False
         except (OSError, CorruptEntryError) as error:
-            process.raise_of_handler(error)  # the others as in `survey`
+            process.raise_of_handler(error)  # go on after others, as `survey` does
         return True
 
     def _gather(self, entries: Iterator[tuple[str, int, int]], doomed: Doomed) -> bool:

@@ -186,10 +186,10 @@ def load(mount: Mount, namespace: str) -> Policy | None:
 
 
 def is_well_formed(mount: Mount, folder: str, name: str) -> bool:
-    """Return True if nothing but its checksum can speak against the entry `name`.
+    """Return True if the header of the entry `name` is sound; its checksum is not compared.
 
-    If that does not match, the entry is damaged, or it is sound and signed with another key than
-    ours: only who has that key can tell. Raise OSError.
+    An entry whose checksum does not match ours is damaged, or it is sound and signed with another
+    key: only a process that has that key can tell. Raise OSError.
     """
     head, status = mount.read_stat(folder, name, entry.HEADER)
     try:

@@ -333,7 +333,7 @@ def removal_order(names: Iterable[str]) -> list[str]:
 
     A removal may be killed after any name, and other processes then use what is left:
 
-    - The lock file goes last but one: once it is gone, another process may begin in the folder.
+    - The lock file goes last, but for REMOVED: without it, another process may begin in the folder.
     - Of a namespace, the entries go first, then the marks of clears, then POLICY. An entry without
       the mark of its clear would count again.
     - Of a checkpoint, the older saves go first, then the links of claims, the latest claim first

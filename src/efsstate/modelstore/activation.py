@@ -32,7 +32,7 @@ def activate(
     """Make the published version of `manifest` the active one; raise ModelNotFound if it is gone.
 
     `label`: under this label, instead of by default. `share`: of that part of the environments, as
-    a canary beside the active version. `restores`: after an activation that failed, so that the
+    a canary beside the active version. `restores`: undo an activation that failed, so that the
     version's canary counts again.
 
     Race with a prune, which renames the version away, then reads CURRENT, then the stamp:
@@ -45,8 +45,8 @@ def activate(
     above, version = layout.version_folder(model, ""), manifest.version
     names = mount.names(above)
     canary, canary_link = None, layout.canary_name(label)
-    # The canary is read before CURRENT. So if it does not count beside the version that is read
-    # then, it has ended; it cannot be one that was started meanwhile.
+    # The canary is read before CURRENT. So one that does not count beside CURRENT's version has
+    # ended, and was not started meanwhile.
     if canary_link in names:
         canary = pointer.read_canary(mount, model, label, beside=None)
     previous = pointer.known_or_none(mount, model, label)

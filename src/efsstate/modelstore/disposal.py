@@ -100,9 +100,9 @@ def remove_rest(mount: Mount, staging: str) -> bool:
     1. We remove the files, one by one.
     2. It works in the same folder, and renames `files` to its version.
 
-    A walk would follow that rename by its open folders, and remove the version's files. So `files`
-    gets a name first that no version is made of. If it has that, the other finds nothing to rename,
-    and copies again.
+    Our open folders would follow that rename, and we would remove the version's files. So we first
+    rename `files` to a name that no publisher uses: the other one then finds nothing to rename, and
+    copies again.
     """
     above, _, name = staging.rpartition("/")
     mount.forget(staging, above=False)

@@ -83,9 +83,9 @@ def _deep(size: int, *, is_cautious: bool = False) -> Iterator[tuple[int, int]]:
     Each is as long as takes a quarter of a second at the rate of the one before. One long range
     after the other is faster than several short ones side by side (measured: docs/models.md).
 
-    `is_cautious`: the first range is short, and so are those of a slow link, but for an eighth of
-    the time before the deadline. A range cannot be stopped, and the bytes of one that the deadline
-    or a kill cuts off were sent for nothing.
+    `is_cautious`: the first range is short, and each later one takes a quarter of a second or an
+    eighth of the time before the deadline, whichever is longer. A range cannot be stopped, and the
+    bytes of one that the deadline or a kill cuts off were sent for nothing.
     """
     offset, length, shortest, turn = 0, READERS * RANGE, RANGE, _TURN
     if is_cautious:

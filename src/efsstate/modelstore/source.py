@@ -89,7 +89,7 @@ class Source:
             self.folders.append(folder)
 
     def _list(self, folder: str) -> Iterator[os.DirEntry[str]]:
-        """Yield the entries of `folder`; raise EfsStateError if it is missing by now."""
+        """Yield the entries of `folder`; raise EfsStateError if missing, OSError if stale."""
         try:
             yield from self.mount.scan(folder, required=True)
         except FileNotFoundError:

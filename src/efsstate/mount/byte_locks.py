@@ -246,7 +246,7 @@ def _close_guarded(key: tuple[int, int], file: _SharedLockFile) -> None:
     try:
         file.close()
     except OSError as error:
-        process.raise_of_handler(error)  # any other: it is closed all the same
+        process.raise_of_handler(error)  # after any other, it is closed all the same
     with _guard:
         if not file.users and _shared_files.get(key) is file:
             del _shared_files[key]

@@ -35,7 +35,7 @@ class PartialFile:
             try:
                 os.fchmod(fd, mount.file_mode | (mount.file_mode & 0o444) >> 2)
             except OSError as error:
-                process.raise_of_handler(error)  # else another user's: its mode is theirs to choose
+                process.raise_of_handler(error)  # else it is another user's, who chooses its mode
 
     def has(self, data: memoryview, offset: int) -> bool:
         """Return True if `data` is at `offset` already."""

@@ -257,7 +257,7 @@ class Folders:
             except OSError as error:
                 if error.errno != errno.ENOENT:
                     process.raise_of_handler(error)
-                # It is missing, or it is no folder, which this tells.
+                # It is missing. If it is a file, this raises.
                 opened = self._make_folder(folder, parent_name, name)
         else:
             opened = self._open_folder(folder, parent, name)
@@ -311,7 +311,7 @@ class Folders:
             if stat.S_IMODE(status.st_mode) & 0o777 != self.folder_mode & 0o777:
                 os.fchmod(opened.fd, self.folder_mode)
         except OSError as error:
-            process.raise_of_handler(error)  # else another user's: its mode is theirs to choose
+            process.raise_of_handler(error)  # else another user's, who chooses its mode
         return opened
 
     def give_to_owner(self, fd: int, status: os.stat_result) -> None:
