@@ -472,9 +472,11 @@ How to read them: **requests** to the server (from `/proc/self/mountstats`) and 
 Times are medians with quartiles. They come from a small machine that other work shared, and NFS
 runs in a guest with one processor. So compare them within a table, by the ratio to the bare system
 calls for the same bytes, which were measured in the same run; in memory in turn with them, as the
-ratio of the smallest samples, which other work disturbs least. On NFS everything is put by one
-client and read by another, and the writer is still running when the reader comes, as functions'
-environments are. Each subject runs in a process of its own; one that fails is shown failing.
+ratio of the smallest samples, which other work disturbs least. That ratio depends on the CPU, too:
+where system calls are cheap beside Python, it is twice as high for all subjects that are written in
+Python. On NFS everything is put by one client and read by another, and the writer is still running
+when the reader comes, as functions' environments are. Each subject runs in a process of its own;
+one that fails is shown failing.
 
 `python -m benchmarks --all` takes as long as the runs below together. `--lab 300us --only caches
 --subjects lmdb` measures a part of it, and `--update` keeps the other figures of `figures.json`:
