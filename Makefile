@@ -13,6 +13,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+# Without bytecode each of some hundred processes would compile all that it imports.
+export PYTHONDONTWRITEBYTECODE =
 CODE = src tests benchmarks examples scripts
 # The wheel takes the place of the installed package (an editable one of `make dev` too):
 # tests see what users get.
