@@ -62,11 +62,7 @@ def faults_of_the_table(statements, mutations, tests_folder=f"{HERE}/tests"):
 
 
 def copied(folder, statement=None, text=""):
-    """Make a copy of the package in `folder`, with the new text of one file; return `folder`.
-
-    Its bytecode goes with it: to compile the package takes longer than most of the tests.
-    """
-    compileall.compile_dir(SOURCE, quiet=2)
+    """Make a copy of the package in `folder`, with the new text of one file; return `folder`."""
     shutil.copytree(SOURCE, f"{folder}/efsstate")
     if statement:
         with open(f"{folder}/efsstate/{statement.file}", "w") as file:
@@ -155,6 +151,8 @@ def run(seconds, seed, word="", say=print):
     wrong = list(faults_of_the_table(statements, MUTATIONS)) if not word else []
     rows, until = {}, time.monotonic() + (seconds if seconds < 120 else 10**6)
     every = sorted({test for mutation in chosen.values() for test in mutation.tests})
+    # The copies have it: to compile the package takes longer than most of the tests.
+    compileall.compile_dir(SOURCE, quiet=2)
     with tempfile.TemporaryDirectory() as folder:
         code, said = run_tests(copied(folder), every, "--durations=0", patience=1500)
         if code != 0:
