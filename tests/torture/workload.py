@@ -61,10 +61,14 @@ class Worker:
             event["error"]
         ):  # which `serve` tells
             self.failures += 1
+            now = round(time.monotonic(), 4)
             self.tell(
                 {
                     "op": "failure",
                     "name": event["name"],
+                    "who": self.who,
+                    "t0": now,
+                    "t1": now,
                     "error": " ".join(map(str, event.values()))[:300],
                 }
             )
