@@ -139,6 +139,25 @@ def test_an_alarm_before_the_release_leaves_no_mutex_taken():
     other.release()
 
 
+def test_a_forked_child_releases_no_mutex_of_its_parent():
+    """The child's lock of the same key is another one, which a thread of the child may hold."""
+    mutex = region(name="inherited").backend.get_mutex("key")
+    mutex.acquire()
+    if not (child := os.fork()):
+        code = 1
+        try:
+            threads = mutex._threads
+            assert threads.acquire(blocking=False)
+            mutex.release()
+            mutex.__del__()
+            code = int(threads.acquire(blocking=False))
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    mutex.release()
+    assert status == 0
+
+
 def test_a_forked_child_waits_for_no_thread_of_its_parent():
     """The thread that held the mutex does not exist there, so nobody would release it."""
     backend = region(name="forked").backend
