@@ -3,7 +3,7 @@
 # make check    lint, types and the fast tests, of the tree as it is (two minutes)
 # make test     lint, types, the wheel, and its tests (ten minutes)
 # make torture  the long tests (45 minutes)
-# make bench    the benchmarks, on tmpfs and in the NFS lab (dist/figures.json keeps them)
+# make bench    the benchmarks, on tmpfs and in the NFS lab (the figures go to dist/figures.json)
 # make layer    the Lambda layer's zips
 # make sbom     the list of components, as CycloneDX JSON
 # make docs     the site, into dist/site

@@ -53,7 +53,7 @@ def work(name, folder, times):
         try:
             UPDATES[name](folder)
             done += 1
-        except OSError as error:  # the client may hold an old name of the file for missing
+        except OSError as error:  # the client may believe that the file is missing
             print(f"{name}: {error}", file=sys.stderr)
         time.sleep(int.from_bytes(os.urandom(1), "little") / 255 * 0.02)
     print(done)

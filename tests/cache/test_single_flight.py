@@ -619,7 +619,7 @@ def test_an_alarm_of_a_waiter_does_not_stop_who_computes():
 
 
 def test_an_alarm_leaves_no_flight():
-    """None stays registered, for a change to discard or as what the context computes."""
+    """No flight stays registered: not in the process, and not in the context of the call."""
     work, numbers = cached(name="work")(lambda x: x), itertools.count()
     work(next(numbers))
     count = 0

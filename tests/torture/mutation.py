@@ -151,7 +151,7 @@ def run(seconds, seed, word="", say=print):
     wrong = list(faults_of_the_table(statements, MUTATIONS)) if not word else []
     rows, until = {}, time.monotonic() + (seconds if seconds < 120 else 10**6)
     every = sorted({test for mutation in chosen.values() for test in mutation.tests})
-    # The copies have it: to compile the package takes longer than most of the tests.
+    # Each copy takes this bytecode along: compiling takes longer than most of the tests.
     compileall.compile_dir(SOURCE, quiet=2)
     with tempfile.TemporaryDirectory() as folder:
         code, said = run_tests(copied(folder), every, "--durations=0", patience=1500)

@@ -165,7 +165,7 @@ def root(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_a_time_limit_reaches_its_caller(name, root, tmp_path, monkeypatch):
-    """It is raised at about `MOMENTS` moments of each call, and no temporary file stays."""
+    """The limit rings at about `MOMENTS` moments of each call, and no temporary file stays."""
     Cache("box").set_many({1: 1, 2: 2})
     Cache("flat", memory=0).set(1, 1)
     work(1), tagged(1), dataset("parts").add(b"one", suffix=".txt")

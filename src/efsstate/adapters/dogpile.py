@@ -129,7 +129,7 @@ class _Mutex(CacheMutex):
             if acquired == [True]:
                 self._threads.release()
             if isinstance(error, TimeoutError) and process.is_of_system(error):
-                return wait  # another computes it
+                return wait  # another caller computes the value
             raise
         return wait or acquired == [True]
 
@@ -153,7 +153,7 @@ class _Mutex(CacheMutex):
             if self._owner is not None and self._owner[0] == os.getpid():
                 self._leave()
         except (AttributeError, OSError):
-            pass  # it had not even begun, or the file system refuses
+            pass  # `__init__` did not end, or the mount failed
 
     def _lock_on_mount(self, wait: float) -> Mutex | None:
         """Return the mutex, or None if the mount can't lock; wait for at most `wait` seconds.
@@ -190,5 +190,5 @@ class _Mutex(CacheMutex):
 
 
 def _caller() -> tuple[int, int]:
-    """Return the process and the thread that run."""
+    """Return the ids of the process and of the thread that call this."""
     return os.getpid(), threading.get_ident()

@@ -98,8 +98,8 @@ class ClearStamps:
     def _may_be_signed(self) -> bool:
         """Return True if marks that do not match their checksum may be signed.
 
-        A process that has the signing key can tell. POLICY is signed, too, if the namespace is: if
-        it can be verified without a key, the marks are not signed either.
+        A process that has the signing key can tell. If a process without a key can verify POLICY,
+        the namespace is not signed, and neither are its marks.
         """
         if self.mount.key:
             return False
@@ -113,8 +113,8 @@ class ClearStamps:
     def _guess_stamps(self, marks: list[tuple[str, int]]) -> Iterable[int]:
         """Return a stamp for each mark, a name and its number, that cannot be verified here.
 
-        If the mark is sound, its own stamp is not higher: the server's time when the mark was made,
-        or a little more.
+        It is the server's time when the mark was made, or a little more: never below the stamp of a
+        sound mark.
         """
         guesses = {}
         for name, number in marks:

@@ -65,9 +65,9 @@ def _start_over() -> None:
 class Upkeep:
     """The policy of one namespace, as far as this process knows it.
 
-    POLICY covers results whose life, with the time that they may be served stale, is from
-    `shortest` to `longest` seconds; at first it covers none. Before the monotonic time `retry_at` a
-    put does not try again to widen POLICY.
+    POLICY covers a result if its ttl and its stale time together are between `shortest` and
+    `longest` seconds; at first it covers none. Before the monotonic time `retry_at` a put does not
+    try again to widen POLICY.
     """
 
     def __init__(self, name: str, component: str, options: Options) -> None:

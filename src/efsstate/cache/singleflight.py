@@ -343,7 +343,7 @@ def _store(
     except Exception as error:
         # MUT: ttl-may-fail-and-a-time-limit-may-not
         if isinstance(error, TimeoutError):
-            process.raise_of_handler(error)  # of other kinds, HTTP libraries raise some like it
+            process.raise_of_handler(error)  # HTTP libraries raise others without an errno
         cache.counts.unstored += 1
         events.log(
             "warning", "cache %s: a result was not kept: ttl or cache_if raised %r", cache.name,

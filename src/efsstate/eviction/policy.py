@@ -188,8 +188,8 @@ def load(mount: Mount, namespace: str) -> Policy | None:
 def is_well_formed(mount: Mount, folder: str, name: str) -> bool:
     """Return True if the header of the entry `name` is sound; its checksum is not compared.
 
-    An entry whose checksum does not match ours is damaged, or it is sound and signed with another
-    key: only a process that has that key can tell. Raise OSError.
+    If the checksum of an entry does not match, the entry is damaged, or another key signed it. Only
+    a process with that key can tell which. Raise OSError.
     """
     head, status = mount.read_stat(folder, name, entry.HEADER)
     try:

@@ -104,7 +104,7 @@ class Mount(ReadableFiles):
             self.rename(folder, temporary, folder, name, inode=status.st_ino, durable=durable)
         except BaseException as error:
             # MUT: an-interrupted-write-leaves-no-temporary
-            if not process.is_of_system(error):  # a handler's, after the write
+            if not process.is_of_system(error):  # a signal handler raised after the write
                 self.remove(folder, temporary, quiet=True)
             raise
 

@@ -257,7 +257,7 @@ class Folders:
             except OSError as error:
                 if error.errno != errno.ENOENT:
                     process.raise_of_handler(error)
-                # It is missing. If it is a file, this raises.
+                # The folder is missing. If a file is there, this raises.
                 opened = self._make_folder(folder, parent_name, name)
         else:
             opened = self._open_folder(folder, parent, name)

@@ -275,7 +275,7 @@ class RecordStore:
         try:
             self.append(revision, Content(FREED))
         except (OSError, EfsStateError) as error:
-            process.raise_of_handler(error)  # else closed already, or over with its lease
+            process.raise_of_handler(error)  # else the lease ends the claim
 
     # Looking
 
