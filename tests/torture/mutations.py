@@ -636,7 +636,7 @@ MUTATIONS = {
     "a-time-limit-ends-a-wait-for-a-byte": Mutation(
         "a time limit ends a wait for a byte",
         instead("not process.is_of_system(error)", "not isinstance(error, OSError)"),
-        ["torture/test_time_limits.py::test_a_time_limit_reaches_its_caller[a call]"],
+        ["torture/test_time_limits.py::test_a_time_limit_ends_a_lock_at_every_moment"],
     ),
     "a-flight-that-is-over-is-not-kept": Mutation(
         "a flight that is over is not kept",

@@ -196,3 +196,21 @@ def test_a_time_limit_reaches_its_caller(name, root, tmp_path, monkeypatch):
     process.reset()
     left = [name for _, _, names in os.walk(root) for name in names if name.startswith(".tmp-")]
     assert left == []
+
+
+def test_a_time_limit_ends_a_lock_at_every_moment(root):
+    """Of the few moments of a byte's lock, a sample of a whole call may have none."""
+    reached = []
+
+    def act():
+        try:
+            _lock()
+        except alarms.Late:
+            reached.append(True)
+            raise
+
+    act()
+    for moment in alarms.at_each_moment(act, files="byte_locks.py", kind=alarms.Late):
+        assert reached, f"lost at moment {moment}"
+        reached.clear()
+        act()
