@@ -5,14 +5,14 @@ has no place for it; then the source has changed, and the table (mutations.py) h
 """
 
 import ast
+import importlib.util
 import io
 import os
 import re
 import tokenize
 
-import efsstate
-
-SOURCE = os.path.dirname(efsstate.__file__)
+# The package is not imported: the processes that import mutated copies come from this one's.
+(SOURCE,) = importlib.util.find_spec("efsstate").submodule_search_locations
 MARK = re.compile(r"^\s*# MUT: (\S+)$", re.MULTILINE)
 _BLOCKS = ("body", "handlers", "orelse", "finalbody")
 _SPACE = {tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.COMMENT}

@@ -5,11 +5,12 @@ needless measure. `python -m tests.torture.mutation [WORD]` runs those with the 
 """
 
 import compileall
+import contextlib
 import os
 import random
 import re
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
@@ -17,12 +18,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tests.nfs.lab import missing
 from tests.sharing import durations
+from tests.torture import forked
 from tests.torture.edits import SOURCE, marked
 from tests.torture.mutations import MUTATIONS
 
 HERE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SLOWEST = 25  # seconds for a mutation's tests, plus five times their usual time
-WORKERS = 2  # mutations at once
+WORKERS = 3  # mutations at once: many wait for a lease, or hang
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+SERVER = forked.server()
 
 
 def mutated_text(statement, mutation):
@@ -62,54 +66,35 @@ def faults_of_the_table(statements, mutations, tests_folder=f"{HERE}/tests"):
 
 
 def copied(folder, statement=None, text=""):
-    """Make a copy of the package in `folder`, with the new text of one file; return `folder`."""
-    shutil.copytree(SOURCE, f"{folder}/efsstate")
+    """Make the package in `folder` of links, with the new text of one file; return `folder`.
+
+    A copy of all files would take longer than most of the tests.
+    """
+    shutil.copytree(SOURCE, f"{folder}/efsstate", copy_function=os.symlink)
     if statement:
-        with open(f"{folder}/efsstate/{statement.file}", "w") as file:
+        path = f"{folder}/efsstate/{statement.file}"
+        os.unlink(path)
+        with open(path, "w") as file:
             file.write(text)
     return folder
 
 
 def run_tests(folder, names, *more, patience=SLOWEST):
     """Return (exit code, lines of output) of these tests on the package in `folder`."""
-    environment = os.environ | {
-        "PYTHONPATH": folder,
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # they take longer to import than a test takes
-    }
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "--no-header",
-        "--tb=line",
-        *more,
-        *(f"{HERE}/tests/{name}" for name in names),
-    ]
-    with tempfile.TemporaryFile("w+") as said:
-        running = subprocess.Popen(
-            command,
-            cwd=HERE,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
-            start_new_session=True,
-        )
-        try:
-            code = running.wait(patience)
-        except subprocess.TimeoutExpired:
-            code = "hangs"
-        finally:
-            try:
-                os.killpg(running.pid, 9)
-            except ProcessLookupError:
-                pass
-            running.wait()
-        said.seek(0)
-        return code, said.read().splitlines()
+    with tempfile.TemporaryDirectory(dir=MEMORY) as own:
+        said = f"{own}/said"
+        arguments = ["-q", "-p", "no:cacheprovider", "--no-header", "--tb=line", *more]
+        arguments += [f"--basetemp={own}/base", *(f"{HERE}/tests/{name}" for name in names)]
+        running = SERVER.Process(target=forked.run_pytest, args=(folder, said, arguments))
+        running.start()
+        running.join(patience)
+        code = "hangs" if running.is_alive() else running.exitcode
+        running.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)  # whom its tests started
+        running.join()
+        with open(said) as file:
+            return code, file.read().splitlines()
 
 
 def attempt(statement, mutation, usual=0.0):
@@ -117,7 +102,8 @@ def attempt(statement, mutation, usual=0.0):
 
     `usual`: the seconds that its tests take without it.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    # The lab's guest has a /dev/shm of its own.
+    with tempfile.TemporaryDirectory(dir=None if mutation.nfs else MEMORY) as folder:
         try:
             copied(folder, statement, mutated_text(statement, mutation))
         except LookupError as error:
@@ -151,7 +137,7 @@ def run(seconds, seed, word="", say=print):
     wrong = list(faults_of_the_table(statements, MUTATIONS)) if not word else []
     rows, until = {}, time.monotonic() + (seconds if seconds < 120 else 10**6)
     every = sorted({test for mutation in chosen.values() for test in mutation.tests})
-    # Each copy takes this bytecode along: compiling takes longer than most of the tests.
+    # Each copy has this bytecode, too: compiling takes longer than most of the tests.
     compileall.compile_dir(SOURCE, quiet=2)
     with tempfile.TemporaryDirectory() as folder:
         code, said = run_tests(copied(folder), every, "--durations=0", patience=1500)
