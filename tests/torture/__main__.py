@@ -45,10 +45,13 @@ PARTS = {
 # Groups, one after the other; of each, lanes side by side; of each, parts with their minutes, one
 # after the other. Two cores carry it.
 PLAN = [
-    [[("power", 12), ("hostile", 2), ("clocks", 0.5)], [("mutation", 14.5)]],
-    [[("growth", 13)]],
-    [[("load", 9)], [("syscalls", 5), ("fuzz", 3.5)]],
-    [[("partitions", 6)], [("interrupts", 8)], [("budgets", 3), ("model", 1)]],
+    [
+        [("power", 12), ("hostile", 2), ("clocks", 0.5)],
+        [("mutation", 9), ("budgets", 3), ("model", 1)],
+    ],
+    [[("growth", 12.5)]],
+    [[("load", 7)], [("syscalls", 5), ("fuzz", 2.5)]],
+    [[("partitions", 6)], [("interrupts", 8)]],
 ]
 
 
