@@ -1219,6 +1219,11 @@ MUTATIONS = {
         holds(False),
         ["checkpoints/test_consumers.py::test_async_generators_that_keep_items_do_not_count"],
     ),
+    "a-delay-line-holds-items-back": Mutation(
+        "a generator that gives items late reads ahead",
+        instead("loop.gives_earlier_items()", "False"),
+        ["checkpoints/test_consumers.py::test_items_that_are_kept_for_later_do_not_count"],
+    ),
     "what-is-read-ahead-is-not-saved": Mutation(
         "what is read ahead is not saved",
         holds(False),

@@ -61,10 +61,15 @@ def holds_items_back(code: CodeType, head: int) -> bool:
     look ahead or shuffle do so. One that leaves items out, because of a condition, does not. In
     doubt it is True: an assignment of what is read in a later turn, or a call for its effect, as in
     `batch.append(item)`, on a way through the loop's body that passes no `yield`.
+
+    A delay line holds items back, too: its `yield` gives what an earlier turn left in a variable or
+    in an object, and nothing of this turn's item.
     """
     if code.co_name == _GENEXPR:  # it has no place to keep an item
         return False
-    return _Loop(code, head).holds_items_back()
+    loop = _Loop(code, head)
+    # MUT: a-delay-line-holds-items-back
+    return loop.holds_items_back() or loop.gives_earlier_items()
 
 
 class _Loop:
@@ -76,6 +81,7 @@ class _Loop:
         self._index = {item.offset: number for number, item in enumerate(self._items)}
         self._head = self._index[head]
         self._following = [self._followers(number) for number in range(len(self._items))]
+        self._raises: set[tuple[int, int]] = set()
         # MUT: an-except-clause-may-hold-items-back
         self._add_handlers(code)
         self._body = self._body_start()
@@ -83,6 +89,47 @@ class _Loop:
     def holds_items_back(self) -> bool:
         silent = self._walk([self._body], self._yields)
         return any(self._keeps(number) and self._goes_on_silently(number) for number in silent)
+
+    def gives_earlier_items(self) -> bool:
+        """Return True if a `yield` before another turn may give an item of an earlier one."""
+        from efsstate.checkpoints import delays
+
+        inside = self._walk([self._body], lambda _: False)
+        assigned = {name for n in inside for how, name in uses(self._items[n]) if how == "STORE"}
+        begin = delays.Turn()
+        for item in self._items[self._head + 1 : self._body]:
+            begin.ages |= {name: delays.NEW for how, name in uses(item) if how == "STORE"}
+        turns, waiting = {self._body: begin}, [self._body]
+        while waiting:
+            number = waiting.pop()
+            turn, item = turns[number], self._items[number]
+            if self._gives(number) and turn.stack and turn.stack[-1].age == delays.OLD:
+                return True
+            for following in self._following[number]:
+                if following == self._head:
+                    continue
+                if (number, following) in self._raises:
+                    after = delays.Turn(ages=turn.ages)
+                else:
+                    jumps = following != number + 1
+                    after = delays.follow(turn, item, assigned, jumps=jumps)
+                before = turns.get(following)
+                if before is not None:
+                    after = before.merged(after)
+                if before is None or not before.equals(after):
+                    turns[following] = after
+                    waiting.append(following)
+        return False
+
+    def _gives(self, number: int) -> bool:
+        """Return True for a `yield`, not an `await`, after which another turn may come."""
+        before = self._items[number - 1].opname
+        is_await = self._is_async and before not in ("ASYNC_GEN_WRAP", "CALL_INTRINSIC_1")
+        return (
+            self._yields(number)
+            and not is_await
+            and self._head in self._walk(self._following[number], lambda _: False)
+        )
 
     def _followers(self, number: int) -> list[int]:
         """Return the instructions that may come next, but for those that handle exceptions."""
@@ -112,6 +159,7 @@ class _Loop:
             for number, item in enumerate(self._items):
                 if entry.start <= item.offset < entry.end and not self._yields(number):
                     self._following[number].append(handler)
+                    self._raises.add((number, handler))
 
     def _body_start(self) -> int:
         """Return the first instruction after those that assign the item to its names."""
@@ -155,7 +203,7 @@ class _Loop:
         """Return True if this instruction may keep something beyond this turn of the loop."""
         item = self._items[number]
         if item.opname.startswith("STORE_FAST"):
-            return any(self._is_read_later(name) for how, name in _uses(item) if how == "STORE")
+            return any(self._is_read_later(name) for how, name in uses(item) if how == "STORE")
         if item.opname == "POP_TOP":  # the result of a call is dropped: it was made for its effect
             before = self._items[number - 1].opname
             is_awaited = before in ("END_SEND", "JUMP_BACKWARD_NO_INTERRUPT")
@@ -165,7 +213,7 @@ class _Loop:
     def _is_read_later(self, name: str) -> bool:
         """Return True if a later turn, or the code after the loop, reads this value of `name`."""
         first_use = {
-            number: next((how for how, used in _uses(item) if used == name), "")
+            number: next((how for how, used in uses(item) if used == name), "")
             for number, item in enumerate(self._items)
         }
         ends = [n for n, item in enumerate(self._items) if item.opname == "END_ASYNC_FOR"]
@@ -174,10 +222,10 @@ class _Loop:
         return any(first_use[number] == "LOAD" for number in reached)
 
 
-def _uses(item: Instruction) -> list[tuple[str, str]]:
-    """Return how an instruction uses local variables: pairs of LOAD or STORE and a name."""
+def uses(item: Instruction) -> list[tuple[str, str]]:
+    """Return how an instruction uses variables of functions: pairs of LOAD or STORE and a name."""
     ways = [way for way in item.opname.split("_") if way in ("LOAD", "STORE")]
-    if not ways or "FAST" not in item.opname:
+    if not ways or not any(kind in item.opname for kind in ("FAST", "DEREF", "CLOSURE")):
         return []
     names = item.argval if isinstance(item.argval, tuple) else (item.argval,)
     return list(zip(ways, names, strict=False))
