@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     Cursor = Callable[[Any], Any]
 
+_STEP = 1000  # items that are passed over between two looks at the time
 _ADVICE = "pass a function of the last position, which goes on after it, or start over with reset()"
 
 
@@ -72,6 +73,9 @@ class Skipping:
                     f" {self._items:,} items, which were done before it, so the source has other"
                     f" items now; {_ADVICE}"
                 )
+        self._require_time()
+
+    def _require_time(self) -> None:
         # MUT: the-deadline-holds-while-skipping
         if not self.is_over and time.monotonic() >= self._stop_at:
             raise DeadlineExceeded(
@@ -80,14 +84,26 @@ class Skipping:
                 " position, which goes on after it"
             )
 
-    def slice(self, source: Any) -> Iterator[Any]:
-        """Return an iterator over the rest of a sequence, whose items need not be looked at."""
+    def rest(self, source: Iterable[Any]) -> Iterator[Any]:
+        """Return an iterator over the rest of a source whose items need not be looked at.
+
+        They are counted as they pass: what `len` says may be of something else, as the rows of a
+        DataFrame that gives its columns.
+        """
         from itertools import islice
 
-        self._passed = min(len(source), self._items)
-        self.is_over = self._passed == self._items
+        items = iter(source)
+        while not self.is_over:
+            step = min(_STEP, self._items - self._passed)
+            passed = len(list(islice(items, step)))
+            # MUT: len-says-nothing-of-the-items
+            self._passed += passed
+            self.is_over = self._passed == self._items
+            if passed < step:
+                break
+            self._require_time()
         self.end()
-        return islice(source, self._items, None)
+        return items
 
     def end(self) -> None:
         """Raise `SourceChanged` if the source ended before all done items had come."""
@@ -113,7 +129,7 @@ def remaining(
     if skipping.is_over:
         return iter(source)
     if cursor is None and hasattr(source, "__len__") and hasattr(source, "__getitem__"):
-        return skipping.slice(source)
+        return skipping.rest(source)
     return _skip(source, skipping)
 
 
