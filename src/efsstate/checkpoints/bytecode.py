@@ -76,6 +76,9 @@ class _Loop:
     """The body of a `for` or an `async for`, and the ways through it."""
 
     def __init__(self, code: CodeType, head: int) -> None:
+        from efsstate.checkpoints import delays
+
+        self._delays = delays
         self._is_async = bool(code.co_flags & _ASYNC_GENERATOR)
         self._items = instructions(code)
         self._index = {item.offset: number for number, item in enumerate(self._items)}
@@ -92,8 +95,7 @@ class _Loop:
 
     def gives_earlier_items(self) -> bool:
         """Return True if a `yield` before another turn may give an item of an earlier one."""
-        from efsstate.checkpoints import delays
-
+        delays, uses = self._delays, self._delays.uses
         inside = self._walk([self._body], lambda _: False)
         assigned = {name for n in inside for how, name in uses(self._items[n]) if how == "STORE"}
         begin = delays.Turn()
@@ -203,7 +205,8 @@ class _Loop:
         """Return True if this instruction may keep something beyond this turn of the loop."""
         item = self._items[number]
         if item.opname.startswith("STORE_FAST"):
-            return any(self._is_read_later(name) for how, name in uses(item) if how == "STORE")
+            uses = self._delays.uses(item)
+            return any(self._is_read_later(name) for how, name in uses if how == "STORE")
         if item.opname == "POP_TOP":  # the result of a call is dropped: it was made for its effect
             before = self._items[number - 1].opname
             is_awaited = before in ("END_SEND", "JUMP_BACKWARD_NO_INTERRUPT")
@@ -213,19 +216,10 @@ class _Loop:
     def _is_read_later(self, name: str) -> bool:
         """Return True if a later turn, or the code after the loop, reads this value of `name`."""
         first_use = {
-            number: next((how for how, used in uses(item) if used == name), "")
+            number: next((how for how, used in self._delays.uses(item) if used == name), "")
             for number, item in enumerate(self._items)
         }
         ends = [n for n, item in enumerate(self._items) if item.opname == "END_ASYNC_FOR"]
         starts = [self._body, *self._following[self._head], *ends]
         reached = self._walk(starts, lambda number: first_use[number] == "STORE")
         return any(first_use[number] == "LOAD" for number in reached)
-
-
-def uses(item: Instruction) -> list[tuple[str, str]]:
-    """Return how an instruction uses variables of functions: pairs of LOAD or STORE and a name."""
-    ways = [way for way in item.opname.split("_") if way in ("LOAD", "STORE")]
-    if not ways or not any(kind in item.opname for kind in ("FAST", "DEREF", "CLOSURE")):
-        return []
-    names = item.argval if isinstance(item.argval, tuple) else (item.argval,)
-    return list(zip(ways, names, strict=False))

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from efsstate.checkpoints.bytecode import uses
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -65,6 +63,15 @@ class Turn:
     def equals(self, other: Turn) -> bool:
         """Return True if `merged` added nothing."""
         return self.stack == other.stack and self.ages == other.ages
+
+
+def uses(item: Instruction) -> list[tuple[str, str]]:
+    """Return how an instruction uses variables of functions: pairs of LOAD or STORE and a name."""
+    ways = [way for way in item.opname.split("_") if way in ("LOAD", "STORE")]
+    if not ways or not any(kind in item.opname for kind in ("FAST", "DEREF", "CLOSURE")):
+        return []
+    names = item.argval if isinstance(item.argval, tuple) else (item.argval,)
+    return list(zip(ways, names, strict=False))
 
 
 def follow(turn: Turn, item: Instruction, assigned: set[str], *, jumps: bool) -> Turn:
