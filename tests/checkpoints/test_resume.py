@@ -3,14 +3,17 @@
 And that state and position always belong together.
 """
 
+import asyncio
+import contextlib
 import dataclasses
+import threading
 import time
 from datetime import timedelta
 
 import pytest
 from tests.checkpoints.test_checkpoint import Context
 
-from efsstate import ClaimLost, EfsStateError, checkpoint, invocation
+from efsstate import ClaimLost, EfsStateError, SourceChanged, checkpoint, invocation
 from efsstate.checkpoints.saves import States
 
 
@@ -78,6 +81,124 @@ def test_a_function_source_gets_the_last_position(root):
         for row in job.resume(after, position=lambda row: row["id"]):
             job.state += row["amount"]
     assert asked == [None, 5] and job.state == 4 and job.finished and job.position == 12
+
+
+LOG = {"a": list(range(6)), "b": list(range(100, 106))}
+
+
+def in_place(offsets):
+    """Yield (message, offsets) as a reader of a log does that counts in one dict."""
+    offsets = {"a": 0, "b": 0} if offsets is None else offsets
+    while any(offsets[name] < len(messages) for name, messages in LOG.items()):
+        for name, messages in LOG.items():
+            if offsets[name] < len(messages):
+                offsets[name] += 1
+                yield messages[offsets[name] - 1], offsets
+
+
+async def in_place_async(offsets):
+    for both in in_place(offsets):
+        yield both
+
+
+@pytest.mark.parametrize("how", ["loop", "map", "async"])
+@pytest.mark.parametrize("every", [1, "1h"])
+@pytest.mark.parametrize("stop_at", range(12))
+def test_a_position_that_is_changed_in_place_loses_no_item(root, how, every, stop_at):
+    done = []
+
+    def take(message):
+        if len(done) in (stop_at, stop_at + 2):
+            done.append(None)
+            raise Stop
+        done.append(message)
+
+    async def loop_async(job):
+        async for message, _ in job.resume(in_place_async, position=lambda m: m[1], every=every):
+            take(message)
+
+    def run(job):
+        if how == "async":
+            asyncio.run(loop_async(job))
+        elif how == "map":
+            for message in job.map(
+                lambda m: m[0], in_place, position=lambda m: m[1], every=every, workers=3
+            ):
+                take(message)
+        else:
+            for message, _ in job.resume(in_place, position=lambda m: m[1], every=every):
+                take(message)
+
+    for _ in range(2):
+        with contextlib.suppress(Stop), checkpoint("job", root=root) as job:
+            run(job)
+    with checkpoint("job", root=root) as job:
+        run(job)
+    assert job.finished
+    assert set(done) - {None} == {*LOG["a"], *LOG["b"]}
+
+
+def test_a_save_after_a_broken_first_item_keeps_the_position(root):
+    done = []
+    for most in (2, 2, 12):
+        with checkpoint("job", root=root) as job:
+            for message, _ in job.resume(in_place, position=lambda m: m[1]):
+                if len(done) == most:
+                    break
+                done.append(message)
+            job.save("a state")
+    assert done == [0, 100, 1, 101, 2, 102, 3, 103, 4, 104, 5, 105]
+
+
+def test_a_position_that_was_read_and_changed_stays_as_it_was(root):
+    with checkpoint("job", root=root) as job:
+        for _, position in job.resume([(1, [1]), (2, [2])], position=lambda item: item[1]):
+            job.position.append("in the loop") if job.position else None
+            job.token[1].append("of the token")
+            position.append("of the item")
+            job.save(0)
+            assert job.token[1] in ([1], [2])
+            if position[0] == 2:
+                break
+    with checkpoint("job", root=root) as job:
+        job.position.append("before a loop")
+        job.save(1)
+    job = checkpoint("job", root=root)
+    job.load()
+    assert job.position == [2]
+
+
+def test_a_position_that_cannot_be_copied_is_refused(root):
+    with (
+        pytest.raises(TypeError, match="can't be copied"),
+        checkpoint("job", root=root) as job,
+    ):
+        list(job.resume([1], position=lambda _: threading.Lock()))
+
+
+class Columns:
+    """As a DataFrame: `len` counts rows, and the iterator gives columns."""
+
+    def __init__(self, rows, columns):
+        self.rows, self.columns = rows, columns
+
+    def __len__(self):
+        return self.rows
+
+    def __getitem__(self, name):
+        return name
+
+    def __iter__(self):
+        return iter(range(self.columns))
+
+
+@pytest.mark.parametrize("rows", [0, 2, 100])
+def test_what_len_says_is_not_trusted(root, rows):
+    work(root, Columns(rows, 5), stop_at=3)
+    with pytest.raises(SourceChanged, match="after 2 items, but 3 were done"):
+        work(root, Columns(rows, 2))
+    assert work(root, Columns(rows, 5)) == [3, 4]
+    assert checkpoint("job", root=root).load() == 10
 
 
 def test_a_function_source_without_a_cursor_gets_the_count(root):

@@ -1219,6 +1219,26 @@ MUTATIONS = {
         holds(False),
         ["checkpoints/test_consumers.py::test_async_generators_that_keep_items_do_not_count"],
     ),
+    "a-position-is-the-loops-own": Mutation(
+        "a position that its source changes in place is copied",
+        become("return position"),
+        ["checkpoints/test_resume.py::test_a_position_that_is_changed_in_place_loses_no_item"],
+    ),
+    "a-source-gets-a-position-of-its-own": Mutation(
+        "a source gets a position of its own",
+        become("return self.position"),
+        ["checkpoints/test_resume.py::test_a_save_after_a_broken_first_item_keeps_the_position"],
+    ),
+    "a-position-that-is-given-is-a-copy": Mutation(
+        "a position that is given to its user is a copy",
+        instead("own(", "("),
+        ["checkpoints/test_resume.py::test_a_position_that_was_read_and_changed_stays_as_it_was"],
+    ),
+    "len-says-nothing-of-the-items": Mutation(
+        "what len says of a source is not trusted",
+        become("passed = step; self._passed += step"),
+        ["checkpoints/test_resume.py::test_what_len_says_is_not_trusted"],
+    ),
     "a-delay-line-holds-items-back": Mutation(
         "a generator that gives items late reads ahead",
         instead("loop.gives_earlier_items()", "False"),

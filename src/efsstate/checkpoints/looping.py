@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from efsstate import deadline
 from efsstate.checkpoints.protocol import claims_between
+from efsstate.checkpoints.saves import own
 from efsstate.checkpoints.saving import Saving
 from efsstate.generic import TypeVar
 from efsstate.mount import environment
@@ -40,7 +41,8 @@ class Looping(Saving[S]):
         """The position of the last item that is done; None at the beginning."""
         loop = self._loop
         is_ahead = loop is not None and loop.items >= loop.saved_items
-        return loop.position if loop is not None and is_ahead else self._position
+        # MUT: a-position-that-is-given-is-a-copy
+        return own(loop.position if loop is not None and is_ahead else self._position)
 
     @property
     def items(self) -> int:
@@ -52,7 +54,7 @@ class Looping(Saving[S]):
     def token(self) -> tuple[str, Any]:
         """(name, position): equal when an item is done again, so a key for idempotent effects."""
         loop = self._loop
-        return self.name, loop.current() if loop else self._position
+        return self.name, own(loop.current() if loop else self._position)
 
     @property
     def complete(self) -> bool:

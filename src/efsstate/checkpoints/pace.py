@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from efsstate import deadline
+from efsstate.checkpoints.saves import FIXED
 from efsstate.errors import EncodeError
 from efsstate.units import seconds
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 _MARGIN = 2.0  # seconds
 _NEVER = float("inf")
-# Types of states that no code can change in place.
-_FIXED = frozenset({type(None), bool, int, float, complex, str, bytes})
 _SHARE = 0.1  # of the loop's time that copies of a state that can change may take,
 _FREE = 0.05  # beyond so many seconds
 _LARGEST = 2**20  # bytes of a state that is copied at items' ends
@@ -121,7 +120,7 @@ class Kept:
     def keep(self, position: Any, items: int, now: float, elapsed: float) -> None:
         """Keep the state as it is `now`, `elapsed` seconds after the loop began."""
         state = self._job.state()
-        if type(state) in _FIXED:
+        if type(state) in FIXED:
             self._kept = (state, None, position, items)
         elif self._is_large or self._copying > _FREE + _SHARE * elapsed:
             return

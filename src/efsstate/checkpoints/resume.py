@@ -10,6 +10,7 @@ from sys import _getframe as frame_above
 from efsstate.checkpoints import source as sources
 from efsstate.checkpoints.consumer import Consumer, is_for_statement
 from efsstate.checkpoints.pace import Kept
+from efsstate.checkpoints.saves import own
 from efsstate.errors import EfsStateError
 from efsstate.generic import Generic, TypeVar
 
@@ -112,12 +113,18 @@ class Loop:
     def remaining_items(self) -> Iterator[Any]:
         """Return an iterator over the items that are not done yet."""
         skipping = self.skipping()
-        return sources.remaining(self.source, self.position, skipping, self.options.cursor)
+        position = self.position_for_source()
+        return sources.remaining(self.source, position, skipping, self.options.cursor)
 
     def skipping(self) -> sources.Skipping:
         """Return the items that are done already, as they pass."""
         name, cursor, stop_at = self.job.name, self.options.cursor, self.pace.stop_at
         return sources.Skipping(name, self.position, self.items, cursor, stop_at)
+
+    def position_for_source(self) -> Any:
+        """Return the position for the source, which may change it in place as it goes on."""
+        # MUT: a-source-gets-a-position-of-its-own
+        return own(self.position)
 
     def position_of(self, item: Any) -> Any:
         """Return the position once `item` is done, if it has one of its own."""
@@ -135,7 +142,8 @@ class Loop:
                 " not equal itself, as NaN, so the next claim could not find it: return a number or"
                 " a text that no other item has"
             )
-        return position
+        # MUT: a-position-is-the-loops-own
+        return own(position)
 
     def require_reader(self, generator: Any, frame: Any, *, is_for: bool) -> None:
         """Find out who reads the loop; refuse a reader that works on several items at a time."""
@@ -303,7 +311,7 @@ class Loop:
         """Yield the items of an async source that are not done yet."""
         source, skipping = self.source, self.skipping()
         if callable(source):
-            source = source(self.position)
+            source = source(self.position_for_source())
             skipping.is_over = True
         async for item in source:
             if skipping.is_over:

@@ -46,9 +46,26 @@ _FINISHED, _EMPTY, _LEFT = 1, 2, 4
 _NO_TAIL = b"\x92\xc0\xc0"  # no position and no result, as most tails are
 _DIGEST = 16
 _DEEPEST = 100  # levels of a state that are searched for the part that can't be saved
+# Types of states and positions that no code can change in place.
+FIXED = frozenset({type(None), bool, int, float, complex, str, bytes})
 _SHOWN = 200  # characters of the position that people see
 _NAME = 1200  # bytes of a name that its folder cannot give back
 HEAD_BYTES = 4096  # hold the header and the meta of any save
+
+
+def own(position: Any) -> Any:
+    """Return the position, or a copy if code outside may change it in place."""
+    if type(position) in FIXED:
+        return position
+    from copy import deepcopy
+
+    try:
+        return deepcopy(position)
+    except TypeError as error:
+        raise TypeError(
+            f"position: {position!r:.200} can't be copied ({error}); give a number, a text, or a"
+            " list or dict of them"
+        ) from None
 
 
 class Save:
