@@ -238,3 +238,14 @@ def test_a_generator_that_keeps_bad_items_for_later(root, tidy, saved):
         for item in tidy(job.resume(["1", "x", "3"], every=1)):
             if item == 3:
                 assert checkpoint("job", root=root).status()["items"] == saved
+
+
+def test_loops_that_are_read_together_are_refused(root):
+    with (
+        pytest.raises(EfsStateError, match="one loop at a time"),
+        checkpoint("job", root=root) as job,
+    ):
+        list(zip(job.resume(range(9), name="a"), job.resume(range(9), name="b"), strict=True))
+    with checkpoint("job", root=root) as job:
+        assert list(job.resume(range(9), name="a")) == list(range(9))
+        assert list(job.resume(range(9), name="b")) == list(range(9))

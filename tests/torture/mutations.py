@@ -1239,6 +1239,11 @@ MUTATIONS = {
         become("passed = step; self._passed += step"),
         ["checkpoints/test_resume.py::test_what_len_says_is_not_trusted"],
     ),
+    "loops-that-begin-together-run-in-turn": Mutation(
+        "loops that begin together run in turn",
+        drop(),
+        ["checkpoints/test_several_loops.py::test_loops_that_are_read_together_are_refused"],
+    ),
     "a-delay-line-holds-items-back": Mutation(
         "a generator that gives items late reads ahead",
         instead("loop.gives_earlier_items()", "False"),

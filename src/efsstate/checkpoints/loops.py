@@ -36,8 +36,8 @@ class Loops:
         loops have names and others have none.
         """
         before, path = self.current, self._job.name
-        if before is not None and before.running:
-            raise EfsStateError(f"{path}: resume is running already; one loop at a time in a claim")
+        if before is not None:
+            before.require_rest()
         if options.name is None and (self.phases or self._is_named(before)):
             names = ", ".join(sorted(self.phases)) or "one"
             raise EfsStateError(
@@ -61,7 +61,7 @@ class Loops:
                 self._job.save(True)  # that loop is over: its end counts
             # MUT: a-second-loop-of-a-name-goes-on
             self.note_phase(position, items)
-        loop = Loop(self._job, source, pace, options)
+        loop = Loop(self._job, source, pace, options, self._begun)
         if options.name is None:
             loop.begin(position, items)
         else:

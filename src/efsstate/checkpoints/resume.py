@@ -16,7 +16,7 @@ from efsstate.generic import Generic, TypeVar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from typing import Any
 
     from efsstate.checkpoints.attempts import Attempts
@@ -58,10 +58,14 @@ class Loop:
     """One `resume`: `position` and `items` are those of the last item that is done.
 
     `exhausted` tells that the source came to its end, `running` that the loop did not end yet.
+    `of_claim` are all loops of the claim.
     """
 
-    def __init__(self, job: Job, source: Any, pace: Pace, options: Options) -> None:
+    def __init__(
+        self, job: Job, source: Any, pace: Pace, options: Options, of_claim: Sequence[Loop]
+    ) -> None:
         sources.check(source, options.cursor)
+        self._of_claim = of_claim
         self.job, self.source, self.pace, self.options = job, source, pace, options
         self.consumer: Consumer | None = None
         self.attempts: Attempts | None = None
@@ -100,9 +104,18 @@ class Loop:
     def start(self) -> None:
         """Begin to run."""
         self.require_block()
+        for loop in self._of_claim:
+            # MUT: loops-that-begin-together-run-in-turn
+            loop.require_rest()
         self.running = True
         self._started = now = time.monotonic()
         self.pace.start(now)
+
+    def require_rest(self) -> None:
+        """Raise if this loop is running, so that another may not begin."""
+        if self.running:
+            path = self.job.name
+            raise EfsStateError(f"{path}: resume is running already; one loop at a time in a claim")
 
     def require_block(self) -> None:
         """Raise if the block that holds the claim was left, or the job was reset."""
