@@ -1067,6 +1067,21 @@ MUTATIONS = {
         without("hands_on_to", "_hands_on"),
         ["cache/test_arguments.py::test_a_wrapped_function_gives_what_it_gives_undecorated"],
     ),
+    "a-member-is-one-in-every-process": Mutation(
+        "a member of an enum is one in every process",
+        become('return own.get("_member_map_", {}).get(name)'),
+        [
+            "cache/test_codec_kinds.py::test_a_member_that_only_this_process_has_is_refused",
+        ],
+    ),
+    "a-flag-has-its-members-bits-alone": Mutation(
+        "a flag that is kept has its members' bits alone",
+        holds(False),
+        [
+            "cache/test_codec_kinds.py::test_a_member_that_only_this_process_has_is_refused",
+            "cache/test_codec_kinds.py::test_a_flags_bits_that_no_member_has_are_refused",
+        ],
+    ),
     "no-finalizer-runs-on-what-was-read": Mutation(
         "no finalizer runs on what was read",
         holds(False),

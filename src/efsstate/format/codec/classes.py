@@ -8,7 +8,7 @@ of a set. All else is taken and put by `inspection`, and no method of a class is
 from __future__ import annotations
 
 import sys
-from types import MemberDescriptorType
+from types import MemberDescriptorType, MethodType
 
 from efsstate.errors import EncodeError
 from efsstate.format.codec import inspection
@@ -28,7 +28,10 @@ _PYDANTIC_SLOTS = (
     "__pydantic_private__",
 )
 # Methods that `Flag` calls to make a combined flag: a class with its own would run them.
-_FLAG_METHODS = ("_missing_", "_iter_member_", "__setattr__", "__getattribute__", "__getattr__")
+_FLAG_METHODS = (
+    "_missing_", "_iter_member_", "_iter_member_by_value_", "_iter_member_by_def_",
+    "_numeric_repr_", "__eq__", "__setattr__", "__getattribute__", "__getattr__",
+)  # fmt: skip
 _MISSING: Any = object()
 
 # Encoding
@@ -120,7 +123,7 @@ def _encode_namedtuple(value: Any, out: Out) -> object:
 def _encode_enum(value: Any, out: Out) -> object:
     kind, own = type(value), own_dict(value)
     name, number = own.get("_name_"), own.get("_value_")
-    if namespace(kind).get("_member_map_", {}).get(name) is value:
+    if _member(kind, name) is value:
         return out.mark(ENUM, *_path_of(value, out), name)
     if type(number) is int and _combined_flag(kind, number) is value:
         return out.mark(ENUM, *_path_of(value, out), number)
@@ -221,30 +224,48 @@ def _decode_enum(into: In, module: str, qualname: str, name: Any) -> Any:
     if type(name) is int:
         member = _combined_flag(kind, name)
     else:
-        member = namespace(kind).get("_member_map_", {}).get(name)
+        member = _member(kind, name)
     if member is None:
         raise ValueError(f"the enum {module}.{qualname} has no {name!r}")
     return member
 
 
+def _member(kind: type, name: Any) -> Any:
+    """Return the member that the class statement made, or None.
+
+    `_missing_` may put others into the class's tables, which another process does not have.
+    """
+    own = namespace(kind)
+    # MUT: a-member-is-one-in-every-process
+    return own.get("_member_map_", {}).get(name) if name in own else None
+
+
 def _combined_flag(kind: type, number: int) -> Any:
-    """Return the combination of a flag's members, or None if code of its class could run."""
+    """Return the combination of a flag's members, or None if code of its class could run.
+
+    It is what any process makes of the number: bits that no member has are refused, though the
+    class's own table may know them here.
+    """
     import enum
 
     if not issubclass(kind, enum.Flag) or type(kind) is not enum.EnumMeta:
         return None
-    known = namespace(kind).get("_value2member_map_", {}).get(number)
-    if known is not None:
-        return known
+    own = namespace(kind)
+    # MUT: a-flag-has-its-members-bits-alone
+    if number & ~own.get("_flag_mask_", 0) or own.get("_member_type_") not in (object, int):
+        return None
+    by_definition = enum.Flag.__dict__["_iter_member_by_def_"].__func__
     for name in _FLAG_METHODS:
         base = inspection.definer(kind, name)
-        is_own = base is not None and inspection.is_written(base)
-        if is_own and base is not None and namespace(base).get("__module__") != "enum":
+        if base is None or not inspection.is_written(base):
+            continue
+        # A flag whose members do not ascend has Python's other way of going over them.
+        method = namespace(base)[name]
+        is_pythons = type(method) is MethodType and method.__func__ is by_definition
+        if namespace(base).get("__module__") != "enum" and not is_pythons:
             return None
-    mask = namespace(kind).get("_flag_mask_", 0)
-    if number & ~mask:  # no hostile number of bits that no member has
-        return None
-    return enum.Flag.__dict__["_missing_"].__func__(kind, number)
+    known = own.get("_value2member_map_", {}).get(number)
+    return enum.Flag.__dict__["_missing_"].__func__(kind, number) if known is None else known
 
 
 DECODERS: dict[int, Callable[..., Any]] = {
