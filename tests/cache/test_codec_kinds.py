@@ -177,6 +177,11 @@ EXPRESSIONS = [
     "numpy.arange(4, dtype=numpy.longdouble) / 3",
     "numpy.arange(4, dtype=numpy.clongdouble) / 3",
     "read_only(numpy.zeros(2, [('a', 'i4')]))",
+    "numpy.zeros(2, [('a', 'U0'), ('b', 'i4')])",
+    "numpy.zeros(2, [('a', 'U0'), ('b', 'i4')])['a']",
+    "numpy.zeros((2, 3), [('a', 'S0'), ('b', 'i4')])['a'].T",
+    "numpy.zeros((2, 0), 'U3')",
+    "numpy.zeros(2, 'V0')",
 ]
 
 PROGRAM = f"""

@@ -83,12 +83,11 @@ def _without_padding(flat: Any) -> Any:
 def _encode_array(value: Any, out: Out) -> object:
     dtype = _describe(value)
     fortran = value.flags.f_contiguous and not value.flags.c_contiguous
-    import numpy as np
+    if value.nbytes:  # a copy makes room for a character in items of texts without one
+        import numpy as np
 
-    flat = np.ascontiguousarray(value.T if fortran else value).reshape(-1)
-    flat = _without_padding(flat)
-    if flat.nbytes:
-        out.arrays.append(flat.view(np.uint8).data)
+        flat = np.ascontiguousarray(value.T if fortran else value).reshape(-1)
+        out.arrays.append(_without_padding(flat).view(np.uint8).data)
     return out.mark(ARRAY, dtype, list(value.shape), fortran)
 
 
@@ -162,7 +161,8 @@ def _decode_array(into: In, spec: Any, shape: list[int], fortran: bool) -> Any:
         count *= size
     raw = into.take(count * dtype.itemsize)
     if not raw.nbytes:
-        return np.empty(shape, dtype, order="F" if fortran else "C")
+        # Constraint: `np.empty` makes room in such texts, too.
+        return np.ndarray(shape, dtype, order="F" if fortran else "C")
     flat = np.frombuffer(raw, dtype)
     if raw.readonly or not flat.flags.aligned:
         flat = flat.copy()  # the caller may change its array
