@@ -2,6 +2,7 @@
 
 import collections
 import copy
+import dataclasses
 import datetime as dt
 import functools
 import gc
@@ -9,6 +10,7 @@ import itertools
 import struct
 import sys
 import types
+import typing
 import weakref
 
 import numpy as np
@@ -20,6 +22,8 @@ from efsstate import cached
 from efsstate.cache import key_encoding
 from efsstate.cache.keys import KeyBuilder
 from efsstate.cache.wrappers import hands_on
+
+T = typing.TypeVar("T")
 
 # Wrappers
 
@@ -307,6 +311,68 @@ def test_the_padding_of_a_long_double_does_not_count(dtype):
         padded = np.zeros(1, "g")
         padded.view("u1")[10:] = 0xAA
         assert digest(padded) == digest(np.zeros(1, "g"))
+
+
+class Metres(np.float64):
+    pass
+
+
+class Seconds(np.float64):
+    pass
+
+
+class Label(np.str_):
+    pass
+
+
+class Marked(np.float64):
+    __slots__ = ("unit",)
+
+
+def with_attribute(value, name, item):
+    setattr(value, name, item)
+    return value
+
+
+def test_a_scalar_of_a_derived_class_counts_by_class_and_attributes():
+    values = [
+        np.float64(1),
+        1.0,
+        Metres(1),
+        Seconds(1),
+        Metres(2),
+        with_attribute(Metres(1), "unit", "m"),
+        with_attribute(Metres(1), "unit", "s"),
+        Marked(1),
+        with_attribute(Marked(1), "unit", "m"),
+        np.str_("a"),
+        Label("a"),
+        with_attribute(Label("a"), "unit", "m"),
+    ]
+    assert len({digest(value) for value in values}) == len(values)
+    assert digest(Metres(1)) == digest(Metres(1))
+
+
+@dataclasses.dataclass
+class Quantity(typing.Generic[T]):
+    number: int
+
+    @functools.cached_property
+    def double(self):
+        return self.number * 2
+
+
+def test_all_that_an_instance_holds_counts_but_what_its_use_sets():
+    values = [
+        Quantity(1),
+        with_attribute(Quantity(1), "__unit__", "m"),
+        with_attribute(Quantity(1), "__unit__", "s"),
+        with_attribute(Quantity(1), "unit", "m"),
+    ]
+    assert len({digest(value) for value in values}) == len(values)
+    used = Quantity[int](1)
+    assert used.double == 2 and "__orig_class__" in vars(used)
+    assert digest(used) == digest(Quantity(1))
 
 
 def test_a_set_of_structured_scalars_is_a_key():

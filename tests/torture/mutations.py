@@ -1092,6 +1092,21 @@ MUTATIONS = {
         holds(False),
         ["cache/test_codec_kinds.py::test_no_code_of_a_class_runs_while_bytes_are_read"],
     ),
+    "a-scalars-class-counts": Mutation(
+        "the class of a numpy scalar counts",
+        holds(False),
+        [
+            "cache/test_arguments.py::test_a_scalar_of_a_derived_class_counts_by_class_and_attributes"
+        ],
+    ),
+    "what-an-instance-holds-counts": Mutation(
+        "what an instance holds besides its fields counts",
+        become(
+            "for group in (names,):\n"
+            "        _encode_ordered({name: getattr(value, name) for name in group}, add, depth)"
+        ),
+        ["cache/test_arguments.py::test_all_that_an_instance_holds_counts_but_what_its_use_sets"],
+    ),
     "numpy-scalars-have-tags": Mutation(
         "numpy scalars have tags",
         instead('add(b"nU")', "pass"),

@@ -6,7 +6,6 @@ No library is imported here: if a value of its type exists, the program has impo
 from __future__ import annotations
 
 import sys
-from functools import cached_property
 
 from efsstate.cache.key_encoding import (
     LARGE,
@@ -165,6 +164,9 @@ def _significant_bytes(value: Any) -> Any:
 def _encode_scalar(value: Any, add: Add, depth: int) -> None:
     import numpy as np
 
+    # MUT: a-scalars-class-counts
+    if type(value) not in (np.str_, np.bytes_, value.dtype.type):
+        _encode_fields(b"nC", value, (), add, depth)  # its class, and what that adds
     # MUT: numpy-scalars-have-tags
     if isinstance(value, str):  # an array would drop the zeros at its end
         add(b"nU")
@@ -200,16 +202,11 @@ def _encode_namedtuple(value: Any, add: Add, depth: int) -> None:
 def _encode_fields(tag: bytes, value: Any, names: Sequence[str], add: Add, depth: int) -> None:
     """Encode the fields in their order, and the other attributes that the value holds."""
     kind = type(value)
-    others = [name for name in sorted(inspection.attribute_names(value)) if name not in names]
+    others = {*inspection.attribute_names(value)} - {*names, "__weakref__"}
     _encode_kind(tag, value, add, depth)
-    for group in (names, [name for name in others if not _is_derived(kind, name)]):
+    # MUT: what-an-instance-holds-counts
+    for group in (names, sorted(name for name in others if not inspection.is_derived(kind, name))):
         _encode_ordered({name: getattr(value, name) for name in group}, add, depth)
-
-
-def _is_derived(kind: type, name: str) -> bool:
-    """Return True if some uses of a value set the attribute, such as typing's `__orig_class__`."""
-    is_special = name.startswith("__") and name.endswith("__")
-    return is_special or isinstance(getattr(kind, name, None), cached_property)
 
 
 _encode_ordered = mapping(b"O", ordered=True)

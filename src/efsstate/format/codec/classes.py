@@ -221,10 +221,7 @@ def _decode_namedtuple(
 
 def _decode_enum(into: In, module: str, qualname: str, name: Any) -> Any:
     kind = _find(into, module, qualname)
-    if type(name) is int:
-        member = _combined_flag(kind, name)
-    else:
-        member = _member(kind, name)
+    member = _combined_flag(kind, name) if type(name) is int else _member(kind, name)
     if member is None:
         raise ValueError(f"the enum {module}.{qualname} has no {name!r}")
     return member
