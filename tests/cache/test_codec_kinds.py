@@ -3,7 +3,9 @@
 import base64
 import dataclasses
 import datetime as dt
+import decimal
 import enum
+import functools
 import subprocess
 import sys
 import types
@@ -259,6 +261,11 @@ def test_a_member_that_only_this_process_has_is_refused(kinds, expression):
     value = eval(f"kinds.{expression}", {"kinds": kinds})
     with pytest.raises(EncodeError, match="not one of its enum's members"):
         codec.dumps({"mode": value})
+
+
+def with_attribute(value, name, item):
+    setattr(value, name, item)
+    return value
 
 
 def test_a_used_cached_property_is_computed_again(kinds):
@@ -539,6 +546,14 @@ FRAMES = [
     "pandas.DataFrame({'a': []})",
     "pandas.Series([1, 2, 3], name='s')",
     "pandas.Series([1.5, 2], index=pandas.date_range('2026-01-01', periods=2, name='day'))",
+    "pandas.Series([1, 2], index=pandas.date_range('2026-01-01', periods=2, freq='-1D'))",
+    "pandas.Series([1, 2, 3], index=pandas.timedelta_range('1h', periods=3, freq='h'))",
+    "pandas.DataFrame([[1, 2]], columns=pandas.date_range('2026-01-01', periods=2, freq='MS'))",
+    "pandas.Series([1, 2], index=pandas.MultiIndex.from_product([['a'], [1, 2]]))",
+    "pandas.Series([decimal.Decimal('1.10'), decimal.Decimal('2.20')])",
+    "pandas.Series([0.0, -0.0])",
+    "pandas.Series(['a', None], dtype='string')",
+    "pandas.Series(pandas.Categorical(pandas.to_datetime(['2026-01-01', None])))",
     "polars.DataFrame({'a': [1, None], 'b': ['x', 'y'], 'c': [[1], [2, 3]]})",
     "polars.Series('s', [1, 2])",
     "polars.DataFrame()",
@@ -549,7 +564,7 @@ FRAMES = [
 ]
 
 FRAME_PROGRAM = """
-import base64, sys
+import base64, decimal, sys
 import pandas, polars, PIL.Image
 from efsstate.format import codec
 
@@ -558,6 +573,9 @@ for line in sys.stdin:
     value, wanted = codec.loads(bytearray(base64.b64decode(data))), eval(expression)
     same = value == wanted if isinstance(value, PIL.Image.Image) else value.equals(wanted)
     more = [getattr(v, n, None) for n in ("name", "schema") for v in (value, wanted)]
+    for name in ("index", "columns"):
+        more += [getattr(getattr(v, name, None), "freq", None) for v in (value, wanted)]
+    more += [repr(v) for v in (value, wanted) if isinstance(v, pandas.Series)]
     kinds = str(getattr(value, "dtypes", "")) == str(getattr(wanted, "dtypes", ""))
     print(type(value) is type(wanted) and same and kinds and more[0::2] == more[1::2])
 """
@@ -569,7 +587,12 @@ def libraries():
     pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
     pytest.importorskip("pyarrow")
     image = pytest.importorskip("PIL.Image")
-    return {"pandas": pandas, "polars": polars, "PIL": types.SimpleNamespace(Image=image)}
+    return {
+        "pandas": pandas,
+        "polars": polars,
+        "decimal": decimal,
+        "PIL": types.SimpleNamespace(Image=image),
+    }
 
 
 def test_frames_and_images_come_back_in_another_process(libraries):
@@ -593,12 +616,28 @@ def test_frames_and_images_come_back_in_another_process(libraries):
         "pandas.DataFrame([[1, 2]], columns=['a', 'a'])",
         "pandas.DataFrame({'p': pandas.period_range('2026-01', periods=2, freq='M')})",
         "pandas.DataFrame({'o': [object()]})",
+        "pandas.Series([decimal.Decimal('1.1'), decimal.Decimal('1.10')])",
+        "pandas.Series([1, 2], index=[decimal.Decimal('1.1'), decimal.Decimal('1.20')])",
+        "pandas.Series(pandas.Categorical([decimal.Decimal('1.1'), decimal.Decimal('1.20')]))",
+        "pandas.DataFrame([[1, 2]], columns=by_day(freq=pandas.offsets.CDay(weekmask='Fri')))",
+        "pandas.Series([1, 2], index=pandas.MultiIndex.from_product([[1, 2], ['a']]))[:1]",
+        "pandas.Series([1, 2], index=pandas.MultiIndex.from_product([['a'], by_day(freq='D')]))",
+        "with_attribute(pandas.Series([1]), 'unit', 'm')",
+        "with_attribute(pandas.DataFrame({'a': [1]}), 'unit', 'm')",
         "polars.DataFrame({'o': [object()]}, schema={'o': polars.Object})",
     ],
 )
 def test_a_frame_that_arrow_changes_is_refused(libraries, expression):
+    by_day = functools.partial(libraries["pandas"].date_range, "2026-01-01", periods=2)
+    value = eval(expression, {**libraries, "with_attribute": with_attribute, "by_day": by_day})
     with pytest.raises(EncodeError):
-        codec.dumps(eval(expression, dict(libraries)))
+        codec.dumps(value)
+
+
+def test_an_accessor_that_was_used_is_no_attribute(libraries):
+    series = libraries["pandas"].Series(["a", "b"])
+    assert list(series.str.upper()) == ["A", "B"]
+    assert list(codec.loads(packed(series))) == ["a", "b"]
 
 
 def test_a_frame_is_the_callers_to_change(libraries):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from efsstate import cached
+from efsstate import EncodeError, cached
 from efsstate.cache.keys import KeyBuilder
 from efsstate.format import codec
 
@@ -225,6 +225,26 @@ def test_the_image_of_a_file_is_refused_and_its_copy_is_a_key(tmp_path):
         assert digest(opened.copy()) == digest(image.new("RGB", (3, 2), (1, 2, 3)))
 
 
+def test_an_image_that_is_more_than_its_pixels_is_refused():
+    """Its Exif data may have been changed in memory; its copy() is a key."""
+    new = namespace("PIL")["Image"].new
+    plain, tagged, named, nested = [new("RGB", (3, 2)) for _ in range(4)]
+    assert not plain.getexif()
+    tagged.getexif()[274], named.format = 6, "PNG"
+    nested.getexif().get_ifd(0x8769)[36867] = "2026:01:01 00:00:00"
+    for value in (tagged, named, nested):
+        with pytest.raises(TypeError, match="its copy"):
+            digest(value)
+        with pytest.raises(EncodeError, match="its copy"):
+            codec.dumps(value)
+        assert digest(value.copy()) == digest(plain) == digest(new("RGB", (3, 2)))
+    kept = plain.copy()
+    kept.info["exif"] = tagged.getexif().tobytes()
+    before = digest(kept)
+    assert kept.getexif()[274] == 6 and digest(kept) == before != digest(plain)
+    assert codec.loads(packed(kept)).getexif()[274] == 6
+
+
 def test_the_information_of_an_image_counts():
     image = namespace("PIL")["Image"].new("RGB", (3, 2))
     before = digest(image)
@@ -237,6 +257,9 @@ def test_the_attributes_of_a_frame_count():
     before = digest(frame)
     frame.attrs["unit"] = "m"
     assert digest(frame) != before
+    frame.unit = "m"
+    with pytest.raises(TypeError, match="'unit'"):
+        digest(frame)
 
 
 def test_a_cached_function_takes_a_frame():

@@ -1409,6 +1409,21 @@ MUTATIONS = {
         holds(False),
         ["cache/test_codec_kinds.py::test_hostile_frames_and_images_are_value_errors"],
     ),
+    "the-freq-of-an-index-is-kept": Mutation(
+        "the freq of a frame's index is kept",
+        holds(False),
+        ["cache/test_codec_kinds.py::test_a_frame_that_arrow_changes_is_refused"],
+    ),
+    "objects-of-a-frame-are-compared-exactly": Mutation(
+        "objects of a frame are compared exactly",
+        become("return list(first) == list(second)"),
+        ["cache/test_codec_kinds.py::test_a_frame_that_arrow_changes_is_refused"],
+    ),
+    "a-frame-has-no-attributes-of-its-own": Mutation(
+        "a frame has no attributes of its own",
+        become("pass"),
+        ["cache/test_library_arguments.py::test_the_attributes_of_a_frame_count"],
+    ),
     "an-index-counts": Mutation(
         "an index counts",
         drop(),
@@ -1423,6 +1438,16 @@ MUTATIONS = {
         "a missing value is not a zero",
         drop(),
         ["cache/test_library_arguments.py::test_content_is_the_key_in_every_process"],
+    ),
+    "an-image-has-no-attributes-of-its-own": Mutation(
+        "an image has no attributes of its own",
+        become("pass"),
+        ["cache/test_library_arguments.py::test_an_image_that_is_more_than_its_pixels_is_refused"],
+    ),
+    "changed-exif-is-not-passed-over": Mutation(
+        "changed Exif data is not passed over",
+        holds(False),
+        ["cache/test_library_arguments.py::test_an_image_that_is_more_than_its_pixels_is_refused"],
     ),
     "an-images-mode-counts": Mutation(
         "an image's mode counts",

@@ -49,7 +49,16 @@ _MASKED = {
 }  # fmt: skip
 
 
+def _refuse_attributes(value: Any) -> None:
+    from efsstate.format.codec import frames
+
+    # MUT: a-frame-has-no-attributes-of-its-own
+    for name in frames.own_attributes(value):
+        raise unstable(value, f"it has the attribute {name!r} too; use its attrs, or a copy()")
+
+
 def _encode_pandas(value: Any, add: Add, depth: int) -> None:
+    _refuse_attributes(value)
     add(b"Lp")
     encode_tuple((value.attrs, value.flags.allows_duplicate_labels), add, depth)
     # MUT: an-index-counts
@@ -216,6 +225,11 @@ def _describe_parameter(dtype: Any, item: Any) -> object:
 
 
 def _encode_image(value: Any, add: Add, depth: int) -> None:
+    from efsstate.format.codec import images
+
+    why = images.reason_against(value)
+    if why:
+        raise unstable(value, why)
     add(b"Li")
     palette = value.palette and (value.palette.mode, bytes(value.palette.palette))
     # MUT: an-images-mode-counts

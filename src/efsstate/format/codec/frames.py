@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from io import BytesIO
 
+from efsstate.format import codec
 from efsstate.format.codec.wire import FRAME, refusal
 
 TYPE_CHECKING = False
@@ -38,11 +39,15 @@ def _encode_frame(value: Any, out: Out) -> object:
     library = kind.__module__.partition(".")[0]
     is_series = kind.__name__ == "Series"
     write, read, is_same = _WAYS[library]
+    names = own_attributes(value)
+    if names:
+        raise refusal(value, f"it has the attribute {names[0]!r} too")
     try:
         frame = value.to_frame(_COLUMN) if library == _PANDAS and is_series else value
         frame = value.to_frame() if library == _POLARS and is_series else frame
+        steps = _steps(frame) if library == _PANDAS else []
         data = memoryview(write(frame))
-        is_exact = is_same(frame, read(data))
+        is_exact = is_same(frame, read(data, *steps))
     except Exception as error:
         reason = f"Arrow does not take it: {type(error).__name__}: {error}"
         raise refusal(value, reason) from error
@@ -50,7 +55,24 @@ def _encode_frame(value: Any, out: Out) -> object:
         raise refusal(value, "Arrow does not give it back as it is")
     name = out.prepare(value.name) if is_series else None
     out.arrays.append(data)
-    return out.mark(FRAME, library, is_series, name, data.nbytes)
+    return out.mark(FRAME, library, is_series, name, data.nbytes, *steps)
+
+
+def own_attributes(value: Any) -> list[str]:
+    """Return the names of the attributes that were set on a frame or a series by hand."""
+    # An accessor such as `str` is set by its use.
+    accessors = getattr(type(value), "_accessors", ())
+    return sorted(
+        name for name in vars(value) if not name.startswith("_") and name not in accessors
+    )
+
+
+def _steps(frame: Any) -> list[str | None]:
+    """Return the `freq` of the index and of the columns as text, which Arrow does not keep."""
+    indexes = frame.index, frame.columns
+    kinds = ("DatetimeIndex", "TimedeltaIndex")  # that of a PeriodIndex is its dtype
+    steps = [index.freqstr if type(index).__name__ in kinds else None for index in indexes]
+    return steps if any(steps) else []
 
 
 def _write_pandas(frame: Any) -> Any:
@@ -73,17 +95,47 @@ def _is_same_pandas(first: Any, second: Any) -> bool:
         return False
     if first.flags.allows_duplicate_labels != second.flags.allows_duplicate_labels:
         return False
-    if list(first.dtypes) != list(second.dtypes):
+    if not _is_same_index(first.index, second.index):
         return False
-    for name in ("index", "columns"):
-        before, after = getattr(first, name), getattr(second, name)
-        is_same = type(before) is type(after) and before.dtype == after.dtype
-        if not is_same or list(before.names) != list(after.names) or not before.equals(after):
-            return False
-    columns = [at for at, dtype in enumerate(first.dtypes) if dtype.kind == "O"]
+    if not _is_same_index(first.columns, second.columns):
+        return False
     return all(
-        list(map(type, first.iloc[:, at])) == list(map(type, second.iloc[:, at])) for at in columns
+        _is_same_dtype(dtype, second.dtypes.iloc[at])
+        and (str(dtype) != "object" or _are_same(first.iloc[:, at], second.iloc[:, at]))
+        for at, dtype in enumerate(first.dtypes)
     )
+
+
+def _is_same_index(first: Any, second: Any) -> bool:
+    if type(first) is not type(second) or not first.equals(second):
+        return False
+    if not _is_same_dtype(first.dtype, second.dtype) or not _are_same(first.names, second.names):
+        return False
+    if type(first).__name__ == "MultiIndex":  # its levels may have members that no row has
+        pairs = zip(first.levels, second.levels, strict=True)
+        return all(_is_same_index(*pair) for pair in pairs)
+    # MUT: the-freq-of-an-index-is-kept
+    if getattr(first, "freq", None) != getattr(second, "freq", None):
+        return False
+    return str(first.dtype) != "object" or _are_same(first, second)
+
+
+def _is_same_dtype(first: Any, second: Any) -> bool:
+    if first != second:
+        return False
+    before, after = [getattr(dtype, "categories", None) for dtype in (first, second)]
+    return before is after or _is_same_index(before, after)
+
+
+def _are_same(first: Any, second: Any) -> bool:
+    """Return True if the objects are the same to the codec: `==` takes 1.1 and 1.10 for equal."""
+    # MUT: objects-of-a-frame-are-compared-exactly
+    return _bytes_of(first) == _bytes_of(second)
+
+
+def _bytes_of(items: Any) -> list[bytes]:
+    parts = codec.dumps(list(items))
+    return [bytes(part) for part in (parts if isinstance(parts, list) else [parts])]
 
 
 def _is_same_polars(first: Any, second: Any) -> bool:
@@ -96,7 +148,7 @@ ENCODERS: dict[int, Encoder] = {FRAME: _encode_frame}
 # Decoding
 
 
-def _read_pandas(data: Any) -> Any:
+def _read_pandas(data: Any, *steps: Any) -> Any:
     arrow = _library("pyarrow")
     table = arrow.ipc.open_stream(arrow.py_buffer(data)).read_all()
     table.validate(full=True)
@@ -104,7 +156,11 @@ def _read_pandas(data: Any) -> Any:
     # MUT: no-extension-type-is-read
     if any(isinstance(field.type, arrow.BaseExtensionType) for field in table.schema):
         raise ValueError("an extension type")
-    return table.to_pandas().copy()
+    frame = table.to_pandas().copy()
+    for name, step in zip(("index", "columns"), steps, strict=bool(steps)):
+        if step is not None:
+            getattr(frame, name).freq = step
+    return frame
 
 
 def _read_polars(data: Any) -> Any:
@@ -117,11 +173,13 @@ _WAYS: dict[str, tuple[Any, Any, Any]] = {
 }
 
 
-def _decode_frame(into: In, library: str, is_series: bool, name: Any, nbytes: int) -> Any:
+def _decode_frame(
+    into: In, library: str, is_series: bool, name: Any, nbytes: int, *steps: Any
+) -> Any:
     _library(library)
     _, read, _ = _WAYS[library]
     try:
-        frame = read(bytes(into.take(nbytes)))
+        frame = read(bytes(into.take(nbytes)), *steps)
     except BaseException as error:
         # A panic of Rust code is no Exception, and bad bytes must be a miss.
         if isinstance(error, Exception) or type(error).__name__ != "PanicException":

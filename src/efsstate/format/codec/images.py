@@ -18,9 +18,33 @@ _BITS = {
     "1": 1, "L": 8, "P": 8, "LA": 16, "RGB": 24, "RGBA": 32, "RGBX": 32, "CMYK": 32, "YCbCr": 24,
     "HSV": 24, "LAB": 24, "I": 32, "F": 32, "I;16": 16,
 }  # fmt: skip
+# Attributes that `save` leaves behind.
+_LEFT_BY_SAVE = {"encoderinfo", "encoderconfig", "_default_encoderinfo"}
+
+
+def reason_against(value: Any) -> str:
+    """Return why an image is more than its pixels, palette and info; "" if it is not."""
+    image = sys.modules["PIL.Image"].Image
+    own = vars(value)
+    # MUT: an-image-has-no-attributes-of-its-own
+    for name in own.keys() - vars(image()).keys() - _LEFT_BY_SAVE:
+        if name != "format" or own[name] is not None:
+            return f"it has the attribute {name!r}, which it would not have again; use its copy()"
+    exif = own.get("_exif")
+    if exif is None:
+        return ""
+    fresh = image()
+    fresh.info = value.info
+    # MUT: changed-exif-is-not-passed-over
+    if dict(exif) != dict(fresh.getexif()) or exif.tobytes() != fresh.getexif().tobytes():
+        return "its Exif data was changed; use its copy(), with info['exif'] = exif.tobytes()"
+    return ""
 
 
 def _encode_image(value: Any, out: Out) -> object:
+    why = reason_against(value)
+    if why:
+        raise refusal(value, why)
     if value.mode not in _BITS:
         raise refusal(value, f"its mode {value.mode} is not known")
     palette = [value.palette.mode, bytes(value.palette.palette)] if value.palette else None
