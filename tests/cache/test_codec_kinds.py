@@ -9,6 +9,7 @@ import functools
 import subprocess
 import sys
 import types
+import zoneinfo
 from unittest import mock
 
 import dateutil.tz
@@ -552,6 +553,10 @@ FRAMES = [
     "pandas.Series([1, 2], index=pandas.MultiIndex.from_product([['a'], [1, 2]]))",
     "pandas.Series([decimal.Decimal('1.10'), decimal.Decimal('2.20')])",
     "pandas.Series([0.0, -0.0])",
+    "pandas.Series(pandas.to_datetime(['2026-01-01', None]).tz_localize('Europe/Berlin'))",
+    "pandas.Series([1, 2], index=pandas.date_range('2026-01-01', periods=2, tz='UTC', freq='h'))",
+    "pandas.DataFrame([[1]], columns=pandas.date_range('2026-01-01', periods=1, tz='UTC'))",
+    "pandas.Series([1], index=[['a'], pandas.to_datetime(['2026-01-01'], utc=True)])",
     "pandas.Series(['a', None], dtype='string')",
     "pandas.Series(pandas.Categorical(pandas.to_datetime(['2026-01-01', None])))",
     "polars.DataFrame({'a': [1, None], 'b': ['x', 'y'], 'c': [[1], [2, 3]]})",
@@ -568,6 +573,17 @@ import base64, decimal, sys
 import pandas, polars, PIL.Image
 from efsstate.format import codec
 
+
+def zones(value):
+    if not isinstance(value, (pandas.DataFrame, pandas.Series)):
+        return []
+    kinds = [*(value.dtypes if value.ndim == 2 else [value.dtype])]
+    for index in (value.index, getattr(value, "columns", pandas.Index([]))):
+        levels = index.levels if isinstance(index, pandas.MultiIndex) else [index]
+        kinds += [level.dtype for level in levels]
+    return [repr(getattr(kind, "tz", None)) for kind in kinds]
+
+
 for line in sys.stdin:
     data, expression = line.rstrip("\\n").split("\\t")
     value, wanted = codec.loads(bytearray(base64.b64decode(data))), eval(expression)
@@ -576,6 +592,7 @@ for line in sys.stdin:
     for name in ("index", "columns"):
         more += [getattr(getattr(v, name, None), "freq", None) for v in (value, wanted)]
     more += [repr(v) for v in (value, wanted) if isinstance(v, pandas.Series)]
+    more += zones(value) and [zones(value), zones(wanted)]
     kinds = str(getattr(value, "dtypes", "")) == str(getattr(wanted, "dtypes", ""))
     print(type(value) is type(wanted) and same and kinds and more[0::2] == more[1::2])
 """
@@ -616,6 +633,9 @@ def test_frames_and_images_come_back_in_another_process(libraries):
         "pandas.DataFrame([[1, 2]], columns=['a', 'a'])",
         "pandas.DataFrame({'p': pandas.period_range('2026-01', periods=2, freq='M')})",
         "pandas.DataFrame({'o': [object()]})",
+        "pandas.Series(by_day().tz_localize(dateutil.tz.tzutc()))",
+        "pandas.Series([1, 2], index=by_day().tz_localize(zoneinfo.ZoneInfo('UTC')))",
+        "pandas.Series(by_day().tz_localize(datetime.timezone(datetime.timedelta(0, 60), 'X')))",
         "pandas.Series([decimal.Decimal('1.1'), decimal.Decimal('1.10')])",
         "pandas.Series([1, 2], index=[decimal.Decimal('1.1'), decimal.Decimal('1.20')])",
         "pandas.Series(pandas.Categorical([decimal.Decimal('1.1'), decimal.Decimal('1.20')]))",
@@ -629,7 +649,9 @@ def test_frames_and_images_come_back_in_another_process(libraries):
 )
 def test_a_frame_that_arrow_changes_is_refused(libraries, expression):
     by_day = functools.partial(libraries["pandas"].date_range, "2026-01-01", periods=2)
-    value = eval(expression, {**libraries, "with_attribute": with_attribute, "by_day": by_day})
+    names = {"with_attribute": with_attribute, "by_day": by_day, "datetime": dt}
+    names |= {"dateutil": dateutil, "zoneinfo": zoneinfo}
+    value = eval(expression, {**libraries, **names})
     with pytest.raises(EncodeError):
         codec.dumps(value)
 

@@ -1409,6 +1409,11 @@ MUTATIONS = {
         holds(False),
         ["cache/test_codec_kinds.py::test_hostile_frames_and_images_are_value_errors"],
     ),
+    "a-zone-of-a-frame-has-its-type": Mutation(
+        "a zone of a frame has its type",
+        holds(False),
+        ["cache/test_codec_kinds.py::test_a_frame_that_arrow_changes_is_refused"],
+    ),
     "the-freq-of-an-index-is-kept": Mutation(
         "the freq of a frame's index is kept",
         holds(False),

@@ -7,6 +7,7 @@ read back at once, and refused unless it is the same.
 from __future__ import annotations
 
 import sys
+from datetime import UTC
 from io import BytesIO
 
 from efsstate.format import codec
@@ -123,6 +124,10 @@ def _is_same_index(first: Any, second: Any) -> bool:
 def _is_same_dtype(first: Any, second: Any) -> bool:
     if first != second:
         return False
+    zones = [getattr(dtype, "tz", None) for dtype in (first, second)]
+    # MUT: a-zone-of-a-frame-has-its-type
+    if type(zones[0]) is not type(zones[1]) or repr(zones[0]) != repr(zones[1]):
+        return False  # pandas takes two for equal if they have one name
     before, after = [getattr(dtype, "categories", None) for dtype in (first, second)]
     return before is after or _is_same_index(before, after)
 
@@ -157,10 +162,27 @@ def _read_pandas(data: Any, *steps: Any) -> Any:
     if any(isinstance(field.type, arrow.BaseExtensionType) for field in table.schema):
         raise ValueError("an extension type")
     frame = table.to_pandas().copy()
+    for at, dtype in enumerate(frame.dtypes):
+        if _is_utc(dtype):
+            frame.isetitem(at, frame.iloc[:, at].dt.tz_convert(UTC))
+    frame.index, frame.columns = _in_utc(frame.index), _in_utc(frame.columns)
     for name, step in zip(("index", "columns"), steps, strict=bool(steps)):
         if step is not None:
             getattr(frame, name).freq = step
     return frame
+
+
+def _in_utc(index: Any) -> Any:
+    """Return the index with the zone that pandas itself uses for UTC: Arrow has its name alone."""
+    if type(index).__name__ == "MultiIndex":
+        if not any(_is_utc(level.dtype) for level in index.levels):
+            return index
+        return index.set_levels([_in_utc(level) for level in index.levels])
+    return index.tz_convert(UTC) if _is_utc(index.dtype) else index
+
+
+def _is_utc(dtype: Any) -> bool:
+    return str(getattr(dtype, "tz", None)) == "UTC"
 
 
 def _read_polars(data: Any) -> Any:
