@@ -1096,7 +1096,7 @@ MUTATIONS = {
         "the class of a numpy scalar counts",
         holds(False),
         [
-            "cache/test_arguments.py::test_a_scalar_of_a_derived_class_counts_by_class_and_attributes"
+            "cache/test_arguments.py::test_a_scalar_of_a_derived_class_counts_by_its_class"
         ],
     ),
     "what-an-instance-holds-counts": Mutation(
