@@ -1095,9 +1095,7 @@ MUTATIONS = {
     "a-scalars-class-counts": Mutation(
         "the class of a numpy scalar counts",
         holds(False),
-        [
-            "cache/test_arguments.py::test_a_scalar_of_a_derived_class_counts_by_its_class"
-        ],
+        ["cache/test_arguments.py::test_a_scalar_of_a_derived_class_counts_by_its_class"],
     ),
     "what-an-instance-holds-counts": Mutation(
         "what an instance holds besides its fields counts",
