@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("fsspec", reason="pip install fsspec")
 
 import fsspec
+from fsspec import caching
 
 from efsstate.adapters.fsspec import EfsCacheFileSystem
 from efsstate.mount.files import Mount
@@ -70,6 +71,37 @@ def test_any_range_is_the_sources(source):
     assert ours.cat_file(PATH, -5, None) == DATA[-5:] and ours.tail(PATH, 9) == DATA[-9:]
     assert ours.cat_file(PATH, 3, -3) == DATA[3:-3] and ours.head(PATH, 9) == DATA[:9]
     assert ours.cat_ranges([PATH, PATH], [0, 99], [3, 123]) == [DATA[:3], DATA[99:123]]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of its "mmap"
+def test_each_cache_type_of_fsspec_reads_the_file(source):
+    """But "parts", which in fsspec needs a `data` that was read before."""
+    source.pipe("/bucket/empty", b"")
+    ours = system(source)
+    for cache_type in set(caching.caches) - {"parts"}:
+        with ours.open(PATH, cache_type=cache_type) as file:
+            file.seek(5_500)
+            assert file.read(2_000) == DATA[5_500:7_500], cache_type
+            file.seek(0)
+            assert file.read() == DATA and file.read() == b"", cache_type
+        with ours.open("/bucket/empty", cache_type=cache_type) as file:
+            assert file.read() == b"", cache_type
+
+
+def test_a_thread_that_reads_meanwhile_changes_nothing(source):
+    """The cache type "background" has one."""
+
+    class Replaced(tuple):
+        __slots__ = ()
+
+        def __getitem__(self, index):  # the thread's read comes between two looks
+            file._last = (9, b"another block")
+            return super().__getitem__(index)
+
+    with system(source).open(PATH) as file:
+        assert file.read(500) == DATA[:500]
+        file._last = Replaced(file._last)
+        assert file.read(500) == DATA[500:1_000]
 
 
 def test_a_block_is_fetched_once_and_only_if_it_is_read(source):

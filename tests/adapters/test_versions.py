@@ -26,8 +26,8 @@ VERSIONS = [
     (["joblib==1.5.3", "numpy"], (3, 11), "test_joblib.py", 16),
     (["aiocache==0.12.3", *ASYNC], (3, 11), "test_aiocache.py", 8),
     (["aiocache==0.12.2", *ASYNC], (3, 11), "test_aiocache.py", 8),
-    (["fsspec==2026.9.0"], (3, 11), "test_fsspec.py", 25),
-    (["fsspec==2026.7.0"], (3, 11), "test_fsspec.py", 25),
+    (["fsspec==2026.9.0"], (3, 11), "test_fsspec.py", 27),
+    (["fsspec==2026.7.0"], (3, 11), "test_fsspec.py", 27),
     (["fsspec==2026.9.0"], (3, 11), "fsspec_suite.py", 137),
     (["fsspec==2026.7.0"], (3, 11), "fsspec_suite.py", 137),
 ]

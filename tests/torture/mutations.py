@@ -1477,6 +1477,11 @@ MUTATIONS = {
         holds(False),
         ["adapters/test_fsspec.py::test_one_file_is_never_of_two_contents"],
     ),
+    "a-block-in-hand-goes-with-its-number": Mutation(
+        "a block in hand goes with its number",
+        become("last_index, last_block = self._last[0], self._last[1]"),
+        ["adapters/test_fsspec.py::test_a_thread_that_reads_meanwhile_changes_nothing"],
+    ),
     "a-window-is-entered-by-the-servers-clock": Mutation(
         "a window is entered by the server's clock",
         holds(True),

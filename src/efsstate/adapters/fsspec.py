@@ -137,14 +137,20 @@ class _File(AbstractBufferedFile):
     """One content of a file, from open to close: a block of another content is an error."""
 
     def __init__(self, fs: Any, path: str, identity: str, options: dict[str, Any]) -> None:
-        super().__init__(fs, path, "rb", **{"cache_type": "none"} | options)
         self._identity = identity
         self._last: tuple[int, bytes] = (-1, b"")  # small reads in a row need one block
+        # Last: the cache types "all" and "first" read at once.
+        super().__init__(fs, path, "rb", **{"cache_type": "none"} | options)
 
     def _fetch_range(self, start: int, end: int) -> bytes:
         size: int = self.fs.block
         indices = range(start // size, (min(end, self.size) - 1) // size + 1)
-        blocks = [self._last[1]] if indices[0] == self._last[0] else []
+        if not indices:  # an empty file, which some cache types read all the same
+            return b""
+        # The cache type "background" reads in a thread of its own, which may replace it meanwhile.
+        # MUT: a-block-in-hand-goes-with-its-number
+        last_index, last_block = self._last
+        blocks = [last_block] if indices[0] == last_index else []
         rest = indices[len(blocks) :]
         blocks += self.fs.read_blocks(self.path, self._identity, self.size, rest)
         self._last = indices[-1], blocks[-1]
