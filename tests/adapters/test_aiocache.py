@@ -1,6 +1,7 @@
 """aiocache: its own acceptance tests on our cache, and what they leave out."""
 
 import asyncio
+import enum
 import os
 import shutil
 import subprocess
@@ -132,6 +133,108 @@ def test_an_optimistic_lock_sees_anothers_set():
         return await cache.get("key")
 
     assert run(use) == 4
+
+
+def same(function, **options):
+    """What the coroutine function returns, given our cache; aiocache's own must agree."""
+    ours = run(lambda _: function(EfsCache(**options)))
+    assert ours == run(lambda _: function(aiocache.SimpleMemoryCache(**options)))
+    return ours
+
+
+def test_an_increment_leaves_the_ttl():
+    """Rate limiters count on it."""
+    results = Cache("aiocache").results
+
+    def seconds(key):
+        digest = Cache("aiocache").digest(f"test{key}")
+        return results.remaining(results.read(digest, exact=True))
+
+    async def use(cache):
+        await cache.set("set", 1, ttl=3600)
+        await cache.add("add", 1, ttl=3600)
+        await cache.multi_set([("multi_set", 1)], ttl=3600)
+        await cache.increment("expire")
+        assert seconds("expire") == float("inf")
+        await cache.expire("expire", 3600)
+        for key in ("set", "add", "multi_set", "expire"):
+            assert await cache.increment(key) == 2
+            assert 0 < seconds(key) <= 3600, key
+        await cache.expire("expire", 0)
+        assert await cache.increment("expire") == 3 and seconds("expire") == float("inf")
+
+    run(use)
+
+
+def test_a_counter_is_what_int_makes_a_number_of():
+    async def use(cache):
+        answers = []
+        for value in ("5", 1.5, True, 7, None, [1], "five"):
+            await cache.set("n", value)
+            for delta in (1, -2, 0.5):
+                try:
+                    answers.append(await cache.increment("n", delta))
+                except TypeError:
+                    answers.append("TypeError")
+            answers.append(await cache.get("n"))
+        return answers
+
+    assert same(use)[:4] == [6, 4, 4.5, 4.5]
+
+
+def test_a_number_that_json_wrote_counts():
+    async def use(cache):
+        await cache.set("n", 5)
+        return await cache.increment("n")
+
+    assert same(use, serializer=aiocache.serializers.JsonSerializer()) == 6
+
+
+def test_a_negative_ttl_is_over():
+    async def use(cache):
+        answers = []
+        for ttl in (-1, -0.5):
+            await cache.set("key", 1)
+            answers.append(await cache.set("key", 2, ttl=ttl))
+            answers.append(await cache.multi_set([("a", 1), ("b", 2)], ttl=ttl))
+            await asyncio.sleep(0)
+            answers.append(await cache.multi_get(["key", "a", "b"]))
+            answers.append(await cache.add("key", 1, ttl=ttl))
+            await asyncio.sleep(0)
+            answers.append(await cache.get("key"))
+            await cache.set("key", 1)
+            with pytest.raises(ValueError, match="already exists"):
+                await cache.add("key", 2, ttl=ttl)
+            answers.append(await cache.expire("key", ttl))
+            await asyncio.sleep(0)
+            answers.append(await cache.exists("key"))
+        return answers
+
+    same(use)
+
+
+class Key(str, enum.Enum):  # noqa: UP042 - its str() is not its text
+    CART = "cart"
+
+
+class Text(str):
+    __slots__ = ()
+
+
+@pytest.mark.parametrize("namespace", [None, "shop:"])
+def test_a_key_of_a_subclass_of_str_is_its_text(namespace):
+    async def use(cache):
+        answers = []
+        for key in (Key.CART, Text("cart"), "cart"):
+            await cache.set("cart", 1)
+            answers += [await cache.get(key), await cache.exists(key), await cache.increment(key)]
+            answers += [await cache.multi_get([key, "cart"]), await cache.delete(key)]
+            answers += [await cache.get("cart"), await cache.add(key, 3), await cache.get("cart")]
+            await cache.multi_set([(key, 4)])
+            answers += [await cache.expire(key, 60), await cache.get("cart")]
+        return answers
+
+    same(use, namespace=namespace)
 
 
 def test_a_url_names_it():

@@ -1,21 +1,33 @@
 """cachelib's and Flask-Caching's own tests on our cache, and what they leave out."""
 
+import enum
 import importlib.util
 import os
 import subprocess
 import sys
 import types
+from decimal import Decimal
 from importlib.metadata import version
 
 import pytest
 
 pytest.importorskip("cachelib", reason="pip install cachelib")
 
+import cachelib
+
 from efsstate.adapters.cachelib import EfsCache
 from efsstate.cache.cache import Cache
 from efsstate.cache.disk import DiskTier
 from efsstate.mount.files import Mount
 from efsstate.testing import disabled
+
+
+class Key(enum.StrEnum):
+    CART = "cart"
+
+
+class Text(str):
+    __slots__ = ()
 
 
 def test_cachelibs_own_tests_pass(source_package, monkeypatch):
@@ -100,6 +112,47 @@ def test_a_timeout_of_zero_is_for_ever_and_below_it_gone():
     for timeout, item in ((0, 1), (-1, None), (60, 1)):
         cache.set("key", 1, timeout)
         assert cache.get("key") == item
+
+
+@pytest.mark.parametrize("kind", [EfsCache, cachelib.SimpleCache])
+def test_a_counter_is_what_adds_up(kind):
+    """cachelib: `(self.get(key) or 0) + delta`; the sum counts for the default timeout."""
+    cache = kind()
+    for value, delta, total in (
+        (1.5, 1, 2.5), (1, 0.5, 1.5), (True, 1, 2), (None, 1, 1), ("", 2, 2),
+        (Decimal("1.5"), 1, 2.5),
+    ):  # fmt: skip
+        cache.set("n", value)
+        assert cache.inc("n", delta) == cache.get("n") == total
+        cache.set("n", value)
+        assert cache.dec("n", delta) == cache.get("n") == (value or 0) - delta
+    assert cache.inc("new", 0.5) == 0.5 and cache.dec("new") == -0.5
+    cache.set("n", "1")
+    with pytest.raises(TypeError):
+        cache.inc("n")
+    assert cache.get("n") == "1"
+
+
+@pytest.mark.parametrize("kind", [EfsCache, cachelib.SimpleCache])
+@pytest.mark.parametrize("key", [Key.CART, Text("cart"), "cart"])
+def test_a_key_of_a_subclass_of_str_is_its_text(kind, key):
+    cache = kind()
+    cache.set("cart", [1])
+    assert cache.get(key) == [1] and cache.has(key) and not cache.add(key, 2)
+    assert cache.get_many(key, "cart", "x") == [[1], [1], None]
+    assert cache.get_dict(key) == {"cart": [1]}
+    assert cache.delete(key) and cache.get("cart") is None
+    assert cache.inc(key) == 1 and cache.get("cart") == 1
+    assert cache.set_many({key: 5}) == [key] and cache.get("cart") == 5
+    assert cache.delete_many(key) == [key] and cache.add(key, 3) and cache.get("cart") == 3
+
+
+@pytest.mark.parametrize("kind", [EfsCache, cachelib.SimpleCache])
+def test_an_addition_of_no_time_is_a_success(kind):
+    cache = kind()
+    assert cache.add("key", 1, -1) and cache.get("key") is None
+    cache.set("key", 2)
+    assert not cache.add("key", 1, -1) and cache.get("key") == 2
 
 
 def test_a_sum_that_cannot_be_stored_is_none(monkeypatch):

@@ -15,6 +15,8 @@ if not settings.configured:
     settings.configure()
 
 from django.core.cache import CacheHandler  # noqa: E402
+from django.core.cache.backends.locmem import LocMemCache  # noqa: E402
+from django.utils.safestring import SafeString  # noqa: E402
 
 from efsstate.adapters.django import EfsCache  # noqa: E402
 from efsstate.cache import disk  # noqa: E402
@@ -74,9 +76,35 @@ def test_incr_leaves_the_timeout():
     cache.set("always", 1, None)
     assert cache.incr("always", 5) == 6 and cache.decr("always") == 5
     assert seconds("always") == float("inf")
-    cache.set("text", "1")
-    with pytest.raises(TypeError, match="no int"):
-        cache.incr("text")
+
+
+def test_a_counter_takes_the_numbers_that_djangos_own_backends_take():
+    for cache in (EfsCache("", {}), LocMemCache("", {})):
+        for value, delta, total in ((1.5, 1, 2.5), (1, 0.5, 1.5), (True, 1, 2), (7, -8, -1)):
+            cache.set("n", value)
+            assert cache.incr("n", delta) == cache.get("n") == total
+        cache.set("n", "1")
+        with pytest.raises(TypeError):
+            cache.incr("n")
+        assert cache.get("n") == "1"
+
+
+def test_keys_of_one_name_are_each_returned():
+    for cache in (EfsCache("", {}), LocMemCache("", {})):
+        cache.set(1, "one")
+        assert cache.get_many([1, "1", 2]) == {1: "one", "1": "one"}
+        cache.set("True", "yes")
+        assert cache.get_many([True, 1]) == {1: "one"}  # as in a dict, they are one key
+
+
+def test_a_name_of_a_subclass_of_str_is_its_text():
+    """A KEY_FUNCTION may return what it gets, such as a SafeString."""
+    parameters = {"KEY_FUNCTION": lambda key, prefix, version: key}
+    for cache in (EfsCache("", parameters), LocMemCache("", parameters)):
+        cache.set(SafeString("key"), 1)
+        assert cache.get("key") == 1 and cache.get_many([SafeString("key")]) == {"key": 1}
+        assert cache.incr(SafeString("key")) == 2 and cache.delete(SafeString("key"))
+        assert cache.get("key") is None
 
 
 def test_add_with_no_time_keeps_nothing():
@@ -98,6 +126,21 @@ def test_a_value_that_cannot_be_pickled_raises_pickles_error():
         cache.set("key", lambda: 1)
     with pytest.raises((AttributeError, TypeError)):
         cache.set_many({"key": lambda: 1})
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    for value, error in ((deep, RecursionError), (Unready(), ZeroDivisionError)):
+        with pytest.raises(error):
+            LocMemCache("", {}).set("key", value)
+        with pytest.raises(error):
+            cache.set("key", value)
+
+
+class Unready:
+    """An object that cannot be pickled, for a reason of its own."""
+
+    def __reduce__(self):
+        return 1 // 0
 
 
 def test_the_keys_that_could_not_be_kept_are_returned(monkeypatch):

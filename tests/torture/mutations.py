@@ -1477,6 +1477,22 @@ MUTATIONS = {
         holds(False),
         ["adapters/test_fsspec.py::test_one_file_is_never_of_two_contents"],
     ),
+    "a-key-of-a-framework-is-its-text": Mutation(
+        "a key of a framework is its text",
+        become("return key"),
+        [
+            f"adapters/test_{name}.py::test_a_key_of_a_subclass_of_str_is_its_text"
+            for name in ("aiocache", "cachelib", "dogpile")
+        ],
+    ),
+    "a-counter-expires-when-it-would-have": Mutation(
+        "a counter expires when it would have",
+        drop(),
+        [
+            "adapters/test_aiocache.py::test_an_increment_leaves_the_ttl",
+            "adapters/test_django.py::test_incr_leaves_the_timeout",
+        ],
+    ),
     "a-block-in-hand-goes-with-its-number": Mutation(
         "a block in hand goes with its number",
         become("last_index, last_block = self._last[0], self._last[1]"),

@@ -6,12 +6,15 @@ cache = aiocache.Cache(EfsCache, name="shop", namespace="prices:")
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from weakref import WeakKeyDictionary
 
 from aiocache.base import BaseCache
 from aiocache.serializers import NullSerializer
 
 from efsstate.cache.async_cache import AsyncCache
+from efsstate.cache.cache import plain_key
+from efsstate.cache.tiers import MISSING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +37,12 @@ class EfsCache(BaseCache):
 
     def __init__(self, name: str = "aiocache", *, serializer: Any = None, **options: Any) -> None:
         ours = {option: options.pop(option) for option in _OPTIONS if option in options}
-        super().__init__(serializer=serializer or NullSerializer(), **options)
+        build_key = options.pop("key_builder", None) or self._build_key
+        super().__init__(
+            serializer=serializer or NullSerializer(),
+            key_builder=lambda *key, **namespace: plain_key(build_key(*key, **namespace)),
+            **options,
+        )
         self._cache: AsyncCache[str, Any] = AsyncCache(name, **ours)
 
     def __repr__(self) -> str:
@@ -59,23 +67,23 @@ class EfsCache(BaseCache):
         self, key: str, value: Any, ttl: float | None = None, _cas_token: Any = None, **_: Any
     ) -> int:
         if _cas_token is None:
-            await self._cache.set(key, value, ttl or None)
+            await self._cache.set(key, value, _seconds(ttl))
             return True
         async with self._cache.lock(key):
             if await self._gets(key) != _cas_token:
                 return 0
-            await self._cache.set(key, value, ttl or None)
+            await self._cache.set(key, value, _seconds(ttl))
         return True
 
     async def _multi_set(
         self, pairs: Iterable[tuple[str, Any]], ttl: float | None = None, **_: Any
     ) -> bool:
-        await self._cache.set_many(dict(pairs), ttl or None)
+        await self._cache.set_many(dict(pairs), _seconds(ttl))
         return True
 
     async def _add(self, key: str, value: Any, ttl: float | None = None, **_: Any) -> bool:
         async with _in_turn():
-            is_kept = await self._cache.add(key, value, ttl or None)
+            is_kept = await self._cache.add(key, value, _seconds(ttl))
         if not is_kept:
             raise ValueError(f"Key {key} already exists, use .set to update the value")
         return True
@@ -84,10 +92,20 @@ class EfsCache(BaseCache):
         return await self._cache.contains(key)
 
     async def _increment(self, key: str, delta: int, **_: Any) -> int:
-        return await self._cache.incr(key, delta)
+        from efsstate.cache import updates
+
+        def add_delta(value: Any) -> int:
+            try:
+                return delta if value is MISSING else int(value) + delta
+            except ValueError:
+                raise TypeError("Value is not an integer") from None
+
+        change = partial(updates.change, keeps_expiry=True)
+        result: int = await asyncio.to_thread(change, self._cache.cache, key, add_delta)
+        return result
 
     async def _expire(self, key: str, ttl: float, **_: Any) -> bool:
-        return await self._cache.touch(key, ttl or None)
+        return await self._cache.touch(key, _seconds(ttl))
 
     async def _delete(self, key: str, **_: Any) -> int:
         return int(await self._cache.delete(key))
@@ -104,6 +122,11 @@ class EfsCache(BaseCache):
     async def _redlock_release(self, key: str, value: Any) -> int:
         async with _in_turn(), self._cache.lock(key):
             return await self._delete(key) if await self._gets(key) == value else 0
+
+
+def _seconds(ttl: float | None) -> float | None:
+    """Return a ttl as `Cache` has it: None for ever, and 0 for a value that is gone."""
+    return max(0.0, ttl) if ttl else None
 
 
 def _in_turn() -> asyncio.Lock:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from cachelib import BaseCache
 
 from efsstate import process
-from efsstate.cache.cache import Cache, store_many
+from efsstate.cache.cache import Cache, plain_key, store_many
+from efsstate.cache.tiers import MISSING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,12 +43,13 @@ class EfsCache(BaseCache):
 
     def get(self, key: str) -> Any:
         """Return the value of `key`, or None."""
-        return self._cache.get(key)
+        return self._cache.get(plain_key(key))
 
     def get_many(self, *keys: str) -> list[Any]:
         """Return the value of each of `keys`, or None; the mount is read once."""
-        values = self._cache.get_many(keys)
-        return [values.get(key) for key in keys]
+        plain = [plain_key(key) for key in keys]
+        values = self._cache.get_many(plain)
+        return [values.get(key) for key in plain]
 
     def set(self, key: str, value: Any, timeout: int | dt.timedelta | None = None) -> bool:
         """Keep `value` under `key`; return False if the mount fails."""
@@ -58,20 +60,21 @@ class EfsCache(BaseCache):
     ) -> list[Any]:
         """Keep all of `mapping`; return the keys of the values that the mount took."""
         cache, seconds = self._cache, self._seconds(timeout)
-        taken = store_many(cache.results, cache.digest, mapping.items(), seconds)
+        pairs = [(plain_key(key), value) for key, value in mapping.items()]
+        taken = store_many(cache.results, cache.digest, pairs, seconds)
         return [key for key, is_taken in zip(mapping, taken, strict=True) if is_taken]
 
     def add(self, key: str, value: Any, timeout: int | dt.timedelta | None = None) -> bool:
         """Keep `value` unless a host has a value for `key`; return True if it was kept."""
-        return self._cache.add(key, value, self._seconds(timeout))
+        return self._cache.add(plain_key(key), value, self._seconds(timeout))
 
     def delete(self, key: str) -> bool:
         """Remove `key`; return True if it had a value."""
-        return self._cache.delete(key)
+        return self._cache.delete(plain_key(key))
 
     def has(self, key: str) -> bool:
         """Return True if `key` has a value."""
-        return key in self._cache
+        return plain_key(key) in self._cache
 
     def clear(self) -> bool:
         """Forget all values; return True."""
@@ -81,13 +84,19 @@ class EfsCache(BaseCache):
     def inc(self, key: str, delta: int = 1) -> int | None:
         """Add `delta` to the number of `key`; the calls of all hosts add up exactly.
 
-        Return None if the mount fails.
+        The sum counts for the default timeout, as cachelib has it. Return None if the mount fails.
         """
+        from efsstate.cache import updates
+
+        def add_delta(value: Any) -> Any:
+            return ((None if value is MISSING else value) or 0) + delta
+
         try:
-            return self._cache.incr(key, delta, self._seconds(None))
+            result = updates.change(self._cache, plain_key(key), add_delta, self._seconds(None))
         except OSError as error:
             process.raise_of_handler(error)
-            return None
+            result = None
+        return result  # type: ignore[no-any-return]
 
     def dec(self, key: str, delta: int = 1) -> int | None:
         """Subtract `delta`, as `inc` adds it."""

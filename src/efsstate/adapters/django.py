@@ -7,12 +7,10 @@ CACHES = {
 
 from __future__ import annotations
 
-import pickle
-
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 
-from efsstate.cache.cache import Cache, store_many
-from efsstate.cache.namespace import ENDLESS
+from efsstate.cache.cache import Cache, plain_key, store_many
+from efsstate.cache.tiers import MISSING
 from efsstate.errors import EncodeError
 
 TYPE_CHECKING = False
@@ -41,13 +39,15 @@ class EfsCache(BaseCache):
     def __repr__(self) -> str:
         return f"EfsCache({self._cache.name!r})"
 
+    def make_and_validate_key(self, key: Any, version: int | None = None) -> Any:
+        """Return the name of `key`: text, whatever subclass of str a KEY_FUNCTION returns."""
+        return plain_key(super().make_and_validate_key(key, version))
+
     def add(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> bool:
         """Keep `value` unless a host has one for `key`; return True if it had none."""
         key, seconds = self.make_and_validate_key(key, version), self._seconds(timeout)
-        if seconds == 0:
-            return key not in self._cache
         with _PickleErrors():
             return self._cache.add(key, value, seconds)
 
@@ -57,8 +57,9 @@ class EfsCache(BaseCache):
 
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
         """Return the values of those of `keys` that have one; the mount is read once."""
-        names = {self.make_and_validate_key(key, version): key for key in keys}
-        return {names[name]: value for name, value in self._cache.get_many(names).items()}
+        pairs = [(key, self.make_and_validate_key(key, version)) for key in keys]
+        values = self._cache.get_many({name for _, name in pairs})
+        return {key: values[name] for key, name in pairs if name in values}
 
     def set(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
@@ -98,15 +99,18 @@ class EfsCache(BaseCache):
         """Add `delta` to the number of `key`, which expires when it would have.
 
         The calls of all hosts add up exactly. Raise ValueError if there is none, TypeError if it is
-        no int, and OSError if the mount fails.
+        no number, and OSError if the mount fails.
         """
-        name, results = self.make_and_validate_key(key, version), self._cache.results
-        with self._cache.lock(name):
-            item = results.read_for_change(self._cache.digest(name)) if results.enabled else None
-            seconds = 0.0 if item is None else results.remaining(item)
-            if seconds <= 0:
+        from efsstate.cache import updates
+
+        def add_delta(value: Any) -> Any:
+            if value is MISSING:
                 raise ValueError(f"Key '{key}' not found")
-            return self._cache.incr(name, delta, None if seconds == ENDLESS else seconds)
+            return value + delta
+
+        name = self.make_and_validate_key(key, version)
+        total: int = updates.change(self._cache, name, add_delta, keeps_expiry=True)
+        return total
 
     def clear(self) -> None:
         """Forget all values of the namespace."""
@@ -125,5 +129,5 @@ class _PickleErrors:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         cause = error.__cause__ if isinstance(error, EncodeError) else None
-        if isinstance(cause, (pickle.PickleError, TypeError, AttributeError)):
+        if cause is not None:
             raise cause

@@ -182,6 +182,11 @@ class AsyncCache(Generic[K, V]):
         """Return the counters of this process."""
         return self._cache.info()
 
+    @property
+    def cache(self) -> Cache[K, V]:
+        """The `Cache` below, for the package."""
+        return self._cache
+
 
 class AsyncMutex:
     """A mutex that a thread of its own holds, because a thread lock belongs to a thread."""

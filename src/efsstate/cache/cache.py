@@ -143,8 +143,9 @@ class Cache(Generic[K, V]):
     def add(self, key: K, value: V, ttl: Duration | None = None) -> bool:
         """Keep `value` under `key` unless a host has a value for it; return True if it was kept.
 
-        One of the callers on all hosts gets True, or none if the mount fails. Raises `EncodeError`
-        as `set` does.
+        One of the callers on all hosts gets True, or none if the mount fails. With a `ttl` of 0
+        nothing is kept, and the answer is True if there is no value. Raises `EncodeError` as `set`
+        does.
         """
         results, digest = self._results, self._keys.digest(key)
         seconds = self.life(ttl)
@@ -154,6 +155,8 @@ class Cache(Generic[K, V]):
         if item is not None:
             io_threads.discard_spare_copy(item)
             return False
+        if seconds == 0:  # as of `set`
+            return True
         from efsstate.cache import updates
 
         packed, own_ttl = pack_key(key), ttl is not None
@@ -232,17 +235,7 @@ class Cache(Generic[K, V]):
         """
         from efsstate.cache import updates
 
-        digest, seconds, own_ttl = self._keys.digest(key), self.life(ttl), ttl is not None
-        with self.lock(key):
-            return updates.increment(
-                self._results,
-                digest,
-                delta,
-                f"{self!r}[{key!r:.80}]",
-                key=pack_key(key),
-                ttl=seconds,
-                own_ttl=own_ttl,
-            )
+        return updates.increment(self, key, delta, ttl)
 
     def lock(self, key: K, wait: Duration | None = None) -> Mutex:
         """Return a mutex for a `with`: one thread of one process of the fleet holds it at a time.
@@ -389,6 +382,15 @@ def _require_distinct(keys: list[Any], digests: list[str]) -> None:
                 f"get_many: {first!r} and {key!r} are two keys, and one dict can't hold both;"
                 " get them one by one"
             )
+
+
+def plain_key(key: Any) -> Any:
+    """Return the text of a key that is of a subclass of str, such as a `StrEnum`; else the key.
+
+    Frameworks whose keys are text take such a key for its text. Here it would be another key.
+    """
+    # MUT: a-key-of-a-framework-is-its-text
+    return str.__str__(key) if isinstance(key, str) else key
 
 
 def pack_key(key: object) -> bytes:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from operator import index
 
 from efsstate.cache import puts, singleflight
+from efsstate.cache.cache import pack_key
+from efsstate.cache.namespace import ENDLESS
+from efsstate.cache.tiers import MISSING
 from efsstate.errors import MountTimeout
 
 TYPE_CHECKING = False
@@ -12,8 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from efsstate.cache.cache import Cache
     from efsstate.cache.memory import Item
     from efsstate.cache.tiers import TieredCache
+    from efsstate.units import Duration
 
 _ADDS = 3  # tries of `add`, which may fail
 _TRIES = 100  # of an addition; each is lost to a `set` at the same time, or to a failing mount
@@ -25,7 +30,7 @@ class Update:
     `make` gets the item of the present value and returns the new one; without a present value it
     gets None if `create`, else nothing is done. The new value counts for `ttl` seconds, which the
     cache's ttl does not shorten if `own_ttl`. `key` is as an entry stores it. `adding`: `make`
-    raises if there is a value.
+    raises if there is a value. `keeps_expiry`: the new value expires when the present one would.
     """
 
     def __init__(
@@ -37,8 +42,10 @@ class Update:
         own_ttl: bool,
         create: bool = False,
         adding: bool = False,
+        keeps_expiry: bool = False,
     ) -> None:
         self.make, self.create, self.adding = make, create, adding
+        self.keeps_expiry = keeps_expiry
         self.key, self.ttl, self.own_ttl = key, ttl, own_ttl
 
     def run(self, results: TieredCache, digest: str) -> bool:
@@ -55,6 +62,11 @@ class Update:
             if item is None and not self.create:
                 raise _NoValueError
             request.replaced = item
+            if self.keeps_expiry and item is not None:
+                seconds = results.remaining(item)
+                # MUT: a-counter-expires-when-it-would-have
+                request.ttl = None if seconds == ENDLESS else seconds
+                request.own_ttl = request.ttl is not None
             return self.make(item)
 
         request = singleflight.ComputeRequest(
@@ -112,42 +124,71 @@ def add(
         return False
 
 
-def increment(
-    results: TieredCache,
-    digest: str,
-    delta: int,
-    place: str,
-    *,
-    key: bytes,
-    ttl: float | None,
-    own_ttl: bool,
-) -> int:
+def increment(cache: Cache[Any, Any], key: Any, delta: int, ttl: Duration | None) -> int:
     """Add `delta` to the int that is the value (0 if there is none), and return the sum.
 
-    Raise TypeError if it or `delta` is no int, MountTimeout if the sum could not be stored; both
-    name `place`.
+    Raise TypeError if it or `delta` is no int, else as `change` does; all name the key.
     """
+    place = _place(cache, key)
     try:
         delta = index(delta)  # of numpy's, too: the sum would be one, which the next call refuses
     except TypeError:
         raise TypeError(f"{place}: incr by what is no int: {delta!r:.80}") from None
-    sums: list[int] = []
 
-    def make(item: Item | None) -> int:
-        value = 0 if item is None else results.take(item)
+    def add_delta(value: Any) -> int:
+        if value is MISSING:
+            return delta
         if type(value) is not int:
             raise TypeError(f"{place}: incr of a value that is no int: {value!r:.80}")
-        sums.append(value + delta)
-        return sums[-1]
+        return value + delta
 
-    if not results.enabled:
-        raise MountTimeout(f"{place}: incr needs the mount, and EFSSTATE_DISABLE is set; unset it")
-    if ttl == 0:  # the sum is not kept, as of `set`
-        make(results.read_for_change(digest))
-        puts.remove(results, digest)
-        return sums[-1]
-    update = Update(make, key=key, ttl=ttl, own_ttl=own_ttl, create=True)
-    for _ in range(_TRIES):
-        if update.run(results, digest):
-            return sums[-1]
-    raise MountTimeout(f"{place}: the sum could not be stored; see the log")
+    result: int = change(cache, key, add_delta, ttl)
+    return result
+
+
+def change(
+    cache: Cache[Any, Any],
+    key: Any,
+    function: Callable[[Any], Any],
+    ttl: Duration | None = None,
+    *,
+    keeps_expiry: bool = False,
+) -> Any:
+    """Replace the value by `function(value)` under the key's lock, and return the new one.
+
+    `function` gets MISSING if there is none. The new value counts for `ttl`; with `keeps_expiry`
+    for as long as the old one would have, if there was one. Raise the errors of `function` and of
+    the mount, and MountTimeout if the new value could not be stored.
+    """
+    results, digest, seconds = cache.results, cache.digest(key), cache.life(ttl)
+    values: list[Any] = []
+
+    def make(item: Item | None) -> Any:
+        values.append(function(MISSING if item is None else results.take(item)))
+        return values[-1]
+
+    with cache.lock(key):
+        if not results.enabled:
+            raise MountTimeout(
+                f"{_place(cache, key)}: incr needs the mount, and EFSSTATE_DISABLE is set; unset it"
+            )
+        if seconds == 0:  # the new value is not kept, as of `set`
+            make(results.read_for_change(digest))
+            puts.remove(results, digest)
+            return values[-1]
+        update = Update(
+            make,
+            key=pack_key(key),
+            ttl=seconds,
+            own_ttl=ttl is not None,
+            create=True,
+            keeps_expiry=keeps_expiry,
+        )
+        for _ in range(_TRIES):
+            if update.run(results, digest):
+                return values[-1]
+    raise MountTimeout(f"{_place(cache, key)}: the sum could not be stored; see the log")
+
+
+def _place(cache: Cache[Any, Any], key: object) -> str:
+    return f"{cache!r}[{key!r:.80}]"
