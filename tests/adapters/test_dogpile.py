@@ -1,5 +1,6 @@
 """dogpile.cache: its own three suites on our backend, and one computation for all processes."""
 
+import enum
 import importlib
 import os
 import pathlib
@@ -98,6 +99,34 @@ def test_a_key_of_ten_kilobytes_is_a_key():
     values = region(name="long keys")
     values.set("k" * 10_000, 1)
     assert values.get("k" * 10_000) == 1 and not values.get("k" * 9_999)
+
+
+class Key(enum.StrEnum):
+    CART = "cart"
+
+
+class Text(str):
+    __slots__ = ()
+
+
+@pytest.mark.parametrize("backend", ["efsstate", "dogpile.cache.memory"])
+@pytest.mark.parametrize("key", [Key.CART, Text("cart")])
+def test_a_key_of_a_subclass_of_str_is_its_text(backend, key):
+    values = make_region().configure(backend)
+    values.set("cart", 1)
+    assert values.get(key) == 1 and values.get_multi([key, "cart"]) == [1, 1]
+    values.delete(key)
+    assert not values.get("cart")
+    values.set(key, 2)
+    assert values.get("cart") == values.get_or_create(key, int) == 2
+    values.set_multi({key: 3})
+    assert values.get("cart") == 3
+    values.delete_multi([key])
+    assert not values.get("cart") and values.get_or_create_multi([key], lambda _: [4]) == [4]
+    assert values.get("cart") == 4
+    mutex = values._mutex(key)
+    assert mutex.acquire() and not values._mutex("cart").acquire(False)
+    mutex.release()
 
 
 @pytest.mark.parametrize("kind", [alarms.Alarm, alarms.Late])

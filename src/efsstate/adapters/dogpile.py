@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 from dogpile.cache.api import NO_VALUE, CacheBackend, CacheMutex
 
 from efsstate import deadline, process, units
-from efsstate.cache.cache import Cache
+from efsstate.cache.cache import Cache, plain_key
 from efsstate.errors import EfsStateError
 
 TYPE_CHECKING = False
@@ -58,32 +58,34 @@ class EfsBackend(CacheBackend):
 
     def get(self, key: str) -> Any:
         """Return the value of `key`, or NO_VALUE."""
-        return self._cache.get(key, NO_VALUE)
+        return self._cache.get(plain_key(key), NO_VALUE)
 
     def get_multi(self, keys: Sequence[str]) -> list[Any]:
         """Return the value of each of `keys`, or NO_VALUE; the mount is read once."""
-        values = self._cache.get_many(keys)
-        return [values.get(key, NO_VALUE) for key in keys]
+        plain = [plain_key(key) for key in keys]
+        values = self._cache.get_many(plain)
+        return [values.get(key, NO_VALUE) for key in plain]
 
     def set(self, key: str, value: Any) -> None:
         """Keep `value` under `key`."""
-        self._cache.set(key, value)
+        self._cache.set(plain_key(key), value)
 
     def set_multi(self, mapping: Mapping[str, Any]) -> None:
         """Keep all of `mapping`, several at once."""
-        self._cache.set_many(mapping)
+        self._cache.set_many({plain_key(key): value for key, value in mapping.items()})
 
     def delete(self, key: str) -> None:
         """Remove `key`."""
-        self._cache.delete(key)
+        self._cache.delete(plain_key(key))
 
     def delete_multi(self, keys: Sequence[str]) -> None:
         """Remove each of `keys`."""
         for key in keys:
-            self._cache.delete(key)
+            self.delete(key)
 
     def get_mutex(self, key: str) -> CacheMutex:
         """Return the mutex under which one thread of the fleet computes the value of `key`."""
+        key = plain_key(key)
         with _guard:
             threads = self._threads.get(key)
             if threads is None:
