@@ -85,9 +85,37 @@ def test_the_example_for_dogpile_runs():
 
 def test_the_example_for_flask_runs():
     pytest.importorskip("flask_caching")
+    flask, markupsafe = pytest.importorskip("flask"), pytest.importorskip("markupsafe")
     names = example("cachelib and Flask-Caching")
-    with names["app"].app_context():
-        names["cache"].set("key", 1)
+    app, cache, calls = names["app"], names["cache"], []
+    fragment = "{% cache 60, 'total' %}{{ '<b>total</b>' | safe }}{{ count() }}{% endcache %}"
+
+    def count():
+        calls.append(1)
+        return len(calls)
+
+    @app.route("/response")
+    @cache.cached(key_prefix="response")
+    def response():
+        return flask.jsonify(count=count())
+
+    @app.route("/fragment")
+    def page():
+        return flask.render_template_string(fragment, count=count)
+
+    @app.route("/markup")
+    @cache.cached()
+    def markup():
+        return markupsafe.Markup(f"<i>{count()}</i>")
+
+    client = app.test_client()
+    for path in ("/response", "/fragment", "/markup"):
+        answers = [client.get(path) for _ in range(3)]
+        assert {answer.status_code for answer in answers} == {200}
+        assert len({answer.data for answer in answers}) == 1, path
+        assert len({answer.mimetype for answer in answers}) == 1, path
+    assert len(calls) == 3
+    assert client.get("/response").json == {"count": 1}
     assert os.path.isdir(f"{os.environ['EFSSTATE_ROOT']}/cache/shop")
 
 

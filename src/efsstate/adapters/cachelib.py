@@ -1,6 +1,8 @@
 """cachelib's interface, and so Flask-Caching's and Flask-Session's, on a `Cache`.
 
-cache = flask_caching.Cache(config={"CACHE_TYPE": "efsstate.adapters.cachelib.EfsCache"})
+kind = "efsstate.adapters.cachelib.EfsCache"
+options = {"name": "shop", "codec": "pickle"}  # of responses, and of fragments of templates
+cache = flask_caching.Cache(config={"CACHE_TYPE": kind, "CACHE_OPTIONS": options})
 """
 
 from __future__ import annotations
