@@ -252,6 +252,24 @@ def test_codecs(root):
     )
 
 
+def test_a_value_of_another_codec_is_not_lost():
+    """It can't be read, and there is one all the same."""
+    other, cache = Cache("odd", codec="pickle"), Cache("odd")
+    other.set("k", 5)
+    assert not cache.add("k", 1) and not cache.touch("k", "1h")
+    for change in (cache.incr, cache.pop):
+        with pytest.raises(ValueError, match="a value of the codec 'pickle' is there"):
+            change("k")
+    assert other.get("k", fresh=True) == 5
+    assert cache.delete("k") and cache.add("k", 1) and cache.incr("k") == 2
+
+
+def test_an_addition_of_no_time_is_a_success_if_there_is_no_value(cache):
+    assert cache.add("k", 1, ttl=0) and "k" not in cache
+    cache.set("k", 2)
+    assert not cache.add("k", 1, ttl=0) and cache.get("k") == 2
+
+
 def test_names_that_look_like_paths_stay_below_the_root(root, tmp_path):
     for name in ("../../escape", "/etc/x", "a/b", "A", "a", "é" * 300, ".hidden"):
         Cache(name).set("k", name)

@@ -301,6 +301,11 @@ MUTATIONS = {
             "cache/test_mapping.py::test_codecs",
         ],
     ),
+    "a-change-loses-no-value-of-another-codec": Mutation(
+        "a change loses no value of another codec",
+        holds(False),
+        ["cache/test_mapping.py::test_a_value_of_another_codec_is_not_lost"],
+    ),
     "a-result-from-the-future": Mutation(
         "a result from the future",
         holds(True),

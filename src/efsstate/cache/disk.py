@@ -190,15 +190,16 @@ class DiskTier:
     def read(
         self,
         digest: str,
-        codec_name: str,
+        codec_name: str | None,
         fresh: bool = False,
         exact: bool = False,
         identified: bool = False,
     ) -> Item | None:
         """Return the entry, with its identity if `identified`; None if there is none that counts.
 
-        An entry does not count if it was cleared, or is another codec's. `fresh`: ask the server
-        about the name, even if this host's client remembers it; `exact`: about clears too.
+        An entry does not count if it was cleared, or is of another codec than `codec_name` (None
+        takes each). `fresh`: ask the server about the name, even if this host's client remembers
+        it; `exact`: about clears too.
         Raise OSError, CorruptEntryError, or UnknownFormatError.
         """
         now = time.time()
@@ -250,7 +251,7 @@ class DiskTier:
         return self._accept(stored, folder, digest, codec_name, now)
 
     def _accept(
-        self, item: Item, folder: str, digest: str, codec_name: str, now: float
+        self, item: Item, folder: str, digest: str, codec_name: str | None, now: float
     ) -> Item | None:
         """Return the item if it counts, else None; see `read`."""
         status = item.stat
@@ -264,9 +265,9 @@ class DiskTier:
             self.clears.raise_to(stamp)
         # MUT: a-clears-generation
         # MUT: an-entry-of-another-codec-is-not-read
-        if stamp < self.clears.stamp or item.codec != codec_name:
+        if stamp < self.clears.stamp or codec_name not in (None, item.codec):
             return None
-        item.codec = codec_name  # one string for all items
+        item.codec = codec_name or item.codec  # one string for all items
         flags = meta[_LEAST_META - 1]
         if flags >= _TAGGED:
             item.own_ttl = flags >= _OWN_TTL

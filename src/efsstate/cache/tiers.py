@@ -185,18 +185,25 @@ class TieredCache(Namespace):
         """Return the item on the mount that counts, for a change that depends on it.
 
         None if there is none, or a damaged one, which is reported. `exact`: ask the server about
-        clears, too. Raise the mount's errors, and ValueError if the value can't be decoded: to go
-        on without would lose it.
+        clears, too. Raise the mount's errors, and ValueError if the value can't be decoded, or is
+        another codec's: to go on without would lose it.
         """
 
         def look() -> Item | None:
             item: Item | None = None
             try:
-                item = self.disk().read(digest, self.codec_name, not exact, exact)
+                item = self.disk().read(digest, None, not exact, exact)
             except CorruptEntryError as error:
                 self.report_failure(error, "read a value")
-            counts = item is not None and self.remaining(item) > 0
-            return self._decode_alone(item) if item is not None and counts else None
+            if item is None or self.remaining(item) <= 0:
+                return None
+            # MUT: a-change-loses-no-value-of-another-codec
+            if item.codec != self.codec_name:
+                raise ValueError(
+                    f"cache {self.name}: a value of the codec {item.codec!r} is there, and this"
+                    f" cache has {self.codec_name!r}; set or delete it"
+                )
+            return self._decode_alone(item)
 
         # MUT: a-change-needs-a-readable-value
         item: Item | None = io_threads.call(self.root_path, look, self.io_timeout)
