@@ -9,7 +9,7 @@ from functools import partial
 
 from efsstate import process
 from efsstate.cache import aio, puts, singleflight
-from efsstate.cache.cache import Cache, pack_key
+from efsstate.cache.cache import Cache
 from efsstate.cache.namespace import FAILURES
 from efsstate.cache.options import tag_ids
 from efsstate.cache.tiers import MISSING
@@ -79,7 +79,7 @@ class AsyncCache(Generic[K, V]):
         writes = [
             puts.encode(
                 results,
-                (digest, value, pack_key(key)),
+                (digest, value, puts.pack_key(key)),
                 seconds,
                 own_ttl=ttl is not None,
                 detach=True,
@@ -145,7 +145,7 @@ class AsyncCache(Generic[K, V]):
             return value
         options = results.options
         request = singleflight.ComputeRequest(
-            function, key=pack_key(key), ttl=options.ttl, ttl_of=options.ttl_of
+            function, key=puts.pack_key(key), ttl=options.ttl, ttl_of=options.ttl_of
         )
         steps = singleflight.compute(results, self._cache.digest(key), request, None)
         return await aio.run(results, steps)  # type: ignore[no-any-return]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from efsstate import process, units
+from efsstate import units
 from efsstate.cache import io_threads, puts
 from efsstate.cache.keys import KeyBuilder
 from efsstate.cache.namespace import FAILURES
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 K = TypeVar("K", default="Any")
 V = TypeVar("V", default="Any")
-_LONGEST_KEY = 2**14  # bytes of a key that is stored, for `keys()`
 _LOCK = "efsstate lock"  # before a key, for the digest of its mutex
 _KEYS_AT_ONCE = 256  # entries that `keys()` reads together
 
@@ -159,7 +158,7 @@ class Cache(Generic[K, V]):
             return True
         from efsstate.cache import updates
 
-        packed, own_ttl = pack_key(key), ttl is not None
+        packed, own_ttl = puts.pack_key(key), ttl is not None
         try:
             # MUT: one-caller-adds
             with self.lock(key):
@@ -219,7 +218,7 @@ class Cache(Generic[K, V]):
         results, seconds = self._results, self.life(ttl)
         if seconds == 0:  # as of `set`
             return self.delete(key)
-        update = Update(results.take, key=pack_key(key), ttl=seconds, own_ttl=ttl is not None)
+        update = Update(results.take, key=puts.pack_key(key), ttl=seconds, own_ttl=ttl is not None)
         try:
             return update.run(results, self._keys.digest(key))
         except (*FAILURES, ValueError) as error:
@@ -327,7 +326,7 @@ class Cache(Generic[K, V]):
             return function()
         options = results.options
         request = singleflight.ComputeRequest(
-            function, key=pack_key(key), ttl=options.ttl, ttl_of=options.ttl_of
+            function, key=puts.pack_key(key), ttl=options.ttl, ttl_of=options.ttl_of
         )
         steps = singleflight.compute(results, digest, request, None)
         return singleflight.run(results, steps)  # type: ignore[no-any-return]
@@ -393,16 +392,6 @@ def plain_key(key: Any) -> Any:
     return str.__str__(key) if isinstance(key, str) else key
 
 
-def pack_key(key: object) -> bytes:
-    """Return the bytes that an entry stores of its key, for `keys()`; b"" if it can't be listed."""
-    try:
-        packed = codecs.dumps(key)
-    except (EncodeError, ImportError, OSError) as error:
-        process.raise_of_handler(error)
-        return b""
-    return bytes(packed) if not isinstance(packed, list) and len(packed) <= _LONGEST_KEY else b""
-
-
 def life_of(results: TieredCache, ttl: Duration | None) -> float | None:
     """Return the life in seconds of a value that is set with `ttl`."""
     return results.ttl if ttl is None else units.seconds(ttl, "ttl")
@@ -420,7 +409,7 @@ def store_many(
     `tags` are ids. Raise the first `EncodeError` after storing the others.
     """
     seconds = life_of(results, ttl)
-    entries = [(digest(key), value, pack_key(key)) for key, value in pairs]
+    entries = [(digest(key), value, puts.pack_key(key)) for key, value in pairs]
     if not results.enabled:
         return [True] * len(entries)
     return puts.put(results, entries, seconds, own_ttl=ttl is not None, tags=tags)

@@ -10,6 +10,7 @@ from efsstate.cache import io_threads
 from efsstate.cache.namespace import FAILURES
 from efsstate.cache.tiers import TieredCache
 from efsstate.errors import EncodeError, MountTimeout
+from efsstate.format import codec as codecs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +25,18 @@ if TYPE_CHECKING:
     Entry = tuple[str, Any, bytes]
     Outcome = tuple[Item | None, Exception | None]
 
+_LONGEST_KEY = 2**14  # bytes of a key that is stored, for `keys()`
 _BATCH, _BATCH_BYTES = 256, 2**26  # values that are encoded before the first of them is stored
+
+
+def pack_key(key: object) -> bytes:
+    """Return the bytes that an entry stores of its key, for `keys()`; b"" if it can't be listed."""
+    try:
+        packed = codecs.dumps(key)
+    except (EncodeError, ImportError, OSError) as error:
+        process.raise_of_handler(error)
+        return b""
+    return bytes(packed) if not isinstance(packed, list) and len(packed) <= _LONGEST_KEY else b""
 
 
 class Write:

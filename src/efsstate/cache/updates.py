@@ -5,7 +5,6 @@ from __future__ import annotations
 from operator import index
 
 from efsstate.cache import puts, singleflight
-from efsstate.cache.cache import pack_key
 from efsstate.cache.namespace import ENDLESS
 from efsstate.cache.tiers import MISSING
 from efsstate.errors import MountTimeout
@@ -178,7 +177,7 @@ def change(
             return values[-1]
         update = Update(
             make,
-            key=pack_key(key),
+            key=puts.pack_key(key),
             ttl=seconds,
             own_ttl=ttl is not None,
             create=True,
