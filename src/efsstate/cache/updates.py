@@ -12,12 +12,29 @@ from efsstate.errors import MountTimeout
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, Protocol
 
-    from efsstate.cache.cache import Cache
     from efsstate.cache.memory import Item
+    from efsstate.cache.mutex import Mutex
     from efsstate.cache.tiers import TieredCache
     from efsstate.units import Duration
+
+    class Cache(Protocol):
+        """What an update needs of a `Cache`."""
+
+        @property
+        def results(self) -> TieredCache:
+            """The tiers below."""
+
+        def digest(self, key: Any) -> str:
+            """Return the digest of `key`."""
+
+        def life(self, ttl: Duration | None) -> float | None:
+            """Return the life in seconds of a value that is set with `ttl`."""
+
+        def lock(self, key: Any) -> Mutex:
+            """Return the mutex of `key`."""
+
 
 _ADDS = 3  # tries of `add`, which may fail
 _TRIES = 100  # of an addition; each is lost to a `set` at the same time, or to a failing mount
@@ -123,7 +140,7 @@ def add(
         return False
 
 
-def increment(cache: Cache[Any, Any], key: Any, delta: int, ttl: Duration | None) -> int:
+def increment(cache: Cache, key: Any, delta: int, ttl: Duration | None) -> int:
     """Add `delta` to the int that is the value (0 if there is none), and return the sum.
 
     Raise TypeError if it or `delta` is no int, else as `change` does; all name the key.
@@ -146,7 +163,7 @@ def increment(cache: Cache[Any, Any], key: Any, delta: int, ttl: Duration | None
 
 
 def change(
-    cache: Cache[Any, Any],
+    cache: Cache,
     key: Any,
     function: Callable[[Any], Any],
     ttl: Duration | None = None,
@@ -189,5 +206,5 @@ def change(
     raise MountTimeout(f"{_place(cache, key)}: the sum could not be stored; see the log")
 
 
-def _place(cache: Cache[Any, Any], key: object) -> str:
+def _place(cache: Cache, key: object) -> str:
     return f"{cache!r}[{key!r:.80}]"
