@@ -135,11 +135,11 @@ def test_a_label_set_while_a_prune_takes_the_version(root, three, monkeypatch):
     age(root, *three)
     real = pruning._remove_version
 
-    def late(mount, name, version, before):
+    def late(mount, name, version, *more):
         if version == three[0]:
             activate("m", three[0], label="staging", root=root)
             age(root, three[0])
-        return real(mount, name, version, before)
+        return real(mount, name, version, *more)
 
     monkeypatch.setattr(pruning, "_remove_version", late)
     assert prune("m", keep=1, root=root) == [three[1]]

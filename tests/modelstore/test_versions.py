@@ -146,7 +146,7 @@ def test_two_prunes_at_once_raise_nothing(root, four, monkeypatch, moment):
     real, above = getattr(Mount, moment), pathlib.Path(place(root, "m", four[0])).parent
 
     def other(self, folder, name, *more, **options):
-        if name == four[0] or name.startswith(".tmp-gone-"):
+        if name.startswith(".tmp-gone-") or (moment == "rename" and name == four[0]):
             shutil.rmtree(above / name)
         return real(self, folder, name, *more, **options)
 
@@ -258,11 +258,11 @@ def test_a_version_activated_while_prune_takes_it_stays(root, four, monkeypatch)
     """Between prune's look and its rename, however long that takes: it puts the version back."""
     real = module._remove_version
 
-    def late(mount, name, version, before):
+    def late(mount, name, version, *more):
         if version == four[0]:
             activate("m", four[0], root=root)
             age(root, four[0], 86400)
-        return real(mount, name, version, before)
+        return real(mount, name, version, *more)
 
     monkeypatch.setattr(module, "_remove_version", late)
     assert four[0] not in prune("m", keep=1, grace=0, root=root)
@@ -273,11 +273,11 @@ def test_a_version_briefly_active_during_a_prune_stays(root, four, monkeypatch):
     """Readers have it since a moment ago, though it is not the active one."""
     real = module._remove_version
 
-    def late(mount, name, version, before):
+    def late(mount, name, version, *more):
         if version == four[0]:
             activate("m", four[0], root=root)
             activate("m", four[3], root=root)
-        return real(mount, name, version, before)
+        return real(mount, name, version, *more)
 
     monkeypatch.setattr(module, "_remove_version", late)
     assert prune("m", keep=1, grace="12h", root=root) == [four[2], four[1]]
@@ -324,9 +324,10 @@ def test_prune_leaves_what_it_does_not_know(root, four):
     (above / "NOTES.txt").write_text("x")
     damage(root, four[1], "manifest")
     age(root, four[1], 3 * 86400)
-    assert prune("m", keep=2, grace="12h", root=root) == [four[1]]  # damaged, but ours
+    assert prune("m", keep=2, grace="12h", root=root) == []  # nothing tells which files are ours
     assert {os.path.basename(p) for p in above.iterdir()} == {
         four[0],
+        four[1],
         four[2],
         four[3],
         "backup",
@@ -336,6 +337,67 @@ def test_prune_leaves_what_it_does_not_know(root, four):
     assert (above / "backup" / "precious").read_text() == "x"
     told = {v.id: v.problem for v in versions("m", root=root)}
     assert "newer" in told[four[0]] and "no manifest" in told["backup"] and told["NOTES.txt"]
+
+
+@pytest.mark.parametrize("how", ["prune", "dry run", "sweep", "remove"])
+def test_a_version_with_a_users_files_stays_whole_and_is_named(root, four, how, caplog):
+    folder = pathlib.Path(place(root, "m", four[1]))
+    (folder / "evaluation.csv").write_text("mine")
+    (folder / "plots").mkdir()
+    (folder / "plots" / "a.png").write_text("mine")
+    everything = sorted(folder.rglob("*"))
+    if how == "sweep":
+        report = efsstate.sweep(root=root)
+        assert report.foreign == 2 and str(folder / "evaluation.csv") in report.foreign_paths
+    else:
+        removed = (
+            efsstate.remove("m", grace="12h", root=root)
+            if how == "remove"
+            else prune("m", keep=1, grace="12h", dry_run=how == "dry run", root=root)
+        )
+        assert four[1] not in removed and four[0] in removed
+        assert how == "dry run" or str(folder / "plots") in caplog.text
+    assert sorted(folder.rglob("*")) == everything
+    (folder / "evaluation.csv").unlink()
+    shutil.rmtree(folder / "plots")
+    if how != "remove":  # which is told by the model's absence
+        assert four[1] in prune("m", keep=1, grace="12h", root=root) and not folder.exists()
+
+
+def test_an_empty_folder_of_a_version_goes_with_it(root, source):
+    old = publish("m", source, root=root)
+    (source / "config.json").write_text("{ }")
+    publish("m", source, root=root)
+    assert prune("m", keep=1, grace=0, root=root) == [old]
+    assert not os.path.exists(place(root, "m", old))
+
+
+@pytest.mark.parametrize("secret", [None, "one key"])
+def test_a_users_file_in_a_replaced_version_stays(root, tmp_path, monkeypatch, secret):
+    """A damaged version is put aside, and its own files go by the manifest that replaced it."""
+    if secret:
+        monkeypatch.setenv("EFSSTATE_SIGNING_KEY", secret)
+    (tmp_path / "w").write_text("w")
+    version = publish("m", tmp_path / "w", root=root)
+    (pathlib.Path(place(root, "m", version)) / "evaluation.csv").write_text("mine")
+    damage(root, version, "manifest")
+    assert efsstate.sweep(root=root).damaged == 1
+    assert publish("m", tmp_path / "w", root=root) == version
+    assert prune("m", grace=0, root=root) == []
+    left = [str(p) for p in pathlib.Path(root).rglob("*") if p.is_file()]
+    assert [os.path.basename(p) for p in left if ".tmp-gone-" in p] == ["evaluation.csv"]
+    assert verify("m", root=root) == []
+
+
+def test_without_the_signing_key_no_version_is_pruned(root, tmp_path, monkeypatch):
+    monkeypatch.setenv("EFSSTATE_SIGNING_KEY", "one key")
+    for text in ("1", "2"):
+        (tmp_path / "w").write_text(text)
+        publish("m", tmp_path / "w", root=root)
+    before = {p for p in pathlib.Path(root).rglob("*") if p.name == "w"}
+    monkeypatch.delenv("EFSSTATE_SIGNING_KEY")
+    assert prune("m", keep=1, grace=0, root=root) == []
+    assert before == {p for p in pathlib.Path(root).rglob("*") if p.name == "w"}
 
 
 def test_a_current_of_a_newer_release_can_be_rolled_back(root, source):

@@ -580,6 +580,16 @@ MUTATIONS = {
         drop(),
         ["modelstore/test_source.py::test_a_folder_that_is_filled_meanwhile_raises"],
     ),
+    "a-version-goes-without-the-files-of-others": Mutation(
+        "a version goes without the files of others",
+        become("level = grammar.anything"),
+        ["modelstore/test_versions.py::test_a_version_with_a_users_files_stays_whole_and_is_named"],
+    ),
+    "a-manifest-outlasts-its-files": Mutation(
+        "a manifest outlasts its files",
+        holds(False),
+        ["modelstore/test_versions.py::test_a_killed_prune_is_finished_by_the_next"],
+    ),
     "files-are-put-aside-before-they-are-removed": Mutation(
         "files are put aside before they are removed",
         become("above, aside = staging, FILES"),

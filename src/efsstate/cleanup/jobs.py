@@ -226,17 +226,28 @@ def model_job(work: Work, folder: str) -> Job:
     """Return the job that prunes the versions of the model in `folder`."""
 
     def prune_model(report: SweepReport) -> bool:
-        from efsstate.modelstore.versions import prune, versions
+        from efsstate.modelstore import pruning
+        from efsstate.modelstore.versions import prune_own, versions
 
         name, root = layout.model_name(folder), work.mount.path
+        path = work.mount.path_of(layout.MODELS, folder)
         report.folders += 1
         try:
             try:
-                sizes = {version.id: version.bytes for version in versions(name, root=root)}
+                listed = versions(name, root=root)
             except LookupError:
-                sizes = {}  # only rests of killed publications
-            for version in prune(name, dry_run=work.options.dry_run, root=root):
-                report.note_removed("version", sizes.get(version, 0))
+                listed = []  # only rests of killed publications
+            sizes = {version.id: version.bytes for version in listed}
+            for version in listed:
+                if pruning.is_damaged(work.mount, layout.model_folder(name), version):
+                    report.leave("damaged", f"{path}/{layout.VERSIONS}/{version.id}")
+            removed, foreign = prune_own(
+                name, keep=2, grace="24h", dry_run=work.options.dry_run, root=root
+            )
+            for version_id in removed:
+                report.note_removed("version", sizes.get(version_id, 0))
+            for each in foreign:
+                report.leave("foreign", each)
         except (LookupError, ValueError):
             pass  # an unmanaged model, or no model: not ours to clean
         return True

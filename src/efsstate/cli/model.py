@@ -254,20 +254,26 @@ def prune(
     """Remove versions of model NAME that no function can be using, and rests of publications."""
     from efsstate.modelstore import versions
 
-    spare = _usage(versions.prune, name, keep=keep, grace=grace, dry_run=True, root=root)
+    spare, foreign = _usage(
+        versions.prune_own, name, keep=keep, grace=grace, dry_run=True, root=root
+    )
     leftovers = versions.leftovers(name, grace=grace, root=root)
     removed: list[str] = []
     cleared: list[str] = []
     if not spare and not leftovers:
         out.say(f"{name}: nothing to remove")
     elif consent(f"from {name}: {_list(spare, leftovers)}"):
-        removed = versions.prune(name, keep=keep, grace=grace, root=root)
+        removed, foreign = versions.prune_own(
+            name, keep=keep, grace=grace, dry_run=False, root=root
+        )
         cleared = [path for path in leftovers if not os.path.lexists(path)]
         out.say(f"{name}: removed {_list(removed, cleared)}")
     elif consent.dry_run:
         out.say(f"{name}: would remove {_list(spare, leftovers)}")
     fields = {"removed": removed, "removed_leftovers": cleared}
-    fields |= {"found": spare, "leftovers": leftovers}
+    for path in foreign:
+        out.say(f"not removed, because it is not efsstate's: {path}")
+    fields |= {"found": spare, "leftovers": leftovers, "foreign": foreign}
     out.document("model.prune", name=name, dry_run=consent.dry_run, **fields)
     return output.FINE
 

@@ -77,7 +77,10 @@ def incoming(name: str, is_folder: bool) -> Level | None:
 
 
 def listed(paths: Iterable[str]) -> Level:
-    """Return the level of a folder that holds the files `paths`, given relative to it."""
+    """Return the level of a folder that holds the files `paths`, given relative to it.
+
+    A path that ends in "/" is an empty folder's.
+    """
     tree: dict[str, dict[str, object]] = {}
     for path in paths:
         here = tree

@@ -25,6 +25,7 @@
         .tmp-<content>/...             being published: parts/ (partly copied), files/ (whole)
         .tmp-<content>.lock            held to publish it
         .tmp-gone-<id>-<random>        a version being removed, or damaged and being replaced
+        .tmp-gone--<content>-<random>  files/ of a killed publication, being removed
     <root>/shared-data/...             the users' own
     <root>/shared-data/.incoming-<digest>/...  a copy from S3: LOCK, PROGRESS, files/
     <root>/.efsstate/sweep/<kind>/
@@ -336,6 +337,7 @@ def removal_order(names: Iterable[str]) -> list[str]:
     - The lock file goes last, but for REMOVED: without it, another process may begin in the folder.
     - Of a namespace, the entries go first, then the marks of clears, then POLICY. An entry without
       the mark of its clear would count again.
+    - Of a model's version, the manifest goes last: without it, nobody knows the version's files.
     - Of a checkpoint, the older saves go first, then the links of claims, the latest claim first
       and each base before its epoch, then the newest save. So a load finds the newest save, or
       none. REMOVED goes last: without it, what is left would count.
@@ -344,6 +346,9 @@ def removal_order(names: Iterable[str]) -> list[str]:
     newest = max(parse_claims(names)["g"], default=(0, 0)) if REMOVED in names else (0, 0)
 
     def rank(name: str) -> tuple[int, int, int]:
+        # MUT: a-manifest-outlasts-its-files
+        if name == MANIFEST:
+            return 4, 0, 0
         if name in (LOCK, REMOVED):
             return (4 if name == LOCK else 5), 0, 0
         # MUT: a-clear-outlasts-its-entries

@@ -7,17 +7,21 @@ import os
 import stat
 
 from efsstate import events, process
-from efsstate.errors import CorruptEntryError
+from efsstate.errors import CorruptEntryError, EfsStateError, ForeignFilesError
 from efsstate.eviction import removal
 from efsstate.format import grammar, layout
+from efsstate.modelstore import manifest as manifests
 from efsstate.mount import lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from efsstate.format.grammar import Level
     from efsstate.mount.files import Mount
 
 PARTS, FILES = "parts", "files"  # in a staging folder: files half copied, and whole ones
 _GONE = f"{layout.TEMPORARY}gone-"
+_GONE_FILES = f"{_GONE}-"  # of a publication: no id begins with "-"
+_RANDOM = 8  # hexadecimal digits at the end of a name that was put aside
 
 
 def put_aside(mount: Mount, model: str, version: str) -> str:
@@ -40,17 +44,48 @@ def put_back(mount: Mount, model: str, aside: str, version: str) -> None:
         mount.stamp(above, aside)
 
 
-def remove(mount: Mount, above: str, name: str) -> None:
-    """Remove `name`, if it exists: a folder with its content, or a file or link."""
+def remove_version(mount: Mount, above: str, aside: str) -> list[str]:
+    """Remove a version that was put aside; return the paths in it that stay: not its own files.
+
+    If no manifest tells which files are its own, all of them stay.
+    """
+    folder = f"{above}/{aside}"
     mount.refresh(above)
+    level = own_files(mount, above, aside)
+    if level is None:
+        is_rest = mount.remove_folder(folder) or not _is_folder(mount, above, aside)
+        return [] if is_rest else [mount.path_of(folder)]
+    return removal.remove_tree(mount, folder, level).foreign
+
+
+def own_files(mount: Mount, above: str, name: str) -> Level | None:
+    """Return the level of the version `name`, which may be put aside; None if nothing tells it.
+
+    For a damaged version that was put aside, the manifest of the one in its place tells it.
+    """
+    version = name.removeprefix(_GONE)[: -_RANDOM - 1] if name.startswith(_GONE) else name
+    for folder in dict.fromkeys((name, version)):
+        try:
+            manifest = manifests.read_moved(mount, f"{above}/{folder}", f"{above}/{version}")
+        except (FileNotFoundError, EfsStateError):
+            continue
+        folders = [f"{empty}/" for empty in manifest.folders]
+        return grammar.listed([*manifest.files, *folders, layout.MANIFEST])
+    return None
+
+
+def foreign_files(mount: Mount, model: str, version: str) -> list[str]:
+    """Return the paths in a version's folder that were not published with it."""
+    above = layout.version_folder(model, "")
+    # MUT: a-version-goes-without-the-files-of-others
+    level = own_files(mount, above, version)
+    if level is None:
+        return [mount.path_of(above, version)] if _is_folder(mount, above, version) else []
     try:
-        status = mount.stat(above, name)
-    except FileNotFoundError:
-        return  # or another process removed it
-    if stat.S_ISDIR(status.st_mode):
-        removal.remove_tree(mount, f"{above}/{name}", grammar.anything)
-    else:
-        mount.remove(above, name)
+        removal.require_ours(mount, f"{above}/{version}", level)
+    except ForeignFilesError as error:
+        return error.paths
+    return []
 
 
 def remove_older(mount: Mount, folder: str, name: str, before: float) -> None:
@@ -72,24 +107,30 @@ def staging_lock(staging: str) -> tuple[str, str]:
     return above, name + layout.LOCK_SUFFIX
 
 
-def remove_staging(mount: Mount, above: str, name: str) -> None:
-    """Remove a staging folder, or the link of a killed activation, unless its lock is held."""
-    staging = f"{above}/{name}"
+def remove_staging(mount: Mount, above: str, name: str) -> list[str]:
+    """Remove a staging folder, or the link of a killed activation, unless its lock is held.
+
+    Return the paths that stay because they are not ours.
+    """
+    staging, foreign = f"{above}/{name}", list[str]()
     attempt = lock.attempt(mount, *staging_lock(staging))
     if attempt is not None:
         is_current = False
         try:
-            if name.startswith(_GONE) or not _is_folder(mount, above, name):
-                remove(mount, above, name)
+            if not _is_folder(mount, above, name):
+                mount.remove(above, name)
+            elif name.startswith(_GONE_FILES):
+                removal.remove_tree(mount, staging, grammar.anything)
+            elif name.startswith(_GONE):
+                foreign = remove_version(mount, above, name)
             elif not remove_rest(mount, staging):
-                for other in set(mount.names(staging)) - {PARTS, FILES}:
-                    remove(mount, staging, other)
-                mount.remove_folder(staging)
+                foreign = [mount.path_of(staging, other) for other in mount.names(staging)]
             # MUT: a-removal-leaves-the-lock-of-another
             is_current = attempt.is_current()
         except OSError as error:
             log_remains(mount, staging, error)
         attempt.release(remove=is_current)
+    return foreign
 
 
 def remove_rest(mount: Mount, staging: str) -> bool:
@@ -108,14 +149,14 @@ def remove_rest(mount: Mount, staging: str) -> bool:
     mount.forget(staging, above=False)
     # The parts first: on a full disk, a new name may need the room.
     removal.remove_tree(mount, f"{staging}/{PARTS}", grammar.anything)
-    aside = f"{_GONE}{name.removeprefix(layout.TEMPORARY)}-{os.urandom(4).hex()}"
+    aside = f"{_GONE_FILES}{name.removeprefix(layout.TEMPORARY)}-{os.urandom(4).hex()}"
     try:
         # MUT: files-are-put-aside-before-they-are-removed
         mount.rename(staging, FILES, above, aside)
     except FileNotFoundError:
         pass  # another publisher made its version of them; or it has none
     else:
-        remove(mount, above, aside)
+        removal.remove_tree(mount, f"{above}/{aside}", grammar.anything)
     return mount.remove_folder(staging)
 
 

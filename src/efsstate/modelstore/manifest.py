@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 
 from efsstate.errors import CorruptEntryError
+from efsstate.format import entry as codec_entry
 from efsstate.format import layout
 
 TYPE_CHECKING = False
@@ -230,6 +231,19 @@ def read_as_known(mount: Mount, model: str, version: str) -> Manifest:
     path = mount.path_of(folder, layout.MANIFEST)
     manifest = decode(entry, path)
     if manifest.version != version:
+        raise CorruptEntryError(path, f"it says that it is version {manifest.version!r}")
+    return manifest
+
+
+def read_moved(mount: Mount, folder: str, original: str) -> Manifest:
+    """Return the manifest of a version in `folder` that was published in the folder `original`."""
+    mount.forget(folder, above=False)
+    data = mount.read(folder, layout.MANIFEST)
+    place, path = f"{original}/{layout.MANIFEST}", mount.path_of(folder, layout.MANIFEST)
+    if isinstance(data, tuple) or data is None:
+        raise CorruptEntryError(path, "it is too large for a manifest")
+    manifest = decode(codec_entry.decode(data, place, mount.path, mount.key), path)
+    if manifest.version != original.rpartition("/")[2]:
         raise CorruptEntryError(path, f"it says that it is version {manifest.version!r}")
     return manifest
 

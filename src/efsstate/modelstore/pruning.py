@@ -19,27 +19,29 @@ if TYPE_CHECKING:
 
 def run(
     mount: Mount, model: str, versions: list[Version], *, keep: int, grace: float, dry_run: bool
-) -> list[str]:
-    """Remove expendable versions and old temporaries; return the ids, newest first."""
+) -> tuple[list[str], list[str]]:
+    """Remove expendable versions and old temporaries; return the ids, newest first.
+
+    Also return the paths that keep a version, or a temporary, because they are not ours.
+    """
     mount.ask_time(model)
     before = clock.now() - grace
     served = catalog.Served(mount, model)
-    removed = [
-        version.id
-        for version in _choose(mount, model, versions, served, keep, before)
-        if dry_run or _remove_version(mount, model, version.id, before)
-    ]
+    removed, foreign = list[str](), list[str]()
+    for version in _choose(versions, served, keep, before):
+        others = disposal.foreign_files(mount, model, version.id)
+        foreign += others
+        if not others and (dry_run or _remove_version(mount, model, version.id, before, foreign)):
+            removed.append(version.id)
     if not dry_run:
-        _remove_temporaries(mount, model, before)
+        foreign += _remove_temporaries(mount, model, before)
         users.remove_old(mount, model, before)
         if served.is_removed:
             _remove_model(mount, model)
-    return removed
+    return removed, foreign
 
 
 def _choose(
-    mount: Mount,
-    model: str,
     versions: list[Version],
     served: catalog.Served,
     keep: int,
@@ -51,7 +53,7 @@ def _choose(
     )
     if served.named is None or not has_active:
         return []
-    inactive = [v for v in versions if v.id not in served.named and _is_known(mount, model, v)]
+    inactive = [v for v in versions if v.id not in served.named and v.problem is None]
     stay = 0 if served.is_removed else keep - 1  # the active one is among the `keep`
     return [version for version in inactive[stay:] if version.changed < before]
 
@@ -65,27 +67,31 @@ def choose_removed(mount: Mount, model: str, grace: float) -> list[str]:
     return [
         version.id
         for version in versions
-        if version.id not in in_use and version.changed < before
-        if _is_known(mount, model, version)
+        if version.id not in in_use and version.changed < before and version.problem is None
+        if not disposal.foreign_files(mount, model, version.id)
     ]
 
 
-def _is_known(mount: Mount, model: str, version: Version) -> bool:
-    """Return True if it is a version of ours, whole or damaged.
+def is_damaged(mount: Mount, model: str, version: Version) -> bool:
+    """Return True if a version of ours has no readable manifest: nothing tells its files.
 
-    A newer release's version, and a stranger's file or folder, are not.
+    A newer release's version, and a stranger's file or folder, are not damaged.
     """
     if version.problem is None:
-        return True
+        return False
     try:
-        manifests.read_or_none(mount, model, version.id)
+        return manifests.read_or_none(mount, model, version.id) is None
     except (FileNotFoundError, EfsStateError):
         return False
-    return True
 
 
-def _remove_version(mount: Mount, model: str, version: str, before: float) -> bool:
-    """Remove the version, unless it is or was active since `before`; return True if it went."""
+def _remove_version(
+    mount: Mount, model: str, version: str, before: float, foreign: list[str]
+) -> bool:
+    """Remove the version, unless it is or was active since `before`; return True if it went.
+
+    Files of others that came meanwhile stay, and are added to `foreign`.
+    """
     above = layout.version_folder(model, "")
     try:
         aside = disposal.put_aside(mount, model, version)
@@ -107,7 +113,7 @@ def _remove_version(mount: Mount, model: str, version: str, before: float) -> bo
             mount.rename(above, aside, above, version)
     if must_stay:
         return False
-    disposal.remove(mount, above, aside)
+    foreign += disposal.remove_version(mount, above, aside)
     events.emit("model", "prune", layout.model_name(model.rpartition("/")[2]), version=version)
     return True
 
@@ -121,15 +127,20 @@ def _is_old(mount: Mount, folder: str, before: float) -> bool:
     return status.st_mtime < before
 
 
-def _remove_temporaries(mount: Mount, model: str, before: float) -> None:
-    """Remove old temporaries, and the model's folder if nothing was published."""
+def _remove_temporaries(mount: Mount, model: str, before: float) -> list[str]:
+    """Remove old temporaries, and the model's folder if nothing was published.
+
+    Return the paths in them that are not ours.
+    """
+    foreign = []
     for name in filter(layout.is_temporary, mount.names(model)):
         disposal.remove_older(mount, model, name, before)  # an `ask_time` was killed
     above = layout.version_folder(model, "")
     for name in disposal.abandoned(mount, model, before):
-        disposal.remove_staging(mount, above, name)
+        foreign += disposal.remove_staging(mount, above, name)
     if not mount.names(above) and mount.remove_folder(above):
         mount.remove_folder(model)
+    return foreign
 
 
 def _remove_model(mount: Mount, model: str) -> None:

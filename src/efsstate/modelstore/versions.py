@@ -263,11 +263,36 @@ def prune(
         Temporaries of killed publications go after it too.
 
     If no version is active, none is removed. A version that a newer release published stays, and
-    so does everything that has no manifest of ours. Raises `ModelNotFound`, `ValueError`,
+    so does everything that has no readable manifest of ours, and a version with files in its folder
+    that were not published with it, which are logged. Raises `ModelNotFound`, `ValueError`,
     `OSError`.
     """
     if keep < 1:
         raise ValueError(f"keep={keep}: the active version always stays; pass 1 or more")
+    removed, foreign = prune_own(name, keep=keep, grace=grace, dry_run=dry_run, root=root)
+    _warn(name, foreign)
+    return removed
+
+
+def _warn(name: str, foreign: list[str]) -> None:
+    if foreign:
+        more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
+        events.log(
+            "warning",
+            "%s%s: not removed, because no publication of model %r made it; move it away",
+            ", ".join(foreign[:3]),
+            more,
+            name,
+            kind="model",
+            event="foreign",
+            path=foreign[0],
+        )
+
+
+def prune_own(
+    name: str, *, keep: int, grace: units.Duration, dry_run: bool, root: Root
+) -> tuple[list[str], list[str]]:
+    """Prune as `prune` does; return the ids, and the paths that stay because they are foreign."""
     from efsstate.modelstore import disposal, pruning
 
     seconds = units.seconds(grace, "grace")
@@ -313,7 +338,9 @@ def remove(
     if events.listeners:
         events.emit("model", "remove", name)
     listed = catalog.list_versions(mount, model)
-    return pruning.run(mount, model, listed, keep=1, grace=seconds, dry_run=False)
+    removed, foreign = pruning.run(mount, model, listed, keep=1, grace=seconds, dry_run=False)
+    _warn(name, foreign)
+    return removed
 
 
 def leftovers(name: str, *, grace: units.Duration = "24h", root: Root = None) -> list[str]:
