@@ -57,6 +57,32 @@ def test_verify_tells_damage_and_removal_apart(ds, run):
     assert finding["where"] == part.path and "damaged" in finding["what"]
 
 
+@pytest.mark.parametrize("other", [None, "another key"])
+def test_without_the_signing_key_a_dataset_is_refused(tmp_path, run, monkeypatch, other):
+    monkeypatch.setenv("EFSSTATE_SIGNING_KEY", "one key")
+    ds = dataset("d", root=tmp_path)
+    part = ds.add(b"personal", key="user-42")
+    ds.freeze("run")
+    monkeypatch.delenv("EFSSTATE_SIGNING_KEY")
+    if other:
+        monkeypatch.setenv("EFSSTATE_SIGNING_KEY", other)
+    for arguments in (["freeze", "d", "new"], ["rm", "d", "--key", "user-42", "-y"]):
+        assert "EFSSTATE_SIGNING_KEY" in run(*arguments, code=3)["error"]["message"]
+    run("verify", "d", "run", code=3)
+    assert os.path.exists(part.path)
+
+
+def test_verify_does_not_call_each_signed_part_damaged(tmp_path, run, monkeypatch):
+    """Parts without a key, and a snapshot that was made without the signing key."""
+    monkeypatch.setenv("EFSSTATE_SIGNING_KEY", "one key")
+    ds = dataset("d", root=tmp_path)
+    ds.add(b"1"), ds.add(b"2")
+    monkeypatch.delenv("EFSSTATE_SIGNING_KEY")
+    ds.freeze("run")
+    findings = run("verify", "d", "run", code=1)["findings"]
+    assert all("EFSSTATE_SIGNING_KEY" in finding["do"] for finding in findings)
+
+
 def test_rm_takes_a_part_or_a_snapshot(ds, run):
     ds.freeze("run-7")
     assert run("rm", "ocr/train", "--key", "1", "--dry-run")["removed"] is False

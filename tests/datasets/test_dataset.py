@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from efsstate import CorruptEntryError, EfsStateError, PartRemoved, SnapshotNotFound, dataset
-from efsstate.datasets import freezing
+from efsstate.datasets import freezing, protocol
 from efsstate.datasets.protocol import PartFolders
 from efsstate.datasets.snapshot import Snapshot
 from efsstate.format import codec
@@ -581,6 +581,49 @@ def test_with_a_signing_key_a_planted_part_is_refused(tmp_path, monkeypatch):
     assert ds.freeze("t", [planted]).verify() == [(planted, "damaged")]
     with pytest.raises(CorruptEntryError):
         list(ds.at("t").read(verify=False))
+
+
+@pytest.mark.parametrize("other", [None, "another key"])
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda ds: ds.remove("user-42"),
+        lambda ds: ds.add(b"again", key="user-42"),
+        lambda ds: "user-42" in ds,
+        lambda ds: ds.freeze("unsigned"),
+        lambda ds: ds.at("s"),
+    ],
+    ids=["remove", "add", "in", "freeze", "at"],
+)
+def test_with_another_signing_key_a_dataset_is_refused(tmp_path, monkeypatch, use, other):
+    """Its keys have other digests then: a part that is there would seem not to be."""
+    monkeypatch.setenv("EFSSTATE_SIGNING_KEY", "one key")
+    ds = dataset("d", root=tmp_path)
+    part = ds.add(b"personal", key="user-42")
+    ds.freeze("s")
+    files = sorted(tmp_path.rglob("*"))
+    monkeypatch.delenv("EFSSTATE_SIGNING_KEY")
+    if other:
+        monkeypatch.setenv("EFSSTATE_SIGNING_KEY", other)
+    with pytest.raises(CorruptEntryError):
+        use(dataset("d", root=tmp_path))
+    assert sorted(tmp_path.rglob("*")) == files
+    monkeypatch.setenv("EFSSTATE_SIGNING_KEY", "one key")
+    assert ds.at("s").verify() == [] and not ds.add(b"again", key="user-42").added
+    assert ds.remove("user-42") and not os.path.exists(part.path)
+
+
+def test_one_damaged_claim_stops_no_other_key(tmp_path):
+    """Any link that can be read tells that the dataset has this process's signing key."""
+    ds = dataset("d", root=tmp_path)
+    parts = [ds.add(b"x", key=str(i)) for i in range(2)]
+    claim = tmp_path / "datasets" / "d" / "keys" / parts[0].key
+    claim.unlink()
+    claim.symlink_to("damaged")
+    protocol._of_our_key.clear()
+    assert "1" in ds and "2" not in ds and ds.add(b"y", key="2").added
+    with pytest.raises(CorruptEntryError):
+        ds.remove("0")
 
 
 def test_the_part_behind_is_begun_while_the_caller_waits(ds, monkeypatch):

@@ -937,6 +937,14 @@ MUTATIONS = {
         holds(False),
         ["checkpoints/test_retention.py::test_a_claim_that_ignores_the_lock_stops_the_removal"],
     ),
+    "a-dataset-of-another-signing-key-is-refused": Mutation(
+        "a dataset of another signing key is refused",
+        holds(False),
+        [
+            "datasets/test_dataset.py::test_with_another_signing_key_a_dataset_is_refused",
+            "datasets/test_command.py::test_without_the_signing_key_a_dataset_is_refused",
+        ],
+    ),
     "a-removal-marks-the-key-before-it-unlinks": Mutation(
         "a removal marks the key before it unlinks",
         drop(),

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from efsstate.datasets.dataset import Dataset
 
 
+_ADD_AGAIN = "add it again under another key, and freeze a new snapshot"
+_NOT_TOLD = "damaged, or signed with another key: run this with the functions' EFSSTATE_SIGNING_KEY"
+
+
 @click.group(cls=output.Group)
 def command() -> None:
     """List, freeze, verify and remove shared training data."""
@@ -92,9 +96,12 @@ def verify(out: output.Output, root: str | None, name: str, snapshot: str) -> in
 
     Parts that were removed on purpose are listed and are no finding.
     """
-    bad = _usage(_existing(name, root).at, snapshot).verify()
+    frozen = _usage(_existing(name, root).at, snapshot)
+    bad = frozen.verify()
     removed = [part.name for part, what in bad if what == "removed"]
-    advice = "add it again under another key, and freeze a new snapshot"
+    is_told = any(what == "lost" for _, what in bad) or len(bad) < len(frozen)
+    # Parts that were signed with another key look damaged, each of them.
+    advice = _ADD_AGAIN if is_told else _NOT_TOLD
     findings = [
         {"level": "error", "where": part.path, "what": f"the part is {what}", "do": advice}
         for part, what in bad

@@ -102,7 +102,13 @@ class Dataset(DatasetBase):
             raise
 
     def _key_digest(self, folders: PartFolders, key: Key | None) -> str:
-        return names.random_key() if key is None else names.key_digest(key, folders.mount.key)
+        return names.random_key() if key is None else self._digest_key(folders, key)
+
+    def _digest_key(self, folders: PartFolders, key: Key) -> str:
+        """Return the digest of `key`; raise `SignatureError` for another signing key."""
+        digest = names.key_digest(key, folders.mount.key)
+        folders.require_key()
+        return digest
 
     def _publish(
         self, folders: PartFolders, key: str, claim: Any, began: float, *, exclusive: bool
@@ -140,7 +146,7 @@ class Dataset(DatasetBase):
     def __contains__(self, key: Key) -> bool:
         """Return True if a part of `key` is there or was removed, as the server has it now."""
         folders = self.folders()
-        return folders.find(names.key_digest(key, folders.mount.key)) is not None
+        return folders.find(self._digest_key(folders, key)) is not None
 
     # Snapshots
 
@@ -157,7 +163,9 @@ class Dataset(DatasetBase):
         chosen = None
         if parts is not None:
             chosen = sorted({folders.require_own(part).name for part in parts})
+        folders.require_key()
         frozen = freezing.freeze(folders, name, chosen, ttl)
+        folders.note_key()
         if events.listeners:
             seconds, parts_frozen = time.monotonic() - began, len(frozen.names)
             events.emit(
@@ -201,7 +209,7 @@ class Dataset(DatasetBase):
         if isinstance(key, Part):
             digest_of, part_name = folders.require_own(key).key, key.name
         else:
-            digest_of, part_name = names.key_digest(key, folders.mount.key), ""
+            digest_of, part_name = self._digest_key(folders, key), ""
         was_there = folders.remove(digest_of, part_name)
         if events.listeners:
             events.emit("dataset", "remove", self.name, key=digest_of)

@@ -16,9 +16,10 @@ A removal marks the key as gone first. A process that misses the part afterwards
 from __future__ import annotations
 
 import os
+from itertools import islice
 
 from efsstate import process
-from efsstate.errors import CorruptEntryError, EfsStateError
+from efsstate.errors import CorruptEntryError, EfsStateError, SignatureError
 from efsstate.format import dataset_layout as names
 from efsstate.mount import links
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 ADDED, PRESENT, REMOVED = "added", "present", "removed"
 _DEAD = "dead"
 _NOTHING = "-"  # in a claim that a removal made: it names no file
+_SAMPLE = 16  # links of a dataset that are read before its signing key counts as another one
+_of_our_key: set[tuple[str, str, bytes | None]] = set()  # datasets: root, folder and signing key
 
 _process_id = ""
 
@@ -90,6 +93,41 @@ class PartFolders:
         if not part.path.endswith(f"/{self.parts}/{part.name}"):
             raise ValueError(f"{part.path}: this part is not of the dataset at {self.folder!r}")
         return part
+
+    def require_key(self) -> None:
+        """Raise `SignatureError` if the dataset is signed with another key than this process has.
+
+        The names of the claims depend on the key, so with another one a key would seem to be free.
+        Any link that can be read tells. That is looked for once in a process.
+        """
+        place = self.mount.path, self.folder, self.mount.key
+        if place in _of_our_key:
+            return
+        refused = ""
+        for folder in (self.keys, self.snapshots):
+            for item in islice(self.mount.scan(folder), _SAMPLE):
+                if not item.is_symlink():
+                    continue
+                try:
+                    links.read(self.mount, folder, item.name)
+                except FileNotFoundError:
+                    continue
+                except CorruptEntryError as error:
+                    refused = refused or error.path
+                else:
+                    _of_our_key.add(place)
+                    return
+        # MUT: a-dataset-of-another-signing-key-is-refused
+        if refused:
+            raise SignatureError(
+                refused,
+                "or the dataset is signed with another key than this process has; set"
+                " EFSSTATE_SIGNING_KEY to that of its writers",
+            )
+
+    def note_key(self) -> None:
+        """Remember that a link of the dataset has this process's key: we have just made it."""
+        _of_our_key.add((self.mount.path, self.folder, self.mount.key))
 
     # Adding
 

@@ -211,9 +211,11 @@ class Snapshot:
     def verify(self) -> list[tuple[Part, str]]:
         """Read every byte of every part; return the bad parts, each with its fault.
 
-        A part is "removed" (on purpose), "lost", or "damaged".
+        A part is "removed" (on purpose), "lost", or "damaged". Raise `SignatureError` if the
+        dataset was signed with another key than this process has.
         """
         folders, bad = self._folders(), []
+        folders.require_key()
         for part in self:
             try:
                 self._load(part, verify=True)
