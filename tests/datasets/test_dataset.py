@@ -783,6 +783,18 @@ def test_prune_removes_nothing_beside_a_damaged_snapshot(ds, monkeypatch, name, 
 # From one dataset to the next
 
 
+def test_todo_leaves_out_what_was_removed(ds, tmp_path):
+    """From the source, and from the results; a part that is lost is still there to be told."""
+    parts = [ds.add(str(i).encode(), key=str(i)) for i in range(4)]
+    snapshot, clean = ds.freeze("s"), dataset("clean", root=tmp_path)
+    result = clean.add(b"r", key=parts[0].result_key("v1"))
+    clean.remove(result)
+    ds.remove("1")
+    os.unlink(parts[2].path)
+    assert set(snapshot.todo(clean, step="v1")) == {parts[2], parts[3]}
+    assert set(snapshot.todo(clean, step="v2")) == {parts[0], parts[2], parts[3]}
+
+
 def test_todo_gives_the_parts_without_a_result(ds, tmp_path):
     clean = dataset("clean", root=tmp_path)
     raw = [ds.add(str(i).encode(), key=str(i)) for i in range(5)]

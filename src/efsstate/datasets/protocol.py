@@ -263,6 +263,13 @@ class PartFolders:
             slot += 1
         return "" if slot and self._exists(self.keys, names.gone_name(key)) else None
 
+    def settled(self) -> set[str]:
+        """Return the keys that have a part or were removed: nothing can be added under them."""
+        marks = map(names.parse_key, self.mount.names(self.keys))
+        gone = {key for key, slot in filter(None, marks) if slot is None}
+        fields = map(names.parse_part, self.listing())
+        return gone | {each[0] for each in fields if each is not None}
+
     # Removing
 
     def remove(self, key: str, part: str = "") -> bool:

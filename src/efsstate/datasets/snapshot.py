@@ -231,13 +231,16 @@ class Snapshot:
     def todo(self, results: DatasetBase, step: str = "") -> Iterator[Part]:
         """Yield the parts that have no result of `step` in the dataset `results` yet.
 
+        Parts that were removed are left out, and so are those with a result that was removed.
         Add each result with `key=part.result_key(step)`. Two workers may compute the same result;
         the key keeps one of them.
         """
         folders = results.folders()
-        done = {part.key for part in results.parts()}
+        folders.require_key()
+        settled, missing = folders.settled(), set(self.missing)
         for part in self:
-            if layout.key_digest(part.result_key(step), folders.mount.key) not in done:
+            key = layout.key_digest(part.result_key(step), folders.mount.key)
+            if key not in settled and part not in missing:
                 yield part
 
     def groups(

@@ -32,15 +32,16 @@ def suffix_of(name: str) -> str:
 def copy(store: Bucket, objects: list[Object], dataset: Dataset) -> dict[str, object]:
     """Add the objects that are no parts yet; return `finished`, `files`, `added` and `total`.
 
-    The next call continues: one listing shows the parts that are there. Raise `EfsStateError` if S3
-    refuses, or if the time suffices for no object at all.
+    Objects with a part that was removed are left out. The next call continues: two listings show
+    the keys that are done. Raise `EfsStateError` if S3 refuses, or if the time suffices for no
+    object at all.
     """
     folders = dataset.folders(reading=False)
-    present = {part.key for part in dataset.parts()}
+    settled = folders.settled()
     missing = [
         item
         for item in objects
-        if layout.key_digest(key_of(store.bucket, item), folders.mount.key) not in present
+        if layout.key_digest(key_of(store.bucket, item), folders.mount.key) not in settled
     ]
     copied = added = 0
     late = f"{store.source}: the deadline came; call again"
