@@ -165,7 +165,7 @@ def _copy_parts(source: str, dataset: str, root: str | None, client: Any) -> dic
     target = Dataset(dataset, root=root)  # raises for a bad name, before anything is copied
     bucket, prefix = _parse(source)
     store = Bucket(client or default_client(), bucket, source)
-    answer = parts.copy(store, store.list_objects(prefix), target)
+    answer = parts.copy(store, store.list_objects(prefix, as_files=False), target)
     return {"source": source, "dataset": dataset, **answer}
 
 

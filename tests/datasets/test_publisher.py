@@ -1,5 +1,6 @@
 """The publisher adds the objects of an S3 prefix to a dataset, each once, on moto's server."""
 
+import os
 import time
 
 import pytest
@@ -40,6 +41,29 @@ def test_a_changed_object_is_another_part(s3):
     assert sorted(bytes(data) for _, data in dataset("reviews").freeze("s").read()) == sorted(
         [b"old", b"new", b"more"]
     )
+
+
+def test_what_was_removed_or_pruned_is_not_fetched_again(s3, monkeypatch):
+    put(s3, a=b"personal", b=b"old", c=b"kept")
+    publish(s3)
+    ds = dataset("reviews")
+    by_size = {part.size: part for part in ds.parts()}
+    ds.remove(by_size[8])
+    os.utime(by_size[3].path, (0, 0))
+    assert ds.prune(older_than="1d") == [by_size[3]]
+    monkeypatch.setattr(parts, "_add", None)  # nothing is fetched
+    answer = publish(s3, seconds=4)
+    assert answer["finished"] and answer["added"] == 0 and ds.parts() == [by_size[4]]
+
+
+def test_an_object_may_have_any_key(s3):
+    """No part is named after its object."""
+    keys = ["p", "p/b", "p//x", "x" * 300, "bell\a", "dir/"]
+    for key in keys:
+        s3.put_object(Bucket=s3.bucket, Key=f"raw/{key}", Body=key.encode())
+    assert publish(s3)["added"] == len(keys) and publish(s3)["added"] == 0
+    contents = [bytes(data) for _, data in dataset("reviews").freeze("s").read()]
+    assert sorted(contents) == sorted(map(str.encode, keys))
 
 
 def test_a_call_that_is_cut_off_is_continued(s3, monkeypatch):

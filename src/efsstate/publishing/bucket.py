@@ -88,12 +88,12 @@ class Bucket:
     def _address(self, key: str) -> str:
         return f"s3://{self.bucket}/{key}"
 
-    def list_objects(self, prefix: str) -> list[Object]:
-        """Return the object `prefix`, or those below it in S3's order, each judged.
+    def list_objects(self, prefix: str, *, as_files: bool = True) -> list[Object]:
+        """Return the object `prefix`, or those below it in S3's order.
 
         Folder markers are left out: empty objects with a key that ends in "/", and `prefix` itself
-        if it is empty and has objects below it. Raise EfsStateError for keys that cannot be files
-        side by side.
+        if it is empty and has objects below it. With `as_files`, raise EfsStateError for keys that
+        cannot be the names of files side by side.
         """
         if prefix and not prefix.endswith("/"):
             try:
@@ -104,19 +104,23 @@ class Bucket:
                 is_marker = not head["ContentLength"] and self._has_objects(f"{prefix}/")
                 if not is_marker:
                     name = prefix.rpartition("/")[2]
-                    return [self._judge(prefix, name, head["ContentLength"], head["ETag"])]
+                    found = Object(prefix, name, int(head["ContentLength"]), head["ETag"])
+                    if as_files:
+                        self._require_name(found)
+                    return [found]
                 prefix += "/"
-        objects = list(self._below(prefix))
+        objects = list(self._below(prefix, as_files=as_files))
         if not objects:
             raise EfsStateError(f"{self.source}: there is no object of that key, nor any below it")
-        self._require_distinct(objects)
+        if as_files:
+            self._require_distinct(objects)
         return objects
 
     def _has_objects(self, prefix: str) -> bool:
         page = self.call("list_objects_v2", Prefix=prefix, MaxKeys=1)
         return bool(page.get("Contents"))
 
-    def _below(self, prefix: str) -> Iterator[Object]:
+    def _below(self, prefix: str, *, as_files: bool) -> Iterator[Object]:
         count, token = 0, dict[str, str]()
         while True:
             page = self.call("list_objects_v2", Prefix=prefix, **token)
@@ -128,19 +132,22 @@ class Bucket:
                     raise EfsStateError(
                         f"{self.source}: more than {MAX_OBJECTS:,} objects; copy parts of it"
                     )
-                name = item["Key"][len(prefix) :]
-                yield self._judge(item["Key"], name, item["Size"], item["ETag"])
+                key, name = item["Key"], item["Key"][len(prefix) :]
+                found = Object(key, name, int(item["Size"]), item["ETag"])
+                if as_files:
+                    self._require_name(found)
+                yield found
             if not page.get("NextContinuationToken"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
-    def _judge(self, key: str, name: str, size: int, etag: str) -> Object:
-        if why := bad_name(name):
+    def _require_name(self, item: Object) -> None:
+        """Raise EfsStateError if the object's name cannot be a file's."""
+        if why := bad_name(item.name):
             raise EfsStateError(
-                f"{self._address(key)}: can't be a file: {why}; rename the object, or copy another"
-                " prefix"
+                f"{self._address(item.key)}: can't be a file: {why}; rename the object, or copy"
+                " another prefix"
             )
-        return Object(key, name, int(size), etag)
 
     def _require_distinct(self, objects: list[Object]) -> None:
         """Raise EfsStateError if a key would be a file and a folder at once."""
