@@ -56,7 +56,7 @@ OTHERS = {
     "error-explained": ["doctor --error EFSMountFailureException"],
     "plan": [
         "plan --stored 1GiB",
-        "plan --stored 1GiB --model 1GiB --environments 9 --save WORKLOAD",
+        "plan --stored 1GiB --model 1GiB --environments 9 --force --save WORKLOAD",
     ],
     "schema": ["schema", "schema checkpoint ls"],
 }

@@ -422,6 +422,18 @@ def test_the_plan_is_written_as_a_picture(run, tmp_path):
     assert text.startswith("<svg") and "elastic" in text and "█" in text
 
 
+@pytest.mark.parametrize("option", ["--save", "--svg", "--prices"])
+def test_a_file_is_overwritten_only_with_force(run, tmp_path, option):
+    path = tmp_path / "mine"
+    path.write_text("mine")
+    work = ["--stored", "100GiB", option, str(path)]
+    work += ["--update-prices"] if option == "--prices" else []
+    assert "--force" in run(*work, code=2) and path.read_text() == "mine"
+    if option != "--prices":  # which asks AWS
+        run(*work, "--force")
+        assert path.read_text() != "mine"
+
+
 def test_a_picture_and_a_document_exclude_each_other(capsys):
     assert app.run(["plan", "--svg", "plan.svg", "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["error"]["exit"] == 2

@@ -945,6 +945,14 @@ MUTATIONS = {
             "datasets/test_command.py::test_without_the_signing_key_a_dataset_is_refused",
         ],
     ),
+    "a-command-overwrites-no-file": Mutation(
+        "a command overwrites no file",
+        holds(False),
+        [
+            "planning/test_plan.py::test_a_file_is_overwritten_only_with_force",
+            "cli/test_commands.py::test_template_overwrites_nothing_without_force",
+        ],
+    ),
     "a-removal-marks-the-key-before-it-unlinks": Mutation(
         "a removal marks the key before it unlinks",
         drop(),

@@ -34,6 +34,7 @@ import functools
 import heapq
 import json as json_module
 import math
+import os
 import re
 import sys
 import time
@@ -97,7 +98,7 @@ class Output:
             )
         for row in rows:
             table.add_row(
-                *[Text(plain(value)) if isinstance(value, str) else value for value in row]
+                *[Text(_cell(value)) if isinstance(value, str) else value for value in row]
             )
         self.console.print(table)
 
@@ -192,6 +193,11 @@ def plain(text: str) -> str:
     )
 
 
+def _cell(text: str) -> str:
+    """Return `text` for a row of a table, in one line: a name may have line breaks."""
+    return plain(text.replace("\n", "\N{REPLACEMENT CHARACTER}").replace("\t", " "))
+
+
 def words(error: BaseException) -> str:
     """Return an error as one line: `<path>: <reason>` for an `OSError`."""
     if isinstance(error, OSError) and error.strerror:
@@ -231,6 +237,13 @@ def time_text(when: float | None) -> str:
 def count_text(number: int, noun: str, plural: str = "") -> str:
     """Return `1 file`, `2 files`, `1,000 files`."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def require_free(path: str, *, force: bool) -> None:
+    """Raise click.UsageError if `path` exists, unless the user said `--force`."""
+    # MUT: a-command-overwrites-no-file
+    if os.path.lexists(path) and not force:
+        raise click.UsageError(f"{path}: it exists; --force overwrites it")
 
 
 # Options

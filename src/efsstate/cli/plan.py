@@ -85,9 +85,11 @@ def workload_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--svg", metavar="FILE", type=click.Path(), help="Write what is printed as a picture."
 )
+@click.option("--force", is_flag=True, help="Overwrite the files to write if they exist.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(
     as_json: bool,
+    force: bool,
     path: str | None,
     save: str | None,
     file_system: str | None,
@@ -122,6 +124,9 @@ def command(
         raise click.UsageError("--update-prices: say where to write them, with --prices FILE")
     if not 0 <= provision < 1e6:
         raise click.UsageError(f"--provision {provision}: MiB/s from 0 are needed")
+    for target in (save, svg, prices if update_prices else None):
+        if target is not None:
+            output.require_free(target, force=force)
     if svg is not None:
         _record(out)
     try:

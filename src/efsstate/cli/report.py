@@ -63,8 +63,7 @@ def command(
     """
     from efsstate.reporting import page
 
-    if os.path.lexists(target) and not force:
-        raise click.UsageError(f"{target}: it exists; --force overwrites it")
+    output.require_free(target, force=force)
     if days is not None and file_system is None:
         raise click.UsageError("--days: it needs --file-system")
     mount = open_root(root)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
 from efsstate.cli import output
@@ -55,8 +53,7 @@ def command(
     if target is None:
         out.say(text.rstrip("\n"))
     else:
-        if os.path.lexists(target) and not force:
-            raise click.UsageError(f"{target}: it exists; --force overwrites it")
+        output.require_free(target, force=force)
         with open(target, "w", encoding="utf-8") as file:
             file.write(text)
     out.document("template", format=form, file=target, text=None if target else text)
