@@ -50,6 +50,25 @@ def test_ls_has_a_line_for_each_cache_job_model_and_dataset(shell):
     ]
 
 
+def test_ls_of_a_checkpoint_that_is_not_there_is_exit_code_3(shell):
+    code, _, err = shell("ls", "checkpoints/TYPO")
+    assert code == 3 and "there is nothing of this name" in err
+
+
+def test_ls_and_stat_count_the_parts_of_a_dataset(shell):
+    dataset("counted", root=shell.tree.path).add(b"1")
+    dataset("counted", root=shell.tree.path).add(b"2")
+    rows = {row["path"]: row for row in shell.json("ls")["rows"]}
+    assert rows["datasets/counted"]["items"] == 2
+
+
+def test_a_line_break_in_a_name_keeps_its_row_in_one_line(shell):
+    with checkpoint("first\nsecond\tthird", root=shell.tree.path):
+        pass
+    (line,) = [line for line in shell("ls")[1].splitlines() if "first" in line]
+    assert "first\N{REPLACEMENT CHARACTER}second third" in line
+
+
 def test_ls_filters_sorts_and_limits(shell):
     told = shell.json(
         "ls",

@@ -317,6 +317,14 @@ def test_list_shows_labels_and_shares(root, three, capsys):
     assert "inactive" in cells[three[0]] and "staging" in cells[three[0]]
 
 
+@pytest.mark.parametrize("label", [[], ["--label", "staging"]])
+def test_a_share_of_the_active_version_is_all_of_it(root, three, capsys, label):
+    activate = ["model", "activate", "m", three[1], *label, "--root", root]
+    assert main(activate) == 0
+    capsys.readouterr()
+    assert document(capsys, 0, [*activate, "--share", "0.5"])["share"] == 1.0
+
+
 def test_list_shows_who_uses_a_version(root, three, capsys, monkeypatch):
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "service")
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_VERSION", "12")

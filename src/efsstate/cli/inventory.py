@@ -200,6 +200,7 @@ class Inventory:
             find(self._mount, f"{folder}/{shard}")
             yield from self._checkpoint(f"{folder}/{shard}", component)
             return
+        find(self._mount, folder)
         yield from self._checkpoint(folder, component)
         for index in jobs.begun_shards(self._mount, folder):
             yield from self._checkpoint(f"{folder}/s{index}", component)
@@ -258,15 +259,19 @@ class Inventory:
 
     def datasets(self) -> Iterator[dict[str, Any]]:
         """Yield a row for each dataset; `state` is "kept", because the sweep removes no part."""
+        from efsstate.datasets.protocol import PartFolders
+
         for component in names(self._mount, dataset_layout.DATASETS, self._place):
             path = f"{dataset_layout.DATASETS}/{component}"
             size, newest = self._weigh(path)
+            parts = PartFolders(self._mount, path).listing()
             age = self.now - newest
             yield {
                 "path": path,
                 "area": dataset_layout.DATASETS,
                 "name": dataset_layout.dataset_name(component),
                 "namespace": component,
+                "items": len(parts),
                 "size": size,
                 "age": age,
                 "idle": age,

@@ -169,6 +169,10 @@ def activate(
 
     version = _full_id(name, version, root)
     _usage(versions.activate, name, version, label=label, share=share, root=root)
+    for each in versions.versions(name, root=root) if share < 1 else ():
+        is_active = each.active if label is None else label in each.labels
+        if each.id == version and is_active:
+            share = 1.0  # the active version is beside no other
     out.say(f"{name} {version} is active{_scope(label, share)}")
     out.document("model.activate", name=name, id=version, label=label, share=share)
     return output.FINE
