@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import pathlib
 import time
 
 import pytest
@@ -196,6 +197,33 @@ def test_a_killed_removal_beside_a_users_file_does_no_harm(root, monkeypatch):
         if not is_killed:
             break
     assert removals > 4
+
+
+@pytest.mark.parametrize("kind", ["job", "plain", "plain, a file"])
+def test_a_removal_beside_a_users_file_in_a_shard_comes_to_its_end(root, kind):
+    """Each call removes what is ours, and the next one does not take it for a claim."""
+    if kind.startswith("plain"):
+        with checkpoint("job", root=root) as job:
+            job.save(1)
+    else:
+        with checkpoint("job", root=root).shards(3) as shards:
+            for shard in shards:
+                shard.save(1)
+    shard = pathlib.Path(root, JOB, "s0")
+    if kind == "plain, a file":
+        mine = shard
+    else:
+        shard.mkdir(exist_ok=True)
+        mine = shard / "notes.txt"
+    mine.write_text("mine")
+    mount = Mount(root)
+    for _ in range(3):
+        removed = fenced_removal.remove(mount, JOB)
+        assert removed.foreign == [str(mine)] and mine.read_text() == "mine"
+    assert [path for path in pathlib.Path(root, JOB).rglob("*") if path.is_file()] == [mine]
+    mine.unlink()
+    fenced_removal.remove(mount, JOB)
+    assert not os.path.exists(f"{root}/{JOB}")
 
 
 def test_a_sweep_keeps_saves_that_may_count(root):

@@ -54,7 +54,9 @@ def remove(mount: Mount, folder: str, may_go: Judge | None = None) -> removal.Re
                 _mark(here)
         else:
             epoch = _fence(here, may_go)
-            is_fenced = epoch > 0
+            # Folders called as shards are may be a user's. They are fenced like shards: nobody has
+            # claimed them since.
+            is_fenced = epoch > 0 and _fence_shards(here, may_go, fenced)
         result = None
         if is_fenced:
             shards, fenced = fenced, set()  # from here on the removal is not taken back
@@ -115,8 +117,7 @@ def _fence_shards(here: CheckpointFolder, may_go: Judge | None, fenced: set[str]
     """Fence each shard of a job whose lock we hold; return False if one stays."""
     known: set[str] = set()
     while True:
-        shards = {n for n in here.mount.names(here.folder) if layout.parse_shard(n)}
-        begun = {n for n in shards if n[0] == "s"} - known
+        begun = _begun(here.mount, here.folder) - known
         if not begun:
             return True
         for name in sorted(begun):
@@ -129,6 +130,15 @@ def _fence_shards(here: CheckpointFolder, may_go: Judge | None, fenced: set[str]
                 with_lock.release()
             fenced.add(name)
         known |= begun
+
+
+def _begun(mount: Mount, folder: str) -> set[str]:
+    """Return the names of the folders in `folder` that are called as shards are."""
+    return {
+        item.name
+        for item in mount.scan(folder)
+        if item.is_dir(follow_symlinks=False) and grammar.checkpoint(item.name, True) is not None
+    }
 
 
 def _remove_fenced(here: CheckpointFolder, epoch: int, shards: set[str]) -> removal.Removal | None:
@@ -162,7 +172,7 @@ def _is_fenced(mount: Mount, folder: str, epoch: int, shards: set[str]) -> bool:
     listing = Listing(mount.names(folder))
     if layout.REMOVED not in listing.names or (epoch and listing.top > epoch):
         return False
-    begun = {name for name in listing.names if name[0] == "s" and layout.parse_shard(name)}
+    begun = _begun(mount, folder)
     # MUT: a-removal-looks-at-the-shards-again
     if not begun <= shards:
         return False
