@@ -92,6 +92,18 @@ def test_rm_takes_a_part_or_a_snapshot(ds, run):
     assert ds.snapshots() == [] and len(ds.parts()) == 1
 
 
+def test_rm_says_that_a_key_without_a_part_is_blocked(ds, tmp_path, capsys):
+    rm = ["dataset", "rm", "ocr/train", "--root", str(tmp_path), "--key"]
+    assert app.run([*rm, "TYPO", "--dry-run"]) == 0
+    assert "not there: the key would be blocked for good" in capsys.readouterr().out
+    assert ds.add(b"x", key="TYPO").added and ds.remove("TYPO")
+    assert app.run([*rm, "TYPO 2", "-y"]) == 0
+    assert "nothing can be added under it" in capsys.readouterr().out
+    assert ds.add(b"x", key="TYPO 2").removed
+    assert app.run([*rm, "1", "-y"]) == 0
+    assert capsys.readouterr().out == "ocr/train: the part of key '1' is removed\n"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -131,20 +131,38 @@ def rm(
     key: str | None,
     snapshot: str | None,
 ) -> int:
-    """Remove a part or a snapshot of dataset NAME."""
+    """Remove a part or a snapshot of dataset NAME.
+
+    Nothing can be added under a removed key, whether it had a part or not.
+    """
     if (key is None) == (snapshot is None):
         raise click.UsageError("name what to remove: --key KEY or --snapshot SNAPSHOT")
     dataset = _existing(name, root)
     what = f"the part of key {key!r}" if key is not None else f"snapshot {snapshot!r}"
+    absent = f"{what} is not there"
+    if key is not None and not _has_part(dataset, key):
+        # A writer may be adding it at this moment. So a removal blocks the key in any case.
+        absent += "; the key is blocked for good: nothing can be added under it"
+        what += ", which is not there: the key would be blocked for good"
+    if snapshot is not None and snapshot not in dataset.snapshots():
+        what += ", which is not there"
     was_there = False
     if consent(f"from {name}: {what}"):
         was_there = dataset.remove(key) if key is not None else _usage(dataset.forget, snapshot)
-        out.say(f"{name}: {what} {'is removed' if was_there else 'was not there'}")
+        out.say(f"{name}: {what} is removed" if was_there else f"{name}: {absent}")
     elif consent.dry_run:
         out.say(f"{name}: would remove {what}")
     fields: dict[str, Any] = {"key": key, "snapshot": snapshot, "removed": was_there}
     out.document("dataset.rm", name=name, dry_run=consent.dry_run, **fields)
     return output.FINE
+
+
+def _has_part(dataset: Dataset, key: str) -> bool:
+    from efsstate.format import dataset_layout
+
+    folders = dataset.folders()
+    folders.require_key()
+    return bool(folders.find(dataset_layout.key_digest(key, folders.mount.key)))
 
 
 def _open(name: str, root: str | None) -> Dataset:
