@@ -28,8 +28,8 @@ class Version:
     environments that it is served to, below 1 beside a canary; `bytes` of all files; `files`: how
     many; `changed`: when it was published, last (de)activated or noted as in use, in seconds since
     the epoch by the server's clock; `meta`: the publisher's own values; `users`: the functions that
-    noted it as in use within two hours, because it is pinned or no longer active; `problem`: why it
-    cannot be used, None if it can.
+    noted it as in use within two hours, because it is pinned or no longer active; `problem`: why
+    its manifest cannot be used, None if it can. Its files are not looked at: see `verify`.
     """
 
     __slots__ = (
