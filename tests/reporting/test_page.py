@@ -75,6 +75,13 @@ def write(files, capsys):
     return write
 
 
+@pytest.mark.parametrize("text", ["", "START RequestId: 1\n{}\n[1]\n"])
+def test_a_file_without_an_event_is_a_mistake_in_the_line(write, files, text):
+    (files / "log.txt").write_text(text)
+    assert "no line of it is an event" in write("--events", str(files / "log.txt"), code=2)
+    assert not (files / "report.html").exists()
+
+
 def test_the_page_has_the_roots_numbers(write):
     tables = Outline(write()).tables
     space = {row[0]: row[1:] for row in tables["space-table"][1:]}
