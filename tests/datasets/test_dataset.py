@@ -572,6 +572,23 @@ def test_a_key_may_be_any_text_or_bytes(ds, key):
     assert ds.remove(key) and ds.parts() == []
 
 
+@pytest.mark.parametrize("data", [{b"k": b"v"}, {}, "text", ""])
+def test_a_mapping_or_a_text_is_no_content(ds, data):
+    with pytest.raises(TypeError, match="data: bytes"):
+        ds.add(data)
+    assert ds.parts() == []
+
+
+@pytest.mark.parametrize("parts", [1, 40])
+def test_a_snapshots_name_that_is_too_long_is_a_value_error(ds, parts):
+    for i in range(parts):
+        ds.add(str(i).encode())
+    with pytest.raises(ValueError, match=r"bytes are too many.* 800 always fit"):
+        ds.freeze("ü" * 1500)
+    assert ds.snapshots() == [] and not os.listdir(f"{ds.path}/../snapshots")
+    assert len(ds.freeze("x" * 800)) == parts
+
+
 def test_with_a_signing_key_a_planted_part_is_refused(tmp_path, monkeypatch):
     planted = dataset("d", root=tmp_path).add(b"evil")
     monkeypatch.setenv("EFSSTATE_SIGNING_KEY", "k" * 32)

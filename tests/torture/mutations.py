@@ -945,6 +945,11 @@ MUTATIONS = {
             "datasets/test_command.py::test_without_the_signing_key_a_dataset_is_refused",
         ],
     ),
+    "a-mappings-keys-are-no-content": Mutation(
+        "a mapping's keys are no content",
+        become("is_one = whole is not None"),
+        ["datasets/test_dataset.py::test_a_mapping_or_a_text_is_no_content"],
+    ),
     "a-command-overwrites-no-file": Mutation(
         "a command overwrites no file",
         holds(False),

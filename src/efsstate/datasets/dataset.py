@@ -256,7 +256,10 @@ def _content(data: Buffer | Iterable[Buffer]) -> list[bytes]:
     The copies are made at once, so a buffer that changes later does not change the part.
     """
     whole = _bytes_of(data)
-    pieces = [whole] if whole is not None else list(map(_bytes_of, _iterable(data)))
+    # Neither a text's letters nor a mapping's keys are its content.
+    # MUT: a-mappings-keys-are-no-content
+    is_one = whole is not None or isinstance(data, str) or hasattr(data, "keys")
+    pieces = [whole] if is_one else list(map(_bytes_of, _iterable(data)))
     content = [piece for piece in pieces if piece is not None]
     if len(content) < len(pieces):
         raise TypeError(

@@ -12,6 +12,8 @@ else the name of the file with the list. So:
 
 from __future__ import annotations
 
+import errno
+
 from efsstate import units
 from efsstate.errors import CorruptEntryError, SnapshotNotFound
 from efsstate.format import codec
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 _INLINE = "-"  # in place of the list's file: the names follow in the link itself
 _MOST = 10_000_000  # parts of a snapshot; more would not fit in the memory of a function
 _MAY_LINK = 900  # bytes of a link's text that every file system holds
+_SURE_NAME = 800  # of these, bytes of a snapshot's name, with the rest of the text beside it
 _SHORTEST = 67  # characters of a part's name, at least
 _PIECE = 1000  # names; a list is written in pieces, so that it is in memory once
 
@@ -65,6 +68,15 @@ def freeze(
         links.create(folders.mount, folders.snapshots, layout.snapshot_name(name), frozen.text())
     except FileExistsError:
         return _yield_to_other(folders, frozen)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        if frozen.list != _INLINE:
+            folders.mount.remove(folders.snapshots, frozen.list, quiet=True)
+        raise ValueError(
+            f"snapshot name {name[:40]!r}…: its {len(_quote(name)):,} bytes are too many; a letter"
+            f" or digit of ASCII counts as 1, any other as up to 8, and {_SURE_NAME} always fit"
+        ) from None
     if frozen.list != _INLINE:
         _keep_list(folders, frozen)
     return frozen
