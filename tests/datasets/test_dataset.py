@@ -605,12 +605,13 @@ def test_with_a_signing_key_a_planted_part_is_refused(tmp_path, monkeypatch):
     "use",
     [
         lambda ds: ds.remove("user-42"),
+        lambda ds: ds.remove(ds.parts()[0]),
         lambda ds: ds.add(b"again", key="user-42"),
         lambda ds: "user-42" in ds,
         lambda ds: ds.freeze("unsigned"),
         lambda ds: ds.at("s"),
     ],
-    ids=["remove", "add", "in", "freeze", "at"],
+    ids=["remove", "remove a part", "add", "in", "freeze", "at"],
 )
 def test_with_another_signing_key_a_dataset_is_refused(tmp_path, monkeypatch, use, other):
     """Its keys have other digests then: a part that is there would seem not to be."""

@@ -206,6 +206,7 @@ class Dataset(DatasetBase):
         part may still be there, or may still be added by a writer that has begun.
         """
         folders = self.folders(reading=False)
+        folders.require_key()
         if isinstance(key, Part):
             digest_of, part_name = folders.require_own(key).key, key.name
         else:

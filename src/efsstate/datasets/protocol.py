@@ -106,7 +106,8 @@ class PartFolders:
         refused = ""
         for folder in (self.keys, self.snapshots):
             for item in islice(self.mount.scan(folder), _SAMPLE):
-                if not item.is_symlink():
+                # A prune makes marks of removal without the key.
+                if not item.is_symlink() or item.name.endswith(names.GONE):
                     continue
                 try:
                     links.read(self.mount, folder, item.name)
@@ -265,10 +266,13 @@ class PartFolders:
 
     def settled(self) -> set[str]:
         """Return the keys that have a part or were removed: nothing can be added under them."""
-        marks = map(names.parse_key, self.mount.names(self.keys))
-        gone = {key for key, slot in filter(None, marks) if slot is None}
         fields = map(names.parse_part, self.listing())
-        return gone | {each[0] for each in fields if each is not None}
+        return self.gone() | {each[0] for each in fields if each is not None}
+
+    def gone(self) -> set[str]:
+        """Return the keys that were removed."""
+        marks = map(names.parse_key, self.mount.names(self.keys))
+        return {key for key, slot in filter(None, marks) if slot is None}
 
     # Removing
 

@@ -202,7 +202,9 @@ class Snapshot:
     def missing(self) -> list[Part]:
         """The parts that are not there any more because they were removed on purpose."""
         folders = self._folders()
-        return [part for part in self._absent(folders) if folders.is_gone(part.key)]
+        absent = self._absent(folders)
+        gone = folders.gone() if absent else set()
+        return [part for part in absent if part.key in gone]
 
     def _absent(self, folders: PartFolders) -> list[Part]:
         present = set(folders.mount.names(folders.parts))
