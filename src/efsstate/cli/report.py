@@ -90,13 +90,13 @@ def _activity(path: str) -> dict[str, Any]:
     from efsstate.reporting import activity
 
     with open(path, encoding="utf-8", errors="replace") as file:
-        found = activity.read(file)
-    if not found.lines:
+        recorded = activity.read(file)
+    if not recorded.lines:
         raise click.UsageError(
             f"--events {path}: no line of it is an event or a metric of efsstate; record them with"
             " `efsstate.metrics.emf()` or a listener"
         )
-    return found.as_dict()
+    return recorded.as_dict()
 
 
 def _plan(

@@ -104,10 +104,10 @@ class Bucket:
                 is_marker = not head["ContentLength"] and self._has_objects(f"{prefix}/")
                 if not is_marker:
                     name = prefix.rpartition("/")[2]
-                    found = Object(prefix, name, int(head["ContentLength"]), head["ETag"])
+                    source_object = Object(prefix, name, int(head["ContentLength"]), head["ETag"])
                     if as_files:
-                        self._require_name(found)
-                    return [found]
+                        self._require_name(source_object)
+                    return [source_object]
                 prefix += "/"
         objects = list(self._below(prefix, as_files=as_files))
         if not objects:
@@ -133,10 +133,10 @@ class Bucket:
                         f"{self.source}: more than {MAX_OBJECTS:,} objects; copy parts of it"
                     )
                 key, name = item["Key"], item["Key"][len(prefix) :]
-                found = Object(key, name, int(item["Size"]), item["ETag"])
+                source_object = Object(key, name, int(item["Size"]), item["ETag"])
                 if as_files:
-                    self._require_name(found)
-                yield found
+                    self._require_name(source_object)
+                yield source_object
             if not page.get("NextContinuationToken"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
