@@ -326,7 +326,7 @@ def test_whatever_fails_in_one_model_the_rest_is_swept(tree, monkeypatch, tmp_pa
     def prune(*_args, **_options):
         raise RecursionError("deep")
 
-    monkeypatch.setattr(versions, "prune", prune)
+    monkeypatch.setattr(versions, "prune_own", prune)
     report = tree.sweep()
     assert report.errors == 1 and "models/m" in report.error_texts[0] and report.finished
     assert not tree.there(*dead) and tree.there(*live) == live
