@@ -36,6 +36,9 @@ from tests.deploy.test_lint_relatives import (
 from tests.deploy.test_lint_terraform import ROLE_POLICY, T, alarms, write
 from tests.deploy.test_lint_terraform import changed as terraform
 
+from efsstate.deploy.linting.lint import check
+from efsstate.errors import TemplateError
+
 IN = ("Resources:", UNKNOWN)
 SECOND_VPC = (
     (
@@ -500,6 +503,12 @@ def test_a_module(name, tmp_path):
 
 
 FUNCTION = "    handler: a.b\n"
+VPC = "  vpc: {securityGroupIds: [!GetAtt FnSg.GroupId], subnetIds: [!Ref SubA, !Ref SubB]}\n"
+CUSTOM = """custom:
+  name: efs
+  mnt: {dev: /mnt/efs}
+  vpc: {dev: {securityGroupIds: [!GetAtt FnSg.GroupId], subnetIds: [!Ref SubA, !Ref SubB]}}
+"""
 SERVICES = {
     "EFS020 EFS045: a root elsewhere": (
         FUNCTION,
@@ -518,6 +527,25 @@ SERVICES = {
     ": a role of another stack": (FUNCTION, FUNCTION + "    role: !ImportValue role\n"),
     "EFS020 EFS008: a function without the provider's VPC": (FUNCTION, FUNCTION + "    vpc: {}\n"),
     "EFS020: a timeout by a variable's default": ("timeout: 30", "timeout: ${opt:seconds, 30}"),
+    "EFS020 EFS041: a number as an option's default": ("timeout: 30", "timeout: ${opt:seconds, 3}"),
+    "EFS020: a variable within a variable": (
+        "/mnt/efs\n",
+        "${self:custom.mnt.${opt:stage, 'dev'}}\n",
+    ),
+    "EFS020: a variable within a variable's default": (
+        "/mnt/efs\n",
+        "/mnt/${self:custom.none.${opt:stage, 'dev'}, ${self:custom.name}}\n",
+    ),
+    ": the default of a value from outside": ("!GetAtt Ap.Arn\n", "${ssm:/ap, ''}\n"),
+    ": the default of the environment": ("!GetAtt Ap.Arn\n", "${env:AP, 'arn'}\n"),
+    "EFS020: a VPC by a variable": (
+        VPC,
+        "  vpc: ${self:custom.vpc.${opt:stage, 'dev'}}\n",
+    ),
+    "EFS020: a VPC from outside": (
+        VPC,
+        "  vpc: ${file(vpc.yml)}\n",
+    ),
 }
 
 
@@ -527,8 +555,19 @@ def test_a_service(name, tmp_path):
     expected, _, _ = name.partition(":")
     old, new = SERVICES[name]
     assert old in SERVICE
-    text = SERVICE.replace(old, new, 1)
+    text = CUSTOM + SERVICE.replace(old, new, 1)
     assert codes(findings(tmp_path, text, "serverless.yml")) == set(expected.split())
+
+
+def test_variables_that_unfold_without_end(tmp_path):
+    """Ten levels of ten references each would be ten billion values."""
+    path = tmp_path / "serverless.yml"
+    many = ", ".join(["'${self:custom.all}'"] * 10)
+    path.write_text(
+        f"custom: {{all: [{many}]}}\n" + SERVICE.replace(VPC, "  vpc: ${self:custom}\n")
+    )
+    with pytest.raises(TemplateError, match=r"serverless.yml: its variables unfold to over"):
+        check(str(path))
 
 
 def test_json_with_a_key_twice(tmp_path):

@@ -10,9 +10,16 @@ from efsstate.deploy.linting import cloudformation
 from efsstate.deploy.linting.iam import MOUNT, WRITE
 from efsstate.deploy.linting.located_yaml import Map, Seq
 from efsstate.deploy.linting.stack import Stack
+from efsstate.deploy.linting.values import items
 from efsstate.errors import TemplateError
 
-_VARIABLE = re.compile(r"\$\{([^}]+)\}")
+_VARIABLE = re.compile(r"\$\{([^{}]+)\}")  # the innermost one
+_QUOTED = re.compile(r"""(['"])([^'"]*)\1""")
+_PLAIN = re.compile(r"\d+(\.\d+)?|true|false")
+# The deployer gives these, as the parameters of a template; a fallback is their default.
+_OPTIONS = ("opt", "param", "self")
+MAX_RESOLVED = 100_000  # values, with those that variables lead to
+_UNKNOWN = "Fn::Serverless"  # the key of an expression that stays unknown
 _ROLE = "IamRoleLambdaExecution"
 _NETWORK = "arn:aws:iam::aws:policy/service-role/AWSLambdaVPCAccessExecutionRole"
 _BASIC = "arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole"
@@ -59,8 +66,9 @@ class _Service:
     """One serverless.yml being read."""
 
     def __init__(self, tree: Map, parameters: Mapping[str, str]) -> None:
-        self.tree, self.parameters = tree, parameters
-        self.provider = tree["provider"] if isinstance(tree["provider"], Map) else Map()
+        self.tree, self.parameters, self.work = tree, parameters, 0
+        provider = self._resolved(tree["provider"])
+        self.provider = provider if isinstance(provider, Map) else Map()
         self.unseen: list[str] = []
 
     def template(self, functions: Any) -> Map:
@@ -78,12 +86,13 @@ class _Service:
                     template[name] = part[name]
         mounts: list[Any] = []
         is_default_role_used = False
-        for name, body in functions.items():
-            if isinstance(body, Map):
+        for name, written in functions.items():
+            body = self._resolved(written)
+            if isinstance(body, Map) and not _is_intrinsic(body):
                 resource = self._function(name, body)
                 if self._role_of(body) is None:
                     is_default_role_used = True
-                    mounts += resource["Properties"].get("FileSystemConfigs", [])
+                    mounts += items(resource["Properties"].get("FileSystemConfigs"))
                 all_resources[resource["LogicalId"]] = resource
                 all_resources.lines[resource["LogicalId"]] = functions.lines.get(name, body.line)
             else:
@@ -104,14 +113,16 @@ class _Service:
         }
         properties["Timeout"] = body.get("timeout", self.provider.get("timeout", _TIMEOUT))
         network = body.get("vpc", self.provider.get("vpc"))
-        if isinstance(network, Map):
+        if _is_intrinsic(network):
+            properties["VpcConfig"] = network
+        elif isinstance(network, Map):
             properties["VpcConfig"] = _renamed(
                 network, {"subnetIds": "SubnetIds", "securityGroupIds": "SecurityGroupIds"}
             )
-        elif isinstance(network, str):
-            properties["VpcConfig"] = network
         mount = body.get("fileSystemConfig")
-        if isinstance(mount, Map):
+        if _is_intrinsic(mount):
+            properties["FileSystemConfigs"] = mount
+        elif isinstance(mount, Map):
             configs = Seq(mount.line)
             configs.append(_renamed(mount, {"arn": "Arn", "localMountPath": "LocalMountPath"}))
             properties["FileSystemConfigs"] = configs
@@ -176,38 +187,48 @@ class _Service:
 
     # ---- variables ----
 
-    def _resolved(self, value: Any) -> Any:
-        """Replace `${self:…}` and `${param:…}`; another variable is unknown until packaging."""
+    def _resolved(self, value: Any, depth: int = 0) -> Any:
+        """Replace the variables whose values are in the service; others stay unknown."""
+        self.work += 1
+        if self.work > MAX_RESOLVED:
+            raise TemplateError(f"its variables unfold to over {MAX_RESOLVED:,} values")
         if isinstance(value, Seq):
             sequence = Seq(value.line)
-            sequence.extend(self._resolved(part) for part in value)
+            sequence.extend(self._resolved(part, depth) for part in value)
             return sequence
         if isinstance(value, Map):
             mapping = Map(value.line)
             mapping.lines = value.lines
             for key, part in value.items():
-                # Fn::Sub has variables of its own, with the same signs.
-                mapping[key] = part if key == "Fn::Sub" else self._resolved(part)
+                # Fn::Sub has variables of its own, with the same signs; unknown text keeps its own.
+                is_kept = key in ("Fn::Sub", _UNKNOWN)
+                mapping[key] = part if is_kept else self._resolved(part, depth)
             return mapping
-        return self._variable(value) if isinstance(value, str) and "${" in value else value
+        return self._text(value, depth) if isinstance(value, str) and "${" in value else value
 
-    def _variable(self, text: str, depth: int = 0) -> Any:
-        whole = _VARIABLE.fullmatch(text.strip())
-        if whole:
-            value = self._named(whole[1])
-            if isinstance(value, str) and "${" in value and depth < 10:
-                return self._variable(value, depth + 1)
-            return _unknown(text) if value is None else value
-        pieces = _VARIABLE.sub(self._piece, text)
-        return _unknown(text) if "${" in pieces else pieces
-
-    def _piece(self, match: re.Match[str]) -> str:
-        value = self._named(match[1])
-        return value if isinstance(value, str) else match[0]
+    def _text(self, text: str, depth: int) -> Any:
+        """Return a text with its variables replaced, the inner ones first."""
+        whole = text.strip()
+        while match := _VARIABLE.search(whole):
+            value = self._named(match[1]) if depth < 10 else None
+            value = None if value is None else self._resolved(value, depth + 1)
+            if match[0] == whole:
+                return _unknown(text) if value is None else value
+            if not isinstance(value, str):
+                return _unknown(text)
+            before, after = whole[: match.start()], whole[match.end() :]
+            is_fallback = before.rstrip().endswith(",") and "${" in before
+            whole = before + (f"'{value}'" if is_fallback else value) + after
+        return _unknown(text) if "${" in whole else whole
 
     def _named(self, expression: str) -> Any:
-        first, _, default = expression.partition(",")
-        source, _, path = first.strip().partition(":")
+        """Return the value of a variable, or of its fallback; None if it is not known."""
+        first, _, fallback = (part.strip() for part in expression.partition(","))
+        if quoted := _QUOTED.fullmatch(first):
+            return quoted[2]
+        if _PLAIN.fullmatch(first):
+            return first
+        source, _, path = first.partition(":")
         if source == "param" and path in self.parameters:
             return self.parameters[path]
         if source == "self":
@@ -216,8 +237,9 @@ class _Service:
                 value = value.get(key) if isinstance(value, Map) else None
             if value is not None:
                 return value
-        text = default.strip()
-        return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else None
+        is_given_elsewhere = source == "param" and "params" in self.tree
+        is_default = source in _OPTIONS and not is_given_elsewhere
+        return self._named(fallback) if fallback and is_default else None
 
 
 def _is_intrinsic(value: Any) -> bool:
@@ -227,7 +249,7 @@ def _is_intrinsic(value: Any) -> bool:
 def _unknown(text: str) -> Map:
     """Return an expression that stays unknown."""
     unknown = Map()
-    unknown["Fn::Serverless"] = text
+    unknown[_UNKNOWN] = text
     return unknown
 
 
