@@ -89,6 +89,8 @@ def own(statement):
 PEER = "VpcPeeringConnectionId: !Ref Peer"
 SAM_POLICIES = "      Policies:\n        - AWSLambdaVPCAccessExecutionRole\n"
 SAM_MOUNT = "        - EFSWriteAccessPolicy: {FileSystem: !Ref Fs, AccessPoint: !Ref Ap}\n"
+INCLUDE = "Fn::Transform: {Name: AWS::Include, Parameters: {Location: s3://b/x}}"
+NETWORK = "VpcConfig: {SubnetIds: [!Ref SubA, !Ref SubB], SecurityGroupIds: [!Ref FnSg]}"
 TEMPLATES = {
     # the permission, in forms that are not known
     ": actions from a split parameter": changed(
@@ -298,6 +300,40 @@ TEMPLATES = {
     ": a queue's policy of SAM, for Lambda's own poller": sam(
         (ROLE, SAM_POLICIES + SAM_MOUNT + "        - SQSPollerPolicy: {QueueName: q}\n")
     ),
+    # a part that a macro makes is unknown, not absent
+    ": the rules of a group from a file": changed(
+        ("      SecurityGroupIngress:\n" + INGRESS, f"      {INCLUDE}\n")
+    ),
+    ": the network of a function from a file": changed((NETWORK + "\n", INCLUDE + "\n")),
+    ": a function's group from a file": changed(
+        ("SecurityGroupIds: [!Ref FnSg]}", "Fn::Transform: {Name: AWS::Include}}")
+    ),
+    ": all of a function from a file": changed(
+        (NETWORK + "\n", INCLUDE + "\n"),
+        ("FileSystemConfigs: [{Arn: !GetAtt Ap.Arn, LocalMountPath: /mnt/efs}]", "MemorySize: 512"),
+        ("Timeout: 60", "SnapStart: {ApplyOn: PublishedVersions}"),
+    ),
+    ": policies of a role from a file": changed((MANAGED, INCLUDE)),
+    ": an owner of a directory from a file": changed(
+        ("/app, CreationInfo: {OwnerUid", "/app, Fn::Transform: {Name: M, Parameters: {OwnerUid"),
+        ('Permissions: "0750"}}', 'Permissions: "0750"}}}'),
+    ),
+    ": a zone of a maxIO file system from a file": changed(
+        ("ThroughputMode: elastic", f"PerformanceMode: maxIO\n      {INCLUDE}")
+    ),
+    ": properties that are all from a file": changed(
+        (NETWORK + "\n", "VpcConfig: {Fn::Transform: {Name: AWS::Include}}\n")
+    ),
+    ": a property by Fn::ForEach": changed(
+        (NETWORK + "\n", "Fn::ForEach::Nets: [N, [A], {'${N}': x}]\n")
+    ),
+    ": resources by a macro at the root": changed(
+        ("Resources:", "Fn::Transform: {Name: AWS::Include}\nResources:"),
+        (
+            "      SecurityGroupIngress:\n" + INGRESS,
+            "",
+        ),
+    ),
 }
 
 
@@ -306,6 +342,11 @@ def test_a_template(name, tmp_path):
     expected, _, _ = name.partition(":")
     results = findings(tmp_path, TEMPLATES[name])
     assert codes(results) == set(expected.split())
+
+
+def test_a_deletion_policy_that_is_not_known_gives_no_note(tmp_path):
+    text = changed(IN, ("DeletionPolicy: Retain", "DeletionPolicy: !If [C, Retain, Delete]"))
+    assert findings(tmp_path, text) == set()
 
 
 def test_a_directory_of_a_file_system_that_may_exist_is_a_warning(tmp_path):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from efsstate.deploy.linting import sam
-from efsstate.deploy.linting.intrinsics import Intrinsics
+from efsstate.deploy.linting.intrinsics import Intrinsics, PartialMap
 from efsstate.deploy.linting.located_yaml import Map, Seq
 from efsstate.deploy.linting.resource import Resource, references
 from efsstate.deploy.linting.stack import Stack
@@ -58,6 +58,7 @@ class _Reader:
         transforms = [str(name) for name in items(tree.get("Transform"))]
         self.is_sam = any("Serverless" in name for name in transforms)
         known = ("AWS::Serverless", "AWS::LanguageExtensions")
+        transforms += [name for name in tree if name.startswith("Fn::")]
         self.unseen += [f"macro {name}" for name in transforms if not name.startswith(known)]
 
     def stack(self) -> Stack:
@@ -109,7 +110,7 @@ class _Reader:
         if is_sam_function:
             raw = sam.with_globals(raw, self.tree.get("Globals"), body.get("IgnoreGlobals"))
         value = self.values.resolve(raw)
-        properties = value if isinstance(value, dict) else {}
+        properties = value if isinstance(value, dict) else PartialMap(raw.line)
         line = self.raw.lines.get(name, body.line)
         resource = Resource(name, kind, properties, line, self.path, dict(raw.lines))
         resource.condition = condition
@@ -121,8 +122,7 @@ class _Reader:
             resource.lines["DependsOn"] = body.lines["DependsOn"]
         resource.ignored = frozenset(_ignored(body.get("Metadata")))
         for key in ("DeletionPolicy", "UpdateReplacePolicy"):
-            if key in body:
-                resource.properties[key] = body[key]
+            resource.properties[key] = self.values.resolve(body.get(key))
         return sam.unfold(resource) if is_sam_function else [resource]
 
     # ---- Fn::ForEach ----

@@ -17,6 +17,20 @@ _SUB = re.compile(r"\$\{([^!][^}]*)\}")
 MAX_RESOLVED = 500_000
 
 
+class PartialMap(Map):
+    """A mapping of which a macro (`Fn::Transform`, `Fn::ForEach`) makes the rest.
+
+    A name that is not written in it is unknown, not absent.
+    """
+
+    def __missing__(self, name: str) -> Any:
+        return Unknown("${" + name + "}")
+
+    def get(self, name: str, _default: Any = None) -> Any:
+        """Return the value of a name, unknown if it is not written."""
+        return self[name]
+
+
 class Intrinsics:
     """The names of one template, with their values."""
 
@@ -69,7 +83,8 @@ class Intrinsics:
             ((name, argument),) = raw.items()
             if name == "Ref" or name.startswith("Fn::"):
                 return self._intrinsic(name, argument, raw)
-        mapping = Map(raw.line)
+        is_partial = any(key.startswith("Fn::") for key in raw)
+        mapping = PartialMap(raw.line) if is_partial else Map(raw.line)
         mapping.lines = raw.lines
         for key, value in raw.items():
             resolved = self.resolve(value)

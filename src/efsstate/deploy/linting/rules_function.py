@@ -61,7 +61,7 @@ def _too_long(stack: Stack) -> Iterator[Hit]:
 def _no_group(stack: Stack) -> Iterator[Hit]:
     for function in stack.functions():
         network = function.get("VpcConfig")
-        if not isinstance(network, dict) or not items(function.get("FileSystemConfigs")):
+        if not isinstance(network, dict) or not stack.mounts(function):
             continue
         groups = network.get("SecurityGroupIds")
         if items(network.get("SubnetIds")) and (groups is None or groups == []):
@@ -71,7 +71,7 @@ def _no_group(stack: Stack) -> Iterator[Hit]:
 def _snap_start(stack: Stack) -> Iterator[Hit]:
     for function in stack.functions():
         value = text(function.get("SnapStart", "ApplyOn"))
-        if value and value != "None" and items(function.get("FileSystemConfigs")):
+        if value and value != "None" and stack.mounts(function):
             yield Hit.on(function, f"SnapStart.ApplyOn: {value}", "SnapStart")
 
 
@@ -82,7 +82,7 @@ def _both_kinds(stack: Stack) -> Iterator[Hit]:
             if isinstance(mount.get("Arn"), Unknown) and not stack.is_s3_files(mount):
                 continue
             kinds.add("S3 Files" if stack.is_s3_files(mount) else "EFS")
-            if mount.get("S3FilesConfig") is not None:
+            if isinstance(mount.get("S3FilesConfig"), dict):
                 kinds.add("S3 Files")
         if len(kinds) > 1:
             evidence = "FileSystemConfigs names an EFS access point and S3 Files"

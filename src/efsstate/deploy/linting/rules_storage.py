@@ -71,7 +71,7 @@ def _with_max_io(file_system: Resource, mode: str) -> Iterator[Hit]:
     if mode == "elastic":
         evidence = "PerformanceMode maxIO with ThroughputMode elastic"
         yield Hit.on(file_system, evidence, "PerformanceMode")
-    elif file_system.get("AvailabilityZoneName") is not None:
+    elif text(file_system.get("AvailabilityZoneName")):
         evidence = "PerformanceMode maxIO on a One Zone file system"
         yield Hit.on(file_system, evidence, "PerformanceMode")
 
@@ -149,7 +149,8 @@ def _goes_with_the_stack(stack: Stack) -> Iterator[Hit]:
         return
     for file_system in stack.of("AWS::EFS::FileSystem"):
         policy = file_system.get("DeletionPolicy")
-        if str(policy) not in ("Retain", "RetainExceptOnCreate"):
+        is_kept = isinstance(policy, Unknown) or str(policy) in ("Retain", "RetainExceptOnCreate")
+        if not is_kept:
             evidence = f"DeletionPolicy is {policy or 'not given, and the default is Delete'}"
             yield Hit.on(file_system, evidence)
 
