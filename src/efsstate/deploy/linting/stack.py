@@ -156,7 +156,9 @@ class Stack:
                 # One Terraform rule may name several peers.
                 written = items(resource.get("Rules")) or [resource.properties]
                 rules += [opening(rule, resource, resource.line) for rule in written]
-        return None if way == "Egress" and inline is None else rules
+        # CloudFormation keeps the default, which lets everything out, unless a rule is given.
+        is_kept = inline is None or (not inline and self.form in ("sam", "cloudformation"))
+        return None if way == "Egress" and is_kept else rules
 
     def groups(self, values: Any) -> list[Resource] | None:
         """Return the security groups that a property lists; None if one is out of view."""
