@@ -236,10 +236,15 @@ def _statement(block: Body) -> Block:
     statement = block.pick(names)
     statement["Effect"] = block["effect"] or "Allow"
     statement["Condition"] = conditions
-    principals = [principal["identifiers"] for principal in block.blocks("principals")]
-    if principals or block.is_dynamic("principals"):
-        flat = [value for some in principals for value in items(some)]
-        statement["Principal"] = {"AWS": flat or [Unknown("dynamic principals")]}
+    for old, new in (("principals", "Principal"), ("not_principals", "NotPrincipal")):
+        principals: dict[str, list[Any]] = {}
+        for principal in block.blocks(old):
+            kind = "AWS" if principal["type"] == "*" else str(principal["type"])
+            principals.setdefault(kind, []).extend(items(principal["identifiers"]))
+        if block.is_dynamic(old):
+            principals.setdefault("AWS", []).append(Unknown(f"dynamic {old}"))
+        if principals:
+            statement[new] = principals
     return statement
 
 
