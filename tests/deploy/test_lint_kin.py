@@ -89,6 +89,7 @@ def own(statement):
 PEER = "VpcPeeringConnectionId: !Ref Peer"
 SAM_POLICIES = "      Policies:\n        - AWSLambdaVPCAccessExecutionRole\n"
 SAM_MOUNT = "        - EFSWriteAccessPolicy: {FileSystem: !Ref Fs, AccessPoint: !Ref Ap}\n"
+GROUP = "{GroupDescription: fn, VpcId: !Ref Vpc}"
 INCLUDE = "Fn::Transform: {Name: AWS::Include, Parameters: {Location: s3://b/x}}"
 NETWORK = "VpcConfig: {SubnetIds: [!Ref SubA, !Ref SubB], SecurityGroupIds: [!Ref FnSg]}"
 TEMPLATES = {
@@ -313,7 +314,7 @@ TEMPLATES = {
         ("FileSystemConfigs: [{Arn: !GetAtt Ap.Arn, LocalMountPath: /mnt/efs}]", "MemorySize: 512"),
         ("Timeout: 60", "SnapStart: {ApplyOn: PublishedVersions}"),
     ),
-    ": policies of a role from a file": changed((MANAGED, INCLUDE)),
+    ": policies of a role from a file": changed((f"ManagedPolicyArns: {MANAGED}", INCLUDE)),
     ": an owner of a directory from a file": changed(
         ("/app, CreationInfo: {OwnerUid", "/app, Fn::Transform: {Name: M, Parameters: {OwnerUid"),
         ('Permissions: "0750"}}', 'Permissions: "0750"}}}'),
@@ -334,6 +335,26 @@ TEMPLATES = {
             "",
         ),
     ),
+    # the default egress rule stays until another one is given
+    ": an empty list of egress rules": changed((GROUP, f"{GROUP[:-1]}, SecurityGroupEgress: []}}")),
+    ": an egress rule that is not made": changed(
+        IN,
+        ("{Type: String}", "{Type: String, Default: y}"),
+        (
+            GROUP,
+            f"{GROUP[:-1]}, SecurityGroupEgress: [!If [C, {{{NFS}}}, !Ref AWS::NoValue]]}}",
+        ),
+    ),
+    "EFS003: an egress rule elsewhere": changed(
+        (
+            GROUP,
+            f"{GROUP[:-1]}, SecurityGroupEgress: [{{{NFS}, CidrIp: 10.9.0.0/16}}]}}",
+        ),
+    ),
+    ": permissions that are text by a tag": changed(('"0750"', "!!str 0750")),
+    "EFS034: permissions that are a digit of another kind": changed(('"0750"', '"²"')),
+    "EFS034: permissions of many digits": changed(('"0750"', f'"{"9" * 5000}"')),
+    "EFS034: permissions of many octal digits": changed(('"0750"', "0" + "7" * 6000)),
 }
 
 
@@ -459,7 +480,39 @@ ONE_ZONE = (
     "  encrypted       = true\n",
     '  encrypted       = true\n  availability_zone_name = "eu-west-1a"\n',
 )
+EGRESS = T[T.index("  egress {") : T.index('}\n\nresource "aws_security_group" "mount"')]
+OWN_POLICY = T[T.index("policy = jsonencode({", T.index('_system_policy" "this"')) :]
+OWN_POLICY = OWN_POLICY[: OWN_POLICY.index("})\n") + 3]
+NOBODY = ('"elasticfilesystem:ClientMount"', '"logs:PutLogEvents"')
+DOCUMENT = """data "aws_iam_policy_document" "own" {
+  statement {
+    effect  = "%s"
+    actions = ["elasticfilesystem:Client*"]
+    %s {
+      type        = "%s"
+      identifiers = ["%s"]
+    }
+  }
+}
+"""
 MODULES = {
+    "EFS003: no egress rule": terraform((EGRESS, "  egress = []\n")),
+    ": a policy for all but another role": terraform(
+        (OWN_POLICY, "policy = data.aws_iam_policy_document.own.json\n"), NOBODY
+    )
+    + DOCUMENT % ("Allow", "not_principals", "AWS", "arn:aws:iam::123456789012:role/other"),
+    "EFS032: a denial for all but a service": terraform(
+        (OWN_POLICY, "policy = data.aws_iam_policy_document.own.json\n")
+    )
+    + DOCUMENT % ("Deny", "not_principals", "Service", "backup.amazonaws.com"),
+    ": a denial for a service": terraform(
+        (OWN_POLICY, "policy = data.aws_iam_policy_document.own.json\n")
+    )
+    + DOCUMENT % ("Deny", "principals", "Service", "backup.amazonaws.com"),
+    "EFS032: a denial for all": terraform(
+        (OWN_POLICY, "policy = data.aws_iam_policy_document.own.json\n")
+    )
+    + DOCUMENT % ("Deny", "principals", "*", "*"),
     ": a VPC behind a variable": terraform((VPC_CONFIG, "  " + SWITCHED_VPC))
     + 'variable "in_vpc" {}\n',
     "EFS008: a VPC that is off": terraform((VPC_CONFIG, "  " + SWITCHED_VPC))

@@ -14,7 +14,7 @@ MAX_BYTES = 4 << 20  # CloudFormation takes 1 MB
 MAX_NODES = 200_000
 MAX_DEPTH = 100
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_OCTAL = re.compile(r"0[0-7]+")
+_OCTAL = re.compile(r"0[0-7]{1,20}")  # of more digits no value of a template has
 # Plain words that are truth values in YAML 1.1, and so for CloudFormation.
 _TRUTH = {
     word: truth
@@ -158,7 +158,7 @@ class _Builder:
 
     def _scalar(self, event: Any) -> str:
         value = str(event.value)
-        if event.style:
+        if event.style or event.tag in ("!", "tag:yaml.org,2002:str"):
             return value
         if value in ("~", "null"):
             return ""

@@ -143,8 +143,9 @@ def _refused_values(stack: Stack) -> Iterator[Hit]:
             yield Hit.on(point, f"RootDirectory.Path is {path}", "RootDirectory")
         mode = point.get("RootDirectory", "CreationInfo", "Permissions")
         if is_known(mode) and not _MODE.fullmatch(mode):
-            hint = f" (0{int(mode):o} without quotes is a number in YAML)" if mode.isdigit() else ""
-            yield Hit.on(point, f"Permissions is {mode}{hint}", "RootDirectory")
+            is_octal = mode.isdecimal() and len(mode) <= 4
+            hint = f" (0{int(mode):o} without quotes is a number in YAML)" if is_octal else ""
+            yield Hit.on(point, f"Permissions is {mode[:20]}{hint}", "RootDirectory")
 
 
 RULES = (
