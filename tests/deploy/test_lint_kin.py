@@ -365,6 +365,79 @@ def test_a_template(name, tmp_path):
     assert codes(results) == set(expected.split())
 
 
+BOTH = "    Type: AWS::Lambda::Function\n"
+UNDER = "    Condition: %s\n"
+DENIAL = """  Pol:
+    Type: AWS::IAM::Policy
+    Condition: C
+    Properties:
+      Roles: [!Ref Role]
+      PolicyDocument:
+        Statement: [{Effect: Deny, Action: "elasticfilesystem:*", Resource: "*"}]
+"""
+CLOSED = """  SubC:
+    Type: AWS::EC2::Subnet
+    Properties:
+      {VpcId: !Ref Vpc, CidrBlock: 10.0.3.0/24, AvailabilityZone: !Select [1, !GetAZs ""]}
+  Acl:
+    Type: AWS::EC2::NetworkAcl
+    Condition: C
+    Properties: {VpcId: !Ref Vpc, SubnetIds: [!Ref SubC]}
+"""
+OWN_POLICY_APART = (
+    (POLICY, ""),
+    (
+        "  MtA:\n",
+        "  FsPolicy:\n    Type: AWS::EFS::FileSystemPolicy\n    Condition: C\n"
+        "    Properties:\n      FileSystemId: !Ref Fs\n"
+        + POLICY.replace("FileSystemPolicy:", "Policy:")
+        + "  MtA:\n",
+    ),
+)
+CONDITIONS = {
+    # (condition of the function): the findings of severity error and warning
+    "a denial": (
+        {"": "warning EFS032", "C": "error EFS032", "D": ""},
+        ("  Fn:\n", DENIAL + "  Fn:\n"),
+    ),
+    "a network ACL": (
+        {"": "warning EFS010", "C": "error EFS010", "D": ""},
+        ("  Fn:\n", CLOSED + "  Fn:\n"),
+        ("[!Ref SubA, !Ref SubB], Sec", "[!Ref SubA, !Ref SubC], Sec"),
+    ),
+    "a mount target": (
+        {"": "", "C": "", "D": "error EFS004"},
+        ("  MtB:\n", "  MtB:\n" + UNDER % "C"),
+    ),
+    "a mount target that is not waited for": (
+        {"": "", "C": "error EFS007", "D": "error EFS004"},
+        ("  MtB:\n", "  MtB:\n" + UNDER % "C"),
+        ("DependsOn: [MtA, MtB]", "DependsOn: [MtA]"),
+    ),
+    "a policy of the file system": (
+        {"": "warning EFS022", "C": "error EFS022"},
+        (ALLOWED, 'Action: ["logs:PutLogEvents"]'),
+        *OWN_POLICY_APART,
+    ),
+    "a policy of the file system, beside one on the access point": (
+        {"": "warning EFS020", "C": "error EFS020"},
+        (STATEMENT, STATEMENT.replace("!GetAtt Fs.Arn", "!GetAtt Ap.Arn")),
+        *OWN_POLICY_APART,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_a_condition_beside_the_function_s(name, tmp_path):
+    """An error is certain only if both exist together; what excludes the function is no fault."""
+    expected, *changes = CONDITIONS[name]
+    for condition, finding in expected.items():
+        own = BOTH + (UNDER % condition if condition else "")
+        given = findings(tmp_path, changed(IN, *changes, (BOTH, own)))
+        told = [f"{severity} {code}" for severity, code in given if severity != "note"]
+        assert told == ([finding] if finding else []), condition
+
+
 def test_a_deletion_policy_that_is_not_known_gives_no_note(tmp_path):
     text = changed(IN, ("DeletionPolicy: Retain", "DeletionPolicy: !If [C, Retain, Delete]"))
     assert findings(tmp_path, text) == set()
@@ -495,6 +568,19 @@ DOCUMENT = """data "aws_iam_policy_document" "own" {
   }
 }
 """
+SWITCH = 'variable "on" { type = bool }\n'
+IF, IF_NOT = "count = var.on ? 1 : 0\n", "count = var.on ? 0 : 1\n"
+TARGET = 'resource "aws_efs_mount_target" "a" {\n'
+SAME_PLACE = T[T.index(TARGET) : T.index('resource "aws_efs_mount_target" "b"')].replace(
+    '"a"', '"c"'
+)
+DENIED = """resource "aws_iam_role_policy" "denial" {
+  COUNT
+  role   = aws_iam_role.function.id
+  policy = jsonencode({Statement = [{Effect = "Deny", Action = "*", Resource = "*"}]})
+}
+"""
+FUNCTION_HEAD = T[T.index('resource "aws_lambda_function"') :].split("\n")[0] + "\n"
 MODULES = {
     "EFS003: no egress rule": terraform((EGRESS, "  egress = []\n")),
     ": a policy for all but another role": terraform(
@@ -597,6 +683,54 @@ def test_a_module(name, tmp_path):
 
 
 FUNCTION = "    handler: a.b\n"
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ((IF, IF_NOT), set()),
+        ((IF, "count = !var.on ? 1 : 0\n"), set()),
+        ((IF, IF), {"EFS009"}),
+        (("", ""), {"EFS009"}),
+        ((IF, 'for_each = var.on ? toset([]) : toset(["x"])\n'), set()),
+    ],
+)
+def test_two_mount_targets_under_conditions(counts, expected, tmp_path):
+    """An undecided count was taken as a resource that is always created."""
+    one, other = counts
+    text = terraform(
+        (TARGET, TARGET + one),
+        ("= [aws_efs_mount_target.a", "= [aws_efs_mount_target.c, aws_efs_mount_target.a"),
+    )
+    text += SAME_PLACE.replace('"c" {\n', '"c" {\n' + other) + SWITCH
+    assert alarms(write(tmp_path, main_tf=text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("count", "own", "severity"),
+    [
+        ("", "", ["error"]),
+        (IF, "", ["warning"]),
+        (IF, IF, ["error"]),
+        (IF, IF_NOT, []),
+        (IF, "count = var.on ? 2 : 1\n", ["warning"]),
+    ],
+)
+def test_a_denial_under_a_condition_of_terraform(count, own, severity, tmp_path):
+    text = terraform((FUNCTION_HEAD, FUNCTION_HEAD + own)) + DENIED.replace("COUNT", count) + SWITCH
+    found = check(str(write(tmp_path, main_tf=text))).findings
+    assert [each.severity for each in found if each.code == "EFS032"] == severity
+
+
+def test_a_module_under_a_condition(tmp_path):
+    """What a conditional module creates is as conditional as the module."""
+    call = f'module "own" {{\n  source = "./own"\n  role = aws_iam_role.function.id\n  {IF}}}\n'
+    own = DENIED.replace("COUNT", "").replace("aws_iam_role.function.id", "var.role")
+    write(tmp_path, main_tf=T + SWITCH + call, own__main_tf='variable "role" {}\n' + own)
+    found = check(str(tmp_path)).findings
+    assert [each.severity for each in found if each.code == "EFS032"] == ["warning"]
+
+
 VPC = "  vpc: {securityGroupIds: [!GetAtt FnSg.GroupId], subnetIds: [!Ref SubA, !Ref SubB]}\n"
 CUSTOM = """custom:
   name: efs

@@ -80,6 +80,7 @@ class _Reader:
             skipped=skipped,
             form="sam" if self.is_sam else "cloudformation",
             implies=self.values.conditions.implies,
+            may_coexist=self.values.conditions.may_coexist,
             duplicates=self.tree.duplicates,
             parameters=self.values.parameters,
         )

@@ -106,6 +106,16 @@ def file_system_policies(stack: Stack, file_system: Resource | None) -> list[Pol
     ]
 
 
+def is_policed(stack: Stack, function: Resource, file_system: Resource | None) -> bool:
+    """Return True if a file system has a policy in every deployment with the function."""
+    if file_system is None:
+        return False
+    return bool(file_system.get("FileSystemPolicy")) or any(
+        stack.file_system(policy) is file_system and stack.is_created_with(policy, function)
+        for policy in stack.of("AWS::EFS::FileSystemPolicy")
+    )
+
+
 class Place(NamedTuple):
     """A mount, as far as it is in view: role, access point, file system."""
 

@@ -23,6 +23,7 @@ from efsstate.deploy.linting.permissions import (
     allows,
     file_system_policies,
     is_access_point,
+    is_policed,
     mounting_roles,
     permissions_of,
     place_of,
@@ -94,9 +95,9 @@ def _is_on_access_points(stack: Stack, statement: Statement) -> bool:
 def _is_needed(stack: Stack, statement: Statement, access_point: Any) -> bool:
     """Return True if the mount fails without the statement: the file system has a policy."""
     file_system = stack.file_system(stack.find(access_point, "AWS::EFS::AccessPoint"))
-    if not file_system_policies(stack, file_system):
-        return False
     for function, mount in stack.mounted():
+        if not is_policed(stack, function, file_system):
+            continue
         place = place_of(stack, function, mount)
         if place.file_system is file_system and place.role is not None:
             policy = permissions_of(stack, place.role)
@@ -154,7 +155,8 @@ def _refused(function: Resource, policy: Policy, place: Place, own: list[Policy]
             yield Hit.on(function, f"{evidence} is read-only", "Role", "note")
         return
     # Without a policy of its own a file system admits everybody: it works until one is added.
-    severity = "warning" if place.file_system is None else "" if own else "note"
+    is_policed_always = is_policed(place.stack, function, place.file_system)
+    severity = "" if is_policed_always else "warning" if own or not place.file_system else "note"
     granted = [each for each in policy.statements if each.grants(MOUNT)]
     if any(_is_on_access_points(place.stack, each) for each in granted):
         return  # EFS020 tells

@@ -13,6 +13,7 @@ from efsstate.deploy.linting.permissions import (
     permissions_of,
     place_of,
 )
+from efsstate.deploy.linting.resource import Resource
 from efsstate.deploy.linting.stack import Stack
 from efsstate.deploy.linting.values import items
 
@@ -29,13 +30,23 @@ def _denied(stack: Stack) -> Iterator[Hit]:
         for policy in file_system_policies(stack, place.file_system):
             for statement in denials(policy, MOUNT, place):
                 evidence = f"denies {statement.wording()} to {function.name}{_because(statement)}"
-                yield Hit(file_system.name, evidence, statement.line, file=statement.owner.file)
+                yield from _if_beside(stack, function, statement, file_system.name, evidence)
         role = place.role
         for statement in permissions_of(stack, role).statements if role is not None else ():
             refuses = statement.effect == "deny" and statement.covers(MOUNT)
             if refuses and place.is_resource(statement) and place.is_met(statement):
                 evidence = f"its role denies {statement.wording()}{_because(statement)}"
-                yield Hit(function.name, evidence, statement.line, file=statement.owner.file)
+                yield from _if_beside(stack, function, statement, function.name, evidence)
+
+
+def _if_beside(
+    stack: Stack, function: Resource, statement: Statement, name: str, evidence: str
+) -> Iterator[Hit]:
+    """Yield a denial; as a warning if a condition decides whether its policy is created."""
+    owner = statement.owner
+    if stack.may_coexist(owner, function):
+        severity = "" if stack.is_created_with(owner, function) else "warning"
+        yield Hit(name, evidence, statement.line, severity, owner.file)
 
 
 def _because(statement: Statement) -> str:

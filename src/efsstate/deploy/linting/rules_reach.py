@@ -78,7 +78,7 @@ def _closed_acl(stack: Stack) -> Iterator[Hit]:
             there = mount_target.get("SubnetId")
             for here in items(function.get("VpcConfig", "SubnetIds")):
                 if _are_neighbours(stack, here, there, alone=len(targets) == 1):
-                    yield from _crossings(stack, here, there)
+                    yield from _crossings(stack, here, there, (function, mount_target))
 
 
 def _are_neighbours(stack: Stack, here: Any, there: Any, *, alone: bool) -> bool:
@@ -89,29 +89,33 @@ def _are_neighbours(stack: Stack, here: Any, there: Any, *, alone: bool) -> bool
     return zones[0] == zones[1] is not None or (alone and not are_other_zones(*zones))
 
 
-def _crossings(stack: Stack, here: Any, there: Any) -> Iterator[Hit]:
+def _crossings(stack: Stack, here: Any, there: Any, users: tuple[Resource, ...]) -> Iterator[Hit]:
     for crossing in (
         _Crossing(here, True, (NFS, NFS), there),
         _Crossing(there, False, (NFS, NFS), here),
         _Crossing(there, True, HIGH_PORTS, here),
         _Crossing(here, False, HIGH_PORTS, there),
     ):
-        acl = _acl_of(stack, crossing.subnet)
-        entries = None if acl is None else _entries(stack, acl)
         peer = stack.range(crossing.peer)
-        if acl is None or entries is None or peer is None:
-            continue
-        entry = decide(entries, outward=crossing.outward, ports=crossing.ports, peer=peer)
-        if entry is None or entry.allows is not False:
-            continue
-        if entry.number == LAST and stack.is_partial:
-            continue  # an entry may be made out of view
-        evidence = describe(entry, crossing.ports, peer, outward=crossing.outward)
-        if stack.subnet(here) is stack.subnet(there):
-            within = "; it does not apply within the subnet that both are in"
-            yield Hit.on(acl, evidence + within, severity="note")
-        else:
-            yield Hit.on(acl, evidence)
+        for acl, severity in _acls_of(stack, crossing.subnet, users) if peer else ():
+            entry = _deciding_entry(stack, acl, crossing, str(peer))
+            if entry is None or entry.allows is not False:
+                continue
+            if entry.number == LAST and stack.is_partial:
+                continue  # an entry may be made out of view
+            evidence = describe(entry, crossing.ports, str(peer), outward=crossing.outward)
+            if stack.subnet(here) is stack.subnet(there):
+                within = "; it does not apply within the subnet that both are in"
+                yield Hit.on(acl, evidence + within, severity="note")
+            else:
+                yield Hit.on(acl, evidence, severity=severity)
+
+
+def _deciding_entry(stack: Stack, acl: Resource, crossing: _Crossing, peer: str) -> Entry | None:
+    entries = _entries(stack, acl)
+    if entries is None:
+        return None
+    return decide(entries, outward=crossing.outward, ports=crossing.ports, peer=peer)
 
 
 def describe(entry: Entry, ports: tuple[int, int], peer: str, *, outward: bool) -> str:
@@ -122,16 +126,33 @@ def describe(entry: Entry, ports: tuple[int, int], peer: str, *, outward: bool) 
     return f"rule {number} denies tcp {span} {way} {peer}"
 
 
-def _acl_of(stack: Stack, subnet: Any) -> Resource | None:
-    """Return the network ACL of a subnet, if it is not the VPC's default one."""
+def _acls_of(
+    stack: Stack, subnet: Any, users: tuple[Resource, ...]
+) -> Iterator[tuple[Resource, str]]:
+    """Yield the network ACL of a subnet, with a severity, if it is not the VPC's default one.
+
+    If a condition decides whether the users have it, the severity is lower, and others may follow.
+    """
     resource = stack.subnet(subnet)
+    for acl, parts in _associated(stack, resource):
+        if all(stack.may_coexist(part, user) for part in parts for user in users):
+            is_sure = all(
+                any(stack.is_created_with(part, user) for user in users) for part in parts
+            )
+            yield acl, "" if is_sure else "warning"
+            if is_sure:
+                return
+
+
+def _associated(stack: Stack, subnet: Resource | None) -> Iterator[tuple[Resource, list[Resource]]]:
+    """Yield each network ACL that names a subnet, with the resources by which it has it."""
     for acl in stack.of("AWS::EC2::NetworkAcl"):
-        if any(stack.subnet(each) is resource for each in items(acl.get("SubnetIds"))):
-            return acl
+        if any(stack.subnet(each) is subnet for each in items(acl.get("SubnetIds"))):
+            yield acl, [acl]
     for association in stack.of("AWS::EC2::SubnetNetworkAclAssociation"):
-        if stack.subnet(association.get("SubnetId")) is resource:
-            return stack.find(association.get("NetworkAclId"), "AWS::EC2::NetworkAcl")
-    return None
+        own = stack.find(association.get("NetworkAclId"), "AWS::EC2::NetworkAcl")
+        if own is not None and stack.subnet(association.get("SubnetId")) is subnet:
+            yield own, [own, association]
 
 
 def _entries(stack: Stack, acl: Resource) -> list[Entry] | None:
@@ -142,7 +163,8 @@ def _entries(stack: Stack, acl: Resource) -> list[Entry] | None:
         for entry in stack.of("AWS::EC2::NetworkAclEntry")
         if stack.find(entry.get("NetworkAclId")) is acl
     ]
-    if isinstance(inline, Unknown) or any(entry.is_many for entry in apart):
+    is_sure = all(stack.is_created_with(entry, acl) for entry in apart)
+    if isinstance(inline, Unknown) or any(entry.is_many for entry in apart) or not is_sure:
         return None
     written = [*items(inline), *(entry.properties for entry in apart)]
     if not all(isinstance(entry, dict) for entry in written):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -138,7 +139,9 @@ def _beyond_the_zone(stack: Stack, file_system: Resource, zone: str) -> Iterator
             evidence = f"it is in {other}; {file_system.name} is in {zone} only"
             yield Hit.on(mount_target, evidence, "SubnetId")
     places = {stack.zone(each.get("SubnetId")) for each in targets} - {None}
-    if len(places) > 1:
+    if len(places) > 1 and all(
+        stack.may_coexist(one, other) for one, other in itertools.combinations(targets, 2)
+    ):
         evidence = f"it has mount targets in {', '.join(sorted(map(str, places)))}"
         yield Hit.on(file_system, evidence, "AvailabilityZoneName")
     for function, used, _ in stack.served():
@@ -169,7 +172,11 @@ def _called_too_early(stack: Stack) -> Iterator[Hit]:
         if function is None or function.name not in served:
             continue
         before = stack.created_before(resource)
-        missing = [rule.name for rule in openings if rule.name not in before]
+        missing = [
+            rule.name
+            for rule in openings
+            if rule.name not in before and stack.may_coexist(rule, resource)
+        ]
         if missing:
             evidence = f"it calls {function.name} and does not wait for {', '.join(missing)}"
             yield Hit.on(resource, evidence, "DependsOn")

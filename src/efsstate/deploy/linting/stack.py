@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -25,6 +26,7 @@ class Stack:
         skipped: Iterable[str] = (),
         form: str = "cloudformation",
         implies: Callable[[str, str], bool] = lambda one_name, other_name: one_name == other_name,
+        may_coexist: Callable[[str, str], bool] = lambda _one_name, _other_name: True,
         duplicates: Iterable[tuple[str, int]] = (),
         parameters: Iterable[str] | None = None,
     ) -> None:
@@ -32,7 +34,7 @@ class Stack:
 
         `unseen` names the modules, macros and nested stacks that create resources out of view: if
         it is not empty, a missing resource proves nothing. `skipped` names the resources that are
-        not created with the parameters at hand. `implies` compares two undecided
+        not created with the parameters at hand. `implies` and `may_coexist` compare two undecided
         conditions. `duplicates` are the keys, with lines, that stand twice in one mapping.
         `parameters` are the names that may be given values; None if they are not known.
         """
@@ -45,7 +47,8 @@ class Stack:
         self.form = form
         self.duplicates = list(duplicates)
         self.parameters = None if parameters is None else set(parameters)
-        self._implies = implies
+        self._implies = functools.cache(implies)
+        self._may_coexist = functools.cache(may_coexist)
 
     @property
     def is_partial(self) -> bool:
@@ -69,6 +72,12 @@ class Stack:
         if not resource.condition:
             return True
         return bool(other.condition) and self._implies(other.condition, resource.condition)
+
+    def may_coexist(self, resource: Resource, other: Resource) -> bool:
+        """Return False if no deployment has both resources: their conditions exclude each other."""
+        if not resource.condition or not other.condition:
+            return True
+        return self._may_coexist(resource.condition, other.condition)
 
     # ---- the way from a function to the files ----
 
@@ -109,11 +118,16 @@ class Stack:
         return [each for each in targets if self.file_system(each) is file_system]
 
     def served(self) -> Iterator[tuple[Resource, Resource, list[Resource]]]:
-        """Yield each function with a file system it mounts and its mount targets, all in view."""
+        """Yield each function with a file system it mounts and its mount targets, all in view.
+
+        Mount targets that no deployment has beside the function are left out.
+        """
         for function, mount in self.mounted():
             file_system = self.file_system(self.access_point(mount))
             if file_system is not None:
-                yield function, file_system, self.mount_targets(file_system)
+                targets = self.mount_targets(file_system)
+                beside = [each for each in targets if self.may_coexist(each, function)]
+                yield function, file_system, beside
 
     def used(self) -> list[Resource]:
         """Return the file systems that a function of the stack mounts."""

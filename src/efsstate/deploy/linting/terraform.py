@@ -19,7 +19,7 @@ from efsstate.deploy.linting.located_yaml import load
 from efsstate.deploy.linting.resource import Resource
 from efsstate.deploy.linting.stack import Stack
 from efsstate.deploy.linting.terraform_types import attach_policies, convert, document
-from efsstate.deploy.linting.values import Ref, is_known, items, number
+from efsstate.deploy.linting.values import Ref, Unknown, is_known, items, number
 from efsstate.errors import TemplateError
 
 ENDINGS = (".tf", ".tf.json", ".tofu", ".tofu.json")
@@ -33,6 +33,8 @@ _UNNAMED = (
     "aws_vpc_security_group_egress_rule",
     "aws_vpc_security_group_ingress_rule",
 )
+_NOT = "not "
+_SWITCH = re.compile(r"\$\{(?P<not>!?)(?P<test>[\w.]+) \? (?P<yes>\d+) : (?P<no>\d+)\}")
 _SOURCE = re.compile(r'^\s*source\s*=\s*"(\.\.?/[^"]*)"', re.MULTILINE)
 
 
@@ -47,6 +49,8 @@ class _Written(NamedTuple):
     lines: list[str]
     is_many: bool
     """True if its module is called with count or for_each."""
+    condition: str = ""
+    """The conditions of its module's calls."""
 
 
 def files_in(folder: str) -> list[str]:
@@ -103,7 +107,14 @@ class _Reader:
             resources += converted
             if not converted:
                 skipped.append(f"{block.scope.prefix}{block.kind}.{block.name}")
-        stack = Stack(resources, unseen=self.unseen, skipped=skipped, form="terraform")
+        stack = Stack(
+            resources,
+            unseen=self.unseen,
+            skipped=skipped,
+            form="terraform",
+            implies=_implies,
+            may_coexist=_may_coexist,
+        )
         attach_policies(stack)
         return stack
 
@@ -127,7 +138,9 @@ class _Reader:
         asks = any("default" not in body for body in variables)
         return asks and any("output" in tree for tree in trees)
 
-    def read_module(self, scope: Scope, files: list[str], *, is_many: bool) -> None:
+    def read_module(
+        self, scope: Scope, files: list[str], *, is_many: bool, condition: str = ""
+    ) -> None:
         scope.read_document = lambda body: document(scope, body)
         calls: list[tuple[str, dict[str, Any]]] = []
         for file in files:
@@ -136,10 +149,10 @@ class _Reader:
             calls += [call for block in items(tree.get("module")) for call in _named(block)]
             for kind, name, body in _typed(tree.get("resource")):
                 scope.resources.add(f"{kind}.{name}")
-                block = _Written(scope, kind, name, body, file, lines, is_many)
+                block = _Written(scope, kind, name, body, file, lines, is_many, condition)
                 self.blocks.append(block)
         for name, body in calls:
-            self._call(scope, name, body, is_many=is_many)
+            self._call(scope, name, body, is_many=is_many, condition=condition)
 
     def _parse_file(self, file: str) -> tuple[dict[str, Any], list[str]]:
         """Return a file's tree and its lines; a module that is called often is parsed once."""
@@ -164,7 +177,9 @@ class _Reader:
         for kind, name, body in _typed(tree.get("data")):
             scope.data[f"{kind}.{name}"] = body
 
-    def _call(self, scope: Scope, name: str, body: dict[str, Any], *, is_many: bool) -> None:
+    def _call(
+        self, scope: Scope, name: str, body: dict[str, Any], *, is_many: bool, condition: str
+    ) -> None:
         """Follow the call of a local module; note a module from elsewhere."""
         source = scope.value(body.get("source"))
         count = scope.value(body["count"]) if "count" in body else None
@@ -189,7 +204,8 @@ class _Reader:
         child.depends = scope.depends | mentions(scope, body.get("depends_on"))
         scope.modules[name] = child
         several = is_many or "for_each" in body or (count is not None and number(count) != 1)
-        self.read_module(child, files, is_many=several)
+        both = _condition(scope, body, condition)
+        self.read_module(child, files, is_many=several, condition=both)
 
 
 # ---- files ----
@@ -288,6 +304,35 @@ def _convert(block: _Written) -> list[Resource]:
     return [_one(block, None, each if isinstance(each, Ref) else None)]
 
 
+def _condition(scope: Scope, raw: dict[str, Any], outer: str) -> str:
+    """Return the undecided conditions under which a block is created, one a line.
+
+    Only `X ? A : B` counts as one: a number or a list that is not known is hardly ever empty.
+    """
+    written = raw.get("count", raw.get("for_each"))
+    if " ? " not in str(written) or not isinstance(scope.value(written), Unknown):
+        return outer
+    own = f"{scope.prefix}{written}"
+    switch = _SWITCH.fullmatch(str(written))
+    if switch and "0" in switch.group("yes", "no"):
+        is_no = (switch["yes"] == "0") != bool(switch["not"])
+        own = f"{_NOT if is_no else ''}{scope.prefix}{switch['test']}"
+    return f"{outer}\n{own}" if outer else own
+
+
+def _implies(one: str, other: str) -> bool:
+    return set(other.split("\n")) <= set(one.split("\n"))
+
+
+def _may_coexist(one: str, other: str) -> bool:
+    ours, theirs = one.split("\n"), other.split("\n")
+    return not any(
+        f"{_NOT}{mine}" in theirs or mine.removeprefix(_NOT) in theirs
+        for mine in ours
+        if mine not in theirs
+    )
+
+
 def _instances(each: Any) -> Iterator[tuple[Any, Any]]:
     """Yield the key and the value of each instance that for_each creates, if they are known."""
     pairs = each.items() if isinstance(each, dict) else [(value, value) for value in items(each)]
@@ -309,6 +354,7 @@ def _one(block: _Written, key: Any, each: Any) -> Resource:
     count = scope.value(raw["count"]) if "count" in raw else None
     is_single = key is not None or ("for_each" not in raw and (count is None or number(count) == 1))
     resource.is_many = block.is_many or not is_single
+    resource.condition = _condition(scope, raw, block.condition)
     scope.each_key = scope.each = None
     return resource
 
