@@ -91,6 +91,12 @@ def test_a_reader_alone_is_as_fast_as_its_network():
     assert fate.last == pytest.approx(10) and fate.late == 0
 
 
+def test_a_herd_of_more_readers_than_can_be_simulated_is_refused():
+    work = Workload(model=GIB, environments=10**9)
+    with pytest.raises(ValueError, match="environments, herd: 1,000,000,000: at most 100,000"):
+        plan.make(work, RATES)
+
+
 def test_credits_carry_the_first_readers():
     slow = herd.simulate(10, GIB, throughput=30 * MIB, network=1e12, starts=1e9, timeout=60)
     fast = herd.simulate(

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
+MOST = 100_000  # readers; a simulation of them takes a second or two
+
 
 class Herd(NamedTuple):
     """When the readers have their model: seconds after their own start.
@@ -43,8 +45,12 @@ def simulate(
     `throughput` is the bytes a second that all readers share; `network` an environment's own;
     `starts` environments begin each second. With `burst` (bytes a second that readers see while
     there is a `balance` of credits, metered bytes), `throughput` holds once that is gone;
-    `baseline` is the rate at which credits come back, as metered.
+    `baseline` is the rate at which credits come back, as metered. Raise ValueError for over
+    100,000 environments.
     """
+    if count > MOST:
+        most = f"at most {MOST:,} environments that start at once can be simulated"
+        raise ValueError(f"environments, herd: {count:,}: {most}")
     if count <= 0 or size <= 0:
         return Herd(0.0, 0.0, 0.0, 0, network)
     now, had = 0.0, 0.0  # `had`: bytes that a reader has received since time 0
