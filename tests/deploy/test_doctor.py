@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 
+import botocore.session
 import pytest
 from tests.deploy.run import run
 
@@ -229,6 +231,14 @@ def test_in_a_handler_it_needs_no_package_of_the_command_line():
         ).stdout.strip()
         == "[]"
     )
+
+
+def test_the_errors_are_known_by_the_text_of_aws():
+    """Without its name an error is known by the sentence in AWS's own model of Lambda."""
+    shapes = botocore.session.get_session().get_service_model("lambda").shape_for
+    for one in EXCEPTIONS:
+        assert explain(re.sub("<.*?>", "", shapes(one.name).documentation)) is one
+    assert explain("The Lambda function could not be found") is None
 
 
 @pytest.mark.parametrize("one", EXCEPTIONS, ids=lambda one: one.name)

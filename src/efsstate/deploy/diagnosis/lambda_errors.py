@@ -19,6 +19,8 @@ class Explained(NamedTuple):
     """An error of Lambda with its meaning and causes."""
 
     name: str
+    says: str
+    """A part of AWS's text of the error that no other has, in lower case."""
     means: str
     causes: tuple[Cause, ...]
 
@@ -26,6 +28,7 @@ class Explained(NamedTuple):
 EXCEPTIONS = (
     Explained(
         "EFSMountConnectivityException",
+        "make a network connection to the configured file system",
         "The function could not open a TCP connection to port 2049 of the mount target. It is an "
         "error of the invocation, not a silence: the handler did not run.",
         (
@@ -64,6 +67,7 @@ EXCEPTIONS = (
     ),
     Explained(
         "EFSMountTimeoutException",
+        "made a network connection to the configured file system",
         "The connection was made, but the mount did not finish in time. Lambda tries again at the "
         "next invocation.",
         (
@@ -93,6 +97,7 @@ EXCEPTIONS = (
     ),
     Explained(
         "EFSMountFailureException",
+        "mount the configured file system",
         "The mount target answered, and refused: a permission or a setting is wrong.",
         (
             Cause(
@@ -130,6 +135,7 @@ EXCEPTIONS = (
     ),
     Explained(
         "EFSIOException",
+        "reading from or writing to a connected file system",
         "A read or write failed while the handler ran.",
         (
             Cause(
@@ -158,6 +164,7 @@ EXCEPTIONS = (
     ),
     Explained(
         "S3FilesMountConnectivityException",
+        "make a network connection to the configured s3 files",
         "The function could not connect to the mount target of S3 Files. The handler did not run.",
         (
             Cause(
@@ -175,6 +182,7 @@ EXCEPTIONS = (
     ),
     Explained(
         "S3FilesMountFailureException",
+        "mount the configured s3 files",
         "S3 Files answered, and refused the mount.",
         (
             Cause(
@@ -191,6 +199,7 @@ EXCEPTIONS = (
     ),
     Explained(
         "S3FilesMountTimeoutException",
+        "made a network connection to the configured s3 files",
         "The connection to S3 Files was made, but the mount did not finish in time. Lambda tries "
         "again at the next invocation.",
         (
@@ -213,11 +222,12 @@ EXCEPTIONS = (
 def explain(text: str) -> Explained | None:
     """Return the error that a message or a name is about.
 
-    Lambda's state reason codes, such as EFSMountFailure and EFSIOError, are known too.
+    Lambda's state reason codes, such as EFSMountFailure and EFSIOError, are known too, and so is
+    AWS's text of an error without its name.
     """
     low = text.lower()
     for error in EXCEPTIONS:
         stem = error.name.removesuffix("Exception").lower()
         if stem in low or (stem == "efsio" and "efsioerror" in low):
             return error
-    return None
+    return next((error for error in EXCEPTIONS if error.says in low), None)
