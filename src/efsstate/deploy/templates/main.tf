@@ -159,7 +159,7 @@ variable "model_key_arn" {
 variable "hub_secret_name" {
   type        = string
   default     = ""
-  description = "The secret with the token of the Hugging Face hub that the publisher may read."
+  description = "The secret with the token of the Hugging Face hub that the publisher may read. In a new VPC the way to the hub and to Secrets Manager is internet_access."
 }
 
 variable "batch" {
