@@ -568,6 +568,16 @@ DOCUMENT = """data "aws_iam_policy_document" "own" {
   }
 }
 """
+
+
+def test_one_rule_that_is_closed_in_each_zone_is_one_finding(tmp_path):
+    text = terraform(
+        ("security_groups = [aws_security_group.function.id]", 'ipv6_cidr_blocks = ["::/0"]')
+    )
+    found = check(str(write(tmp_path, main_tf=text))).findings
+    assert [each.code for each in found if each.severity == "error"] == ["EFS001"]
+
+
 SWITCH = 'variable "on" { type = bool }\n'
 IF, IF_NOT = "count = var.on ? 1 : 0\n", "count = var.on ? 0 : 1\n"
 TARGET = 'resource "aws_efs_mount_target" "a" {\n'

@@ -436,6 +436,21 @@ def test_faults_in_a_plan_are_found(tmp_path):
     assert alarms(plan(tmp_path, one_zone)) == {"EFS004"}
 
 
+def test_a_plan_is_known_whatever_the_order_of_its_keys_and_its_encoding(tmp_path):
+    """`jq -S` puts the configuration first, and PowerShell's `>` writes UTF-16."""
+    path = plan(tmp_path)
+    text = json.dumps(json.loads(path.read_text()), sort_keys=True)
+    assert text.index('"format_version"') > 2048
+    for encoding in ("utf-8", "utf-16"):
+        path.write_text(text, encoding=encoding)
+        assert check(str(path)).functions == 1
+
+
+def test_a_plan_that_ended_with_an_error_is_partial(tmp_path):
+    report = check(str(plan(tmp_path, lambda tree: tree.update(errored=True))))
+    assert report.unseen == ["the rest of a plan that ended with an error"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -443,6 +458,8 @@ def test_faults_in_a_plan_are_found(tmp_path):
         ('{"format_version": "1.2"}', "without planned values"),
         ('{"format_version": "1.2", "planned_values": {"root_module": {"resources": [3]}}}', "not"),
         ('{"format_version": "1.2", ', "not JSON"),
+        ('{"format_version": "1.2", "n": ' + "9" * 5000 + "}", "not JSON"),
+        ('{"@level":"info","type":"version"}\n{"@level":"info"}\n', "terraform show -json"),
     ],
 )
 def test_a_plan_of_another_shape_is_refused(text, message, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from typing import Any
@@ -53,7 +54,9 @@ def load(path: str, limit: int = MAX_BYTES) -> str:
     if len(data) > limit:
         raise TemplateError(f"{path}: over {limit >> 20} MiB, which is larger than any template")
     try:
-        text = data.decode("utf-8-sig")
+        # PowerShell's `>` writes UTF-16.
+        is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = data.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise TemplateError(f"{path}: not text: {error.reason} at byte {error.start}") from error
     if "\0" in text:

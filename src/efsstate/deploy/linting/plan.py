@@ -39,13 +39,14 @@ _KEPT = re.compile(r"awsc?c?_")
 
 
 def is_plan(path: str) -> bool:
-    """Return True if a JSON file is a plan, by its beginning."""
+    """Return True if a JSON file is a plan. Raise TemplateError if it is the log of planning."""
     try:
-        with open(path, "rb") as file:
-            head = file.read(2048)
-    except OSError:
+        text = load(path, MAX_BYTES)
+    except TemplateError:
         return False
-    return b'"format_version"' in head and b'"Resources"' not in head
+    if text.lstrip().startswith('{"@level"'):
+        raise TemplateError(f"{path}: this is the log that `terraform plan -json` prints; {HINT}")
+    return '"format_version"' in text and '"Resources"' not in text
 
 
 def read(path: str) -> Stack:
@@ -79,7 +80,9 @@ class _Plan:
         }
         self.expressions: dict[str, Any] = {}
         self._collect(configuration, "")
-        self.has_configuration = bool(configuration)
+        self.unseen = [] if configuration else ["references, which a state does not have"]
+        if plan.get("errored"):
+            self.unseen.append("the rest of a plan that ended with an error")
 
     def stack(self, root: dict[str, Any]) -> Stack:
         written = list(_resources(root))
@@ -92,9 +95,8 @@ class _Plan:
             for resource in written
             if resource.get("mode") != "data" and _KEPT.match(str(resource.get("type")))
         ]
-        unseen = () if self.has_configuration else ("references, which a state does not have",)
         relevant = [each for each in resources if not _KEPT.match(each.type)]
-        stack = Stack(relevant, unseen=unseen, form="terraform", parameters=())
+        stack = Stack(relevant, unseen=self.unseen, form="terraform", parameters=())
         attach_policies(stack)
         return stack
 

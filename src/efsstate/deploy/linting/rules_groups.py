@@ -59,13 +59,18 @@ def _subnets_beside(stack: Stack, function: Resource, mount_target: Resource) ->
 
 def _closed(stack: Stack) -> Iterator[Hit]:
     seen = set()
+    told: set[tuple[str, str, int]] = set()
     for function, _, targets in stack.served():
         mine = stack.groups(function.get("VpcConfig", "SecurityGroupIds"))
         for mount_target in targets if mine is not None else ():
             key = (mount_target.name, tuple(group.name for group in mine or ()))
             if key not in seen:
                 seen.add(key)
-                yield from _closed_at(stack, function, mine or [], mount_target)
+                for hit in _closed_at(stack, function, mine or [], mount_target):
+                    place = (function.name, hit.resource, hit.line)
+                    if place not in told:  # the same rule fails in each zone
+                        told.add(place)
+                        yield hit
 
 
 def _closed_at(
