@@ -434,8 +434,8 @@ def test_a_condition_beside_the_function_s(name, tmp_path):
     for condition, finding in expected.items():
         own = BOTH + (UNDER % condition if condition else "")
         given = findings(tmp_path, changed(IN, *changes, (BOTH, own)))
-        told = [f"{severity} {code}" for severity, code in given if severity != "note"]
-        assert told == ([finding] if finding else []), condition
+        alarming = [f"{severity} {code}" for severity, code in given if severity != "note"]
+        assert alarming == ([finding] if finding else []), condition
 
 
 def test_a_deletion_policy_that_is_not_known_gives_no_note(tmp_path):

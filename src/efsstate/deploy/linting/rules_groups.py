@@ -59,7 +59,7 @@ def _subnets_beside(stack: Stack, function: Resource, mount_target: Resource) ->
 
 def _closed(stack: Stack) -> Iterator[Hit]:
     seen = set()
-    told: set[tuple[str, str, int]] = set()
+    reported: set[tuple[str, str, int]] = set()
     for function, _, targets in stack.served():
         mine = stack.groups(function.get("VpcConfig", "SecurityGroupIds"))
         for mount_target in targets if mine is not None else ():
@@ -68,8 +68,8 @@ def _closed(stack: Stack) -> Iterator[Hit]:
                 seen.add(key)
                 for hit in _closed_at(stack, function, mine or [], mount_target):
                     place = (function.name, hit.resource, hit.line)
-                    if place not in told:  # the same rule fails in each zone
-                        told.add(place)
+                    if place not in reported:  # the same rule fails in each zone
+                        reported.add(place)
                         yield hit
 
 

@@ -140,7 +140,7 @@ def _beyond_the_zone(stack: Stack, file_system: Resource, zone: str) -> Iterator
             yield Hit.on(mount_target, evidence, "SubnetId")
     places = {stack.zone(each.get("SubnetId")) for each in targets} - {None}
     if len(places) > 1 and all(
-        stack.may_coexist(one, other) for one, other in itertools.combinations(targets, 2)
+        stack.may_coexist(*pair) for pair in itertools.combinations(targets, 2)
     ):
         evidence = f"it has mount targets in {', '.join(sorted(map(str, places)))}"
         yield Hit.on(file_system, evidence, "AvailabilityZoneName")
