@@ -74,7 +74,7 @@ def read_plainly(snapshot, view):
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def read_ahead(a, b, *, parts=6, size=32 << 20, rounds=7, thought=0.3):
+def read_ahead(a, b, *, parts=12, size=32 << 20, rounds=7, thought=0.3):
     """Print how much faster `read(ahead=1)` is than one `read()` a part, by client b.
 
     The two take turns. Then a consumer thinks for `thought` seconds about each part, without the
