@@ -5,15 +5,19 @@ import collections
 import functools
 import math
 import multiprocessing
+import opcode
 import os
 import subprocess
 import sys
 import textwrap
+from typing import TypeVar
 
 import pytest
 
 import efsstate
 from efsstate import cached
+from efsstate.cache import captured
+from efsstate.cache.fingerprint import of_function
 
 SOURCE = os.path.dirname(os.path.dirname(efsstate.__file__))
 
@@ -78,6 +82,14 @@ class Client:
         return self, key
 
 
+def with_attribute(value):
+    def plain(x):
+        return x
+
+    plain.factor = value
+    return plain
+
+
 VALUES = [
     1, True, 1.0, "1", b"1", None, (1, 2), [1, 2], {"a": 1}, {1, 2},
     abs, str, math, math.sin, collections.OrderedDict, double, lambda x: x + 1, lambda x: x + 2,
@@ -85,6 +97,8 @@ VALUES = [
     "a".upper, "b".upper, str.upper, str.lower,
     functools.partial(double, 1), functools.partial(double, 2), functools.partial(double, x=1),
     functools.lru_cache(scaled(5)), cached(scaled(6)), triple, wrapped(2), wrapped(3),
+    with_attribute(2), with_attribute(3), functools.lru_cache(with_attribute(2)),
+    ("module", "math"), lambda x=0, /, **rest: rest, lambda x=0, **rest: rest, TypeVar("T"),
 ]  # fmt: skip
 
 
@@ -95,7 +109,16 @@ def test_captured_variables_count():
     assert [capturing(value).cache.name for value in VALUES] == names
 
 
-@pytest.mark.parametrize("value", [Client(), Client().get, [Client()], object(), iter([])], ids=str)
+class Shifted(functools.partial):
+    def __call__(self, x):
+        return self.shift + super().__call__(x)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Client(), Client().get, [Client()], object(), iter([]), Shifted(double)],
+    ids=str,
+)
 def test_a_captured_object_is_refused_with_the_ways_out(value):
     with pytest.raises(TypeError) as caught:
         capturing(value)
@@ -106,6 +129,165 @@ def test_a_captured_object_is_refused_with_the_ways_out(value):
     assert capturing(value, ignore="value").cache_key(1) == capturing(5, ignore="value").cache_key(
         1
     )
+
+
+CONSTANTS = [
+    lambda: 1, lambda: 1.0, lambda: True, lambda: 1j, lambda: "1", lambda: b"1", lambda: None,
+    lambda: "None", lambda: ..., lambda: "...", lambda: 0.0, lambda: -0.0, lambda: (1,),
+    lambda: (True,), lambda: (...,), lambda: ("...",), lambda: 1 in {1, ...},
+    lambda: 1 in {1, "..."}, lambda: 1 in {True, ...}, lambda: (lambda: ...),
+    lambda: (lambda: "..."),
+]  # fmt: skip
+
+
+def test_constants_of_captured_functions_count_by_type_and_value():
+    names = [capturing(function).cache.name for function in CONSTANTS]
+    assert len(set(names)) == len(names)
+
+
+def test_the_place_of_none_among_the_constants_counts():
+    texts = [f"def f(x):\n    'Text.'\n    return x({pair})" for pair in ("None, 'a'", "'a', None")]
+    first, second = (capturing(compiled(text)).cache.name for text in texts)
+    assert first != second
+
+
+def test_attributes_of_captured_functions_count():
+    def itself(factor):
+        def f(x):
+            return x * f.factor
+
+        f.factor = factor
+        return cached(f)
+
+    def wrapping(factor):
+        @functools.wraps(double)
+        def wrapper(x):
+            return double(x) * wrapper.factor
+
+        wrapper.factor = factor
+        return cached(wrapper)
+
+    def read_by_the_wrapper(factor):
+        def g(x):
+            return x
+
+        def reading(function):
+            @functools.wraps(function)
+            def wrapper(x):
+                return function(x) * function.factor
+
+            return wrapper
+
+        g.factor = factor
+        return cached(reading(g))
+
+    def set_after_the_decoration(factor):
+        @cached
+        def f(x):
+            return x * f.factor
+
+        f.factor = factor
+        return f
+
+    for make in (itself, wrapping, read_by_the_wrapper, set_after_the_decoration):
+        two, three, again = make(2), make(3), make(2)
+        assert three(5) * 2 == two(5) * 3 and again(5) == two(5)
+        assert again.cache_info().misses == 0, make
+    with pytest.raises(TypeError, match="captured variable 'f'"):
+        itself(Client())
+    with pytest.raises(TypeError, match="captured variable 'function'"):
+        read_by_the_wrapper(Client())
+    with pytest.raises(TypeError, match="captured variable 'f'"):
+        set_after_the_decoration(Client())(5)
+
+
+def test_attributes_that_no_code_reads_are_let_be():
+    """Frameworks set them: marks of pytest, options of click."""
+
+    def marked():
+        def plain(x):
+            return x
+
+        plain.options, plain.__options__ = [Client()], [1]
+        return plain
+
+    assert capturing(marked())(1)[1] == 1
+    assert capturing(with_attribute(2)).cache.name == capturing(with_attribute(2)).cache.name
+    marking = wrapped(2)
+    marking.client = Client()
+    assert cached(timed(marking))(2) == 12
+
+
+def test_a_function_that_counts_its_calls_is_one_cache():
+    @cached
+    def f(x):
+        f.calls += 1
+        return x
+
+    f.calls = 0
+    assert [f(1), f(2), f(1), f(2)] == [1, 2, 1, 2] and f.calls == 2
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the syntax is of Python 3.12")
+def test_a_generic_function_captures_its_type_parameters():
+    space = {"__name__": __name__, "cached": cached}
+    exec(
+        "import typing\n"
+        "@cached\n"
+        "def same[T, **P, *Ts](x: T) -> T: return typing.cast(T, x), P and Ts and 1\n"
+        "class Box[T]:\n"
+        "    @staticmethod\n"
+        "    @cached\n"
+        "    def same(x): return typing.cast(T, x)\n",
+        space,
+    )
+    assert space["same"](1) == (1, 1) and space["Box"].same("a") == "a"
+
+
+class Base:
+    @staticmethod
+    def factor():
+        return 2
+
+
+class Sub(Base):
+    @staticmethod
+    def factor():
+        return 3
+
+    @classmethod
+    @cached
+    def inherited(cls, x):
+        return x * super().factor()
+
+    @staticmethod
+    @cached
+    def own(x):
+        return x * __class__.factor()
+
+
+def test_a_method_may_name_its_class():
+    """The class is told by the name of the method's cache."""
+    assert (Sub.inherited(5), Sub.own(5)) == (10, 15)
+    assert Sub.own.cache.name == f"{__name__}.Sub.own"
+
+
+def test_a_method_that_names_a_class_of_a_function_is_refused():
+    def make(number, **options):
+        class Local:
+            factor = number
+
+            @staticmethod
+            @cached(**options)
+            def times(x):
+                return x * __class__.factor
+
+        return Local
+
+    with pytest.raises(TypeError, match="captured variable '__class__': the class"):
+        make(2).times(10)
+    assert make(2, ignore="__class__").times(10) == make(3, ignore="__class__").times(10) == 20
+    assert make(3, name="three").times(10) == 30
 
 
 def test_a_variable_that_is_set_after_the_decoration_counts():
@@ -159,6 +341,18 @@ def test_what_the_object_of_a_decorator_keeps_counts(kind):
     with pytest.raises(TypeError, match="captured variable 'factor'"):
         cached(kind(double, Client()))
     assert cached(name="named")(kind(double, Client())).cache.name == "named"
+
+
+@pytest.mark.parametrize(("kind", "two", "three"), [(dict, {0: 2}, {0: 3}), (list, [2], [3])])
+def test_what_the_object_of_a_decorator_holds_counts(kind, two, three):
+    class Table(kind):
+        def __call__(self, x):
+            return x * self[0]
+
+    first, second = (
+        cached(functools.update_wrapper(Table(content), double)) for content in (two, three)
+    )
+    assert (first(5), second(5)) == (10, 15)
 
 
 @pytest.mark.heavy
@@ -228,6 +422,60 @@ def test_a_variable_that_is_bound_again_counts(memory):
     rebind(Client())
     with pytest.raises(TypeError, match="captured variable 'factor'"):
         f(5)
+
+
+def page(x, y=2):
+    return x, y
+
+
+def swapped(function):
+    """Return a wrapper of `function`, and a function that has it wrap another."""
+
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    def swap(other):
+        nonlocal function
+        function = other
+
+    return wrapper, swap
+
+
+@pytest.mark.parametrize("options", [{}, {"name": "pages"}])
+def test_another_function_in_a_wrapper_counts(options):
+    wrapper, swap = swapped(page)
+    f = cached(**options)(wrapper)
+    if not options:
+        assert [f(5), f(5), f(5, 2)] == [(5, 2)] * 3 and f.cache_info().misses == 1
+        assert f.cache.name == cached(page).cache.name
+    swap(lambda x, y=9: (x, y))
+    assert [f(5), f(5), f(5, 2)] == [(5, 9), (5, 9), (5, 2)]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_default_that_is_replaced_counts(is_async):
+    def decorate(function):
+        if not is_async:
+            return cached(function), function
+
+        async def awaited(x, y=2, *, z=0):
+            return function(x, y, z=z)
+
+        outer = cached(awaited)
+        return (lambda *args: asyncio.run(outer(*args))), awaited
+
+    def add(x, y=2, *, z=0):
+        return x, y, z
+
+    f, changed = decorate(add)
+    assert [f(1), f(1, 2)] == [(1, 2, 0)] * 2
+    changed.__defaults__ = (5,)
+    assert [f(1), f(1, 2)] == [(1, 5, 0), (1, 2, 0)]
+    changed.__kwdefaults__["z"] = 6
+    assert f(1) == (1, 5, 6)
+    changed.__kwdefaults__ = {"z": 7}
+    assert f(1) == (1, 5, 7)
 
 
 def test_a_coroutines_variable_that_is_bound_again_counts():
@@ -587,6 +835,29 @@ def test_the_code_of_what_is_wrapped_is_noticed(apart, caplog):
     apart()
     cached(name="f")(passing(compiled(CODES[1])))(0)
     assert len(caplog.records) == 1
+
+
+def test_code_that_is_replaced_in_a_running_process_is_noticed(caplog):
+    """By the calls that are not remembered, as after a deployment."""
+    f = cached(name="f", memory=0)(compiled(CODES[0]))
+    assert f(0) == 1
+    f.__wrapped__.__code__ = compiled(CODES[1]).__code__
+    assert [f(0), f(1), f(1)] == [1, 0, 0]
+    assert [record.efsstate["event"] for record in caplog.records] == ["other_code"]
+
+
+def test_a_docstring_that_the_code_returns_is_no_mere_docstring():
+    texts = [f'def f(x):\n    "{text}"\n    return "{text}"' for text in ("v1", "v2")]
+    texts += [f'def f(x):\n    "{text}"\n    return [x, "{text}"]' for text in ("v1", "v2")]
+    assert len({of_function(compiled(text)) for text in texts}) == 4
+    texts = [f'def f(x):\n    "{text}"\n    return "result"' for text in ("v1", "v2")]
+    assert len({of_function(compiled(text)) for text in texts}) == 1
+
+
+def test_the_operations_that_load_constants_are_known():
+    """Those of a running Python: others load tuples of names, or are no code's own."""
+    texts = {opcode.opmap.get(name) for name in ("LOAD_CONST", "RETURN_CONST")} - {None}
+    assert set(captured._LOADS.get(sys.version_info[:2], texts)) == texts
 
 
 def test_code_of_another_python_is_not_compared(apart, caplog, monkeypatch):

@@ -993,6 +993,36 @@ MUTATIONS = {
         holds(False),
         ["cache/test_identity.py::test_a_variable_that_is_bound_again_counts"],
     ),
+    "a-remembered-call-is-of-the-variables-now": Mutation(
+        "a remembered call is of the variables as they are now",
+        holds(False),
+        ["cache/test_identity.py::test_a_variable_that_is_bound_again_counts"],
+    ),
+    "a-default-that-is-replaced-counts": Mutation(
+        "a default that is replaced counts",
+        holds(False),
+        ["cache/test_identity.py::test_a_default_that_is_replaced_counts"],
+    ),
+    "attributes-of-functions-count": Mutation(
+        "attributes of captured functions count",
+        become("description = {}"),
+        ["cache/test_identity.py::test_attributes_of_captured_functions_count"],
+    ),
+    "what-a-decorators-dict-holds-counts": Mutation(
+        "what a decorator's object that is a dict or list holds counts",
+        drop(),
+        ["cache/test_identity.py::test_what_the_object_of_a_decorator_holds_counts"],
+    ),
+    "an-ellipsis-is-no-text": Mutation(
+        "an ellipsis in code is no text",
+        instead("_ELLIPSIS", '"..."'),
+        ["cache/test_identity.py::test_constants_of_captured_functions_count_by_type_and_value"],
+    ),
+    "the-class-of-a-method-is-no-local-one": Mutation(
+        "a method that names a class which a function makes is refused",
+        drop(),
+        ["cache/test_identity.py::test_a_method_that_names_a_class_of_a_function_is_refused"],
+    ),
     "a-class-of-a-function-is-refused": Mutation(
         "a class that a function makes is refused",
         holds(False),

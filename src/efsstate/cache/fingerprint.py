@@ -32,7 +32,7 @@ def of_function(function: Any) -> bytes:
     for _ in range(_MAX_WRAPPED):
         code = code_of(function)
         if code is not None:
-            encode(describe_code(code, docstring=getattr(function, "__doc__", None)), pieces.append)
+            encode(describe_code(code, docstring=False), pieces.append)
         function = getattr(function, "__wrapped__", None)
         if function is None:
             break

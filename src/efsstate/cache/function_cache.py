@@ -46,14 +46,17 @@ class FunctionCache:
         self.function, self.options = function, options
         variables = Captured(function, options.ignore)
         self.signature = signature.signature_of(function, options.ignore, variables.names)
+        self._parts = signature.parts_of(function)
         self.is_async = signature.is_async(function)
         blake2b()  # loaded now: a first call may have no descriptor left
         self._late: Callable[[str], bytes] | None = None
         self._variables: Captured | None = None  # that count, and may be bound to other objects
+        # The signature, too, depends on the function that a variable is bound to.
+        self._watched = variables if variables.has_wrapped() else None
         if identity is None:
             self.name, self.version, self._late = _identify(function, options, variables)
             if self._late is not None and variables:
-                self._variables = variables
+                self._variables = self._watched = variables
         else:
             self.name, self.version, late_bytes = identity
             self._late = lambda _: late_bytes
@@ -93,9 +96,19 @@ class FunctionCache:
         None, too, if its version is a model's and none is active, or a module could not be loaded:
         then the call is a plain one.
         """
+        # As `_is_other` does: to call it would cost each hit on the mount a call.
         # MUT: a-variable-that-is-bound-again-counts
-        if self._variables is not None and self._variables.has_moved():
-            self._follow_variables()
+        if self._watched is not None and self._watched.has_moved():
+            self._follow_function()
+        for function, code, defaults, named in self._parts:
+            # MUT: a-default-that-is-replaced-counts
+            if (
+                function.__code__ is not code
+                or function.__defaults__ is not defaults
+                or function.__kwdefaults__ is not named
+            ):
+                self._follow_function()
+                break
         if self._versions is None and self.options.key is None:
             bound = self.signature.bind(args, kwargs)
             try:
@@ -112,10 +125,28 @@ class FunctionCache:
             raise error
         self.results.report_failure(error, "make a key")
 
-    def _follow_variables(self) -> None:
-        """Have keys count the objects to which the captured variables are bound now."""
-        if self._variables is not None:
-            self._variables.follow()
+    def _is_other(self) -> bool:
+        """Return True if the function, or what a variable of it is bound to, was replaced."""
+        is_moved = self._watched is not None and self._watched.has_moved()
+        return is_moved or any(
+            function.__code__ is not code
+            or function.__defaults__ is not defaults
+            or function.__kwdefaults__ is not named
+            for function, code, defaults, named in self._parts
+        )
+
+    def _follow_function(self) -> None:
+        """Have keys count what the function is now, and what its captured variables are bound to.
+
+        Results that were made by other code of it are told from those of the present one.
+        """
+        if self._watched is not None:
+            self._watched.follow()
+        ignore = self.options.ignore
+        self.signature = signature.signature_of(self.function, ignore, captured=ignore)
+        self._parts = signature.parts_of(self.function)
+        self._fingerprint = None
+        self.results.identify_again()
         if self.remembered:
             self.remembered = {}  # for good: a call that began before may yet be remembered
         self.keys.restart()
@@ -143,8 +174,8 @@ class FunctionCache:
         """Like `digest`, but on a thread if there is much to digest; `key=` runs on the loop."""
         from efsstate.cache import aio
 
-        if self._variables is not None and self._variables.has_moved():
-            self._follow_variables()
+        if self._is_other():
+            self._follow_function()
         if self._versions is not None:
             keys = await aio.on_thread(self._versions.current)
         else:
@@ -204,17 +235,21 @@ class FunctionCache:
                 return self.call(args, kwargs)
 
         else:
-            variables = self._variables
+            bound = None if self._variables is None else self._variables.bound
 
             def wrapper(*args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
                 remembered, results = self.remembered, self.results
                 if (
                     remembered
-                    and (variables is None or not variables.has_moved())
                     and peek(ROOT) is results.seen_root
                     and peek(DISABLE) is results.seen_disable
                 ):
                     try:
+                        if bound is not None:  # a loop here: `has_moved` would cost a call
+                            for cell, last in bound:
+                                # MUT: a-remembered-call-is-of-the-variables-now
+                                if cell.cell_contents is not last:
+                                    remembered = {}
                         if kwargs:
                             named = kwargs.values()
                             form = (*map(type, args), *args, *kwargs, *map(type, named), *named)
@@ -236,8 +271,8 @@ class FunctionCache:
                         if item is not None and value is PACKED:
                             # MUT: a-remembered-result-is-the-callers-own
                             value = results.loads(item.payload)
-                    # An argument has no hash, its `__hash__` raises, or the value can't be read:
-                    # the call below tells.
+                    # An argument has no hash, its `__hash__` raises, the value can't be read, or a
+                    # variable is not set: the call below tells.
                     except Exception as error:
                         process.raise_of_handler(error)
                         item = None

@@ -178,6 +178,11 @@ class Namespace:
         self._root_path, self._disk, self.seen_root = "", None, self
         self.upkeep.forget()
 
+    def identify_again(self) -> None:
+        """Compare results with the function's code as it is now."""
+        if self.identify_code is not None and self._disk is not None:
+            self._fingerprint = self.identify_code()
+
     def disk(self) -> DiskTier:
         """Return the namespace on the mount; raise RootError if there is no root."""
         if self._disk is None:

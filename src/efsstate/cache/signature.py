@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from functools import partial
-from types import CodeType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 
 from efsstate.callables import code_of, is_coroutine_function
 
@@ -33,6 +33,7 @@ class Parameters:
         "_defaults",
         "_ignore",
         "_keyword",
+        "_keyword_defaults",
         "_plain",
         "_positional",
         "_positional_only",
@@ -52,8 +53,10 @@ class Parameters:
         rest: str | None = None,
         rest_named: str | None = None,
         defaults: Mapping[str, object] | None = None,
+        keyword_defaults: Mapping[str, object] | None = None,
     ) -> None:
         self._positional, self._keyword = positional, keyword
+        self._keyword_defaults = keyword_defaults or {}  # no copy: the function's may change
         self._positional_only = frozenset(positional_only)
         self._rest, self._rest_named = rest, rest_named
         self._defaults = dict(defaults or {})
@@ -113,7 +116,7 @@ class Parameters:
                 return None
             elif name not in self._ignore:
                 named[name] = value
-        values = self._defaults | values
+        values = {**self._defaults, **self._keyword_defaults, **values}
         if len(values) < len(self._tags):
             return None
         ignore = self._ignore
@@ -169,6 +172,24 @@ def signature_of(
         names_text = ", ".join(map(repr, sorted(unknown)))
         raise ValueError(f"ignore: the function has no parameter {names_text}")
     return signature
+
+
+def parts_of(function: Any) -> list[tuple[Any, Any, Any, Any]]:
+    """Return `function` and those that it wraps, each with its code and its defaults.
+
+    A debugger, a tool that reloads code, or a test may replace them.
+    """
+    parts: list[tuple[Any, Any, Any, Any]] = []
+    while function is not None and len(parts) < _MAX_WRAPPED:
+        function = getattr(function, "__func__", function)
+        if isinstance(function, partial):
+            function = function.func
+            continue
+        if not isinstance(function, FunctionType):
+            break
+        parts.append((function, function.__code__, function.__defaults__, function.__kwdefaults__))
+        function = getattr(function, "__wrapped__", None)
+    return parts
 
 
 def _read(function: Any, depth: int = 0) -> Parameters | Partial:
@@ -227,7 +248,8 @@ def _from_code(code: Any, defaults: Any, keyword_defaults: Any, skipped: int = 0
         positional_only=positional[: code.co_posonlyargcount],
         rest=names[last] if has_rest else None,
         rest_named=names[last + has_rest] if has_named else None,
-        defaults=fixed | (keyword_defaults or {}),
+        defaults=fixed,
+        keyword_defaults=keyword_defaults,
     )
 
 
