@@ -8,7 +8,7 @@ of a set. All else is taken and put by `inspection`, and no method of a class is
 from __future__ import annotations
 
 import sys
-from types import MemberDescriptorType, MethodType
+from types import BuiltinFunctionType, MemberDescriptorType, MethodType
 
 from efsstate.errors import EncodeError
 from efsstate.format.codec import inspection
@@ -259,6 +259,7 @@ def _combined_flag(kind: type, number: int) -> Any:
         # A flag whose members do not ascend has Python's other way of going over them.
         method = namespace(base)[name]
         is_pythons = type(method) is MethodType and method.__func__ is by_definition
+        is_pythons = is_pythons or type(method) is BuiltinFunctionType  # `hex` of re.RegexFlag
         if namespace(base).get("__module__") != "enum" and not is_pythons:
             return None
     known = own.get("_value2member_map_", {}).get(number)
