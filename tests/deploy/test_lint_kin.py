@@ -134,6 +134,39 @@ TEMPLATES = {
     "EFS032: AWS's policy that denies all": changed(
         (MANAGED, MANAGED[:-1] + ', "arn:aws:iam::aws:policy/AWSDenyAll"]')
     ),
+    "EFS058: archived before it is infrequent": changed(
+        (
+            "[{TransitionToIA: AFTER_30_DAYS}]",
+            "[{TransitionToIA: AFTER_90_DAYS}, {TransitionToArchive: AFTER_30_DAYS}]",
+        ),
+    ),
+    "EFS058: archived on the day it is infrequent": changed(
+        (
+            "[{TransitionToIA: AFTER_30_DAYS}]",
+            "[{TransitionToArchive: AFTER_1_DAY}, {TransitionToIA: AFTER_1_DAY}]",
+        ),
+    ),
+    "EFS029 EFS034: a user by name": changed(('Uid: "1001"', "Uid: app")),
+    "EFS034: a group below 0": changed(('Gid: "1001"}', 'Gid: "1001", SecondaryGids: ["-1"]}')),
+    "EFS034: an owner of more than 32 bits": changed(('OwnerGid: "1001"', "OwnerGid: 4294967296")),
+    "EFS032: a denial of encrypted connections, in a list": changed(
+        own(
+            "{Effect: Deny, Principal: '*', Action: '*', "
+            "Condition: {Bool: {'aws:SecureTransport': ['true']}}}"
+        )
+    ),
+    "EFS022: a condition key that EFS does not have": changed(
+        (
+            '{"elasticfilesystem:AccessPointArn": !GetAtt Ap.Arn}',
+            '{"elasticfilesystem:AccessPoint": !GetAtt Ap.Arn}',
+        )
+    ),
+    "EFS033: the id of the access point, by its attribute": changed(
+        (
+            '{"elasticfilesystem:AccessPointArn": !GetAtt Ap.Arn}',
+            '{"elasticfilesystem:AccessPointArn": !GetAtt Ap.AccessPointId}',
+        )
+    ),
     "EFS032: a denial of every access point": changed(
         own(
             "{Effect: Deny, Principal: '*', Action: '*', "

@@ -178,8 +178,7 @@ class Place(NamedTuple):
         low, name = operator.lower(), key.lower()
         if low.startswith("null"):
             # A mount by Lambda has all keys that are known here.
-            is_absent = {"true": True, "false": False}.get(str(text(value)).lower())
-            return negated(is_absent) if name in _KEYS else None
+            return negated(_truth(value)) if name in _KEYS else None
         is_exact = "stringequals" in low or "stringnotequals" in low
         if name == ACCESS_POINT_KEY.lower():
             verdict = any_of(
@@ -190,7 +189,9 @@ class Place(NamedTuple):
         elif name == "aws:principalaccount":
             verdict = any_of(self._is_account(each) for each in items(value))
         elif name in ("aws:securetransport", "elasticfilesystem:accessedviamounttarget"):
-            verdict = {"true": True, "false": False}.get(str(text(value)).lower())
+            verdict = _truth(value)
+        elif name.startswith("elasticfilesystem:"):  # a mount has no other key of EFS
+            return "not" in low or low.endswith("ifexists")
         else:
             return None
         return negated(verdict) if "not" in low else verdict
@@ -230,6 +231,13 @@ class Place(NamedTuple):
             return None if name is None else literal.endswith(f"/{name}")
         # The id of a resource that this template creates is not known when it is written.
         return False if ":access-point/" in literal else None
+
+
+def _truth(value: Any) -> bool | None:
+    """Return the truth value of a condition, or of a list with one; None if it is not known."""
+    words = {"true": True, "false": False}
+    found = {words.get(str(text(each)).lower()) for each in items(value)}
+    return found.pop() if len(found) == 1 else None
 
 
 def is_access_point(stack: Stack, value: Any) -> bool:

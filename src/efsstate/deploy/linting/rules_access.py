@@ -200,18 +200,21 @@ def _is_every_file_system(value: Any) -> bool:
     return str(value) == "*" or str(value).endswith((":file-system/*", ":elasticfilesystem:*"))
 
 
+_IDS = ("", "FileSystemId", "AccessPointId")  # attributes that are an id
+
+
 def _wrong_kind_of_name(stack: Stack) -> Iterator[Hit]:
     """Find an id where a policy names, or compares with, an ARN; and a role's name for its ARN."""
     yield from _role_by_name(stack)
     for statement in _all_statements(stack):
         owner = statement.owner
         for value in statement.resources:
-            if isinstance(value, Ref) and not value.attribute and _is_efs(stack, value):
+            if isinstance(value, Ref) and value.attribute in _IDS and _is_efs(stack, value):
                 evidence = f"Resource is the id of {value}, not its ARN"
                 yield Hit(owner.name, evidence, statement.line, file=owner.file)
         for _, value in statement.comparisons(ACCESS_POINT_KEY):
             for part in items(value):
-                if isinstance(part, Ref) and not part.attribute and _is_efs(stack, part):
+                if isinstance(part, Ref) and part.attribute in _IDS and _is_efs(stack, part):
                     evidence = f"{ACCESS_POINT_KEY} is compared with the id of {part}, not its ARN"
                     yield Hit(owner.name, evidence, statement.line, file=owner.file)
 

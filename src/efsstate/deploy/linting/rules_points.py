@@ -31,6 +31,16 @@ def _no_access_point(stack: Stack) -> Iterator[Hit]:
             yield Hit(function.name, evidence, line, file=function.file)
 
 
+_LARGEST_ID = 2**32 - 1  # of a user or a group, as the API has it
+_NUMBERS = (
+    ("PosixUser", "Uid"),
+    ("PosixUser", "Gid"),
+    ("PosixUser", "SecondaryGids"),
+    ("RootDirectory", "CreationInfo", "OwnerUid"),
+    ("RootDirectory", "CreationInfo", "OwnerGid"),
+)
+
+
 def _not_an_access_point(stack: Stack, value: object) -> str:
     """Return why a mount's Arn is not the ARN of an access point, or "" if it may be one."""
     literal = text(value)
@@ -146,6 +156,15 @@ def _refused_values(stack: Stack) -> Iterator[Hit]:
             is_octal = mode.isdecimal() and len(mode) <= 4
             hint = f" (0{int(mode):o} without quotes is a number in YAML)" if is_octal else ""
             yield Hit.on(point, f"Permissions is {mode[:20]}{hint}", "RootDirectory")
+        for path in _NUMBERS:
+            for value in items(point.get(*path)):
+                if is_known(value) and not _is_posix_id(value):
+                    evidence = f"{path[-1]} is {value[:20]}: a number from 0 to {_LARGEST_ID:,}"
+                    yield Hit.on(point, evidence, path[0])
+
+
+def _is_posix_id(text: str) -> bool:
+    return text.isdecimal() and len(text) <= 10 and int(text) <= _LARGEST_ID
 
 
 RULES = (
@@ -222,8 +241,8 @@ RULES = (
         "The access point has a path or permissions that EFS refuses",
         "The path begins with `/` and has up to four levels and 100 characters; the permissions "
         "are three or four octal digits. YAML reads 0750 without quotes as an octal number, so "
-        "that CloudFormation gets 488.",
-        'Write a path such as /name, and quote the permissions: "0750".',
+        "that CloudFormation gets 488. Users and groups are numbers from 0 to 4294967295.",
+        'Write a path such as /name, quote the permissions: "0750", and give users by number.',
         _refused_values,
     ),
 )

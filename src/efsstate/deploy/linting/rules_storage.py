@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from efsstate.deploy.aws_facts import number as number_of
@@ -106,6 +107,20 @@ def _refused_lifecycle(stack: Stack) -> Iterator[Hit]:
             if "TransitionToArchive" in transitions and not is_elastic:
                 evidence = f"TransitionToArchive with ThroughputMode {text(mode) or 'bursting'}"
                 yield Hit.on(file_system, evidence, "LifecyclePolicies")
+        infrequent, archive = (_days(file_system, name) for name in ("IA", "Archive"))
+        if infrequent and archive and archive <= infrequent:
+            evidence = f"to Archive after {archive} days, not later than to IA after {infrequent}"
+            yield Hit.on(file_system, evidence, "LifecyclePolicies")
+
+
+def _days(file_system: Resource, storage_class: str) -> int:
+    """Return after how many days a file moves to a storage class; 0 if that is not known."""
+    for policy in items(file_system.get("LifecyclePolicies")):
+        value = policy.get(f"TransitionTo{storage_class}") if isinstance(policy, dict) else None
+        days = re.fullmatch(r"AFTER_(\d{1,4})_DAYS?", text(value) or "")
+        if days:
+            return int(days[1])
+    return 0
 
 
 def _no_backup(stack: Stack) -> Iterator[Hit]:
@@ -264,10 +279,10 @@ RULES = (
         "error",
         "file system",
         "The lifecycle policy is one that EFS refuses",
-        "Each entry of LifecyclePolicies holds a single transition, and Archive storage is only "
-        "for Elastic throughput.",
+        "Each entry of LifecyclePolicies holds a single transition, Archive storage is only for "
+        "Elastic throughput, and a file moves to Archive later than to Infrequent Access.",
         "Write each transition as an entry of its own; use ThroughputMode: elastic with "
-        "TransitionToArchive.",
+        "TransitionToArchive, and more days than with TransitionToIA.",
         _refused_lifecycle,
     ),
     Rule(
