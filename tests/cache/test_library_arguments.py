@@ -260,6 +260,10 @@ def test_the_attributes_of_a_frame_count():
     frame.unit = "m"
     with pytest.raises(TypeError, match="'unit'"):
         digest(frame)
+    other = namespace("polars")["pl"].DataFrame({"a": [1]})
+    other.unit = "m"
+    with pytest.raises(TypeError, match="'unit'"):
+        digest(other)
 
 
 def test_a_cached_function_takes_a_frame():

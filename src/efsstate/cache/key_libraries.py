@@ -161,6 +161,7 @@ _TYPECODES = {
 
 
 def _encode_polars(value: Any, add: Add, depth: int) -> None:
+    _refuse_attributes(value)
     add(b"Lo")
     if type(value).__name__ == "Series":
         _encode_series(value, add, depth)
