@@ -246,3 +246,9 @@ def test_a_listed_level_holds_these_files_and_no_others():
     assert level("a", False) and not level("a", True) and not level("c", False)
     inside = level("sub", True)
     assert inside and inside("b", False) and not inside("a", False) and not level("sub", False)
+
+
+@pytest.mark.parametrize("names", [[layout.MANIFEST, "w"], ["w", layout.MANIFEST]])
+def test_the_manifest_of_a_version_goes_after_its_files(names):
+    """Without it, a prune that goes on later could not tell them from a user's."""
+    assert layout.removal_order(names) == ["w", layout.MANIFEST]

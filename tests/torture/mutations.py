@@ -588,7 +588,7 @@ MUTATIONS = {
     "a-manifest-outlasts-its-files": Mutation(
         "a manifest outlasts its files",
         holds(False),
-        ["modelstore/test_versions.py::test_a_killed_prune_is_finished_by_the_next"],
+        ["cleanup/test_removal.py::test_the_manifest_of_a_version_goes_after_its_files"],
     ),
     "files-are-put-aside-before-they-are-removed": Mutation(
         "files are put aside before they are removed",
