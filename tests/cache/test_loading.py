@@ -95,16 +95,16 @@ threading.Thread(target=lambda: asyncio.run(main())).start()
 """
 
 FORK = """
-import os, signal, sys, threading, time
+import os, signal, sys, threading
 from efsstate import cached
 
 class Slow:
     def find_spec(self, name, path, target=None):
         if name == "efsstate.cache.looking":
             inside.set()
-            time.sleep(0.3)
+            forked.wait(0.6)  # in vain, if the fork waits for this import
 
-inside = threading.Event()
+inside, forked = threading.Event(), threading.Event()
 sys.meta_path.insert(0, Slow())
 f = cached(name="f")(lambda x: x)
 f(1)
@@ -114,6 +114,7 @@ child = os.fork()
 if not child:
     signal.alarm(10)
     os._exit(not f.explain(3).startswith("miss"))
+forked.set()
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
