@@ -236,8 +236,8 @@ class Place(NamedTuple):
 def _truth(value: Any) -> bool | None:
     """Return the truth value of a condition, or of a list with one; None if it is not known."""
     words = {"true": True, "false": False}
-    found = {words.get(str(text(each)).lower()) for each in items(value)}
-    return found.pop() if len(found) == 1 else None
+    verdicts = {words.get(str(text(each)).lower()) for each in items(value)}
+    return verdicts.pop() if len(verdicts) == 1 else None
 
 
 def is_access_point(stack: Stack, value: Any) -> bool:
