@@ -95,21 +95,40 @@ threading.Thread(target=lambda: asyncio.run(main())).start()
 """
 
 FORK = """
-import os, signal, sys, threading
+import os, signal, sys, threading, time
+from importlib.machinery import PathFinder
 from efsstate import cached
 
-class Slow:
-    def find_spec(self, name, path, target=None):
-        if name == "efsstate.cache.looking":
-            inside.set()
-            forked.wait(0.6)  # in vain, if the fork waits for this import
+sleep = time.sleep
 
-inside, forked = threading.Event(), threading.Event()
+def note(seconds):
+    waiting.set()
+    sleep(seconds)
+
+class Slow:
+    # Not in here: while a finder looks, Python itself lets no other thread fork.
+    def find_spec(self, name, path, target=None):
+        if name != "efsstate.cache.looking":
+            return None
+        spec = PathFinder.find_spec(name, path)
+        execute = spec.loader.exec_module
+
+        def exec_module(module):
+            inside.set()
+            while not waiting.is_set() and not forked.is_set():
+                sleep(0.01)
+            execute(module)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+inside, waiting, forked = threading.Event(), threading.Event(), threading.Event()
 sys.meta_path.insert(0, Slow())
 f = cached(name="f")(lambda x: x)
 f(1)
 threading.Thread(target=f.explain, args=(2,)).start()
 inside.wait()
+time.sleep = note  # by which the fork waits
 child = os.fork()
 if not child:
     signal.alarm(10)
