@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from dis import Instruction
     from types import CodeType, FrameType
 
+    from efsstate.checkpoints.delays import Flow, Turn
+
 _ASYNC_GENERATOR = 0x200  # inspect.CO_ASYNC_GENERATOR
 _GENEXPR = "<genexpr>"
 _APPENDS = ("LIST_APPEND", "SET_ADD", "MAP_ADD")
@@ -62,8 +64,8 @@ def holds_items_back(code: CodeType, head: int) -> bool:
     doubt it is True: an assignment of what is read in a later turn, or a call for its effect, as in
     `batch.append(item)`, on a way through the loop's body that passes no `yield`.
 
-    A delay line holds items back, too: its `yield` gives what an earlier turn left in a variable or
-    in an object, and nothing of this turn's item.
+    So does a generator that gives each item late: its `yield` gives an item that an earlier turn
+    put into a variable or an object, in place of this turn's.
     """
     if code.co_name == _GENEXPR:  # it has no place to keep an item
         return False
@@ -101,27 +103,36 @@ class _Loop:
         begin = delays.Turn()
         for item in self._items[self._head + 1 : self._body]:
             begin.ages |= {name: delays.NEW for how, name in uses(item) if how == "STORE"}
+        flow, before = delays.Flow(assigned), ""
+        while before != repr(flow.filled):  # once more with the objects that the last look found
+            before = repr(flow.filled)
+            turns = self._follow(flow, begin)
+        late = (delays.OLD, delays.TAKEN)
+        return any(
+            turn.stack and turn.stack[-1].age in late and self._gives(number)
+            for number, turn in turns.items()
+        )
+
+    def _follow(self, flow: Flow, begin: Turn) -> dict[int, Turn]:
+        """Return the values before each instruction of the body, which begins with `begin`."""
         turns, waiting = {self._body: begin}, [self._body]
         while waiting:
             number = waiting.pop()
-            turn, item = turns[number], self._items[number]
-            if self._gives(number) and turn.stack and turn.stack[-1].age == delays.OLD:
-                return True
             for following in self._following[number]:
                 if following == self._head:
-                    continue
-                if (number, following) in self._raises:
-                    after = delays.Turn(ages=turn.ages)
+                    after = None
+                elif (number, following) in self._raises:
+                    after = self._delays.Turn(ages=turns[number].ages)
                 else:
                     jumps = following != number + 1
-                    after = delays.follow(turn, item, assigned, jumps=jumps)
+                    after = flow.after(turns[number], self._items[number], jumps=jumps)
                 before = turns.get(following)
-                if before is not None:
+                if after is not None and before is not None:
                     after = before.merged(after)
-                if before is None or not before.equals(after):
+                if after is not None and (before is None or not before.equals(after)):
                     turns[following] = after
                     waiting.append(following)
-        return False
+        return turns
 
     def _gives(self, number: int) -> bool:
         """Return True for a `yield`, not an `await`, after which another turn may come."""
