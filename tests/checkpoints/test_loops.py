@@ -1,6 +1,7 @@
 """Progress means completion, whatever consumes the loop: nothing is lost, or taken for done."""
 
 import asyncio
+import contextlib
 import itertools
 import multiprocessing.pool
 import os
@@ -558,6 +559,41 @@ def test_an_item_that_kills_is_skipped_after_three_times(root, every):
     (skipped,) = job.skipped
     assert (skipped["item"], skipped["position"]) == (3, 4)
     assert job.status()["skipped"] == 1
+
+
+@pytest.mark.parametrize("batch", [None, 1])
+def test_a_skipped_item_that_its_source_changes_is_a_copy(root, batch):
+    """Readers of files give one row again and again."""
+
+    def rows():
+        row = {"id": 0, "tags": []}
+        for number in range(4):
+            row["id"] = number
+            row["tags"].append(number)
+            yield row
+
+    for _ in range(2):
+        with contextlib.suppress(Stop), checkpoint("job", root=root) as job:
+            for given in job.resume(rows(), attempts=1, batch=batch):
+                if (given if batch is None else given[0])["id"] == 1:
+                    raise Stop
+    assert job.skipped == [{"item": {"id": 1, "tags": [0, 1]}, "position": 2, "error": "Stop: "}]
+    assert job.finished
+
+
+def test_what_is_done_with_a_skipped_position_changes_no_loop(root):
+    source = [(number, {"at": number}) for number in range(4)]
+    done = []
+    for failing in (1, 2, None):
+        with contextlib.suppress(Stop), checkpoint("job", root=root) as job:
+            for number, _at in job.resume(source, position=lambda item: item[1], attempts=1):
+                if job.skipped:
+                    job.skipped[0]["position"]["at"] = "changed"
+                if number == failing:
+                    job.save("a state", done=False)
+                    raise Stop
+                done.append(number)
+    assert done == [0, 3] and job.items == 4 and job.finished
 
 
 def test_an_item_that_raises_is_skipped_with_its_error(root):

@@ -983,7 +983,7 @@ MUTATIONS = {
         holds(True),
         ["mount/test_files.py::test_a_rename_that_is_refused_for_a_moment_is_done"],
     ),
-    "what-a-decorators-object-keeps-counts": Mutation(
+    "attributes-of-a-decorator-count": Mutation(
         "what the object of a decorator that is a class keeps counts",
         drop(),
         ["cache/test_identity.py::test_what_the_object_of_a_decorator_keeps_counts"],
@@ -1008,7 +1008,7 @@ MUTATIONS = {
         become("description = {}"),
         ["cache/test_identity.py::test_attributes_of_captured_functions_count"],
     ),
-    "what-a-decorators-dict-holds-counts": Mutation(
+    "items-of-a-decorators-dict-count": Mutation(
         "what a decorator's object that is a dict or list holds counts",
         drop(),
         ["cache/test_identity.py::test_what_the_object_of_a_decorator_holds_counts"],
@@ -1163,7 +1163,7 @@ MUTATIONS = {
         holds(False),
         ["cache/test_arguments.py::test_a_scalar_of_a_derived_class_counts_by_its_class"],
     ),
-    "what-an-instance-holds-counts": Mutation(
+    "attributes-of-an-instance-count": Mutation(
         "what an instance holds besides its fields counts",
         become(
             "for group in (names,):\n"
@@ -1337,6 +1337,11 @@ MUTATIONS = {
         "loops that begin together run in turn",
         drop(),
         ["checkpoints/test_several_loops.py::test_loops_that_are_read_together_are_refused"],
+    ),
+    "a-skipped-item-is-a-copy": Mutation(
+        "a skipped item is a copy",
+        become("return item"),
+        ["checkpoints/test_loops.py::test_a_skipped_item_that_its_source_changes_is_a_copy"],
     ),
     "a-delay-line-holds-items-back": Mutation(
         "a generator that gives items late reads ahead",

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import time
 
+from efsstate.checkpoints.saves import own
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,9 +87,8 @@ class Attempts:
     def _skip(self, unit: Any, loop: Loop) -> None:
         error = self.error or "its process ended while it was being done"
         for item in unit if loop.options.batch is not None else [unit]:
-            self.skipped.append(
-                {"item": _storable(item), "position": loop.next_position, "error": error}
-            )
+            position = own(loop.next_position)
+            self.skipped.append({"item": _storable(item), "position": position, "error": error})
             if self._on_skip is not None:
                 self._on_skip(item, error)
         self.tries, self.error = 0, ""
@@ -115,15 +116,19 @@ class Attempts:
 
 
 def _storable(item: Any) -> Any:
-    """Return the item, or its text if MessagePack cannot hold it."""
+    """Return a copy of the item, or its text if MessagePack cannot hold it.
+
+    A source may give one object again and again, and change it in place.
+    """
     from efsstate.errors import EncodeError
     from efsstate.format import codec
 
     try:
-        codec.dumps(item)
+        encoded = codec.dumps(item)
     except EncodeError:
         return _text(item, repr)[:_ERROR]
-    return item
+    # MUT: a-skipped-item-is-a-copy
+    return codec.loads(b"".join(encoded if isinstance(encoded, list) else [encoded]))
 
 
 def _text(value: object, convert: Callable[[object], str]) -> str:
