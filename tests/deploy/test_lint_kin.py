@@ -161,6 +161,21 @@ TEMPLATES = {
             '{"elasticfilesystem:AccessPoint": !GetAtt Ap.Arn}',
         )
     ),
+    **{
+        f": a key that EFS does not have, by {operator}": changed(
+            (
+                '{StringEquals: {"elasticfilesystem:AccessPointArn": !GetAtt Ap.Arn}}',
+                f'{{"{operator}": {{"elasticfilesystem:Other": x}}}}',
+            )
+        )
+        for operator in ("ForAllValues:StringEquals", "StringNotEquals", "StringEqualsIfExists")
+    },
+    "EFS022: a key that EFS does not have, and any value": changed(
+        (
+            '{StringEquals: {"elasticfilesystem:AccessPointArn": !GetAtt Ap.Arn}}',
+            '{"ForAnyValue:StringNotEquals": {"elasticfilesystem:Other": x}}',
+        )
+    ),
     "EFS033: the id of the access point, by its attribute": changed(
         (
             '{"elasticfilesystem:AccessPointArn": !GetAtt Ap.Arn}',

@@ -191,7 +191,8 @@ class Place(NamedTuple):
         elif name in ("aws:securetransport", "elasticfilesystem:accessedviamounttarget"):
             verdict = _truth(value)
         elif name.startswith("elasticfilesystem:"):  # a mount has no other key of EFS
-            return "not" in low or low.endswith("ifexists")
+            is_of_all = low.startswith("forallvalues") or low.endswith("ifexists")
+            return is_of_all or ("not" in low and not low.startswith("foranyvalue"))
         else:
             return None
         return negated(verdict) if "not" in low else verdict
