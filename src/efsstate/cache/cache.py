@@ -384,9 +384,10 @@ def _require_distinct(keys: list[Any], digests: list[str]) -> None:
 
 
 def plain_key(key: Any) -> Any:
-    """Return the text of a key that is of a subclass of str, such as a `StrEnum`; else the key.
+    """Return a key of a subclass of `str`, such as a member of a `StrEnum`, as a `str`.
 
-    Frameworks whose keys are text take such a key for its text. Here it would be another key.
+    In a framework whose keys are strings the two are one key. In a `Cache` the class of a key
+    counts, so they would be two. A key that is no string is returned as it is.
     """
     # MUT: a-key-of-a-framework-is-its-text
     return str.__str__(key) if isinstance(key, str) else key

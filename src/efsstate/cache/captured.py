@@ -1,7 +1,7 @@
-"""The variables that a function captures: with other ones it is another cache.
+"""The variables that a function captures: with other values, its results go into another cache.
 
-They count as they are when the function is decorated, in the cache's name, and in the keys if they
-are bound to another object since. Plain values count by value, functions by their code, name and
+A variable counts in the cache's name, as it is when the function is decorated, and in the keys if
+it is bound to another object since. Plain values count by value, functions by their code, name and
 attributes, classes and modules by name. Other objects are refused: two functions of one `def` that
 capture two of them would share results. The attributes of an instance that decorates a function are
 captured variables, too.
@@ -65,7 +65,9 @@ class Captured:
         self._first = [_content(cell) for _, cell, _ in self._variables]
         # Each cell with the object to which it was bound at the last `follow`.
         self.bound = [*zip((cell for _, cell, _ in self._variables), self._first, strict=True)]
-        self._own: dict[str, object] = {}  # its own attributes, as they were at the first key
+        self._own: dict[
+            str, object
+        ] = {}  # attributes of the function itself, as they were at the first key
 
     def mark(self, cache: str) -> str:
         """Return the text that tells a cache from others of its name; "" if nothing is captured.
@@ -125,7 +127,11 @@ class Captured:
         return bool(self._variables)
 
     def _encode(self, name: str, value: Any, is_named: bool, cache: str) -> bytes:
-        """Return the bytes of a variable; if the cache's name tells it, of its attributes alone."""
+        """Return the bytes of a variable for a key.
+
+        `is_named`: it is bound to a function that the name of the cache identifies, so only the
+        attributes of that function count.
+        """
         pieces: list[bytes] = []
         codes = map(code_of, _chain(self._function))
         used = frozenset(text for code in codes for text in _names_in(code))
@@ -164,13 +170,14 @@ def _chain(function: Any) -> Iterator[Any]:
 
 
 def _variables(function: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Yield each captured variable of `function` and of those that it wraps.
+    """Yield each captured variable of `function` and of the functions that it wraps.
 
-    Each has its name, its cell, and the function that it is if the cache's name tells that one.
+    Each is a name, a cell, and the wrapped function if the cell holds that one (the name of the
+    cache identifies it), else `_NOT_SET`.
     """
     chain = list(_chain(function))
     for outer, wrapped in zip(chain, (*chain[1:], None), strict=True):
-        # MUT: what-a-decorators-object-keeps-counts
+        # MUT: attributes-of-a-decorator-count
         yield from ((name, cell, _NOT_SET) for name, cell in _state_of(outer, wrapped))
         code = getattr(outer, "__code__", None)
         if isinstance(code, CodeType):
@@ -228,7 +235,7 @@ def _state_of(function: Any, wrapped: object) -> Iterator[tuple[str, Any]]:
             yield name, CellType(value)
     base = next((base for base in kind.__mro__ if base in BUILT_IN), None)
     if base is not None:
-        # MUT: what-a-decorators-dict-holds-counts
+        # MUT: items-of-a-decorators-dict-count
         yield base.__name__, CellType(base(function))
 
 
@@ -277,8 +284,8 @@ def _with_attributes(description: object, value: Any, outer: tuple[int, ...], us
 def _attributes(function: Any, outer: tuple[int, ...], used: Names) -> dict[str, object]:
     """Return the attributes of a function that count, each with its description.
 
-    Frameworks set attributes, too. One that can't be described is refused only if the code uses a
-    name like its own.
+    Frameworks set attributes, too. An attribute that can't be described is refused only if the code
+    of the function uses its name.
     """
     counted: dict[str, object] = {}
     if isinstance(getattr(type(function), "__call__", None), FunctionType):  # noqa: B004

@@ -96,7 +96,7 @@ class FunctionCache:
         None, too, if its version is a model's and none is active, or a module could not be loaded:
         then the call is a plain one.
         """
-        # As `_is_other` does: to call it would cost each hit on the mount a call.
+        # The same as in `_is_other`, whose call would make each hit on the mount slower.
         # MUT: a-variable-that-is-bound-again-counts
         if self._watched is not None and self._watched.has_moved():
             self._follow_function()
@@ -126,7 +126,7 @@ class FunctionCache:
         self.results.report_failure(error, "make a key")
 
     def _is_other(self) -> bool:
-        """Return True if the function, or what a variable of it is bound to, was replaced."""
+        """Return True if the function's code or defaults, or a captured object, were replaced."""
         is_moved = self._watched is not None and self._watched.has_moved()
         return is_moved or any(
             function.__code__ is not code
@@ -136,9 +136,9 @@ class FunctionCache:
         )
 
     def _follow_function(self) -> None:
-        """Have keys count what the function is now, and what its captured variables are bound to.
+        """Use the function's present defaults and captured objects for the keys from here on.
 
-        Results that were made by other code of it are told from those of the present one.
+        The fingerprint of its present code is compared with that of each stored result.
         """
         if self._watched is not None:
             self._watched.follow()

@@ -166,7 +166,9 @@ def _encode_scalar(value: Any, add: Add, depth: int) -> None:
 
     # MUT: a-scalars-class-counts
     if type(value) not in (np.str_, np.bytes_, value.dtype.type):
-        _encode_fields(b"nC", value, (), add, depth)  # its class, and what that adds
+        _encode_fields(
+            b"nC", value, (), add, depth
+        )  # its class, and the attributes of the instance
     # MUT: numpy-scalars-have-tags
     if isinstance(value, str):  # an array would drop the zeros at its end
         add(b"nU")
@@ -200,11 +202,11 @@ def _encode_namedtuple(value: Any, add: Add, depth: int) -> None:
 
 
 def _encode_fields(tag: bytes, value: Any, names: Sequence[str], add: Add, depth: int) -> None:
-    """Encode the fields in their order, and the other attributes that the value holds."""
+    """Encode the class, the fields in their order, and the other attributes of the instance."""
     kind = type(value)
     others = {*inspection.attribute_names(value)} - {*names, "__weakref__"}
     _encode_kind(tag, value, add, depth)
-    # MUT: what-an-instance-holds-counts
+    # MUT: attributes-of-an-instance-count
     for group in (names, sorted(name for name in others if not inspection.is_derived(kind, name))):
         _encode_ordered({name: getattr(value, name) for name in group}, add, depth)
 

@@ -185,8 +185,8 @@ class TieredCache(Namespace):
         """Return the item on the mount that counts, for a change that depends on it.
 
         None if there is none, or a damaged one, which is reported. `exact`: ask the server about
-        clears, too. Raise the mount's errors, and ValueError if the value can't be decoded, or is
-        another codec's: to go on without would lose it.
+        clears, too. Raise the mount's errors. Raise ValueError if the value can't be decoded, or if
+        another codec wrote it: a change would lose it.
         """
 
         def look() -> Item | None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from efsstate.units import Duration
 
     class Cache(Protocol):
-        """What an update needs of a `Cache`."""
+        """The methods of a `Cache` that an update calls."""
 
         @property
         def results(self) -> TieredCache:
@@ -143,7 +143,8 @@ def add(
 def increment(cache: Cache, key: Any, delta: int, ttl: Duration | None) -> int:
     """Add `delta` to the int that is the value (0 if there is none), and return the sum.
 
-    Raise TypeError if it or `delta` is no int, else as `change` does; all name the key.
+    Raise TypeError if the value or `delta` is no int, and the errors of `change`. Each message
+    names the key.
     """
     place = _place(cache, key)
     try:

@@ -54,8 +54,8 @@ def remove(mount: Mount, folder: str, may_go: Judge | None = None) -> removal.Re
                 _mark(here)
         else:
             epoch = _fence(here, may_go)
-            # Folders called as shards are may be a user's. They are fenced like shards: nobody has
-            # claimed them since.
+            # A user's folder may have the name of a shard. It is fenced like one, so that the look
+            # for new claims below does not take it for a shard that somebody has begun.
             is_fenced = epoch > 0 and _fence_shards(here, may_go, fenced)
         result = None
         if is_fenced:
@@ -133,7 +133,7 @@ def _fence_shards(here: CheckpointFolder, may_go: Judge | None, fenced: set[str]
 
 
 def _begun(mount: Mount, folder: str) -> set[str]:
-    """Return the names of the folders in `folder` that are called as shards are."""
+    """Return the folders in `folder` that have the name of a shard."""
     return {
         item.name
         for item in mount.scan(folder)

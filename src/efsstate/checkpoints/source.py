@@ -85,10 +85,10 @@ class Skipping:
             )
 
     def rest(self, source: Iterable[Any]) -> Iterator[Any]:
-        """Return an iterator over the rest of a source whose items need not be looked at.
+        """Skip as many items as are done, and return an iterator over the rest.
 
-        They are counted as they pass: what `len` says may be of something else, as the rows of a
-        DataFrame that gives its columns.
+        The items are counted one by one. `len(source)` may count something else: a DataFrame's
+        counts rows, and its iterator gives columns.
         """
         from itertools import islice
 

@@ -337,7 +337,7 @@ def removal_order(names: Iterable[str]) -> list[str]:
     - The lock file goes last, but for REMOVED: without it, another process may begin in the folder.
     - Of a namespace, the entries go first, then the marks of clears, then POLICY. An entry without
       the mark of its clear would count again.
-    - Of a model's version, the manifest goes last: without it, nobody knows the version's files.
+    - Of a model's version, the manifest goes last: only the manifest lists the version's files.
     - Of a checkpoint, the older saves go first, then the links of claims, the latest claim first
       and each base before its epoch, then the newest save. So a load finds the newest save, or
       none. REMOVED goes last: without it, what is left would count.

@@ -188,7 +188,7 @@ class _Service:
     # ---- variables ----
 
     def _resolved(self, value: Any, depth: int = 0) -> Any:
-        """Replace the variables whose values are in the service; others stay unknown."""
+        """Replace the variables whose values this file gives; the values of others are unknown."""
         self.work += 1
         if self.work > MAX_RESOLVED:
             raise TemplateError(f"its variables unfold to over {MAX_RESOLVED:,} values")

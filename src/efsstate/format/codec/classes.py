@@ -238,10 +238,11 @@ def _member(kind: type, name: Any) -> Any:
 
 
 def _combined_flag(kind: type, number: int) -> Any:
-    """Return the combination of a flag's members, or None if code of its class could run.
+    """Return the combination of a flag's members that has the value `number`.
 
-    It is what any process makes of the number: bits that no member has are refused, though the
-    class's own table may know them here.
+    Return None if code of the class could run, or if `number` has a bit that no member has. This
+    process may have met such a value before, and then it is in the class's table; another process
+    could not make it.
     """
     import enum
 
@@ -256,10 +257,10 @@ def _combined_flag(kind: type, number: int) -> Any:
         base = inspection.definer(kind, name)
         if base is None or not inspection.is_written(base):
             continue
-        # A flag whose members do not ascend has Python's other way of going over them.
+        # If the values of a flag's members do not ascend, Python sets `_iter_member_` itself.
         method = namespace(base)[name]
         is_pythons = type(method) is MethodType and method.__func__ is by_definition
-        is_pythons = is_pythons or type(method) is BuiltinFunctionType  # `hex` of re.RegexFlag
+        is_pythons = is_pythons or type(method) is BuiltinFunctionType  # re.RegexFlag has `hex`
         if namespace(base).get("__module__") != "enum" and not is_pythons:
             return None
     known = own.get("_value2member_map_", {}).get(number)
