@@ -136,6 +136,15 @@ def test_a_strange_suffix_is_refused(ds, suffix):
         ds.add(b"x", suffix)
 
 
+@pytest.mark.parametrize("suffix", [None, 5, b".txt"])
+def test_a_suffix_that_is_no_string_is_refused(ds, suffix):
+    with pytest.raises(TypeError, match="suffix: a string is needed, not"):
+        ds.add(b"x", suffix)
+    with pytest.raises(TypeError, match="suffix: a string is needed, not"), ds.part(suffix):
+        pass
+    assert ds.parts() == []
+
+
 @pytest.mark.parametrize(
     "name", ["", "/a", "a/", "a//b", "../a", ".a", "a--b", "a b", "ä", "a" * 200]
 )

@@ -71,7 +71,12 @@ def dataset_name(base: str) -> str:
 
 
 def check_suffix(suffix: str) -> str:
-    """Return `suffix`; raise `ValueError` unless it is empty or a point with letters and digits."""
+    """Return `suffix`; raise `ValueError` unless it is empty or a point with letters and digits.
+
+    Raise `TypeError` if it is no string.
+    """
+    if not isinstance(suffix, str):
+        raise TypeError(f"suffix: a string is needed, not {suffix!r:.80}")
     if not _SUFFIX.fullmatch(suffix):
         raise ValueError(
             f"suffix {suffix!r}: a point with letters and digits is needed, such as '.parquet' or"
