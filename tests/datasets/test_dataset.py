@@ -136,6 +136,17 @@ def test_a_strange_suffix_is_refused(ds, suffix):
         ds.add(b"x", suffix)
 
 
+def test_arguments_of_another_type_are_named(ds):
+    ds.add(b"x", key="k")
+    snapshot = ds.freeze("s")
+    for ahead in ("1", 1.5, None):
+        with pytest.raises(TypeError, match=r"ahead=.*a number of parts is needed"):
+            list(snapshot.read(ahead=ahead))
+    for results in ("clean", None, snapshot):
+        with pytest.raises(TypeError, match="results: a dataset is needed"):
+            list(snapshot.todo(results))
+
+
 @pytest.mark.parametrize("suffix", [None, 5, b".txt"])
 def test_a_suffix_that_is_no_string_is_refused(ds, suffix):
     with pytest.raises(TypeError, match="suffix: a string is needed, not"):

@@ -125,6 +125,8 @@ class Snapshot:
         """
         if missing not in ("raise", "skip"):
             raise ValueError(f"missing={missing!r}: it is 'raise' or 'skip'")
+        if not isinstance(ahead, int):
+            raise TypeError(f"ahead={ahead!r}: a number of parts is needed")
         if ahead < 0:
             raise ValueError(f"ahead={ahead!r}: a number of parts, from 0, is needed")
         from efsstate.parallel import Workers
@@ -237,6 +239,10 @@ class Snapshot:
         Add each result with `key=part.result_key(step)`. Two workers may compute the same result;
         the key keeps one of them.
         """
+        from efsstate.datasets.base import DatasetBase
+
+        if not isinstance(results, DatasetBase):
+            raise TypeError(f"results: a dataset is needed, not {results!r:.80}")
         folders = results.folders()
         folders.require_key()
         settled, missing = folders.settled(), set(self.missing)
