@@ -15,6 +15,7 @@ import time
 import efsstate
 import efsstate.process
 from efsstate import Cache, checkpoint, dataset
+from tests.torture import MEMORY
 
 BUDGET = 0.2  # seconds of a call
 LATE = 0.5  # seconds of the processor by which a call may be late: one folder's work
@@ -80,9 +81,8 @@ KINDS = {function.__name__: function for function in (namespaces, shards, models
 
 def play(kind, count):
     """Return (figures, what is wrong) of sweeps over `count` of a kind."""
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     wrong, longest, calls, removed, folders = [], 0.0, 0, 0, 0
-    with tempfile.TemporaryDirectory(dir=memory) as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         root = f"{folder}/root"
         os.makedirs(root, 0o700)
         going = KINDS[kind](root, count)

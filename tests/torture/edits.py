@@ -11,7 +11,8 @@ import os
 import re
 import tokenize
 
-# The package is not imported: the processes that import mutated copies come from this one's.
+# The package is not imported here: a process that is forked from one which has imported it would
+# not import a mutated copy.
 (SOURCE,) = importlib.util.find_spec("efsstate").submodule_search_locations
 MARK = re.compile(r"^\s*# MUT: (\S+)$", re.MULTILINE)
 _BLOCKS = ("body", "handlers", "orelse", "finalbody")

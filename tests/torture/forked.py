@@ -1,7 +1,7 @@
-"""Run pytest in a child of a process that has imported what all tests need.
+"""Run pytest in a child of a process that has imported pytest, Hypothesis, NumPy and others.
 
-To import it again would take longer than most of the tests. The package itself is not among it:
-each child imports the one it is given.
+To import these again would take longer than most of the tests. That process has not imported
+efsstate: each child imports the copy of efsstate that it is given.
 """
 
 import multiprocessing
@@ -12,16 +12,16 @@ NEEDED = ["pytest", "hypothesis", "numpy", "msgpack", "filelock", "cachetools"]
 
 
 def server():
-    """Return the context of multiprocessing whose processes are such children."""
+    """Return a context of multiprocessing: its processes are children of that process."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(NEEDED)
     return context
 
 
 def run_pytest(folder, said, arguments):
-    """Run pytest on the package in `folder`, in a session of its own; end with its exit code.
+    """Run pytest on the package in `folder`, in a session of its own; exit with pytest's code.
 
-    What it says goes to the file `said`.
+    The output goes to the file `said`.
     """
     os.setsid()
     output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

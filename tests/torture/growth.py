@@ -22,7 +22,7 @@ import time
 
 import efsstate
 from efsstate import Cache, ClaimedError, cached, checkpoint, dataset
-from tests.torture import operations
+from tests.torture import MEMORY, operations
 from tests.torture.operations import World
 
 ROOM = 3 << 20  # bytes that the heap may grow by, whatever the number
@@ -458,9 +458,8 @@ def grown(name, before, after):
 def state_of(name, times, until=float("inf"), least=LEAST):
     """Return (figures, what has grown) of one state, on a root of its own."""
     operation = STATES[name]
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     logging.disable(logging.CRITICAL)
-    with tempfile.TemporaryDirectory(dir=memory) as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         os.makedirs(f"{folder}/root", 0o700)
         world = World(f"{folder}/root", random.Random(0))
         holder = prepare(world)

@@ -24,6 +24,7 @@ import warnings
 
 from efsstate import process
 from efsstate.format import layout
+from tests.torture import MEMORY
 from tests.torture.operations import BUSY, OPERATIONS, World, Wrong
 
 PATIENCE = 5.0  # seconds within which an operation of some milliseconds must have come to its end
@@ -431,7 +432,6 @@ def disturb(kind, seconds, seed, *, most=10**9, names=None):
     """Return (figures, what is wrong) of one kind, `alarms` or `forks`."""
     chance = random.Random(seed)
     names = names or [name for name in OPERATIONS if name not in LEFT_OUT[kind]]
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     logging.disable(logging.CRITICAL)
     hook, sys.unraisablehook = (
         sys.unraisablehook,
@@ -440,7 +440,7 @@ def disturb(kind, seconds, seed, *, most=10**9, names=None):
     gc.collect()
     gc.freeze()
     try:
-        with tempfile.TemporaryDirectory(dir=memory) as folder, warnings.catch_warnings():
+        with tempfile.TemporaryDirectory(dir=MEMORY) as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # coroutines that an alarm cut off
             os.makedirs(f"{folder}/root", 0o700)
             part = {"alarms": Alarms, "forks": Forks}[kind](f"{folder}/root", chance, names)

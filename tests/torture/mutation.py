@@ -18,14 +18,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tests.nfs.lab import missing
 from tests.sharing import durations
-from tests.torture import forked
+from tests.torture import MEMORY, forked
 from tests.torture.edits import SOURCE, marked
 from tests.torture.mutations import MUTATIONS
 
 HERE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SLOWEST = 25  # seconds for a mutation's tests, plus five times their usual time
 WORKERS = 3  # mutations at once: many wait for a lease, or hang
-MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 SERVER = forked.server()
 
 
