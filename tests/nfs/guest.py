@@ -17,8 +17,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 KERNEL = "/usr/bin/linux.uml"
 
 
-def _memory_folder(mem):
-    """Return the folder of the guest's memory, a sparse file.
+def memory_folder(mem):
+    """Return the folder for a sparse file of this size, such as the guest's memory.
 
     /dev/shm if it is large and executable.
     """
@@ -162,7 +162,7 @@ class Guest:
                 stderr=console,
                 pass_fds=[theirs.fileno(), *fds],
                 start_new_session=True,
-                env=os.environ | {"TMPDIR": _memory_folder(mem)},
+                env=os.environ | {"TMPDIR": memory_folder(mem)},
             )
         theirs.close()
         # A host process that is killed takes its guests with it: its end of the pipe closes, and

@@ -3,9 +3,11 @@
 import json
 import os
 import sys
+import tempfile
 
 import pytest
 from tests.nfs.clients import Clients, NoFaults
+from tests.nfs.guest import memory_folder
 from tests.nfs.lab import Lab, LabError, missing
 
 
@@ -225,14 +227,19 @@ def lab(request):
 
 
 @pytest.fixture
-def boot(tmp_path):
-    """Boot labs from a test on the host, for power cuts: `boot(disk=True, alone=("c",))`."""
+def boot():
+    """Boot labs from a test on the host, for power cuts: `boot(disk=True, alone=("c",))`.
+
+    The images of their disks are in memory. On a disk of the host that others write to, such as an
+    installer, a sync may take a minute.
+    """
     labs = []
 
     def start(*, disk=True, **options):
-        labs.append(Lab(tmp_path / f"disk{len(labs)}" if disk else None, **options))
+        labs.append(Lab(f"{folder}/disk{len(labs)}" if disk else None, **options))
         return labs[-1].boot()
 
-    yield start
-    for one in labs:
-        one.close()
+    with tempfile.TemporaryDirectory(dir=memory_folder("1g")) as folder:
+        yield start
+        for one in labs:
+            one.close()
