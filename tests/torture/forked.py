@@ -4,6 +4,7 @@ To import these again would take longer than most of the tests. That process has
 efsstate: each child imports the copy of efsstate that it is given.
 """
 
+import atexit
 import multiprocessing
 import os
 import sys
@@ -40,4 +41,5 @@ def run_pytest(folder, said, arguments):
     code = int(pytest.main(arguments))
     sys.stdout.flush()
     sys.stderr.flush()
+    atexit._run_exitfuncs()
     os._exit(code)

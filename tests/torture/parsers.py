@@ -25,6 +25,7 @@ from efsstate.format import codec, entry, layout
 from efsstate.modelstore import manifest
 from efsstate.mount import links as sealing
 from efsstate.mount.files import Mount
+from tests.torture import MEMORY
 
 PARSERS = {}
 _places = {}
@@ -52,9 +53,7 @@ def attempt(name, data):
 def _mount():
     """A root of this process's own, in memory where that can be."""
     if os.getpid() not in _places:
-        path = tempfile.mkdtemp(
-            prefix="efsstate-parsers-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-        )
+        path = tempfile.mkdtemp(prefix="efsstate-parsers-", dir=MEMORY)
         os.chmod(path, 0o700)
         _places.clear()
         _places[os.getpid()] = Mount(path)
